@@ -1,0 +1,1 @@
+"""The bundled notification center: an ASGI WebSocket server that routes messages between client UUIDs."""

@@ -1,0 +1,172 @@
+"""What the running service reads: each setting is declared here once, with its unit, bounds and default.
+
+The generator's `deploy.yaml`, its schema, docs/settings.md, the rendered `.env` and the service's own reading of its
+environment all derive from these lines. `extra` carries what only we read: `env` is the environment variable,
+`unit` is printed behind the value, `expects` says in words what a pattern asks for.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from service.declaration import Fault, SettingError, plain, read, settings_of, struct_from, values_of
+
+# Each worker keeps its own table of clients, so a message reaches a client of another worker only by luck: 1 in N.
+ONE_WORKER = "more than one worker would lose messages: workers do not pass them on to each other yet"
+
+
+class Ping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a silent peer is given up."""
+
+    interval: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=3600,
+            description="Idle time before a ping is sent.",
+            extra={"env": "WEBSOCKET_PING_INTERVAL", "unit": "seconds"},
+        ),
+    ] = 60.0
+    timeout: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=3600,
+            description="Time a peer has to answer a ping before its connection is closed.",
+            extra={"env": "WEBSOCKET_PING_TIMEOUT", "unit": "seconds"},
+        ),
+    ] = 30.0
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one host carries, and what one client may ask of it."""
+
+    connections: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Connections that are open at once; one more is refused with 503.",
+            extra={"env": "WEBSOCKET_MAX_CONNECTIONS"},
+        ),
+    ] = 1000
+    message_size: Annotated[
+        int,
+        Meta(
+            ge=128,
+            le=16 * 1024 * 1024,
+            description="The longest message a client may send; a longer one closes its connection with 1009.",
+            extra={"env": "WEBSOCKET_MAX_MESSAGE_SIZE", "unit": "bytes"},
+        ),
+    ] = 65536
+
+
+class Drain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the service stops."""
+
+    timeout: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=600,
+            description="Time that open connections have to finish when the service stops; every later stop timeout "
+            "(gunicorn, systemd, supervisor, nginx) follows from it.",
+            extra={"env": "WEBSOCKET_DRAIN_TIMEOUT", "unit": "seconds"},
+        ),
+    ] = 10
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the service writes to its log."""
+
+    level: Annotated[
+        Literal["critical", "error", "warning", "info", "debug"],
+        Meta(description="The least severe message that is written.", extra={"env": "LOG_LEVEL"}),
+    ] = "warning"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything the running service reads."""
+
+    host: Annotated[
+        str,
+        Meta(
+            pattern=r"^[0-9A-Fa-f.:]+$",
+            description="The address the service listens on. nginx stands in front, so loopback is right; any other "
+            "address also needs `expose: true`.",
+            extra={"env": "WEBSOCKET_HOST", "expects": "an IPv4 or IPv6 address, such as 127.0.0.1"},
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            le=65535,
+            description="The TCP port the service listens on.",
+            extra={"env": "WEBSOCKET_PORT"},
+        ),
+    ] = 8765
+    socket: Annotated[
+        Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=107)] | None,
+        Meta(
+            description="A Unix socket to listen on instead of `host` and `port`: only nginx reaches it.",
+            extra={"env": "WEBSOCKET_SOCKET", "expects": "an absolute path, such as /run/queue-websocket/ws.sock"},
+        ),
+    ] = None
+    workers: Annotated[
+        Annotated[int, Meta(ge=1, le=64)] | Literal["auto"],
+        Meta(
+            description="Worker processes. `auto` takes as many as serve every message: one, for now.",
+            extra={"env": "WORKERS"},
+        ),
+    ] = 1
+    ping: Ping = Ping()
+    limits: Limits = Limits()
+    drain: Drain = Drain()
+    log: Log = Log()
+    welcome: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=500,
+            description="The first text a client receives; `{uuid}` stands for its temporary UUID.",
+            extra={"env": "WEBSOCKET_WELCOME"},
+        ),
+    ] = "Welcome! Your temporary UUID is {uuid}"
+
+
+class SettingsError(Exception):
+    """The environment holds values that the service cannot run with; `faults` has all of them, by variable."""
+
+    def __init__(self, faults: Mapping[str, Fault]) -> None:
+        self.faults = faults
+        super().__init__("\n".join(f"{variable}: {fault}" for variable, fault in faults.items()))
+
+
+def from_environ(environ: Mapping[str, str]) -> Settings:
+    """The settings that an environment asks for; a variable that is not set, or empty, leaves the default.
+
+    Raises:
+        SettingsError: with every fault at once.
+    """
+    values, faults = {}, {}
+    for setting in settings_of(Settings):
+        variable = setting.extra["env"]
+        if text := environ.get(variable, ""):
+            try:
+                values[setting.key] = read(text, setting)
+            except SettingError as error:
+                faults[variable] = error.fault
+    if values.get("workers", 1) not in (1, "auto"):
+        faults["WORKERS"] = Fault(ONE_WORKER, "set WORKERS=1")
+    if faults:
+        raise SettingsError(faults)
+    return struct_from(Settings, values)
+
+
+def to_environ(settings: Settings) -> dict[str, str]:
+    """The inverse of `from_environ`: every setting by its variable, defaults included."""
+    values = values_of(settings)
+    return {setting.extra["env"]: plain(values[setting.key]) for setting in settings_of(Settings)}
