@@ -101,7 +101,7 @@ def _in_words(kind: declared.Type, extra: Mapping[str, Any]) -> str:
         return str(kind.values[0]) if len(kind.values) == 1 else f"one of {', '.join(map(str, kind.values))}"
     if isinstance(kind, declared.BoolType):
         return "true or false"
-    if isinstance(kind, declared.ListType):
+    if isinstance(kind, declared.VarTupleType):
         return str(extra.get("expects", "a list"))
     if isinstance(kind, declared.DictType):
         return str(extra.get("expects", "names and values"))

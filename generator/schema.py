@@ -1,0 +1,179 @@
+"""What deploy.yaml may say: the service's settings, and beside them what only a deployment needs.
+
+Each setting is declared once, here or in `service.settings`; checking, deploy.schema.json, docs/settings.md and the
+commented deploy.yaml derive from it. What must hold between settings stands in `generator.rules`.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from service import settings as service
+
+# Written out in the sample deploy.yaml, in this order; all the rest stands there commented, at its default.
+ESSENTIAL = ("name", "domain", "host", "port", "workers", "ping", "server", "manager")
+
+AddressRange = Annotated[
+    str,
+    Meta(pattern=r"^[0-9A-Fa-f.:/]+$", extra={"expects": "an IP address or network, such as 10.0.0.0/8"}),
+]
+VariableName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        max_length=128,
+        extra={"expects": "letters, digits and underscores, not starting with a digit"},
+    ),
+]
+AbsolutePath = Annotated[str, Meta(pattern=r"^/[^\"'\\$;{}#]+$", max_length=4096)]
+
+
+class Limits(service.Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one host carries, and what one client may ask of it."""
+
+    connections_per_address: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Connections that one client address may hold; nginx refuses one more with 429. An office "
+            "behind one address counts as one client.",
+        ),
+    ] = 100
+    handshakes_per_second: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="New connections that one client address may open per second; nginx refuses more with 429.",
+        ),
+    ] = 10
+    handshake_burst: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="New connections that one address may open at once beyond that rate. After a restart every "
+            "client of an office comes back together, so a burst below connections_per_address locks some out.",
+        ),
+    ] = 100
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The certificate that `tls: files` serves."""
+
+    file: Annotated[
+        AbsolutePath | None,
+        Meta(
+            description="The certificate with its chain, PEM.",
+            extra={"expects": "an absolute path without quotes, backslashes and $;{}#"},
+        ),
+    ] = None
+    key: Annotated[
+        AbsolutePath | None,
+        Meta(
+            description="Its private key, PEM, readable by root only.",
+            extra={"expects": "an absolute path without quotes, backslashes and $;{}#"},
+        ),
+    ] = None
+
+
+class Nginx(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What nginx does beside passing WebSockets on."""
+
+    default_server: Annotated[
+        bool,
+        Meta(
+            description="Also refuse every request that names no site of this host: nginx belongs to this deployment "
+            "and its own default site is out of the way."
+        ),
+    ] = False
+    trusted_proxies: Annotated[
+        tuple[AddressRange, ...],
+        Meta(
+            description="Load balancers in front of nginx: only from these addresses is X-Forwarded-For believed.",
+            extra={"expects": "a list of IP addresses or networks"},
+        ),
+    ] = ()
+    idle_limit: Annotated[
+        Annotated[int, Meta(ge=10, le=86_400)] | None,
+        Meta(
+            description="After how much silence a load balancer in front of nginx cuts a connection. Pings must come "
+            "sooner than that.",
+            extra={"unit": "seconds"},
+        ),
+    ] = None
+    health_from: Annotated[
+        tuple[AddressRange, ...],
+        Meta(
+            description="Who may ask for /health through nginx.",
+            extra={"expects": "a list of IP addresses or networks"},
+        ),
+    ] = ("127.0.0.1", "::1")
+
+
+class Deploy(service.Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One deployment of the notification center."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$",
+            description="Carried by everything that is installed: unit, program, site, user, paths. Two deployments "
+            "with different names can share a host.",
+            extra={"expects": "lower-case letters, digits and hyphens, at most 30, starting with a letter"},
+        ),
+    ] = "queue-websocket"
+    domain: Annotated[
+        str,
+        Meta(
+            pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+            max_length=253,
+            description="The host name under which clients reach nginx.",
+            extra={"expects": "a host name in lower-case ASCII, such as ws.example.com"},
+        ),
+    ]
+    server: Annotated[
+        Literal["uvicorn", "gunicorn", "standalone"],
+        Meta(
+            description="What runs the service: `uvicorn`, its own runner on uvicorn; `gunicorn`, which replaces "
+            "workers one by one; `standalone`, the plain websockets library.",
+        ),
+    ] = "uvicorn"
+    manager: Annotated[
+        Literal["systemd", "supervisor"],
+        Meta(
+            description="What starts, watches and stops it. systemd also confines it and keeps its socket open "
+            "across restarts; supervisor can do neither.",
+        ),
+    ] = "systemd"
+    tls: Annotated[
+        Literal["off", "letsencrypt", "files"],
+        Meta(
+            description="Encryption between clients and nginx: `letsencrypt` obtains and renews a certificate, "
+            "`files` serves the one named under `certificate`.",
+        ),
+    ] = "off"
+    certificate: Certificate = Certificate()
+    expose: Annotated[
+        bool,
+        Meta(description="Allow `host` to be an address that others can reach past nginx, without its TLS and limits."),
+    ] = False
+    limits: Limits = Limits()
+    user: Annotated[
+        Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")] | None,
+        Meta(
+            description="The system user that runs the service; created when missing. Left out, it is the name of "
+            "the deployment.",
+            extra={"expects": "lower-case letters, digits, hyphens and underscores, at most 31"},
+        ),
+    ] = None
+    nginx: Nginx = Nginx()
+    env: Annotated[
+        dict[VariableName, Annotated[str, Meta(max_length=32_768)]],
+        Meta(
+            description="Further environment variables of the service.",
+            extra={"expects": "a mapping of names to values"},
+        ),
+    ] = msgspec.field(default_factory=dict)
