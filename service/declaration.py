@@ -96,7 +96,7 @@ def _alternatives(kind: declared.Type) -> tuple[declared.Type, ...]:
 def _in_words(kind: declared.Type, extra: Mapping[str, Any]) -> str:
     if isinstance(kind, declared.IntType | declared.FloatType):
         noun = "a whole number" if isinstance(kind, declared.IntType) else "a number"
-        return noun if kind.ge is None else f"{noun} from {kind.ge:g} to {kind.le:g}".replace("1e+06", "1000000")
+        return noun if kind.ge is None else f"{noun} from {plain(kind.ge)} to {plain(kind.le)}"
     if isinstance(kind, declared.LiteralType):
         return str(kind.values[0]) if len(kind.values) == 1 else f"one of {', '.join(map(str, kind.values))}"
     if isinstance(kind, declared.BoolType):
