@@ -34,7 +34,7 @@ class Bundle(msgspec.Struct, frozen=True):
     files: tuple[File, ...]
 
     def manifest(self) -> str:
-        """The manifest as JSON text: for every file its path, mode, owner, group, SHA-256 and whether it is installed."""
+        """The manifest as JSON text: path, mode, owner, group and SHA-256 of every file, and whether it is used."""
         entries: list[dict[str, Any]] = []
         for file in self.files:
             entry: dict[str, Any] = {"path": file.path, "installed": file.installed}

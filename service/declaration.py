@@ -6,7 +6,7 @@ A section is a msgspec Struct, a setting one of its fields; `settings_of` lists 
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 import msgspec
 from msgspec import inspect as declared
@@ -75,10 +75,12 @@ class Setting(NamedTuple):
         words = [_in_words(kind, self.extra) for kind in self.alternatives if not isinstance(kind, declared.NoneType)]
         return ", or ".join(words) + unit
 
-    def of_item(self, key: str, annotation: Any) -> "Setting":
-        """The setting of one item of this list or mapping."""
+    def part(self, index: int, suffix: str) -> "Setting":
+        """The setting of one item of this list (part 0), or of one name (0) or value (1) of this mapping."""
+        container = get_args(self.annotation)[0]
+        annotation = get_args(container)[index]
         kind, extra = _unwrap(declared.type_info(annotation))
-        return Setting(f"{self.key}.{key}", annotation, _alternatives(kind), REQUIRED, self.description, extra)
+        return Setting(self.key + suffix, annotation, _alternatives(kind), REQUIRED, self.description, extra)
 
 
 def _unwrap(kind: declared.Type) -> tuple[declared.Type, Mapping[str, Any]]:

@@ -1,0 +1,108 @@
+"""What each command of `wsbundle` does, from parsed options to an exit code."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from generator.load import Loaded, load
+from generator.report import Report, paint
+
+if TYPE_CHECKING:
+    from generator.bundle import Bundle
+
+# jinja2 and all that needs it is imported inside the commands, after deploy.yaml has proven sound: a fault in it is
+# told in half the time.
+
+
+class UsageError(Exception):
+    """The command line asks for something that is not there."""
+
+
+class CommandError(Exception):
+    """The command could not do its work; deploy.yaml is sound."""
+
+
+def render(options: Namespace, report: Report) -> int:
+    """Check deploy.yaml, render, let the real readers judge, and only then write."""
+    from generator.write import NotABundleError, write
+
+    loaded, bundle = _verified(options, report)
+    directory = Path(options.output or f"build/{loaded.deploy.name}")
+    try:
+        written = write(bundle, directory)
+    except NotABundleError as error:
+        raise UsageError(str(error)) from None
+    report.fact(directory=str(directory), written=written.written, removed=written.removed, unchanged=written.unchanged)
+    for path in written.written:
+        report.line(f"  {paint('wrote', 'green')}    {directory / path}")
+    for path in written.removed:
+        report.line(f"  {paint('removed', 'yellow')}  {directory / path}")
+    if written.written or written.removed:
+        report.line(f"{directory} is ready: {_summary(loaded, bundle)}")
+    else:
+        report.line(f"Nothing to do: {directory} is up to date ({_summary(loaded, bundle)})")
+    return 0
+
+
+def check(options: Namespace, report: Report) -> int:
+    """All that `render` does, but for the writing."""
+    loaded, bundle = _verified(options, report)
+    report.line(f"{options.file} is sound: {_summary(loaded, bundle)}")
+    return 0
+
+
+def show(options: Namespace, report: Report) -> int:
+    """Print every setting as it is in force."""
+    from generator.explain import settings_in_force
+
+    loaded = _loaded(options, report)
+    rows = settings_in_force(loaded)
+    report.fact(settings={key: {"value": value, "origin": origin} for key, value, origin in rows})
+    width = max(len(key) for key, _, _ in rows) + 1
+    for key, value, origin in rows:
+        behind = f"  {paint('# ' + origin, 'dim')}" if options.origin else ""
+        report.line(f"{key + ':':{width}} {value}{behind}")
+    return 0
+
+
+def explain(options: Namespace, report: Report) -> int:
+    """Explain one setting or rule, or list them all."""
+    from generator import explain as explained
+
+    if options.topic is None:
+        topics = explained.topics()
+        report.fact(topics=dict(topics))
+        width = max(len(name) for name, _ in topics)
+        for name, line in topics:
+            report.line(f"{paint(name, 'bold')}{' ' * (width - len(name))}  {line}")
+        return 0
+    explanation = explained.about(options.topic)
+    if explanation is None:
+        raise UsageError(f"{options.topic} is neither a setting nor a rule{explained.nearest(options.topic)}")
+    report.fact(topic=options.topic, explanation=dict(explanation))
+    report.line(paint(options.topic, "bold"))
+    for name, text in explanation:
+        report.line(f"  {name + ':':9} {text}")
+    return 0
+
+
+def _loaded(options: Namespace, report: Report) -> Loaded:
+    loaded = load(options.file, options.env, options.set)
+    report.warnings(loaded.warnings)
+    return loaded
+
+
+def _verified(options: Namespace, report: Report) -> "tuple[Loaded, Bundle]":
+    loaded = _loaded(options, report)
+    from generator.judge import judge
+    from generator.render import render as render_files
+
+    bundle = render_files(loaded.deploy)
+    judge(loaded, bundle, report)
+    return loaded, bundle
+
+
+def _summary(loaded: Loaded, bundle: "Bundle") -> str:
+    deploy = loaded.deploy
+    chosen = sum(file.installed for file in bundle.files)
+    return f"{len(bundle.files)} files, {chosen} of them for {deploy.server} under {deploy.manager}, tls {deploy.tls}"

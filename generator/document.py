@@ -1,0 +1,175 @@
+"""YAML with positions: a text becomes a tree in which every key and value knows where it stands.
+
+The scalars keep their text, so that the setting that reads one decides what it may be (`service.declaration.read`).
+"""
+
+import re
+from typing import NamedTuple, TypeAlias
+
+import yaml
+
+from service.declaration import Fault, scalar, shorten
+
+_Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # without libyaml the pure parser tells the same, slower
+
+# YAML 1.2.2, section 5.1: what a stream may hold.
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_DEFAULT_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")}
+
+# libyaml's composer recurses on the C stack, which ends near 25,000 levels without an exception to catch.
+_OPENERS = re.compile(r"[\[{]|[-?:] ")
+_MOST_OPENERS = 10_000
+
+# libyaml's words for the faults that people make, and the mend for each.
+_MENDS = (
+    ("mapping values are not allowed", "put the value in quotes, or check the indentation"),
+    ("could not find expected ':'", "write `key: value`"),
+    ("did not find expected key", "align this line with the keys above it"),
+    ("did not find expected '-' indicator", "align this line with the list above it"),
+    ("unexpected end of stream", "close the quote"),
+    ("did not find expected ',' or", "close the bracket, or put a comma between the values"),
+    ("undefined alias", "put the value in quotes: a plain * starts an alias"),
+    ("another document", "keep one: remove the line `---`"),
+    ("cannot start any token", "put the value in quotes"),
+    ("unknown escape character", "double the backslash, or use single quotes"),
+)
+
+
+class Origin(NamedTuple):
+    """Where something stands: a file with line and column, both from 1, or a source that has no lines (line 0)."""
+
+    source: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+
+class Scalar(NamedTuple):
+    text: str
+    quoted: bool
+    origin: Origin
+
+
+class Sequence(NamedTuple):
+    items: tuple["Node", ...]
+    origin: Origin
+
+
+class Mapping(NamedTuple):
+    """`keys` has the origin of each key; `values` what it says. Both in the order of the text."""
+
+    values: dict[str, "Node"]
+    keys: dict[str, Origin]
+    origin: Origin
+
+
+Node: TypeAlias = Scalar | Sequence | Mapping
+
+
+def is_nothing(node: Node) -> bool:
+    """Whether a value was left out: `limits:` with nothing behind it, or null."""
+    return isinstance(node, Scalar) and not node.quoted and scalar(node.text) is None
+
+
+class Located(NamedTuple):
+    """A fault and where it is: `deploy.yaml:4:7: port: 87650 is too large; use ...`."""
+
+    origin: Origin
+    key: str
+    fault: Fault
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.key}: {self.fault}" if self.key else f"{self.origin}: {self.fault}"
+
+
+def parse(text: str, source: str) -> tuple[Node | None, list[Located]]:
+    """The tree of one YAML document, and its faults. The tree is None where the text is empty or cannot be read.
+
+    A `source` that is a word of the command line (it starts with `-`) has no lines.
+    """
+    if unprintable := _UNPRINTABLE.search(text):
+        fault = Fault(f"holds the character {unprintable[0]!a}", "remove it")
+        return None, [Located(_origin_of(text, unprintable.start(), source), "", fault)]
+    too_deep = [
+        Located(Origin(source), "", Fault("nests lists and mappings too deeply", "write it as the sample does"))
+    ]
+    if sum(1 for _ in _OPENERS.finditer(text)) > _MOST_OPENERS:
+        return None, too_deep
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        builder = _Builder(source)
+        return (builder.node(root, ""), builder.faults) if root else (None, [])
+    except yaml.MarkedYAMLError as error:
+        return None, [_syntax_fault(error, text, source)]
+    except RecursionError:
+        return None, too_deep
+
+
+class _Builder:
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.faults: list[Located] = []
+        self.seen: set[int] = set()
+
+    def origin(self, node: yaml.Node) -> Origin:
+        return _origin(self.source, node.start_mark.line, node.start_mark.column)
+
+    def node(self, node: yaml.Node, key: str, at: Origin | None = None) -> Node:
+        origin = self.origin(node)
+        if id(node) in self.seen:
+            # Expanding aliases would let ten lines become a billion values, and give one value two positions.
+            self.faults.append(Located(at or origin, key, Fault("is an alias of another value", "write it out")))
+            return Scalar("", True, origin)
+        self.seen.add(id(node))
+        if node.tag not in _DEFAULT_TAGS:
+            self.faults.append(Located(origin, key, Fault(f"has the tag {node.tag}", "remove the tag")))
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, key, origin)
+        if isinstance(node, yaml.SequenceNode):
+            return Sequence(tuple(self.node(item, f"{key}[{i}]") for i, item in enumerate(node.value)), origin)
+        return Scalar(node.value, bool(getattr(node, "style", None)), origin)
+
+    def mapping(self, node: yaml.MappingNode, key: str, origin: Origin) -> Mapping:
+        mapping = Mapping({}, {}, origin)
+        for name_node, value_node in node.value:
+            at = self.origin(name_node)
+            if not isinstance(name_node, yaml.ScalarNode):
+                self.faults.append(Located(at, key, Fault("has a key that is not a word", "write `key: value`")))
+                continue
+            name = name_node.value
+            path = f"{key}.{name}" if key else name
+            value = self.node(value_node, path, at)
+            if name in mapping.keys:
+                first = mapping.keys[name].line
+                self.faults.append(Located(at, path, Fault(f"is given twice, first in line {first}", "keep one")))
+                continue
+            mapping.keys[name], mapping.values[name] = at, value
+        return mapping
+
+
+def _origin(source: str, line: int, column: int) -> Origin:
+    """`line` and `column` count from 0, as libyaml counts."""
+    return Origin(source) if source.startswith("-") else Origin(source, line + 1, column + 1)
+
+
+def _origin_of(text: str, offset: int, source: str) -> Origin:
+    line_start = text.rfind("\n", 0, offset) + 1
+    return _origin(source, text.count("\n", 0, offset), offset - line_start)
+
+
+def _syntax_fault(error: yaml.MarkedYAMLError, text: str, source: str) -> Located:
+    mark = error.problem_mark or error.context_mark
+    problem = (error.problem or "is not YAML").removeprefix("but ")
+    if mark is None:
+        return Located(Origin(source), "", Fault(problem, "check the file"))
+    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
+    if line[mark.column : mark.column + 1] == "\t" or re.match(" *\t", line):
+        column = line.index("\t") + 1
+        return Located(
+            Origin(source, mark.line + 1, column), "", Fault("a tab is no indentation in YAML", "use spaces")
+        )
+    mend = next((mend for words, mend in _MENDS if words in problem), "check the lines above and this one")
+    shown = f" at {shorten(line.strip())}" if line.strip() else ""
+    return Located(_origin(source, mark.line, mark.column), "", Fault(f"{problem}{shown}", mend))

@@ -1,0 +1,57 @@
+"""What the settings and rules mean, for `wsbundle explain` and `wsbundle show`."""
+
+from generator.load import Loaded
+from generator.rules import RULES
+from generator.schema import Deploy
+from service.declaration import REQUIRED, Setting, did_you_mean, plain, settings_of, values_of
+
+_SETTINGS = {setting.key: setting for setting in settings_of(Deploy)}
+_RULES = {rule.name: rule for rule in RULES}
+
+
+def topics() -> list[tuple[str, str]]:
+    """Every setting and every rule with one line of text."""
+    settings = [(key, setting.description) for key, setting in _SETTINGS.items()]
+    return settings + [(name, rule.reason) for name, rule in _RULES.items()]
+
+
+def about(topic: str) -> list[tuple[str, str]] | None:
+    """What is to be said of a setting or a rule, as names and texts; None for anything else."""
+    if topic in _SETTINGS:
+        return _about_setting(_SETTINGS[topic])
+    if topic in _RULES:
+        rule = _RULES[topic]
+        kind = "warning" if rule.warns else "error"
+        return [("reason", rule.reason), ("settings", ", ".join(rule.keys)), ("when not", kind)]
+    return None
+
+
+def nearest(topic: str) -> str:
+    return did_you_mean(topic, [*_SETTINGS, *_RULES]) or "; `wsbundle explain` lists them"
+
+
+def settings_in_force(loaded: Loaded) -> list[tuple[str, str, str]]:
+    """Key, value and origin of every setting, entries of `env` each for itself."""
+    rows = []
+    for key, value in values_of(loaded.deploy).items():
+        entries = {f"{key}.{name}": text for name, text in value.items()} if isinstance(value, dict) else {key: value}
+        rows += [(name, shown(text), str(loaded.origins.get(name, "default"))) for name, text in entries.items()]
+    return rows
+
+
+def shown(value: object) -> str:
+    """A value as deploy.yaml would say it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, dict):
+        return "{}" if not value else str(value)
+    return "null" if value is None else plain(value)
+
+
+def _about_setting(setting: Setting) -> list[tuple[str, str]]:
+    default = "none: it must be given" if setting.default is REQUIRED else shown(setting.default)
+    lines = [("meaning", setting.description), ("takes", setting.expects), ("default", default)]
+    if variable := setting.extra.get("env"):
+        lines.append(("variable", variable))
+    rules = [rule.name for rule in RULES if setting.key in rule.keys]
+    return [*lines, ("rules", ", ".join(rules))] if rules else lines

@@ -1,0 +1,151 @@
+"""From deploy.yaml, its overlay and `--set` to one checked `Deploy`, or every fault at once.
+
+Later sources win key by key: deploy.yaml, then deploy.<env>.yaml, then each `--set key=value` in turn.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from generator.check import check
+from generator.document import Located, Mapping, Origin, is_nothing, parse
+from generator.rules import RULES
+from generator.schema import Deploy
+from service.declaration import Fault
+
+# Far above any deploy.yaml; a log file named by mistake is refused before it is parsed.
+MOST_BYTES = 1024 * 1024
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; `faults` has all that is wrong, each with its origin."""
+
+    def __init__(self, faults: Iterable[Located]) -> None:
+        self.faults = list(faults)
+        super().__init__("\n".join(map(str, self.faults)))
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A checked deployment; `origins` has, for every key that was given, where; `warnings` do not stop anything."""
+
+    deploy: Deploy
+    origins: dict[str, Origin]
+    warnings: list[Located]
+
+
+def load(path: str, env: str | None = None, assignments: Iterable[str] = ()) -> Loaded:
+    """Load `path` (messages name it as it is written), the overlay for `env` beside it, and `key=value` assignments.
+
+    Raises:
+        ConfigError: with every fault of every source.
+    """
+    merged = Mapping({}, {}, Origin(path, 1, 1))
+    faults: list[Located] = []
+    for source in [path] + ([overlay_path(path, env)] if env is not None else []):
+        document, found = _document(source, required=source == path)
+        faults += found
+        merged = merge(merged, document)
+    for assignment in assignments:
+        document, found = _assignment(assignment)
+        faults += found
+        merged = merge(merged, document)
+    return _checked(merged, faults)
+
+
+def load_text(text: str, source: str) -> Loaded:
+    """Load the text of a single deploy.yaml; `source` is the name that its faults carry.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    document, faults = _read(text, source, required=True)
+    return _checked(document, faults)
+
+
+def overlay_path(path: str, env: str) -> str:
+    """`deploy.prod.yaml` for `deploy.yaml` and `prod`."""
+    file = Path(path)
+    return str(file.with_name(f"{file.stem}.{env}{file.suffix}"))
+
+
+def merge(base: Mapping, over: Mapping) -> Mapping:
+    """Both mappings as one: `over` wins key by key, sections are merged, lists are replaced."""
+    values, keys = dict(base.values), dict(base.keys)
+    for name, value in over.values.items():
+        below = values.get(name)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        values[name] = merge(below, value) if both else value  # type: ignore[arg-type]
+        keys[name] = over.keys[name]
+    return Mapping(values, keys, base.origin)
+
+
+def _checked(merged: Mapping, faults: list[Located]) -> Loaded:
+    # What could not be read leaves gaps; to report those as missing settings would be a second, false fault.
+    checked = check(merged, Deploy, complete=not faults)
+    faults += checked.faults
+    warnings: list[Located] = []
+    for rule in RULES:
+        if not checked.sound.issuperset(rule.keys):
+            continue
+        for key, fault in rule.check(checked.deploy, checked.origins):
+            at = Located(checked.origin_of(key, *rule.keys), key, fault)
+            (warnings if rule.warns else faults).append(at)
+    if faults:
+        raise ConfigError(sorted(faults, key=lambda fault: fault.origin))
+    return Loaded(checked.deploy, checked.origins, warnings)
+
+
+def _document(path: str, required: bool) -> tuple[Mapping, list[Located]]:
+    """One file as a mapping; `required` says whether an empty one is a fault (an overlay may be empty)."""
+    nothing = Mapping({}, {}, Origin(path, 1, 1))
+    try:
+        data = Path(path).read_bytes() if Path(path).stat().st_size <= MOST_BYTES else None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        missing = isinstance(error, FileNotFoundError)
+        mend = "create it, or name another with -f" if required else "create it, or leave --env out"
+        fault = Fault(f"cannot be read: {reason}", mend if missing else "make it a readable file")
+        return nothing, [Located(Origin(path), "", fault)]
+    if data is None:
+        fault = Fault(f"is longer than {MOST_BYTES} bytes", "name a deploy.yaml with -f")
+        return nothing, [Located(Origin(path), "", fault)]
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        fault = Fault(f"holds the byte 0x{data[error.start]:02x}, which is not UTF-8", "save the file as UTF-8")
+        return nothing, [Located(Origin(path, line, column), "", fault)]
+    return _read(text, path, required)
+
+
+def _read(text: str, source: str, required: bool) -> tuple[Mapping, list[Located]]:
+    nothing = Mapping({}, {}, Origin(source, 1, 1))
+    root, faults = parse(text, source)
+    if isinstance(root, Mapping):
+        return Mapping(root.values, root.keys, nothing.origin), faults
+    if root is None or is_nothing(root):
+        if required and not faults:
+            faults = [Located(nothing.origin, "", Fault("is empty", "write at least `domain:` with your host name"))]
+        return nothing, faults
+    return nothing, [*faults, Located(root.origin, "", Fault("is no mapping of settings", "write `key: value` lines"))]
+
+
+def _assignment(assignment: str) -> tuple[Mapping, list[Located]]:
+    """`ping.interval=20` as the mapping {ping: {interval: 20}}, with `--set ping.interval` as its origin."""
+    key, equals, text = assignment.partition("=")
+    origin = Origin(f"--set {key}")
+    nothing = Mapping({}, {}, origin)
+    if not equals or not key or not all(key.split(".")):
+        fault = Fault("is not key=value", "write it as --set ping.interval=20")
+        return nothing, [Located(Origin(f"--set {assignment}"), "", fault)]
+    value, faults = parse(f"{text}\n", origin.source)
+    faults = [Located(origin, key, fault.fault) for fault in faults]
+    if value is None:
+        return nothing, faults or [Located(origin, key, Fault("has no value", "write one behind the ="))]
+    *sections, name = key.split(".")
+    mapping = Mapping({name: value}, {name: origin}, origin)
+    for section in reversed(sections):
+        mapping = Mapping({section: mapping}, {section: origin}, origin)
+    return mapping, faults

@@ -1,0 +1,68 @@
+"""What the operator sees: lines for people, or one JSON object with the same facts."""
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from generator.document import Located
+
+_COLOURS = {"red": 31, "green": 32, "yellow": 33, "bold": 1, "dim": 2}
+
+
+class Report:
+    """Collects what one command has to say.
+
+    As text each line is printed when it is said: results on stdout, faults and warnings on stderr. As JSON `finish`
+    prints one object.
+    """
+
+    def __init__(self, json: bool = False) -> None:
+        self.json = json
+        self.facts: dict[str, Any] = {}
+
+    def fact(self, **facts: Any) -> None:
+        """Facts for the JSON object; text has them in its lines."""
+        self.facts |= facts
+
+    def line(self, text: str = "") -> None:
+        if not self.json:
+            print(text)
+
+    def error(self, text: str) -> None:
+        self.facts.setdefault("errors", []).append(text)
+        if not self.json:
+            print(paint(text, "red", sys.stderr), file=sys.stderr)
+
+    def faults(self, faults: Iterable[Located]) -> None:
+        for fault in faults:
+            self._located("faults", fault, "")
+
+    def warnings(self, warnings: Iterable[Located]) -> None:
+        for warning in warnings:
+            self._located("warnings", warning, "warning: ")
+
+    def _located(self, kind: str, located: Located, word: str) -> None:
+        origin, key, fault = located
+        entry = {"source": origin.source, "line": origin.line, "column": origin.column, "key": key, **fault._asdict()}
+        self.facts.setdefault(kind, []).append(entry)
+        if not self.json:
+            where = paint(f"{origin}:", "bold", sys.stderr)
+            what = paint(f"{word}{fault.what}", "yellow" if word else "red", sys.stderr)
+            print(f"{where} {key}{': ' if key else ''}{what}; {fault.mend}", file=sys.stderr)
+
+    def finish(self, code: int) -> int:
+        """Print what is still to be printed, and pass the exit code on."""
+        if self.json:
+            import json
+
+            print(json.dumps({"exit_code": code, **self.facts}, indent=2, ensure_ascii=False))
+        return code
+
+
+def paint(text: str, colour: str, stream: Any = None) -> str:
+    """The text in a colour, on a terminal and unless NO_COLOR is set (no-color.org)."""
+    stream = stream or sys.stdout
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+        return text
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"

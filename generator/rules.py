@@ -1,0 +1,356 @@
+"""What must hold between settings, beyond the type and range of each: one named entry per rule, with its reason.
+
+A rule is asked when all its `keys` are sound, and answers with the key to change and the fault; `wsbundle explain`
+prints them. What must hold between the rendered files is the same kind of table, in `generator.agreement`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, TypeAlias
+
+from generator.document import Origin
+from generator.quoting import Unquotable, env
+from generator.schema import Deploy
+from service.declaration import Fault, settings_of
+from service.settings import ONE_WORKER, Settings
+
+Origins: TypeAlias = Mapping[str, Origin]
+Findings: TypeAlias = Iterator[tuple[str, Fault]]
+Check: TypeAlias = Callable[[Deploy, Origins], Findings]
+
+LOOPBACK = ("127.0.0.1", "::1")
+
+# Reserved by RFC 2606, RFC 6761 and RFC 6762, or never delegated: no certificate authority vouches for a name below.
+_EXAMPLES = ("example", "example.com", "example.net", "example.org", "invalid")
+_NOT_PUBLIC = (*_EXAMPLES, "internal", "local", "localhost", "test")
+_PLACEHOLDERS = ("yourdomain", "your-domain", "mydomain", "my-domain", "yourhost", "your-host", "changeme")
+
+# Other packages' files stand under these names in /etc, /etc/systemd/system, /etc/nginx or /var/lib.
+_TAKEN_NAMES = """
+    apt certbot cron dbus default dpkg fail2ban getty letsencrypt logrotate machine-id networking nginx postgresql redis
+    root rsyslog security skel snap ssh sshd ssl sudo supervisor supervisord sysctl syslog systemd udev ufw user
+    www-data
+""".split()
+
+# They change what Python, gunicorn, uvicorn, systemd or the linker do, behind every rendered file's back.
+_MEANT_FOR_OTHERS = ("GUNICORN_", "LD_", "LISTEN_", "NOTIFY_", "PYTHON", "UVICORN_", "WATCHDOG_")
+_MEANT_FOR_OTHERS_EXACTLY = ("HOME", "IFS", "PATH", "SHELL", "USER", "WEB_CONCURRENCY", "XDG_RUNTIME_DIR")
+
+
+class Rule(NamedTuple):
+    """What must hold; a finding is an error, or a warning where the deployment runs all the same."""
+
+    name: str
+    keys: tuple[str, ...]
+    reason: str
+    check: Check
+    warns: bool = False
+
+
+def _domain_is_real(deploy: Deploy, _: Origins) -> Findings:
+    if any(word in deploy.domain for word in _PLACEHOLDERS):
+        yield "domain", Fault(f"'{deploy.domain}' is a placeholder", "write the host name that clients will use")
+
+
+def _domain_is_public(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.tls != "letsencrypt":
+        return
+    if _is_address(deploy.domain) or "." not in deploy.domain or _is_below(deploy.domain, _NOT_PUBLIC):
+        mend = "write a public host name, or use tls: files"
+        yield "domain", Fault(f"Let's Encrypt issues no certificate for '{deploy.domain}'", mend)
+
+
+def _domain_is_no_example(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.tls != "letsencrypt" and _is_below(deploy.domain, _EXAMPLES):
+        mend = "write your own before you install"
+        yield "domain", Fault(f"'{deploy.domain}' is reserved for examples, so no client will find it", mend)
+
+
+def _name_is_free(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.name in _TAKEN_NAMES or deploy.name.startswith("systemd-"):
+        mend = "use another, such as queue-websocket"
+        yield "name", Fault(f"'{deploy.name}' is taken: other packages have files of that name", mend)
+
+
+def _user_is_its_own(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.user in (*_TAKEN_NAMES, "daemon", "nobody"):
+        mend = "leave user out: the deployment gets one of its own"
+        yield "user", Fault(f"'{deploy.user}' owns more than this service", mend)
+
+
+def _one_listener(deploy: Deploy, origins: Origins) -> Findings:
+    if deploy.socket is None or "socket" not in origins:
+        return
+    for key in ("host", "port"):
+        # An overlay that says `socket` replaces the base file's host and port; one file that says both is unclear.
+        if key in origins and origins[key].source == origins["socket"].source:
+            yield "socket", Fault(f"is given beside {key}", f"keep one: remove socket, or {key}")
+
+
+def _socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.socket is not None:
+        directory, _slash, file = deploy.socket.rpartition("/")
+        if directory != f"/run/{deploy.name}" or file in ("", ".", ".."):
+            mend = f"use a file in /run/{deploy.name}, such as /run/{deploy.name}/ws.sock"
+            yield "socket", Fault(f"'{deploy.socket}' is not in the deployment's own directory", mend)
+
+
+def _host_is_an_address(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.host not in LOOPBACK and not _is_address(deploy.host):
+        yield "host", Fault(f"'{deploy.host}' is no IPv4 or IPv6 address", "use one, such as 127.0.0.1")
+
+
+def _exposed_on_purpose(deploy: Deploy, _: Origins) -> Findings:
+    if not _reachable_past_nginx(deploy):
+        if deploy.expose:
+            yield "expose", Fault("has no effect: only nginx reaches the listener", "remove it")
+        return
+    if not deploy.expose:
+        mend = "use 127.0.0.1 or ::1, or add `expose: true`"
+        yield "host", Fault(f"'{deploy.host}' lets clients past nginx, its TLS and its limits", mend)
+    elif deploy.tls == "off" and not deploy.nginx.trusted_proxies:
+        mend = "set tls, or name the proxy that encrypts in nginx.trusted_proxies"
+        yield "expose", Fault("opens the service to the network with no encryption anywhere", mend)
+
+
+def _one_worker(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.workers not in (1, "auto"):
+        yield "workers", Fault(f"{deploy.workers}: {ONE_WORKER}", "use 1 or auto")
+
+
+def _ping_timeout_within_interval(deploy: Deploy, _: Origins) -> Findings:
+    ping = deploy.ping
+    if ping.timeout > ping.interval:
+        mend = f"use at most {ping.interval:g}, or raise ping.interval"
+        yield "ping.timeout", Fault(f"{ping.timeout:g} exceeds ping.interval ({ping.interval:g})", mend)
+
+
+def _ping_before_idle_limit(deploy: Deploy, _: Origins) -> Findings:
+    limit = deploy.nginx.idle_limit
+    if limit is not None and deploy.ping.interval >= limit:
+        mend = f"use less than {limit}, such as {max(1, limit * 2 // 5)}"
+        yield "ping.interval", Fault(f"{deploy.ping.interval:g} is not below nginx.idle_limit ({limit})", mend)
+
+
+def _ping_before_usual_idle_limit(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.nginx.trusted_proxies and deploy.nginx.idle_limit is None and deploy.ping.interval >= 60:
+        mend = "use 25, or set nginx.idle_limit to what the proxy allows"
+        yield "ping.interval", Fault(f"{deploy.ping.interval:g}: most proxies cut a silent connection at 60 s", mend)
+
+
+def _certificate_is_named(deploy: Deploy, _: Origins) -> Findings:
+    named = {"certificate.file": deploy.certificate.file, "certificate.key": deploy.certificate.key}
+    for key, path in named.items():
+        if deploy.tls == "files" and path is None:
+            yield key, Fault("is missing, and tls is files", f"write `{key.rpartition('.')[2]}:` below `certificate:`")
+        elif deploy.tls != "files" and path is not None:
+            yield key, Fault(f"has no effect: tls is {deploy.tls}", "write tls: files, or remove it")
+
+
+def _addresses_are_networks(deploy: Deploy, _: Origins) -> Findings:
+    for key, addresses in (
+        ("nginx.trusted_proxies", deploy.nginx.trusted_proxies),
+        ("nginx.health_from", deploy.nginx.health_from),
+    ):
+        for address in addresses:
+            if address not in LOOPBACK and (mend := _network_mend(address)):
+                yield key, Fault(f"'{address}' is no IP address or network", mend)
+
+
+def _proxies_are_few(deploy: Deploy, _: Origins) -> Findings:
+    for address in deploy.nginx.trusted_proxies:
+        if address.endswith("/0"):
+            mend = "name the addresses of the load balancer"
+            yield "nginx.trusted_proxies", Fault(f"'{address}' lets every client choose its address", mend)
+
+
+def _address_share(deploy: Deploy, _: Origins) -> Findings:
+    limits = deploy.limits
+    if limits.connections_per_address > limits.connections:
+        mend = f"use at most {limits.connections}"
+        what = f"{limits.connections_per_address} exceeds limits.connections ({limits.connections})"
+        yield "limits.connections_per_address", Fault(what, mend)
+
+
+def _burst_carries_an_office(deploy: Deploy, _: Origins) -> Findings:
+    limits = deploy.limits
+    if limits.handshake_burst < limits.connections_per_address:
+        what = f"{limits.handshake_burst} is below limits.connections_per_address ({limits.connections_per_address})"
+        yield "limits.handshake_burst", Fault(what, f"use {limits.connections_per_address} or more")
+
+
+def _env_is_the_operators(deploy: Deploy, _: Origins) -> Findings:
+    ours = {setting.extra["env"]: setting.key for setting in settings_of(Settings)}
+    for variable in deploy.env:
+        if variable in ours:
+            yield f"env.{variable}", Fault("is rendered from a setting", f"set `{ours[variable]}` instead")
+        elif variable.startswith(_MEANT_FOR_OTHERS) or variable in _MEANT_FOR_OTHERS_EXACTLY:
+            yield f"env.{variable}", Fault("would change how the service is run", "remove it, or use another name")
+
+
+def _values_fit_the_env_file(deploy: Deploy, _: Origins) -> Findings:
+    for key, value in {"welcome": deploy.welcome, **{f"env.{name}": text for name, text in deploy.env.items()}}.items():
+        try:
+            env(value)
+        except Unquotable as error:
+            yield key, Fault(f"cannot stand in .env: {error.what}", error.mend)
+
+
+def _is_below(domain: str, parents: tuple[str, ...]) -> bool:
+    return any(domain == parent or domain.endswith(f".{parent}") for parent in parents)
+
+
+def _is_address(text: str) -> bool:
+    from ipaddress import ip_address  # only an unusual configuration pays for it
+
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _reachable_past_nginx(deploy: Deploy) -> bool:
+    if deploy.socket is not None or deploy.host in LOOPBACK or not _is_address(deploy.host):
+        return False
+    from ipaddress import ip_address
+
+    return not ip_address(deploy.host).is_loopback
+
+
+def _network_mend(address: str) -> str:
+    from ipaddress import ip_network
+
+    try:
+        ip_network(address)
+    except ValueError:
+        try:
+            return f"write {ip_network(address, strict=False)}"
+        except ValueError:
+            return "write one such as 10.0.0.0/8"
+    return ""
+
+
+RULES = (
+    Rule(
+        "domain-is-real",
+        ("domain",),
+        "A placeholder that is forgotten is found by the first client that cannot connect.",
+        _domain_is_real,
+    ),
+    Rule(
+        "domain-is-public",
+        ("domain", "tls"),
+        "Let's Encrypt proves control of a public DNS name; for any other the first request fails, and five failures "
+        "an hour lock the account out.",
+        _domain_is_public,
+    ),
+    Rule(
+        "domain-is-no-example",
+        ("domain", "tls"),
+        "example.com and its like never resolve to your host (RFC 2606); rendering to look at the files is fine.",
+        _domain_is_no_example,
+        warns=True,
+    ),
+    Rule(
+        "name-is-free",
+        ("name",),
+        "Unit, site, user and directories carry the name; under one that another package uses they would replace its.",
+        _name_is_free,
+    ),
+    Rule(
+        "user-is-its-own",
+        ("user",),
+        "Whoever breaks into the service is that user, and has all that the user owns.",
+        _user_is_its_own,
+    ),
+    Rule(
+        "one-listener",
+        ("socket", "host", "port"),
+        "nginx, the service and the health check must mean the same listener; two in one file leave open which.",
+        _one_listener,
+    ),
+    Rule(
+        "socket-is-in-its-directory",
+        ("socket", "name"),
+        "/run/<name> is made at every boot with the rights that let nginx, and nobody else, connect.",
+        _socket_is_in_its_directory,
+    ),
+    Rule(
+        "host-is-an-address", ("host", "socket"), "systemd binds addresses; it looks no name up.", _host_is_an_address
+    ),
+    Rule(
+        "exposed-on-purpose",
+        ("host", "socket", "expose", "tls", "nginx.trusted_proxies"),
+        "On any address but loopback, clients reach the service past nginx: no TLS, no limits, forged addresses.",
+        _exposed_on_purpose,
+    ),
+    Rule(
+        "one-worker",
+        ("workers",),
+        "Each worker has its own table of clients, so with N workers a message finds its recipient one time in N.",
+        _one_worker,
+    ),
+    Rule(
+        "ping-timeout-within-interval",
+        ("ping.timeout", "ping.interval"),
+        "A peer that may answer later than the next ping is due is never given up on time.",
+        _ping_timeout_within_interval,
+    ),
+    Rule(
+        "ping-before-idle-limit",
+        ("ping.interval", "nginx.idle_limit"),
+        "A proxy that sees no traffic for its idle limit cuts the connection; pings are the traffic.",
+        _ping_before_idle_limit,
+    ),
+    Rule(
+        "ping-before-usual-idle-limit",
+        ("ping.interval", "nginx.idle_limit", "nginx.trusted_proxies"),
+        "Load balancers cut silent connections, most of them after 60 s; a ping at 60 s races the cut.",
+        _ping_before_usual_idle_limit,
+        warns=True,
+    ),
+    Rule(
+        "certificate-is-named",
+        ("tls", "certificate.file", "certificate.key"),
+        "nginx does not start without the files it is told to serve, and with it every other site of the host.",
+        _certificate_is_named,
+    ),
+    Rule(
+        "addresses-are-networks",
+        ("nginx.trusted_proxies", "nginx.health_from"),
+        "nginx refuses what is no address, and reads 10.1.2.3/8 as the whole of 10.0.0.0/8.",
+        _addresses_are_networks,
+    ),
+    Rule(
+        "proxies-are-few",
+        ("nginx.trusted_proxies",),
+        "Whoever is trusted with X-Forwarded-For decides which client a limit counts.",
+        _proxies_are_few,
+    ),
+    Rule(
+        "address-share",
+        ("limits.connections", "limits.connections_per_address"),
+        "A share above the whole never takes effect, so one address could hold every connection.",
+        _address_share,
+    ),
+    Rule(
+        "burst-carries-an-office",
+        ("limits.handshake_burst", "limits.connections_per_address"),
+        "After a restart all clients behind one address come back at once; beyond rate and burst nginx answers 429.",
+        _burst_carries_an_office,
+        warns=True,
+    ),
+    Rule(
+        "env-is-the-operators",
+        ("env",),
+        "Two sources for one setting disagree one day; and variables such as WEB_CONCURRENCY change the number of "
+        "processes behind every rendered file's back.",
+        _env_is_the_operators,
+    ),
+    Rule(
+        "values-fit-the-env-file",
+        ("env", "welcome"),
+        "systemd, the shell and dotenv read .env by different rules; a value must mean the same to all three.",
+        _values_fit_the_env_file,
+    ),
+)

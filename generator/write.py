@@ -1,0 +1,131 @@
+"""Writing a bundle: each file whole or not at all, and only what has changed.
+
+The manifest is written before the files: a run that is killed leaves a directory that the next run knows as its own
+and completes, since it compares the files themselves.
+"""
+
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from generator.bundle import MANIFEST, Bundle, File
+
+
+class NotABundleError(Exception):
+    """The directory holds something else, which writing could destroy."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        super().__init__(f"{directory} has files but no {MANIFEST} of ours; name an empty directory with -o")
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What changed, by path: `written` new or different files, `removed` ones that the bundle no longer has."""
+
+    written: list[str]
+    removed: list[str]
+    unchanged: int
+
+
+def write(bundle: Bundle, directory: Path) -> Written:
+    """Make `directory` hold exactly the bundle.
+
+    Raises:
+        NotABundleError: it holds files and no manifest.
+        OSError: it cannot be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory):
+        known = _listed(directory)
+        present = {file.path for file in bundle.files}
+        removed = [path for path in known if path not in present and _remove(directory, path)]
+        manifest = File(path=MANIFEST, text=bundle.manifest())
+        changed = [file for file in (manifest, *bundle.files) if not _stands(file, directory)]
+        for file in changed:
+            _put(file, directory)
+    return Written([file.path for file in changed], removed, len(bundle.files) + 1 - len(changed))
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Two runs at once take turns."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _listed(directory: Path) -> list[str]:
+    """The paths in the manifest that is there; none for an empty directory."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+        return [path for entry in manifest["files"] if _is_inside(path := str(entry["path"]))]
+    except FileNotFoundError:
+        if any(directory.iterdir()):
+            raise NotABundleError(directory) from None
+        return []
+    except (ValueError, KeyError, TypeError):
+        raise NotABundleError(directory) from None
+
+
+def _is_inside(path: str) -> bool:
+    return not path.startswith("/") and ".." not in path.split("/")
+
+
+def _stands(file: File, directory: Path) -> bool:
+    target = directory / file.path
+    try:
+        status = target.lstat()
+        if file.link is not None:
+            return stat.S_ISLNK(status.st_mode) and str(target.readlink()) == file.link
+        return (
+            stat.S_ISREG(status.st_mode)
+            and stat.S_IMODE(status.st_mode) == file.mode
+            and target.read_bytes() == file.text.encode()
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _put(file: File, directory: Path) -> None:
+    target = directory / file.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.new")
+    temporary.unlink(missing_ok=True)  # a run that was killed may have left it
+    try:
+        if file.link is not None:
+            temporary.symlink_to(file.link)
+        else:
+            # Never readable by others before it has its mode: .env may hold what is nobody else's business.
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(file.text.encode())
+                os.fchmod(descriptor, file.mode)
+                stream.flush()
+                os.fsync(descriptor)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _remove(directory: Path, path: str) -> bool:
+    target = directory / path
+    try:
+        target.unlink()
+    except FileNotFoundError:
+        return False
+    for parent in target.relative_to(directory).parents[:-1]:
+        try:
+            (directory / parent).rmdir()
+        except OSError:
+            break  # something else stands in it
+    return True
