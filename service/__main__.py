@@ -1,0 +1,84 @@
+"""The runner, `python -m service`: uvicorn, with what a service manager needs of it.
+
+It reads its settings from the environment, listens on systemd's socket or its own, says when it is ready and that it
+is alive, and stops with status 0.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+
+from service.entry import configure_logging, settings_or_exit
+from service.exchange import Exchange
+from service.listen import BACKLOG, ListenError, listening_sockets, name_of
+from service.notify import Notifier
+from service.uvicorn_options import uvicorn_options
+
+logger = logging.getLogger("service")
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which keeps the service manager informed."""
+
+    def __init__(self, config: uvicorn.Config, notifier: Notifier, exchange: Exchange) -> None:
+        super().__init__(config)
+        self._notifier = notifier
+        self._exchange = exchange
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # Not earlier: the ASGI lifespan's start is over before anybody can connect.
+        self._notifier.ready(self._exchange.status())
+        self._alive = asyncio.create_task(self._notifier.keep_alive(self._exchange.status))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._notifier.stopping()
+        await super().shutdown(sockets)
+        # Only now: the manager wants signs of life while clients are drained, too.
+        self._alive.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._alive
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    settings = settings_or_exit(os.environ)
+    configure_logging(settings.log.level)
+    _install_signal_handlers()
+    try:
+        sockets = listening_sockets(settings, os.environ)
+    except ListenError as error:
+        sys.exit(str(error))
+    logger.info("listening on %s", ", ".join(map(name_of, sockets)))
+
+    from service.app import app  # after the settings were found right: it reads them when it is imported
+
+    only_proxies_connect = all(listener.family == socket.AF_UNIX for listener in sockets)
+    options = uvicorn_options(settings, only_proxies_connect)
+    config = uvicorn.Config(app, backlog=BACKLOG, log_config=None, **options)
+    Server(config, Notifier(os.environ), app.exchange).run(sockets)
+
+
+def _install_signal_handlers() -> None:
+    def stop(signal_number: int, frame: FrameType | None) -> None:
+        sys.exit(0)
+
+    def ignore(signal_number: int, frame: FrameType | None) -> None:
+        logger.warning("SIGHUP is ignored: settings are read at the start; restart the service to change them")
+
+    # While it serves, uvicorn has handlers of its own for these two. When it has stopped, it raises the signal again:
+    # without ours the process would then die of it, which supervisor and shells take for a crash.
+    for stopping in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stopping, stop)
+    signal.signal(signal.SIGHUP, ignore)
+
+
+if __name__ == "__main__":
+    main()

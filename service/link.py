@@ -1,0 +1,37 @@
+"""What a shell offers the exchange for each client, and the bounds that every shell keeps."""
+
+from typing import Protocol
+
+from service.close_codes import CloseReason
+
+# How long a client that is being closed has to take what was written to it. One that does not read never will.
+CLOSE_GRACE_S = 3.0
+
+# The pieces one message may come in. Clients that fragment at all send pieces of kilobytes; a piece costs us a
+# hundred bytes even when it is empty, so that the bound on a message's length does not bound this.
+MAX_FRAGMENTS = 1024
+
+
+class LinkClosedError(Exception):
+    """The client is gone: nothing can be sent."""
+
+
+class Link(Protocol):
+    """A client's WebSocket."""
+
+    async def receive(self) -> str | bytes | None:
+        """The next message, or None when the client is gone."""
+
+    async def send(self, text: str) -> None:
+        """Hand a text to the transport, waiting while its buffer is full.
+
+        Raises:
+            LinkClosedError
+        """
+
+    async def close(self, reason: CloseReason) -> None:
+        """Send a close frame, waiting while the transport's buffer is full.
+
+        Raises:
+            LinkClosedError
+        """

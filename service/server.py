@@ -1,0 +1,183 @@
+"""The service on the `websockets` library alone: `python service/server.py [PORT]` or `python -m service.server`.
+
+For development, and for whoever starts it this way already. Same messages, close codes and limits as elsewhere.
+The library reads only requests without a body, and before its version 17 (Python 3.10) only GET: others get no answer.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from asyncio import TimerHandle
+from collections.abc import Iterable
+from http import HTTPStatus
+from pathlib import Path
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import Event
+
+if not __package__:
+    # Run as a file: Python then looks for modules beside this file, and not for the package that it is in.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from service.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
+from service.entry import configure_logging, settings_or_exit
+from service.exchange import Exchange
+from service.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError
+from service.listen import BACKLOG, ListenError, listening_sockets, name_of
+from service.notify import Notifier
+from service.plain_http import FULL, Answer, answer
+from service.settings import Settings
+
+logger = logging.getLogger("service")
+
+
+class Connection(ServerConnection):
+    """The library's connection, for clients that do not read and clients that never finish a message.
+
+    The library waits for room in the buffer before it sends a ping, and begins to count the ping's timeout after that:
+    a client that does not read would never time out. Nor does it count the fragments of an unfinished message.
+    """
+
+    _stuck: TimerHandle | None = None
+    _fragments = 0
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        assert self.ping_interval is not None
+        assert self.ping_timeout is not None
+        self._stuck = self.loop.call_later(self.ping_interval + self.ping_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+
+    def process_event(self, event: Event) -> None:
+        if isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            self._fragments = 0 if event.fin else self._fragments + 1
+            if self._fragments == MAX_FRAGMENTS:
+                self.protocol.fail(*TOO_MANY_FRAGMENTS)
+                self.send_data()
+        super().process_event(event)
+
+
+class LibraryLink:
+    """A WebSocket as the library offers it."""
+
+    def __init__(self, connection: ServerConnection) -> None:
+        self._connection = connection
+
+    async def receive(self) -> str | bytes | None:
+        try:
+            return await self._connection.recv()
+        except ConnectionClosed:
+            return None
+
+    async def send(self, text: str) -> None:
+        try:
+            await self._connection.send(text)
+        except ConnectionClosed as error:
+            raise LinkClosedError from error
+
+    async def close(self, reason: CloseReason) -> None:
+        await self._connection.close(*reason)
+
+
+class Standalone:
+    """The library's callbacks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.exchange = Exchange(settings)
+
+    def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        """None lets the handshake go on."""
+        if "websocket" in (protocol.lower() for protocol in request.headers.get_all("Upgrade")):
+            return _response(FULL) if self.exchange.full else None
+        path, _, _ = request.path.partition("?")
+        return _response(answer(getattr(request, "method", "GET"), path, self.exchange.connections))
+
+    async def handle(self, connection: ServerConnection) -> None:
+        await self.exchange.serve(LibraryLink(connection))
+        # Whoever is still connected does not read: there is nothing to wait for.
+        connection.transport.abort()
+
+
+def _response(response: Answer) -> Response:
+    headers = Headers([*response.headers, ("connection", "close")])
+    return Response(response.status, HTTPStatus(response.status).phrase, headers, response.body)
+
+
+async def _serve(shell: Standalone, settings: Settings, listener: socket.socket) -> Server:
+    server: Server = await serve(
+        shell.handle,
+        sock=listener,
+        backlog=BACKLOG,
+        process_request=shell.process_request,
+        create_connection=Connection,
+        server_header=None,
+        compression=None,
+        max_size=settings.limits.message_size,
+        ping_interval=settings.ping.interval,
+        ping_timeout=settings.ping.timeout,
+        close_timeout=CLOSE_GRACE_S,
+    )
+    return server
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then close every client and return within the drain timeout.
+
+    Raises:
+        ListenError
+    """
+    stopped = asyncio.Event()
+    for stopping in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(stopping, stopped.set)
+    shell = Standalone(settings)
+    notifier = Notifier(os.environ)
+    listeners = listening_sockets(settings, os.environ)
+    servers = [await _serve(shell, settings, listener) for listener in listeners]
+    logger.info("listening on %s", ", ".join(map(name_of, listeners)))
+    notifier.ready(shell.exchange.status())
+    alive = asyncio.create_task(notifier.keep_alive(shell.exchange.status))
+    await stopped.wait()
+    notifier.stopping()
+    for server in servers:
+        server.close(code=RESTART.code, reason=RESTART.reason)
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(_all_closed(servers), settings.drain.timeout)
+    alive.cancel()
+
+
+async def _all_closed(servers: Iterable[Server]) -> None:
+    for server in servers:
+        await server.wait_closed()
+
+
+def main() -> None:
+    """Run in the foreground. A port on the command line goes before the environment's."""
+    parser = argparse.ArgumentParser(description="The notification center, standalone.", allow_abbrev=False)
+    parser.add_argument("port", nargs="?", metavar="PORT", help="listen here instead of WEBSOCKET_PORT")
+    port: str | None = parser.parse_args().port
+    chosen = {} if port is None else {"WEBSOCKET_PORT": port, "WEBSOCKET_SOCKET": ""}
+    settings = settings_or_exit({**os.environ, **chosen})
+    configure_logging(settings.log.level)
+    # The library logs an error, with a traceback, for every request that is not HTTP.
+    logging.getLogger("websockets.server").addFilter(lambda record: record.msg != "opening handshake failed")
+    try:
+        asyncio.run(run(settings))
+    except ListenError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""gunicorn's worker for the service: `worker_class = "service.worker.Worker"`.
+
+gunicorn hands none of the WebSocket settings to its uvicorn worker; a class attribute is the only way to them.
+"""
+
+import logging
+import os
+from typing import Any
+
+from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
+
+from service.entry import settings_or_exit
+from service.uvicorn_options import uvicorn_options
+
+_settings = settings_or_exit(os.environ)
+
+
+class Worker(UvicornWorker):  # type: ignore[misc]
+    """One process of the service under gunicorn, which owns the listening socket, the log and the signals."""
+
+    CONFIG_KWARGS = uvicorn_options(_settings, only_proxies_connect=_settings.socket is not None)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        service = logging.getLogger("service")
+        service.handlers = self.log.error_log.handlers
+        service.setLevel(self.log.error_log.level)
+        service.propagate = False
