@@ -1,0 +1,333 @@
+"""From a checked deployment to its bundle: pure, and the same bytes for the same deploy.yaml on every machine.
+
+Templates know only the names in `NAMES`. Each name says which settings it comes from, so that a line of a rendered file
+leads back to deploy.yaml. Raises `generator.quoting.Unquotable` for a value that a file cannot carry.
+"""
+
+from collections.abc import Callable, Iterator
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import msgspec
+from jinja2 import nodes
+
+from generator.bundle import Bundle, File
+from generator.quoting import FILTERS, Quoted
+from generator.schema import Deploy
+from service.declaration import settings_of
+from service.settings import Settings, to_environ
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+
+NGINX_SITE = "etc/nginx/sites-available/NAME"
+NGINX_LINK = "etc/nginx/sites-enabled/NAME"
+
+# systemd's start limit triggers only if the starts it counts fit into its interval.
+RESTART_DELAY_S = 2
+START_LIMIT_BURST = 10
+START_LIMIT_INTERVAL_S = 60
+WATCHDOG_S = 20
+# Between each stop timeout and the next: what stops a program must outlive what the program itself waits for.
+STOP_MARGIN_S = 5
+# Between the moment the service gives up a silent client and the moment nginx would.
+PROXY_MARGIN_S = 15
+# How long WebSockets live on after nginx was reloaded.
+WORKER_SHUTDOWN_S = 300
+# Files that a server process holds besides its connections.
+SPARE_FILES = 256
+BACKLOG = 2048
+DEBIANS_WORKER_CONNECTIONS = 768
+
+
+class Variable(NamedTuple):
+    """One line of .env, and the key in deploy.yaml behind it."""
+
+    key: str
+    variable: str
+    value: str
+    meaning: str
+
+
+class Name(NamedTuple):
+    """A name that templates use: the settings it comes from, and how."""
+
+    keys: tuple[str, ...]
+    value: Callable[[Deploy], Any]
+
+
+def render(deploy: Deploy) -> Bundle:
+    """Every file of the deployment, also of the server and the manager that were not chosen."""
+    names = names_of(deploy)
+    files = [
+        msgspec.structs.replace(file, path=path_of(file.path, deploy), text=_template(file.template).render(names))
+        for file in _files(deploy)
+    ]
+    link = f"../sites-available/{deploy.name}"
+    files.append(File(path=path_of(NGINX_LINK, deploy), link=link))
+    return Bundle(deploy.name, tuple(sorted(files, key=lambda file: file.path)))
+
+
+def names_of(deploy: Deploy) -> dict[str, Any]:
+    """The value of every name that templates use."""
+    return {name: source.value(deploy) for name, source in NAMES.items()}
+
+
+def path_of(template: str, deploy: Deploy) -> str:
+    """Where the file of a template stands on the host, without the leading slash."""
+    return template.replace("NAME", deploy.name)
+
+
+def _files(deploy: Deploy) -> Iterator[File]:
+    systemd, supervisor = deploy.manager == "systemd", deploy.manager == "supervisor"
+
+    def file(path: str, **said: Any) -> File:
+        return File(path=path, template=path, **said)
+
+    yield file("etc/NAME/.env", mode=0o640, group=service_user(deploy))
+    yield file("etc/NAME/gunicorn.conf.py", installed=deploy.server == "gunicorn")
+    yield file("etc/letsencrypt/renewal-hooks/deploy/NAME", mode=0o755, installed=deploy.tls == "letsencrypt")
+    yield file("etc/logrotate.d/NAME", installed=supervisor)
+    yield file("etc/nginx/modules-enabled/90-wsbundle.conf")
+    yield file(NGINX_SITE)
+    yield file("etc/supervisor/conf.d/NAME.conf", installed=supervisor)
+    yield file("etc/systemd/system/NAME.service", installed=systemd)
+    yield file("etc/systemd/system/NAME.socket", installed=systemd)
+    yield file("etc/sysusers.d/NAME.conf")
+    yield file(
+        "etc/tmpfiles.d/NAME.conf",
+        installed=supervisor or deploy.tls == "letsencrypt" or socket_directory(deploy) is not None,
+    )
+
+
+def service_user(deploy: Deploy) -> str:
+    return deploy.user or deploy.name
+
+
+def worker_count(deploy: Deploy) -> int:
+    """`auto` is as many as serve every message: one, as long as workers do not pass messages on to each other."""
+    return 1 if deploy.workers == "auto" else deploy.workers
+
+
+def graceful_timeout(deploy: Deploy) -> int:
+    """What gunicorn waits for its workers, in seconds."""
+    return deploy.drain.timeout + STOP_MARGIN_S
+
+
+def stop_timeout(deploy: Deploy) -> int:
+    """What systemd and supervisor wait for the service, in seconds."""
+    return graceful_timeout(deploy) + STOP_MARGIN_S
+
+
+def proxy_read_timeout(deploy: Deploy) -> int:
+    """How long nginx bears silence, in seconds."""
+    return ceil(deploy.ping.interval + deploy.ping.timeout + PROXY_MARGIN_S)
+
+
+def nginx_connections(deploy: Deploy) -> int:
+    """What `worker_connections` times `worker_processes` of nginx must reach: two for each WebSocket, and a quarter."""
+    return ceil(2 * deploy.limits.connections * 1.25)
+
+
+def socket_directory(deploy: Deploy) -> str | None:
+    """The directory of the Unix socket where it is ours to make: /run/NAME or one below it."""
+    if deploy.socket is None or not deploy.socket.startswith(f"/run/{deploy.name}/"):
+        return None
+    return deploy.socket.rpartition("/")[0]
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _reachable(host: str) -> str:
+    """The address by which nginx reaches the service, and so by which the service sees nginx."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _upstream(deploy: Deploy) -> str:
+    return f"unix:{deploy.socket}" if deploy.socket else _address(_reachable(deploy.host), deploy.port)
+
+
+def _bind(deploy: Deploy) -> str:
+    return f"unix:{deploy.socket}" if deploy.socket else _address(deploy.host, deploy.port)
+
+
+def _is_an_interface(host: str) -> bool:
+    return host not in ("0.0.0.0", "::", "::1") and not host.startswith("127.")
+
+
+def _server_names_hash_bucket_size(deploy: Deploy) -> int | None:
+    """What nginx needs for a long domain; its default, one cache line, may be as small as 32 bytes.
+
+    Source: NGX_HASH_ELT_SIZE in ngx_hash.c: two pointers, a length of two bytes and the name.
+    """
+    needed = len(deploy.domain) + 2 + 8 + 8 + 7
+    return next((size for size in (128, 256, 512) if size >= needed), None) if needed > 64 else None
+
+
+def _certificate(deploy: Deploy) -> str | None:
+    return f"/etc/{deploy.name}/tls/fullchain.pem" if deploy.tls == "letsencrypt" else deploy.certificate.file
+
+
+def _certificate_key(deploy: Deploy) -> str | None:
+    return f"/etc/{deploy.name}/tls/privkey.pem" if deploy.tls == "letsencrypt" else deploy.certificate.key
+
+
+def _settings(deploy: Deploy) -> list[Variable]:
+    values = to_environ(msgspec.structs.replace(deploy, workers=worker_count(deploy)))
+    return [
+        Variable(setting.key, setting.extra["env"], values[setting.extra["env"]], _meaning(setting))
+        for setting in settings_of(Settings)
+    ]
+
+
+def _meaning(setting: Any) -> str:
+    """The first clause of a description, with the unit."""
+    clause = setting.description.split(". ")[0].split(";")[0].rstrip(".")
+    return f"{clause} ({setting.extra['unit']})" if "unit" in setting.extra else clause
+
+
+def _variables(deploy: Deploy) -> list[Variable]:
+    return [Variable(f"env.{name}", name, value, "") for name, value in sorted(deploy.env.items())]
+
+
+_ADDRESS = ("host", "port", "socket")
+_SOCKET_DIRECTORY = ("socket", "manager", "name")
+
+NAMES: dict[str, Name] = {
+    "name": Name(("name",), lambda d: d.name),
+    "domain": Name(("domain",), lambda d: d.domain),
+    "server": Name(("server",), lambda d: d.server),
+    "manager": Name(("manager",), lambda d: d.manager),
+    "tls": Name(("tls",), lambda d: d.tls),
+    "user": Name(("user", "name"), service_user),
+    "home": Name(("name",), lambda d: f"/var/lib/{d.name}"),
+    # In nginx a name of a variable has no hyphen; deployments have no underscore, so no two can meet.
+    "identifier": Name(("name",), lambda d: d.name.replace("-", "_")),
+    "workers": Name(("workers",), worker_count),
+    "socket": Name(("socket",), lambda d: d.socket),
+    "listen_stream": Name(_ADDRESS, lambda d: d.socket or _address(d.host, d.port)),
+    "listens_on_tcp": Name(("socket",), lambda d: d.socket is None),
+    "listens_on_an_interface": Name(("socket", "host"), lambda d: d.socket is None and _is_an_interface(d.host)),
+    "bind": Name(_ADDRESS, _bind),
+    "upstream": Name(_ADDRESS, _upstream),
+    "opens_its_own_socket": Name(("socket", "manager"), lambda d: bool(d.socket) and d.manager == "supervisor"),
+    # A Unix socket has no client address, and only nginx can open it.
+    "forwarded_allow_ips": Name(("socket", "host"), lambda d: "*" if d.socket else _reachable(d.host)),
+    "socket_directory_of_systemd": Name(
+        _SOCKET_DIRECTORY, lambda d: socket_directory(d) if d.manager == "systemd" else None
+    ),
+    "socket_directory_of_service": Name(
+        _SOCKET_DIRECTORY, lambda d: socket_directory(d) if d.manager == "supervisor" else None
+    ),
+    "backlog": Name((), lambda d: BACKLOG),
+    "connections": Name(("limits.connections",), lambda d: d.limits.connections),
+    "open_files": Name(("limits.connections",), lambda d: d.limits.connections + SPARE_FILES),
+    "nginx_connections": Name(("limits.connections",), nginx_connections),
+    "worker_rlimit_nofile": Name(
+        ("limits.connections",), lambda d: 2 * max(nginx_connections(d), DEBIANS_WORKER_CONNECTIONS)
+    ),
+    "connections_per_address": Name(("limits.connections_per_address",), lambda d: d.limits.connections_per_address),
+    "handshakes_per_second": Name(("limits.handshakes_per_second",), lambda d: d.limits.handshakes_per_second),
+    "handshake_burst": Name(("limits.handshake_burst",), lambda d: d.limits.handshake_burst),
+    "proxy_read_timeout": Name(("ping.interval", "ping.timeout"), proxy_read_timeout),
+    "graceful_timeout": Name(("drain.timeout",), graceful_timeout),
+    "stop_timeout": Name(("drain.timeout",), stop_timeout),
+    "worker_shutdown_timeout": Name(("drain.timeout",), lambda d: max(WORKER_SHUTDOWN_S, stop_timeout(d))),
+    "restart_delay": Name((), lambda d: RESTART_DELAY_S),
+    "start_limit_burst": Name((), lambda d: START_LIMIT_BURST),
+    "start_limit_interval": Name((), lambda d: START_LIMIT_INTERVAL_S),
+    "watchdog": Name((), lambda d: WATCHDOG_S),
+    "log_level": Name(("log.level",), lambda d: d.log.level),
+    "encrypted": Name(("tls",), lambda d: d.tls != "off"),
+    "certificate": Name(("tls", "certificate.file", "name"), _certificate),
+    "certificate_key": Name(("tls", "certificate.key", "name"), _certificate_key),
+    "default_server": Name(("nginx.default_server",), lambda d: d.nginx.default_server),
+    "tls_default_server": Name(("nginx.default_server", "tls"), lambda d: d.nginx.default_server and d.tls != "off"),
+    "trusted_proxies": Name(("nginx.trusted_proxies",), lambda d: d.nginx.trusted_proxies),
+    "health_from": Name(("nginx.health_from",), lambda d: d.nginx.health_from),
+    "server_names_hash_bucket_size": Name(("domain",), _server_names_hash_bucket_size),
+    "settings": Name((), _settings),
+    "variables": Name((), _variables),
+}
+
+
+class UnquotedValue(TypeError):
+    """A template prints a value that passed through no filter: a fault of the template, never of deploy.yaml."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__(f"{value!r} passed through no filter of generator.quoting")
+
+
+def _only_quoted(value: object) -> Quoted:
+    if isinstance(value, Quoted):
+        return value
+    if isinstance(value, jinja2.Undefined):
+        str(value)
+    raise UnquotedValue(value)
+
+
+def environment(loader: jinja2.BaseLoader) -> jinja2.Environment:
+    """Jinja as templates see it: a misspelt name, an unknown filter and an unquoted value are errors."""
+    jinja = jinja2.Environment(
+        loader=loader,
+        undefined=jinja2.StrictUndefined,
+        finalize=_only_quoted,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        auto_reload=False,
+    )
+    jinja.filters = dict(FILTERS)
+    return jinja
+
+
+_jinja = environment(jinja2.FileSystemLoader(TEMPLATES))
+
+
+def _template(path: str) -> jinja2.Template:
+    return _jinja.get_template(path)
+
+
+def keys_behind(deploy: Deploy, path: str, line: int) -> tuple[str, ...]:
+    """The settings that a line of a rendered file comes from, by dotted key; none where the template says it all.
+
+    `path` is that of a `File`, `line` counts from 1. Only a fault found by a file's reader asks for it, so it costs
+    nothing before.
+    """
+    template = _template(next(file.template for file in _files(deploy) if path_of(file.path, deploy) == path))
+    used = _names_by_line(template.name or "")
+    keys: dict[str, None] = {}
+    at = 1
+    for chunk, template_line, variables in _chunks(template, names_of(deploy)):
+        if at == line and isinstance(chunk, Quoted):
+            keys |= dict.fromkeys(key for name in used[template_line] for key in NAMES[name].keys)
+            keys |= dict.fromkeys(variable.key for variable in variables)
+        at += chunk.count("\n")
+    return tuple(keys)
+
+
+def _chunks(template: jinja2.Template, names: dict[str, Any]) -> Iterator[tuple[str, int, list[Variable]]]:
+    """What a template yields, each piece with its line in the template and the `Variable` of the loop around it."""
+    rendering: Any = template.root_render_func(template.new_context(names))
+    for chunk in rendering:
+        frame = rendering.gi_frame
+        variables = [local for local in frame.f_locals.values() if isinstance(local, Variable)]
+        yield chunk, template.get_corresponding_lineno(frame.f_lineno), variables
+
+
+def _names_by_line(template: str) -> dict[int, list[str]]:
+    source = (TEMPLATES / template).read_text()
+    tree = _jinja.parse(source)
+    used: dict[int, list[str]] = {number: [] for number in range(1, source.count("\n") + 2)}
+    of_item: dict[str, str] = {}
+    for loop in tree.find_all(nodes.For):
+        assert isinstance(loop.target, nodes.Name)
+        assert isinstance(loop.iter, nodes.Name)
+        of_item[loop.target.name] = loop.iter.name
+    for name in tree.find_all(nodes.Name):
+        if name.ctx == "load":
+            used[name.lineno].append(of_item.get(name.name, name.name))
+    return used
