@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from generator import commands
 from generator.load import ConfigError
-from generator.report import Report
+from generator.report import CommandError, Report, UsageError
 
 DONE, FAILED, WRONG = 0, 1, 2
 
@@ -26,10 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         report.faults(error.faults)
         code = WRONG
-    except commands.UsageError as error:
+    except UsageError as error:
         report.error(str(error))
         code = WRONG
-    except commands.CommandError as error:
+    except CommandError as error:
         report.error(str(error))
         code = FAILED
     except OSError as error:
@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     check = verbs.add_parser("check", help="the same without writing anything", allow_abbrev=False)
     check.set_defaults(run=commands.check)
 
+    run = verbs.add_parser("run", help="run the service here, as deploy.yaml says", allow_abbrev=False)
+    run.set_defaults(run=commands.run)
+
     show = verbs.add_parser("show", help="print every setting as it is in force", allow_abbrev=False)
     show.add_argument("--origin", action="store_true", help="also print where each value was given")
     show.set_defaults(run=commands.show)
@@ -64,11 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("topic", metavar="KEY|RULE", nargs="?")
     explain.set_defaults(run=commands.explain)
 
-    for verb in (render, check, show):
+    for verb in (render, check, run, show):
         verb.add_argument("-f", "--file", metavar="FILE", default="deploy.yaml", help="default: deploy.yaml")
         verb.add_argument("--env", metavar="NAME", help="lay deploy.NAME.yaml over it")
         verb.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="set one key; repeatable")
-    for verb in (render, check, show, explain):
+    for verb in (render, check, run, show, explain):
         verb.add_argument("--format", choices=("text", "json"), default="text")
     return parser
 

@@ -5,21 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from generator.load import Loaded, load
-from generator.report import Report, paint
+from generator.report import Report, UsageError, paint
 
 if TYPE_CHECKING:
     from generator.bundle import Bundle
 
 # jinja2 and all that needs it is imported inside the commands, after deploy.yaml has proven sound: a fault in it is
 # told in half the time.
-
-
-class UsageError(Exception):
-    """The command line asks for something that is not there."""
-
-
-class CommandError(Exception):
-    """The command could not do its work; deploy.yaml is sound."""
 
 
 def render(options: Namespace, report: Report) -> int:
@@ -49,6 +41,21 @@ def check(options: Namespace, report: Report) -> int:
     loaded, bundle = _verified(options, report)
     report.line(f"{options.file} is sound: {_summary(loaded, bundle)}")
     return 0
+
+
+def run(options: Namespace, report: Report) -> int:
+    """Become the service, here and as deploy.yaml says, in the foreground."""
+    import os
+    import sys
+
+    from service.settings import to_environ
+
+    deploy = _loaded(options, report).deploy
+    module = {"standalone": ["service.server"], "uvicorn": ["service"]}.get(deploy.server)
+    if module is None:
+        raise UsageError("gunicorn runs from its rendered files; to try the service here: --set server=uvicorn")
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", *module], {**os.environ, **to_environ(deploy), **deploy.env})
 
 
 def show(options: Namespace, report: Report) -> int:

@@ -10,6 +10,14 @@ from generator.document import Located
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "bold": 1, "dim": 2}
 
 
+class UsageError(Exception):
+    """The command line asks for something that is not there."""
+
+
+class CommandError(Exception):
+    """The command could not do its work, though deploy.yaml is sound."""
+
+
 class Report:
     """Collects what one command has to say.
 

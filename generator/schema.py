@@ -26,6 +26,7 @@ VariableName = Annotated[
         extra={"expects": "letters, digits and underscores, not starting with a digit"},
     ),
 ]
+_PATH_IN_WORDS = "an absolute path without quotes, backslashes and $;{}#"
 AbsolutePath = Annotated[str, Meta(pattern=r"^/[^\"'\\$;{}#]+$", max_length=4096)]
 
 
@@ -67,14 +68,14 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         AbsolutePath | None,
         Meta(
             description="The certificate with its chain, PEM.",
-            extra={"expects": "an absolute path without quotes, backslashes and $;{}#"},
+            extra={"expects": _PATH_IN_WORDS, "example": "/etc/ssl/ws.example.com/fullchain.pem"},
         ),
     ] = None
     key: Annotated[
         AbsolutePath | None,
         Meta(
             description="Its private key, PEM, readable by root only.",
-            extra={"expects": "an absolute path without quotes, backslashes and $;{}#"},
+            extra={"expects": _PATH_IN_WORDS, "example": "/etc/ssl/ws.example.com/privkey.pem"},
         ),
     ] = None
 
@@ -101,7 +102,7 @@ class Nginx(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Meta(
             description="After how much silence a load balancer in front of nginx cuts a connection. Pings must come "
             "sooner than that.",
-            extra={"unit": "seconds"},
+            extra={"unit": "seconds", "example": 60},
         ),
     ] = None
     health_from: Annotated[
@@ -166,7 +167,10 @@ class Deploy(service.Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             description="The system user that runs the service; created when missing. Left out, it is the name of "
             "the deployment.",
-            extra={"expects": "lower-case letters, digits, hyphens and underscores, at most 31"},
+            extra={
+                "expects": "lower-case letters, digits, hyphens and underscores, at most 31",
+                "example": "queue-websocket",
+            },
         ),
     ] = None
     nginx: Nginx = Nginx()

@@ -112,7 +112,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=107)] | None,
         Meta(
             description="A Unix socket to listen on instead of `host` and `port`: only nginx reaches it.",
-            extra={"env": "WEBSOCKET_SOCKET", "expects": "an absolute path, such as /run/queue-websocket/ws.sock"},
+            extra={
+                "env": "WEBSOCKET_SOCKET",
+                "expects": "an absolute path, such as /run/queue-websocket/ws.sock",
+                "example": "/run/queue-websocket/ws.sock",
+            },
         ),
     ] = None
     workers: Annotated[

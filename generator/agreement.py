@@ -1,0 +1,236 @@
+"""What must hold between the rendered files: each entry reads the files themselves, as their programs will.
+
+`generator.rules` asks whether the settings make sense; this asks whether five files in five languages say the same.
+It trusts neither the templates nor the arithmetic behind them, so a line that is changed in one of them and forgotten
+in another is refused before anything is written.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeAlias
+
+from generator.bundle import Bundle
+
+Disagreements: TypeAlias = Iterator[tuple[str, str]]
+
+# A program that is stopped needs this long to end after the one inside it has, in seconds.
+MARGIN_S = 5
+# Files that a server process holds besides its connections: libraries, logs, listeners, pipes.
+SPARE_FILES = 256
+
+
+class Texts(NamedTuple):
+    """The rendered files by what they are."""
+
+    env: str
+    gunicorn: str
+    main_context: str
+    service: str
+    site: str
+    socket: str
+    supervisor: str
+    sysusers: str
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Texts":
+        texts = {file.path: file.text for file in bundle.files}
+        return cls(**{kind: texts[path] for kind, path in paths(bundle.name).items()})
+
+
+class Agreement(NamedTuple):
+    """What must hold; `check` yields the file and what is wrong in it."""
+
+    name: str
+    reason: str
+    check: Callable[[Texts], Disagreements]
+
+
+def paths(name: str) -> dict[str, str]:
+    """Where each kind of file stands in the bundle of that name."""
+    return {
+        "env": f"etc/{name}/.env",
+        "gunicorn": f"etc/{name}/gunicorn.conf.py",
+        "main_context": "etc/nginx/modules-enabled/90-wsbundle.conf",
+        "service": f"etc/systemd/system/{name}.service",
+        "site": f"etc/nginx/sites-available/{name}",
+        "socket": f"etc/systemd/system/{name}.socket",
+        "supervisor": f"etc/supervisor/conf.d/{name}.conf",
+        "sysusers": f"etc/sysusers.d/{name}.conf",
+    }
+
+
+def disagreements(bundle: Bundle) -> list[tuple[Agreement, str, str]]:
+    """Every agreement that does not hold, with the path of the file at fault and what is wrong in it."""
+    texts = Texts.of(bundle)
+    where = paths(bundle.name)
+    return [(entry, where[kind], what) for entry in AGREEMENTS for kind, what in entry.check(texts)]
+
+
+def _value(text: str, pattern: str) -> str:
+    """What the one group of a pattern matches in a line of the text; nothing where no line does."""
+    found = re.search(rf"^\s*{pattern}", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _number(text: str, pattern: str) -> float:
+    """The same as a number; not a number, which agrees with none, where it is missing."""
+    return float(_value(text, pattern + r"(\d+(?:\.\d+)?)") or "nan")
+
+
+def _env(texts: Texts, variable: str) -> str:
+    return _value(texts.env, rf"{variable}=['\"](.*)['\"]$")
+
+
+def _same_listener(texts: Texts) -> Disagreements:
+    host, port, socket = (_env(texts, f"WEBSOCKET_{name}") for name in ("HOST", "PORT", "SOCKET"))
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    # nginx reaches a listener on every address by loopback.
+    local = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+    listens = {
+        "socket": (_value(texts.socket, r"ListenStream=(.*)$"), socket or address),
+        "gunicorn": (_value(texts.gunicorn, r"bind = '(.*)'$"), f"unix:{socket}" if socket else address),
+        "site": (_value(texts.site, r"server (\S+?)(?: \S+)?;"), f"unix:{socket}" if socket else local),
+    }
+    for kind, (said, meant) in listens.items():
+        if said != meant:
+            yield kind, f"listener is {said or 'missing'}, .env says {meant}"
+
+
+def _proxy_outlives_ping(texts: Texts) -> Disagreements:
+    needed = float(_env(texts, "WEBSOCKET_PING_INTERVAL")) + float(_env(texts, "WEBSOCKET_PING_TIMEOUT"))
+    given = _number(texts.site, "proxy_read_timeout ")
+    if not given > needed:
+        yield "site", f"proxy_read_timeout {given:g}s is not above ping interval and timeout together ({needed:g}s)"
+
+
+def _stops_in_order(texts: Texts) -> Disagreements:
+    drain = float(_env(texts, "WEBSOCKET_DRAIN_TIMEOUT"))
+    graceful = _number(texts.gunicorn, "graceful_timeout = ")
+    if not graceful >= drain + MARGIN_S:
+        yield "gunicorn", f"graceful_timeout {graceful:g} is not {MARGIN_S} s above the service's own drain ({drain:g})"
+    for kind, word in (("service", "TimeoutStopSec="), ("supervisor", "stopwaitsecs=")):
+        given = _number(getattr(texts, kind), word)
+        if not given >= graceful + MARGIN_S:
+            yield kind, f"{word}{given:g} is not {MARGIN_S} s above gunicorn's graceful_timeout ({graceful:g})"
+    if not _number(texts.main_context, "worker_shutdown_timeout ") >= drain:
+        yield "main_context", f"worker_shutdown_timeout is missing or below the service's own drain ({drain:g})"
+
+
+def _stops_by_term(texts: Texts) -> Disagreements:
+    for kind, pattern in (("service", r"KillSignal=(?:SIG)?(\S*)$"), ("supervisor", r"stopsignal=(\S*)$")):
+        if (signal := _value(getattr(texts, kind), pattern)) not in ("TERM", "INT"):
+            yield kind, f"stops by {signal or 'no signal of ours'}, not by TERM"
+
+
+def _files_for_connections(texts: Texts) -> Disagreements:
+    needed = int(_env(texts, "WEBSOCKET_MAX_CONNECTIONS")) + SPARE_FILES
+    for kind, pattern in (("service", "LimitNOFILE="), ("supervisor", "command=.*ulimit -n ")):
+        given = _number(getattr(texts, kind), pattern)
+        if not given >= needed:
+            yield kind, f"allows {given:g} open files; {needed - SPARE_FILES} connections need {needed}"
+    if not _number(texts.main_context, "worker_rlimit_nofile ") >= 2 * (needed - SPARE_FILES):
+        yield "main_context", f"worker_rlimit_nofile is below two files for each of {needed - SPARE_FILES} connections"
+
+
+def _same_user(texts: Texts) -> Disagreements:
+    user = _value(texts.sysusers, r"u (\S+) ")
+    for kind, pattern in (("service", r"User=(.*)$"), ("service", r"Group=(.*)$"), ("supervisor", r"user=(.*)$")):
+        if (given := _value(getattr(texts, kind), pattern)) != user:
+            yield kind, f"runs as {given or 'root'}, but the user that is made is {user or 'missing'}"
+
+
+def _same_workers(texts: Texts) -> Disagreements:
+    if _number(texts.gunicorn, "workers = ") != float(_env(texts, "WORKERS")):
+        yield "gunicorn", f"workers is not {_env(texts, 'WORKERS')}, as .env says"
+    if _number(texts.gunicorn, "max_requests = ") != 0:
+        yield "gunicorn", "max_requests is not 0: a worker that is replaced closes all its WebSockets"
+
+
+def _start_limit_triggers(texts: Texts) -> Disagreements:
+    delay, burst, interval = (
+        _number(texts.service, word) for word in ("RestartSec=", "StartLimitBurst=", "StartLimitIntervalSec=")
+    )
+    if not delay * burst < interval:
+        yield "service", f"{burst:g} starts, one each {delay:g} s, never fall into {interval:g} s"
+
+
+def _client_address_is_true(texts: Texts) -> Disagreements:
+    forwarded = re.findall(r"proxy_set_header X-Forwarded-For (\S+);", texts.site)
+    passes = len(re.findall(r"proxy_pass ", texts.site))
+    if set(forwarded) != {"$remote_addr"} or len(forwarded) != passes:
+        yield "site", "X-Forwarded-For is not overwritten with $remote_addr wherever a request is passed on"
+    if _value(texts.gunicorn, r"forwarded_allow_ips = '(.*)'") == "*" and not _env(texts, "WEBSOCKET_SOCKET"):
+        yield "gunicorn", "believes X-Forwarded-For from everybody on a TCP listener"
+
+
+def _names_are_ours(texts: Texts) -> Disagreements:
+    identifier = _value(texts.site, r"upstream (\S+) {")
+    pattern = r"(?:zone=|log_format |shared:|map \S+ \$)([A-Za-z0-9_]+)"
+    for name in re.findall(pattern, texts.site):
+        if not identifier or not name.startswith(identifier):
+            yield "site", f"{name} does not carry the deployment's name: a second deployment would collide with it"
+
+
+def _nothing_left_to_fill_in(texts: Texts) -> Disagreements:
+    for kind, text in texts._replace(env="")._asdict().items():  # .env holds the operator's own words
+        if found := re.search(r"YOUR_\w+|YOUR/PATH|/path/to|yourdomain|\{\{|%\}", text):
+            yield kind, f"still says {found[0]}"
+
+
+AGREEMENTS = (
+    Agreement(
+        "same-listener",
+        "nginx, systemd, gunicorn and the service mean one listener; a port changed in one place of four is an outage.",
+        _same_listener,
+    ),
+    Agreement(
+        "proxy-outlives-ping",
+        "nginx cuts what is silent for proxy_read_timeout; cut before the ping is answered, a live client is lost.",
+        _proxy_outlives_ping,
+    ),
+    Agreement(
+        "stops-in-order",
+        "The service drains inside gunicorn's patience, gunicorn inside the manager's; the outer one shorter kills.",
+        _stops_in_order,
+    ),
+    Agreement(
+        "stops-by-term",
+        "On SIGQUIT gunicorn's workers hang until they are killed: 30 s for each stop, and a failed unit.",
+        _stops_by_term,
+    ),
+    Agreement(
+        "files-for-connections",
+        "Each connection is an open file, two in nginx; at the limit new clients are refused while all looks well.",
+        _files_for_connections,
+    ),
+    Agreement(
+        "same-user",
+        "The user that is made, the one that runs and the one that may read .env are one.",
+        _same_user,
+    ),
+    Agreement(
+        "same-workers",
+        "Two numbers of workers disagree one day, and a worker that is recycled closes all its WebSockets.",
+        _same_workers,
+    ),
+    Agreement(
+        "start-limit-triggers",
+        "A unit that fails for ever must turn failed, which monitoring sees; a limit that cannot trigger never tells.",
+        _start_limit_triggers,
+    ),
+    Agreement(
+        "client-address-is-true",
+        "Limits and logs go by the client's address; appended to instead of overwritten, it is what the client says.",
+        _client_address_is_true,
+    ),
+    Agreement(
+        "names-are-ours",
+        "A zone or map of the same name in two sites stops nginx, and with it every site of the host.",
+        _names_are_ours,
+    ),
+    Agreement(
+        "nothing-left-to-fill-in",
+        "What is left to fill in is found by the first client.",
+        _nothing_left_to_fill_in,
+    ),
+)

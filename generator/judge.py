@@ -1,0 +1,64 @@
+"""Every render is judged before it is written: do the files agree, and do their own programs accept them?"""
+
+from msgspec.structs import replace
+
+from generator.agreement import disagreements
+from generator.bundle import Bundle
+from generator.load import Loaded
+from generator.readers import Verdict, read_all
+from generator.render import keys_behind, worker_count
+from generator.report import CommandError, Report, paint
+from generator.schema import Deploy
+from service.settings import to_environ
+
+_COLOURS = {"accepted": "green", "refused": "red", "not checked": "yellow"}
+
+
+def judge(loaded: Loaded, bundle: Bundle, report: Report) -> None:
+    """Report what the readers say of the bundle.
+
+    Raises:
+        CommandError: a file disagrees with another, or its program refuses it.
+    """
+    if found := disagreements(bundle):
+        for agreement, path, what in found:
+            report.error(f"{path}: {what} ({agreement.name})")
+        raise CommandError("The rendered files do not agree; nothing was written. This is a fault of the templates.")
+    verdicts = read_all(bundle, _environment(loaded.deploy))
+    report.fact(verdicts=[_as_fact(verdict) for verdict in verdicts])
+    for verdict in verdicts:
+        report.line(f"  {_line(verdict)}")
+        for fault in verdict.faults:
+            report.error(f"{fault}{_cause(loaded, fault.path, fault.line)}")
+    if refused := [verdict.title for verdict in verdicts if verdict.state == "refused"]:
+        raise CommandError(f"Refused by {', '.join(refused)}; nothing was written.")
+
+
+def _environment(deploy: Deploy) -> dict[str, str]:
+    return {**to_environ(replace(deploy, workers=worker_count(deploy))), **deploy.env}
+
+
+def _line(verdict: Verdict) -> str:
+    state = paint(f"{verdict.state:11}", _COLOURS[verdict.state])
+    exposure = "" if verdict.exposure is None else f" (exposure {verdict.exposure:g})"
+    return f"{state} {verdict.title}{exposure}{f': {verdict.why}' if verdict.why else ''}"
+
+
+def _as_fact(verdict: Verdict) -> dict[str, object]:
+    faults = [{"path": fault.path, "line": fault.line, "message": fault.message} for fault in verdict.faults]
+    return {
+        "tool": verdict.tool,
+        "title": verdict.title,
+        "state": verdict.state,
+        "why": verdict.why,
+        "exposure": verdict.exposure,
+        "faults": faults,
+    }
+
+
+def _cause(loaded: Loaded, path: str, line: int | None) -> str:
+    """`; from deploy.yaml:4:9: domain` for a line that comes from settings that were given."""
+    if line is None:
+        return ""
+    given = [key for key in keys_behind(loaded.deploy, path, line) if key in loaded.origins]
+    return f"; from {', '.join(f'{loaded.origins[key]}: {key}' for key in given)}" if given else ""
