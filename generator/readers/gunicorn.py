@@ -1,0 +1,83 @@
+"""gunicorn's own settings and their validators, on gunicorn.conf.py, without the application.
+
+`gunicorn --check-config` would need the application, and says 0 to a misspelt setting.
+"""
+
+import ast
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from generator.bundle import Bundle
+from generator.readers.processes import Call, Running, stand_in_for
+from generator.readers.verdict import Fault, Subject, Verdict
+
+SETTINGS = Subject("gunicorn", "gunicorn settings")
+
+# gunicorn.config imports them, and takes a third of its time for it: plugins, dates and a command line.
+_NOT_NEEDED = ("importlib.metadata", "email.utils", "argparse")
+
+
+class _Complaint(msgspec.Struct):
+    name: str
+    message: str
+
+
+def settings(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
+    """Every name in gunicorn.conf.py is a setting, and every value one that its validator takes."""
+    file = next((file for file in bundle.files if file.path == f"etc/{bundle.name}/gunicorn.conf.py"), None)
+    if not file:
+        return []
+    try:
+        tree = ast.parse(file.text)
+        compile(tree, file.path, "exec")
+    except (SyntaxError, ValueError) as error:
+        return [SETTINGS.judged([Fault(file.path, getattr(error, "lineno", None), f"is no Python: {error}")])]
+    lines = _names(tree)
+    if not find_spec("gunicorn"):
+        return [SETTINGS.not_installed()]
+    outcome = yield Call(lambda: _complaints(file.text, list(lines), _NOT_NEEDED))
+    if outcome.status or outcome.output != "[]":
+        outcome = yield Call(lambda: _complaints(file.text, list(lines), ()))
+    if outcome.failure:
+        return [SETTINGS.not_checked(f"gunicorn {outcome.failure}")]
+    if outcome.status:
+        return [SETTINGS.judged([Fault(file.path, None, outcome.output)])]
+    complaints = msgspec.json.decode(outcome.output, type=list[_Complaint])
+    return [SETTINGS.judged([Fault(file.path, lines.get(each.name), each.message) for each in complaints])]
+
+
+def _names(tree: ast.Module) -> dict[str, int]:
+    """What the file defines for gunicorn, with its line: not imports, nor what starts with an underscore."""
+    lines: dict[str, int] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.FunctionDef):
+            lines[statement.name] = statement.lineno
+        for node in ast.walk(statement) if not isinstance(statement, ast.FunctionDef) else ():
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                lines[node.id] = node.lineno
+    return {name: line for name, line in lines.items() if not name.startswith("_")}
+
+
+def _complaints(text: str, names: list[str], not_needed: Sequence[str]) -> str:
+    """In a fork: run the file and hand gunicorn what it defines. A list of `_Complaint` as JSON."""
+    stand_in_for(not_needed)
+    library: Any = import_module("gunicorn.config")
+    values: dict[str, Any] = {}
+    exec(compile(text, "gunicorn.conf.py", "exec"), values)
+    known = {setting.name for setting in library.KNOWN_SETTINGS}
+    config = library.Config()
+    complaints = []
+    for name in names:
+        if name not in known:
+            complaints.append(_Complaint(name, f"{name} is no setting of gunicorn, which would ignore it"))
+            continue
+        try:
+            config.set(name, values[name])
+        except Exception as error:
+            complaints.append(_Complaint(name, f"{name}: {error}"))
+    return msgspec.json.encode(complaints).decode()

@@ -1,0 +1,255 @@
+"""nginx itself, on a copy of this host's configuration with our files in place.
+
+A site is not a configuration of its own: a zone that another site has too, a second default server, a directive that
+nginx.conf sets already stop all of nginx, and only the merged whole shows them. So this host's /etc/nginx is copied,
+our files are laid over it, and whatever `nginx -t` would open or create is moved into the copy. Where there is no
+/etc/nginx, or it is broken without us, a minimal nginx.conf takes its place.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from generator.bundle import Bundle, File
+from generator.readers.processes import Outcome, Program, Running, find_program
+from generator.readers.stub_certificate import stub_pair
+from generator.readers.tree import put
+from generator.readers.verdict import Fault, Subject, Verdict
+
+ALONE = Subject("nginx", "nginx configuration")
+ON_THIS_HOST = Subject("nginx", "nginx configuration among this host's own")
+
+HOST = Path("/etc/nginx")
+_OURS = "etc/nginx"
+_PORT_OFFSET = 20000
+_LARGEST_TEXT = 1 << 20
+
+_MINIMAL = """\
+include /etc/nginx/modules-enabled/*.conf;
+events {}
+http {
+    access_log off;
+    include /etc/nginx/conf.d/*.conf;
+    include /etc/nginx/sites-enabled/*;
+}
+"""
+_TEMPORARY_PATHS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+_ETC_NGINX = re.compile(r"(?<![\w.-])/etc/nginx(?=[/\s;\"'])")
+# What `nginx -t` opens for writing or creates.
+_WRITTEN = re.compile(
+    r"(?<![\w$#])((?:access_log|error_log|lock_file|\w+_temp_path|\w+_cache_path)\s+[\"']?)"
+    r"(?!off\b|stderr\b|syslog:|memory:)([^\s;\"']+)"
+)
+_PID = re.compile(r"^(\s*)pid\s[^;]*;", re.MULTILINE)
+_HTTP = re.compile(r"^(\s*http\s*\{)", re.MULTILINE)
+_LISTEN = re.compile(r"(?<![\w$#])(listen\s+)([^\s;]+)")
+_KEY_PAIR = re.compile(r"(?<![\w$#])(ssl_certificate(?:_key)?\s+)(\"[^\"]*\"|[^\s;]+)")
+_MESSAGE = re.compile(
+    r"^nginx: \[(?P<level>\w+)\] (?P<message>.*?)(?: in (?P<path>/\S+?):(?P<line>\d+))?$", re.MULTILINE
+)
+_NAME_TAKEN = re.compile(r'conflicting server name "(?P<name>[^"]*)" on (?P<where>\S+), ignored')
+_UNKNOWN_TEMPORARY_PATH = re.compile(r'unknown directive "(\w+)_temp_path"')
+
+
+class _Complaint(msgspec.Struct, frozen=True):
+    """One line of nginx's. `path` is the file's in the copy, links followed, relative to the copy's root."""
+
+    level: str
+    message: str
+    path: str | None
+    line: int | None
+
+    def __str__(self) -> str:
+        return f"/{self.path}:{self.line}: {self.message}" if self.path else self.message
+
+
+class _Tree:
+    """A copy of a host's nginx configuration that nothing outside it is written by."""
+
+    def __init__(self, root: Path, without: set[str]) -> None:
+        self.root = root
+        self.without = without
+        self.ports: set[int] = set()
+
+    def copy(self, directory: Path) -> None:
+        """Copy /etc/nginx, or a directory in it. What is not configuration text is linked to where it is."""
+        copied = self.root / _OURS / directory.relative_to(HOST)
+        copied.mkdir(parents=True, exist_ok=True)
+        for entry in os.scandir(directory):
+            path, target = Path(entry.path), copied / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                self.copy(path)
+                continue
+            destination = path.resolve() if entry.is_symlink() else path
+            if destination != path and destination.is_relative_to(HOST):
+                target.symlink_to(self.root / _OURS / destination.relative_to(HOST))
+            elif (text := _text(destination)) is None:
+                target.symlink_to(destination)
+            else:
+                target.write_text(self.moved(text))
+
+    def overlay(self, files: list[File], pair: Path) -> None:
+        """Our files, which come without their certificate."""
+        for file in files:
+            if file.link is None:
+                put(self.root, file.path, self.moved(_KEY_PAIR.sub(rf"\g<1>{pair}", file.text)))
+        for file in files:
+            if file.link is not None:
+                link = self.root / file.path
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.unlink(missing_ok=True)
+                link.symlink_to(file.link)
+
+    def moved(self, text: str) -> str:
+        """A configuration text, line by line the same, whose paths and ports are the copy's."""
+        text = _ETC_NGINX.sub(f"{self.root}/{_OURS}", text)
+        text = _WRITTEN.sub(lambda found: found[1] + self._state(found[2]), text)
+        text = _PID.sub(r"\1", text)
+        return _LISTEN.sub(lambda found: found[1] + self._address(found[2]), text)
+
+    def _state(self, path: str) -> str:
+        return path if path.startswith("$") else f"{self.root}/state/{path.strip('/').replace('/', '_')}"
+
+    def _address(self, address: str) -> str:
+        """Only root may bind a port below 1024; and while nginx reads, it listens."""
+        if address.startswith("unix:"):
+            return f"unix:{self._state(address.removeprefix('unix:'))}"
+        host, _, port = "", "", address
+        if not address.isdecimal():
+            host, _, port = address.rpartition(":") if re.search(r":\d+$", address) else (address, "", "80")
+        if not port.isdecimal() or int(port) >= 1024:
+            return address
+        self.ports.add(int(port))
+        moved = str(int(port) + _PORT_OFFSET)
+        return f"{host}:{moved}" if host else moved
+
+    def finish(self) -> None:
+        """Move the directories that nginx has compiled in, where nginx.conf does not name its own."""
+        (self.root / "state").mkdir(exist_ok=True)
+        main = self.root / _OURS / "nginx.conf"
+        text = main.read_text()
+        for name in _TEMPORARY_PATHS:
+            directive = f"{name}_temp_path"
+            if directive not in text and name not in self.without:
+                text = _HTTP.sub(rf"\1 {directive} {self.root}/state/{name};", text, count=1)
+        main.write_text(text)
+
+    def complaints(self, output: str) -> list[_Complaint]:
+        """What nginx says, in the words it would use on the host."""
+        for port in self.ports:
+            output = output.replace(f":{port + _PORT_OFFSET}", f":{port}")
+        found = []
+        for match in _MESSAGE.finditer(output):
+            message = match["message"].replace(f"{self.root}/{_OURS}", f"/{_OURS}")
+            path = None
+            if match["path"]:
+                resolved = Path(match["path"]).resolve()
+                inside = resolved.is_relative_to(self.root)
+                path = str(resolved.relative_to(self.root if inside else "/"))
+            found.append(_Complaint(match["level"], message, path, int(match["line"]) if path else None))
+        return found
+
+
+def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
+    """`nginx -t`, among this host's own sites where it has some."""
+    ours = [file for file in bundle.files if file.path.startswith(f"{_OURS}/")]
+    if not ours:
+        return []
+    if not (nginx := find_program("nginx")):
+        return [ALONE.not_installed()]
+    root = root.resolve()
+    pair = put(root, "pair.pem", stub_pair())
+    if not _readable(HOST / "nginx.conf"):
+        return [(yield from _alone(nginx, ours, root, pair))]
+
+    def merged(tree: _Tree) -> None:
+        tree.copy(HOST)
+        tree.overlay(ours, pair)
+
+    outcome, complaints = yield from _test(nginx, root / "merged", merged)
+    if outcome.failure:
+        return [ALONE.not_checked(f"nginx {outcome.failure}")]
+    paths = {file.path for file in ours}
+    stopper = next((each for each in complaints if each.level != "warn"), None)
+    if outcome.status == 0 or (stopper and stopper.path in paths):
+        return [ALONE.judged(_faults(complaints, ours))]
+    outcome, without_us = yield from _test(nginx, root / "host", lambda tree: tree.copy(HOST))
+    if outcome.status == 0:
+        return [ALONE.judged(_faults(complaints, ours))]
+    reason = outcome.failure or "; ".join(str(each) for each in without_us if each.level != "warn")
+    return [(yield from _alone(nginx, ours, root, pair)), ON_THIS_HOST.not_checked(_why_broken(reason))]
+
+
+def _alone(nginx: str, ours: list[File], root: Path, pair: Path) -> Running[Verdict]:
+    def minimal(tree: _Tree) -> None:
+        put(tree.root, f"{_OURS}/nginx.conf", tree.moved(_MINIMAL))
+        tree.overlay(ours, pair)
+
+    outcome, complaints = yield from _test(nginx, root / "alone", minimal)
+    if outcome.failure:
+        return ALONE.not_checked(f"nginx {outcome.failure}")
+    faults = _faults(complaints, ours)
+    if outcome.status and not faults:
+        return ALONE.not_checked(f"nginx failed: {outcome.output.strip()}")
+    return ALONE.judged(faults)
+
+
+def _test(nginx: str, root: Path, fill: Callable[[_Tree], None]) -> Running[tuple[Outcome, list[_Complaint]]]:
+    """`nginx -t` on a tree; again without what this nginx was built without."""
+    without: set[str] = set()
+    while True:
+        tree = _Tree(root / str(len(without)), without)
+        tree.root.mkdir(parents=True)
+        fill(tree)
+        tree.finish()
+        main = str(tree.root / _OURS / "nginx.conf")
+        # A user of its own would have to reach into our directory; -g, since nginx.conf may be the host's.
+        directives = f"pid {tree.root}/nginx.pid;"
+        outcome = yield Program([nginx, "-t", "-q", "-e", "stderr", "-c", main, "-g", directives])
+        missing = _UNKNOWN_TEMPORARY_PATH.search(outcome.output)
+        if not missing or missing[1] in without:
+            return outcome, tree.complaints(outcome.output)
+        without.add(missing[1])
+
+
+def _faults(complaints: list[_Complaint], ours: list[File]) -> list[Fault]:
+    """What concerns us of what nginx says: all errors, and the warnings about our files and our names."""
+    paths = {file.path for file in ours}
+    site = next((file for file in ours if "server_name" in file.text), ours[0])
+    faults = []
+    for complaint in complaints:
+        taken = _NAME_TAKEN.search(complaint.message)
+        if complaint.path in paths:
+            faults.append(Fault(complaint.path, complaint.line, complaint.message))
+        elif taken and (line := _line_of(site.text, rf"^\s*server_name\s.*(?<![\w.-]){re.escape(taken['name'])}[\s;]")):
+            what = f"another site of this host is {taken['name']} on {taken['where']} too; nginx would ignore one"
+            faults.append(Fault(site.path, line, what))
+        elif complaint.level != "warn":
+            faults.append(Fault(site.path, None, f"does not fit into this host's nginx: {complaint}"))
+    return list(dict.fromkeys(faults))
+
+
+def _why_broken(reason: str) -> str:
+    if "Permission denied" in reason and os.geteuid():
+        return f"only root can test this host's nginx: {reason}"
+    return f"this host's nginx is broken already: {reason}"
+
+
+def _line_of(text: str, pattern: str) -> int | None:
+    found = re.search(pattern, text, re.MULTILINE)
+    return text.count("\n", 0, found.end()) + 1 if found else None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text() if path.is_file() and path.stat().st_size <= _LARGEST_TEXT else None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _readable(path: Path) -> bool:
+    return os.access(path, os.R_OK)

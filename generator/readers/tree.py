@@ -1,0 +1,44 @@
+"""The bundle's files under a temporary root, laid out as on the host, so that a tool's paths lead back to them."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from generator.bundle import Bundle, File
+from generator.readers.verdict import Fault
+
+
+def files_in(bundle: Bundle, directory: str, suffix: str = "") -> list[File]:
+    """The files, not the links, that stand somewhere under `directory` of the host."""
+    return [
+        file
+        for file in bundle.files
+        if file.link is None and file.path.startswith(f"{directory}/") and file.path.endswith(suffix)
+    ]
+
+
+def put(root: Path, path: str, text: str) -> Path:
+    """Write one file where it stands on the host, below `root`."""
+    target = root / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)  # it may be a link to a file outside
+    target.write_text(text)
+    return target
+
+
+def put_all(root: Path, files: Iterable[File]) -> list[str]:
+    """Write files as they are; where they are now."""
+    return [str(put(root, file.path, file.text)) for file in files]
+
+
+def located(output: str, root: Path, pattern: re.Pattern[str]) -> list[Fault]:
+    """The faults that a tool's output tells, one a line; `pattern` names `path`, `line` and `message`.
+
+    Each is told once: a tool that reads a file twice complains twice.
+    """
+    faults = []
+    for match in pattern.finditer(output):
+        path = match["path"].removeprefix(f"{root}/")
+        message = match["message"].replace(f"{root}/", "/").strip()
+        faults.append(Fault(path, int(match["line"]) if match["line"] else None, message))
+    return list(dict.fromkeys(faults))
