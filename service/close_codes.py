@@ -1,8 +1,8 @@
 """Why the service closes a connection: the code and the reason that the client sees, in one table.
 
 A client that finds 1008 has broken a rule and will break it again; after any other code it may come back, later each
-time. Three more codes come from the WebSocket layer below: 1002 (not WebSocket), 1007 (text that is not UTF-8) and
-1009 (longer than `limits.message_size`).
+time. The WebSocket layer below adds 1002 (not WebSocket), 1009 (longer than `limits.message_size`) and 1011 (no answer
+to a ping).
 
 Source of the numbers: RFC 6455 section 7.4.1 and IANA's "WebSocket Close Code Number Registry".
 """
@@ -18,8 +18,8 @@ class CloseReason(NamedTuple):
 
 
 TOO_MANY_ADDRESSES = CloseReason(1008, "too many addresses")
+NOT_UTF8 = CloseReason(1007, "not UTF-8")
 TOO_MANY_FRAGMENTS = CloseReason(1009, "too many fragments")
-PING_TIMEOUT = CloseReason(1011, "keepalive ping timeout")
 RESTART = CloseReason(1012, "service restart")
 # Not 1008: the client did nothing wrong, it may return when it, or the service, is faster.
 SLOW_CONSUMER = CloseReason(1013, "slow consumer")

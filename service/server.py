@@ -14,6 +14,7 @@ import socket
 import sys
 from asyncio import TimerHandle
 from collections.abc import Iterable
+from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
 
@@ -67,6 +68,7 @@ class Connection(ServerConnection):
             if self._fragments == MAX_FRAGMENTS:
                 self.protocol.fail(*TOO_MANY_FRAGMENTS)
                 self.send_data()
+                self.loop.call_later(CLOSE_GRACE_S, self.transport.abort)
         super().process_event(event)
 
 
@@ -112,7 +114,7 @@ class Standalone:
 
 
 def _response(response: Answer) -> Response:
-    headers = Headers([*response.headers, ("connection", "close")])
+    headers = Headers([("date", formatdate(usegmt=True)), *response.headers, ("connection", "close")])
     return Response(response.status, HTTPStatus(response.status).phrase, headers, response.body)
 
 

@@ -5,6 +5,8 @@ gunicorn hands none of the WebSocket settings to its uvicorn worker; a class att
 
 import logging
 import os
+import signal
+from types import FrameType
 from typing import Any
 
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
@@ -26,3 +28,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         service.handlers = self.log.error_log.handlers
         service.setLevel(self.log.error_log.level)
         service.propagate = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Of SIGINT and SIGQUIT gunicorn makes a SIGQUIT for its workers, which uvicorn does not know: it would go on
+        # until gunicorn kills it.
+        signal.raise_signal(signal.SIGTERM)
