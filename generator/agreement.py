@@ -7,7 +7,9 @@ in another is refused before anything is written.
 
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+import msgspec
 
 from generator.bundle import Bundle
 
@@ -19,7 +21,7 @@ MARGIN_S = 5
 SPARE_FILES = 256
 
 
-class Texts(NamedTuple):
+class Texts(msgspec.Struct, frozen=True):
     """The rendered files by what they are."""
 
     env: str
@@ -37,7 +39,7 @@ class Texts(NamedTuple):
         return cls(**{kind: texts[path] for kind, path in paths(bundle.name).items()})
 
 
-class Agreement(NamedTuple):
+class Agreement(msgspec.Struct, frozen=True):
     """What must hold; `check` yields the file and what is wrong in it."""
 
     name: str
@@ -172,7 +174,8 @@ def _names_are_ours(texts: Texts) -> Disagreements:
 
 
 def _nothing_left_to_fill_in(texts: Texts) -> Disagreements:
-    for kind, text in texts._replace(env="")._asdict().items():  # .env holds the operator's own words
+    for kind in texts.__struct_fields__:
+        text = "" if kind == "env" else getattr(texts, kind)  # .env holds the operator's own words
         if found := re.search(r"YOUR_\w+|YOUR/PATH|/path/to|yourdomain|\{\{|%\}", text):
             yield kind, f"still says {found[0]}"
 

@@ -1,7 +1,8 @@
 """A mapping against the declaration: every value converted, every fault collected, every origin kept."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from msgspec import inspect as declared
 
 from generator.document import Located, Mapping, Node, Origin, Scalar, Sequence, is_nothing
@@ -13,7 +14,7 @@ _STAND_IN = "localhost"
 _UNSOUND = object()
 
 
-class Checked(NamedTuple):
+class Checked(msgspec.Struct, frozen=True):
     """What a mapping declares: `deploy` with defaults where `faults` speak, `sound` the keys that have no fault."""
 
     deploy: Deploy

@@ -4,20 +4,21 @@ The scalars keep their text, so that the setting that reads one decides what it 
 """
 
 import re
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
+import msgspec
 import yaml
 
 from service.declaration import Fault, scalar, shorten
 
 _Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # without libyaml the pure parser tells the same, slower
 
-# YAML 1.2.2, section 5.1: what a stream may hold.
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# YAML 1.2.2, section 5.1: what a stream may hold. Not compiled here: a text that is printable throughout never asks.
+_UNPRINTABLE = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 _DEFAULT_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")}
 
 # libyaml's composer recurses on the C stack, which ends near 25,000 levels without an exception to catch.
-_OPENERS = re.compile(r"[\[{]|[-?:] ")
+_OPENERS = ("[", "{", "- ", "? ", ": ")
 _MOST_OPENERS = 10_000
 
 # libyaml's words for the faults that people make, and the mend for each.
@@ -35,7 +36,7 @@ _MENDS = (
 )
 
 
-class Origin(NamedTuple):
+class Origin(msgspec.Struct, frozen=True, order=True):
     """Where something stands: a file with line and column, both from 1, or a source that has no lines (line 0)."""
 
     source: str
@@ -46,18 +47,18 @@ class Origin(NamedTuple):
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
 
 
-class Scalar(NamedTuple):
+class Scalar(msgspec.Struct, frozen=True):
     text: str
     quoted: bool
     origin: Origin
 
 
-class Sequence(NamedTuple):
+class Sequence(msgspec.Struct, frozen=True):
     items: tuple["Node", ...]
     origin: Origin
 
 
-class Mapping(NamedTuple):
+class Mapping(msgspec.Struct, frozen=True):
     """`keys` has the origin of each key; `values` what it says. Both in the order of the text."""
 
     values: dict[str, "Node"]
@@ -73,7 +74,7 @@ def is_nothing(node: Node) -> bool:
     return isinstance(node, Scalar) and not node.quoted and scalar(node.text) is None
 
 
-class Located(NamedTuple):
+class Located(msgspec.Struct, frozen=True):
     """A fault and where it is: `deploy.yaml:4:7: port: 87650 is too large; use ...`."""
 
     origin: Origin
@@ -89,13 +90,13 @@ def parse(text: str, source: str) -> tuple[Node | None, list[Located]]:
 
     A `source` that is a word of the command line (it starts with `-`) has no lines.
     """
-    if unprintable := _UNPRINTABLE.search(text):
+    if not text.replace("\n", "").isprintable() and (unprintable := re.search(_UNPRINTABLE, text)):
         fault = Fault(f"holds the character {unprintable[0]!a}", "remove it")
         return None, [Located(_origin_of(text, unprintable.start(), source), "", fault)]
     too_deep = [
         Located(Origin(source), "", Fault("nests lists and mappings too deeply", "write it as the sample does"))
     ]
-    if sum(1 for _ in _OPENERS.finditer(text)) > _MOST_OPENERS:
+    if sum(map(text.count, _OPENERS)) > _MOST_OPENERS:
         return None, too_deep
     try:
         root = yaml.compose(text, Loader=_Loader)

@@ -3,8 +3,8 @@
 Later sources win key by key: deploy.yaml, then deploy.<env>.yaml, then each `--set key=value` in turn.
 """
 
+import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import msgspec
 
@@ -65,8 +65,8 @@ def load_text(text: str, source: str) -> Loaded:
 
 def overlay_path(path: str, env: str) -> str:
     """`deploy.prod.yaml` for `deploy.yaml` and `prod`."""
-    file = Path(path)
-    return str(file.with_name(f"{file.stem}.{env}{file.suffix}"))
+    stem, suffix = os.path.splitext(path)
+    return f"{stem}.{env}{suffix}"
 
 
 def merge(base: Mapping, over: Mapping) -> Mapping:
@@ -100,14 +100,15 @@ def _document(path: str, required: bool) -> tuple[Mapping, list[Located]]:
     """One file as a mapping; `required` says whether an empty one is a fault (an overlay may be empty)."""
     nothing = Mapping({}, {}, Origin(path, 1, 1))
     try:
-        data = Path(path).read_bytes() if Path(path).stat().st_size <= MOST_BYTES else None
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         missing = isinstance(error, FileNotFoundError)
         mend = "create it, or name another with -f" if required else "create it, or leave --env out"
         fault = Fault(f"cannot be read: {reason}", mend if missing else "make it a readable file")
         return nothing, [Located(Origin(path), "", fault)]
-    if data is None:
+    if len(data) > MOST_BYTES:
         fault = Fault(f"is longer than {MOST_BYTES} bytes", "name a deploy.yaml with -f")
         return nothing, [Located(Origin(path), "", fault)]
     try:

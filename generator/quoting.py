@@ -12,10 +12,11 @@ from service.declaration import plain, shorten
 
 Value = str | int | float | bool | None
 
+# Patterns are compiled when first needed, and a fault in deploy.yaml is told before most are.
 # No line-based format can carry them, and half a surrogate pair is no text at all.
-_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ufeff\\ud800-\\udfff]")
-_BARE = re.compile(r"[A-Za-z0-9_./:@+,=-]+")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CONTROL = "[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ufeff\\ud800-\\udfff]"
+_BARE = r"[A-Za-z0-9_./:@+,=-]+"
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
 # nginx reads its configuration through a buffer of 4096 bytes, and a parameter has to fit into it with its quotes.
 # Source: NGX_CONF_BUFFER in ngx_conf_file.c.
@@ -76,7 +77,7 @@ def systemd_word(value: Value) -> Quoted:
 def env_name(value: Value) -> Quoted:
     """The name of a variable in .env."""
     text = _text(value)
-    if not _VARIABLE.fullmatch(text):
+    if not re.fullmatch(_VARIABLE, text):
         raise Unquotable(f"{shorten(text)} is no name of a variable", "use letters, digits and underscores")
     return Quoted(text)
 
@@ -137,7 +138,7 @@ def nginx(value: Value) -> Quoted:
     text = _text(value)
     if "$" in text:
         raise Unquotable(f"{shorten(text)} has a $, which starts a variable in nginx", "leave it out")
-    if _BARE.fullmatch(text):
+    if re.fullmatch(_BARE, text):
         return _short_enough(text)
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return _short_enough(f'"{escaped}"')
@@ -163,7 +164,7 @@ def shell(value: Value) -> Quoted:
     Source: POSIX.1-2017, Shell Command Language, 2.2.2 "Single-Quotes".
     """
     text = _text(value)
-    if _BARE.fullmatch(text):
+    if re.fullmatch(_BARE, text):
         return Quoted(text)
     return Quoted("'" + text.replace("'", "'\\''") + "'")
 
@@ -190,7 +191,7 @@ FILTERS: dict[str, Callable[..., Quoted]] = {
 
 def _text(value: Value) -> str:
     text = plain(value)
-    if control := _CONTROL.search(text):
+    if not text.isprintable() and (control := re.search(_CONTROL, text)):
         raise Unquotable(f"{shorten(text)} has the control character {control[0]!a}", "use text on one line")
     return text
 
@@ -204,14 +205,14 @@ def _one_line(value: Value, what: str) -> str:
 
 def _plain_word(value: Value) -> Quoted:
     text = _text(value)
-    if not _BARE.fullmatch(text):
+    if not re.fullmatch(_BARE, text):
         raise Unquotable(f"{shorten(text)} is not a plain word", "use letters, digits and _./:@+,=- only")
     return Quoted(text)
 
 
 def _systemd_word(text: str) -> Quoted:
     text = text.replace("%", "%%")
-    if _BARE.fullmatch(text):
+    if re.fullmatch(_BARE, text):
         return Quoted(text)
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return Quoted(f'"{escaped}"')

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import msgspec
@@ -43,7 +43,7 @@ BACKLOG = 2048
 DEBIANS_WORKER_CONNECTIONS = 768
 
 
-class Variable(NamedTuple):
+class Variable(msgspec.Struct, frozen=True):
     """One line of .env, and the key in deploy.yaml behind it."""
 
     key: str
@@ -52,7 +52,7 @@ class Variable(NamedTuple):
     meaning: str
 
 
-class Name(NamedTuple):
+class Name(msgspec.Struct, frozen=True):
     """A name that templates use: the settings it comes from, and how."""
 
     keys: tuple[str, ...]

@@ -51,13 +51,14 @@ class Report:
             self._located("warnings", warning, "warning: ")
 
     def _located(self, kind: str, located: Located, word: str) -> None:
-        origin, key, fault = located
-        entry = {"source": origin.source, "line": origin.line, "column": origin.column, "key": key, **fault._asdict()}
+        origin, key, fault = located.origin, located.key, located.fault
+        where = {"source": origin.source, "line": origin.line, "column": origin.column, "key": key}
+        entry = {**where, "what": fault.what, "mend": fault.mend}
         self.facts.setdefault(kind, []).append(entry)
         if not self.json:
-            where = paint(f"{origin}:", "bold", sys.stderr)
+            place = paint(f"{origin}:", "bold", sys.stderr)
             what = paint(f"{word}{fault.what}", "yellow" if word else "red", sys.stderr)
-            print(f"{where} {key}{': ' if key else ''}{what}; {fault.mend}", file=sys.stderr)
+            print(f"{place} {key}{': ' if key else ''}{what}; {fault.mend}", file=sys.stderr)
 
     def finish(self, code: int) -> int:
         """Print what is still to be printed, and pass the exit code on."""

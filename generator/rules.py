@@ -5,7 +5,9 @@ prints them. What must hold between the rendered files is the same kind of table
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+import msgspec
 
 from generator.document import Origin
 from generator.quoting import Unquotable, env
@@ -36,7 +38,7 @@ _MEANT_FOR_OTHERS = ("GUNICORN_", "LD_", "LISTEN_", "NOTIFY_", "PYTHON", "UVICOR
 _MEANT_FOR_OTHERS_EXACTLY = ("HOME", "IFS", "PATH", "SHELL", "USER", "WEB_CONCURRENCY", "XDG_RUNTIME_DIR")
 
 
-class Rule(NamedTuple):
+class Rule(msgspec.Struct, frozen=True):
     """What must hold; a finding is an error, or a warning where the deployment runs all the same."""
 
     name: str

@@ -6,7 +6,7 @@ A section is a msgspec Struct, a setting one of its fields; `settings_of` lists 
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 from msgspec import inspect as declared
@@ -15,17 +15,18 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 REQUIRED = msgspec.NODEFAULT
 
-_DECIMAL = re.compile(r"[-+]?[0-9]{1,18}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]{1,18}|[0-9]{1,18}(\.[0-9]{0,18})?)([eE][-+]?[0-9]{1,3})?")
-_OCTAL = re.compile(r"0o?([0-7]+)")
-_SEXAGESIMAL = re.compile(r"([0-9]{1,4}):([0-5]?[0-9])")
-_WITH_UNIT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)")
+# Compiled when they are first needed: a sound file needs the first two only, and most commands read one file.
+_DECIMAL = "[-+]?(0|[1-9][0-9]{0,17})"
+_FLOAT = r"[-+]?(\.[0-9]{1,18}|[0-9]{1,18}\.[0-9]{0,18}|[0-9]{1,18}(?=[eE]))([eE][-+]?[0-9]{1,3})?"
+_OCTAL = r"0o?([0-7]+)"
+_SEXAGESIMAL = r"([0-9]{1,4}):([0-5]?[0-9])"
+_WITH_UNIT = r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)"
 # No format that we render can carry them all, and none of our settings means them.
-_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ufeff\\ud800-\\udfff]")
+_CONTROL = "[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ufeff\\ud800-\\udfff]"
 _TRUTHS_OF_YAML_1_1 = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
-class Fault(NamedTuple):
+class Fault(msgspec.Struct, frozen=True):
     """What is wrong with a value, and the mend."""
 
     what: str
@@ -43,7 +44,7 @@ class SettingError(ValueError):
         super().__init__(str(fault))
 
 
-class Setting(NamedTuple):
+class Setting(msgspec.Struct, frozen=True):
     """One declared setting.
 
     `default` is `REQUIRED` where the operator must decide. `alternatives` are the msgspec types a value may have.
@@ -160,9 +161,9 @@ def scalar(text: str) -> int | float | bool | str | None:
         return None
     if text.lower() in ("true", "false") and text in (text.lower(), text.upper(), text.title()):
         return text.lower() == "true"
-    if _DECIMAL.fullmatch(text) and (text.lstrip("+-") == "0" or not text.lstrip("+-").startswith("0")):
+    if re.fullmatch(_DECIMAL, text):
         return int(text)
-    if _FLOAT.fullmatch(text) and not _DECIMAL.fullmatch(text):
+    if re.fullmatch(_FLOAT, text):
         return float(text)
     return text
 
@@ -175,7 +176,7 @@ def read(text: str, setting: Setting, quoted: bool = False) -> Any:
     Raises:
         SettingError: the setting cannot take it.
     """
-    if control := _CONTROL.search(text):
+    if not text.isprintable() and (control := re.search(_CONTROL, text)):
         what = f"holds the control character {control[0]!a} at position {control.start() + 1}"
         raise SettingError(Fault(what, "use text on one line"))
     value = scalar(text)
@@ -220,12 +221,12 @@ def _explain_number(
             return Fault(f"{text} is too small", use)
         if kind.le is not None and value > kind.le:
             return Fault(f"{text} is too large", use)
-    elif octal := _OCTAL.fullmatch(text):
+    elif octal := re.fullmatch(_OCTAL, text):
         digits = octal[1].lstrip("0") or "0"
         return Fault(f"{shown} is not a decimal number", f"write {digits}, or {int(digits, 8)} if it is octal")
-    elif clock := _SEXAGESIMAL.fullmatch(text):
+    elif clock := re.fullmatch(_SEXAGESIMAL, text):
         return Fault(f"{shown} is not a number", f"write {int(clock[1]) * 60 + int(clock[2])} if it is base 60")
-    elif measured := _WITH_UNIT.fullmatch(text):
+    elif measured := re.fullmatch(_WITH_UNIT, text):
         plain_number = f"a plain number of {setting.extra['unit']}" if "unit" in setting.extra else "a plain number"
         return Fault(f"{shown} has a unit", f"write {plain_number}, such as {measured[1]}")
     return Fault(f"{shown} is not {noun}", use + did_you_mean(text, setting.choices))
