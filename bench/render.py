@@ -1,0 +1,95 @@
+"""What `wsbundle render` costs: whole processes, CPU time, against `python -c "import jinja2, yaml"` in the same run.
+
+    make bench
+
+Rounds are interleaved, so that whatever else the machine does falls on all cases alike; each figure is the median of
+the per-round ratios.
+"""
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROUNDS = 15
+ROOT = Path(__file__).parent.parent
+BAR = "import jinja2, yaml"
+GOALS = {"render, first": 1.4, "render, nothing to do": 1.4, "fault in deploy.yaml": 0.6}
+
+_RENDERS = "from generator.__main__ import main\nassert main(sys.argv[1:]) == 0"
+_REFUSES = "from generator.__main__ import main\nassert main(sys.argv[1:]) == 2"
+# Only the process itself can tell its own time from that of the programs it ran.
+_TELL_OWN_TIME = """
+from resource import RUSAGE_SELF, getrusage
+used = getrusage(RUSAGE_SELF)
+print()
+print(used.ru_utime + used.ru_stime)
+"""
+
+
+class Case(NamedTuple):
+    """Code for one process, and its arguments."""
+
+    code: str
+    arguments: tuple[str, ...] = ()
+
+
+def cpu_seconds(case: Case) -> tuple[float, float]:
+    """User and system time of one process, and the same with all the programs that it started.
+
+    Raises:
+        RuntimeError: it did not end as expected, so its time means nothing.
+    """
+    code = f"import sys\n{case.code}\n{_TELL_OWN_TIME}"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code, *case.arguments], capture_output=True, text=True, cwd=ROOT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = done.stdout.splitlines()[-1:]
+    if done.returncode or not said:
+        raise RuntimeError(f"{case} failed: {done.stdout}{done.stderr}")
+    return float(said[0]), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def measure(directory: Path) -> dict[str, list[tuple[float, float]]]:
+    """Own and whole CPU seconds per case and round."""
+    deploy = ("--file", str(ROOT / "deploy.yaml"))
+    same = ("render", *deploy, "--output", str(directory / "same"))
+    cpu_seconds(Case(_RENDERS, same))
+    rounds: dict[str, list[tuple[float, float]]] = {}
+    for number in range(ROUNDS):
+        cases = {
+            "pass": Case("pass"),
+            BAR: Case(BAR),
+            "render, first": Case(_RENDERS, ("render", *deploy, "--output", str(directory / str(number)))),
+            "render, nothing to do": Case(_RENDERS, same),
+            "fault in deploy.yaml": Case(_REFUSES, ("render", *deploy, "--set", "port=1")),
+        }
+        for name, case in cases.items():
+            rounds.setdefault(name, []).append(cpu_seconds(case))
+    return rounds
+
+
+def main() -> int:
+    """Print the table; 1 when a goal is missed by more than noise (a tenth)."""
+    with tempfile.TemporaryDirectory(prefix="wsbundle-bench-") as directory:
+        rounds = measure(Path(directory))
+    missed = False
+    print(f"Median of {ROUNDS} rounds; ratios to `{BAR}`. `all` includes the programs that read the bundle.")
+    print(f"{'CPU ms':>7}  {'ratio':>5}  {'goal':>4}  {'all':>5}  case")
+    for name, times in rounds.items():
+        own, whole = (
+            statistics.median(mine[part] / bar[part] for mine, bar in zip(times, rounds[BAR], strict=True))
+            for part in (0, 1)
+        )
+        goal = GOALS.get(name)
+        missed |= goal is not None and own > goal * 1.1
+        milliseconds = statistics.median(mine for mine, _ in times) * 1000
+        print(f"{milliseconds:7.1f}  {own:5.2f}  {goal or '':>4}  {whole:5.2f}  {name}")
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
