@@ -39,6 +39,7 @@ http {
 _TEMPORARY_PATHS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 _ETC_NGINX = re.compile(r"(?<![\w.-])/etc/nginx(?=[/\s;\"'])")
+_WORTH_A_LOOK = ("/etc/nginx", "listen", "pid", "_log", "_file", "_path")  # half of /etc/nginx is tables
 # What `nginx -t` opens for writing or creates.
 _WRITTEN = re.compile(
     r"(?<![\w$#])((?:access_log|error_log|lock_file|\w+_temp_path|\w+_cache_path)\s+[\"']?)"
@@ -48,8 +49,11 @@ _PID = re.compile(r"^(\s*)pid\s[^;]*;", re.MULTILINE)
 _HTTP = re.compile(r"^(\s*http\s*\{)", re.MULTILINE)
 _LISTEN = re.compile(r"(?<![\w$#])(listen\s+)([^\s;]+)")
 _KEY_PAIR = re.compile(r"(?<![\w$#])(ssl_certificate(?:_key)?\s+)(\"[^\"]*\"|[^\s;]+)")
+# `nginx: [emerg] …`, or, where its first log is stderr as on Debian, `2026/11/23 15:34:57 [emerg] 1169#1169: …`.
 _MESSAGE = re.compile(
-    r"^nginx: \[(?P<level>\w+)\] (?P<message>.*?)(?: in (?P<path>/\S+?):(?P<line>\d+))?$", re.MULTILINE
+    r"^(?:nginx: |[\d/]+ [\d:]+ )\[(?P<level>emerg|warn)\] (?:\d+#\d+: )?"
+    r"(?P<message>.*?)(?: in (?P<path>/\S+?):(?P<line>\d+))?$",
+    re.MULTILINE,
 )
 _NAME_TAKEN = re.compile(r'conflicting server name "(?P<name>[^"]*)" on (?P<where>\S+), ignored')
 _UNKNOWN_TEMPORARY_PATH = re.compile(r'unknown directive "(\w+)_temp_path"')
@@ -74,6 +78,7 @@ class _Tree:
         self.root = root
         self.without = without
         self.ports: set[int] = set()
+        self.sockets: dict[str, str] = {}
 
     def copy(self, directory: Path) -> None:
         """Copy /etc/nginx, or a directory in it. What is not configuration text is linked to where it is."""
@@ -106,6 +111,8 @@ class _Tree:
 
     def moved(self, text: str) -> str:
         """A configuration text, line by line the same, whose paths and ports are the copy's."""
+        if not any(word in text for word in _WORTH_A_LOOK):
+            return text
         text = _ETC_NGINX.sub(f"{self.root}/{_OURS}", text)
         text = _WRITTEN.sub(lambda found: found[1] + self._state(found[2]), text)
         text = _PID.sub(r"\1", text)
@@ -117,7 +124,8 @@ class _Tree:
     def _address(self, address: str) -> str:
         """Only root may bind a port below 1024; and while nginx reads, it listens."""
         if address.startswith("unix:"):
-            return f"unix:{self._state(address.removeprefix('unix:'))}"
+            # A short name: the path of a socket has at most 107 bytes.
+            return self.sockets.setdefault(address, f"unix:{self.root}/{len(self.sockets)}")
         host, _, port = "", "", address
         if not address.isdecimal():
             host, _, port = address.rpartition(":") if re.search(r":\d+$", address) else (address, "", "80")
@@ -142,6 +150,8 @@ class _Tree:
         """What nginx says, in the words it would use on the host."""
         for port in self.ports:
             output = output.replace(f":{port + _PORT_OFFSET}", f":{port}")
+        for ours, here in self.sockets.items():
+            output = re.sub(rf"{re.escape(here)}\b", ours.replace("\\", r"\\"), output)
         found = []
         for match in _MESSAGE.finditer(output):
             message = match["message"].replace(f"{self.root}/{_OURS}", f"/{_OURS}")
@@ -176,11 +186,11 @@ def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
     paths = {file.path for file in ours}
     stopper = next((each for each in complaints if each.level != "warn"), None)
     if outcome.status == 0 or (stopper and stopper.path in paths):
-        return [ALONE.judged(_faults(complaints, ours))]
-    outcome, without_us = yield from _test(nginx, root / "host", lambda tree: tree.copy(HOST))
-    if outcome.status == 0:
-        return [ALONE.judged(_faults(complaints, ours))]
-    reason = outcome.failure or "; ".join(str(each) for each in without_us if each.level != "warn")
+        return [_verdict(outcome, complaints, ours)]
+    host, without_us = yield from _test(nginx, root / "host", lambda tree: tree.copy(HOST))
+    if host.status == 0:
+        return [_verdict(outcome, complaints, ours)]
+    reason = "; ".join(str(each) for each in without_us if each.level != "warn") or host.failure or host.output.strip()
     return [(yield from _alone(nginx, ours, root, pair)), ON_THIS_HOST.not_checked(_why_broken(reason))]
 
 
@@ -190,6 +200,10 @@ def _alone(nginx: str, ours: list[File], root: Path, pair: Path) -> Running[Verd
         tree.overlay(ours, pair)
 
     outcome, complaints = yield from _test(nginx, root / "alone", minimal)
+    return _verdict(outcome, complaints, ours)
+
+
+def _verdict(outcome: Outcome, complaints: list[_Complaint], ours: list[File]) -> Verdict:
     if outcome.failure:
         return ALONE.not_checked(f"nginx {outcome.failure}")
     faults = _faults(complaints, ours)
@@ -207,9 +221,8 @@ def _test(nginx: str, root: Path, fill: Callable[[_Tree], None]) -> Running[tupl
         fill(tree)
         tree.finish()
         main = str(tree.root / _OURS / "nginx.conf")
-        # A user of its own would have to reach into our directory; -g, since nginx.conf may be the host's.
         directives = f"pid {tree.root}/nginx.pid;"
-        outcome = yield Program([nginx, "-t", "-q", "-e", "stderr", "-c", main, "-g", directives])
+        outcome = yield Program([nginx, "-t", "-q", "-c", main, "-g", directives])
         missing = _UNKNOWN_TEMPORARY_PATH.search(outcome.output)
         if not missing or missing[1] in without:
             return outcome, tree.complaints(outcome.output)

@@ -1,0 +1,307 @@
+"""nginx judges the site, alone and among the sites of a host."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from readings import NAME, broken, fault, line_of, needs, nothing_installed, rendered, text_of, verdict, verdicts
+
+from generator.bundle import Bundle
+from generator.readers import nginx
+from generator.readers.processes import Call, Outcome, Running, find_program, side_by_side
+from generator.readers.verdict import Verdict
+
+pytestmark = needs("nginx")
+
+SITE = f"etc/nginx/sites-available/{NAME}"
+MAIN = "etc/nginx/modules-enabled/90-wsbundle.conf"
+OTHER_SITE = "etc/nginx/sites-enabled/other"
+MAIN_OF_DEBIAN = """\
+user www-data;
+pid /run/nginx.pid;
+error_log /nowhere/error.log;
+include /etc/nginx/modules-enabled/*.conf;
+events { worker_connections 768; }
+http {
+    access_log /nowhere/access.log;
+    include /etc/nginx/conf.d/*.conf;
+    include /etc/nginx/sites-enabled/*;
+}
+"""
+
+DEPLOYMENTS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "letsencrypt": {"tls": "letsencrypt", "nginx": {"default_server": True}},
+    "certificate": {"tls": "files", "certificate": {"file": "/srv/c.pem", "key": "/srv/k.pem"}},
+    "unix_socket": {"socket": "/run/queue-websocket/ws.sock"},
+    "proxies": {"nginx": {"trusted_proxies": ["10.0.0.0/8"], "health_from": ["::1"]}},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_nginx_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(nginx, "HOST", tmp_path / "none")
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
+    """A host's /etc/nginx, with the sites that are given."""
+
+    def make(**sites: str) -> Path:
+        directory = tmp_path / "etc-nginx"
+        for name in ("sites-available", "sites-enabled", "conf.d", "modules-enabled"):
+            (directory / name).mkdir(parents=True)
+        (directory / "nginx.conf").write_text(MAIN_OF_DEBIAN)
+        for name, text in sites.items():
+            (directory / "sites-available" / name).write_text(text)
+            (directory / "sites-enabled" / name).symlink_to(directory / "sites-available" / name)
+        monkeypatch.setattr(nginx, "HOST", directory)
+        return directory
+
+    return make
+
+
+def as_nobody(bundle: Bundle, directory: Path) -> list[Verdict]:
+    """What the reader says to an ordinary user."""
+
+    def read() -> str:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        return msgspec.json.encode(side_by_side([nginx.configuration(bundle, directory)])[0]).decode()
+
+    def task() -> Running[Outcome]:
+        return (yield Call(read))
+
+    directory.chmod(0o777)
+    for parent in directory.parents[:-2]:
+        parent.chmod(0o755)
+    (outcome,) = side_by_side([task()])
+    assert outcome.status == 0, outcome.output
+    return msgspec.json.decode(outcome.output, type=list[Verdict])
+
+
+@pytest.mark.parametrize("settings", DEPLOYMENTS.values(), ids=DEPLOYMENTS)
+def test_every_kind_of_site_is_accepted_alone(settings: dict[str, object]) -> None:
+    assert verdict(nginx.configuration, rendered(**settings)).state == "accepted"
+
+
+@pytest.mark.parametrize("settings", DEPLOYMENTS.values(), ids=DEPLOYMENTS)
+def test_every_kind_of_site_is_accepted_beside_another(host: Callable[..., Path], settings: dict[str, object]) -> None:
+    host(other="server { listen 80; server_name other.example.com; access_log /nowhere/other.log; }\n")
+    (said,) = verdicts(nginx.configuration, rendered(**settings))
+    assert (said.title, said.state) == ("nginx configuration", "accepted")
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "message"),
+    [
+        (SITE, "proxy_buffering", "proxy_bufering", 'unknown directive "proxy_bufering"'),
+        (SITE, "proxy_connect_timeout 5s", "proxy_connect_timeout 5q", '"proxy_connect_timeout" directive invalid'),
+        (SITE, "proxy_buffering off", "proxy_buffering maybe", 'invalid value "maybe"'),
+        (SITE, "listen 80", "listen 80000", 'invalid port in "80000"'),
+        (SITE, "limit_conn_status 429", "limit_conn_status 200", "value must be between 400 and 599"),
+        (MAIN, "worker_rlimit_nofile", "worker_rlimit_nofiles", 'unknown directive "worker_rlimit_nofiles"'),
+        (MAIN, "worker_shutdown_timeout 300s", "worker_shutdown_timeout -1", "invalid value"),
+    ],
+)
+def test_a_fault_is_told_at_its_line(path: str, old: str, new: str, message: str) -> None:
+    bundle = broken(rendered(), path, old, new)
+    found = fault(nginx.configuration, bundle)
+    assert (found.path, found.line) == (path, line_of(bundle, path, new))
+    assert message in found.message
+
+
+def test_a_missing_semicolon_is_told() -> None:
+    found = fault(nginx.configuration, broken(rendered(), SITE, "proxy_buffering off;", "proxy_buffering off"))
+    assert found.path == SITE
+    assert "invalid number of arguments" in found.message
+
+
+def test_a_missing_brace_is_told_at_the_end() -> None:
+    bundle = rendered()
+    last = text_of(bundle, SITE).rstrip().count("\n") + 1
+    unclosed = broken(bundle, SITE, 'return 404 "WebSocket endpoint only";\n    }', 'return 404 "";\n')
+    found = fault(nginx.configuration, unclosed)
+    assert "unexpected end of file" in found.message
+    assert found.line is not None
+    assert found.line >= last - 1
+
+
+def test_a_zone_that_nobody_defines_is_told() -> None:
+    old, new = "limit_conn queue_websocket_connections", "limit_conn queue_websocket_connection"
+    found = fault(nginx.configuration, broken(rendered(), SITE, old, new))
+    assert (found.path, found.line) == (SITE, None)
+    assert 'zero size shared memory zone "queue_websocket_connection"' in found.message
+
+
+def test_an_upstream_that_nobody_defines_is_told() -> None:
+    found = fault(nginx.configuration, broken(rendered(), SITE, "http://queue_websocket;", "http://queue websocket;"))
+    assert found.path == SITE
+
+
+def test_a_zone_that_another_site_has_too_is_told(host: Callable[..., Path]) -> None:
+    host(zz="limit_req_zone $binary_remote_addr zone=queue_websocket_handshakes:1m rate=1r/s;\n")
+    found = fault(nginx.configuration, rendered())
+    assert found.path == SITE
+    assert "/etc/nginx/sites-available/zz:1" in found.message
+    assert "queue_websocket_handshakes" in found.message
+
+
+def test_a_second_default_server_is_told_with_the_real_port(host: Callable[..., Path]) -> None:
+    host(default="server { listen 80 default_server; }\n")
+    bundle = rendered(nginx={"default_server": True})
+    found = fault(nginx.configuration, bundle)
+    assert (found.path, found.line) == (SITE, line_of(bundle, SITE, "listen 80 default_server"))
+    assert "a duplicate default server for 0.0.0.0:80" in found.message
+
+
+def test_a_unix_socket_is_told_by_its_real_path(host: Callable[..., Path]) -> None:
+    host(
+        a="server { listen unix:/run/a.sock default_server; }\n",
+        b="server { listen unix:/run/a.sock default_server; }\n",
+    )
+    _, among_others = verdicts(nginx.configuration, rendered())
+    assert "a duplicate default server for unix:/run/a.sock" in among_others.why
+
+
+def test_a_name_that_another_site_has_too_is_told_though_nginx_only_warns(host: Callable[..., Path]) -> None:
+    host(old="server { listen 80; server_name ws.example.com; }\n")
+    bundle = rendered()
+    found = fault(nginx.configuration, bundle)
+    assert (found.path, found.line) == (SITE, line_of(bundle, SITE, "server_name ws.example.com"))
+    assert "another site of this host is ws.example.com on 0.0.0.0:80 too" in found.message
+
+
+def test_names_that_two_other_sites_share_are_not_ours(host: Callable[..., Path]) -> None:
+    host(a="server { listen 80; server_name a.example.com; }\n", b="server { listen 80; server_name a.example.com; }\n")
+    assert verdict(nginx.configuration, rendered()).state == "accepted"
+
+
+def test_a_directive_that_nginx_conf_sets_already_is_told(host: Callable[..., Path]) -> None:
+    directory = host()
+    (directory / "nginx.conf").write_text("worker_rlimit_nofile 1024;\n" + MAIN_OF_DEBIAN)
+    found = fault(nginx.configuration, rendered())
+    assert found.path == MAIN
+    assert '"worker_rlimit_nofile" directive is duplicate' in found.message
+
+
+def test_a_host_that_is_broken_without_us_is_told_and_the_site_still_judged(host: Callable[..., Path]) -> None:
+    host(broken="server {\n    listn 80;\n}\n")
+    ours, among_others = verdicts(nginx.configuration, rendered())
+    assert ours.state == "accepted"
+    assert among_others.state == "not checked"
+    assert among_others.why == (
+        'this host\'s nginx is broken already: /etc/nginx/sites-available/broken:2: unknown directive "listn"'
+    )
+
+
+def test_a_broken_site_on_a_broken_host_is_refused(host: Callable[..., Path]) -> None:
+    host(broken="server { listn 80; }\n")
+    ours, among_others = verdicts(nginx.configuration, broken(rendered(), SITE, "proxy_pass", "proxy_pas"))
+    assert (ours.state, among_others.state) == ("refused", "not checked")
+
+
+def test_the_release_that_is_installed_is_replaced_not_met(host: Callable[..., Path]) -> None:
+    bundle = rendered()
+    host(**{NAME: text_of(bundle, SITE)})
+    assert verdict(nginx.configuration, bundle).state == "accepted"
+
+
+def test_nothing_outside_the_copy_is_written(host: Callable[..., Path], tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    directory = host(
+        other=f"proxy_cache_path {outside}/cache keys_zone=c:1m;\n"
+        f"server {{ listen unix:{outside}/other.sock; listen unix:{outside}/{'s' * 60}.sock; "
+        f"access_log {outside}/a.log; error_log {outside}/e.log; }}\n"
+    )
+    before = sorted(directory.rglob("*"))
+    assert verdict(nginx.configuration, rendered()).state == "accepted"
+    assert list(outside.iterdir()) == []
+    assert sorted(directory.rglob("*")) == before
+
+
+def test_a_site_that_includes_others_by_relative_path_is_understood(host: Callable[..., Path]) -> None:
+    directory = host(other="server { listen 80; include snippets/headers; }\n")
+    (directory / "snippets").mkdir()
+    (directory / "snippets" / "headers").write_text("add_header X-A b;\n")
+    assert verdict(nginx.configuration, rendered()).state == "accepted"
+
+
+def test_what_is_no_text_is_left_where_it_is(host: Callable[..., Path]) -> None:
+    directory = host()
+    (directory / "geo.dat").write_bytes(b"\xff\xfe\x00" * 10)
+    (directory / "dangling").symlink_to("/nowhere/at/all")
+    assert verdict(nginx.configuration, rendered()).state == "accepted"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_an_ordinary_user_gets_the_same_answers(host: Callable[..., Path], tmp_path: Path) -> None:
+    host(other="server { listen 80; listen [::]:443 ssl default_server; ssl_reject_handshake on; }\n")
+    for number, (bundle, state) in enumerate(
+        [
+            (rendered(tls="letsencrypt"), "accepted"),
+            (broken(rendered(), SITE, "proxy_pass", "proxy_pas"), "refused"),
+        ]
+    ):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        assert [said.state for said in as_nobody(bundle, directory)] == [state]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_an_ordinary_user_who_may_not_read_a_key_of_the_host_is_told_so(
+    host: Callable[..., Path], tmp_path: Path
+) -> None:
+    key = tmp_path / "key.pem"
+    key.touch(mode=0o600)
+    host(other=f"server {{ listen 443 ssl; ssl_certificate {key}; ssl_certificate_key {key}; }}\n")
+    (tmp_path / "mine").mkdir()
+    ours, among_others = as_nobody(rendered(), tmp_path / "mine")
+    assert ours.state == "accepted"
+    assert among_others.state == "not checked"
+    assert among_others.why.startswith("only root can test this host's nginx: ")
+
+
+def test_nginx_without_a_module_that_we_do_not_need_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = find_program("nginx")
+    wrapper = tmp_path / "nginx"
+    wrapper.write_text(
+        "#!/bin/sh\n"
+        f"for word; do case $word in */nginx.conf) conf=$word;; esac; done\n"
+        'grep -q uwsgi_temp_path "$conf" && echo "nginx: [emerg] unknown directive \\"uwsgi_temp_path\\" in $conf:3" '
+        "&& exit 1\n"
+        f'exec {real} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert verdict(nginx.configuration, rendered()).state == "accepted"
+
+
+def test_without_nginx_the_site_is_not_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with nothing_installed(monkeypatch, tmp_path):
+        said = verdict(nginx.configuration, rendered())
+    assert (said.state, said.why) == ("not checked", "nginx is not installed")
+
+
+def test_an_nginx_that_hangs_is_not_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hanging = tmp_path / "nginx"
+    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    hanging.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (said,) = verdicts(nginx.configuration, rendered(), time_limit_s=0.2)
+    assert (said.state, said.why) == ("not checked", "nginx did not answer within 0.2 s")
+
+
+def test_an_nginx_that_breaks_without_a_word_is_not_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    failing = tmp_path / "nginx"
+    failing.write_text("#!/bin/sh\necho no such library\nexit 127\n")
+    failing.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = verdict(nginx.configuration, rendered())
+    assert (said.state, said.why) == ("not checked", "nginx failed: no such library")
