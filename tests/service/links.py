@@ -1,0 +1,40 @@
+"""A client's WebSocket without a network: the test plays the client."""
+
+import asyncio
+
+from service.close_codes import CloseReason
+from service.link import LinkClosedError
+
+
+class FakeLink:
+    """What the service sends lands in `sent` and `closed`; what the client sends is put into `incoming`, None last.
+
+    While `reads` is not set, the client's buffers are full and every send waits.
+    """
+
+    def __init__(self) -> None:
+        self.incoming: asyncio.Queue[str | bytes | None] = asyncio.Queue()
+        self.sent: list[str] = []
+        self.closed: list[CloseReason] = []
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self.gone = False
+
+    async def receive(self) -> str | bytes | None:
+        return await self.incoming.get()
+
+    async def send(self, text: str) -> None:
+        await self.reads.wait()
+        if self.gone:
+            raise LinkClosedError
+        self.sent.append(text)
+
+    async def close(self, reason: CloseReason) -> None:
+        await self.reads.wait()
+        self.closed.append(reason)
+
+
+async def turns(number: int = 20) -> None:
+    """Let everything that is ready run."""
+    for _ in range(number):
+        await asyncio.sleep(0)

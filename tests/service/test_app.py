@@ -1,0 +1,125 @@
+"""The service under an ASGI server that the test plays."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from service.app import Application, create_app
+from service.settings import Limits, Settings
+
+Events = list[dict[str, Any]]
+
+FULL = Settings(limits=Limits(connections=1))
+
+
+def talk(app: Application, scope: dict[str, Any], *received: dict[str, Any]) -> Events:
+    """Everything the application sends on a connection on which these events come, and then nothing more."""
+    sent: Events = []
+
+    async def play() -> None:
+        events: asyncio.Queue[Any] = asyncio.Queue()
+        for event in received:
+            events.put_nowait(event)
+
+        async def send(event: Any) -> None:
+            sent.append(dict(event))
+
+        await asyncio.wait_for(app(scope, events.get, send), 5)
+
+    asyncio.run(play())
+    return sent
+
+
+CONNECT, DISCONNECT = {"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1005}
+WEBSOCKET = {"type": "websocket", "path": "/", "extensions": {"websocket.http.response": {}}}
+
+
+def http(method: str, path: str) -> dict[str, Any]:
+    return {"type": "http", "method": method, "path": path}
+
+
+def test_plain_http_is_answered() -> None:
+    start, body = talk(create_app(Settings()), http("GET", "/health"))
+    assert start["status"] == 200
+    assert (b"content-type", b"application/json") in start["headers"]
+    assert body == {"type": "http.response.body", "body": b'{"status": "healthy", "connections": 0}'}
+
+
+def test_a_client_that_leaves_at_once_is_accepted_and_forgotten() -> None:
+    app = create_app(Settings())
+    assert talk(app, WEBSOCKET, CONNECT, DISCONNECT)[0] == {"type": "websocket.accept"}
+    assert app.exchange.connections == 0
+
+
+def test_a_client_that_left_before_it_was_accepted_gets_nothing() -> None:
+    assert talk(create_app(Settings()), WEBSOCKET, DISCONNECT) == []
+
+
+def test_text_and_bytes_are_both_understood() -> None:
+    app = create_app(Settings())
+    text = {"type": "websocket.receive", "text": "", "bytes": None}
+    data = {"type": "websocket.receive", "bytes": b"\xff"}
+    talk(app, WEBSOCKET, CONNECT, text, data, DISCONNECT)
+    assert "2 plain" in app.exchange.status()
+
+
+@pytest.fixture
+def full_app(monkeypatch: pytest.MonkeyPatch) -> Application:
+    app = create_app(FULL)
+    monkeypatch.setattr(type(app.exchange), "full", property(lambda self: True))
+    return app
+
+
+def test_one_client_too_many_is_refused_with_503(full_app: Application) -> None:
+    start, body = talk(full_app, WEBSOCKET, CONNECT)
+    assert start["type"] == "websocket.http.response.start"
+    assert start["status"] == 503
+    assert (b"retry-after", b"5") in start["headers"]
+    assert body == {"type": "websocket.http.response.body", "body": b"Too many connections"}
+
+
+@pytest.mark.parametrize("extensions", [{}, {"extensions": None}, {"extensions": {}}])
+def test_a_server_that_knows_no_such_response_is_told_to_close(
+    full_app: Application, extensions: dict[str, Any]
+) -> None:
+    scope = {"type": "websocket", "path": "/", **extensions}
+    close = {"type": "websocket.close", "code": 1013, "reason": "too many connections"}
+    assert talk(full_app, scope, CONNECT) == [close]
+
+
+def test_the_lifespan_is_answered() -> None:
+    start, stop = {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
+    assert talk(create_app(Settings()), {"type": "lifespan"}, start, stop) == [
+        {"type": "lifespan.startup.complete"},
+        {"type": "lifespan.shutdown.complete"},
+    ]
+
+
+def test_a_kind_of_connection_that_asgi_has_yet_to_invent_is_left_alone() -> None:
+    assert talk(create_app(Settings()), {"type": "carrier.pigeon"}) == []
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        ("websocket.accept", OSError("gone")),
+        ("websocket.send", OSError("gone")),
+        ("websocket.send", RuntimeError("Unexpected ASGI message 'websocket.send', after sending 'websocket.close'.")),
+    ],
+)
+def test_a_client_that_is_gone_when_it_is_sent_to_is_forgotten(event: str, error: Exception) -> None:
+    app = create_app(Settings())
+
+    async def play() -> None:
+        events: asyncio.Queue[Any] = asyncio.Queue()
+        events.put_nowait(CONNECT)
+
+        async def send(sent: Any) -> None:
+            if sent["type"] == event:
+                raise error
+
+        await asyncio.wait_for(app(WEBSOCKET, events.get, send), 5)
+
+    asyncio.run(play())
+    assert app.exchange.connections == 0

@@ -1,0 +1,175 @@
+"""Clients of one process, without a network."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import pytest
+from links import FakeLink, turns
+
+from service import outbox
+from service.close_codes import TOO_MANY_ADDRESSES
+from service.exchange import Exchange
+from service.outbox import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES
+from service.settings import Limits, Settings
+
+SETTINGS = Settings(welcome="{uuid}", limits=Limits(connections=3))
+
+
+class Clients:
+    """Comes with an exchange; `join` adds a client to it."""
+
+    def __init__(self) -> None:
+        self.exchange = Exchange(SETTINGS)
+        self.served: list[asyncio.Task[None]] = []
+
+    async def join(self) -> FakeLink:
+        link = FakeLink()
+        self.served.append(asyncio.create_task(self.exchange.serve(link)))
+        await turns()
+        return link
+
+
+def run(scenario: Callable[[Clients], Awaitable[None]]) -> None:
+    """Play a scenario; whoever is still connected then leaves."""
+
+    async def play() -> None:
+        clients = Clients()
+        await scenario(clients)
+        for task in clients.served:
+            task.cancel()
+        await asyncio.gather(*clients.served, return_exceptions=True)
+        assert clients.exchange.connections == 0
+
+    asyncio.run(play())
+
+
+def to(uuid: str, message: object) -> str:
+    return json.dumps({"recipient_uuid": uuid, "message": message})
+
+
+def test_a_client_is_welcomed_with_a_uuid_of_its_own() -> None:
+    async def scenario(clients: Clients) -> None:
+        first, second = await clients.join(), await clients.join()
+        assert UUID(first.sent[0]) != UUID(second.sent[0])
+
+    run(scenario)
+
+
+def test_a_message_reaches_the_client_that_it_is_for_and_no_other() -> None:
+    async def scenario(clients: Clients) -> None:
+        alice, bob, carol = await clients.join(), await clients.join(), await clients.join()
+        alice.incoming.put_nowait(to("alice", "connected"))
+        await turns()
+        bob.incoming.put_nowait(to("alice", "hello"))
+        await turns()
+        assert alice.sent[1:] == [to("alice", "hello")]
+        assert bob.sent[1:] == carol.sent[1:] == []
+
+    run(scenario)
+
+
+def test_a_client_that_does_not_read_makes_no_sender_wait() -> None:
+    async def scenario(clients: Clients) -> None:
+        stuck, bob, carol = await clients.join(), await clients.join(), await clients.join()
+        stuck.reads.clear()
+        bob.incoming.put_nowait(to(stuck.sent[0], "hello"))
+        bob.incoming.put_nowait(to(carol.sent[0], "hello"))
+        await turns()
+        assert carol.sent[1:] == [to(carol.sent[0], "hello")]
+
+    run(scenario)
+
+
+def test_a_client_that_does_not_read_is_dropped_when_too_much_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "CLOSE_GRACE_S", 0.01)
+
+    async def scenario(clients: Clients) -> None:
+        stuck, bob = await clients.join(), await clients.join()
+        stuck.reads.clear()
+        for _ in range(2 * MAX_QUEUED_BYTES // 65_536):
+            bob.incoming.put_nowait(to(stuck.sent[0], "x" * 65_000))
+        await asyncio.wait(clients.served[:1], timeout=5)
+        assert clients.served[0].exception() is None
+        assert clients.exchange.connections == 1
+
+    run(scenario)
+
+
+def test_a_burst_does_not_overrun_a_client_that_reads() -> None:
+    async def scenario(clients: Clients) -> None:
+        alice, bob = await clients.join(), await clients.join()
+        for number in range(2 * MAX_QUEUED_MESSAGES):
+            bob.incoming.put_nowait(to(alice.sent[0], number))
+        await turns(2 * MAX_QUEUED_MESSAGES)
+        assert len(alice.sent) == 1 + 2 * MAX_QUEUED_MESSAGES
+        assert alice.closed == []
+
+    run(scenario)
+
+
+def test_a_client_that_breaks_a_rule_is_closed() -> None:
+    async def scenario(clients: Clients) -> None:
+        mallory = await clients.join()
+        for number in range(20):
+            mallory.incoming.put_nowait(to(str(number), "connected"))
+        await turns()
+        assert mallory.closed == [TOO_MANY_ADDRESSES]
+        assert clients.exchange.connections == 0
+
+    run(scenario)
+
+
+def test_a_client_that_is_gone_is_forgotten() -> None:
+    async def scenario(clients: Clients) -> None:
+        alice = await clients.join()
+        alice.incoming.put_nowait(None)
+        await turns()
+        assert clients.served[0].done()
+        assert clients.exchange.connections == 0
+
+    run(scenario)
+
+
+def test_a_client_that_is_gone_while_it_is_sent_to_is_forgotten() -> None:
+    async def scenario(clients: Clients) -> None:
+        alice, bob = await clients.join(), await clients.join()
+        alice.gone = True
+        bob.incoming.put_nowait(to(alice.sent[0], "hello"))
+        await turns()
+        assert clients.exchange.connections == 1
+
+    run(scenario)
+
+
+def test_it_is_full_when_as_many_clients_are_connected_as_may_be() -> None:
+    async def scenario(clients: Clients) -> None:
+        await clients.join()
+        await clients.join()
+        assert not clients.exchange.full
+        await clients.join()
+        assert clients.exchange.full
+
+    run(scenario)
+
+
+def test_a_fault_of_the_service_is_not_swallowed() -> None:
+    async def scenario(clients: Clients) -> None:
+        alice = await clients.join()
+        alice.incoming.put_nowait(42)  # type: ignore[arg-type]
+        await turns()
+        assert isinstance(clients.served[0].exception(), AttributeError)
+
+    run(scenario)
+
+
+def test_its_status_says_what_became_of_the_messages() -> None:
+    async def scenario(clients: Clients) -> None:
+        alice = await clients.join()
+        for frame in (to(alice.sent[0], 1), to(alice.sent[0], 2), to("nobody", 3), "plain", b"\xff", "text"):
+            alice.incoming.put_nowait(frame)
+        await turns()
+        assert clients.exchange.status() == "1 connections; messages: 2 routed, 1 to nobody, 3 plain"
+
+    run(scenario)
