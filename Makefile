@@ -2,10 +2,12 @@
 PYTHON ?= python3
 ARGS ?=
 
+# Another PYTHON wants another VENV: make test PYTHON=python3.13 VENV=.venv-3.13
+VENV ?= .venv
 REQUIREMENTS := requirements/generator.txt requirements/service.txt
-WSBUNDLE := .venv/bin/wsbundle
-DEV := .venv-dev/bin/python
-LOCK := .venv-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
+WSBUNDLE := $(VENV)/bin/wsbundle
+DEV := $(VENV)-dev/bin/python
+LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .PHONY: help render check run test test-browser lint golden docs bench lock clean
@@ -14,48 +16,48 @@ LOCK := .venv-dev/bin/uv pip compile --quiet --upgrade --universal --python-vers
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
-render: .venv/ready ## write build/<name>/ from deploy.yaml (ARGS="--env prod --set port=9000")
+render: $(VENV)/ready ## write build/<name>/ from deploy.yaml (ARGS="--env prod --set port=9000")
 	@$(WSBUNDLE) render $(ARGS)
 
-check: .venv/ready ## the same without writing anything
+check: $(VENV)/ready ## the same without writing anything
 	@$(WSBUNDLE) check $(ARGS)
 
-run: .venv/ready ## run the server here, as deploy.yaml says
+run: $(VENV)/ready ## run the server here, as deploy.yaml says
 	@$(WSBUNDLE) run $(ARGS)
 
-test: .venv-dev/ready ## all tests but those in a browser
+test: $(VENV)-dev/ready ## all tests but those in a browser
 	@$(DEV) -m pytest -m "not browser" $(ARGS)
 
-test-browser: .venv-dev/ready ## the demo page in a real Chromium
+test-browser: $(VENV)-dev/ready ## the demo page in a real Chromium
 	@$(DEV) -m pytest -m browser $(ARGS)
 
-lint: .venv-dev/ready ## format, lint and types
+lint: $(VENV)-dev/ready ## format, lint and types
 	@$(DEV) -m ruff format --check .
 	@$(DEV) -m ruff check .
 	@$(DEV) -m mypy
 
-golden: .venv-dev/ready ## record tests/golden/*/expected; review the diff
+golden: $(VENV)-dev/ready ## record tests/golden/*/expected; review the diff
 	@$(DEV) -m tests.golden
 
-docs: .venv-dev/ready ## derive deploy.yaml, deploy.schema.json and docs/settings.md
+docs: $(VENV)-dev/ready ## derive deploy.yaml, deploy.schema.json and docs/settings.md
 	@$(DEV) -m generator.derive
 
-bench: .venv/ready ## what `wsbundle render` costs, against importing its libraries
-	@.venv/bin/python -m bench.render
+bench: $(VENV)/ready ## what `wsbundle render` costs, against importing its libraries
+	@$(VENV)/bin/python -m bench.render
 
-lock: .venv-dev/ready ## lock requirements/*.in again, at the newest versions
+lock: $(VENV)-dev/ready ## lock requirements/*.in again, at the newest versions
 	@$(LOCK) -o requirements/generator.txt requirements/generator.in
 	@$(LOCK) -o requirements/service.txt requirements/service.in
 	@$(LOCK) -o requirements/dev.txt requirements/dev.in
 
 clean: ## remove what the other targets made
-	@rm -rf .venv .venv-dev build
+	@rm -rf $(VENV) $(VENV)-dev build
 
-.venv/ready: $(REQUIREMENTS) pyproject.toml | python
-	@$(PYTHON) -m generator.environment .venv $(REQUIREMENTS)
+$(VENV)/ready: $(REQUIREMENTS) pyproject.toml | python
+	@$(PYTHON) -m generator.environment $(VENV) $(REQUIREMENTS)
 
-.venv-dev/ready: requirements/dev.txt pyproject.toml | python
-	@$(PYTHON) -m generator.environment .venv-dev requirements/dev.txt
+$(VENV)-dev/ready: requirements/dev.txt pyproject.toml | python
+	@$(PYTHON) -m generator.environment $(VENV)-dev requirements/dev.txt
 
 .PHONY: python
 python:

@@ -55,6 +55,10 @@ def run(options: Namespace, report: Report) -> int:
     module = {"standalone": ["service.server"], "uvicorn": ["service"]}.get(deploy.server)
     if module is None:
         raise UsageError("gunicorn runs from its rendered files; to try the service here: --set server=uvicorn")
+    address = (
+        deploy.socket or (f"ws://[{deploy.host}]" if ":" in deploy.host else f"ws://{deploy.host}") + f":{deploy.port}/"
+    )
+    report.line(f"The service runs on {address}; Ctrl-C ends it.")
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-m", *module], {**os.environ, **to_environ(deploy), **deploy.env})
 
