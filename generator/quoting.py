@@ -13,8 +13,10 @@ from service.declaration import plain, shorten
 Value = str | int | float | bool | None
 
 # Patterns are compiled when first needed, and a fault in deploy.yaml is told before most are.
-# No line-based format can carry them, and half a surrogate pair is no text at all.
-_CONTROL = "[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ufeff\\ud800-\\udfff]"
+# No line-based format can carry them; half a surrogate pair is no text at all, and systemd drops the whole line for
+# a noncharacter. Source: unichar_is_valid in systemd's utf8.c.
+_NONCHARACTERS = "\\ufdd0-\\ufdef" + "".join(f"\\U{plane:04x}fffe\\U{plane:04x}ffff" for plane in range(17))
+_CONTROL = f"[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ufeff\\ud800-\\udfff{_NONCHARACTERS}]"
 _BARE = r"[A-Za-z0-9_./:@+,=-]+"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
@@ -192,7 +194,7 @@ FILTERS: dict[str, Callable[..., Quoted]] = {
 def _text(value: Value) -> str:
     text = plain(value)
     if not text.isprintable() and (control := re.search(_CONTROL, text)):
-        raise Unquotable(f"{shorten(text)} has the control character {control[0]!a}", "use text on one line")
+        raise Unquotable(f"{shorten(text)} holds {control[0]!a}, which is no text", "leave it out")
     return text
 
 
