@@ -41,6 +41,9 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._notifier.stopping()
         await super().shutdown(sockets)
+        # Clients that have not closed within the drain timeout: uvicorn leaves them to the end of the process.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
         # Only now: the manager wants signs of life while clients are drained, too.
         self._alive.cancel()
         with contextlib.suppress(asyncio.CancelledError):

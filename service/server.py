@@ -130,7 +130,7 @@ async def _serve(shell: Standalone, settings: Settings, listener: socket.socket)
         max_size=settings.limits.message_size,
         ping_interval=settings.ping.interval,
         ping_timeout=settings.ping.timeout,
-        close_timeout=CLOSE_GRACE_S,
+        close_timeout=min(CLOSE_GRACE_S, settings.drain.timeout),
     )
     return server
 

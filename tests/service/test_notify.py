@@ -46,20 +46,21 @@ def test_stopping_is_told(manager: Manager) -> None:
     assert manager.heard() == "STOPPING=1\nSTATUS=stopping"
 
 
-def test_signs_of_life_come_twice_as_often_as_asked(manager: Manager) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "100000"})
+def test_signs_of_life_come_twice_as_often_as_asked(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
 
-    async def listen() -> float:
-        loop = asyncio.get_running_loop()
-        statuses = iter("abcdefgh")
-        task = loop.create_task(notifier.keep_alive(lambda: next(statuses)))
-        begin = loop.time()
-        for status in "abcde":
-            assert await loop.run_in_executor(None, manager.heard) == f"WATCHDOG=1\nSTATUS={status}"
-        task.cancel()
-        return loop.time() - begin
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise asyncio.CancelledError
 
-    assert 0.19 < asyncio.run(listen()) < 0.4
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    notifier = Notifier({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "20000000"})
+    statuses = iter("abc")
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(notifier.keep_alive(lambda: next(statuses)))
+    assert pauses == [10, 10, 10]
+    assert [manager.heard() for _ in pauses] == [f"WATCHDOG=1\nSTATUS={status}" for status in "abc"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,155 @@
+"""The runner, `python -m service`, as a service manager meets it."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from shells import COMMANDS, ROOT, Peer, clean_environment, free_port, running, wait_until
+
+# Both ways to start the service that speak to a service manager themselves.
+OURS = [COMMANDS["runner"], "-m service.server"]
+
+# What systemd does between fork and exec: the socket becomes descriptor 3, and LISTEN_PID the process itself.
+BECOME = """import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+class Manager:
+    """What the service tells its manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.path)
+        self._socket.settimeout(15)
+
+    def heard(self) -> list[str]:
+        """The lines of the next message."""
+        return self._socket.recv(4096).decode().splitlines()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    with contextlib.closing(Manager(tmp_path / "notify")) as manager:
+        yield manager
+
+
+@pytest.mark.parametrize("command", OURS)
+def test_the_manager_hears_when_it_is_ready_alive_and_stopping(command: str, manager: Manager) -> None:
+    with running(command, NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="200000") as shell:
+        status = "STATUS=0 connections; messages: 0 routed, 0 to nobody, 0 plain"
+        assert manager.heard() == ["READY=1", status]
+        assert manager.heard() == ["WATCHDOG=1", status]
+        with shell.client() as client:
+            client.hears_nothing_but_itself()
+            wait_until(lambda: manager.heard()[1].startswith("STATUS=1 connections; messages: 1 routed"))
+        shell.terminate()
+        wait_until(lambda: "STOPPING=1" in manager.heard())
+        assert shell.process.wait(10) == 0
+
+
+@pytest.mark.parametrize("command", OURS)
+def test_ready_means_that_it_can_be_connected_to(command: str, manager: Manager) -> None:
+    port = free_port()
+    environ = clean_environment(NOTIFY_SOCKET=manager.path, WEBSOCKET_PORT=str(port))
+    with subprocess.Popen([sys.executable, *command.split()], cwd=ROOT, env=environ) as process:
+        try:
+            assert "READY=1" in manager.heard()
+            with Peer(port) as peer:
+                assert peer.status == 101
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("command", OURS)
+def test_a_port_in_use_is_told_in_one_line_and_ready_never(command: str, manager: Manager) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        environ = clean_environment(NOTIFY_SOCKET=manager.path, WEBSOCKET_PORT=str(port))
+        ended = subprocess.run(
+            [sys.executable, *command.split()], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=20
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"cannot listen on 127.0.0.1:{port}: the port is in use; "
+        f"stop what listens there (ss -ltnp 'sport = :{port}'), or choose another port\n"
+    )
+    manager._socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.heard()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", OURS)
+def test_a_client_that_does_not_answer_delays_the_stop_by_seconds_at_most(command: str) -> None:
+    with running(command) as shell, Peer(shell.port) as silent:
+        begin = time.monotonic()
+        shell.terminate()
+        assert silent.close_code() == 1012
+        assert shell.process.wait(10) == 0
+        assert time.monotonic() - begin < 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", OURS)
+def test_the_drain_timeout_bounds_the_stop(command: str) -> None:
+    with running(command, WEBSOCKET_DRAIN_TIMEOUT="1") as shell, Peer(shell.port):
+        begin = time.monotonic()
+        shell.terminate()
+        assert shell.process.wait(10) == 0
+        assert time.monotonic() - begin < 2.5
+
+
+def test_a_hangup_is_survived_with_a_word_in_the_log() -> None:
+    with running(COMMANDS["runner"]) as shell:
+        shell.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "SIGHUP is ignored: settings are read at the start" in shell.log())
+        with shell.client() as client:
+            client.hears_nothing_but_itself()
+
+
+def test_a_stop_before_it_is_up_ends_it_with_status_0() -> None:
+    program = "import os, signal, service.__main__ as m; m._install_signal_handlers(); os.kill(os.getpid(), {})"
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        ended = subprocess.run([sys.executable, "-c", program.format(int(stop))], cwd=ROOT, timeout=20)
+        assert ended.returncode == 0
+
+
+def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "ws.sock"
+    environ = clean_environment(WEBSOCKET_SOCKET=str(path))
+    with subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env=environ) as process:
+        try:
+            wait_until(path.exists)
+            with socket.socket(socket.AF_UNIX) as client:
+                wait_until(lambda: client.connect_ex(str(path)) == 0)
+                client.settimeout(10)
+                client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 OK\r\n")
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("command", OURS)
+def test_it_serves_on_the_socket_that_systemd_passes(command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        arguments = [sys.executable, "-c", BECOME, str(listener.fileno()), *command.split()]
+        environ = clean_environment(LISTEN_FDS="1")
+        with subprocess.Popen(arguments, cwd=ROOT, env=environ, pass_fds=[listener.fileno()]) as process:
+            try:
+                with Peer(listener.getsockname()[1]) as peer:
+                    assert peer.status == 101
+            finally:
+                process.kill()

@@ -1,0 +1,37 @@
+"""gunicorn's worker: what only gunicorn does to it. All else is in test_conformance.py."""
+
+import signal
+
+from shells import COMMANDS, running, wait_until
+
+from service.worker import Worker
+
+
+def test_its_settings_are_those_of_the_runner() -> None:
+    assert Worker.CONFIG_KWARGS["ws_ping_interval"] == 60
+    assert Worker.CONFIG_KWARGS["forwarded_allow_ips"] == "127.0.0.1,::1"
+
+
+def test_it_says_what_it_has_to_say_in_gunicorns_log() -> None:
+    with running(COMMANDS["gunicorn"].replace("-m gunicorn", "-m gunicorn --log-level info")) as shell:
+        with shell.client() as mallory:
+            for number in range(9):
+                mallory.send_to(str(number), "connected")
+            mallory.close_code()
+        wait_until(lambda: "[INFO] a client is closed: 1008 too many addresses" in shell.log())
+
+
+def test_a_reload_closes_clients_with_1012_and_serves_on() -> None:
+    with running(COMMANDS["gunicorn"]) as shell:
+        with shell.client() as client:
+            shell.process.send_signal(signal.SIGHUP)
+            assert client.close_code() == 1012
+        with shell.client() as client:
+            client.hears_nothing_but_itself()
+
+
+def test_a_quick_stop_is_quick() -> None:
+    with running(COMMANDS["gunicorn"]) as shell, shell.client() as client:
+        shell.process.send_signal(signal.SIGQUIT)
+        assert client.close_code() == 1012
+        assert shell.process.wait(5) == 0
