@@ -7,6 +7,7 @@ and completes, since it compares the files themselves.
 import fcntl
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,8 +34,8 @@ class Written(msgspec.Struct, frozen=True):
     unchanged: int
 
 
-def write(bundle: Bundle, directory: Path) -> Written:
-    """Make `directory` hold exactly the bundle.
+def write(bundle: Bundle, directory: Path, owners: bool = False) -> Written:
+    """Make `directory` hold exactly the bundle; with `owners` (only root can) also who owns each file.
 
     Raises:
         NotABundleError: it holds files and no manifest.
@@ -48,7 +49,7 @@ def write(bundle: Bundle, directory: Path) -> Written:
         manifest = File(path=MANIFEST, text=bundle.manifest())
         changed = [file for file in (manifest, *bundle.files) if not _stands(file, directory)]
         for file in changed:
-            _put(file, directory)
+            _put(file, directory, owners)
     return Written([file.path for file in changed], removed, len(bundle.files) + 1 - len(changed))
 
 
@@ -95,22 +96,42 @@ def _stands(file: File, directory: Path) -> bool:
         return False
 
 
-def _put(file: File, directory: Path) -> None:
+def _put(file: File, directory: Path, owners: bool) -> None:
     target = directory / file.path
     target.parent.mkdir(parents=True, exist_ok=True)
+    if file.link is not None:
+        put_link(target, file.link)
+    else:
+        put_text(target, file.text, file.mode, (file.owner, file.group) if owners else None)
+
+
+def put_text(target: Path, text: str, mode: int = 0o644, owner: tuple[str, str] | None = None) -> None:
+    """Make a file hold this text, whole or not at all, also across a power cut."""
+    with _replacing(target) as temporary:
+        # Never readable by others before it has its mode: .env may hold what is nobody else's business.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(text.encode())
+            if owner is not None:
+                shutil.chown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+            stream.flush()
+            os.fsync(descriptor)
+
+
+def put_link(target: Path, link: str) -> None:
+    """Make a symbolic link say `link`, in one step."""
+    with _replacing(target) as temporary:
+        temporary.symlink_to(link)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A temporary path beside the target, which takes the target's place at the end."""
     temporary = target.with_name(f".{target.name}.new")
     temporary.unlink(missing_ok=True)  # a run that was killed may have left it
     try:
-        if file.link is not None:
-            temporary.symlink_to(file.link)
-        else:
-            # Never readable by others before it has its mode: .env may hold what is nobody else's business.
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(file.text.encode())
-                os.fchmod(descriptor, file.mode)
-                stream.flush()
-                os.fsync(descriptor)
+        yield temporary
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
