@@ -18,6 +18,7 @@ Value = str | int | float | bool | None
 _NONCHARACTERS = "\\ufdd0-\\ufdef" + "".join(f"\\U{plane:04x}fffe\\U{plane:04x}ffff" for plane in range(17))
 _CONTROL = f"[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ufeff\\ud800-\\udfff{_NONCHARACTERS}]"
 _BARE = r"[A-Za-z0-9_./:@+,=-]+"
+_BARE_IN_NGINX = r"[][A-Za-z0-9_./:@+,=-]+"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
 # nginx reads its configuration through a buffer of 4096 bytes, and a parameter has to fit into it with its quotes.
@@ -140,7 +141,7 @@ def nginx(value: Value) -> Quoted:
     text = _text(value)
     if "$" in text:
         raise Unquotable(f"{shorten(text)} has a $, which starts a variable in nginx", "leave it out")
-    if re.fullmatch(_BARE, text):
+    if re.fullmatch(_BARE_IN_NGINX, text):
         return _short_enough(text)
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return _short_enough(f'"{escaped}"')

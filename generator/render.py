@@ -99,7 +99,7 @@ def _files(deploy: Deploy) -> Iterator[File]:
     yield file("etc/sysusers.d/NAME.conf")
     yield file(
         "etc/tmpfiles.d/NAME.conf",
-        installed=supervisor or deploy.tls == "letsencrypt" or socket_directory(deploy) is not None,
+        installed=supervisor or deploy.tls == "letsencrypt" or deploy.socket is not None,
     )
 
 
@@ -130,13 +130,6 @@ def proxy_read_timeout(deploy: Deploy) -> int:
 def nginx_connections(deploy: Deploy) -> int:
     """What `worker_connections` times `worker_processes` of nginx must reach: two for each WebSocket, and a quarter."""
     return ceil(2 * deploy.limits.connections * 1.25)
-
-
-def socket_directory(deploy: Deploy) -> str | None:
-    """The directory of the Unix socket where it is ours to make: /run/NAME or one below it."""
-    if deploy.socket is None or not deploy.socket.startswith(f"/run/{deploy.name}/"):
-        return None
-    return deploy.socket.rpartition("/")[0]
 
 
 def _address(host: str, port: int) -> str:
@@ -196,7 +189,6 @@ def _variables(deploy: Deploy) -> list[Variable]:
 
 
 _ADDRESS = ("host", "port", "socket")
-_SOCKET_DIRECTORY = ("socket", "manager", "name")
 
 NAMES: dict[str, Name] = {
     "name": Name(("name",), lambda d: d.name),
@@ -215,15 +207,10 @@ NAMES: dict[str, Name] = {
     "listens_on_an_interface": Name(("socket", "host"), lambda d: d.socket is None and _is_an_interface(d.host)),
     "bind": Name(_ADDRESS, _bind),
     "upstream": Name(_ADDRESS, _upstream),
-    "opens_its_own_socket": Name(("socket", "manager"), lambda d: bool(d.socket) and d.manager == "supervisor"),
+    "systemd_makes_the_socket": Name(("socket", "manager"), lambda d: bool(d.socket) and d.manager == "systemd"),
+    "service_makes_the_socket": Name(("socket", "manager"), lambda d: bool(d.socket) and d.manager == "supervisor"),
     # A Unix socket has no client address, and only nginx can open it.
     "forwarded_allow_ips": Name(("socket", "host"), lambda d: "*" if d.socket else _reachable(d.host)),
-    "socket_directory_of_systemd": Name(
-        _SOCKET_DIRECTORY, lambda d: socket_directory(d) if d.manager == "systemd" else None
-    ),
-    "socket_directory_of_service": Name(
-        _SOCKET_DIRECTORY, lambda d: socket_directory(d) if d.manager == "supervisor" else None
-    ),
     "backlog": Name((), lambda d: BACKLOG),
     "connections": Name(("limits.connections",), lambda d: d.limits.connections),
     "open_files": Name(("limits.connections",), lambda d: d.limits.connections + SPARE_FILES),

@@ -20,7 +20,7 @@ control_socket_disable = True
 
 # Workers report in through a file: in memory, where no slow disk can make a healthy one look dead.
 worker_tmp_dir = '/dev/shm'
-{% if opens_its_own_socket %}
+{% if service_makes_the_socket %}
 # The directory lets only nginx in. gunicorn gives its socket to the service's own group, so the socket itself is open.
 umask = 0o111
 {% else %}
