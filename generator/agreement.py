@@ -12,6 +12,7 @@ from typing import TypeAlias
 import msgspec
 
 from generator.bundle import Bundle
+from generator.rules import PLACEHOLDER
 
 Disagreements: TypeAlias = Iterator[tuple[str, str]]
 
@@ -32,11 +33,14 @@ class Texts(msgspec.Struct, frozen=True):
     socket: str
     supervisor: str
     sysusers: str
+    env_group: str
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Texts":
         texts = {file.path: file.text for file in bundle.files}
-        return cls(**{kind: texts[path] for kind, path in paths(bundle.name).items()})
+        where = paths(bundle.name)
+        (group,) = (file.group for file in bundle.files if file.path == where["env"])
+        return cls(**{kind: texts[path] for kind, path in where.items()}, env_group=group)
 
 
 class Agreement(msgspec.Struct, frozen=True):
@@ -83,6 +87,10 @@ def _env(texts: Texts, variable: str) -> str:
     return _value(texts.env, rf"{variable}=['\"](.*)['\"]$")
 
 
+def _env_number(texts: Texts, variable: str) -> float:
+    return _number(texts.env, rf"{variable}=['\"]")
+
+
 def _same_listener(texts: Texts) -> Disagreements:
     host, port, socket = (_env(texts, f"WEBSOCKET_{name}") for name in ("HOST", "PORT", "SOCKET"))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -99,14 +107,14 @@ def _same_listener(texts: Texts) -> Disagreements:
 
 
 def _proxy_outlives_ping(texts: Texts) -> Disagreements:
-    needed = float(_env(texts, "WEBSOCKET_PING_INTERVAL")) + float(_env(texts, "WEBSOCKET_PING_TIMEOUT"))
+    needed = _env_number(texts, "WEBSOCKET_PING_INTERVAL") + _env_number(texts, "WEBSOCKET_PING_TIMEOUT")
     given = _number(texts.site, "proxy_read_timeout ")
     if not given > needed:
         yield "site", f"proxy_read_timeout {given:g}s is not above ping interval and timeout together ({needed:g}s)"
 
 
 def _stops_in_order(texts: Texts) -> Disagreements:
-    drain = float(_env(texts, "WEBSOCKET_DRAIN_TIMEOUT"))
+    drain = _env_number(texts, "WEBSOCKET_DRAIN_TIMEOUT")
     graceful = _number(texts.gunicorn, "graceful_timeout = ")
     if not graceful >= drain + MARGIN_S:
         yield "gunicorn", f"graceful_timeout {graceful:g} is not {MARGIN_S} s above the service's own drain ({drain:g})"
@@ -125,13 +133,14 @@ def _stops_by_term(texts: Texts) -> Disagreements:
 
 
 def _files_for_connections(texts: Texts) -> Disagreements:
-    needed = int(_env(texts, "WEBSOCKET_MAX_CONNECTIONS")) + SPARE_FILES
+    connections = _env_number(texts, "WEBSOCKET_MAX_CONNECTIONS")
+    needed = connections + SPARE_FILES
     for kind, pattern in (("service", "LimitNOFILE="), ("supervisor", "command=.*ulimit -n ")):
         given = _number(getattr(texts, kind), pattern)
         if not given >= needed:
-            yield kind, f"allows {given:g} open files; {needed - SPARE_FILES} connections need {needed}"
-    if not _number(texts.main_context, "worker_rlimit_nofile ") >= 2 * (needed - SPARE_FILES):
-        yield "main_context", f"worker_rlimit_nofile is below two files for each of {needed - SPARE_FILES} connections"
+            yield kind, f"allows {given:g} open files; {connections:g} connections need {needed:g}"
+    if not _number(texts.main_context, "worker_rlimit_nofile ") >= 2 * connections:
+        yield "main_context", f"worker_rlimit_nofile is below two files for each of {connections:g} connections"
 
 
 def _same_user(texts: Texts) -> Disagreements:
@@ -139,10 +148,12 @@ def _same_user(texts: Texts) -> Disagreements:
     for kind, pattern in (("service", r"User=(.*)$"), ("service", r"Group=(.*)$"), ("supervisor", r"user=(.*)$")):
         if (given := _value(getattr(texts, kind), pattern)) != user:
             yield kind, f"runs as {given or 'root'}, but the user that is made is {user or 'missing'}"
+    if texts.env_group != user:
+        yield "env", f"is for the group {texts.env_group} to read, but the user that is made is {user or 'missing'}"
 
 
 def _same_workers(texts: Texts) -> Disagreements:
-    if _number(texts.gunicorn, "workers = ") != float(_env(texts, "WORKERS")):
+    if _number(texts.gunicorn, "workers = ") != _env_number(texts, "WORKERS"):
         yield "gunicorn", f"workers is not {_env(texts, 'WORKERS')}, as .env says"
     if _number(texts.gunicorn, "max_requests = ") != 0:
         yield "gunicorn", "max_requests is not 0: a worker that is replaced closes all its WebSockets"
@@ -174,9 +185,9 @@ def _names_are_ours(texts: Texts) -> Disagreements:
 
 
 def _nothing_left_to_fill_in(texts: Texts) -> Disagreements:
-    for kind in texts.__struct_fields__:
+    for kind in paths(""):
         text = "" if kind == "env" else getattr(texts, kind)  # .env holds the operator's own words
-        if found := re.search(r"YOUR_\w+|YOUR/PATH|/path/to|yourdomain|\{\{|%\}", text):
+        if found := re.search(rf"{PLACEHOLDER}|\{{\{{|%\}}", text):
             yield kind, f"still says {found[0]}"
 
 

@@ -1,5 +1,6 @@
 """A mapping against the declaration: every value converted, every fault collected, every origin kept."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -15,7 +16,10 @@ _UNSOUND = object()
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What a mapping declares: `deploy` with defaults where `faults` speak, `sound` the keys that have no fault."""
+    """What a mapping declares: `deploy` with defaults where `faults` speak.
+
+    `sound` are the keys that no fault speaks of, nor of the section or the file they stand in.
+    """
 
     deploy: Deploy
     origins: dict[str, Origin]
@@ -28,28 +32,29 @@ class Checked(msgspec.Struct, frozen=True):
         return next((self.origins[key] for key in keys if key in self.origins), self.top)
 
 
-def check(mapping: Mapping, schema: type[Deploy], complete: bool = True) -> Checked:
-    """Check a mapping against a schema; `complete` says whether a required key that is not there is a fault."""
+def check(mapping: Mapping, schema: type[Deploy], found: Iterable[Located] = ()) -> Checked:
+    """Check a mapping against a schema; `found` are the faults of reading it, which leave gaps that are no faults."""
     checker = _Checker({setting.key: setting for setting in settings_of(schema)})
+    checker.faults += found
     checker.section(mapping, "")
-    for key, setting in checker.settings.items():
-        if setting.default is REQUIRED and key not in checker.values:
-            checker.unsound.add(key)
-            checker.values[key] = _STAND_IN
-            if complete and key not in checker.origins:
-                checker.fault(mapping.origin, key, Fault("is missing", f"write `{key}:` with {setting.expects}"))
-    deploy = struct_from(schema, checker.values)
-    sound = set(checker.settings) - checker.unsound
-    return Checked(deploy, checker.origins, sound, checker.faults, mapping.origin)
+    missing = {key for key, setting in checker.settings.items() if setting.default is REQUIRED} - checker.values.keys()
+    for key in missing:
+        checker.values[key] = _STAND_IN
+        misspelt = any(each.fault.mend == f"did you mean {key}?" for each in checker.faults)
+        if not found and not misspelt and key not in checker.origins:
+            use = checker.settings[key].expects
+            checker.fault(mapping.origin, key, Fault("is missing", f"write `{key}:` with {use}"))
+    faulty = {fault.key for fault in checker.faults}
+    sound = {key for key in checker.settings if faulty.isdisjoint(("", key.rpartition(".")[0], key))} - missing
+    return Checked(struct_from(schema, checker.values), checker.origins, sound, checker.faults, mapping.origin)
 
 
 class _Checker:
     def __init__(self, settings: dict[str, Setting]) -> None:
         self.settings = settings
-        self.sections = {key.rpartition(".")[0] for key in settings}
+        self.sections = {key.rpartition(".")[0] for key in settings} - {""}
         self.values: dict[str, Any] = {}
         self.origins: dict[str, Origin] = {}
-        self.unsound: set[str] = set()
         self.faults: list[Located] = []
 
     def fault(self, origin: Origin, key: str, fault: Fault) -> object:
@@ -59,11 +64,13 @@ class _Checker:
     def section(self, mapping: Mapping, prefix: str) -> None:
         for name, node in mapping.values.items():
             key = prefix + name
-            if key in self.settings:
+            if "." in name:
+                self.unknown(mapping.keys[name], prefix, name)
+            elif key in self.settings:
                 self.origins[key] = node.origin
                 self.setting(node, self.settings[key])
-            elif key not in self.sections or not key:
-                self.unknown(mapping.keys[name], key)
+            elif key not in self.sections:
+                self.unknown(mapping.keys[name], prefix, name)
             elif isinstance(node, Mapping):
                 self.section(node, f"{key}.")
             elif not is_nothing(node):  # nothing is fine: its settings may stand below as comments
@@ -79,9 +86,7 @@ class _Checker:
             value = self.entries(node, setting)
         else:
             value = self.value(node, setting)
-        if value is _UNSOUND:
-            self.unsound.add(setting.key)
-        else:
+        if value is not _UNSOUND:
             self.values[setting.key] = value
 
     def value(self, node: Node, setting: Setting) -> Any:
@@ -115,13 +120,12 @@ class _Checker:
                 values[name] = value
         return values
 
-    def unknown(self, origin: Origin, key: str) -> None:
-        section, _, name = key.rpartition(".")
-        siblings = [known[len(section) + 1 if section else 0 :] for known in self._known() if known.startswith(section)]
-        near = did_you_mean(name, siblings) or did_you_mean(key, self._known())
-        self.fault(
-            origin, key, Fault("is not a setting", f"{near[2:]}" if near else "remove it; docs/settings.md lists all")
-        )
-
-    def _known(self) -> list[str]:
-        return [*self.settings, *(section for section in self.sections if section)]
+    def unknown(self, origin: Origin, prefix: str, name: str) -> None:
+        known = [*self.settings, *self.sections]
+        siblings = {key.removeprefix(prefix).partition(".")[0] for key in known if key.startswith(prefix)}
+        near = did_you_mean(name, siblings) or did_you_mean(prefix + name, self.settings)
+        mend = near[2:] or "remove it; docs/settings.md lists all"
+        if name in known:
+            section, _, setting = name.rpartition(".")
+            mend = f"write `{setting}:` below `{section}:`"
+        self.fault(origin, prefix + name, Fault("is not a setting", mend))

@@ -78,7 +78,7 @@ def show(options: Namespace, report: Report) -> int:
 
 
 def explain(options: Namespace, report: Report) -> int:
-    """Explain one setting or rule, or list them all."""
+    """Explain one setting, section, rule or agreement, or list them all."""
     from generator import explain as explained
 
     if options.topic is None:
@@ -90,11 +90,12 @@ def explain(options: Namespace, report: Report) -> int:
         return 0
     explanation = explained.about(options.topic)
     if explanation is None:
-        raise UsageError(f"{options.topic} is neither a setting nor a rule{explained.nearest(options.topic)}")
+        raise UsageError(f"{options.topic} is no setting, section, rule or agreement{explained.nearest(options.topic)}")
     report.fact(topic=options.topic, explanation=dict(explanation))
     report.line(paint(options.topic, "bold"))
+    width = max(len(name) for name, _ in explanation) + 1
     for name, text in explanation:
-        report.line(f"  {name + ':':9} {text}")
+        report.line(f"  {name + ':':{width}} {text}")
     return 0
 
 

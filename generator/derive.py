@@ -84,7 +84,24 @@ def schema() -> str:
     """The JSON Schema (draft 2020-12) of deploy.yaml, for completion and checking in editors."""
     document: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     document |= msgspec.json.schema(Deploy)
+    for section in document["$defs"].values():
+        section["properties"] = {name: _as_loaded(declared) for name, declared in section["properties"].items()}
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _as_loaded(declared: dict[str, Any]) -> dict[str, Any]:
+    """The declaration of one key, with what the loader also takes: an empty section, and a number as text."""
+    if "$ref" in declared:
+        return {"anyOf": [{"$ref": declared["$ref"]}, {"type": "null"}], "default": declared["default"]}
+    if declared.get("type") == "object":
+        return {
+            **declared,
+            "type": ["object", "null"],
+            "additionalProperties": _as_loaded(declared["additionalProperties"]),
+        }
+    if declared.get("type") == "string" and "pattern" not in declared:
+        return {**declared, "type": ["string", "number", "boolean"]}
+    return declared
 
 
 def settings_page() -> str:

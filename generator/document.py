@@ -13,8 +13,9 @@ from service.declaration import Fault, scalar, shorten
 
 _Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # without libyaml the pure parser tells the same, slower
 
-# YAML 1.2.2, section 5.1: what a stream may hold. Not compiled here: a text that is printable throughout never asks.
-_UNPRINTABLE = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+# YAML 1.2.2, section 5.1: what a stream may hold; less the line breaks that libyaml sees and most editors do not, which
+# would make settings of the rest of a comment. Not compiled here: a text that is printable throughout never asks.
+_UNPRINTABLE = "\r(?!\n)|[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 _DEFAULT_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")}
 
 # libyaml's composer recurses on the C stack, which ends near 25,000 levels without an exception to catch.
@@ -23,17 +24,22 @@ _MOST_OPENERS = 10_000
 
 # libyaml's words for the faults that people make, and the mend for each.
 _MENDS = (
-    ("mapping values are not allowed", "put the value in quotes, or check the indentation"),
+    ("mapping values are not allowed", "put a blank behind the first colon, quotes around others, and align the lines"),
     ("could not find expected ':'", "write `key: value`"),
     ("did not find expected key", "align this line with the keys above it"),
     ("did not find expected '-' indicator", "align this line with the list above it"),
-    ("unexpected end of stream", "close the quote"),
+    ("found unexpected end of stream", "close the quote"),
     ("did not find expected ',' or", "close the bracket, or put a comma between the values"),
     ("undefined alias", "put the value in quotes: a plain * starts an alias"),
+    ("alphabetic or numeric character", "put the value in quotes: a plain * or & has another meaning"),
     ("another document", "keep one: remove the line `---`"),
     ("cannot start any token", "put the value in quotes"),
     ("unknown escape character", "double the backslash, or use single quotes"),
+    ("YAML document", "remove the line"),
+    ("directive", "remove the line"),
 )
+# Noticed lines below where the quote, the bracket or the word stands that lacks its other half.
+_BEGAN_EARLIER = ("could not find expected ':'", "found unexpected end of stream", "did not find expected ',' or")
 
 
 class Origin(msgspec.Struct, frozen=True, order=True):
@@ -120,34 +126,43 @@ class _Builder:
     def node(self, node: yaml.Node, key: str, at: Origin | None = None) -> Node:
         origin = self.origin(node)
         if id(node) in self.seen:
-            # Expanding aliases would let ten lines become a billion values, and give one value two positions.
-            self.faults.append(Located(at or origin, key, Fault("is an alias of another value", "write it out")))
-            return Scalar("", True, origin)
+            return self.alias(node, key, at or origin)
         self.seen.add(id(node))
         if node.tag not in _DEFAULT_TAGS:
             self.faults.append(Located(origin, key, Fault(f"has the tag {node.tag}", "remove the tag")))
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, key, origin)
         if isinstance(node, yaml.SequenceNode):
-            return Sequence(tuple(self.node(item, f"{key}[{i}]") for i, item in enumerate(node.value)), origin)
-        return Scalar(node.value, bool(getattr(node, "style", None)), origin)
+            return Sequence(tuple(self.node(item, f"{key}[{i}]", origin) for i, item in enumerate(node.value)), origin)
+        return _scalar(node, origin)
+
+    def alias(self, node: yaml.Node, key: str, at: Origin) -> Node:
+        """Refused: aliases let ten lines become a billion values, and give one value two positions."""
+        self.faults.append(Located(at, key, Fault("is an alias of another value", "write it out")))
+        if isinstance(node, yaml.MappingNode):
+            return Mapping({}, {}, at)
+        return Sequence((), at) if isinstance(node, yaml.SequenceNode) else _scalar(node, at)
 
     def mapping(self, node: yaml.MappingNode, key: str, origin: Origin) -> Mapping:
         mapping = Mapping({}, {}, origin)
         for name_node, value_node in node.value:
             at = self.origin(name_node)
-            if not isinstance(name_node, yaml.ScalarNode):
+            name = name_node.value
+            if not isinstance(name, str) or not name.isprintable() or not name:
                 self.faults.append(Located(at, key, Fault("has a key that is not a word", "write `key: value`")))
                 continue
-            name = name_node.value
             path = f"{key}.{name}" if key else name
             value = self.node(value_node, path, at)
             if name in mapping.keys:
-                first = mapping.keys[name].line
-                self.faults.append(Located(at, path, Fault(f"is given twice, first in line {first}", "keep one")))
+                first = f", first in line {mapping.keys[name].line}" if at.line else ""
+                self.faults.append(Located(at, path, Fault(f"is given twice{first}", "keep one")))
                 continue
             mapping.keys[name], mapping.values[name] = at, value
         return mapping
+
+
+def _scalar(node: yaml.Node, origin: Origin) -> Scalar:
+    return Scalar(node.value, bool(getattr(node, "style", None)), origin)
 
 
 def _origin(source: str, line: int, column: int) -> Origin:
@@ -161,16 +176,17 @@ def _origin_of(text: str, offset: int, source: str) -> Origin:
 
 
 def _syntax_fault(error: yaml.MarkedYAMLError, text: str, source: str) -> Located:
-    mark = error.problem_mark or error.context_mark
     problem = (error.problem or "is not YAML").removeprefix("but ")
+    mark = error.context_mark if problem.startswith(_BEGAN_EARLIER) else error.problem_mark
+    mark = mark or error.problem_mark or error.context_mark
     if mark is None:
         return Located(Origin(source), "", Fault(problem, "check the file"))
-    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
-    if line[mark.column : mark.column + 1] == "\t" or re.match(" *\t", line):
-        column = line.index("\t") + 1
-        return Located(
-            Origin(source, mark.line + 1, column), "", Fault("a tab is no indentation in YAML", "use spaces")
-        )
+    lines = [*text.split("\n"), "", ""]
+    for number in (mark.line, mark.line + 1):
+        if re.match(" *\t", lines[number]):
+            origin = _origin(source, number, lines[number].index("\t"))
+            return Located(origin, "", Fault("a tab is no indentation in YAML", "use spaces"))
+    line = lines[mark.line]
     mend = next((mend for words, mend in _MENDS if words in problem), "check the lines above and this one")
     shown = f" at {shorten(line.strip())}" if line.strip() else ""
     return Located(_origin(source, mark.line, mark.column), "", Fault(f"{problem}{shown}", mend))

@@ -1,5 +1,6 @@
 """What the settings and rules mean, for `wsbundle explain` and `wsbundle show`."""
 
+from generator.agreement import AGREEMENTS
 from generator.load import Loaded
 from generator.rules import RULES
 from generator.schema import Deploy
@@ -7,27 +8,31 @@ from service.declaration import REQUIRED, Setting, did_you_mean, plain, settings
 
 _SETTINGS = {setting.key: setting for setting in settings_of(Deploy)}
 _RULES = {rule.name: rule for rule in RULES}
+_AGREEMENTS = {agreement.name: agreement for agreement in AGREEMENTS}
 
 
 def topics() -> list[tuple[str, str]]:
-    """Every setting and every rule with one line of text."""
+    """Every setting, rule and agreement with one line of text."""
     settings = [(key, setting.description) for key, setting in _SETTINGS.items()]
-    return settings + [(name, rule.reason) for name, rule in _RULES.items()]
+    return settings + [(entry.name, entry.reason) for entry in (*RULES, *AGREEMENTS)]
 
 
 def about(topic: str) -> list[tuple[str, str]] | None:
-    """What is to be said of a setting or a rule, as names and texts; None for anything else."""
+    """What is to be said of a setting, a section, a rule or an agreement, as names and texts; None for all else."""
     if topic in _SETTINGS:
         return _about_setting(_SETTINGS[topic])
     if topic in _RULES:
         rule = _RULES[topic]
         kind = "warning" if rule.warns else "error"
         return [("reason", rule.reason), ("settings", ", ".join(rule.keys)), ("when not", kind)]
-    return None
+    if topic in _AGREEMENTS:
+        return [("reason", _AGREEMENTS[topic].reason), ("when not", "error, and a fault of the templates")]
+    section = [(key, setting.description) for key, setting in _SETTINGS.items() if key.startswith(f"{topic}.")]
+    return section or None
 
 
 def nearest(topic: str) -> str:
-    return did_you_mean(topic, [*_SETTINGS, *_RULES]) or "; `wsbundle explain` lists them"
+    return did_you_mean(topic, [name for name, _ in topics()]) or "; `wsbundle explain` lists them"
 
 
 def settings_in_force(loaded: Loaded) -> list[tuple[str, str, str]]:

@@ -73,17 +73,17 @@ def merge(base: Mapping, over: Mapping) -> Mapping:
     """Both mappings as one: `over` wins key by key, sections are merged, lists are replaced."""
     values, keys = dict(base.values), dict(base.keys)
     for name, value in over.values.items():
-        below = values.get(name)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        values[name] = merge(below, value) if both else value  # type: ignore[arg-type]
-        keys[name] = over.keys[name]
+        below = values.pop(name, None)  # what is given later also stands later
+        if isinstance(below, Mapping) and (isinstance(value, Mapping) or is_nothing(value)):
+            # A section that holds nothing, or comments only, says nothing about the one below.
+            value = merge(below, value) if isinstance(value, Mapping) else below
+        values[name], keys[name] = value, over.keys[name]
     return Mapping(values, keys, base.origin)
 
 
 def _checked(merged: Mapping, faults: list[Located]) -> Loaded:
-    # What could not be read leaves gaps; to report those as missing settings would be a second, false fault.
-    checked = check(merged, Deploy, complete=not faults)
-    faults += checked.faults
+    checked = check(merged, Deploy, faults)
+    faults = checked.faults
     warnings: list[Located] = []
     for rule in RULES:
         if not checked.sound.issuperset(rule.keys):
@@ -115,7 +115,7 @@ def _document(path: str, required: bool) -> tuple[Mapping, list[Located]]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        column = len(data[data.rfind(b"\n", 0, error.start) + 1 : error.start].decode("utf-8-sig")) + 1
         fault = Fault(f"holds the byte 0x{data[error.start]:02x}, which is not UTF-8", "save the file as UTF-8")
         return nothing, [Located(Origin(path, line, column), "", fault)]
     return _read(text, path, required)

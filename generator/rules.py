@@ -4,6 +4,7 @@ A rule is asked when all its `keys` are sound, and answers with the key to chang
 prints them. What must hold between the rendered files is the same kind of table, in `generator.agreement`.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
@@ -12,7 +13,7 @@ import msgspec
 from generator.document import Origin
 from generator.quoting import Unquotable, env
 from generator.schema import Deploy
-from service.declaration import Fault, settings_of
+from service.declaration import Fault, settings_of, values_of
 from service.settings import ONE_WORKER, Settings
 
 Origins: TypeAlias = Mapping[str, Origin]
@@ -23,8 +24,10 @@ LOOPBACK = ("127.0.0.1", "::1")
 
 # Reserved by RFC 2606, RFC 6761 and RFC 6762, or never delegated: no certificate authority vouches for a name below.
 _EXAMPLES = ("example", "example.com", "example.net", "example.org", "invalid")
+_MAY_BE_PLACEHOLDERS = ("domain", "name", "user", "socket", "certificate.file", "certificate.key")
 _NOT_PUBLIC = (*_EXAMPLES, "internal", "local", "localhost", "test")
-_PLACEHOLDERS = ("yourdomain", "your-domain", "mydomain", "my-domain", "yourhost", "your-host", "changeme")
+# What templates and guides leave to be filled in; as a whole word, since companies are called YourHosting.
+PLACEHOLDER = r"(?<![a-z0-9-])(?:your-?(?:domain|host)|changeme)(?![a-z0-9-])|YOUR_\w+|YOUR/PATH|/path/to"
 
 # Other packages' files stand under these names in /etc, /etc/systemd/system, /etc/nginx or /var/lib.
 _TAKEN_NAMES = """
@@ -32,6 +35,9 @@ _TAKEN_NAMES = """
     root rsyslog security skel snap ssh sshd ssl sudo supervisor supervisord sysctl syslog systemd udev ufw user
     www-data
 """.split()
+
+# Debian's own accounts, besides: base-passwd and apt make them.
+_TAKEN_USERS = "_apt backup bin daemon games gnats irc list lp mail man news nobody proxy sync sys uucp".split()
 
 # They change what Python, gunicorn, uvicorn, systemd or the linker do, behind every rendered file's back.
 _MEANT_FOR_OTHERS = ("GUNICORN_", "LD_", "LISTEN_", "NOTIFY_", "PYTHON", "UVICORN_", "WATCHDOG_")
@@ -48,9 +54,12 @@ class Rule(msgspec.Struct, frozen=True):
     warns: bool = False
 
 
-def _domain_is_real(deploy: Deploy, _: Origins) -> Findings:
-    if any(word in deploy.domain for word in _PLACEHOLDERS):
-        yield "domain", Fault(f"'{deploy.domain}' is a placeholder", "write the host name that clients will use")
+def _nothing_is_a_placeholder(deploy: Deploy, _: Origins) -> Findings:
+    values = values_of(deploy)
+    for key in _MAY_BE_PLACEHOLDERS:
+        if re.search(PLACEHOLDER, values[key] or ""):
+            mend = "write the host name that clients will use" if key == "domain" else "write your own"
+            yield key, Fault(f"'{values[key]}' is a placeholder", mend)
 
 
 def _domain_is_public(deploy: Deploy, _: Origins) -> Findings:
@@ -68,13 +77,16 @@ def _domain_is_no_example(deploy: Deploy, _: Origins) -> Findings:
 
 
 def _name_is_free(deploy: Deploy, _: Origins) -> Findings:
-    if deploy.name in _TAKEN_NAMES or deploy.name.startswith("systemd-"):
+    if deploy.name in _TAKEN_NAMES or _is_systemds(deploy.name):
         mend = "use another, such as queue-websocket"
         yield "name", Fault(f"'{deploy.name}' is taken: other packages have files of that name", mend)
 
 
 def _user_is_its_own(deploy: Deploy, _: Origins) -> Findings:
-    if deploy.user in (*_TAKEN_NAMES, "daemon", "nobody"):
+    if deploy.user is None and deploy.name in _TAKEN_USERS:
+        mend = "use another name, or give the deployment a user of another name"
+        yield "name", Fault(f"'{deploy.name}' is a user of the system", mend)
+    elif deploy.user is not None and (deploy.user in (*_TAKEN_NAMES, *_TAKEN_USERS) or _is_systemds(deploy.user)):
         mend = "leave user out: the deployment gets one of its own"
         yield "user", Fault(f"'{deploy.user}' owns more than this service", mend)
 
@@ -82,10 +94,13 @@ def _user_is_its_own(deploy: Deploy, _: Origins) -> Findings:
 def _one_listener(deploy: Deploy, origins: Origins) -> Findings:
     if deploy.socket is None or "socket" not in origins:
         return
+    given = list(origins)
     for key in ("host", "port"):
         # An overlay that says `socket` replaces the base file's host and port; one file that says both is unclear.
         if key in origins and origins[key].source == origins["socket"].source:
             yield "socket", Fault(f"is given beside {key}", f"keep one: remove socket, or {key}")
+        elif key in origins and given.index(key) > given.index("socket"):
+            yield key, Fault(f"has no effect: {origins['socket']} gives a socket", "write `socket: null` beside it")
 
 
 def _socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
@@ -197,6 +212,10 @@ def _values_fit_the_env_file(deploy: Deploy, _: Origins) -> Findings:
             yield key, Fault(f"cannot stand in .env: {error.what}", error.mend)
 
 
+def _is_systemds(name: str) -> bool:
+    return name.startswith("systemd-")
+
+
 def _is_below(domain: str, parents: tuple[str, ...]) -> bool:
     return any(domain == parent or domain.endswith(f".{parent}") for parent in parents)
 
@@ -220,24 +239,23 @@ def _reachable_past_nginx(deploy: Deploy) -> bool:
 
 
 def _network_mend(address: str) -> str:
-    from ipaddress import ip_network
+    from ipaddress import ip_address, ip_network
 
+    base, slash, bits = address.partition("/")
     try:
-        ip_network(address)
+        network = ip_network(address, strict=False)
     except ValueError:
-        try:
-            return f"write {ip_network(address, strict=False)}"
-        except ValueError:
-            return "write one such as 10.0.0.0/8"
-    return ""
+        return "write one such as 10.0.0.0/8"
+    exact = network.network_address == ip_address(base) and (not slash or bits == str(network.prefixlen))
+    return "" if exact else f"write {network}"
 
 
 RULES = (
     Rule(
-        "domain-is-real",
-        ("domain",),
+        "nothing-is-a-placeholder",
+        _MAY_BE_PLACEHOLDERS,
         "A placeholder that is forgotten is found by the first client that cannot connect.",
-        _domain_is_real,
+        _nothing_is_a_placeholder,
     ),
     Rule(
         "domain-is-public",
@@ -261,7 +279,7 @@ RULES = (
     ),
     Rule(
         "user-is-its-own",
-        ("user",),
+        ("user", "name"),
         "Whoever breaks into the service is that user, and has all that the user owns.",
         _user_is_its_own,
     ),

@@ -27,7 +27,8 @@ VariableName = Annotated[
     ),
 ]
 _PATH_IN_WORDS = "an absolute path without quotes, backslashes and $;{}#"
-AbsolutePath = Annotated[str, Meta(pattern=r"^/[^\"'\\$;{}#]+$", max_length=4096)]
+# nginx reads a parameter of up to 4096 bytes, and a character may take four.
+AbsolutePath = Annotated[str, Meta(pattern=r"^/[^\"'\\$;{}#]+$", max_length=1000)]
 
 
 class Limits(service.Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
