@@ -8,6 +8,9 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
+from itertools import pairwise
+from typing import NoReturn
 
 from generator import commands
 from generator.load import ConfigError
@@ -18,10 +21,11 @@ DONE, FAILED, WRONG = 0, 1, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    gc.disable()  # the process lives for a moment and builds no cycles worth a collection: a tenth of its time
-    options = _parser().parse_args(arguments)
-    report = Report(json=options.format == "json")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # Asked for before the rest is parsed, so that a wrong command line is told as JSON too.
+    report = Report(json="--format=json" in arguments or ("--format", "json") in pairwise(arguments))
     try:
+        options = _parser().parse_args(arguments)
         code: int = options.run(options, report)
     except ConfigError as error:
         report.faults(error.faults)
@@ -32,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CommandError as error:
         report.error(str(error))
         code = FAILED
+    except BrokenPipeError:
+        raise
     except OSError as error:
         report.error(f"{error.filename or 'wsbundle'}: {error.strerror or error}")
         code = FAILED
@@ -40,8 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return report.finish(code)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
         prog="wsbundle",
         description="One deploy.yaml becomes a complete, verified deployment of the notification center.",
         epilog="Exit codes: 0 done or nothing to do, 1 failed, 2 deploy.yaml or the command line is wrong.",
@@ -79,12 +90,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def run() -> None:
     """The entry point of the installed command."""
+    gc.disable()  # the process lives for a moment and builds no cycles worth a collection: a tenth of its time
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it: no message may fail for its letters
     try:
         code = main()
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of our output left, as `| head` does: end quietly, and let no later flush complain.
+    except OSError as error:
+        # Nothing more can be printed. Where the reader of our output left, as `| head` does, end quietly.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"wsbundle: standard output: {error.strerror}", file=sys.stderr)
         code = FAILED
     sys.exit(code)
 

@@ -2,7 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from generator.document import Located
@@ -37,6 +39,25 @@ class Report:
         if not self.json:
             print(text)
 
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Say what is being done while it is done, and how long it took."""
+        began = time.monotonic()
+        if not self.json:
+            print(f"  {name:<44}", end="", flush=True)
+        try:
+            yield
+        except BaseException:
+            self._ended(name, began, "failed", "red")
+            raise
+        self._ended(name, began, "done", "green")
+
+    def _ended(self, name: str, began: float, word: str, colour: str) -> None:
+        seconds = time.monotonic() - began
+        self.facts.setdefault("steps", []).append({"step": name, "seconds": round(seconds, 3), "state": word})
+        if not self.json:
+            print(f" {paint(word, colour)}  {seconds:5.1f} s", flush=True)
+
     def error(self, text: str) -> None:
         self.facts.setdefault("errors", []).append(text)
         if not self.json:
@@ -65,7 +86,7 @@ class Report:
         if self.json:
             import json
 
-            print(json.dumps({"exit_code": code, **self.facts}, indent=2, ensure_ascii=False))
+            print(json.dumps({"exit_code": code, **self.facts}, indent=2))
         return code
 
 
