@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -45,6 +45,8 @@ def write(bundle: Bundle, directory: Path, owners: bool = False) -> Written:
     with _locked(directory):
         known = _listed(directory)
         present = {file.path for file in bundle.files}
+        for path in (MANIFEST, *known, *present):
+            _remove_leftover(directory / path)
         removed = [path for path in known if path not in present and _remove(directory, path)]
         manifest = File(path=MANIFEST, text=bundle.manifest())
         changed = [file for file in (manifest, *bundle.files) if not _stands(file, directory)]
@@ -70,7 +72,7 @@ def _listed(directory: Path) -> list[str]:
         manifest = json.loads((directory / MANIFEST).read_bytes())
         return [path for entry in manifest["files"] if _is_inside(path := str(entry["path"]))]
     except FileNotFoundError:
-        if any(directory.iterdir()):
+        if any(file != _temporary(directory / MANIFEST) for file in directory.iterdir()):
             raise NotABundleError(directory) from None
         return []
     except (ValueError, KeyError, TypeError):
@@ -128,25 +130,34 @@ def put_link(target: Path, link: str) -> None:
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
     """A temporary path beside the target, which takes the target's place at the end."""
-    temporary = target.with_name(f".{target.name}.new")
-    temporary.unlink(missing_ok=True)  # a run that was killed may have left it
+    temporary = _temporary(target)
+    _remove_leftover(target)
     try:
         yield temporary
         temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            error.filename = str(target)  # a full disk names no file, other errors the temporary one
         raise
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.new")
+
+
+def _remove_leftover(target: Path) -> None:
+    """Of a run that was killed. Looked for first: on a read-only file system even removing nothing is an error."""
+    if os.path.lexists(_temporary(target)):
+        _temporary(target).unlink()
 
 
 def _remove(directory: Path, path: str) -> bool:
     target = directory / path
-    try:
-        target.unlink()
-    except FileNotFoundError:
-        return False
+    stands = os.path.lexists(target)
+    target.unlink(missing_ok=True)
     for parent in target.relative_to(directory).parents[:-1]:
-        try:
+        with suppress(OSError):  # something else stands in it, or a run that was killed has removed it
             (directory / parent).rmdir()
-        except OSError:
-            break  # something else stands in it
-    return True
+    return stands
