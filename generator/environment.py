@@ -1,6 +1,7 @@
 """Make a virtual environment from locked requirements: `python3 -m generator.environment DIR REQUIREMENTS...`.
 
 Runs before anything is installed, so it needs the standard library only, and says plainly what the machine lacks.
+Pythons that are too old read it too, back to 3.6: that is why some annotations are text.
 """
 
 import os
@@ -16,7 +17,7 @@ class MissingError(Exception):
     """The machine lacks something that the operator can install."""
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: "list[str]") -> int:
     directory, *requirements = map(Path, arguments)
     try:
         make_environment(directory, requirements)
@@ -26,10 +27,13 @@ def main(arguments: list[str]) -> int:
     except subprocess.CalledProcessError as error:
         print(f"wsbundle: setting up {directory} failed: {' '.join(map(str, error.cmd))}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"wsbundle: {error.filename or directory}: {error.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 
-def make_environment(directory: Path, requirements: list[Path]) -> None:
+def make_environment(directory: Path, requirements: "list[Path]") -> None:
     """Make or renew the environment; the project itself is installed into it for editing.
 
     Raises:
