@@ -1,0 +1,353 @@
+"""A host on a temporary directory: the rendered files, moved there and really run.
+
+Only what names this machine is changed in them: paths, the user, and the ports 80 and 443. `moved` lists it all.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.uri import parse_uri
+
+from generator.bundle import Bundle
+from generator.readers.stub_certificate import stub_pair
+from generator.render import render
+from generator.schema import Deploy
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOMAIN = "ws.example.com"
+NAME = "queue-websocket"
+DEADLINE_S = 15.0
+SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+
+
+def needed(program: str) -> str:
+    """Where a program is, or skip the test."""
+    found = shutil.which(program, path=f"{Path(sys.executable).parent}:{SBIN}")
+    if found is None:
+        pytest.skip(f"{program} is not installed")
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+    """Look again and again until the condition holds."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, f"not in time: {what}"
+        time.sleep(0.01)
+
+
+def answers(port: int) -> bool:
+    with contextlib.closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Stage:
+    """One deployment, rendered and moved below `root`."""
+
+    def __init__(self, root: Path, **settings: Any) -> None:
+        self.root = root
+        self.mark = uuid4().hex
+        self.http_port, self.https_port = free_port(), free_port()
+        pair = root / "pair.pem"
+        pair.write_text(stub_pair())
+        if settings.get("tls") == "files":
+            settings["certificate"] = {"file": str(pair), "key": str(pair)}
+        if settings.pop("on_unix_socket", False):
+            settings["socket"] = f"/run/{NAME}/ws.sock"
+        self.deploy = msgspec.convert(
+            {
+                "name": NAME,
+                "domain": DOMAIN,
+                "port": free_port(),
+                "ping": {"interval": 1, "timeout": 1},
+                "drain": {"timeout": 3},
+                "env": {"RUN_MARK": self.mark},
+                **settings,
+            },
+            Deploy,
+        )
+        self.bundle = render(self.deploy)
+        self._write(self.bundle)
+        for directory in (f"run/{NAME}", f"var/lib/{NAME}", f"var/log/{NAME}", "var/log/nginx", f"var/lib/{NAME}-acme"):
+            (root / directory).mkdir(parents=True)
+
+    def _write(self, bundle: Bundle) -> None:
+        for file in bundle.files:
+            path = self.root / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if file.link is not None:
+                path.symlink_to(file.link)
+            else:
+                path.write_text(self.moved(file.text))
+
+    def moved(self, text: str) -> str:
+        """The rendered text on this machine: its paths below `root`, our interpreter and code, our user and ports."""
+        moves = {
+            rf"/opt/{NAME}/current/venv/bin/python": sys.executable,
+            rf"/opt/{NAME}/current": str(REPOSITORY),
+            rf"(?<![\w.-])/(etc|run|var/lib|var/log)/({NAME}|nginx)": rf"{self.root}/\1/\2",
+            rf"(?m)^user={NAME}$": f"user={pwd.getpwuid(os.geteuid()).pw_name}",
+            r"(?m)^( *)listen 80\b": rf"\1listen 127.0.0.1:{self.http_port}",
+            r"(?m)^( *)listen 443\b": rf"\1listen 127.0.0.1:{self.https_port}",
+            r"(?m)^ *listen \[::\]:.*\n": "",
+        }
+        for old, new in moves.items():
+            text = re.sub(old, new, text)
+        return text
+
+    def text(self, path: str) -> str:
+        return (self.root / path).read_text()
+
+    def _socket(self, encrypted: bool) -> socket.socket:
+        port = self.https_port if encrypted else self.http_port
+        plain = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
+        if not encrypted:
+            return plain
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # the stub's key is everybody's
+        return context.wrap_socket(plain, server_hostname=DOMAIN)
+
+    def connect(self, **headers: str) -> "Client":
+        """A WebSocket through nginx."""
+        return Client(self._socket(self.deploy.tls != "off"), headers)
+
+    def get(
+        self, path: str, encrypted: bool | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, str], str]:
+        """Status, header fields in lower case and body of a plain request through nginx."""
+        if encrypted is None:
+            encrypted = self.deploy.tls != "off"
+        connection = http.client.HTTPConnection(DOMAIN, timeout=DEADLINE_S)
+        connection.sock = self._socket(encrypted)
+        with contextlib.closing(connection):
+            connection.request("GET", path, headers={"Host": DOMAIN, **(headers or {})})
+            response = connection.getresponse()
+            return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read().decode()
+
+    def processes(self) -> list[int]:
+        """Every process that carries this deployment's environment."""
+        found = []
+        for directory in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if directory.name.isdecimal() and self.mark.encode() in (directory / "environ").read_bytes():
+                    found.append(int(directory.name))
+        return found
+
+    def log(self) -> str:
+        """What everything has written, for whoever looks into a failure."""
+        return "\n".join(f"--- {path}\n{path.read_text()}" for path in self.root.rglob("*.log") if path.stat().st_size)
+
+
+class Client:
+    """A WebSocket client of one thread, which reads, and so answers pings, only while it is asked to.
+
+    The websockets library's own has two threads on one TLS connection; one handshake in a hundred hangs with it.
+    """
+
+    def __init__(self, connection: socket.socket, headers: dict[str, str]) -> None:
+        self._socket = connection
+        self._protocol = ClientProtocol(parse_uri(f"ws://{DOMAIN}/"))
+        self._texts: list[str] = []
+        self.status = 0
+        self.pinged_at: list[float] = []
+        request = self._protocol.connect()
+        request.headers.update(headers)
+        self._protocol.send_request(request)
+        self._flush()
+        self.read_until(lambda: self.status)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._socket.close()
+
+    @property
+    def close_code(self) -> int | None:
+        """That of the close frame that came, if one did."""
+        return self._protocol.close_rcvd.code if self._protocol.close_rcvd else None
+
+    def send(self, uuid: str, message: str) -> str:
+        """Send a message to a UUID; what was sent."""
+        frame = json.dumps({"recipient_uuid": uuid, "message": message})
+        self._protocol.send_text(frame.encode())
+        self._flush()
+        return frame
+
+    def register(self, uuid: str) -> None:
+        """Register a UUID, and wait until it has taken effect."""
+        self.send(uuid, "connected")
+        frame = self.send(uuid, "are you there?")
+        assert self.text() == frame
+
+    def text(self) -> str:
+        """The next text."""
+        self.read_until(lambda: self._texts)
+        return self._texts.pop(0)
+
+    def read_until(self, condition: Callable[[], object], answer: bool = True) -> None:
+        """Read until the condition holds; without `answer`, as one who hears but does not reply."""
+        end = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < end, "the condition did not come true in time"
+            assert self.read(end - time.monotonic(), answer), "the connection ended without it"
+
+    def read(self, wait_s: float, answer: bool = True) -> bool:
+        """Read what comes within some time. Whether the connection is still open."""
+        self._socket.settimeout(max(wait_s, 0.001))
+        try:
+            data = self._socket.recv(65536)
+        except TimeoutError:
+            return True
+        except ConnectionError:
+            return False
+        if not data:
+            return False
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Response):
+                self.status = event.status_code
+            elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+                self._texts.append(bytes(event.data).decode())
+            elif isinstance(event, Frame) and event.opcode is Opcode.PING:
+                self.pinged_at.append(time.monotonic())
+        if answer:
+            self._flush()
+        return True
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._socket.sendall(data)
+
+
+@contextlib.contextmanager
+def process(stage: Stage, name: str, command: list[str], **options: Any) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a program until the block ends, and everything it has started with it."""
+    with (stage.root / f"{name}.log").open("wb") as log:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **options
+        )
+    try:
+        yield child
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(DEADLINE_S)
+        for pid in {child.pid, *stage.processes()}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        child.wait(DEADLINE_S)
+
+
+@contextlib.contextmanager
+def nginx(stage: Stage) -> Iterator[None]:
+    """nginx with the rendered files, under a small nginx.conf around them as a host's is."""
+    program = needed("nginx")
+    (stage.root / "tmp").mkdir()
+    own = "\n".join(f"{kind}_temp_path {stage.root}/tmp/{kind};" for kind in ("client_body", "proxy"))
+    conf = stage.root / "etc/nginx/nginx.conf"
+    conf.write_text(
+        ("user root;\n" if os.geteuid() == 0 else "")  # our temporary directory is closed to www-data
+        + f"daemon off;\npid {stage.root}/nginx.pid;\nerror_log {stage.root}/nginx-error.log;\n"
+        f"include {stage.root}/etc/nginx/modules-enabled/*.conf;\nevents {{}}\n"
+        f"http {{\n{own}\ninclude {stage.root}/etc/nginx/sites-enabled/*;\n}}\n"
+    )
+    with process(stage, "nginx", [program, "-c", str(conf)]) as child:
+        wait_until(lambda: answers(stage.http_port) or child.poll() is not None, "nginx listens", deadline_s=DEADLINE_S)
+        assert child.poll() is None, stage.log()
+        yield
+
+
+@contextlib.contextmanager
+def as_systemd(stage: Stage) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start the rendered unit's command as systemd does: its environment, its listener, until it says READY=1."""
+    service = stage.text(f"etc/systemd/system/{NAME}.service")
+    stream = re.findall(r"(?m)^ListenStream=(.*)$", stage.text(f"etc/systemd/system/{NAME}.socket"))[0]
+    command, directory, environment = (
+        re.findall(rf"(?m)^{key}=(.*)$", service)[0] for key in ("ExecStart", "WorkingDirectory", "EnvironmentFile")
+    )
+    listener = socket.socket(socket.AF_UNIX if stream.startswith("/") else socket.AF_INET)
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with listener, notify:
+        host, _, port = stream.rpartition(":")
+        listener.bind(stream if stream.startswith("/") else (host, int(port)))
+        listener.listen(2048)
+        notify.bind(str(stage.root / "notify"))
+        notify.setblocking(False)
+        # LISTEN_PID must be that of the service itself, which Python becomes through sh; the listener is descriptor 3.
+        pass_on = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv('/bin/sh', ['sh', '-c', sys.argv[2]])"
+        start = f"set -a; . {environment}; LISTEN_FDS=1; LISTEN_PID=$$; exec {command}"
+        wrapped = [sys.executable, "-S", "-c", pass_on, str(listener.fileno()), start]
+        child_environment = {"PATH": SBIN, "NOTIFY_SOCKET": str(stage.root / "notify"), "PYTHONWARNINGS": "default"}
+        descriptors = [listener.fileno()]
+        with process(stage, "service", wrapped, cwd=directory, env=child_environment, pass_fds=descriptors) as child:
+            wait_until(lambda: _ready(notify) or child.poll() is not None, "the service is ready")
+            assert child.poll() is None, stage.log()
+            yield child
+
+
+def _ready(notify: socket.socket) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        return b"READY=1" in notify.recv(4096)
+    return False
+
+
+@contextlib.contextmanager
+def as_supervisor(stage: Stage) -> Iterator["subprocess.Popen[bytes]"]:
+    """A supervisord of our own with the rendered program."""
+    program = needed("supervisord")
+    conf = stage.root / "supervisord.conf"
+    conf.write_text(
+        f"[supervisord]\nlogfile={stage.root}/supervisord.log\npidfile={stage.root}/supervisord.pid\n"
+        f"[include]\nfiles={stage.root}/etc/supervisor/conf.d/*.conf\n"
+    )
+    with process(stage, "supervisor", [program, "-n", "-c", str(conf)], env={"PATH": SBIN}) as child:
+        listening = (
+            (stage.root / f"run/{NAME}/ws.sock").exists if stage.deploy.socket else lambda: answers(stage.deploy.port)
+        )
+        wait_until(lambda: listening() or child.poll() is not None, "the service listens")
+        assert child.poll() is None, stage.log()
+        yield child
+
+
+MANAGERS = {"systemd": as_systemd, "supervisor": as_supervisor}
+
+
+@contextlib.contextmanager
+def deployed(root: Path, **settings: Any) -> Iterator[tuple[Stage, "subprocess.Popen[bytes]"]]:
+    """The whole: nginx in front of the service under its manager, until the block ends."""
+    stage = Stage(root, **settings)
+    with nginx(stage), MANAGERS[stage.deploy.manager](stage) as manager:
+        # READY is about the master; under gunicorn the worker comes later.
+        wait_until(lambda: stage.get("/health")[0] == 200, "the service answers through nginx")
+        yield stage, manager

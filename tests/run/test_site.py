@@ -1,0 +1,165 @@
+"""The rendered nginx site, really run, in front of an application that tells what it sees."""
+
+import contextlib
+import json
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from stage import DOMAIN, NAME, REPOSITORY, SBIN, Stage, nginx, process, wait_until
+
+from generator.readers.stub_certificate import stub_pair
+
+pytestmark = pytest.mark.slow
+
+FORGED = {"X-Forwarded-For": "6.6.6.6", "X-Real-IP": "6.6.6.6", "X-Forwarded-Proto": "gopher", "X-Request-ID": "mine"}
+
+
+@contextlib.contextmanager
+def probed(**settings: Any) -> Iterator[Stage]:
+    """The site in front of the probe."""
+    with TemporaryDirectory(prefix="ws-") as directory:
+        stage = Stage(Path(directory), **settings)
+        source = f"set -a; . {stage.root}/etc/{NAME}/.env; exec {sys.executable} {Path(__file__).parent}/probe.py"
+        environment = {"PATH": SBIN, "PYTHONPATH": str(REPOSITORY)}
+        with (
+            process(stage, "probe", ["/bin/sh", "-c", source], env=environment, cwd=directory),
+            nginx(stage),
+        ):
+            wait_until(lambda: stage.get("/health")[0] != 502, "the probe listens")
+            yield stage
+
+
+def seen(stage: Stage, headers: dict[str, str]) -> tuple[str, str, dict[str, list[str]]]:
+    """Client and scheme as the application has them, and all header fields."""
+    status, _, body = stage.get("/", headers=headers)
+    assert status == 200, body
+    told = json.loads(body)
+    fields: dict[str, list[str]] = {}
+    for name, value in told["headers"]:
+        fields.setdefault(name, []).append(value)
+    return told["client"], told["scheme"], fields
+
+
+@pytest.mark.parametrize("on_unix_socket", [False, True])
+@pytest.mark.parametrize(("tls", "scheme"), [("off", "http"), ("files", "https")])
+def test_the_application_sees_the_real_client_whatever_it_claims(on_unix_socket: bool, tls: str, scheme: str) -> None:
+    with probed(on_unix_socket=on_unix_socket, tls=tls) as stage:
+        client, told_scheme, fields = seen(stage, FORGED)
+    assert (client, told_scheme) == ("127.0.0.1", scheme)
+    assert fields["x-forwarded-for"] == ["127.0.0.1"]
+    assert fields["x-real-ip"] == ["127.0.0.1"]
+    assert fields["x-forwarded-proto"] == [scheme]
+    assert fields["host"] == [DOMAIN]
+    (request_id,) = fields["x-request-id"]
+    assert len(request_id) == 32
+
+
+def test_a_trusted_proxy_says_who_the_client_is_and_the_client_itself_cannot() -> None:
+    with probed(nginx={"trusted_proxies": ["127.0.0.1"]}) as stage:
+        client, _, fields = seen(stage, {"X-Forwarded-For": "6.6.6.6, 203.0.113.9"})
+    assert client == "203.0.113.9"
+    assert fields["x-forwarded-for"] == ["203.0.113.9"]
+
+
+def test_only_a_handshake_is_upgraded() -> None:
+    with probed() as stage:
+        assert "upgrade" not in seen(stage, {})[2].get("connection", [])
+        assert seen(stage, {"Upgrade": "h2c"})[2]["connection"] == ["upgrade"]
+
+
+def test_one_address_cannot_knock_faster_than_allowed() -> None:
+    with probed(limits={"handshakes_per_second": 1, "handshake_burst": 2}) as stage:
+        assert [stage.get("/")[0] for _ in range(5)] == [200, 200, 200, 429, 429]
+
+
+def test_health_is_for_those_who_are_listed() -> None:
+    with probed(nginx={"health_from": ["192.0.2.1"]}) as stage:
+        assert stage.get("/health")[0] == 403
+
+
+def test_a_large_or_slow_request_is_no_burden() -> None:
+    with probed() as stage:
+        assert stage.get("/", headers={"X-Large": "x" * 9000})[0] == 400
+        assert stage.get("/", headers={"Content-Length": "20000"})[0] == 413
+
+
+def test_the_log_has_one_line_of_json_per_connection_without_the_query() -> None:
+    with probed() as stage:
+        stage.get("/?token=secret", headers={"User-Agent": 'a "quoted" agent'})
+        log = stage.root / f"var/log/nginx/{NAME}_access.log"
+        wait_until(lambda: log.read_text().count("\n") == 1, "a line")
+        line = json.loads(log.read_text())
+    assert (line["address"], line["path"], line["status"]) == ("127.0.0.1", "/", 200)
+    assert line["agent"] == 'a "quoted" agent'
+    assert "secret" not in str(line)
+
+
+@contextlib.contextmanager
+def bare(**settings: Any) -> Iterator[Stage]:
+    """The site with nothing behind it, and the placeholder that stands in for Let's Encrypt's first certificate."""
+    with TemporaryDirectory(prefix="ws-") as directory:
+        stage = Stage(Path(directory), **settings)
+        tls = stage.root / f"etc/{NAME}/tls"
+        tls.mkdir()
+        for name in ("fullchain.pem", "privkey.pem"):
+            (tls / name).write_text(stub_pair())
+        with nginx(stage):
+            yield stage
+
+
+def test_the_challenge_of_lets_encrypt_is_served_and_everything_else_redirected() -> None:
+    with bare(tls="letsencrypt") as stage:
+        challenge = stage.root / f"var/lib/{NAME}-acme/.well-known/acme-challenge/token"
+        challenge.parent.mkdir(parents=True)
+        challenge.write_text("the proof")
+        assert stage.get("/.well-known/acme-challenge/token", encrypted=False)[::2] == (200, "the proof")
+        assert stage.get("/.well-known/acme-challenge/none", encrypted=False)[0] == 404
+        assert stage.get("/.well-known/other", encrypted=False)[0] == 308
+        assert stage.get("/")[0] == 502
+
+
+def test_who_names_no_site_gets_no_answer_where_nginx_is_ours() -> None:
+    with bare(tls="files", nginx={"default_server": True}) as stage:
+        for encrypted in (False, True):
+            with pytest.raises((ConnectionError, ssl.SSLError)):
+                stage.get("/", encrypted=encrypted, headers={"Host": "192.0.2.1"})
+        assert stage.get("/x")[0] == 404
+
+
+def test_old_tls_is_refused() -> None:
+    with bare(tls="files") as stage, contextlib.ExitStack() as stack:
+        plain = stack.enter_context(socket.create_connection(("127.0.0.1", stage.https_port)))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+            context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            context.wrap_socket(plain, server_hostname=DOMAIN)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise the limit of open files")
+def test_nginx_may_open_as_many_files_as_rendered() -> None:
+    with bare() as stage:
+        worker = next(
+            int(directory.name)
+            for directory in Path("/proc").iterdir()
+            if directory.name.isdecimal() and _parent(directory) == int(stage.text("nginx.pid"))
+        )
+        (line,) = (
+            line for line in Path(f"/proc/{worker}/limits").read_text().split("\n") if line.startswith("Max open files")
+        )
+    assert line.split()[3] == "5000"
+
+
+def _parent(directory: Path) -> int:
+    with contextlib.suppress(OSError):
+        return int((directory / "stat").read_text().rpartition(")")[2].split()[1])
+    return 0
