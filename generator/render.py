@@ -141,7 +141,8 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
-def _upstream(deploy: Deploy) -> str:
+def upstream(deploy: Deploy) -> str:
+    """Where nginx reaches the service."""
     return f"unix:{deploy.socket}" if deploy.socket else _address(_reachable(deploy.host), deploy.port)
 
 
@@ -206,7 +207,7 @@ NAMES: dict[str, Name] = {
     "listens_on_tcp": Name(("socket",), lambda d: d.socket is None),
     "listens_on_an_interface": Name(("socket", "host"), lambda d: d.socket is None and _is_an_interface(d.host)),
     "bind": Name(_ADDRESS, _bind),
-    "upstream": Name(_ADDRESS, _upstream),
+    "upstream": Name(_ADDRESS, upstream),
     "systemd_makes_the_socket": Name(("socket", "manager"), lambda d: bool(d.socket) and d.manager == "systemd"),
     "service_makes_the_socket": Name(("socket", "manager"), lambda d: bool(d.socket) and d.manager == "supervisor"),
     # A Unix socket has no client address, and only nginx can open it.
@@ -258,14 +259,14 @@ def _only_quoted(value: object) -> Quoted:
     raise UnquotedValue(value)
 
 
-class _CompiledTemplates(jinja2.FileSystemBytecodeCache):
+class CompiledTemplates(jinja2.FileSystemBytecodeCache):
     """Compiled templates beside Python's compiled modules: compiling costs ten times as much as rendering.
 
     Whoever can write there can change the generator itself. Where nobody can, every run compiles.
     """
 
-    def __init__(self) -> None:
-        super().__init__(str(Path(__file__).parent / "__pycache__"), "template-%s.cache")
+    def __init__(self, directory: Path) -> None:
+        super().__init__(str(directory), "template-%s.cache")
         # The outcome also follows from Jinja's own compiler and from the options below.
         self._compiler = str([Path(file).stat().st_mtime_ns for file in (__file__, nodes.__file__)])
 
@@ -294,7 +295,7 @@ def environment(loader: jinja2.BaseLoader, cache: jinja2.BytecodeCache | None = 
     return jinja
 
 
-_jinja = environment(jinja2.FileSystemLoader(TEMPLATES), _CompiledTemplates())
+_jinja = environment(jinja2.FileSystemLoader(TEMPLATES), CompiledTemplates(Path(__file__).parent / "__pycache__"))
 
 
 def _template(path: str) -> jinja2.Template:
@@ -332,12 +333,13 @@ def _names_by_line(template: str) -> dict[int, list[str]]:
     source = (TEMPLATES / template).read_text()
     tree = _jinja.parse(source)
     used: dict[int, list[str]] = {number: [] for number in range(1, source.count("\n") + 2)}
-    of_item: dict[str, str] = {}
     for loop in tree.find_all(nodes.For):
         assert isinstance(loop.target, nodes.Name)
         assert isinstance(loop.iter, nodes.Name)
-        of_item[loop.target.name] = loop.iter.name
+        item = loop.target.name
+        for name in loop.find_all(nodes.Name):
+            if name.name == item:
+                name.name = loop.iter.name
     for name in tree.find_all(nodes.Name):
-        if name.ctx == "load":
-            used[name.lineno].append(of_item.get(name.name, name.name))
+        used[name.lineno].append(name.name)
     return used

@@ -1,0 +1,432 @@
+"""What render decides, for every combination of server, manager, TLS and kind of socket."""
+
+import itertools
+import re
+from typing import Any
+
+import msgspec
+import pytest
+
+from generator.bundle import Bundle
+from generator.quoting import Unquotable
+from generator.render import keys_behind, render
+from generator.schema import Deploy
+from service.declaration import settings_of, struct_from, values_of
+
+CHOICES: dict[str, list[Any]] = {
+    "server": ["uvicorn", "gunicorn", "standalone"],
+    "manager": ["systemd", "supervisor"],
+    "tls": ["off", "letsencrypt", "files"],
+    "socket": [None, "/run/chat/ws.sock"],
+}
+COMBINATIONS: list[dict[str, Any]] = [
+    dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())
+]
+CERTIFICATE = {"file": "/etc/ssl/chat.pem", "key": "/etc/ssl/chat.key"}
+
+ENV = "etc/chat/.env"
+GUNICORN = "etc/chat/gunicorn.conf.py"
+HOOK = "etc/letsencrypt/renewal-hooks/deploy/chat"
+LOGROTATE = "etc/logrotate.d/chat"
+MAIN = "etc/nginx/modules-enabled/90-wsbundle.conf"
+SITE = "etc/nginx/sites-available/chat"
+LINK = "etc/nginx/sites-enabled/chat"
+SUPERVISOR = "etc/supervisor/conf.d/chat.conf"
+SERVICE = "etc/systemd/system/chat.service"
+SOCKET = "etc/systemd/system/chat.socket"
+SYSUSERS = "etc/sysusers.d/chat.conf"
+TMPFILES = "etc/tmpfiles.d/chat.conf"
+
+every_combination = pytest.mark.parametrize(
+    "choices",
+    COMBINATIONS,
+    ids=lambda chosen: "-".join(str(value).rpartition("/")[2] for value in chosen.values()),
+)
+
+
+def deploy(**values: Any) -> Deploy:
+    given = {"name": "chat", "domain": "ws.example.com", **values}
+    if given.get("tls") == "files":
+        given |= {"certificate": CERTIFICATE}
+    return msgspec.convert(given, Deploy)
+
+
+def rendered(**values: Any) -> dict[str, str]:
+    return {file.path: file.text for file in render(deploy(**values)).files}
+
+
+def installed(bundle: Bundle) -> set[str]:
+    return {file.path for file in bundle.files if file.installed}
+
+
+def setting(text: str, pattern: str) -> str:
+    """What stands where the pattern has its group, in the one line that has it."""
+    [found] = re.findall(rf"^\s*{pattern}$", text, re.MULTILINE)
+    return str(found)
+
+
+def number(text: str, pattern: str) -> float:
+    return float(setting(text, pattern))
+
+
+# Which files
+
+
+@every_combination
+def test_all_files_are_rendered_whatever_is_chosen(choices: dict[str, Any]) -> None:
+    assert set(rendered(**choices)) == {
+        *(ENV, GUNICORN, HOOK, LOGROTATE, MAIN, SITE, LINK),
+        *(SUPERVISOR, SERVICE, SOCKET, SYSUSERS, TMPFILES),
+    }
+
+
+@every_combination
+def test_exactly_one_manager_is_installed(choices: dict[str, Any]) -> None:
+    there = installed(render(deploy(**choices)))
+    assert ({SERVICE, SOCKET} <= there) == (choices["manager"] == "systemd")
+    assert ({SUPERVISOR, LOGROTATE} <= there) == (choices["manager"] == "supervisor")
+    assert bool(there & {SERVICE, SOCKET}) != bool(there & {SUPERVISOR, LOGROTATE})
+
+
+@every_combination
+def test_the_rest_is_installed_where_it_is_read(choices: dict[str, Any]) -> None:
+    there = installed(render(deploy(**choices)))
+    assert {ENV, SITE, LINK, MAIN, SYSUSERS} <= there
+    assert (GUNICORN in there) == (choices["server"] == "gunicorn")
+    assert (HOOK in there) == (choices["tls"] == "letsencrypt")
+
+
+@every_combination
+def test_directories_are_declared_exactly_if_there_are_some(choices: dict[str, Any]) -> None:
+    bundle = render(deploy(**choices))
+    [file] = [file for file in bundle.files if file.path == TMPFILES]
+    assert file.installed == bool(re.search(r"^d ", file.text, re.MULTILINE))
+
+
+def test_files_come_in_the_order_of_their_paths() -> None:
+    paths = [file.path for file in render(deploy()).files]
+    assert paths == sorted(paths)
+
+
+def test_only_the_service_may_read_its_settings() -> None:
+    [env] = [file for file in render(deploy(user="notify")).files if file.path == ENV]
+    assert (env.mode, env.owner, env.group) == (0o640, "root", "notify")
+
+
+def test_certbot_can_run_its_hook() -> None:
+    [hook] = [file for file in render(deploy()).files if file.path == HOOK]
+    assert hook.mode == 0o755
+    assert hook.text.startswith("#!/bin/sh\n")
+
+
+def test_the_site_is_enabled_by_a_relative_link() -> None:
+    [link] = [file for file in render(deploy()).files if file.path == LINK]
+    assert link.link == "../sites-available/chat"
+
+
+def test_the_same_deployment_is_rendered_to_the_same_bytes() -> None:
+    once, again = render(deploy(env={"B": "2", "A": "1"})), render(deploy(env={"A": "1", "B": "2"}))
+    assert once == again
+    assert once.manifest() == again.manifest()
+
+
+@every_combination
+def test_no_rendered_file_has_blanks_at_line_ends_or_two_empty_lines(choices: dict[str, Any]) -> None:
+    for path, text in rendered(**choices).items():
+        assert not re.search(r"[ \t]$", text, re.MULTILINE), path
+        assert "\n\n\n" not in text, path
+        assert path == LINK or (text.endswith("\n") and not text.endswith("\n\n")), path
+
+
+def test_two_deployments_on_one_host_share_nothing_but_the_main_context() -> None:
+    one, two = rendered(), rendered(name="chat-two")
+    assert set(one) & set(two) == {MAIN}
+    assert one[MAIN] == two[MAIN]
+    named = r"zone=(\w+)|^upstream (\w+)|^log_format (\w+)|shared:(\w+)|^map \S+ \$(\w+)"
+    names_of_one = set(re.findall(named, one[SITE], re.MULTILINE))
+    assert len(names_of_one) == 5
+    assert not names_of_one & set(re.findall(named, two[f"{SITE}-two"], re.MULTILINE))
+
+
+# The listener
+
+
+@every_combination
+def test_every_file_names_the_same_listener(choices: dict[str, Any]) -> None:
+    files = rendered(**choices)
+    address = choices["socket"] or "127.0.0.1:8765"
+    prefix = "unix:" if choices["socket"] else ""
+    assert setting(files[SOCKET], "ListenStream=(.*)") == address
+    assert setting(files[SITE], "server ([^ {]+);") == prefix + address
+    assert setting(files[GUNICORN], "bind = '(.*)'") == prefix + address
+    assert setting(files[ENV], "WEBSOCKET_SOCKET='(.*)'") == (choices["socket"] or "")
+
+
+@pytest.mark.parametrize(
+    ("host", "listened", "upstream", "trusted"),
+    [
+        ("127.0.0.1", "127.0.0.1:8765", "127.0.0.1:8765", "127.0.0.1"),
+        ("::1", "[::1]:8765", "[::1]:8765", "::1"),
+        ("0.0.0.0", "0.0.0.0:8765", "127.0.0.1:8765", "127.0.0.1"),
+        ("::", "[::]:8765", "[::1]:8765", "::1"),
+        ("192.0.2.10", "192.0.2.10:8765", "192.0.2.10:8765", "192.0.2.10"),
+    ],
+)
+def test_nginx_reaches_whatever_is_listened_on(host: str, listened: str, upstream: str, trusted: str) -> None:
+    files = rendered(host=host)
+    assert setting(files[SOCKET], "ListenStream=(.*)") == listened
+    assert setting(files[GUNICORN], "bind = '(.*)'") == listened
+    assert setting(files[SITE], "server ([^ {]+);") == upstream
+    assert setting(files[GUNICORN], "forwarded_allow_ips = '(.*)'") == trusted
+
+
+@pytest.mark.parametrize(("host", "early"), [("127.0.0.1", False), ("::1", False), ("::", False), ("192.0.2.10", True)])
+def test_only_an_address_that_comes_with_the_network_is_bound_before_it_is_there(host: str, early: bool) -> None:
+    assert ("FreeBind=yes" in rendered(host=host)[SOCKET]) == early
+
+
+@every_combination
+def test_every_proxy_is_believed_only_on_a_socket_that_only_nginx_can_open(choices: dict[str, Any]) -> None:
+    trusted = setting(rendered(**choices)[GUNICORN], "forwarded_allow_ips = '(.*)'")
+    assert (trusted == "*") == bool(choices["socket"])
+
+
+def test_only_nginx_can_open_the_socket_of_systemd() -> None:
+    files = rendered(socket="/run/chat/ws.sock")
+    assert "SocketUser=root\nSocketGroup=www-data\nSocketMode=0660\n" in files[SOCKET]
+    assert "d /run/chat 0750 root www-data -\n" in files[TMPFILES]
+
+
+@pytest.mark.parametrize("server", CHOICES["server"])
+def test_only_nginx_can_enter_the_directory_in_which_the_service_makes_its_socket(server: str) -> None:
+    files = rendered(socket="/run/chat/ws.sock", manager="supervisor", server=server)
+    assert "d /run/chat 2750 chat www-data -\n" in files[TMPFILES]
+    # What the group of the socket, nginx's, may do with it: everything.
+    assert setting(files[SUPERVISOR], "umask=(.*)") == "007"
+    assert setting(files[GUNICORN], "umask = (.*)") == "0o111"
+
+
+def test_gunicorn_opens_nothing_to_others_where_it_makes_no_socket() -> None:
+    assert setting(rendered(manager="supervisor")[GUNICORN], "umask = (.*)") == "0o077"
+    assert setting(rendered(socket="/run/chat/ws.sock")[GUNICORN], "umask = (.*)") == "0o077"
+
+
+@every_combination
+def test_no_runtime_directory_takes_the_socket_along_when_the_service_stops(choices: dict[str, Any]) -> None:
+    assert "RuntimeDirectory" not in rendered(**choices)[SERVICE]
+
+
+# Times
+
+
+@every_combination
+@pytest.mark.parametrize("drain", [1, 10, 600])
+def test_whoever_stops_something_waits_longer_than_what_it_stops(choices: dict[str, Any], drain: int) -> None:
+    files = rendered(**choices, drain={"timeout": drain})
+    graceful = number(files[GUNICORN], "graceful_timeout = (.*)")
+    assert drain + 5 <= graceful
+    assert graceful + 5 <= number(files[SERVICE], "TimeoutStopSec=(.*)")
+    assert graceful + 5 <= number(files[SUPERVISOR], "stopwaitsecs=(.*)")
+    assert drain <= number(files[MAIN], "worker_shutdown_timeout (.*)s;")
+    assert setting(files[ENV], "WEBSOCKET_DRAIN_TIMEOUT='(.*)'") == str(drain)
+
+
+@every_combination
+@pytest.mark.parametrize(("interval", "timeout"), [(60, 30), (1, 1), (3600, 3600), (12.5, 1.25)])
+def test_nginx_bears_silence_longer_than_the_service(choices: dict[str, Any], interval: float, timeout: float) -> None:
+    site = rendered(**choices, ping={"interval": interval, "timeout": timeout})[SITE]
+    websocket = site[site.index("location = / {") : site.index("location = /health {")]
+    assert 15 <= number(websocket, r"proxy_read_timeout (\d+)s;") - (interval + timeout) < 16
+
+
+@every_combination
+def test_the_start_limit_can_trigger(choices: dict[str, Any]) -> None:
+    unit = rendered(**choices)[SERVICE]
+    delay, burst = number(unit, "RestartSec=(.*)"), number(unit, "StartLimitBurst=(.*)")
+    assert delay * burst < number(unit, "StartLimitIntervalSec=(.*)")
+
+
+@every_combination
+def test_only_our_own_code_is_watched_and_only_gunicorn_is_reloaded(choices: dict[str, Any]) -> None:
+    unit = rendered(**choices)[SERVICE]
+    assert ("WatchdogSec=" in unit) == (choices["server"] != "gunicorn")
+    assert ("ExecReload=" in unit) == (choices["server"] == "gunicorn")
+    assert "Type=notify\n" in unit
+    assert "KillSignal=SIGTERM\n" in unit
+
+
+# Capacity
+
+
+@pytest.mark.parametrize("connections", [1, 1000, 100_000])
+def test_every_connection_has_its_file(connections: int) -> None:
+    files = rendered(limits={"connections": connections})
+    assert number(files[SERVICE], "LimitNOFILE=(.*)") >= connections + 256
+    assert f"ulimit -n {connections + 256} " in files[SUPERVISOR]
+    needed = 2 * connections * 1.25
+    assert number(files[MAIN], "worker_rlimit_nofile (.*);") >= 2 * needed
+    assert f"at least {needed:.0f} in nginx.conf" in files[MAIN] or needed % 1
+
+
+def test_debians_own_number_of_connections_still_fits_into_the_limit_of_files() -> None:
+    assert number(rendered(limits={"connections": 1})[MAIN], "worker_rlimit_nofile (.*);") == 2 * 768
+
+
+def test_auto_is_one_worker_everywhere() -> None:
+    files = rendered(workers="auto")
+    assert setting(files[ENV], "WORKERS='(.*)'") == "1"
+    assert setting(files[GUNICORN], "workers = (.*)") == "1"
+
+
+def test_the_limits_per_address_stand_before_the_websockets() -> None:
+    limits = {"connections_per_address": 7, "handshakes_per_second": 3, "handshake_burst": 11}
+    site = rendered(limits=limits)[SITE]
+    assert "limit_req_zone $binary_remote_addr zone=chat_handshakes:10m rate=3r/s;" in site
+    assert "limit_conn chat_connections 7;" in site
+    assert "limit_req zone=chat_handshakes burst=11 nodelay;" in site
+    assert site.count("_status 429;") == 2
+
+
+@pytest.mark.parametrize(("length", "size"), [(39, None), (40, "128"), (103, "128"), (104, "256"), (253, "512")])
+def test_nginx_gets_room_for_a_long_domain(length: int, size: str | None) -> None:
+    site = rendered(domain=("a." * length)[: length - 1] + "a")[SITE]
+    assert re.findall(r"^server_names_hash_bucket_size (\d+);", site, re.MULTILINE) == ([size] if size else [])
+
+
+# The site
+
+
+@every_combination
+def test_what_clients_say_of_their_address_is_overwritten(choices: dict[str, Any]) -> None:
+    site = rendered(**choices)[SITE]
+    assert site.count("proxy_set_header X-Forwarded-For $remote_addr;") == site.count("proxy_pass ") == 2
+    assert "$proxy_add_x_forwarded_for" not in site
+
+
+@every_combination
+def test_no_certificate_is_named_without_tls_and_everything_is_encrypted_with_it(choices: dict[str, Any]) -> None:
+    site = rendered(**choices)[SITE]
+    encrypted = choices["tls"] != "off"
+    assert ("ssl_certificate " in site) == encrypted
+    assert ("listen 443 ssl;" in site) == encrypted
+    assert ("return 308 https://ws.example.com$request_uri;" in site) == encrypted
+    assert ("Strict-Transport-Security" in site) == encrypted
+    assert ("/.well-known/acme-challenge/" in site) == (choices["tls"] == "letsencrypt")
+
+
+def test_a_certificate_of_lets_encrypt_is_served_through_the_link_that_its_hook_turns() -> None:
+    files = rendered(tls="letsencrypt")
+    assert "ssl_certificate /etc/chat/tls/fullchain.pem;" in files[SITE]
+    assert "ssl_certificate_key /etc/chat/tls/privkey.pem;" in files[SITE]
+    assert "mv -T /etc/chat/tls.new /etc/chat/tls\n" in files[HOOK]
+    assert "root /var/lib/chat-acme;" in files[SITE]
+    assert "d /var/lib/chat-acme 0755 root root -\n" in files[TMPFILES]
+
+
+@pytest.mark.parametrize(("tls", "refusals"), [("off", 1), ("files", 2), ("letsencrypt", 2)])
+def test_a_host_of_our_own_refuses_whoever_names_no_site(tls: str, refusals: int) -> None:
+    assert rendered(tls=tls)[SITE].count("return 444;") == 0
+    site = rendered(tls=tls, nginx={"default_server": True})[SITE]
+    assert site.count("return 444;") == refusals
+    assert site.count(" default_server;") == 2 * refusals
+
+
+def test_only_trusted_proxies_may_name_a_client() -> None:
+    assert "real_ip" not in rendered()[SITE]
+    site = rendered(nginx={"trusted_proxies": ["10.0.0.0/8", "fd00::/8"]})[SITE]
+    assert re.findall("set_real_ip_from (.*);", site) == ["10.0.0.0/8", "fd00::/8"]
+    assert "real_ip_header X-Forwarded-For;" in site
+
+
+def test_health_is_for_those_that_are_listed() -> None:
+    site = rendered(nginx={"health_from": ["10.1.2.3"]})[SITE]
+    assert re.findall("(allow .*|deny .*);", site) == ["allow 10.1.2.3", "deny all"]
+
+
+@every_combination
+def test_the_query_string_is_not_logged(choices: dict[str, Any]) -> None:
+    for secret in ("$request,", '$request"', "$args", "$query_string", "combined"):
+        assert secret not in rendered(**choices)[SITE].replace("$request_uri;", "")
+    [log_format] = re.findall(r"log_format [^;]*;", rendered(**choices)[SITE])
+    assert "$request_uri" not in log_format
+
+
+# Values
+
+
+def test_the_env_file_holds_every_setting_and_then_the_operators_variables() -> None:
+    env = rendered(env={"ZONE": "b", "AREA": "it's"})[ENV]
+    assert setting(env, "WEBSOCKET_PING_INTERVAL='(.*)'") == "60"
+    assert env.endswith("\n\n# Further variables, from `env` in deploy.yaml.\nAREA=\"it's\"\nZONE='b'\n")
+
+
+def test_a_value_that_a_file_cannot_carry_is_refused() -> None:
+    with pytest.raises(Unquotable, match="python-dotenv would replace"):
+        render(deploy(env={"A": "${B}"}))
+
+
+# The way back to deploy.yaml
+
+
+def test_a_rendered_line_leads_back_to_its_settings() -> None:
+    chosen = deploy(nginx={"trusted_proxies": ["10.0.0.0/8", "fd00::/8"]}, env={"A": "1", "B": "2"})
+    files = {file.path: file.text.splitlines() for file in render(chosen).files}
+
+    def behind(path: str, line: str) -> tuple[str, ...]:
+        return keys_behind(chosen, path, files[path].index(line) + 1)
+
+    assert behind(SITE, "        proxy_read_timeout 105s;") == ("ping.interval", "ping.timeout")
+    assert behind(SITE, "    server_name ws.example.com;") == ("domain",)
+    assert behind(SITE, "    set_real_ip_from fd00::/8;") == ("nginx.trusted_proxies",)
+    assert behind(SITE, "    server 127.0.0.1:8765;") == ("host", "port", "socket")
+    assert behind(SITE, "    server_tokens off;") == ()
+    assert behind(ENV, "WEBSOCKET_PORT='8765'") == ("port",)
+    assert behind(ENV, "B='2'") == ("env.B",)
+    assert behind(SERVICE, "User=chat") == ("user", "name")
+
+
+OTHER_VALUES: dict[str, Any] = {
+    "name": "chaz",
+    "domain": "other.example.com",
+    "host": "::1",
+    "port": 9000,
+    "socket": "/run/chat/other.sock",
+    "ping.interval": 90.5,
+    "ping.timeout": 45.0,
+    "limits.connections": 2000,
+    "limits.message_size": 1024,
+    "limits.connections_per_address": 50,
+    "limits.handshakes_per_second": 5,
+    "limits.handshake_burst": 200,
+    "drain.timeout": 400,
+    "log.level": "info",
+    "welcome": "Hello",
+    "certificate.file": "/etc/ssl/other.pem",
+    "certificate.key": "/etc/ssl/other.key",
+    "user": "somebody",
+    "nginx.trusted_proxies": ("10.0.0.0/8",),
+    "nginx.health_from": ("10.0.0.1", "10.0.0.2"),
+    "env": {"A": "2"},
+}
+# They decide which lines there are, not what stands in one; or nothing that is rendered.
+WITHOUT_A_VALUE = {"workers", "server", "manager", "tls", "expose", "nginx.default_server", "nginx.idle_limit"}
+
+
+def test_every_setting_is_either_printed_or_decides() -> None:
+    assert {setting.key for setting in settings_of(Deploy)} == {*OTHER_VALUES, *WITHOUT_A_VALUE}
+
+
+@pytest.mark.parametrize("key", sorted(OTHER_VALUES))
+def test_every_line_that_a_setting_changes_leads_back_to_it(key: str) -> None:
+    before = deploy(tls="files", nginx={"trusted_proxies": ["fd00::/8"]}, env={"A": "1"})
+    after = struct_from(Deploy, values_of(before) | {key: OTHER_VALUES[key]})
+    changed = 0
+    for old, new in zip(render(before).files, render(after).files, strict=True):
+        assert old.template == new.template
+        lines = list(zip(old.text.splitlines(), new.text.splitlines(), strict=False))
+        if old.text.count("\n") == new.text.count("\n"):
+            for line in [at for at, (one, other) in enumerate(lines, 1) if one != other]:
+                behind = keys_behind(before, old.path, line)
+                assert any(name == key or name.startswith(f"{key}.") for name in behind), f"{old.path}:{line}"
+                changed += 1
+    assert changed
