@@ -47,7 +47,9 @@ def settings_in_force(loaded: Loaded) -> list[tuple[str, str, str]]:
 def shown(value: object) -> str:
     """A value as deploy.yaml would say it."""
     if isinstance(value, tuple):
-        return f"[{', '.join(map(str, value))}]"
+        # In brackets YAML takes the colon of a plain ::1 for its own.
+        items = [f"'{item}'" if ":" in item else item for item in value]
+        return f"[{', '.join(items)}]"
     if isinstance(value, dict):
         return "{}" if not value else str(value)
     return "null" if value is None else plain(value)

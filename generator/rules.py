@@ -24,7 +24,7 @@ LOOPBACK = ("127.0.0.1", "::1")
 
 # Reserved by RFC 2606, RFC 6761 and RFC 6762, or never delegated: no certificate authority vouches for a name below.
 _EXAMPLES = ("example", "example.com", "example.net", "example.org", "invalid")
-_MAY_BE_PLACEHOLDERS = ("domain", "name", "user", "socket", "certificate.file", "certificate.key")
+_MAY_BE_PLACEHOLDERS = ("name", "user", "socket", "certificate.file", "certificate.key")
 _NOT_PUBLIC = (*_EXAMPLES, "internal", "local", "localhost", "test")
 # What templates and guides leave to be filled in; as a whole word, since companies are called YourHosting.
 PLACEHOLDER = r"(?<![a-z0-9-])(?:your-?(?:domain|host)|changeme)(?![a-z0-9-])|YOUR_\w+|YOUR/PATH|/path/to"
@@ -54,12 +54,16 @@ class Rule(msgspec.Struct, frozen=True):
     warns: bool = False
 
 
+def _domain_is_real(deploy: Deploy, _: Origins) -> Findings:
+    if re.search(PLACEHOLDER, deploy.domain):
+        yield "domain", Fault(f"'{deploy.domain}' is a placeholder", "write the host name that clients will use")
+
+
 def _nothing_is_a_placeholder(deploy: Deploy, _: Origins) -> Findings:
     values = values_of(deploy)
     for key in _MAY_BE_PLACEHOLDERS:
         if re.search(PLACEHOLDER, values[key] or ""):
-            mend = "write the host name that clients will use" if key == "domain" else "write your own"
-            yield key, Fault(f"'{values[key]}' is a placeholder", mend)
+            yield key, Fault(f"'{values[key]}' is a placeholder", "write your own")
 
 
 def _domain_is_public(deploy: Deploy, _: Origins) -> Findings:
@@ -252,9 +256,15 @@ def _network_mend(address: str) -> str:
 
 RULES = (
     Rule(
+        "domain-is-real",
+        ("domain",),
+        "A placeholder that is forgotten is found by the first client that cannot connect.",
+        _domain_is_real,
+    ),
+    Rule(
         "nothing-is-a-placeholder",
         _MAY_BE_PLACEHOLDERS,
-        "A placeholder that is forgotten is found by the first client that cannot connect.",
+        "What is left to fill in names nothing on this host.",
         _nothing_is_a_placeholder,
     ),
     Rule(
