@@ -45,7 +45,7 @@ class Connection(ServerConnection):
     """The library's connection, for clients that do not read and clients that never finish a message.
 
     The library waits for room in the buffer before it sends a ping, and begins to count the ping's timeout after that:
-    a client that does not read would never time out. Nor does it count the fragments of an unfinished message.
+    a client that does not read would never time out. And before its version 17 it takes fragments without end.
     """
 
     _stuck: TimerHandle | None = None
@@ -69,6 +69,8 @@ class Connection(ServerConnection):
                 self.protocol.fail(*TOO_MANY_FRAGMENTS)
                 self.send_data()
                 self.loop.call_later(CLOSE_GRACE_S, self.transport.abort)
+            if self._fragments >= MAX_FRAGMENTS:
+                return
         super().process_event(event)
 
 

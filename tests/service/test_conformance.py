@@ -196,7 +196,7 @@ def test_a_message_of_endless_empty_fragments_closes_with_1009(shell: Shell, req
     with Peer(shell.port) as mallory:
         mallory.send_frame(TEXT, b"", fin=False)
         with contextlib.suppress(ConnectionError):
-            for _ in range(5000):
+            for _ in range(2000):
                 mallory.send_frame(CONTINUATION, b"", fin=False)
         assert mallory.close_code() == 1009
 
@@ -310,7 +310,7 @@ def test_one_client_too_many_is_refused_until_another_leaves(command: str) -> No
             client.hears_nothing_but_itself()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("stop", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stop_closes_every_client_with_1012_and_ends_in_time(command: str, stop: signal.Signals) -> None:
     with running(command) as shell, shell.client() as alice, shell.client() as bob:
         begin = time.monotonic()

@@ -104,4 +104,4 @@ class ProtocolModel(RuleBasedStateMachine):
 
 
 TestProtocolModel = ProtocolModel.TestCase
-TestProtocolModel.settings = settings(unhurried, max_examples=60, stateful_step_count=40)
+TestProtocolModel.settings = settings(unhurried, max_examples=40, stateful_step_count=30)
