@@ -10,7 +10,7 @@ DEV := $(VENV)-dev/bin/python
 LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help render check run test test-browser lint golden docs bench lock clean
+.PHONY: help render check run install plan status uninstall test test-browser lint golden docs bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -24,6 +24,18 @@ check: $(VENV)/ready ## the same without writing anything
 
 run: $(VENV)/ready ## run the server here, as deploy.yaml says
 	@$(WSBUNDLE) run $(ARGS)
+
+install: prepared $(VENV)/ready ## make this host run what deploy.yaml says, all or nothing (as root)
+	@$(WSBUNDLE) install $(ARGS)
+
+plan: $(VENV)/ready ## what install would change
+	@$(WSBUNDLE) plan $(ARGS)
+
+status: $(VENV)/ready ## what runs here
+	@$(WSBUNDLE) status $(ARGS)
+
+uninstall: $(VENV)/ready ## remove exactly what was installed (ARGS=--purge: also data and user)
+	@$(WSBUNDLE) uninstall $(ARGS)
 
 test: $(VENV)-dev/ready ## all tests but those in a browser
 	@$(DEV) -m pytest -m "not browser" $(ARGS)
@@ -58,6 +70,10 @@ $(VENV)/ready: $(REQUIREMENTS) pyproject.toml | python
 
 $(VENV)-dev/ready: requirements/dev.txt pyproject.toml | python
 	@$(PYTHON) -m generator.environment $(VENV)-dev requirements/dev.txt
+
+.PHONY: prepared
+prepared:
+	@sh generator/prepare.sh
 
 .PHONY: python
 python:

@@ -79,13 +79,40 @@ def _parser() -> _Parser:
     explain.add_argument("topic", metavar="KEY|RULE", nargs="?")
     explain.set_defaults(run=commands.explain)
 
-    for verb in (render, check, run, show):
+    host = {
+        name: verbs.add_parser(name, help=text, allow_abbrev=False)
+        for name, text in {
+            "install": "make this host run what deploy.yaml says, all or nothing",
+            "plan": "what install would change; exit code 3 when there is something",
+            "status": "what runs here; exit code 4 when it was edited by hand",
+            "history": "the generations that are kept",
+            "rollback": "make an earlier generation current again",
+            "uninstall": "remove exactly what was installed",
+        }.items()
+    }
+    host["install"].add_argument(
+        "--overwrite", action="store_true", help="replace what was edited by hand; keep copies"
+    )
+    host["rollback"].add_argument("number", metavar="N", type=int, nargs="?", help="default: the one before")
+    host["uninstall"].add_argument("--purge", action="store_true", help="also data and user")
+    for name, parser_of_verb in host.items():
+        parser_of_verb.set_defaults(run=_on_the_host, verb=name)
+
+    for verb in (render, check, run, show, *host.values()):
         verb.add_argument("-f", "--file", metavar="FILE", default="deploy.yaml", help="default: deploy.yaml")
         verb.add_argument("--env", metavar="NAME", help="lay deploy.NAME.yaml over it")
         verb.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="set one key; repeatable")
-    for verb in (render, check, run, show, explain):
+    for verb in (render, check, run, show, explain, *host.values()):
         verb.add_argument("--format", choices=("text", "json"), default="text")
     return parser
+
+
+def _on_the_host(options: argparse.Namespace, report: Report) -> int:
+    from generator import operate
+
+    verb = "show_plan" if options.verb == "plan" else options.verb
+    code: int = getattr(operate, verb)(options, report)
+    return code
 
 
 def run() -> None:

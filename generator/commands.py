@@ -19,7 +19,7 @@ def render(options: Namespace, report: Report) -> int:
 
     from generator.write import NotABundleError, write
 
-    loaded, bundle = _verified(options, report)
+    loaded, bundle = verified(options, report)
     directory = Path(options.output or f"build/{loaded.deploy.name}")
     try:
         written = write(bundle, directory)
@@ -39,7 +39,7 @@ def render(options: Namespace, report: Report) -> int:
 
 def check(options: Namespace, report: Report) -> int:
     """All that `render` does, but for the writing."""
-    loaded, bundle = _verified(options, report)
+    loaded, bundle = verified(options, report)
     report.line(f"{options.file} is sound: {_summary(loaded, bundle)}")
     return 0
 
@@ -51,7 +51,7 @@ def run(options: Namespace, report: Report) -> int:
 
     from service.settings import to_environ
 
-    deploy = _loaded(options, report).deploy
+    deploy = loaded_for(options, report).deploy
     module = {"standalone": ["service.server"], "uvicorn": ["service"]}.get(deploy.server)
     if module is None:
         raise UsageError("gunicorn runs from its rendered files; to try the service here: --set server=uvicorn")
@@ -67,7 +67,7 @@ def show(options: Namespace, report: Report) -> int:
     """Print every setting as it is in force."""
     from generator.explain import settings_in_force
 
-    loaded = _loaded(options, report)
+    loaded = loaded_for(options, report)
     rows = settings_in_force(loaded)
     report.fact(settings={key: {"value": value, "origin": origin} for key, value, origin in rows})
     width = max(len(key) for key, _, _ in rows) + 1
@@ -99,14 +99,16 @@ def explain(options: Namespace, report: Report) -> int:
     return 0
 
 
-def _loaded(options: Namespace, report: Report) -> Loaded:
+def loaded_for(options: Namespace, report: Report) -> Loaded:
+    """The deployment that the options name; its warnings are reported."""
     loaded = load(options.file, options.env, options.set)
     report.warnings(loaded.warnings)
     return loaded
 
 
-def _verified(options: Namespace, report: Report) -> "tuple[Loaded, Bundle]":
-    loaded = _loaded(options, report)
+def verified(options: Namespace, report: Report) -> "tuple[Loaded, Bundle]":
+    """The same with its bundle, which all readers at hand accept."""
+    loaded = loaded_for(options, report)
     from generator.judge import judge
     from generator.render import render as render_files
 

@@ -1,0 +1,161 @@
+"""Carrying out a switch on the host, step by step, each named and timed. With `facts`, all that touches a host."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from generator.facts import Outcome, has, is_active, run
+from generator.report import Report
+from generator.store import Store, sync
+from generator.switch import Side, Switch
+from generator.write import put_link
+
+# Directives that nginx takes only once per host: all deployments share one file, that of the most demanding.
+SHARED = "etc/nginx/modules-enabled/90-wsbundle.conf"
+_STOP_S = 900.0
+_SUPERVISOR_PATIENCE_S = 30.0
+
+
+class StepFailed(Exception):
+    """A program did not do its part; the message has its words."""
+
+
+def must(outcome: Outcome, doing: str) -> str:
+    """What a program said, once it has succeeded.
+
+    Raises:
+        StepFailed
+    """
+    if not outcome.succeeded:
+        raise StepFailed(f"{doing} failed: {outcome.output or f'exit code {outcome.code}'}")
+    return outcome.output
+
+
+def side(store: Store, number: int | None) -> Side:
+    """One end of a switch, as it is recorded."""
+    if number is None:
+        return Side()
+    generation = store.generation(number)
+    return Side(store.name, generation.manager, generation.runtime, store.manifest(number), store.links(number))
+
+
+class Host:
+    """The host on which one deployment is switched."""
+
+    def __init__(self, store: Store, report: Report) -> None:
+        self.store = store
+        self.report = report
+        self.service = f"{store.name}.service"
+        self.socket = f"{store.name}.socket"
+
+    def switch(self, todo: Switch, after: int | None) -> None:
+        """Make `after` the current generation and let the services follow.
+
+        Raises:
+            StepFailed: the host stands between two generations until the switch is undone.
+        """
+        for name, due, act in self._steps(todo, after):
+            if due:
+                with self.report.step(name):
+                    act()
+
+    def _steps(self, todo: Switch, after: int | None) -> Iterator[tuple[str, bool, Callable[[], None]]]:
+        name = self.store.name
+        yield f"stop {name} under systemd", todo.stops_systemd, self._stop_units
+        yield f"make generation {after} current" if after else f"remove {name}", True, lambda: self._relink(todo, after)
+        yield "make directories", todo.makes_directories, self._make_directories
+        yield "tell systemd", todo.reloads_units, lambda: self._systemctl("daemon-reload")
+        yield "tell supervisor", todo.updates_supervisor or todo.stops_supervisor, self._update_supervisor
+        yield f"restart {self.socket}", todo.restarts_socket, self._restart_socket
+        yield f"restart {self.service}", todo.restarts_service, lambda: self._systemctl("restart", self.service)
+        yield f"restart {name} under supervisor", todo.restarts_program, self._restart_program
+        yield "reload nginx", todo.reloads_nginx, self._reload_nginx
+
+    def _relink(self, todo: Switch, after: int | None) -> None:
+        self.store.make_current(after)
+        for path, link in todo.puts.items():
+            if path != SHARED:
+                self._put(path, link)
+        for path in todo.removes:
+            if path != SHARED:
+                self._remove(path)
+        self._share()
+
+    def _put(self, path: str, link: str) -> None:
+        target = self.store.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        put_link(target, link)
+        sync(target.parent)
+
+    def _remove(self, path: str) -> None:
+        target = self.store.root / path
+        if target.is_symlink():
+            target.unlink()
+            sync(target.parent)
+        with suppress(OSError):  # other files stand beside it
+            target.parent.rmdir()
+
+    def _share(self) -> None:
+        """Let the shared file lead to the deployment that asks for most, or to none when the last one is gone."""
+        candidates = sorted((_open_files(path), str(path)) for path in self.store.root.glob(f"opt/*/current/{SHARED}"))
+        if not candidates:
+            self._remove(SHARED)
+        elif (most := candidates[-1][1]) != _link_of(self.store.root / SHARED):
+            self._put(SHARED, most)
+
+    def _make_directories(self) -> None:
+        path = f"/etc/tmpfiles.d/{self.store.name}.conf"
+        if Path(path).exists():
+            must(run("systemd-tmpfiles", "--create", path), "making directories")
+
+    def _stop_units(self) -> None:
+        # Both at once: a stopped service would be started again by the next connection to its socket.
+        must(run("systemctl", "stop", self.socket, self.service, timeout_s=_STOP_S), "stopping")
+
+    def _systemctl(self, *words: str) -> None:
+        must(run("systemctl", *words, timeout_s=_STOP_S), f"systemctl {' '.join(words)}")
+
+    def _restart_socket(self) -> None:
+        # A socket whose service runs cannot be changed: systemd refuses to restart it.
+        run("systemctl", "stop", self.socket, self.service, timeout_s=_STOP_S)
+        self._systemctl("start", self.socket)
+
+    def _update_supervisor(self) -> None:
+        if not is_active("supervisor.service"):
+            self._systemctl("enable", "--now", "supervisor.service")
+        must(run("supervisorctl", "update", self.store.name, timeout_s=_STOP_S), "supervisorctl update")
+        if self.store.links(self.store.current).get(f"etc/supervisor/conf.d/{self.store.name}.conf"):
+            self._await_program()
+
+    def _restart_program(self) -> None:
+        said = must(run("supervisorctl", "restart", self.store.name, timeout_s=_STOP_S), "supervisorctl restart")
+        if "ERROR" in said.replace("not running", ""):
+            raise StepFailed(f"supervisorctl restart failed: {said}")
+        self._await_program()
+
+    def _await_program(self) -> None:
+        """Supervisor calls a program RUNNING when it has lived for `startsecs`; until then it may yet fail."""
+        deadline = time.monotonic() + _SUPERVISOR_PATIENCE_S
+        while "STARTING" in (said := run("supervisorctl", "status", self.store.name).output):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        if "RUNNING" not in said:
+            raise StepFailed(f"supervisor does not keep it running: {said}")
+
+    def _reload_nginx(self) -> None:
+        if not has("nginx"):
+            return
+        must(run("nginx", "-t", "-q"), "nginx -t")
+        self._systemctl("reload-or-restart", "nginx.service")
+
+
+def _open_files(path: Path) -> int:
+    found = re.search(r"^worker_rlimit_nofile (\d+);", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _link_of(path: Path) -> str:
+    return str(path.readlink()) if path.is_symlink() else ""

@@ -1,0 +1,154 @@
+"""What a host is and has, read without changing anything. With `apply`, the only module that touches a host."""
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import msgspec
+
+PYTHON = "/usr/bin/python3"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a program said: its exit code, and stdout and stderr as one text."""
+
+    code: int
+    output: str
+
+    @property
+    def succeeded(self) -> bool:
+        return self.code == 0
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """Who holds an address: the process as ss(8) shows it, `""` where it cannot be seen."""
+
+    address: str
+    holder: str
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """A host as preflight wants to know it."""
+
+    is_root: bool
+    system: str
+    version: str
+    has_systemd: bool
+    missing_packages: tuple[str, ...]
+    python_version: tuple[int, ...]
+    free_bytes: int
+    has_route: bool
+    taken: tuple[Listener, ...]
+    foreign: tuple[str, ...]
+    nginx_fault: str
+    resolves: bool
+    clock_behind_s: float
+
+
+def run(*command: str, timeout_s: float = 60, **environment: str) -> Outcome:
+    """Run a program to its end, in a clean environment and without a terminal."""
+    variables = {"PATH": _PATH, "LC_ALL": "C.UTF-8", **environment}
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=variables,
+            timeout=timeout_s,
+            check=False,
+        )
+    except FileNotFoundError:
+        return Outcome(127, f"{command[0]} is not installed")
+    except subprocess.TimeoutExpired as error:
+        said = (error.stdout or b"").decode(errors="replace")
+        return Outcome(124, f"{said}\n{command[0]} did not end within {timeout_s:g} s".strip())
+    return Outcome(done.returncode, done.stdout.decode(errors="replace").strip())
+
+
+def has(program: str) -> bool:
+    return shutil.which(program, path=_PATH) is not None
+
+
+def operating_system() -> tuple[str, str]:
+    """`("debian", "12")`. Source: os-release(5)."""
+    try:
+        lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "", ""
+    values = dict(line.split("=", 1) for line in lines if "=" in line)
+    return values.get("ID", "").strip('"'), values.get("VERSION_ID", "").strip('"')
+
+
+def missing_packages(wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Those Debian packages that are not installed."""
+    outcome = run("dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *wanted)
+    installed = {line.split()[0] for line in outcome.output.splitlines() if line.endswith(" installed")}
+    return tuple(package for package in wanted if package not in installed)
+
+
+def python_version() -> tuple[int, ...]:
+    """Of the system's own Python, which runs the service; none where there is no Python."""
+    outcome = run(PYTHON, "-c", "import sys; print(*sys.version_info[:3])")
+    return tuple(int(part) for part in outcome.output.split()) if outcome.succeeded else ()
+
+
+def free_bytes(path: str) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def has_route() -> bool:
+    """Whether packets have a way out of this host. Source: proc_net(5), route and ipv6_route."""
+    try:
+        routes = [line.split() for line in Path("/proc/net/route").read_text(encoding="ascii").splitlines()[1:]]
+        if any(route[1] == "00000000" for route in routes):
+            return True
+        routes = [line.split() for line in Path("/proc/net/ipv6_route").read_text(encoding="ascii").splitlines()]
+    except OSError:
+        return False
+    return any(route[0] == "0" * 32 and route[1] == "00" and route[-1] != "lo" for route in routes)
+
+
+def holder_of(host: str, port: int) -> str | None:
+    """Who listens where `host` and `port` would be bound; None where nobody does."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            return None
+        except OSError:
+            pass
+    shown = run("ss", "-Hltnp", f"sport = :{port}").output
+    users = [line.partition("users:((")[2].split(")")[0] for line in shown.splitlines() if "users:((" in line]
+    return users[0].replace('"', "").split(",fd")[0] if users else ""
+
+
+def nginx_fault() -> str:
+    """Why nginx would refuse its configuration as it stands; nothing where it is sound or nginx is missing."""
+    outcome = run("nginx", "-t", "-q")
+    return "" if outcome.succeeded or outcome.code == 127 else outcome.output
+
+
+def resolves_here(domain: str) -> bool:
+    """Whether a name leads to an address of this host."""
+    try:
+        addresses = {entry[4][0] for entry in socket.getaddrinfo(domain, None)}
+    except (OSError, UnicodeError):
+        return False
+    mine = set(run("hostname", "-I").output.split()) | {"127.0.0.1", "::1"}
+    return bool(addresses & mine)
+
+
+def is_active(unit: str) -> bool:
+    return run("systemctl", "is-active", "--quiet", unit).succeeded
+
+
+def log_of(unit: str, since: float, lines: int = 20) -> str:
+    """The last lines that a unit wrote to the journal since a moment, in seconds since the epoch."""
+    return run(
+        "journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(lines), "-u", unit, f"--since=@{since:.0f}"
+    ).output

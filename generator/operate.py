@@ -1,0 +1,166 @@
+"""The commands that concern a host: install, plan, status, history, rollback, uninstall."""
+
+import time
+from argparse import Namespace
+
+from generator import install as installing
+from generator.apply import side
+from generator.bundle import Bundle
+from generator.commands import loaded_for, verified
+from generator.drift import drifts
+from generator.facts import is_active, run
+from generator.load import Loaded
+from generator.report import CommandError, Report, paint
+from generator.store import Store
+from generator.switch import Side, plan
+
+CHANGES_PENDING, DRIFT_FOUND = 3, 4
+
+
+def install(options: Namespace, report: Report) -> int:
+    """Make this host run what deploy.yaml says, or leave it as it is."""
+    loaded, bundle = verified(options, report)
+    return installing.install(loaded, bundle, report, options.overwrite)
+
+
+def show_plan(options: Namespace, report: Report) -> int:
+    """What `install` would change; nothing is changed."""
+    loaded, bundle = verified(options, report)
+    store = Store(loaded.deploy.name)
+    before = side(store, store.current)
+    todo = plan(before, _planned(loaded, bundle))
+    changed = sorted(_changed(store, before, bundle))
+    report.fact(changed=[path for path, _ in changed], disconnects=todo.disconnects)
+    for path, diff in changed:
+        report.line(f"{paint('changes', 'yellow')} /{path}")
+        for line in diff:
+            report.line(f"  {paint(line, {'+': 'green', '-': 'red'}.get(line[:1], 'dim'))}")
+    if before.runtime != installing.runtime_id():
+        report.line(f"{paint('changes', 'yellow')} the service's code or requirements")
+    elif not changed:
+        report.line("Nothing to do: the host runs this already.")
+        return 0
+    effects = {
+        "restarts the service": todo.disconnects or before.runtime != installing.runtime_id(),
+        "reloads nginx": todo.reloads_nginx,
+        f"stops {before.manager}'s copy": todo.stops_systemd or todo.stops_supervisor,
+    }
+    for effect, due in effects.items():
+        if due:
+            report.line(f"It {effect}.")
+    if todo.disconnects and before.name:
+        report.line(f"{_connections(store)} live connections end with it, and come back.")
+    return CHANGES_PENDING
+
+
+def status(options: Namespace, report: Report) -> int:
+    """What runs, since when, and whether the host is as it was installed."""
+    store = Store(loaded_for(options, report).deploy.name)
+    number = store.current
+    if number is None:
+        raise CommandError(f"{store.name} is not installed")
+    generation, found = store.generation(number), drifts(store)
+    active = _is_running(store, generation.manager)
+    rows = {
+        "deployment": f"{store.name}, generation {number} of {_when(generation.installed_at)}",
+        "service": f"{'running' if active else 'NOT RUNNING'}, {generation.server} under {generation.manager}",
+        "nginx": "running" if is_active("nginx.service") else "NOT RUNNING",
+        "connections": _connections(store),
+    }
+    report.fact(generation=number, running=active, drift=[drift.path for drift in found])
+    for name, text in rows.items():
+        report.line(f"{name + ':':13} {text}")
+    for drift in found:
+        report.line(str(drift))
+    if found:
+        return DRIFT_FOUND
+    return 0 if active else 1
+
+
+def history(options: Namespace, report: Report) -> int:
+    """The generations that are kept."""
+    store = Store(loaded_for(options, report).deploy.name)
+    for number in store.numbers():
+        if store.is_whole(number):
+            generation = store.generation(number)
+            mark = "current" if number == store.current else "" if generation.healthy else "never healthy"
+            what = f"{generation.server} under {generation.manager}, {generation.domain}"
+            report.line(f"{number:4}  {_when(generation.installed_at)}  {what}  {mark}".rstrip())
+    return 0
+
+
+def rollback(options: Namespace, report: Report) -> int:
+    """Make an earlier generation current again."""
+    return installing.rollback(loaded_for(options, report).deploy.name, options.number, report)
+
+
+def uninstall(options: Namespace, report: Report) -> int:
+    """Remove exactly what was installed."""
+    return installing.uninstall(loaded_for(options, report).deploy.name, report, options.purge)
+
+
+def _planned(loaded: Loaded, bundle: Bundle) -> Side:
+    import json
+
+    manifest = {entry["path"]: entry for entry in json.loads(bundle.manifest())["files"]}
+    deploy = loaded.deploy
+    return Side(deploy.name, deploy.manager, installing.runtime_id(), manifest, {})
+
+
+def _changed(store: Store, before: Side, bundle: Bundle) -> list[tuple[str, list[str]]]:
+    import difflib
+
+    after = {file.path: file for file in bundle.files if file.installed and file.link is None}
+    paths = {path for path, entry in before.manifest.items() if entry["installed"] and "sha256" in entry} | set(after)
+    changes = []
+    for path in paths:
+        old = _text(store, before, path)
+        new = after[path].text if path in after else ""
+        if old != new:
+            hidden = path.endswith("/.env")  # its values are nobody else's business
+            diff = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=2)
+            changes.append((path, ["(not shown)"] if hidden else list(diff)[2:]))
+    return changes
+
+
+def _text(store: Store, before: Side, path: str) -> str:
+    entry = before.manifest.get(path)
+    if entry is None or not entry["installed"] or store.current is None:
+        return ""
+    return (store.directory(store.current) / "pristine" / path).read_text(encoding="utf-8")
+
+
+def _is_running(store: Store, manager: str) -> bool:
+    if manager == "supervisor":
+        return "RUNNING" in run("supervisorctl", "status", store.name).output
+    return is_active(f"{store.name}.service")
+
+
+def _connections(store: Store) -> str:
+    """The number that /health tells, asked where nginx asks."""
+    import http.client
+    import json
+    import socket
+
+    number = store.current
+    if number is None:
+        return "0"
+    listener = store.generation(number).listener
+    connection = http.client.HTTPConnection("localhost", timeout=5)
+    try:
+        if listener.startswith("unix:"):
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.connect(listener.removeprefix("unix:"))
+        else:
+            host, _, port = listener.rpartition(":")
+            connection.sock = socket.create_connection((host.strip("[]"), int(port)), timeout=5)
+        connection.request("GET", "/health")
+        return str(json.loads(connection.getresponse().read())["connections"])
+    except (OSError, ValueError, KeyError, http.client.HTTPException):
+        return "unknown"
+    finally:
+        connection.close()
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -1,0 +1,58 @@
+"""All that could stop an installation, asked at once and before anything changes. Pure: facts in, findings out."""
+
+from collections.abc import Iterator
+
+from generator.facts import Facts
+from generator.schema import Deploy
+from service.declaration import Fault
+
+# Debian and Ubuntu releases with Python 3.10 or newer and systemd 249 or newer.
+SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
+OLDEST_PYTHON = (3, 10)
+NEEDED_BYTES = 300 * 1024 * 1024
+
+
+def packages(deploy: Deploy) -> tuple[str, ...]:
+    """The Debian packages that a deployment needs."""
+    wanted = ["nginx", "openssl", "python3-venv"]
+    if deploy.manager == "supervisor":
+        wanted += ["supervisor", "logrotate"]
+    if deploy.tls == "letsencrypt":
+        wanted.append("certbot")
+    return tuple(sorted(wanted))
+
+
+def problems(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
+    """What must be mended first."""
+    if not facts.is_root:
+        yield Fault("you are not root", "run it with sudo")
+    if facts.version not in SUPPORTED.get(facts.system, ()):
+        known = "; ".join(f"{system} {', '.join(versions)}" for system, versions in SUPPORTED.items())
+        yield Fault(f"this is {facts.system or 'an unknown system'} {facts.version}", f"use one of {known}")
+    if not facts.has_systemd:
+        yield Fault("systemd does not run here", "install on a host or machine container that it has booted")
+    if facts.python_version and facts.python_version < OLDEST_PYTHON:
+        yield Fault(f"Python is {'.'.join(map(str, facts.python_version))}", "use a system with Python 3.10 or newer")
+    if facts.free_bytes < NEEDED_BYTES:
+        free = facts.free_bytes // 1024**2
+        yield Fault(f"/opt has {free} MiB free", f"make room: {NEEDED_BYTES // 1024**2} MiB are needed")
+    if facts.missing_packages and not facts.has_route:
+        names = " ".join(facts.missing_packages)
+        yield Fault(f"there is no network, and {names} must still be installed", "connect it, or install them by hand")
+    if facts.nginx_fault:
+        yield Fault(f"nginx is broken already: {facts.nginx_fault}", "mend that file first")
+    for listener in facts.taken:
+        by = f" by {listener.holder}" if listener.holder else ""
+        yield Fault(f"{listener.address} is taken{by}", "stop that, or choose another port")
+    for path in facts.foreign:
+        yield Fault(f"{path} is there, and is not ours", "choose another name in deploy.yaml, or move it away")
+
+
+def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
+    """What need not stop an installation and should be known."""
+    if not facts.resolves:
+        mend = f"point the DNS record of {deploy.domain} here; until then clients do not find it"
+        yield Fault(f"{deploy.domain} does not lead to this host", mend)
+    if facts.clock_behind_s > 0:
+        mend = "set it (timedatectl set-ntp true): certificates are checked against it"
+        yield Fault(f"the clock is at least {facts.clock_behind_s / 3600:.0f} hours behind", mend)

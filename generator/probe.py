@@ -1,0 +1,77 @@
+"""Is the deployment healthy? As a client would find out: through nginx, a WebSocket, a message that arrives."""
+
+import json
+import socket
+import ssl
+import time
+from contextlib import closing
+from uuid import uuid4
+
+import msgspec
+
+_PATIENCE_S = 30.0
+_PAUSE_S = 0.2
+
+
+class Unhealthy(Exception):
+    """No message came back through nginx; the message has the last reason."""
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where nginx listens for a deployment, seen from its own host."""
+
+    domain: str
+    encrypted: bool
+    address: str = "127.0.0.1"
+
+    @property
+    def port(self) -> int:
+        return 443 if self.encrypted else 80
+
+    @property
+    def url(self) -> str:
+        return f"{'wss' if self.encrypted else 'ws'}://{self.domain}/"
+
+
+def probe(endpoint: Endpoint, patience_s: float = _PATIENCE_S) -> float:
+    """Send a message to oneself through nginx and wait for it; how long that took, in seconds.
+
+    A service that is just starting is asked again until it answers or patience ends.
+
+    Raises:
+        Unhealthy: it never answered.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        began = time.monotonic()
+        try:
+            _send_to_oneself(endpoint)
+            return time.monotonic() - began
+        except Exception as error:  # whatever a broken service answers is the finding, not a fault of the probe
+            if time.monotonic() > deadline:
+                raise Unhealthy(f"{endpoint.url}: {type(error).__name__}: {error}") from None
+        time.sleep(_PAUSE_S)
+
+
+def _send_to_oneself(endpoint: Endpoint) -> None:
+    from websockets.sync.client import connect
+
+    me = str(uuid4())
+    raw = socket.create_connection((endpoint.address, endpoint.port), timeout=5)
+    with closing(raw), connect(endpoint.url, sock=raw, ssl=_context(endpoint), open_timeout=5, proxy=None) as client:
+        client.recv(timeout=5)
+        client.send(json.dumps({"recipient_uuid": me, "message": "connected"}))
+        sent = json.dumps({"recipient_uuid": me, "message": "health probe"})
+        client.send(sent)
+        if client.recv(timeout=5) != sent:
+            raise Unhealthy("another message came back")
+
+
+def _context(endpoint: Endpoint) -> ssl.SSLContext | None:
+    if not endpoint.encrypted:
+        return None
+    # The question is whether nginx and the service work; a placeholder certificate is replaced later.
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

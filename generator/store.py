@@ -1,0 +1,157 @@
+"""What is installed, on disk: `/opt/<name>` with its runtimes, its generations and the one that is current.
+
+    /opt/<name>/runtimes/<id>/      code and virtual environment; the id follows from their content
+    /opt/<name>/generations/<n>/    the rendered files as they stand on the host, and links into a runtime
+    /opt/<name>/current             -> generations/<n>: the one switch
+    /opt/<name>/pending.json        a switch that has begun and is not recorded yet
+
+Every installed path, such as /etc/nginx/sites-available/<name>, is a link through `current`, so that one rename(2)
+changes all of them at once: after a power cut the host has the old generation or the new one, never a mixture.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from generator.bundle import MANIFEST, Bundle
+from generator.write import put_link, put_text, write
+
+RECORD = "generation.json"
+READY = "ready"
+PRISTINE = "pristine"
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """One installed state. `installed_at` is seconds since the epoch; `healthy` whether its probe ever succeeded."""
+
+    number: int
+    runtime: str
+    installed_at: float
+    server: str
+    manager: str
+    listener: str
+    domain: str
+    tls: str
+    healthy: bool = False
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A switch that has begun: from one generation (None: nothing was installed) to another (None: nothing will be)."""
+
+    before: int | None
+    after: int | None
+
+
+class Store:
+    """The directory of one deployment."""
+
+    def __init__(self, name: str, root: Path = Path("/")) -> None:
+        self.name = name
+        self.root = root
+        self.home = root / "opt" / name
+
+    @property
+    def current(self) -> int | None:
+        """The number of the current generation."""
+        try:
+            return int((self.home / "current").readlink().name)
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def numbers(self) -> list[int]:
+        """The generations that are kept, oldest first."""
+        try:
+            return sorted(int(entry.name) for entry in (self.home / "generations").iterdir() if entry.name.isdigit())
+        except FileNotFoundError:
+            return []
+
+    def directory(self, number: int) -> Path:
+        return self.home / "generations" / str(number)
+
+    def generation(self, number: int) -> Generation:
+        return msgspec.json.decode((self.directory(number) / RECORD).read_bytes(), type=Generation)
+
+    def manifest(self, number: int) -> dict[str, dict[str, Any]]:
+        """The manifest's entries of a generation by path; also those that are not installed."""
+        document = json.loads((self.directory(number) / MANIFEST).read_bytes())
+        return {entry["path"]: entry for entry in document["files"]}
+
+    def links(self, number: int | None) -> dict[str, str]:
+        """Every path that a generation has on the host, and what its link says; nothing for no generation."""
+        if number is None:
+            return {}
+        through = f"/opt/{self.name}/current"
+        entries = self.manifest(number).items()
+        links = {path: entry.get("link") or f"{through}/{path}" for path, entry in entries if entry["installed"]}
+        if self.generation(number).manager == "systemd":
+            # What `systemctl enable` would make; it would also remove the units' own links when it disables them.
+            links |= {
+                f"etc/systemd/system/sockets.target.wants/{self.name}.socket": f"../{self.name}.socket",
+                f"etc/systemd/system/multi-user.target.wants/{self.name}.service": f"../{self.name}.service",
+            }
+        return links
+
+    def add(self, bundle: Bundle, generation: Generation) -> None:
+        """Write a generation as a whole: until its record stands, `numbers` may list it and nothing refers to it."""
+        directory = self.directory(generation.number)
+        write(bundle, directory, owners=True)
+        # The files as they were written, to show what was edited since; .env among them is nobody's but root's.
+        (directory / PRISTINE).mkdir(mode=0o700, exist_ok=True)
+        write(bundle, directory / PRISTINE)
+        for part in ("service", "venv"):
+            put_link(directory / part, f"../../runtimes/{generation.runtime}/{part}")
+        self.record(generation)
+
+    def record(self, generation: Generation) -> None:
+        text = msgspec.json.format(msgspec.json.encode(generation), indent=2).decode() + "\n"
+        put_text(self.directory(generation.number) / RECORD, text)
+
+    def make_current(self, number: int | None) -> None:
+        """The switch."""
+        if number is None:
+            (self.home / "current").unlink(missing_ok=True)
+            sync(self.home)
+        else:
+            put_link(self.home / "current", f"generations/{number}")
+
+    @property
+    def pending(self) -> Pending | None:
+        try:
+            return msgspec.json.decode((self.home / "pending.json").read_bytes(), type=Pending)
+        except FileNotFoundError:
+            return None
+
+    def begin(self, pending: Pending) -> None:
+        put_text(self.home / "pending.json", msgspec.json.encode(pending).decode())
+
+    def end(self) -> None:
+        """The switch that was pending is done or undone."""
+        (self.home / "pending.json").unlink(missing_ok=True)
+        sync(self.home)
+
+    def prune(self, keep: int) -> list[int]:
+        """Remove the oldest generations but for `keep` and the current one, and runtimes that nobody refers to."""
+        old = [number for number in self.numbers()[:-keep] if number != self.current]
+        for number in old:
+            shutil.rmtree(self.directory(number))
+        used = {self.generation(number).runtime for number in self.numbers() if self.is_whole(number)}
+        for runtime in (self.home / "runtimes").iterdir():
+            if runtime.name not in used:
+                shutil.rmtree(runtime)
+        return old
+
+    def is_whole(self, number: int) -> bool:
+        return (self.directory(number) / RECORD).exists()
+
+
+def sync(directory: Path) -> None:
+    """Make the names in a directory outlive a power cut. Source: fsync(2), "NOTES"."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

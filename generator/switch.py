@@ -1,0 +1,73 @@
+"""What a switch from one generation to another takes: which links and which services. Pure.
+
+A switch and its undoing are the same thing with the two generations exchanged.
+"""
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+Manifest: TypeAlias = dict[str, dict[str, Any]]
+
+
+class Side(msgspec.Struct, frozen=True):
+    """One end of a switch: what is installed there. `Side()` is a host without the deployment."""
+
+    name: str = ""
+    manager: str = ""
+    runtime: str = ""
+    manifest: Manifest = {}
+    links: dict[str, str] = {}
+
+    def hash_of(self, path: str) -> str | None:
+        entry = self.manifest.get(path)
+        return entry.get("sha256") if entry is not None and entry["installed"] else None
+
+
+class Switch(msgspec.Struct, frozen=True):
+    """What is to be done, in this order. Paths are without the leading slash."""
+
+    stops_systemd: bool
+    stops_supervisor: bool
+    puts: dict[str, str]
+    removes: tuple[str, ...]
+    reloads_units: bool
+    makes_directories: bool
+    restarts_socket: bool
+    restarts_service: bool
+    updates_supervisor: bool
+    restarts_program: bool
+    reloads_nginx: bool
+
+    @property
+    def disconnects(self) -> bool:
+        """Whether connections end with it, and clients come back."""
+        return self.restarts_service or self.restarts_program or self.stops_systemd or self.stops_supervisor
+
+
+def plan(before: Side, after: Side, everything: bool = False) -> Switch:
+    """What changes between two sides; `everything` takes nothing for granted, as after an interrupted switch."""
+    name = after.name or before.name
+
+    def changed(*paths: str) -> bool:
+        return everything or any(before.hash_of(path) != after.hash_of(path) for path in paths)
+
+    unit, socket = f"etc/systemd/system/{name}.service", f"etc/systemd/system/{name}.socket"
+    program = f"etc/supervisor/conf.d/{name}.conf"
+    settings = changed(f"etc/{name}/.env", f"etc/{name}/gunicorn.conf.py") or before.runtime != after.runtime
+    under_systemd, under_supervisor = after.manager == "systemd", after.manager == "supervisor"
+    puts = {path: link for path, link in after.links.items() if everything or before.links.get(path) != link}
+    removes = tuple(path for path in before.links if path not in after.links)
+    return Switch(
+        stops_systemd=before.manager == "systemd" and not under_systemd,
+        stops_supervisor=before.manager == "supervisor" and not under_supervisor,
+        puts=puts,
+        removes=removes,
+        reloads_units="systemd" in (before.manager, after.manager) and changed(unit, socket),
+        makes_directories=after.name != "" and changed(f"etc/tmpfiles.d/{name}.conf"),
+        restarts_socket=under_systemd and changed(socket),
+        restarts_service=under_systemd and (settings or changed(unit, socket)),
+        updates_supervisor="supervisor" in (before.manager, after.manager) and changed(program),
+        restarts_program=under_supervisor and settings and before.manager == "supervisor",
+        reloads_nginx=changed(f"etc/nginx/sites-available/{name}", "etc/nginx/modules-enabled/90-wsbundle.conf"),
+    )
