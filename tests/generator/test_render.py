@@ -255,6 +255,28 @@ def test_only_our_own_code_is_watched_and_only_gunicorn_is_reloaded(choices: dic
     assert "KillSignal=SIGTERM\n" in unit
 
 
+@every_combination
+def test_supervisor_leaves_no_orphan_behind_and_no_log_unread(choices: dict[str, Any]) -> None:
+    program = rendered(**choices)[SUPERVISOR]
+    for line in ("stopsignal=TERM", "stopasgroup=true", "killasgroup=true", "redirect_stderr=true"):
+        assert f"\n{line}\n" in program
+    log = setting(program, "stdout_logfile=(.*)")
+    assert log == setting(rendered(**choices)[LOGROTATE], r"(.*) \{")
+    assert "d /var/log/chat 0750 root adm -" not in rendered(**choices | {"manager": "systemd"})[TMPFILES]
+
+
+def test_supervisor_hands_its_program_a_home_where_it_may_write() -> None:
+    files = rendered(manager="supervisor", user="notify")
+    assert 'environment=HOME="/var/lib/chat",USER="notify"' in files[SUPERVISOR]
+    assert "d /var/lib/chat 0750 notify notify -\n" in files[TMPFILES]
+
+
+def test_systemd_makes_the_only_directory_where_the_service_may_write() -> None:
+    files = rendered()
+    assert "StateDirectory=chat\n" in files[SERVICE]
+    assert "/var/lib/chat " not in files[TMPFILES]
+
+
 # Capacity
 
 

@@ -78,6 +78,13 @@ def test_a_template_speaks_only_its_own_language(template: str) -> None:
     assert {node.name for node in parsed(template).find_all(nodes.Filter)} <= LANGUAGES[template]
 
 
+@every_template
+def test_a_comment_is_the_only_place_for_text_that_is_not_quoted(template: str) -> None:
+    for number, line in enumerate((TEMPLATES / template).read_text().splitlines(), 1):
+        filters = set(re.findall(r"\| (\w+) }}", line))
+        assert "comment" not in filters or (filters == {"comment"} and line[0] in "#;"), f"line {number}"
+
+
 def test_every_filter_is_used() -> None:
     assert set().union(*LANGUAGES.values()) == set(FILTERS)
 
