@@ -30,7 +30,7 @@ _MENDS = (
     ("did not find expected '-' indicator", "align this line with the list above it"),
     ("found unexpected end of stream", "close the quote"),
     ("did not find expected ',' or", "close the bracket, or put a comma between the values"),
-    ("did not find expected node content", "put the value in quotes: it starts with a sign that YAML needs"),
+    ("did not find expected node content", "put the value in quotes, or close the bracket before it"),
     ("found unexpected ':'", "put the value in quotes"),
     ("undefined alias", "put the value in quotes: a plain * starts an alias"),
     ("alphabetic or numeric character", "put the value in quotes: a plain * or & has another meaning"),
