@@ -10,7 +10,7 @@ DEV := $(VENV)-dev/bin/python
 LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help render check run install plan status uninstall test test-browser lint golden docs bench lock clean
+.PHONY: help render check run install plan status uninstall test test-browser test-hosts lint golden docs bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,11 +37,14 @@ status: $(VENV)/ready ## what runs here
 uninstall: $(VENV)/ready ## remove exactly what was installed (ARGS=--purge: also data and user)
 	@$(WSBUNDLE) uninstall $(ARGS)
 
-test: $(VENV)-dev/ready ## all tests but those in a browser
-	@$(DEV) -m pytest -m "not browser" $(ARGS)
+test: $(VENV)-dev/ready ## all tests but those in a browser and on hosts
+	@$(DEV) -m pytest -m "not browser and not host" $(ARGS)
 
 test-browser: $(VENV)-dev/ready ## the demo page in a real Chromium
 	@$(DEV) -m pytest -m browser $(ARGS)
+
+test-hosts: $(VENV)-dev/ready ## make install and all that follows, on throw-away Debian hosts (as root)
+	@$(DEV) -m pytest -m host $(ARGS)
 
 lint: $(VENV)-dev/ready ## format, lint and types
 	@$(DEV) -m ruff format --check .
