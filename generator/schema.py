@@ -81,6 +81,30 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = None
 
 
+class LetsEncrypt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whom `tls: letsencrypt` asks for the certificate."""
+
+    email: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$", max_length=254)] | None,
+        Meta(
+            description="Where the certificate authority writes when something is wrong. Left out, the account has no "
+            "address.",
+            extra={"expects": "one e-mail address", "example": "admin@example.com"},
+        ),
+    ] = None
+    server: Annotated[
+        str,
+        Meta(
+            pattern=r"^https://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?$",
+            max_length=1000,
+            description="The ACME directory of the certificate authority: Let's Encrypt's, or its staging server "
+            "https://acme-staging-v02.api.letsencrypt.org/directory for trying things out, or one of your own whose "
+            "root this host trusts.",
+            extra={"expects": "the URL of an ACME directory, starting with https://"},
+        ),
+    ] = "https://acme-v02.api.letsencrypt.org/directory"
+
+
 class Nginx(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What nginx does beside passing WebSockets on."""
 
@@ -158,6 +182,7 @@ class Deploy(service.Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = "off"
     certificate: Certificate = Certificate()
+    letsencrypt: LetsEncrypt = LetsEncrypt()
     expose: Annotated[
         bool,
         Meta(description="Allow `host` to be an address that others can reach past nginx, without its TLS and limits."),
