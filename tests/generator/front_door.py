@@ -28,8 +28,7 @@ def wsbundle(*arguments: str) -> Outcome:
         try:
             code = main(arguments)
         except SystemExit as stop:  # --help
-            assert isinstance(stop.code, int)
-            code = stop.code
+            code = int(stop.code or 0)
     return Outcome(code, out.getvalue(), err.getvalue())
 
 

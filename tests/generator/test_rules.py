@@ -1,0 +1,279 @@
+"""What must hold between settings: the nearest values that a rule lets through, and the nearest that it does not.
+
+The messages stand in tests/faults.
+"""
+
+from collections.abc import Mapping
+
+import pytest
+
+from generator.check import check
+from generator.document import Located, parse
+from generator.document import Mapping as Tree
+from generator.load import ConfigError, load_text
+from generator.rules import RULES
+from generator.schema import Deploy
+from service.declaration import settings_of
+from service.settings import Settings
+
+OFFICE = "nginx: {trusted_proxies: [10.0.0.0/8], idle_limit: 350}\n"
+
+
+def findings(text: str) -> dict[str, set[str]]:
+    """The keys that each rule finds fault with, in settings that are sound each for itself."""
+    root, faults = parse(with_domain(text), "deploy.yaml")
+    assert isinstance(root, Tree)
+    checked = check(root, Deploy, faults)
+    assert checked.faults == []
+    found = {rule.name: {key for key, _ in rule.check(checked.deploy, checked.origins)} for rule in RULES}
+    return {name: keys for name, keys in found.items() if keys}
+
+
+def with_domain(text: str) -> str:
+    if "domain:" in text:
+        return text
+    return f"{{domain: a.org, {text[1:]}" if text.startswith("{") else f"domain: a.org\n{text}"
+
+
+def faults(text: str) -> list[Located]:
+    with pytest.raises(ConfigError) as refused:
+        load_text(text, "deploy.yaml")
+    return refused.value.faults
+
+
+def test_the_least_deploy_yaml_breaks_no_rule() -> None:
+    assert findings("domain: a.org\n") == {}
+
+
+GOOD = {
+    "domain-is-real": [
+        "domain: yourhosting.com",
+        "domain: your-hostel.org",
+        "domain: mydomain.net",
+        "domain: changemenot.org",
+    ],
+    "domain-is-public": [
+        "{domain: nas.local, tls: off}",
+        "{domain: my.localhost.org, tls: letsencrypt}",
+        "{domain: notlocal, tls: off}",
+        "{domain: 10.0.0.1, tls: off}",
+        "{domain: nas.local, tls: files, certificate: {file: /a, key: /b}}",
+        "{domain: myexample.com, tls: letsencrypt}",
+    ],
+    "domain-is-no-example": ["domain: myexample.com", "domain: example.com.org", "domain: a.org"],
+    "name-is-free": ["name: nginx-websocket", "name: system-d", "name: nginx2"],
+    "user-is-its-own": ["user: web", "{name: backup, user: web}", "name: backups", "user: roots"],
+    "nothing-is-a-placeholder": [
+        "{tls: files, certificate: {file: /pathto/a, key: /path/b}}",
+        "name: your-hosting",
+        "user: your_host",
+    ],
+    "one-listener": ["{host: 127.0.0.1, port: 9000}", "socket: /run/queue-websocket/ws.sock"],
+    "socket-is-in-its-directory": [
+        "socket: /run/queue-websocket/ws.sock",
+        "{name: a, socket: /run/a/...}",
+        "socket: null",
+    ],
+    "host-is-an-address": ["host: ::1", "host: 127.0.0.2", "{host: '2001:db8::1', expose: true, tls: letsencrypt}"],
+    "exposed-on-purpose": [
+        "host: ::1",
+        "host: 127.0.0.1",
+        "host: 127.9.9.9",
+        "socket: /run/queue-websocket/ws.sock",
+        "{host: 0.0.0.0, expose: true, tls: letsencrypt}",
+        f"{{host: '::', expose: true, {OFFICE.strip()}}}",
+        "expose: false",
+    ],
+    "one-worker": ["workers: 1", "workers: auto"],
+    "ping-timeout-within-interval": ["ping: {interval: 30}", "ping: {interval: 1.5, timeout: 1.5}"],
+    "ping-before-idle-limit": [
+        "{nginx: {idle_limit: 61}}",
+        "{nginx: {idle_limit: 60}, ping: {interval: 59.9}}",
+        "ping: {interval: 3600}",
+    ],
+    "ping-before-usual-idle-limit": [
+        "{nginx: {trusted_proxies: [10.0.0.1]}, ping: {interval: 59.9}}",
+        "{nginx: {trusted_proxies: [10.0.0.1], idle_limit: 61}}",
+        "{nginx: {trusted_proxies: []}, ping: {interval: 3600}}",
+    ],
+    "certificate-is-named": [
+        "{tls: files, certificate: {file: /a, key: /b}}",
+        "{tls: letsencrypt, certificate: {file: null}}",
+        "tls: off",
+    ],
+    "addresses-are-networks": [
+        "nginx: {health_from: [10.0.0.1, 10.0.0.1/32, 10.0.0.0/8, '::1', '::/64', '2001:DB8::/32']}",
+        "nginx: {health_from: [0.0.0.0/0], trusted_proxies: []}",
+    ],
+    "proxies-are-few": [
+        "nginx: {trusted_proxies: [0.0.0.0/1, '::/10', 10.0.0.0], idle_limit: 350}",
+        "nginx: {health_from: ['::/0', 0.0.0.0/0]}",
+    ],
+    "address-share": [
+        "limits: {connections: 100}",
+        "limits: {connections: 1, connections_per_address: 1}",
+    ],
+    "burst-carries-an-office": [
+        "limits: {handshake_burst: 100}",
+        "limits: {handshake_burst: 1, connections_per_address: 1}",
+    ],
+    "env-is-the-operators": ["env: {PORT: 1, PATHS: /a, HOMES: /b, LDAP: c, WEBSOCKET_COLOUR: blue, python: 3}"],
+    "values-fit-the-env-file": [
+        "welcome: it's {uuid}",
+        "env: {A: $5, B: 'C:\\dir', C: '\"quoted\"', D: 'a # b', E: '!%;&|<>*?~', F: ' blanks '}",
+        "env: {A: ''}",
+    ],
+}
+
+BAD = {
+    "domain-is-real": [
+        "domain: yourdomain.com",
+        "domain: a.your-domain",
+        "domain: changeme",
+        "domain: x.your-host.org",
+    ],
+    "domain-is-public": [
+        "{domain: local, tls: letsencrypt}",
+        "{domain: a.invalid, tls: letsencrypt}",
+        "{domain: a.test, tls: letsencrypt}",
+        "{domain: a.b.internal, tls: letsencrypt}",
+        "{domain: 10.0.0.1, tls: letsencrypt}",
+        "{domain: example.net, tls: letsencrypt}",
+    ],
+    "domain-is-no-example": ["domain: example.com", "domain: a.b.example.org", "domain: example", "domain: a.invalid"],
+    "name-is-free": ["name: nginx", "name: www-data", "name: systemd-a", "name: redis"],
+    "user-is-its-own": ["user: www-data", "user: daemon", "user: _apt", "user: systemd-network", "name: mail"],
+    "nothing-is-a-placeholder": [
+        "name: yourdomain",
+        "user: your-host",
+        "{tls: files, certificate: {file: /path/to/a, key: /b}}",
+        "{tls: files, certificate: {file: /a, key: /etc/YOUR_NAME.pem}}",
+        "socket: /run/queue-websocket/changeme",
+    ],
+    "one-listener": ["{socket: /run/queue-websocket/a, host: '::1'}", "{socket: /run/queue-websocket/a, port: 8765}"],
+    "socket-is-in-its-directory": [
+        "socket: /run/queue-websocket/a/b",
+        "socket: /run/queue-websocket/",
+        "socket: /run/queue-websocket/.",
+        "socket: /run/queue-websockets/a",
+        "socket: /run//queue-websocket/a",
+    ],
+    "host-is-an-address": ["host: 1.2.3", "host: 1.2.3.4.5", "host: '::1::'", "host: '1'", "host: 127.0.0.01"],
+    "exposed-on-purpose": [
+        "host: 0.0.0.0",
+        "host: '::'",
+        "host: 10.0.0.1",
+        "expose: true",
+        "{host: '::1', expose: true}",
+        "{socket: /run/queue-websocket/a, expose: true}",
+        "{host: 0.0.0.0, expose: true}",
+    ],
+    "one-worker": ["workers: 2", "workers: 64"],
+    "ping-timeout-within-interval": ["ping: {interval: 29.9}", "ping: {interval: 5, timeout: 6}"],
+    "ping-before-idle-limit": [
+        "nginx: {idle_limit: 60}",
+        "{nginx: {idle_limit: 10}, ping: {interval: 10, timeout: 1}}",
+    ],
+    "ping-before-usual-idle-limit": ["nginx: {trusted_proxies: [10.0.0.1]}"],
+    "certificate-is-named": [
+        "tls: files",
+        "{tls: files, certificate: {file: /a}}",
+        "{tls: files, certificate: {key: /a}}",
+        "{tls: off, certificate: {key: /a}}",
+        "{tls: letsencrypt, certificate: {file: /a}}",
+    ],
+    "addresses-are-networks": [
+        "nginx: {health_from: [10.0.0.1/8]}",
+        "nginx: {health_from: [10.0.0.0/33]}",
+        "nginx: {health_from: [10.0.0.0/08]}",
+        "nginx: {health_from: [10.0.0]}",
+        "nginx: {health_from: ['10.0.0.1/']}",
+        "nginx: {health_from: ['2001:db8::1/32']}",
+        "nginx: {trusted_proxies: [0.0.0.0/0.0.0.0], idle_limit: 350}",
+    ],
+    "proxies-are-few": ["nginx: {trusted_proxies: ['::/0'], idle_limit: 350}"],
+    "address-share": ["limits: {connections: 99}", "limits: {connections: 1, connections_per_address: 2}"],
+    "burst-carries-an-office": ["limits: {handshake_burst: 99}", "limits: {connections_per_address: 101}"],
+    "env-is-the-operators": [
+        "env: {WORKERS: 2}",
+        "env: {PATH: /a}",
+        "env: {PYTHONPATH: /a}",
+        "env: {LD_PRELOAD: /a}",
+        "env: {LISTEN_FDS: 1}",
+        "env: {UVICORN_WORKERS: 4}",
+        "env: {GUNICORN_CMD_ARGS: -w4}",
+        "env: {NOTIFY_SOCKET: /a}",
+        "env: {WATCHDOG_USEC: 1}",
+    ],
+    "values-fit-the-env-file": [
+        "welcome: ${uuid}",
+        'env: {A: "it\'s 5 $"}',
+        "env: {A: 'a\\'}",
+        "env: {A: 'a\\\\b'}",
+    ],
+}
+
+
+@pytest.mark.parametrize(("rule", "text"), [(rule, text) for rule, texts in GOOD.items() for text in texts])
+def test_a_rule_lets_its_good_neighbours_through(rule: str, text: str) -> None:
+    assert rule not in findings(text)
+
+
+@pytest.mark.parametrize(("rule", "text"), [(rule, text) for rule, texts in BAD.items() for text in texts])
+def test_a_rule_stops_its_bad_neighbours(rule: str, text: str) -> None:
+    assert rule in findings(text)
+
+
+@pytest.mark.parametrize("cases", [GOOD, BAD])
+def test_every_rule_has_neighbours_on_both_sides(cases: Mapping[str, list[str]]) -> None:
+    assert set(cases) == {rule.name for rule in RULES}
+
+
+def test_no_two_rules_share_a_name_and_each_names_settings_that_exist() -> None:
+    known = {setting.key for setting in settings_of(Deploy)}
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    assert all(known.issuperset(rule.keys) for rule in RULES)
+
+
+def test_a_finding_is_about_a_key_that_its_rule_names() -> None:
+    """Or a rule would be asked, and speak, about a value that is not sound."""
+    for rule in RULES:
+        found = set().union(*(findings(text)[rule.name] for text in BAD[rule.name]))
+        assert {"env" if key.startswith("env.") else key for key in found} <= set(rule.keys)
+
+
+def test_every_variable_of_the_service_is_refused_in_env() -> None:
+    for setting in settings_of(Settings):
+        [fault] = faults(f"domain: a.org\nenv: {{{setting.extra['env']}: x}}\n")
+        assert str(fault.fault) == f"is rendered from a setting; set `{setting.key}` instead"
+
+
+def test_a_rule_is_not_asked_when_a_key_of_it_is_not_sound() -> None:
+    [fault] = faults("domain: a.org\nping: {interval: 5s}\n")
+    assert (fault.key, fault.fault.what) == ("ping.interval", "'5s' has a unit")
+
+
+def test_a_rule_is_asked_beside_faults_in_other_keys() -> None:
+    found = faults("domain: a.org\nping: {interval: 20}\nport: 80\ncolour: blue\n")
+    assert [fault.key for fault in found] == ["ping.timeout", "port", "colour"]
+
+
+def test_a_rule_is_asked_of_the_sound_items_of_a_list() -> None:
+    found = faults("domain: a.org\nnginx: {trusted_proxies: [everybody, 10.1.1.1/8], idle_limit: 350}\n")
+    assert [str(fault.fault) for fault in found] == [
+        "'10.1.1.1/8' is no IP address or network; write 10.0.0.0/8",
+        "'everybody' does not fit; use an IP address or network, such as 10.0.0.0/8",
+    ]
+
+
+def test_what_a_mend_says_mends() -> None:
+    load_text("domain: a.org\nnginx: {idle_limit: 60}\nping: {interval: 24, timeout: 24}\n", "deploy.yaml")
+    load_text(
+        "domain: a.org\nnginx: {trusted_proxies: [10.0.0.0/8]}\nping: {interval: 25, timeout: 25}\n", "deploy.yaml"
+    )
+    load_text("domain: a.org\nhost: '::'\nexpose: true\ntls: letsencrypt\n", "deploy.yaml")
+
+
+def test_a_warning_stops_nothing() -> None:
+    loaded = load_text("domain: example.com\nlimits: {handshake_burst: 5}\n", "deploy.yaml")
+    assert [warning.key for warning in loaded.warnings] == ["domain", "limits.handshake_burst"]
