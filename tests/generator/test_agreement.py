@@ -1,0 +1,139 @@
+"""What must hold between the rendered files: that it does, and that each agreement notices when it does not."""
+
+from itertools import product
+
+import pytest
+from msgspec.structs import replace
+
+from generator.agreement import AGREEMENTS, disagreements, paths
+from generator.bundle import Bundle
+from generator.load import load_text
+from generator.render import render
+
+LISTENERS = [
+    "",
+    "port: 1024",
+    "host: '::1'",
+    "{host: 0.0.0.0, expose: true, nginx: {trusted_proxies: [10.0.0.1], idle_limit: 350}}",
+    "{host: '::', expose: true, nginx: {trusted_proxies: [10.0.0.1], idle_limit: 350}}",
+    "socket: /run/queue-websocket/ws.sock",
+]
+CERTIFICATES = {"off": "", "letsencrypt": "", "files": "certificate: {file: /etc/ssl/a.pem, key: /etc/ssl/b.pem}"}
+
+
+def rendered(*lines: str) -> Bundle:
+    flat = [line[1:-1] if line.startswith("{") else line for line in ("domain: a.org", *lines) if line]
+    return render(load_text(f"{{{', '.join(flat)}}}", "deploy.yaml").deploy)
+
+
+def edited(bundle: Bundle, kind: str, old: str, new: str) -> Bundle:
+    path = paths(bundle.name)[kind]
+    [file] = [file for file in bundle.files if file.path == path]
+    assert old in file.text
+    changed = replace(file, text=file.text.replace(old, new))
+    return replace(bundle, files=tuple(changed if each is file else each for each in bundle.files))
+
+
+def broken(bundle: Bundle) -> set[tuple[str, str]]:
+    return {(agreement.name, path) for agreement, path, _ in disagreements(bundle)}
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+@pytest.mark.parametrize("tls", CERTIFICATES)
+def test_all_files_agree_whatever_is_chosen(tls: str, listener: str) -> None:
+    for server, manager in product(("uvicorn", "gunicorn", "standalone"), ("systemd", "supervisor")):
+        chosen = (f"server: {server}", f"manager: {manager}", f"tls: {tls}", CERTIFICATES[tls], listener)
+        assert disagreements(rendered(*chosen)) == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "ping: {interval: 3600, timeout: 3600}",
+        "ping: {interval: 1.25, timeout: 1}",
+        "drain: {timeout: 600}",
+        "drain: {timeout: 1}",
+        "limits: {connections: 100000}",
+        "limits: {connections: 1, connections_per_address: 1}",
+        "workers: auto",
+        "user: web",
+        "name: a-b-c",
+        "{welcome: '/path/to {{ YOUR_NAME', env: {PLACE: '/path/to/yourdomain'}}",
+        "{tls: files, certificate: {file: '/a b.pem', key: /ü.pem}}",
+    ],
+)
+def test_all_files_agree_at_the_bounds_of_what_is_given(given: str) -> None:
+    assert disagreements(rendered(given)) == []
+
+
+EDITS = [
+    ("same-listener", "socket", "ListenStream=127.0.0.1:8765", "ListenStream=8765"),
+    ("same-listener", "gunicorn", "bind = '127.0.0.1:8765'", "bind = '127.0.0.1:8766'"),
+    ("same-listener", "site", "server 127.0.0.1:8765", "server 127.0.0.1:8764"),
+    ("same-listener", "site", "    server 127.0.0.1:8765;\n", ""),
+    ("proxy-outlives-ping", "site", "proxy_read_timeout 105s;", "proxy_read_timeout 90s;"),
+    ("proxy-outlives-ping", "site", "        proxy_read_timeout 105s;\n", ""),
+    ("stops-in-order", "gunicorn", "graceful_timeout = 15", "graceful_timeout = 14"),
+    ("stops-in-order", "gunicorn", "graceful_timeout = 15\n", ""),
+    ("stops-in-order", "service", "TimeoutStopSec=20", "TimeoutStopSec=19"),
+    ("stops-in-order", "service", "TimeoutStopSec=20\n", ""),
+    ("stops-in-order", "supervisor", "stopwaitsecs=20", "stopwaitsecs=10"),
+    ("stops-in-order", "main_context", "worker_shutdown_timeout 300s", "worker_shutdown_timeout 9s"),
+    ("stops-by-term", "service", "KillSignal=SIGTERM", "KillSignal=SIGQUIT"),
+    ("stops-by-term", "supervisor", "stopsignal=TERM", "stopsignal=QUIT"),
+    ("stops-by-term", "supervisor", "stopsignal=TERM\n", ""),
+    ("files-for-connections", "service", "LimitNOFILE=1256", "LimitNOFILE=1255"),
+    ("files-for-connections", "supervisor", "ulimit -n 1256", "ulimit -n 1024"),
+    ("files-for-connections", "main_context", "worker_rlimit_nofile ", "worker_rlimit_nofile 1; #"),
+    ("same-user", "service", "User=queue-websocket", "User=root"),
+    ("same-user", "service", "Group=queue-websocket", "Group=www-data"),
+    ("same-user", "supervisor", "\nuser=queue-websocket", ""),
+    ("same-workers", "gunicorn", "workers = 1", "workers = 4"),
+    ("same-workers", "gunicorn", "max_requests = 0", "max_requests = 1000"),
+    ("start-limit-triggers", "service", "RestartSec=2", "RestartSec=6"),
+    ("start-limit-triggers", "service", "StartLimitBurst=10", "StartLimitBurst=30"),
+    ("client-address-is-true", "site", "X-Forwarded-For $remote_addr", "X-Forwarded-For $proxy_add_x_forwarded_for"),
+    ("client-address-is-true", "site", "        proxy_set_header X-Forwarded-For $remote_addr;\n", ""),
+    ("client-address-is-true", "gunicorn", "forwarded_allow_ips = '127.0.0.1'", "forwarded_allow_ips = '*'"),
+    ("names-are-ours", "site", "zone=queue_websocket_handshakes:", "zone=handshakes:"),
+    ("names-are-ours", "site", "$queue_websocket_connection {", "$connection_upgrade {"),
+    ("names-are-ours", "site", "log_format queue_websocket ", "log_format json "),
+    ("nothing-left-to-fill-in", "service", "User=queue-websocket", "User=YOUR_USERNAME"),
+    ("nothing-left-to-fill-in", "site", "server_name a.org", "server_name ws.yourdomain.com"),
+    ("nothing-left-to-fill-in", "supervisor", "directory=/opt/queue-websocket", "directory=/path/to"),
+    ("nothing-left-to-fill-in", "gunicorn", "workers = 1", "workers = {{ workers }}"),
+]
+
+
+@pytest.mark.parametrize(("agreement", "kind", "old", "new"), EDITS)
+def test_an_agreement_notices_the_file_that_does_not_hold_to_it(agreement: str, kind: str, old: str, new: str) -> None:
+    assert (agreement, paths("queue-websocket")[kind]) in broken(edited(rendered(), kind, old, new))
+
+
+def test_every_agreement_is_broken_by_an_edit() -> None:
+    assert {edit[0] for edit in EDITS} == {agreement.name for agreement in AGREEMENTS}
+
+
+def test_a_socket_that_is_changed_in_one_file_is_noticed() -> None:
+    bundle = rendered("socket: /run/queue-websocket/ws.sock")
+    for kind in ("socket", "gunicorn", "site"):
+        elsewhere = edited(bundle, kind, "/run/queue-websocket/ws.sock", "/run/queue-websocket/other.sock")
+        assert broken(elsewhere) == {("same-listener", paths("queue-websocket")[kind])}
+
+
+def test_an_env_that_another_group_may_read_is_noticed() -> None:
+    bundle = rendered()
+    path = paths(bundle.name)["env"]
+    files = tuple(replace(file, group="www-data") if file.path == path else file for file in bundle.files)
+    assert broken(replace(bundle, files=files)) == {("same-user", path)}
+
+
+@pytest.mark.parametrize("line", range(60))
+def test_a_line_that_is_missing_from_env_is_a_disagreement_and_no_crash(line: int) -> None:
+    bundle = rendered()
+    [env] = [file for file in bundle.files if file.path == paths(bundle.name)["env"]]
+    lines = env.text.splitlines(keepends=True)
+    kept = "".join(lines[:line] + lines[line + 1 :])
+    files = tuple(replace(file, text=kept) if file is env else file for file in bundle.files)
+    needed = ("HOST=", "PORT=", "INTERVAL=", "TIMEOUT=", "MAX_CONNECTIONS=", "WORKERS=")
+    assert bool(broken(replace(bundle, files=files))) == any(word in "".join(lines[line : line + 1]) for word in needed)
