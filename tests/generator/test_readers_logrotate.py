@@ -41,3 +41,14 @@ def test_without_logrotate_nothing_is_checked(monkeypatch: pytest.MonkeyPatch, t
     with nothing_installed(monkeypatch, tmp_path):
         said = verdict(logrotate.rotation, rendered())
     assert (said.state, said.why) == ("not checked", "logrotate is not installed")
+
+
+def test_a_logrotate_that_breaks_before_it_has_read_is_no_judge(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "logrotate"
+    program.write_text("#!/bin/sh\necho no such library\nexit 127\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = verdict(logrotate.rotation, rendered())
+    assert (said.state, said.why) == ("not checked", "logrotate failed: no such library")
