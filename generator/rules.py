@@ -12,7 +12,7 @@ import msgspec
 
 from generator.document import Origin
 from generator.quoting import Unquotable, env
-from generator.schema import Deploy
+from generator.schema import Deploy, LetsEncrypt
 from service.declaration import Fault, settings_of, values_of
 from service.settings import ONE_WORKER, Settings
 
@@ -67,7 +67,7 @@ def _nothing_is_a_placeholder(deploy: Deploy, _: Origins) -> Findings:
 
 
 def _domain_is_public(deploy: Deploy, _: Origins) -> Findings:
-    if deploy.tls != "letsencrypt":
+    if not _asks_lets_encrypt(deploy):
         return
     if _is_address(deploy.domain) or "." not in deploy.domain or _is_below(deploy.domain, _NOT_PUBLIC):
         mend = "write a public host name, or use tls: files"
@@ -75,7 +75,7 @@ def _domain_is_public(deploy: Deploy, _: Origins) -> Findings:
 
 
 def _domain_is_no_example(deploy: Deploy, _: Origins) -> Findings:
-    if deploy.tls != "letsencrypt" and _is_below(deploy.domain, _EXAMPLES):
+    if not _asks_lets_encrypt(deploy) and _is_below(deploy.domain, _EXAMPLES):
         mend = "write your own before you install"
         yield "domain", Fault(f"'{deploy.domain}' is reserved for examples, so no client will find it", mend)
 
@@ -167,6 +167,14 @@ def _certificate_is_named(deploy: Deploy, _: Origins) -> Findings:
             yield key, Fault(f"has no effect: tls is {deploy.tls}", "write tls: files, or remove it")
 
 
+def _authority_is_asked(deploy: Deploy, _: Origins) -> Findings:
+    asked, default = deploy.letsencrypt, LetsEncrypt()
+    given = {"letsencrypt.email": asked.email != default.email, "letsencrypt.server": asked.server != default.server}
+    for key, is_given in given.items():
+        if deploy.tls != "letsencrypt" and is_given:
+            yield key, Fault(f"has no effect: tls is {deploy.tls}", "write tls: letsencrypt, or remove it")
+
+
 def _addresses_are_networks(deploy: Deploy, _: Origins) -> Findings:
     for key, addresses in (
         ("nginx.trusted_proxies", deploy.nginx.trusted_proxies),
@@ -214,6 +222,12 @@ def _values_fit_the_env_file(deploy: Deploy, _: Origins) -> Findings:
             env(value)
         except Unquotable as error:
             yield key, Fault(f"cannot stand in .env: {error.what}", error.mend)
+
+
+def _asks_lets_encrypt(deploy: Deploy) -> bool:
+    """Not where an authority of the operator's own is asked: that one may know any name."""
+    host = deploy.letsencrypt.server.removeprefix("https://").partition("/")[0]
+    return deploy.tls == "letsencrypt" and _is_below(host, ("letsencrypt.org",))
 
 
 def _is_systemds(name: str) -> bool:
@@ -269,14 +283,14 @@ RULES = (
     ),
     Rule(
         "domain-is-public",
-        ("domain", "tls"),
+        ("domain", "tls", "letsencrypt.server"),
         "Let's Encrypt proves control of a public DNS name; for any other the first request fails, and five failures "
         "an hour lock the account out.",
         _domain_is_public,
     ),
     Rule(
         "domain-is-no-example",
-        ("domain", "tls"),
+        ("domain", "tls", "letsencrypt.server"),
         "example.com and its like never resolve to your host (RFC 2606); rendering to look at the files is fine.",
         _domain_is_no_example,
         warns=True,
@@ -344,6 +358,12 @@ RULES = (
         ("tls", "certificate.file", "certificate.key"),
         "nginx does not start without the files it is told to serve, and with it every other site of the host.",
         _certificate_is_named,
+    ),
+    Rule(
+        "authority-is-asked",
+        ("tls", "letsencrypt.email", "letsencrypt.server"),
+        "Whoever names a certificate authority wants encryption, which only tls: letsencrypt gets from there.",
+        _authority_is_asked,
     ),
     Rule(
         "addresses-are-networks",

@@ -431,7 +431,17 @@ OTHER_VALUES: dict[str, Any] = {
     "env": {"A": "2"},
 }
 # They decide which lines there are, not what stands in one; or nothing that is rendered.
-WITHOUT_A_VALUE = {"workers", "server", "manager", "tls", "expose", "nginx.default_server", "nginx.idle_limit"}
+WITHOUT_A_VALUE = {
+    "workers",
+    "server",
+    "manager",
+    "tls",
+    "letsencrypt.email",
+    "letsencrypt.server",
+    "expose",
+    "nginx.default_server",
+    "nginx.idle_limit",
+}
 
 
 def test_every_setting_is_either_printed_or_decides() -> None:

@@ -59,8 +59,15 @@ GOOD = {
         "{domain: 10.0.0.1, tls: off}",
         "{domain: nas.local, tls: files, certificate: {file: /a, key: /b}}",
         "{domain: myexample.com, tls: letsencrypt}",
+        "{domain: nas.local, tls: letsencrypt, letsencrypt: {server: https://ca.nas.local/acme/directory}}",
+        "{domain: nas.local, tls: letsencrypt, letsencrypt: {server: https://myletsencrypt.org:9000/directory}}",
     ],
-    "domain-is-no-example": ["domain: myexample.com", "domain: example.com.org", "domain: a.org"],
+    "domain-is-no-example": [
+        "domain: myexample.com",
+        "domain: example.com.org",
+        "domain: a.org",
+        "{domain: example.com, tls: letsencrypt}",
+    ],
     "name-is-free": ["name: nginx-websocket", "name: system-d", "name: nginx2"],
     "user-is-its-own": ["user: web", "{name: backup, user: web}", "name: backups", "user: roots"],
     "nothing-is-a-placeholder": [
@@ -101,6 +108,10 @@ GOOD = {
         "{tls: letsencrypt, certificate: {file: null}}",
         "tls: off",
     ],
+    "authority-is-asked": [
+        "{tls: letsencrypt, letsencrypt: {email: a@b.org, server: https://ca.b.org/acme}}",
+        "{tls: off, letsencrypt: {email: null, server: https://acme-v02.api.letsencrypt.org/directory}}",
+    ],
     "addresses-are-networks": [
         "nginx: {health_from: [10.0.0.1, 10.0.0.1/32, 10.0.0.0/8, '::1', '::/64', '2001:DB8::/32']}",
         "nginx: {health_from: [0.0.0.0/0], trusted_proxies: []}",
@@ -139,8 +150,16 @@ BAD = {
         "{domain: a.b.internal, tls: letsencrypt}",
         "{domain: 10.0.0.1, tls: letsencrypt}",
         "{domain: example.net, tls: letsencrypt}",
+        "{domain: a.test, tls: letsencrypt, letsencrypt: {server: "
+        "https://acme-staging-v02.api.letsencrypt.org/directory}}",
     ],
-    "domain-is-no-example": ["domain: example.com", "domain: a.b.example.org", "domain: example", "domain: a.invalid"],
+    "domain-is-no-example": [
+        "domain: example.com",
+        "domain: a.b.example.org",
+        "domain: example",
+        "domain: a.invalid",
+        "{domain: example.com, tls: letsencrypt, letsencrypt: {server: https://ca.b.org/acme}}",
+    ],
     "name-is-free": ["name: nginx", "name: www-data", "name: systemd-a", "name: redis"],
     "user-is-its-own": ["user: www-data", "user: daemon", "user: _apt", "user: systemd-network", "name: mail"],
     "nothing-is-a-placeholder": [
@@ -181,6 +200,10 @@ BAD = {
         "{tls: files, certificate: {key: /a}}",
         "{tls: off, certificate: {key: /a}}",
         "{tls: letsencrypt, certificate: {file: /a}}",
+    ],
+    "authority-is-asked": [
+        "letsencrypt: {email: a@b.org}",
+        "{tls: files, certificate: {file: /a, key: /b}, letsencrypt: {server: https://ca.b.org/acme}}",
     ],
     "addresses-are-networks": [
         "nginx: {health_from: [10.0.0.1/8]}",
