@@ -25,7 +25,6 @@ def uvicorn_options(settings: Settings, only_proxies_connect: bool) -> dict[str,
         # Compression costs 34 KiB of memory per idle connection.
         "ws_per_message_deflate": False,
         "timeout_graceful_shutdown": settings.drain.timeout,
-        "lifespan": "on",
         "proxy_headers": True,
         "forwarded_allow_ips": _ANYBODY if only_proxies_connect else _LOOPBACK,
         "server_header": False,

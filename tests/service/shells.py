@@ -233,8 +233,11 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING = 0, 1, 2, 8, 9
 
 
 @contextlib.contextmanager
-def running(command: str, **variables: str) -> Iterator[Shell]:
-    """Start the service with a Python command line and settings, and wait until it answers."""
+def running(command: str, answers_on: str | None = None, **variables: str) -> Iterator[Shell]:
+    """Start the service with a Python command line and settings, and wait until it answers.
+
+    `answers_on` is the path of its Unix socket; without one it listens on the shell's port.
+    """
     port = free_port()
     settings = {
         "WEBSOCKET_PING_INTERVAL": "60",
@@ -252,7 +255,7 @@ def running(command: str, **variables: str) -> Iterator[Shell]:
         )
         shell = Shell(process, port, Path(log.name))
         try:
-            wait_until(lambda: process.poll() is not None or _answers(port))
+            wait_until(lambda: process.poll() is not None or _answers(answers_on or port))
             assert process.poll() is None, shell.log()
             yield shell
         finally:
@@ -260,6 +263,7 @@ def running(command: str, **variables: str) -> Iterator[Shell]:
             process.wait()
 
 
-def _answers(port: int) -> bool:
-    with contextlib.closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _answers(where: str | int) -> bool:
+    family, address = (socket.AF_UNIX, where) if isinstance(where, str) else (socket.AF_INET, ("127.0.0.1", where))
+    with contextlib.closing(socket.socket(family)) as probe:
+        return probe.connect_ex(address) == 0

@@ -170,6 +170,14 @@ def test_a_passed_socket_that_does_not_listen_is_refused(kind: socket.SocketKind
     )
 
 
+def test_a_passed_socket_that_listens_for_packets_is_refused(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as packets:
+        packets.bind(str(tmp_path / "packets"))
+        packets.listen()
+        found = passed("", "8765", sockets=[packets.fileno()], LISTEN_FDS="1")
+    assert "it is not a listening stream socket" in found.stderr
+
+
 def test_a_passed_descriptor_that_is_no_socket_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
         found = passed("", "8765", sockets=[file.fileno()], LISTEN_FDS="1")

@@ -120,6 +120,31 @@ def test_a_hangup_is_survived_with_a_word_in_the_log() -> None:
             client.hears_nothing_but_itself()
 
 
+def test_its_log_says_what_the_level_asks_for() -> None:
+    with running(COMMANDS["runner"], LOG_LEVEL="info") as talkative, running(COMMANDS["runner"]) as quiet:
+        for shell in (talkative, quiet):
+            assert shell.get("/health").status == 200
+            with shell.client() as client:
+                client.hears_nothing_but_itself()
+        assert f" INFO service: listening on 127.0.0.1:{talkative.port}\n" in talkative.log()
+        assert "/health" not in talkative.log()  # a probe every few seconds would bury the rest
+        assert quiet.log() == ""
+
+
+def test_who_comes_by_tcp_from_elsewhere_cannot_claim_another_address() -> None:
+    with running(COMMANDS["runner"], LOG_LEVEL="info") as shell:
+        claim(("127.0.0.1", shell.port), source=("127.0.0.2", 0))
+        wait_until(lambda: "[accepted]" in shell.log())
+        assert "198.51.100.7" not in shell.log()
+
+
+def test_on_a_unix_socket_the_proxy_says_who_comes(tmp_path: Path) -> None:
+    path = str(tmp_path / "ws.sock")
+    with running(COMMANDS["runner"], answers_on=path, LOG_LEVEL="info", WEBSOCKET_SOCKET=path) as shell:
+        claim(path)
+        wait_until(lambda: "198.51.100.7" in shell.log())
+
+
 def test_a_stop_before_it_is_up_ends_it_with_status_0() -> None:
     program = "import os, signal, service.__main__ as m; m._install_signal_handlers(); os.kill(os.getpid(), {})"
     for stop in (signal.SIGTERM, signal.SIGINT):
@@ -127,19 +152,19 @@ def test_a_stop_before_it_is_up_ends_it_with_status_0() -> None:
         assert ended.returncode == 0
 
 
-def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
-    path = tmp_path / "ws.sock"
-    environ = clean_environment(WEBSOCKET_SOCKET=str(path))
-    with subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env=environ) as process:
-        try:
-            wait_until(path.exists)
-            with socket.socket(socket.AF_UNIX) as client:
-                wait_until(lambda: client.connect_ex(str(path)) == 0)
-                client.settimeout(10)
-                client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 OK\r\n")
-        finally:
-            process.kill()
+def claim(address: object, source: tuple[str, int] | None = None) -> None:
+    """Open a WebSocket, and say that 198.51.100.7 does."""
+    with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as client:
+        client.settimeout(10)
+        if source is not None:
+            client.bind(source)
+        client.connect(address)  # type: ignore[arg-type]
+        client.sendall(
+            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+            b"X-Forwarded-For: 198.51.100.7\r\n\r\n"
+        )
+        assert client.recv(12) == b"HTTP/1.1 101"
 
 
 @pytest.mark.parametrize("command", OURS)

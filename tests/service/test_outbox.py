@@ -94,6 +94,7 @@ def test_a_few_messages_of_the_greatest_length_always_fit() -> None:
 
 def test_after_the_close_frame_nothing_is_sent_and_the_writer_ends() -> None:
     async def scenario(link: FakeLink, box: Outbox) -> None:
+        await turns()
         box.close(RESTART)
         box.put("late")
         await turns()

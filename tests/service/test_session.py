@@ -54,7 +54,7 @@ def test_spaces_around_connected_make_no_difference(alice: Session, hub: Hub) ->
 
 
 def test_a_message_is_forwarded_to_the_letter(alice: Session, bob: Session) -> None:
-    text = '{ "more": [1], "message":{"a" :1e400},"recipient_uuid":"temporary-alice"}'
+    text = ' { "more": [1], "message":{"a" :1e400},"recipient_uuid":"temporary-alice"}\r\n'
     assert bob.receive(text) == (Send(alice.connection, text),)
 
 

@@ -27,7 +27,7 @@ def test_a_client_that_stops_reading_is_gone_after_the_ping_timeout(command: str
         shell.client() as alice,
     ):
         fill(shell, stuck, MEGABYTES)
-        wait_until(lambda: shell.connections() == 1, deadline_s=6)
+        wait_until(lambda: shell.connections() == 1, deadline_s=4)
         alice.hears_nothing_but_itself()
 
 
