@@ -3,7 +3,6 @@
 `gunicorn --check-config` would need the application, and says 0 to a misspelt setting.
 """
 
-import ast
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -33,37 +32,41 @@ def settings(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
     if not file:
         return []
     try:
-        tree = ast.parse(file.text)
-        compile(tree, file.path, "exec")
+        compile(file.text, file.path, "exec")
     except (SyntaxError, ValueError) as error:
         return [SETTINGS.judged([Fault(file.path, getattr(error, "lineno", None), f"is no Python: {error}")])]
-    lines = _names(tree)
     if not find_spec("gunicorn"):
         return [SETTINGS.not_installed()]
-    outcome = yield Call(lambda: _complaints(file.text, list(lines), _NOT_NEEDED))
+    outcome = yield Call(lambda: _complaints(file.text, _NOT_NEEDED))
     if outcome.status or outcome.output != "[]":
-        outcome = yield Call(lambda: _complaints(file.text, list(lines), ()))
+        outcome = yield Call(lambda: _complaints(file.text, ()))
     if outcome.failure:
         return [SETTINGS.not_checked(f"gunicorn {outcome.failure}")]
     if outcome.status:
         return [SETTINGS.judged([Fault(file.path, None, outcome.output)])]
     complaints = msgspec.json.decode(outcome.output, type=list[_Complaint])
-    return [SETTINGS.judged([Fault(file.path, lines.get(each.name), each.message) for each in complaints])]
+    lines = _lines(file.text) if complaints else {}
+    return [
+        SETTINGS.judged([Fault(file.path, lines[each.name], each.message) for each in complaints if each.name in lines])
+    ]
 
 
-def _names(tree: ast.Module) -> dict[str, int]:
-    """What the file defines for gunicorn, with its line: not imports, nor what starts with an underscore."""
+def _lines(text: str) -> dict[str, int]:
+    """Where the file defines each name; not what it imports, which gunicorn ignores by right."""
+    import ast  # only a fault pays for it
+
     lines: dict[str, int] = {}
-    for statement in tree.body:
+    for statement in ast.parse(text).body:
         if isinstance(statement, ast.FunctionDef):
             lines[statement.name] = statement.lineno
-        for node in ast.walk(statement) if not isinstance(statement, ast.FunctionDef) else ():
+            continue
+        for node in ast.walk(statement):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 lines[node.id] = node.lineno
-    return {name: line for name, line in lines.items() if not name.startswith("_")}
+    return lines
 
 
-def _complaints(text: str, names: list[str], not_needed: Sequence[str]) -> str:
+def _complaints(text: str, not_needed: Sequence[str]) -> str:
     """In a fork: run the file and hand gunicorn what it defines. A list of `_Complaint` as JSON."""
     stand_in_for(not_needed)
     library: Any = import_module("gunicorn.config")
@@ -72,12 +75,14 @@ def _complaints(text: str, names: list[str], not_needed: Sequence[str]) -> str:
     known = {setting.name for setting in library.KNOWN_SETTINGS}
     config = library.Config()
     complaints = []
-    for name in names:
+    for name, value in values.items():
+        if name.startswith("_"):
+            continue
         if name not in known:
             complaints.append(_Complaint(name, f"{name} is no setting of gunicorn, which would ignore it"))
             continue
         try:
-            config.set(name, values[name])
+            config.set(name, value)
         except Exception as error:
             complaints.append(_Complaint(name, f"{name}: {error}"))
     return msgspec.json.encode(complaints).decode()

@@ -11,7 +11,7 @@ from generator.readers.verdict import Subject, Verdict
 
 ROTATION = Subject("logrotate", "log rotation")
 
-_ERROR = re.compile(r"^error: (?P<path>/[^\s:]+):(?P<line>\d+) (?P<message>.*)$", re.MULTILINE)
+_ERROR = r"^error: (?P<path>/[^\s:]+):(?P<line>\d+) (?P<message>.*)$"
 
 
 def rotation(bundle: Bundle, root: Path) -> Running[list[Verdict]]:

@@ -50,13 +50,12 @@ _HTTP = re.compile(r"^(\s*http\s*\{)", re.MULTILINE)
 _LISTEN = re.compile(r"(?<![\w$#])(listen\s+)([^\s;]+)")
 _KEY_PAIR = re.compile(r"(?<![\w$#])(ssl_certificate(?:_key)?\s+)(\"[^\"]*\"|[^\s;]+)")
 # `nginx: [emerg] …`, or, where its first log is stderr as on Debian, `2026/11/23 15:34:57 [emerg] 1169#1169: …`.
-_MESSAGE = re.compile(
+_MESSAGE = (
     r"^(?:nginx: |[\d/]+ [\d:]+ )\[(?P<level>emerg|warn)\] (?:\d+#\d+: )?"
-    r"(?P<message>.*?)(?: in (?P<path>/\S+?):(?P<line>\d+))?$",
-    re.MULTILINE,
+    r"(?P<message>.*?)(?: in (?P<path>/\S+?):(?P<line>\d+))?$"
 )
-_NAME_TAKEN = re.compile(r'conflicting server name "(?P<name>[^"]*)" on (?P<where>\S+), ignored')
-_UNKNOWN_TEMPORARY_PATH = re.compile(r'unknown directive "(\w+)_temp_path"')
+_NAME_TAKEN = r'conflicting server name "(?P<name>[^"]*)" on (?P<where>\S+), ignored'
+_UNKNOWN_TEMPORARY_PATH = r'unknown directive "(\w+)_temp_path"'
 
 
 class _Complaint(msgspec.Struct, frozen=True):
@@ -148,12 +147,14 @@ class _Tree:
 
     def complaints(self, output: str) -> list[_Complaint]:
         """What nginx says, in the words it would use on the host."""
+        if not output:
+            return []
         for port in self.ports:
             output = output.replace(f":{port + _PORT_OFFSET}", f":{port}")
         for ours, here in self.sockets.items():
             output = re.sub(rf"{re.escape(here)}\b", ours.replace("\\", r"\\"), output)
         found = []
-        for match in _MESSAGE.finditer(output):
+        for match in re.finditer(_MESSAGE, output, re.MULTILINE):
             message = match["message"].replace(f"{self.root}/{_OURS}", f"/{_OURS}")
             path = None
             if match["path"]:
@@ -223,7 +224,7 @@ def _test(nginx: str, root: Path, fill: Callable[[_Tree], None]) -> Running[tupl
         main = str(tree.root / _OURS / "nginx.conf")
         directives = f"pid {tree.root}/nginx.pid;"
         outcome = yield Program([nginx, "-t", "-q", "-c", main, "-g", directives])
-        missing = _UNKNOWN_TEMPORARY_PATH.search(outcome.output)
+        missing = outcome.output and re.search(_UNKNOWN_TEMPORARY_PATH, outcome.output)
         if not missing or missing[1] in without:
             return outcome, tree.complaints(outcome.output)
         without.add(missing[1])
@@ -235,7 +236,7 @@ def _faults(complaints: list[_Complaint], ours: list[File]) -> list[Fault]:
     site = next((file for file in ours if "server_name" in file.text), ours[0])
     faults = []
     for complaint in complaints:
-        taken = _NAME_TAKEN.search(complaint.message)
+        taken = re.search(_NAME_TAKEN, complaint.message)
         if complaint.path in paths:
             faults.append(Fault(complaint.path, complaint.line, complaint.message))
         elif taken and (line := _line_of(site.text, rf"^\s*server_name\s.*(?<![\w.-]){re.escape(taken['name'])}[\s;]")):

@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from time import monotonic, sleep
 from types import ModuleType
 from typing import Generic, NoReturn, TypeVar
@@ -197,13 +196,9 @@ class _Loop(Generic[R]):
 def find_program(name: str) -> str | None:
     """Where a program stands: along PATH, and in the sbin beside each bin, which an ordinary user's PATH leaves out."""
     for entry in os.environ.get("PATH", "").split(":"):
-        if not entry:
-            continue
-        directory = Path(entry)
-        beside = [directory.with_name("sbin")] if directory.name == "bin" else []
-        for place in (directory, *beside):
-            if os.access(place / name, os.X_OK):
-                return str(place / name)
+        for directory in (entry, entry.removesuffix("/bin") + "/sbin") if entry.endswith("/bin") else (entry,):
+            if directory and os.access(f"{directory}/{name}", os.X_OK):
+                return f"{directory}/{name}"
     return None
 
 

@@ -15,7 +15,7 @@ SCRIPTS = Subject("sh", "scripts")
 # What systemd, sh and python-dotenv read alike. Nothing in it is live, so that sh may be let loose on it.
 _ASSIGNMENT = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?:'(?P<plain>[^']*)'|\"(?P<double>[^\"\\$`]*)\")")
 # `/…/script: 5: Syntax error: …` of dash; bash says `line 5:`.
-_LOCATED = re.compile(r"^(?P<path>/[^\s:]+): (?:line )?(?P<line>\d+): (?P<message>.*)$", re.MULTILINE)
+_LOCATED = r"^(?P<path>/[^\s:]+): (?:line )?(?P<line>\d+): (?P<message>.*)$"
 
 
 def environment(bundle: Bundle, root: Path, wanted: Mapping[str, str] | None) -> Running[list[Verdict]]:

@@ -33,8 +33,8 @@ _NOT_NEEDED = (
 _MAIN = "[supervisord]\n[include]\nfiles = etc/supervisor/conf.d/*.conf\n"
 _SECTION = re.compile(r"\[(?P<name>[^\]]*)\]")
 _OPTION = re.compile(r"(?P<name>[^\s;#\[=:][^=:]*?)\s*[=:]")
-_NAMED = re.compile(r"for '(?:[\w:-]+\.)?(\w+)'")
-_CONTEXT = re.compile(r" in section '[^']*' \(file: '[^']*'\)$")
+_NAMED = r"for '(?:[\w:-]+\.)?(\w+)'"
+_CONTEXT = r" in section '[^']*' \(file: '[^']*'\)$"
 
 
 class Reading(msgspec.Struct):
@@ -165,8 +165,8 @@ def _unknown(file: File, asked: list[str]) -> list[Fault]:
 
 def _refused(reading: Reading, files: list[File]) -> Fault:
     """supervisor names no line: it is that of the option in its message, else of the one it asked for last."""
-    message = _CONTEXT.sub("", reading.error or "")
-    named = _NAMED.search(message)
+    message = re.sub(_CONTEXT, "", reading.error or "")
+    named = re.search(_NAMED, message)
     option = named[1] if named else reading.asked[-1] if reading.asked else ""
     if "key/value pairs" in message:
         option = "environment"

@@ -24,10 +24,10 @@ _UNIT_DIRECTORY = "etc/systemd/system"
 _COMMAND = re.compile(r"^(\s*Exec\w+\s*=\s*[-@+:!|]*\"?)(/[^\s\"]+)", re.MULTILINE)
 _OTHER_UNIT = re.compile(r"[\w@.-]+\.(?:target|service|socket|slice|timer|mount|path)\b")
 # `/etc/…/q.service:5: Unknown key name …`, or, where no one line is to blame, `q.service: Command … `.
-_COMPLAINT = re.compile(r"^(?P<path>\S+?\.(?:service|socket|conf))(?::(?P<line>\d+))?: (?P<message>.*)$", re.MULTILINE)
-_LOCATED = re.compile(r"^(?P<path>/\S+?):(?P<line>\d+): (?P<message>.*)$", re.MULTILINE)
+_COMPLAINT = r"^(?P<path>\S+?\.(?:service|socket|conf))(?::(?P<line>\d+))?: (?P<message>.*)$"
+_LOCATED = r"^(?P<path>/\S+?):(?P<line>\d+): (?P<message>.*)$"
 _OVERALL = re.compile(r"Overall exposure level for \S+: (\d+\.\d+)")
-_WEAKNESS = re.compile(r"^✗ (?P<name>\S+)\s.*?\s(?P<points>\d+\.\d+)\s*$", re.MULTILINE)
+_WEAKNESS = r"^✗ (?P<name>\S+)\s.*?\s(?P<points>\d+\.\d+)\s*$"
 
 
 def units(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
@@ -151,7 +151,7 @@ def _why_no_exposure(output: str) -> str:
 
 
 def _too_exposed(exposure: float, limit: float, output: str) -> str:
-    weaknesses = sorted(_WEAKNESS.finditer(output), key=lambda weakness: -float(weakness["points"]))
+    weaknesses = sorted(re.finditer(_WEAKNESS, output, re.MULTILINE), key=lambda weakness: -float(weakness["points"]))
     worst = ", ".join(f"{weakness['name']} {weakness['points']}" for weakness in weaknesses[:6])
     return f"exposure {exposure} is above {limit}; most of it from {worst}"
 

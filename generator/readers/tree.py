@@ -31,13 +31,15 @@ def put_all(root: Path, files: Iterable[File]) -> list[str]:
     return [str(put(root, file.path, file.text)) for file in files]
 
 
-def located(output: str, root: Path, pattern: re.Pattern[str]) -> list[Fault]:
+def located(output: str, root: Path, pattern: str) -> list[Fault]:
     """The faults that a tool's output tells, one a line; `pattern` names `path`, `line` and `message`.
 
     Each is told once: a tool that reads a file twice complains twice.
     """
+    if not output:
+        return []  # as nearly always: the pattern need not even be compiled
     faults = []
-    for match in pattern.finditer(output):
+    for match in re.finditer(pattern, output, re.MULTILINE):
         path = match["path"].removeprefix(f"{root}/")
         message = match["message"].replace(f"{root}/", "/").strip()
         faults.append(Fault(path, int(match["line"]) if match["line"] else None, message))
