@@ -258,7 +258,13 @@ def unknown_units(document: Document) -> Iterator[str]:
 
 def unknown_host_paths(document: Document) -> Iterator[str]:
     of_the_host = ("/etc/nginx/nginx.conf", "/etc/nginx/sites-enabled/default", "/etc/security/limits.conf")
-    by_hand = (f"/opt/{NAME}/new", f"/opt/{NAME}/releases", f"/etc/{NAME}/placeholder", "/usr/bin/python3")
+    by_hand = (
+        f"/opt/{NAME}/new",
+        f"/opt/{NAME}/releases",
+        f"/opt/{NAME}/edited",
+        f"/etc/{NAME}/placeholder",
+        "/usr/bin/python3",
+    )
     for code in shell_code(document):
         for path in re.findall(r"(?<![\w$.:/-])/(?:etc|opt|run|usr|var)/[\w$.{}/-]*\w", code):
             meant = named(path)
@@ -367,7 +373,10 @@ def make_targets() -> set[str]:
 def named(word: str) -> str:
     """A name or path with the shell's variables filled in, as the pages set them."""
     release = f"/opt/{NAME}/releases/20261123-153517"
-    return word.replace("${name}", NAME).replace("$name", NAME).replace("$release", release).rstrip("/")
+    filled = {"${name}": NAME, "$name": NAME, "NAME": NAME, "$release": release}
+    for written, meant in filled.items():
+        word = word.replace(written, meant)
+    return word.rstrip("/")
 
 
 def pattern(expected: str) -> str:
