@@ -19,6 +19,12 @@ FAULTS = sorted((ROOT / "tests" / "faults").glob("*.yaml"))
 WARNINGS = sorted((ROOT / "tests" / "warnings").glob("*.yaml"))
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def announced(case: Path) -> list[str]:
     return [line[2:] for line in case.read_text().splitlines() if line.startswith("# deploy.yaml:")]
 

@@ -11,6 +11,12 @@ from generator.load import MOST_BYTES, ConfigError, Loaded, load, load_text
 from generator.schema import Deploy
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def faults(env: str | None = None, assignments: Iterable[str] = (), path: str = "deploy.yaml") -> list[str]:
     with pytest.raises(ConfigError) as refused:
         load(path, env, assignments)
