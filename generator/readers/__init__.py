@@ -4,6 +4,7 @@ A tool that is not installed, fails or hangs gives a verdict "not checked"; it n
 temporary directory is written, and that is gone afterwards.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,7 @@ def read_all(
     With `environment`, the variables that .env gives the service must be exactly these. `time_limit_s` is that of each
     program that is run; all run at once.
     """
-    with TemporaryDirectory(prefix="wsbundle-") as directory:
+    with TemporaryDirectory(prefix="wsbundle-", dir=_memory()) as directory:
         root = Path(directory).resolve()
 
         def own(name: str) -> Path:
@@ -47,3 +48,8 @@ def read_all(
             time_limit_s,
         )
     return tuple(verdict for several in verdicts for verdict in several)
+
+
+def _memory() -> str | None:
+    """A file system in memory, where a hundred small files cost half as much; where TMPDIR is set, that it is."""
+    return "/dev/shm" if "TMPDIR" not in os.environ and os.access("/dev/shm", os.W_OK | os.X_OK) else None

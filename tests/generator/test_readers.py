@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from readings import NAME, broken, changed, needs, nothing_installed, rendered
 
+from generator import readers
 from generator.bundle import Bundle
 from generator.readers import Fault, Verdict, read_all, supervisor
 
@@ -61,10 +62,25 @@ def test_the_environment_is_compared_where_it_is_known() -> None:
     assert "EXTRA is not asked for" in messages
 
 
-def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+@pytest.mark.parametrize("given", [True, False], ids=["where_tmpdir_says", "in_memory"])
+def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: bool) -> None:
+    made: list[Path] = []
+
+    class Noticed(tempfile.TemporaryDirectory[str]):
+        def __enter__(self) -> str:
+            made.append(Path(self.name))
+            return super().__enter__()
+
+    monkeypatch.setattr(readers, "TemporaryDirectory", Noticed)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    if given:
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+    else:
+        monkeypatch.delenv("TMPDIR", raising=False)
     read_all(changed(rendered(), f"etc/nginx/sites-available/{NAME}", lambda text: text + "}"))
-    assert list(tmp_path.iterdir()) == []
+    (directory,) = made
+    assert (directory.parent == tmp_path) == given
+    assert not directory.exists()
 
 
 def test_a_directory_with_odd_characters_in_its_name_is_no_obstacle(
@@ -72,7 +88,8 @@ def test_a_directory_with_odd_characters_in_its_name_is_no_obstacle(
 ) -> None:
     odd = tmp_path / "a+b.(c)"
     odd.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    monkeypatch.setenv("TMPDIR", str(odd))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     assert [str(verdict) for verdict in read_all(rendered()) if verdict.state == "refused"] == []
 
 
