@@ -59,6 +59,13 @@ def at_each_step(act: Callable[[int], object]) -> None:
     sys.addaudithook(lambda event, _: event in STEPS and act(next(steps)) and None)
 
 
+def put_pipe(file: Path) -> None:
+    """Whoever read it would wait for ever."""
+    file.unlink()
+    os.mkfifo(file)
+    file.chmod(0o640)
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return tmp_path / "build" / "bundle"
@@ -110,7 +117,7 @@ def test_only_files_that_changed_are_written(directory: Path) -> None:
         lambda file: file.write_text("edited"),
         lambda file: file.chmod(0o666),
         lambda file: (file.unlink(), file.symlink_to("/etc/hostname")),
-        lambda file: (file.unlink(), os.mkfifo(file), file.chmod(0o640)),
+        put_pipe,
     ],
 )
 def test_a_file_that_was_edited_is_written_again(harm: Callable[[Path], object], directory: Path) -> None:

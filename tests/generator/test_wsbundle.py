@@ -1,0 +1,342 @@
+"""The command as its user meets it: what it prints, where, and how it exits."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from front_door import COMMAND, ENVIRONMENT, Outcome, process, wsbundle
+
+from generator.schema import Deploy
+from service.declaration import settings_of
+
+SOUND = "domain: ws.mycompany.org\nping: {interval: 50}\n"
+FAULTY = "domain: ws.mycompany.org\nport: 80\ncolour: blue\n"
+COMMANDS = ("render", "check", "run", "show", "explain")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a sound deploy.yaml, where no terminal and no NO_COLOR of the tester's counts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    (tmp_path / "deploy.yaml").write_text(SOUND)
+    return tmp_path
+
+
+def facts(*arguments: str) -> dict[str, Any]:
+    """The JSON object that is all that is printed, with the exit code it tells."""
+    outcome = wsbundle(*arguments, "--format", "json")
+    assert outcome.err == ""
+    told: dict[str, Any] = json.loads(outcome.out)
+    assert told["exit_code"] == outcome.code
+    return told
+
+
+# Asking for help, and asking wrongly.
+
+
+def test_help_names_every_command_and_every_exit_code() -> None:
+    outcome = wsbundle("--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert all(f"    {command} " in outcome.out for command in COMMANDS)
+    assert "Exit codes: 0 " in outcome.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    outcome = wsbundle(command, "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith(f"usage: wsbundle {command} ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND; see wsbundle --help"),
+        (["--verbose"], "the following arguments are required: COMMAND; see wsbundle --help"),
+        (["show", "--origins"], "unrecognized arguments: --origins; see wsbundle --help"),
+        (["show", "--ori"], "unrecognized arguments: --ori; see wsbundle --help"),
+        (["show", "twice"], "unrecognized arguments: twice; see wsbundle --help"),
+        (["show", "--set"], "argument --set: expected one argument; see wsbundle show --help"),
+        (["explain", "colour"], "colour is no setting, section, rule or agreement; `wsbundle explain` lists them"),
+        (["explain", "prot"], "prot is no setting, section, rule or agreement; did you mean port?"),
+        (
+            ["run", "--set", "server=gunicorn"],
+            "gunicorn runs from its rendered files; to try the service here: --set server=uvicorn",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line(arguments: list[str], message: str, here: Path) -> None:
+    assert wsbundle(*arguments) == Outcome(2, "", f"{message}\n")
+
+
+@pytest.mark.parametrize("arguments", [["rendr"], ["show", "--format", "xml"]])
+def test_a_choice_that_is_none_is_told(arguments: list[str], here: Path) -> None:
+    outcome = wsbundle(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "invalid choice: " in outcome.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "--nonsense", "--format", "json"],
+        ["--format=json"],
+        ["rendr", "--format=json"],
+        ["explain", "colour", "--format", "json"],
+    ],
+)
+def test_a_wrong_command_line_is_told_as_json_where_json_is_asked_for(arguments: list[str]) -> None:
+    outcome = wsbundle(*arguments)
+    told = json.loads(outcome.out)
+    assert (outcome.code, outcome.err) == (2, "")
+    assert told["exit_code"] == 2
+    assert len(told["errors"]) == 1
+
+
+# show.
+
+
+def test_show_prints_every_setting_as_it_is_in_force(here: Path) -> None:
+    outcome = wsbundle("show", "--set", "env={ZONE: eu}")
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = dict(line.split(": ", 1) for line in outcome.out.splitlines())
+    assert set(lines) == {setting.key for setting in settings_of(Deploy)} - {"env"} | {"env.ZONE"}
+    assert {
+        key: lines[key].strip() for key in ("domain", "ping.interval", "user", "nginx.health_from", "env.ZONE")
+    } == {
+        "domain": "ws.mycompany.org",
+        "ping.interval": "50",
+        "user": "null",
+        "nginx.health_from": "[127.0.0.1, '::1']",
+        "env.ZONE": "eu",
+    }
+
+
+def test_show_says_where_each_value_was_given(here: Path) -> None:
+    (here / "deploy.prod.yaml").write_text("workers: auto\n")
+    outcome = wsbundle("show", "--origin", "--env", "prod", "--set", "port=9000")
+    lines = dict(line.split(": ", 1) for line in outcome.out.splitlines())
+    assert {key: lines[key].strip() for key in ("domain", "ping.interval", "workers", "port", "host")} == {
+        "domain": "ws.mycompany.org  # deploy.yaml:1:9",
+        "ping.interval": "50  # deploy.yaml:2:18",
+        "workers": "auto  # deploy.prod.yaml:1:10",
+        "port": "9000  # --set port",
+        "host": "127.0.0.1  # default",
+    }
+
+
+def test_show_tells_programs_the_same(here: Path) -> None:
+    settings = facts("show")["settings"]
+    assert settings["domain"] == {"value": "ws.mycompany.org", "origin": "deploy.yaml:1:9"}
+    assert settings["port"] == {"value": "8765", "origin": "default"}
+
+
+def test_warnings_go_to_stderr_and_results_to_stdout(here: Path) -> None:
+    outcome = wsbundle("show", "--set", "domain=ws.example.com")
+    assert outcome.err.startswith("--set domain: domain: warning: 'ws.example.com' is reserved for examples")
+    assert "warning:" not in outcome.out
+
+
+# check and render.
+
+
+def test_check_tells_what_every_reader_says_and_writes_nothing(here: Path) -> None:
+    outcome = wsbundle("check")
+    assert (outcome.code, outcome.err) == (0, "")
+    *verdicts, summary = outcome.out.splitlines()
+    assert {line.split()[0] for line in verdicts} <= {"accepted", "not"}
+    assert summary == "deploy.yaml is sound: 12 files, 7 of them for uvicorn under systemd, tls off"
+    assert [file.name for file in here.iterdir()] == ["deploy.yaml"]
+
+
+def test_render_writes_the_bundle_and_says_so_and_a_second_run_has_nothing_to_do(here: Path) -> None:
+    first, second = wsbundle("render"), wsbundle("render")
+    assert (first.code, first.err, second.code, second.err) == (0, "", 0, "")
+    assert "  wrote    build/queue-websocket/etc/queue-websocket/.env\n" in first.out
+    assert first.out.splitlines()[-1].startswith("build/queue-websocket is ready: 12 files, ")
+    assert second.out.splitlines()[-1].startswith("Nothing to do: build/queue-websocket is up to date (12 files, ")
+    assert "wrote" not in second.out
+
+
+def test_render_removes_what_an_earlier_deploy_yaml_had(here: Path) -> None:
+    wsbundle("render", "-o", "out", "--set", "name=first")
+    outcome = wsbundle("render", "-o", "out", "--set", "name=second")
+    assert "  removed  out/etc/systemd/system/first.service\n" in outcome.out
+
+
+def test_render_tells_programs_what_it_did(here: Path) -> None:
+    told = facts("render", "-o", "out")
+    assert told["exit_code"] == 0
+    assert told["directory"] == "out"
+    assert "manifest.json" in told["written"]
+    assert (told["removed"], told["unchanged"]) == ([], 0)
+    assert {verdict["title"] for verdict in told["verdicts"]} >= {"nginx configuration", "gunicorn settings"}
+    assert facts("render", "-o", "out")["written"] == []
+
+
+def test_render_leaves_a_directory_alone_that_is_no_bundle(here: Path) -> None:
+    outcome = wsbundle("render", "-o", ".")
+    assert outcome.code == 2
+    assert outcome.err == ". has files but no manifest.json of ours; name an empty directory with -o\n"
+    assert [file.name for file in here.iterdir()] == ["deploy.yaml"]
+
+
+def test_render_says_why_it_cannot_write(here: Path) -> None:
+    outcome = wsbundle("render", "-o", "deploy.yaml/below")
+    assert (outcome.code, outcome.err) == (1, "deploy.yaml/below: Not a directory\n")
+    assert facts("render", "-o", "deploy.yaml/below")["errors"] == ["deploy.yaml/below: Not a directory"]
+
+
+def test_faults_are_told_to_programs_with_all_they_consist_of(here: Path) -> None:
+    (here / "deploy.yaml").write_text(FAULTY)
+    assert facts("render") == {
+        "exit_code": 2,
+        "faults": [
+            {
+                "source": "deploy.yaml",
+                "line": 2,
+                "column": 7,
+                "key": "port",
+                "what": "80 is too small",
+                "mend": "use a whole number from 1024 to 65535",
+            },
+            {
+                "source": "deploy.yaml",
+                "line": 3,
+                "column": 1,
+                "key": "colour",
+                "what": "is not a setting",
+                "mend": "remove it; docs/settings.md lists all",
+            },
+        ],
+    }
+
+
+@pytest.mark.parametrize("command", ["render", "check", "show", "run"])
+def test_every_command_refuses_a_faulty_deploy_yaml(command: str, here: Path) -> None:
+    (here / "deploy.yaml").write_text(FAULTY)
+    outcome = wsbundle(command)
+    assert (outcome.code, outcome.out, len(outcome.err.splitlines())) == (2, "", 2)
+
+
+@pytest.mark.parametrize(("server", "module"), [("uvicorn", "service"), ("standalone", "service.server")])
+def test_run_becomes_the_service_with_the_settings_of_deploy_yaml(
+    server: str, module: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    became: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *what: became.append(what) or sys.exit(0))
+    outcome = wsbundle("run", "--set", f"server={server}", "--set", "port=9000", "--set", "env={ZONE: eu}")
+    assert outcome.out == "The service runs on ws://127.0.0.1:9000/; Ctrl-C ends it.\n"
+    [(program, arguments, environment)] = became
+    assert (program, arguments) == (sys.executable, [sys.executable, "-m", module])
+    assert {environment["WEBSOCKET_PORT"], environment["WEBSOCKET_PING_INTERVAL"], environment["ZONE"]} == {
+        "9000",
+        "50",
+        "eu",
+    }
+    assert environment["PATH"] == os.environ["PATH"]
+
+
+# The process.
+
+
+def test_the_process_exits_with_the_code_of_its_command(here: Path) -> None:
+    assert process([*COMMAND, "show"]) == wsbundle("show")
+    (here / "deploy.yaml").write_text(FAULTY)
+    assert process([*COMMAND, "show"]) == wsbundle("show")
+
+
+def on_a_terminal(*arguments: str, **environment: str) -> str:
+    """All that a terminal shows of a command."""
+    terminal, end = pty.openpty()
+    with subprocess.Popen([*COMMAND, *arguments], stdout=end, stderr=end, env={**ENVIRONMENT, **environment}):
+        os.close(end)
+        shown = b""
+        while part := _read_terminal(terminal):
+            shown += part
+    os.close(terminal)
+    return shown.decode()
+
+
+def _read_terminal(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # EIO: the last process that had it open is gone
+        return b""
+
+
+@pytest.mark.parametrize("arguments", [["explain", "port"], ["show", "--origin"], ["show", "--set", "port=80"]])
+def test_colours_are_for_terminals_that_want_them(arguments: list[str], here: Path) -> None:
+    plain = on_a_terminal(*arguments, TERM="xterm", NO_COLOR="1")
+    coloured = on_a_terminal(*arguments, TERM="xterm")
+    assert "\x1b[" in coloured
+    assert "\x1b" not in plain
+    assert "\x1b" not in on_a_terminal(*arguments, TERM="dumb")
+    assert on_a_terminal(*arguments, TERM="xterm", NO_COLOR="") == coloured
+    outcome = process([*COMMAND, *arguments], env={**ENVIRONMENT, "TERM": "xterm"})
+    assert outcome.out + outcome.err == plain.replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("buffered", [{}, {"PYTHONUNBUFFERED": "1"}])
+@pytest.mark.parametrize("arguments", [["explain"], ["show", "--format", "json"]])
+def test_a_reader_that_leaves_ends_the_command_quietly(
+    arguments: list[str], buffered: dict[str, str], here: Path
+) -> None:
+    left, pipe = os.pipe()
+    os.close(left)
+    outcome = process(
+        [*COMMAND, *arguments],
+        capture_output=False,
+        stdout=pipe,
+        stderr=subprocess.PIPE,
+        env={**ENVIRONMENT, **buffered},
+    )
+    os.close(pipe)
+    assert outcome == (1, "", "")
+
+
+def test_output_that_cannot_be_written_is_a_failure(here: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        outcome = process([*COMMAND, "show"], capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert outcome == (1, "", "wsbundle: standard output: No space left on device\n")
+
+
+def test_no_letter_ends_a_command_on_a_terminal_that_cannot_show_it(here: Path) -> None:
+    (here / "deploy.yaml").write_text("domain: a.org\nwelcome: Grüße 🎉 {uuid}\n", encoding="utf-8")
+    ascii_only = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
+    outcome = process([*COMMAND, "show"], env=ascii_only)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "Gr\\xfc\\xdfe \\U0001f389 {uuid}" in outcome.out
+    told = json.loads(process([*COMMAND, "show", "--format", "json"], env=ascii_only).out)
+    assert told["settings"]["welcome"]["value"] == "Grüße 🎉 {uuid}"
+
+
+def test_a_file_name_that_is_no_text_is_told_like_another(here: Path) -> None:
+    name = os.fsdecode(b"\xff.yaml")
+    assert process([*COMMAND, "show", "-f", name]) == (
+        2,
+        "",
+        "\\udcff.yaml: cannot be read: No such file or directory; create it, or name another with -f\n",
+    )
+    told = json.loads(process([*COMMAND, "show", "-f", name, "--format", "json"]).out)
+    assert told["faults"][0]["source"] == name
+
+
+def test_ctrl_c_ends_a_command_without_a_word(here: Path) -> None:
+    os.mkfifo("pipe")
+    with (
+        subprocess.Popen(
+            [*COMMAND, "show", "-f", "pipe"], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as command,
+        Path("pipe").open("w"),
+    ):  # opens once the command reads from it
+        command.send_signal(signal.SIGINT)
+        assert command.communicate(timeout=30) == ("", "")
+    assert command.returncode == 130
