@@ -73,8 +73,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
 
     def handle_cont(self, event: Frame) -> None:
-        if self.close_sent:
-            return
         super().handle_cont(event)
         if len(self.frames) >= MAX_FRAGMENTS:
             self._fail(TOO_MANY_FRAGMENTS)

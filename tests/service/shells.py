@@ -102,6 +102,11 @@ class Shell:
         number: int = json.loads(self.get("/health").body)["connections"]
         return number
 
+    def descriptors(self) -> int:
+        """How many files and sockets it holds open, with its children."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in [self.process.pid, *children])
+
     def terminate(self) -> None:
         """Ask it to stop."""
         self.process.send_signal(signal.SIGTERM)

@@ -1,6 +1,7 @@
 """The runner, `python -m service`, as a service manager meets it."""
 
 import contextlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -110,6 +111,21 @@ def test_the_drain_timeout_bounds_the_stop(command: str) -> None:
         shell.terminate()
         assert shell.process.wait(10) == 0
         assert time.monotonic() - begin < 2.5
+
+
+@pytest.mark.skipif(shutil.which("ss") is None, reason="ss is not installed (apt install iproute2)")
+@pytest.mark.parametrize("command", OURS)
+def test_the_kernel_keeps_as_many_new_connections_as_come_back_after_a_restart(command: str) -> None:
+    with running(command) as shell:
+        assert shell.get("/health").status == 200  # all has been set up
+        listed = subprocess.run(
+            ["ss", "--listening", "--tcp", "--numeric", "--no-header", f"sport = :{shell.port}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    _, _, backlog, *_ = listed.stdout.split()
+    assert backlog == "2048"
 
 
 def test_a_hangup_is_survived_with_a_word_in_the_log() -> None:

@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 from shells import COMMANDS, TEXT, Peer, Shell, running, wait_until
 
-from service.uvicorn_websocket import LingeringTransport
+from service.uvicorn_websocket import LingeringTransport, WebSocketProtocol
 
 EVICTING = [command for name, command in COMMANDS.items() if name != "uvicorn"]
 
 # Bigger than what the kernel buffers for a connection whose client has a small receive buffer.
 MEGABYTES = 6
+SOON = {"WEBSOCKET_PING_INTERVAL": "1", "WEBSOCKET_PING_TIMEOUT": "1"}
 # A queue that takes all of that: 16 of the longest messages.
 ROOMY = {"WEBSOCKET_MAX_MESSAGE_SIZE": str(1024 * 1024)}
 
@@ -20,9 +22,8 @@ ROOMY = {"WEBSOCKET_MAX_MESSAGE_SIZE": str(1024 * 1024)}
 @pytest.mark.parametrize("command", EVICTING)
 def test_a_client_that_stops_reading_is_gone_after_the_ping_timeout(command: str) -> None:
     """Little enough waits for it to fit into its queue: only the ping tells that it is stuck."""
-    soon = {"WEBSOCKET_PING_INTERVAL": "1", "WEBSOCKET_PING_TIMEOUT": "1"}
     with (
-        running(command, **soon, **ROOMY) as shell,
+        running(command, **SOON, **ROOMY) as shell,
         Peer(shell.port, receive_buffer=4096) as stuck,
         shell.client() as alice,
     ):
@@ -34,10 +35,36 @@ def test_a_client_that_stops_reading_is_gone_after_the_ping_timeout(command: str
 @pytest.mark.slow
 @pytest.mark.parametrize("command", EVICTING)
 def test_a_client_for_whom_too_much_waits_is_gone_long_before_the_ping_timeout(command: str) -> None:
-    with running(command) as shell, Peer(shell.port, receive_buffer=4096) as stuck, shell.client() as alice:
-        fill(shell, stuck, 3 * MEGABYTES)
-        wait_until(lambda: shell.connections() == 1, deadline_s=10)
+    with running(command) as shell, shell.client() as alice:
+        before = shell.descriptors()
+        with Peer(shell.port, receive_buffer=4096) as stuck:
+            fill(shell, stuck, 3 * MEGABYTES)
+            wait_until(lambda: shell.connections() == 1, deadline_s=10)
+            wait_until(lambda: shell.descriptors() <= before, deadline_s=5)
         alice.hears_nothing_but_itself()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", EVICTING)
+def test_a_client_that_reads_again_in_time_stays(command: str) -> None:
+    with running(command, **SOON, **ROOMY) as shell, shell.client() as alice, shell.client() as bob:
+        for number in range(100):
+            bob.send_to(alice.temporary_uuid, f"{number} {'x' * 60_000}")
+        bob.hears_nothing_but_itself()
+        assert [int(json.loads(alice.receive())["message"].split()[0]) for _ in range(100)] == list(range(100))
+        later = time.monotonic() + 2.5
+        wait_until(lambda: time.monotonic() > later)
+        alice.hears_nothing_but_itself()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", EVICTING)
+def test_a_client_that_does_not_read_cannot_hold_up_the_stop(command: str) -> None:
+    hasty = {"WEBSOCKET_DRAIN_TIMEOUT": "1"}
+    with running(command, **hasty, **ROOMY) as shell, Peer(shell.port, receive_buffer=4096) as stuck:
+        fill(shell, stuck, MEGABYTES)
+        shell.terminate()
+        assert shell.process.wait(3) == 0
 
 
 def fill(shell: Shell, stuck: Peer, megabytes: int) -> None:
@@ -102,6 +129,13 @@ def close(half_closes: bool, monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
     asyncio.run(play())
     return transport.done
+
+
+def test_what_a_client_sends_after_the_close_is_not_even_parsed() -> None:
+    connection = WebSocketProtocol.__new__(WebSocketProtocol)  # it has no parser
+    connection.transport = FakeTransport(half_closes=False)
+    connection.transport.close()
+    connection.data_received(b"too late")
 
 
 def test_a_closed_transport_says_that_nothing_follows_and_reads_on_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
