@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from generator.certificates import Place
 from generator.facts import Outcome, has, is_active, run
 from generator.report import Report
 from generator.store import Store, sync
@@ -74,6 +75,9 @@ class Host:
         yield "reload nginx", todo.reloads_nginx, self._reload_nginx
 
     def _relink(self, todo: Switch, after: int | None) -> None:
+        place = Place(self.store.name, self.store.root)
+        if after is not None and (generation := self.store.generation(after)).tls == "letsencrypt":
+            must(place.prepare(generation.domain), "making a placeholder certificate")
         self.store.make_current(after)
         for path, link in todo.puts.items():
             if path != SHARED:
@@ -82,6 +86,8 @@ class Host:
             if path != SHARED:
                 self._remove(path)
         self._share()
+        if after is None:
+            place.remove()
 
     def _put(self, path: str, link: str) -> None:
         target = self.store.root / path

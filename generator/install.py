@@ -14,9 +14,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from generator import certificates
 from generator import facts as host_facts
 from generator.apply import SHARED, Host, StepFailed, must, side
 from generator.bundle import Bundle
+from generator.certificates import Place
+from generator.document import Located
 from generator.drift import Drift, drifts, keep_copy
 from generator.facts import Facts, Listener, run
 from generator.judge import judge
@@ -43,9 +46,10 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
         found = _drifts(store, report, overwrite)
         runtime = runtime_id()
         if not found and _is_current(store, bundle, runtime, deploy):
+            certificates.obtain(deploy, Place(deploy.name), report)
             report.line(f"Nothing to do: generation {store.current} of {store.name} is current and runs.")
             return 0
-        _preflight(deploy, store, bundle, report)
+        _preflight(loaded, store, bundle, report)
         if _install_packages(deploy, report):
             judge(loaded, bundle, report)  # the readers that were not at hand before
         _make_runtime(store, runtime, report)
@@ -55,6 +59,7 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
         change(store, number, report, everything=bool(found))
         pruned = store.prune(KEPT_GENERATIONS)
         report.fact(generation=number, pruned=pruned)
+        certificates.obtain(deploy, Place(deploy.name), report)
         _farewell(store, report)
     return 0
 
@@ -89,6 +94,7 @@ def uninstall(name: str, report: Report, purge: bool) -> int:
         store.begin(Pending(store.current, None))
         Host(store, report).switch(plan(side(store, store.current), side(store, None)), None)
         store.end()
+        certificates.forget(Place(name), report, purge)
         with report.step(f"remove /opt/{name}"):
             shutil.rmtree(store.home)
             shutil.rmtree(f"/run/{name}", ignore_errors=True)
@@ -213,11 +219,16 @@ def _drifts(store: Store, report: Report, overwrite: bool) -> list[Drift]:
     return found
 
 
-def _preflight(deploy: Deploy, store: Store, bundle: Bundle, report: Report) -> None:
+def _preflight(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> None:
+    deploy, now = loaded.deploy, time.time()
     facts = gather(deploy, store, bundle)
+    report.warnings(Located(loaded.origins[key], key, fault) for key, fault in certificates.warnings(deploy, now))
+    unfit = [Located(loaded.origins[key], key, fault) for key, fault in certificates.faults(deploy, now)]
+    report.faults(unfit)
     for warning in warnings(deploy, facts):
         report.error(f"warning: {warning}")
-    if found := list(problems(deploy, facts)):
+    found = list(problems(deploy, facts))
+    if found or unfit:
         for problem in found:
             report.error(str(problem))
         raise CommandError("Nothing was changed.")

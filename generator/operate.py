@@ -6,6 +6,7 @@ from argparse import Namespace
 from generator import install as installing
 from generator.apply import side
 from generator.bundle import Bundle
+from generator.certificates import Place, described
 from generator.commands import loaded_for, verified
 from generator.drift import drifts
 from generator.facts import is_active, run
@@ -55,7 +56,8 @@ def show_plan(options: Namespace, report: Report) -> int:
 
 def status(options: Namespace, report: Report) -> int:
     """What runs, since when, and whether the host is as it was installed."""
-    store = Store(loaded_for(options, report).deploy.name)
+    deploy = loaded_for(options, report).deploy
+    store = Store(deploy.name)
     number = store.current
     if number is None:
         raise CommandError(f"{store.name} is not installed")
@@ -68,6 +70,10 @@ def status(options: Namespace, report: Report) -> int:
         "connections": _connections(store),
     }
     report.fact(generation=number, running=active, drift=[drift.path for drift in found])
+    if deploy.tls == generation.tls != "off":
+        certificate = described(deploy, Place(store.name), time.time())
+        rows["certificate"] = str(certificate["text"])
+        report.fact(certificate=certificate)
     for name, text in rows.items():
         report.line(f"{name + ':':13} {text}")
     for drift in found:

@@ -1,0 +1,323 @@
+"""Certificates on a host: whether the operator's will do, and how Let's Encrypt's come into use.
+
+With `tls: letsencrypt` nginx serves what /etc/<name>/tls leads to: first a placeholder of our own making, without which
+no nginx of this host would start, then certbot's lineage. Debian's certbot.timer renews it; the rendered hook puts each
+new certificate into use. certbot never edits a file of ours.
+"""
+
+import shutil
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from generator.facts import Outcome, run
+from generator.report import CommandError, Report
+from generator.schema import Deploy
+from generator.write import put_link
+from service.declaration import Fault
+
+FILE, KEY = "fullchain.pem", "privkey.pem"
+DAY_S = 86_400
+SHORT_S = 14 * DAY_S
+# Debian's certbot renews when a third of its life is left, 30 of 90 days: later than this, its timer does not work.
+LATE = 1 / 6
+# Nobody trusts it, so nothing is gained by making it anew.
+_PLACEHOLDERS_DAYS = "3650"
+_CERTBOT_S = 300.0
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """What a certificate says: DNS names and addresses; begin and end in seconds since the epoch."""
+
+    names: tuple[str, ...]
+    issuer: str
+    begins: float
+    ends: float
+
+    def covers(self, domain: str) -> bool:
+        """Whether a client that asked for `domain` takes it. Source: RFC 9525, sections 6.3 and 6.4."""
+        above = "*." + domain.partition(".")[2]
+        return any(name.lower() in (domain, above) for name in self.names)
+
+    def days_left(self, now: float) -> int:
+        return int((self.ends - now) // DAY_S)
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.names) or 'no name'} by {self.issuer or 'nobody'}"
+
+
+class Place:
+    """Where the certificate of one deployment stands."""
+
+    def __init__(self, name: str, root: Path = Path("/")) -> None:
+        self.name = name
+        self.link = root / "etc" / name / "tls"
+        self.placeholder = root / "etc" / name / "placeholder"
+        self.lineage = root / "etc/letsencrypt/live" / name
+        self.renewal = root / "etc/letsencrypt/renewal" / f"{name}.conf"
+        self.hook = root / "etc/letsencrypt/renewal-hooks/deploy" / name
+        self.webroot = root / "var/lib" / f"{name}-acme"
+
+    @property
+    def has_lineage(self) -> bool:
+        return _is_whole(self.lineage)
+
+    @property
+    def serves_lineage(self) -> bool:
+        return self.link.is_symlink() and self.link.resolve() == self.lineage.resolve()
+
+    def prepare(self, domain: str) -> Outcome:
+        """Let the link lead to some certificate, so that nginx starts; the best there is."""
+        if _is_whole(self.link):
+            return Outcome(0, "")
+        if self.has_lineage:
+            put_link(self.link, str(self.lineage))
+            return Outcome(0, "")
+        made = self._make_placeholder(domain)
+        if made.succeeded:
+            put_link(self.link, str(self.placeholder))
+        return made
+
+    def remove(self) -> None:
+        """Take away all of it but certbot's own."""
+        self.link.unlink(missing_ok=True)
+        for directory in (self.placeholder, self.webroot, *self.link.parent.glob("placeholder.*")):
+            shutil.rmtree(directory, ignore_errors=True)
+        if self.link.parent.is_dir() and not any(self.link.parent.iterdir()):
+            self.link.parent.rmdir()
+
+    def _make_placeholder(self, domain: str) -> Outcome:
+        # Whole or not at all: a pair with half a key would stop every site of the host.
+        new = self.placeholder.with_suffix(".new")
+        for directory in (new, self.placeholder):
+            shutil.rmtree(directory, ignore_errors=True)
+        new.mkdir(parents=True, mode=0o700)
+        pair = ("-out", str(new / FILE), "-keyout", str(new / KEY))
+        kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", _PLACEHOLDERS_DAYS)
+        says = ("-subj", "/CN=placeholder of wsbundle", "-addext", f"subjectAltName=DNS:{domain}")
+        made = run("openssl", "req", "-x509", *kind, *says, *pair)
+        if made.succeeded:
+            (new / KEY).chmod(0o600)
+            run("sync", str(new / FILE), str(new / KEY), str(new))
+            new.rename(self.placeholder)
+        return made
+
+
+def read(path: Path) -> Certificate | None:
+    """The first certificate of a PEM file; None where there is none."""
+    said = ("-issuer", "-startdate", "-enddate", "-ext", "subjectAltName", "-nameopt", "RFC2253,-esc_msb,utf8")
+    outcome = run("openssl", "x509", "-in", str(path), "-inform", "PEM", "-noout", *said)
+    if not outcome.succeeded:
+        return None
+    lines = [line.strip() for line in outcome.output.splitlines()]
+    values = dict(line.split("=", 1) for line in lines if line.startswith(("issuer=", "notBefore=", "notAfter=")))
+    entries = [entry for line in lines if line.startswith(("DNS:", "IP Address:")) for entry in line.split(", ")]
+    return Certificate(
+        names=tuple(entry.split(":", 1)[1] for entry in entries if entry.startswith(("DNS:", "IP Address:"))),
+        issuer=values["issuer"],
+        begins=ssl.cert_time_to_seconds(values["notBefore"]),
+        ends=ssl.cert_time_to_seconds(values["notAfter"]),
+    )
+
+
+def faults(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
+    """Why nginx or every client would refuse what `tls: files` names, each with its key."""
+    if deploy.tls != "files":
+        return
+    file, key = Path(deploy.certificate.file or ""), Path(deploy.certificate.key or "")
+    whole = True
+    for setting, path, faults_of in (("certificate.file", file, _faults_of_file), ("certificate.key", key, _of_key)):
+        for fault in faults_of(path):
+            whole = False
+            yield setting, fault
+    if whole and (mismatch := _mismatch(file, key)):
+        yield "certificate.key", mismatch
+    certificate = read(file)
+    if certificate is None:
+        return
+    if now > certificate.ends:
+        yield "certificate.file", Fault(f"ended {-certificate.days_left(now)} days ago", "renew it")
+    if now < certificate.begins:
+        begins = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(certificate.begins))
+        yield "certificate.file", Fault(f"is valid from {begins} on only", "wait, or set this host's clock")
+    if not certificate.covers(deploy.domain):
+        names = ", ".join(certificate.names) or "no name at all"
+        mend = f"get one for {deploy.domain}, or write the domain that it is for"
+        yield "certificate.file", Fault(f"is for {names}, not for {deploy.domain}", mend)
+
+
+def warnings(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
+    """What serves today and should be known."""
+    if deploy.tls != "files":
+        return
+    file, key = Path(deploy.certificate.file or ""), Path(deploy.certificate.key or "")
+    if key.is_file() and key.stat().st_mode & 0o007:
+        yield "certificate.key", Fault(f"{key} is open to every user of this host", f"chmod 600 {key}")
+    certificate = read(file)
+    if certificate is None:
+        return
+    if 0 <= certificate.ends - now < SHORT_S:
+        yield "certificate.file", Fault(f"ends in {certificate.days_left(now)} days", "renew it")
+    verdict = run("openssl", "verify", "-no_check_time", "-untrusted", str(file), str(file))
+    if not verdict.succeeded:
+        mend = "append the intermediate certificates; with an authority of your own, clients must know its root"
+        yield "certificate.file", Fault("leads to no authority that this host knows", mend)
+
+
+def due(deploy: Deploy, place: Place, now: float) -> str | None:
+    """Why a certificate is to be asked for; None where the one in use will do."""
+    if deploy.tls != "letsencrypt":
+        return None
+    certificate = read(place.lineage / FILE) if place.has_lineage else None
+    if certificate is None:
+        return "there is none yet"
+    if not certificate.covers(deploy.domain):
+        return f"the present one is for {', '.join(certificate.names)}"
+    if _authority(place) != deploy.letsencrypt.server:
+        return "the present one is from another authority"
+    if certificate.ends - now < (certificate.ends - certificate.begins) * LATE:
+        return f"the present one has {certificate.days_left(now)} days left"
+    return None if place.serves_lineage else "the present one is not in use"
+
+
+def obtain(deploy: Deploy, place: Place, report: Report) -> None:
+    """Get the certificate that is due, and put it into use.
+
+    Raises:
+        CommandError: the deployment runs all the same, with the certificate that it had.
+    """
+    why = due(deploy, place, time.time())
+    if why is None:
+        return
+    asked = deploy.letsencrypt
+    who = ("--email", asked.email) if asked.email else ("--register-unsafely-without-email",)
+    what = ("--cert-name", place.name, "-d", deploy.domain, "--webroot", "-w", str(place.webroot))
+    # certbot takes a certificate of another authority for one that is not due.
+    force = () if _authority(place) in (None, asked.server) else ("--force-renewal",)
+    # Hooks run for renewals only; should a later certbot run them here too, ours must still run once, and be heard.
+    quiet = ("--non-interactive", "--agree-tos", "--no-directory-hooks")
+    try:
+        with report.step("ask for a certificate"):
+            _must(
+                run("certbot", "certonly", *quiet, "--server", asked.server, *who, *what, *force, timeout_s=_CERTBOT_S)
+            )
+            _must(run(str(place.hook), RENEWED_LINEAGE=str(place.lineage)))
+    except CommandError as error:
+        present = "the one it had" if place.serves_lineage else "a placeholder, which clients refuse"
+        raise CommandError(
+            f"{error}\nNo new certificate for {deploy.domain} ({why}). {place.name} runs, with {present}.\n"
+            "Mend that, then run `wsbundle install` again: it asks again. Let's Encrypt takes five failures an hour."
+        ) from None
+
+
+def forget(place: Place, report: Report, purge: bool) -> None:
+    """What becomes of the lineage when the deployment no longer uses it."""
+    if not place.renewal.exists():
+        return
+    if purge:
+        with report.step("remove the certificate"):
+            _must(run("certbot", "delete", "--non-interactive", "--cert-name", place.name))
+    else:
+        report.line(f"certbot still renews {place.name}; to end that: certbot delete --cert-name {place.name}")
+
+
+def described(deploy: Deploy, place: Place, now: float) -> dict[str, object]:
+    """The certificate in use, as facts and in words, below `text`."""
+    path = place.link / FILE if deploy.tls == "letsencrypt" else Path(deploy.certificate.file or "")
+    certificate = read(path)
+    if certificate is None:
+        return {"text": f"NONE in {path}"}
+    is_placeholder = deploy.tls == "letsencrypt" and not place.serves_lineage
+    kind = "placeholder" if is_placeholder else "lineage" if deploy.tls == "letsencrypt" else "file"
+    days = certificate.days_left(now)
+    text = f"{certificate}, {days} days left"
+    if is_placeholder:
+        text = f"a PLACEHOLDER for {', '.join(certificate.names)}: `wsbundle install` asks for the real one"
+    elif (other := _served(deploy.domain)) is not None and other != _der(path):
+        text += "; nginx serves ANOTHER: systemctl reload nginx"
+    return {"kind": kind, "names": certificate.names, "issuer": certificate.issuer, "days_left": days, "text": text}
+
+
+def _is_whole(directory: Path) -> bool:
+    return (directory / FILE).is_file() and (directory / KEY).is_file()
+
+
+def _text_of(path: Path) -> str | Fault:
+    try:
+        return path.read_text(encoding="latin-1")
+    except FileNotFoundError:
+        return Fault(f"{path} is not there", "put it there, or name the file that is")
+    except OSError as error:
+        return Fault(f"{path} cannot be read: {error.strerror}", "make it a file that root can read")
+
+
+def _faults_of_file(path: Path) -> Iterator[Fault]:
+    text = _text_of(path)
+    if isinstance(text, Fault):
+        yield text
+    elif read(path) is None:
+        yield Fault(
+            f"{path} starts with no certificate in PEM", "openssl x509 -in FILE -out fullchain.pem converts one"
+        )
+
+
+def _of_key(path: Path) -> Iterator[Fault]:
+    text = _text_of(path)
+    if isinstance(text, Fault):
+        yield text
+    elif "PRIVATE KEY-----" not in text:
+        yield Fault(f"{path} holds no private key in PEM", "openssl pkey -in FILE -out privkey.pem converts one")
+    elif "ENCRYPTED" in text:
+        mend = "openssl pkey -in FILE -out privkey.pem takes it away"
+        yield Fault(f"{path} has a pass phrase, which nobody can type when nginx starts", mend)
+
+
+def _mismatch(file: Path, key: Path) -> Fault | None:
+    """What OpenSSL, and so nginx, says to the two together."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(file, key)
+    except ssl.SSLError as error:
+        if "MISMATCH" in (error.reason or ""):
+            mend = "name the key that the certificate was made for; in the file, its own certificate comes first"
+            return Fault(f"{key} does not belong to {file}", mend)
+        return Fault(f"nginx would refuse it: {error}", "make a new key, and get a certificate for it")
+    return None
+
+
+def _authority(place: Place) -> str | None:
+    """The ACME directory that the lineage comes from."""
+    try:
+        lines = place.renewal.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((line.partition("=")[2].strip() for line in lines if line.partition("=")[0].strip() == "server"), None)
+
+
+def _served(domain: str) -> bytes | None:
+    """The certificate that nginx shows a client of this domain; None where nobody answers."""
+    import socket
+
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", 443), timeout=5) as raw,
+            context.wrap_socket(raw, server_hostname=domain) as encrypted,
+        ):
+            return encrypted.getpeercert(binary_form=True)
+    except OSError:
+        return None
+
+
+def _der(path: Path) -> bytes:
+    text = path.read_text(encoding="latin-1")
+    end = "-----END CERTIFICATE-----"
+    return ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN CERTIFICATE") :].partition(end)[0] + end)
+
+
+def _must(outcome: Outcome) -> None:
+    if not outcome.succeeded:
+        raise CommandError(outcome.output or f"exit code {outcome.code}")
