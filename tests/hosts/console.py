@@ -1,0 +1,111 @@
+"""A person at the console of a host, in a clone of this project; and that person's client on another machine."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+from hosts.driver import Host
+
+ROOT = Path(__file__).parent.parent.parent
+CLONE = "/root/clone"
+NAME = "queue-websocket"
+DOMAIN = "ws.example.com"
+SETTINGS: dict[str, Any] = {"name": NAME, "domain": DOMAIN}
+
+# Everything an installation may touch: type, mode, owner, links' targets and, of files, size, time and digest.
+_LISTING = r"""
+find /etc /opt /run /usr/lib/systemd /var/lib -xdev \( -path /run/systemd -o -path /run/udev -o -path /run/log \
+    -o -path /run/credentials -o -path /run/user -o -path /run/wsbundle.lock -o -path /var/lib/apt -o -path /var/lib/systemd \) -prune \
+    -o \( -type l -printf '%p -> %l\n' \) -o \( -type f -printf '%p %m %u:%g %s %T@ ' -exec sha256sum {} \; \) \
+    -o -printf '%p %y %m %u:%g\n'
+"""
+
+
+class Console:
+    """What is typed at one host, and what comes back."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def clone(self) -> None:
+        """Put this project there, as `git clone` would."""
+        listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+                                cwd=ROOT, capture_output=True, text=True, check=True).stdout  # fmt: skip
+        target = self.host.root / CLONE.lstrip("/")
+        for path in filter(None, listed.split("\0")):
+            if (ROOT / path).is_file() and not path.startswith("tests/"):
+                (target / path).parent.mkdir(parents=True, exist_ok=True)
+                (target / path).write_bytes((ROOT / path).read_bytes())
+        self.write("README.md", "a clone")
+        ready = target / ".venv/ready"
+        if ready.exists():
+            ready.touch()
+
+    def write(self, path: str, text: str) -> None:
+        """Make a file of the clone, or of the host by an absolute path, hold this text."""
+        target = self.host.root / (path.lstrip("/") if path.startswith("/") else f"{CLONE}/{path}".lstrip("/"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+    def configure(self, **settings: Any) -> None:
+        """Write deploy.yaml; every JSON document is YAML too."""
+        self.write("deploy.yaml", json.dumps({**SETTINGS, **settings}, indent=2))
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> str:
+        """What a command says, on both streams."""
+        return self.host.run(*command, check=check, directory=CLONE, **environment).stdout
+
+    def wsbundle(self, *words: str, code: int = 0) -> str:
+        """Run `wsbundle`, expect an exit code and never a traceback; what it said."""
+        done = self.host.run(".venv/bin/wsbundle", *words, check=False, directory=CLONE)
+        assert done.returncode == code, f"wsbundle {' '.join(words)}: exit code {done.returncode}\n{done.stdout}"
+        assert "Traceback" not in done.stdout, done.stdout
+        return done.stdout
+
+    def install(self, *words: str, code: int = 0, **settings: Any) -> str:
+        """Install with these settings."""
+        self.configure(**settings)
+        return self.wsbundle("install", *words, code=code)
+
+    @contextmanager
+    def client(self, domain: str = DOMAIN) -> Iterator[ClientConnection]:
+        """A WebSocket from this machine, through the host's nginx."""
+        with connect(f"ws://{domain}/", address=(self.host.address, 80), open_timeout=10, proxy=None) as client:
+            assert "Welcome" in str(client.recv(timeout=5))
+            yield client
+
+    def routes(self, domain: str = DOMAIN) -> bool:
+        """Whether a message gets from one client to another."""
+        text = json.dumps({"recipient_uuid": "bob", "message": "hello"})
+        with self.client(domain) as alice, self.client(domain) as bob:
+            bob.send(json.dumps({"recipient_uuid": "bob", "message": "connected"}))
+            bob.ping().wait(5)
+            alice.send(text)
+            return json.loads(bob.recv(timeout=5)) == json.loads(text)
+
+    def listing(self) -> set[str]:
+        """Every path that an installation could touch, with what it holds; directories without their times."""
+        return set(self.run("sh", "-c", _LISTING).splitlines())
+
+    def main_pids(self, name: str = NAME) -> dict[str, str]:
+        """Who runs, by pid: any restart shows."""
+        show = ("systemctl", "show", "--property=MainPID", "--value")
+        return {unit: self.run(*show, unit).strip() for unit in (f"{name}.service", "nginx.service")} | {
+            "supervisor": self.run("sh", "-c", f"supervisorctl pid {name} 2>/dev/null || true").strip(),
+            "nginx workers": self.run("sh", "-c", "pgrep --parent $(cat /run/nginx.pid) | sort | xargs echo").strip(),
+        }
+
+    def is_active(self, unit: str) -> bool:
+        return self.run("systemctl", "is-active", unit, check=False).strip() == "active"
+
+    def status(self, code: int = 0) -> str:
+        return self.wsbundle("status", code=code)
+
+    def current(self, name: str = NAME) -> str:
+        """The number of the current generation; nothing where there is none."""
+        return self.run("sh", "-c", f"readlink /opt/{name}/current || true").strip().rpartition("/")[2]

@@ -1,0 +1,42 @@
+"""From a host as its provider hands it over to a service that clients reach."""
+
+import pytest
+
+from hosts.console import NAME, Console
+
+SERVERS = ("uvicorn", "gunicorn", "standalone")
+MANAGERS = ("systemd", "supervisor")
+
+
+def test_make_install_is_all_that_a_fresh_host_needs(fresh: Console) -> None:
+    fresh.configure()
+    said = fresh.run("make", "install")
+    assert f"Generation 1 of {NAME} runs" in said
+    assert fresh.routes()
+    assert "Nothing to do" in fresh.run("make", "install")
+    fresh.host.reboot()
+    assert fresh.routes()
+    assert f"{NAME}, generation 1" in fresh.run("make", "status")
+    fresh.run("make", "uninstall")
+    assert fresh.current() == ""
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+@pytest.mark.parametrize("server", SERVERS)
+def test_every_server_runs_under_every_manager_and_survives_a_reboot(
+    empty: Console, server: str, manager: str
+) -> None:
+    empty.install(server=server, manager=manager)
+    assert empty.routes()
+    assert f"{server} under {manager}" in empty.status()
+    empty.host.reboot()
+    assert empty.routes()
+    empty.status()
+
+
+def test_the_service_may_be_behind_a_unix_socket(empty: Console) -> None:
+    empty.install(socket=f"/run/{NAME}/ws.sock")
+    assert empty.routes()
+    assert "8765" not in empty.run("ss", "-Hltn")
+    empty.host.reboot()
+    assert empty.routes()
