@@ -10,7 +10,7 @@ DEV := $(VENV)-dev/bin/python
 LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help render check run install plan status uninstall test test-browser test-hosts lint golden docs bench lock clean
+.PHONY: help render check run bundle install plan status uninstall test test-browser test-hosts lint golden docs bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -24,6 +24,9 @@ check: $(VENV)/ready ## the same without writing anything
 
 run: $(VENV)/ready ## run the server here, as deploy.yaml says
 	@$(WSBUNDLE) run $(ARGS)
+
+bundle: $(VENV)/ready ## write an archive that installs on a host without a network (ARGS="--python 3.13")
+	@$(WSBUNDLE) bundle $(ARGS)
 
 install: prepared $(VENV)/ready ## make this host run what deploy.yaml says, all or nothing (as root)
 	@$(WSBUNDLE) install $(ARGS)

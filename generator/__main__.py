@@ -79,6 +79,12 @@ def _parser() -> _Parser:
     explain.add_argument("topic", metavar="KEY|RULE", nargs="?")
     explain.set_defaults(run=commands.explain)
 
+    bundle = verbs.add_parser("bundle", help="write an archive that installs without a network", allow_abbrev=False)
+    bundle.add_argument("-o", "--output", metavar="FILE", help="where to write it (default: build/<name>-<id>.tar.gz)")
+    bundle.add_argument("--python", metavar="X.Y", action="append", help="the host's; repeatable (default: 3.11)")
+    bundle.add_argument("--machine", choices=("x86_64", "aarch64"), default="x86_64", help="the host's, as uname -m")
+    bundle.set_defaults(run=_bundle)
+
     host = {
         name: verbs.add_parser(name, help=text, allow_abbrev=False)
         for name, text in {
@@ -98,13 +104,19 @@ def _parser() -> _Parser:
     for name, parser_of_verb in host.items():
         parser_of_verb.set_defaults(run=_on_the_host, verb=name)
 
-    for verb in (render, check, run, show, *host.values()):
+    for verb in (render, check, run, show, bundle, *host.values()):
         verb.add_argument("-f", "--file", metavar="FILE", default="deploy.yaml", help="default: deploy.yaml")
         verb.add_argument("--env", metavar="NAME", help="lay deploy.NAME.yaml over it")
         verb.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="set one key; repeatable")
-    for verb in (render, check, run, show, explain, *host.values()):
+    for verb in (render, check, run, show, explain, bundle, *host.values()):
         verb.add_argument("--format", choices=("text", "json"), default="text")
     return parser
+
+
+def _bundle(options: argparse.Namespace, report: Report) -> int:
+    from generator import pack
+
+    return pack.bundle(options, report)
 
 
 def _on_the_host(options: argparse.Namespace, report: Report) -> int:

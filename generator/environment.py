@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 OLDEST_PYTHON = (3, 10)
+WHEELS = Path(__file__).resolve().parent.parent / "wheels"  # an archive of `wsbundle bundle` has them
 READY = "ready"  # written last; make compares its age with the requirements
 
 
@@ -51,13 +52,14 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
         raise MissingError(
             "this Python cannot make virtual environments; on Debian and Ubuntu: apt-get install -y python3-venv"
         ) from None
+    _refuse_other_targets()
     print(f"Setting up {directory} (once)", file=sys.stderr)
     (directory / READY).unlink(missing_ok=True)
     venv.create(directory, with_pip=True, clear=True, symlinks=True)
     pip = [str(directory / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
     environment = {**os.environ, "PIP_NO_INPUT": "1"}
     locked = [word for file in requirements for word in ("--requirement", str(file))]
-    subprocess.run([*pip, "install", "--require-hashes", *locked], check=True, env=environment)
+    subprocess.run([*pip, "install", "--require-hashes", *from_wheels(), *locked], check=True, env=environment)
     # `compat` puts one plain path into the environment; the default adds an import hook to every start.
     here = [
         "install",
@@ -70,6 +72,23 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
     ]
     subprocess.run([*pip, *here], check=True, env=environment)
     (directory / READY).touch()
+
+
+def from_wheels() -> "list[str]":
+    """pip's options where the wheels are at hand: take them from there, and use no network."""
+    return ["--no-index", "--find-links", str(WHEELS)] if WHEELS.is_dir() else []
+
+
+def _refuse_other_targets() -> None:
+    if not WHEELS.is_dir():
+        return
+    targets = (WHEELS / "targets").read_text(encoding="utf-8").splitlines()
+    python, machine = ".".join(map(str, sys.version_info[:2])), os.uname().machine
+    if f"{python} {machine}" not in targets:
+        raise MissingError(
+            f"this archive has wheels for Python {', '.join(targets)}, and this host has {python} {machine}; make one "
+            f"for it: wsbundle bundle --python {python} --machine {machine}. Nothing was changed."
+        )
 
 
 if __name__ == "__main__":

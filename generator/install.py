@@ -21,6 +21,7 @@ from generator.bundle import Bundle
 from generator.certificates import Place
 from generator.document import Located
 from generator.drift import Drift, drifts, keep_copy
+from generator.environment import from_wheels
 from generator.facts import Facts, Listener, run
 from generator.judge import judge
 from generator.load import Loaded
@@ -321,7 +322,7 @@ def _pip(venv: str) -> None:
     }
     pip = (f"{venv}/bin/python", "-m", "pip", "--disable-pip-version-check", "--no-input")
     requirements = ("-r", str(ROOT / "requirements/service.txt"))
-    locked = ("install", "-q", "--require-hashes", "--only-binary", ":all:", "--compile", *requirements)
+    locked = ("install", "-q", "--require-hashes", "--only-binary", ":all:", "--compile", *from_wheels(), *requirements)
     must(run(*pip, *locked, timeout_s=900, **kept), "pip install")
     must(run(*pip, "uninstall", "-q", "-y", "pip", "setuptools"), "removing pip")
 

@@ -17,5 +17,8 @@ fi
 echo "Installing python3 and python3-venv" >&2
 # No question is asked, be it by a package or, on Ubuntu, by needrestart; another run of apt is waited for.
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l NEEDRESTART_SUSPEND=1
-apt-get -qq -o Dpkg::Lock::Timeout=300 update
-apt-get -qq -y -o Dpkg::Lock::Timeout=300 --no-install-recommends install python3 python3-venv >/dev/null
+if ! { apt-get -qq -o Dpkg::Lock::Timeout=300 update &&
+    apt-get -qq -y -o Dpkg::Lock::Timeout=300 --no-install-recommends install python3 python3-venv >/dev/null; }; then
+    echo "wsbundle: python3 and python3-venv are needed first; connect this host, or install them by hand" >&2
+    exit 1
+fi

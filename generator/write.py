@@ -109,11 +109,16 @@ def _put(file: File, directory: Path, owners: bool) -> None:
 
 def put_text(target: Path, text: str, mode: int = 0o644, owner: tuple[str, str] | None = None) -> None:
     """Make a file hold this text, whole or not at all, also across a power cut."""
+    put_bytes(target, text.encode(), mode, owner)
+
+
+def put_bytes(target: Path, content: bytes, mode: int = 0o644, owner: tuple[str, str] | None = None) -> None:
+    """The same for what is no text."""
     with _replacing(target) as temporary:
         # Never readable by others before it has its mode: .env may hold what is nobody else's business.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(text.encode())
+            stream.write(content)
             if owner is not None:
                 shutil.chown(descriptor, *owner)
             os.fchmod(descriptor, mode)

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Install what this archive carries on this host, as root. Nothing is downloaded when the Debian packages are there:
+# python3-venv, nginx, and supervisor or certbot where deploy.yaml asks for them. It can be run again and again; options
+# go to `wsbundle install`. Afterwards: .venv/bin/wsbundle status, history, rollback, uninstall.
+set -eu
+
+PATH=/usr/sbin:/usr/bin:/sbin:/bin # the system's own python3 is the one that will run the service
+cd "$(dirname "$0")"
+if ! sha256sum --check --quiet --strict SHA256SUMS; then
+    echo "wsbundle: this archive is damaged, or was edited after it was unpacked; unpack it again. Nothing was changed." >&2
+    echo "  A setting can be changed without editing: sh install --set KEY=VALUE" >&2
+    exit 1
+fi
+sh generator/prepare.sh
+# Made once; and again when the system has got another Python since.
+if ! { [ -e .venv/ready ] && .venv/bin/python -c "import msgspec" 2>/dev/null; }; then
+    python3 -m generator.environment .venv requirements/generator.txt requirements/service.txt
+fi
+exec .venv/bin/wsbundle install "$@"

@@ -1,0 +1,103 @@
+"""`wsbundle bundle`: all that an installation needs, in one archive for hosts without a network."""
+
+import os
+import re
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from generator.archive import Archive, Member, archive
+from generator.bundle import MANIFEST, Bundle
+from generator.commands import verified
+from generator.load import Loaded, load_text
+from generator.report import Report, UsageError
+from generator.wheelhouse import DEFAULT_PYTHON, Target, download
+from generator.write import put_bytes
+from service.declaration import values_of
+
+ROOT = Path(__file__).parent.parent
+LOCKS = ("requirements/generator.txt", "requirements/service.txt")
+INSTALLER = "generator/install.sh"
+_SINGLE = ("pyproject.toml", "README.md", "LICENSE", *LOCKS)
+_SUFFIXES = {".py", ".sh", ".html", ".js"}
+# deploy.yaml says under `env` what .env is given, and who may read that is decided by .env's own mode.
+_PRIVATE = 0o600
+
+
+def bundle(options: Namespace, report: Report) -> int:
+    """Write the archive; nothing of it depends on when and where that is done."""
+    pythons = sorted(set(options.python or [DEFAULT_PYTHON]), key=lambda python: (len(python), python))
+    if wrong := [python for python in pythons if not re.fullmatch(r"3\.\d\d", python)]:
+        raise UsageError(f"--python {wrong[0]} is no version of Python; write it as --python {DEFAULT_PYTHON}")
+    targets = [Target(python, options.machine) for python in pythons]
+    mtime = _mtime()
+    loaded, rendered = verified(options, report)
+    with tempfile.TemporaryDirectory(prefix="wsbundle-") as directory:
+        for_whom = f"Python {', '.join(pythons)} on {options.machine}"
+        with report.step(f"download wheels for {for_whom}"):
+            download(targets, [(ROOT / lock).read_text(encoding="utf-8") for lock in LOCKS], Path(directory))
+        packed = pack(ROOT, loaded, rendered, Path(directory), mtime)
+    file = Path(options.output or f"build/{packed.directory}.tar.gz")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    put_bytes(file, packed.content, _PRIVATE)
+    report.fact(file=str(file), directory=packed.directory, sha256=packed.digest, bytes=len(packed.content))
+    report.line(f"{file} is ready: {len(packed.content) / 1e6:.1f} MB, for {for_whom}")
+    report.line(f"  SHA-256:      {packed.digest}")
+    report.line(f"  on the host:  tar xzf {file.name} && cd {packed.directory} && sudo sh install")
+    return 0
+
+
+def pack(root: Path, loaded: Loaded, rendered: Bundle, wheels: Path, mtime: int = 0) -> Archive:
+    """The archive of the project in `root` and one deployment, with all files of the directory `wheels`."""
+    members = [
+        *_code(root),
+        *_rendered(rendered),
+        *(Member(path=f"wheels/{file.name}", content=file.read_bytes()) for file in wheels.iterdir()),
+        Member(path="install", content=(root / INSTALLER).read_bytes(), mode=0o755),
+        Member(path="deploy.yaml", content=deploy_text(loaded).encode(), mode=_PRIVATE),
+    ]
+    return archive(loaded.deploy.name, members, mtime)
+
+
+def deploy_text(loaded: Loaded) -> str:
+    """A deploy.yaml that says what was given, wherever it was: overlay and assignments are applied."""
+    given: dict[str, Any] = {}
+    for key, value in values_of(loaded.deploy).items():
+        if key in loaded.origins:
+            section, _, name = key.rpartition(".")
+            branch = given.setdefault(section, {}) if section else given
+            branch[name] = list(value) if isinstance(value, tuple) else value
+    text = "# All that was given when this archive was made; overlay and --set are applied.\n"
+    text += yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=1000)
+    assert load_text(text, "deploy.yaml").deploy == loaded.deploy
+    return text
+
+
+def _code(root: Path) -> Iterator[Member]:
+    """What `make install` works with, less what only a checkout needs."""
+    files = [root / name for name in _SINGLE]
+    for directory in ("service", "generator"):
+        files += [file for file in (root / directory).rglob("*") if file.suffix in _SUFFIXES]
+    files += [file for file in (root / "templates").rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    for file in files:
+        yield Member(path=file.relative_to(root).as_posix(), content=file.read_bytes())
+
+
+def _rendered(rendered: Bundle) -> Iterator[Member]:
+    """The files as they will stand on the host: to be read, since `install` renders and judges them again there."""
+    yield Member(path=f"rendered/{MANIFEST}", content=rendered.manifest().encode())
+    for file in rendered.files:
+        path = f"rendered/{file.path}"
+        yield Member(path=path, content=file.text.encode(), mode=file.mode, link=file.link)
+
+
+def _mtime() -> int:
+    """Source: https://reproducible-builds.org/specs/source-date-epoch/."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "0")
+    if not text.isascii() or not text.isdigit():
+        raise UsageError(f"SOURCE_DATE_EPOCH is {text!r}; give it seconds since 1970, or unset it")
+    return int(text)

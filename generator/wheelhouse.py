@@ -1,0 +1,83 @@
+"""The locked requirements as wheels for another host: its Python, its machine, not those that run here."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+from packaging.markers import Marker, default_environment
+
+from generator.report import CommandError
+
+TARGETS = "targets"  # the file beside the wheels that says for whom they are; generator.environment reads it
+DEFAULT_PYTHON = "3.11"  # of Debian 12
+MACHINES = ("x86_64", "aarch64")
+# glibc from 2.17 (manylinux2014) to 2.34: the oldest system that preflight lets pass, Ubuntu 22.04, has 2.35.
+_PLATFORMS = ("manylinux2014", "manylinux_2_17", "manylinux_2_24", "manylinux_2_28", "manylinux_2_31", "manylinux_2_34")
+
+
+class Target(msgspec.Struct, frozen=True, order=True):
+    """A Python, such as 3.11, on a machine as uname(1) names it."""
+
+    python: str
+    machine: str
+
+    def __str__(self) -> str:
+        return f"{self.python} {self.machine}"
+
+
+def download(targets: Sequence[Target], locks: Sequence[str], directory: Path) -> None:
+    """Fill a directory with the wheels that the texts of requirements files name, each verified by its hash.
+
+    Raises:
+        CommandError: a target lacks one, or the index cannot be reached; has pip's own words.
+    """
+    for target in targets:
+        with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as requirements:
+            requirements.write("".join(requirements_for(target, locks)))
+            requirements.flush()
+            _pip_download(target, requirements.name, directory)
+    (directory / TARGETS).write_text("".join(f"{target}\n" for target in sorted(set(targets))), encoding="utf-8")
+
+
+def requirements_for(target: Target, locks: Iterable[str]) -> list[str]:
+    """The locked lines that concern a target, without their markers.
+
+    pip judges markers by the Python that runs it, whatever it downloads for: https://github.com/pypa/pip/issues/11664.
+    """
+    host = {"python_version": target.python, "python_full_version": f"{target.python}.0"}
+    host |= {"implementation_name": "cpython", "platform_python_implementation": "CPython", "os_name": "posix"}
+    host |= {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": target.machine}
+    environment = {**{name: str(value) for name, value in default_environment().items()}, **host}
+    wanted = {
+        f"{requirement} {hashes}\n": None
+        for lock in locks
+        for requirement, marker, hashes in _locked(lock)
+        if not marker or Marker(marker).evaluate(environment)
+    }
+    return list(wanted)
+
+
+def _locked(lock: str) -> Iterator[tuple[str, str, str]]:
+    """Requirement, marker and hashes of each entry of a requirements file that `make lock` wrote."""
+    for line in re.sub(r"\\\n\s*", "", lock).splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            requirement, _, hashes = line.partition(" --hash=")
+            pinned, _, marker = requirement.partition(";")
+            yield pinned.strip(), marker.strip(), f"--hash={hashes}"
+
+
+def _pip_download(target: Target, requirements: str, directory: Path) -> None:
+    # All that is needed is locked, so pip looks for no dependencies: it would judge their markers wrongly, too.
+    words = ["download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", str(directory)]
+    words += ["--implementation", "cp", "--python-version", target.python]
+    words += [word for platform in _PLATFORMS for word in ("--platform", f"{platform}_{target.machine}")]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *words, "-r", requirements]
+    done = subprocess.run(pip, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR:")]
+        said = "\n".join(f"  {line}" for line in errors or done.stdout.splitlines()[-5:])
+        raise CommandError(f"Not all wheels were found for Python {target}; nothing was written.\n{said}")
