@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 def render(options: Namespace, report: Report) -> int:
     """Check deploy.yaml, render, let the real readers judge, and only then write."""
+    loaded, bundle = verified(options, report)
     from pathlib import Path
 
     from generator.write import NotABundleError, write
 
-    loaded, bundle = verified(options, report)
     directory = Path(options.output or f"build/{loaded.deploy.name}")
     try:
         written = write(bundle, directory)
