@@ -11,42 +11,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
-from generator.facts import Outcome, run
+from generator.facts import Outcome, has, run
 from generator.report import CommandError, Report
 from generator.schema import Deploy
 from generator.write import put_link
+from generator.x509 import DAY_S, der, read, served
 from service.declaration import Fault
 
 FILE, KEY = "fullchain.pem", "privkey.pem"
-DAY_S = 86_400
 SHORT_S = 14 * DAY_S
 # Debian's certbot renews when a third of its life is left, 30 of 90 days: later than this, its timer does not work.
 LATE = 1 / 6
 # Nobody trusts it, so nothing is gained by making it anew.
 _PLACEHOLDERS_DAYS = "3650"
 _CERTBOT_S = 300.0
-
-
-class Certificate(msgspec.Struct, frozen=True):
-    """What a certificate says: DNS names and addresses; begin and end in seconds since the epoch."""
-
-    names: tuple[str, ...]
-    issuer: str
-    begins: float
-    ends: float
-
-    def covers(self, domain: str) -> bool:
-        """Whether a client that asked for `domain` takes it. Source: RFC 9525, sections 6.3 and 6.4."""
-        above = "*." + domain.partition(".")[2]
-        return any(name.lower() in (domain, above) for name in self.names)
-
-    def days_left(self, now: float) -> int:
-        return int((self.ends - now) // DAY_S)
-
-    def __str__(self) -> str:
-        return f"{', '.join(self.names) or 'no name'} by {self.issuer or 'nobody'}"
 
 
 class Place:
@@ -73,6 +51,7 @@ class Place:
         """Let the link lead to some certificate, so that nginx starts; the best there is."""
         if _is_whole(self.link):
             return Outcome(0, "")
+        self.link.parent.mkdir(parents=True, exist_ok=True)
         if self.has_lineage:
             put_link(self.link, str(self.lineage))
             return Outcome(0, "")
@@ -94,7 +73,7 @@ class Place:
         new = self.placeholder.with_suffix(".new")
         for directory in (new, self.placeholder):
             shutil.rmtree(directory, ignore_errors=True)
-        new.mkdir(parents=True, mode=0o700)
+        new.mkdir(mode=0o700)
         pair = ("-out", str(new / FILE), "-keyout", str(new / KEY))
         kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", _PLACEHOLDERS_DAYS)
         says = ("-subj", "/CN=placeholder of wsbundle", "-addext", f"subjectAltName=DNS:{domain}")
@@ -106,26 +85,12 @@ class Place:
         return made
 
 
-def read(path: Path) -> Certificate | None:
-    """The first certificate of a PEM file; None where there is none."""
-    said = ("-issuer", "-startdate", "-enddate", "-ext", "subjectAltName", "-nameopt", "RFC2253,-esc_msb,utf8")
-    outcome = run("openssl", "x509", "-in", str(path), "-inform", "PEM", "-noout", *said)
-    if not outcome.succeeded:
-        return None
-    lines = [line.strip() for line in outcome.output.splitlines()]
-    values = dict(line.split("=", 1) for line in lines if line.startswith(("issuer=", "notBefore=", "notAfter=")))
-    entries = [entry for line in lines if line.startswith(("DNS:", "IP Address:")) for entry in line.split(", ")]
-    return Certificate(
-        names=tuple(entry.split(":", 1)[1] for entry in entries if entry.startswith(("DNS:", "IP Address:"))),
-        issuer=values["issuer"],
-        begins=ssl.cert_time_to_seconds(values["notBefore"]),
-        ends=ssl.cert_time_to_seconds(values["notAfter"]),
-    )
-
-
 def faults(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
     """Why nginx or every client would refuse what `tls: files` names, each with its key."""
     if deploy.tls != "files":
+        return
+    if not has("openssl"):
+        yield "certificate.file", Fault("cannot be checked without openssl", "apt-get install openssl")
         return
     file, key = Path(deploy.certificate.file or ""), Path(deploy.certificate.key or "")
     whole = True
@@ -189,6 +154,8 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
     Raises:
         CommandError: the deployment runs all the same, with the certificate that it had.
     """
+    if deploy.tls != "letsencrypt":
+        forget(place, report, purge=False)
     why = due(deploy, place, time.time())
     if why is None:
         return
@@ -214,14 +181,17 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
 
 
 def forget(place: Place, report: Report, purge: bool) -> None:
-    """What becomes of the lineage when the deployment no longer uses it."""
-    if not place.renewal.exists():
+    """What becomes of our lineage when the deployment no longer uses it; another's of the same name is let alone."""
+    if not _is_renewed_by(place):
         return
     if purge:
         with report.step("remove the certificate"):
             _must(run("certbot", "delete", "--non-interactive", "--cert-name", place.name))
     else:
-        report.line(f"certbot still renews {place.name}; to end that: certbot delete --cert-name {place.name}")
+        report.line(
+            f"certbot still has a certificate called {place.name}, which it can no longer renew; "
+            f"to remove it: certbot delete --cert-name {place.name}"
+        )
 
 
 def described(deploy: Deploy, place: Place, now: float) -> dict[str, object]:
@@ -229,14 +199,14 @@ def described(deploy: Deploy, place: Place, now: float) -> dict[str, object]:
     path = place.link / FILE if deploy.tls == "letsencrypt" else Path(deploy.certificate.file or "")
     certificate = read(path)
     if certificate is None:
-        return {"text": f"NONE in {path}"}
+        return {"text": f"NONE can be read in {path}"}
     is_placeholder = deploy.tls == "letsencrypt" and not place.serves_lineage
     kind = "placeholder" if is_placeholder else "lineage" if deploy.tls == "letsencrypt" else "file"
     days = certificate.days_left(now)
     text = f"{certificate}, {days} days left"
     if is_placeholder:
         text = f"a PLACEHOLDER for {', '.join(certificate.names)}: `wsbundle install` asks for the real one"
-    elif (other := _served(deploy.domain)) is not None and other != _der(path):
+    elif (other := served(deploy.domain)) is not None and other != der(path):
         text += "; nginx serves ANOTHER: systemctl reload nginx"
     return {"kind": kind, "names": certificate.names, "issuer": certificate.issuer, "days_left": days, "text": text}
 
@@ -280,7 +250,8 @@ def _mismatch(file: Path, key: Path) -> Fault | None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(file, key)
     except ssl.SSLError as error:
-        if "MISMATCH" in (error.reason or ""):
+        # The second is what a key of another kind than the certificate's gets: RSA instead of EC.
+        if error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
             mend = "name the key that the certificate was made for; in the file, its own certificate comes first"
             return Fault(f"{key} does not belong to {file}", mend)
         return Fault(f"nginx would refuse it: {error}", "make a new key, and get a certificate for it")
@@ -289,33 +260,20 @@ def _mismatch(file: Path, key: Path) -> Fault | None:
 
 def _authority(place: Place) -> str | None:
     """The ACME directory that the lineage comes from."""
+    return _renewal(place).get("server")
+
+
+def _is_renewed_by(place: Place) -> bool:
+    return _renewal(place).get("webroot_path", "").rstrip(",") == str(place.webroot)
+
+
+def _renewal(place: Place) -> dict[str, str]:
+    """What certbot will renew the lineage with."""
     try:
         lines = place.renewal.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return None
-    return next((line.partition("=")[2].strip() for line in lines if line.partition("=")[0].strip() == "server"), None)
-
-
-def _served(domain: str) -> bytes | None:
-    """The certificate that nginx shows a client of this domain; None where nobody answers."""
-    import socket
-
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        with (
-            socket.create_connection(("127.0.0.1", 443), timeout=5) as raw,
-            context.wrap_socket(raw, server_hostname=domain) as encrypted,
-        ):
-            return encrypted.getpeercert(binary_form=True)
-    except OSError:
-        return None
-
-
-def _der(path: Path) -> bytes:
-    text = path.read_text(encoding="latin-1")
-    end = "-----END CERTIFICATE-----"
-    return ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN CERTIFICATE") :].partition(end)[0] + end)
+        return {}
+    return {key.strip(): value.strip() for key, equals, value in (line.partition("=") for line in lines) if equals}
 
 
 def _must(outcome: Outcome) -> None:

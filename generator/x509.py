@@ -1,0 +1,69 @@
+"""Certificates as openssl reads them, from a file or from whoever listens on port 443."""
+
+import socket
+import ssl
+from pathlib import Path
+
+import msgspec
+
+from generator.facts import run
+
+DAY_S = 86_400
+_END = "-----END CERTIFICATE-----"
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """What a certificate says: DNS names and addresses; begin and end in seconds since the epoch."""
+
+    names: tuple[str, ...]
+    issuer: str
+    begins: float
+    ends: float
+
+    def covers(self, domain: str) -> bool:
+        """Whether a client that asked for `domain` takes it. Source: RFC 9525, sections 6.3 and 6.4."""
+        above = "*." + domain.partition(".")[2]
+        return any(name.lower() in (domain, above) for name in self.names)
+
+    def days_left(self, now: float) -> int:
+        return int((self.ends - now) // DAY_S)
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.names) or 'no name'} by {self.issuer or 'nobody'}"
+
+
+def read(path: Path) -> Certificate | None:
+    """The first certificate of a PEM file; None where there is none."""
+    said = ("-issuer", "-startdate", "-enddate", "-ext", "subjectAltName", "-nameopt", "RFC2253,-esc_msb,utf8")
+    outcome = run("openssl", "x509", "-in", str(path), "-inform", "PEM", "-noout", *said)
+    if not outcome.succeeded:
+        return None
+    lines = [line.strip() for line in outcome.output.splitlines()]
+    values = dict(line.split("=", 1) for line in lines if line.startswith(("issuer=", "notBefore=", "notAfter=")))
+    entries = [entry for line in lines if line.startswith(("DNS:", "IP Address:")) for entry in line.split(", ")]
+    return Certificate(
+        names=tuple(entry.split(":", 1)[1] for entry in entries if entry.startswith(("DNS:", "IP Address:"))),
+        issuer=values["issuer"],
+        begins=ssl.cert_time_to_seconds(values["notBefore"]),
+        ends=ssl.cert_time_to_seconds(values["notAfter"]),
+    )
+
+
+def served(domain: str) -> bytes | None:
+    """The certificate that nginx shows a client of this domain; None where nobody answers."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", 443), timeout=5) as raw,
+            context.wrap_socket(raw, server_hostname=domain) as encrypted,
+        ):
+            return encrypted.getpeercert(binary_form=True)
+    except OSError:
+        return None
+
+
+def der(path: Path) -> bytes:
+    """The first certificate of a PEM file, as it is sent."""
+    text = path.read_text(encoding="latin-1")
+    return ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN CERTIFICATE") :].partition(_END)[0] + _END)

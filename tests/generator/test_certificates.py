@@ -1,0 +1,398 @@
+"""Which certificates are refused and why, and how a host gets from a placeholder to certbot's."""
+
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from certificate_maker import Pair, openssl, pair
+
+from generator import facts
+from generator.certificates import FILE, KEY, Place, due, faults, forget, obtain, warnings
+from generator.report import CommandError, Report
+from generator.schema import Certificate, Deploy, LetsEncrypt
+from generator.x509 import DAY_S, read
+
+NOW = time.time()
+HOUR_S = 3600.0  # later, when what the tests make is valid already
+NAME = "chat"
+
+
+def with_files(file: Path, key: Path, domain: str = "ws.a.org") -> Deploy:
+    return Deploy(name=NAME, domain=domain, tls="files", certificate=Certificate(file=str(file), key=str(key)))
+
+
+def told(file: Path, key: Path, domain: str = "ws.a.org", now: float = NOW) -> list[str]:
+    return [f"{setting}: {fault}" for setting, fault in faults(with_files(file, key, domain), now + HOUR_S)]
+
+
+def warned(file: Path, key: Path, now: float = NOW) -> list[str]:
+    return [f"{setting}: {fault}" for setting, fault in warnings(with_files(file, key), now + HOUR_S)]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return pair(tmp_path_factory.mktemp("good"))
+
+
+# tls: files
+
+
+def test_a_pair_that_fits_is_taken(good: Pair) -> None:
+    assert told(*good) == []
+
+
+def test_a_wildcard_certificate_is_taken(tmp_path: Path) -> None:
+    assert told(*pair(tmp_path, "DNS:*.a.org")) == []
+
+
+def test_an_rsa_pair_is_taken(tmp_path: Path) -> None:
+    assert told(*pair(tmp_path, key=("-newkey", "rsa:2048"))) == []
+
+
+def test_files_that_are_missing_are_both_told(tmp_path: Path) -> None:
+    assert told(tmp_path / "a", tmp_path / "b") == [
+        f"certificate.file: {tmp_path}/a is not there; put it there, or name the file that is",
+        f"certificate.key: {tmp_path}/b is not there; put it there, or name the file that is",
+    ]
+
+
+def test_a_directory_cannot_be_read(tmp_path: Path, good: Pair) -> None:
+    mend = "make it a file that root can read"
+    assert told(tmp_path, good.key) == [f"certificate.file: {tmp_path} cannot be read: Is a directory; {mend}"]
+    assert told(good.file, tmp_path) == [f"certificate.key: {tmp_path} cannot be read: Is a directory; {mend}"]
+
+
+def test_a_certificate_in_der_is_no_pem(tmp_path: Path, good: Pair) -> None:
+    file = tmp_path / "der"
+    openssl("x509", "-in", good.file, "-outform", "DER", "-out", file)
+    mend = "openssl x509 -in FILE -out fullchain.pem converts one"
+    assert told(file, good.key) == [f"certificate.file: {file} starts with no certificate in PEM; {mend}"]
+
+
+def test_a_key_in_der_is_no_pem(tmp_path: Path, good: Pair) -> None:
+    key = tmp_path / "der"
+    openssl("pkey", "-in", good.key, "-outform", "DER", "-out", key)
+    mend = "openssl pkey -in FILE -out privkey.pem converts one"
+    assert told(good.file, key) == [f"certificate.key: {key} holds no private key in PEM; {mend}"]
+
+
+def test_file_and_key_exchanged_are_both_told(good: Pair) -> None:
+    assert [line.split(";")[0] for line in told(good.key, good.file)] == [
+        f"certificate.file: {good.key} starts with no certificate in PEM",
+        f"certificate.key: {good.file} holds no private key in PEM",
+    ]
+
+
+@pytest.mark.parametrize("form", [("pkey",), ("ec", "-param_enc", "named_curve")])
+def test_a_key_with_a_pass_phrase_is_refused(tmp_path: Path, good: Pair, form: tuple[str, ...]) -> None:
+    key = tmp_path / "locked"
+    openssl(*form, "-in", good.key, "-aes256", "-passout", "pass:secret", "-out", key)
+    mend = "openssl pkey -in FILE -out privkey.pem takes it away"
+    what = "has a pass phrase, which nobody can type when nginx starts"
+    assert told(good.file, key) == [f"certificate.key: {key} {what}; {mend}"]
+
+
+@pytest.mark.parametrize("kind", ["ec", "rsa:2048"])
+def test_the_key_of_another_certificate_is_refused(tmp_path: Path, good: Pair, kind: str) -> None:
+    options = ("-pkeyopt", "ec_paramgen_curve:prime256v1") if kind == "ec" else ()
+    other = pair(tmp_path, key=("-newkey", kind, *options))
+    mend = "name the key that the certificate was made for; in the file, its own certificate comes first"
+    expected = f"certificate.key: {other.key} does not belong to {good.file}; {mend}"
+    assert told(good.file, other.key) == [expected]
+
+
+def test_a_key_that_is_damaged_is_refused(tmp_path: Path, good: Pair) -> None:
+    key = tmp_path / "damaged"
+    key.write_text(good.key.read_text().replace("M", "N"))
+    [line] = told(good.file, key)
+    assert line.startswith("certificate.key: nginx would refuse it: ")
+
+
+def test_a_key_that_is_too_short_for_tls_is_refused(tmp_path: Path) -> None:
+    [line] = told(*pair(tmp_path, key=("-newkey", "rsa:1024")))
+    assert "EE_KEY_TOO_SMALL" in line
+
+
+def test_an_expired_certificate_is_refused(good: Pair) -> None:
+    assert told(*good, now=NOW + 92.5 * DAY_S) == ["certificate.file: ended 3 days ago; renew it"]
+
+
+def test_a_certificate_that_is_not_valid_yet_is_refused(good: Pair) -> None:
+    certificate = read(good.file)
+    assert certificate is not None
+    begins = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(certificate.begins))
+    mend = "wait, or set this host's clock"
+    assert told(*good, now=NOW - DAY_S) == [f"certificate.file: is valid from {begins} on only; {mend}"]
+
+
+def test_a_certificate_for_another_domain_is_refused(good: Pair) -> None:
+    mend = "get one for ws.b.org, or write the domain that it is for"
+    assert told(*good, domain="ws.b.org") == [f"certificate.file: is for ws.a.org, not for ws.b.org; {mend}"]
+
+
+def test_a_certificate_with_a_common_name_only_is_refused(tmp_path: Path) -> None:
+    [line] = told(*pair(tmp_path, "", subject="/CN=ws.a.org"))
+    assert line.startswith("certificate.file: is for no name at all, not for ws.a.org; ")
+
+
+def test_all_faults_are_told_at_once(good: Pair, tmp_path: Path) -> None:
+    other = pair(tmp_path, "DNS:ws.b.org")
+    lines = told(good.file, other.key, domain="ws.c.org", now=NOW + 100 * DAY_S)
+    assert [line.split(":")[0] for line in lines] == ["certificate.key", "certificate.file", "certificate.file"]
+
+
+def test_without_openssl_nothing_is_called_sound(good: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "_PATH", "/nowhere")
+    mend = "apt-get install openssl"
+    assert told(*good) == [f"certificate.file: cannot be checked without openssl; {mend}"]
+
+
+@pytest.mark.parametrize("tls", ["off", "letsencrypt"])
+def test_other_choices_have_no_files_to_check(tls: str) -> None:
+    deploy = Deploy(domain="ws.a.org", tls=tls)  # type: ignore[arg-type]
+    assert [*faults(deploy, NOW), *warnings(deploy, NOW)] == []
+
+
+def test_the_last_fourteen_days_are_warned_about(good: Pair) -> None:
+    assert "certificate.file: ends in 13 days; renew it" in warned(*good, now=NOW + 76.5 * DAY_S)
+    assert "ends in" not in "".join(warned(*good, now=NOW + 75.5 * DAY_S))
+    assert "ends in" not in "".join(warned(*good, now=NOW + 90.5 * DAY_S))
+
+
+@pytest.mark.parametrize(("mode", "is_open"), [(0o600, False), (0o640, False), (0o644, True), (0o602, True)])
+def test_a_key_that_is_open_to_everybody_is_warned_about(tmp_path: Path, mode: int, is_open: bool) -> None:
+    made = pair(tmp_path)
+    made.key.chmod(mode)
+    warning = f"certificate.key: {made.key} is open to every user of this host; chmod 600 {made.key}"
+    assert (warning in warned(*made)) == is_open
+
+
+def test_a_certificate_of_an_unknown_authority_is_warned_about(good: Pair) -> None:
+    mend = "append the intermediate certificates; with an authority of your own, clients must know its root"
+    assert warned(*good) == [f"certificate.file: leads to no authority that this host knows; {mend}"]
+
+
+def test_files_that_are_missing_are_not_warned_about(tmp_path: Path) -> None:
+    assert warned(tmp_path / "a", tmp_path / "b") == []
+
+
+# The placeholder
+
+
+def test_a_placeholder_lets_nginx_start(tmp_path: Path) -> None:
+    place = Place(NAME, tmp_path)
+    assert place.prepare("ws.a.org").succeeded
+    assert place.link.readlink() == place.placeholder
+    assert told(place.link / FILE, place.link / KEY) == []
+
+
+def test_the_placeholders_key_is_nobody_elses(tmp_path: Path) -> None:
+    place = Place(NAME, tmp_path)
+    place.prepare("ws.a.org")
+    assert stat.S_IMODE((place.placeholder / KEY).stat().st_mode) == 0o600
+    assert stat.S_IMODE(place.placeholder.stat().st_mode) == 0o700
+
+
+def test_a_placeholder_stays(tmp_path: Path) -> None:
+    place = Place(NAME, tmp_path)
+    place.prepare("ws.a.org")
+    first = (place.link / FILE).read_bytes()
+    place.prepare("ws.a.org")
+    assert (place.link / FILE).read_bytes() == first
+
+
+def test_a_lineage_that_is_there_already_needs_no_placeholder(tmp_path: Path) -> None:
+    place = Place(NAME, tmp_path)
+    pair(place.lineage)
+    place.prepare("ws.a.org")
+    assert place.serves_lineage
+    assert not place.placeholder.exists()
+
+
+@pytest.mark.parametrize("left", ["placeholder.new", "placeholder"])
+def test_what_a_run_that_was_killed_has_left_is_made_anew(tmp_path: Path, left: str) -> None:
+    place = Place(NAME, tmp_path)
+    half = tmp_path / "etc" / NAME / left
+    half.mkdir(parents=True)
+    (half / FILE).write_text("half a certifi")
+    assert place.prepare("ws.a.org").succeeded
+    assert told(place.link / FILE, place.link / KEY) == []
+    assert sorted(path.name for path in place.link.parent.iterdir()) == ["placeholder", "tls"]
+
+
+def test_a_link_that_leads_nowhere_is_mended(tmp_path: Path) -> None:
+    place = Place(NAME, tmp_path)
+    place.link.parent.mkdir(parents=True)
+    place.link.symlink_to(place.lineage)
+    place.prepare("ws.a.org")
+    assert place.link.readlink() == place.placeholder
+
+
+def test_removing_leaves_what_is_not_ours(tmp_path: Path) -> None:
+    place = Place(NAME, tmp_path)
+    place.prepare("ws.a.org")
+    place.webroot.mkdir(parents=True)
+    pair(place.lineage)
+    place.remove()
+    assert not place.link.parent.exists()
+    assert not place.webroot.exists()
+    assert place.has_lineage
+    place.remove()
+
+
+# tls: letsencrypt
+
+
+class Certbot:
+    """A stand-in for certbot on a host below `place`'s root: it does what the real one was seen to do."""
+
+    def __init__(self, root: Path) -> None:
+        self.place = Place(NAME, root)
+        self.calls = root / "calls"
+        self.calls.touch()
+        self.issued = root / "issued"
+        self.program = root / "bin" / "certbot"
+        self.program.parent.mkdir()
+        self.place.hook.parent.mkdir(parents=True)
+        self.place.renewal.parent.mkdir(parents=True)
+        self.place.lineage.parent.mkdir(parents=True)
+        hook = f'echo "hook $RENEWED_LINEAGE" >>{self.calls}; ln -sfn "$RENEWED_LINEAGE" {self.place.link}'
+        self._write(self.place.hook, hook)
+        self.will_issue("DNS:ws.a.org")
+        self.place.prepare("ws.a.org")
+
+    def will_issue(self, names: str) -> None:
+        pair(self.issued, names)
+        renewal = f"[renewalparams]\\nwebroot_path = {self.place.webroot},\\nserver = '\"$server\"'\\n"
+        self._write(
+            self.program,
+            f'echo "certbot $*" >>{self.calls}\n'
+            'while [ $# -gt 0 ]; do [ "$1" = --server ] && server=$2; shift; done\n'
+            f"mkdir -p {self.place.lineage}; cp {self.issued}/* {self.place.lineage}\n"
+            f"printf '{renewal}' >{self.place.renewal}",
+        )
+
+    def will_fail(self) -> None:
+        self._write(self.program, "echo 'DNS problem: NXDOMAIN'; exit 1")
+
+    def _write(self, path: Path, script: str) -> None:
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    @property
+    def told(self) -> list[str]:
+        """What was run since it was last asked."""
+        lines = self.calls.read_text().splitlines()
+        self.calls.write_text("")
+        return lines
+
+
+@pytest.fixture
+def certbot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Certbot:
+    monkeypatch.setattr(facts, "_PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    return Certbot(tmp_path)
+
+
+def with_letsencrypt(domain: str = "ws.a.org", **settings: str) -> Deploy:
+    return Deploy(name=NAME, domain=domain, tls="letsencrypt", letsencrypt=LetsEncrypt(**settings))
+
+
+def test_the_first_certificate_is_asked_for_and_put_into_use(certbot: Certbot) -> None:
+    obtain(with_letsencrypt(), certbot.place, Report(json=True))
+    server = LetsEncrypt().server
+    assert certbot.told == [
+        f"certbot certonly --non-interactive --agree-tos --no-directory-hooks --server {server} "
+        "--register-unsafely-without-email "
+        f"--cert-name {NAME} -d ws.a.org --webroot -w {certbot.place.webroot}",
+        f"hook {certbot.place.lineage}",
+    ]
+    assert certbot.place.serves_lineage
+
+
+def test_a_certificate_that_will_do_is_not_asked_for_again(certbot: Certbot) -> None:
+    obtain(with_letsencrypt(), certbot.place, Report(json=True))
+    assert certbot.told
+    obtain(with_letsencrypt(), certbot.place, Report(json=True))
+    assert certbot.told == []
+
+
+def test_the_authority_is_told_whom_to_write_to(certbot: Certbot) -> None:
+    obtain(with_letsencrypt(email="ops@a.org"), certbot.place, Report(json=True))
+    assert " --email ops@a.org " in certbot.told[0]
+
+
+def test_a_failure_tells_certbots_words_and_how_to_go_on(certbot: Certbot) -> None:
+    certbot.will_fail()
+    with pytest.raises(CommandError) as failed:
+        obtain(with_letsencrypt(), certbot.place, Report(json=True))
+    assert str(failed.value) == (
+        "DNS problem: NXDOMAIN\n"
+        f"No new certificate for ws.a.org (there is none yet). {NAME} runs, with a placeholder, which clients refuse.\n"
+        "Mend that, then run `wsbundle install` again: it asks again. Let's Encrypt takes five failures an hour."
+    )
+    assert not certbot.place.serves_lineage
+
+
+def test_another_domain_wants_another_certificate(certbot: Certbot) -> None:
+    obtain(with_letsencrypt(), certbot.place, Report(json=True))
+    assert due(with_letsencrypt("ws.b.org"), certbot.place, NOW) == "the present one is for ws.a.org"
+    certbot.will_fail()
+    with pytest.raises(CommandError, match="runs, with the one it had"):
+        obtain(with_letsencrypt("ws.b.org"), certbot.place, Report(json=True))
+    certbot.will_issue("DNS:ws.b.org")
+    obtain(with_letsencrypt("ws.b.org"), certbot.place, Report(json=True))
+    assert due(with_letsencrypt("ws.b.org"), certbot.place, NOW) is None
+
+
+def test_another_authority_is_asked_though_the_certificate_is_not_due(certbot: Certbot) -> None:
+    staging = with_letsencrypt(server="https://acme-staging-v02.api.letsencrypt.org/directory")
+    obtain(staging, certbot.place, Report(json=True))
+    assert "--force-renewal" not in certbot.told[0]
+    assert due(with_letsencrypt(), certbot.place, NOW) == "the present one is from another authority"
+    obtain(with_letsencrypt(), certbot.place, Report(json=True))
+    assert certbot.told[0].endswith(" --force-renewal")
+
+
+def test_a_certificate_that_nobody_renewed_is_asked_for(certbot: Certbot) -> None:
+    obtain(with_letsencrypt(), certbot.place, Report(json=True))
+    assert due(with_letsencrypt(), certbot.place, NOW + 74.9 * DAY_S) is None
+    assert due(with_letsencrypt(), certbot.place, NOW + 75.5 * DAY_S) == "the present one has 14 days left"
+
+
+def test_a_certificate_that_no_hook_put_into_use_is_put_into_use(certbot: Certbot) -> None:
+    certbot.place.hook.write_text("#!/bin/sh\necho 'nginx -t failed'\nexit 1\n")
+    with pytest.raises(CommandError, match=r"nginx -t failed\n.*a placeholder"):
+        obtain(with_letsencrypt(), certbot.place, Report(json=True))
+    assert due(with_letsencrypt(), certbot.place, NOW) == "the present one is not in use"
+
+
+@pytest.mark.parametrize("tls", ["off", "files"])
+def test_nothing_is_asked_for_without_letsencrypt(certbot: Certbot, tls: str) -> None:
+    obtain(Deploy(name=NAME, domain="ws.a.org", tls=tls), certbot.place, Report())  # type: ignore[arg-type]
+    assert certbot.told == []
+
+
+def test_who_leaves_letsencrypt_is_told_what_certbot_still_has(
+    certbot: Certbot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    obtain(with_letsencrypt(), certbot.place, Report(json=True))
+    obtain(Deploy(name=NAME, domain="ws.a.org"), certbot.place, Report())
+    assert f"to remove it: certbot delete --cert-name {NAME}" in capsys.readouterr().out
+
+
+def test_purging_removes_the_lineage(certbot: Certbot) -> None:
+    obtain(with_letsencrypt(), certbot.place, Report(json=True))
+    assert certbot.told
+    forget(certbot.place, Report(json=True), purge=True)
+    assert certbot.told == [f"certbot delete --non-interactive --cert-name {NAME}"]
+
+
+def test_a_lineage_of_the_same_name_that_is_not_ours_is_let_alone(
+    certbot: Certbot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certbot.place.renewal.write_text("[renewalparams]\nauthenticator = nginx\n")
+    forget(certbot.place, Report(), purge=True)
+    forget(certbot.place, Report(), purge=False)
+    assert (certbot.told, capsys.readouterr().out) == ([], "")
