@@ -156,9 +156,7 @@ class TestInABrowser:
         with running("service/server.py {WEBSOCKET_PORT}") as first:
             page = connected(browser, place, first, "patient")
             first.terminate()
-            page.wait_for(
-                "document.getElementById('state').textContent.startsWith('closed (1012 service restart), next try in')"
-            )
+            page.wait_for("document.getElementById('log').textContent.includes('closed (1012 service restart)')")
             first.process.wait()
             environ = clean_environment(WEBSOCKET_PORT=str(first.port))
             with subprocess.Popen([sys.executable, "service/server.py"], cwd=ROOT, env=environ) as second:
