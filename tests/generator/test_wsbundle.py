@@ -231,7 +231,12 @@ def test_run_becomes_the_service_with_the_settings_of_deploy_yaml(
     server: str, module: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     became: list[Any] = []
-    monkeypatch.setattr(os, "execve", lambda *what: became.append(what) or sys.exit(0))
+
+    def become(*what: Any) -> None:
+        became.append(what)
+        sys.exit(0)
+
+    monkeypatch.setattr(os, "execve", become)
     outcome = wsbundle("run", "--set", f"server={server}", "--set", "port=9000", "--set", "env={ZONE: eu}")
     assert outcome.out == "The service runs on ws://127.0.0.1:9000/; Ctrl-C ends it.\n"
     [(program, arguments, environment)] = became
