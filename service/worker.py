@@ -29,6 +29,12 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         service.setLevel(self.log.error_log.level)
         service.propagate = False
 
+    async def callback_notify(self) -> None:
+        await super().callback_notify()
+        # The master was killed. Nobody would ever end this worker, and it would keep the listening socket.
+        if os.getppid() != self.ppid:
+            signal.raise_signal(signal.SIGTERM)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Of SIGINT and SIGQUIT gunicorn makes a SIGQUIT for its workers, which uvicorn does not know: it would go on
         # until gunicorn kills it.

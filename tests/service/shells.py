@@ -257,6 +257,7 @@ def running(command: str, answers_on: str | None = None, **variables: str) -> It
             env=clean_environment(**settings),
             stdout=log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         shell = Shell(process, port, Path(log.name))
         try:
@@ -264,7 +265,8 @@ def running(command: str, answers_on: str | None = None, **variables: str) -> It
             assert process.poll() is None, shell.log()
             yield shell
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # gunicorn's workers as well
             process.wait()
 
 

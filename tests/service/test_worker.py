@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 from shells import COMMANDS, running, wait_until
 
 from service.worker import Worker
@@ -28,6 +29,14 @@ def test_a_reload_closes_clients_with_1012_and_serves_on() -> None:
             assert client.close_code() == 1012
         with shell.client() as client:
             client.hears_nothing_but_itself()
+
+
+@pytest.mark.slow
+def test_a_worker_whose_master_was_killed_ends_as_well() -> None:
+    impatient = COMMANDS["gunicorn"].replace("-m gunicorn", "-m gunicorn --timeout 2")
+    with running(impatient) as shell, shell.client() as client:
+        shell.process.kill()
+        assert client.close_code() == 1012
 
 
 def test_a_quick_stop_is_quick() -> None:
