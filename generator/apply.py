@@ -8,10 +8,10 @@ from pathlib import Path
 
 from generator.certificates import Place
 from generator.facts import Outcome, has, is_active, run
-from generator.report import Report
+from generator.report import CommandError, Report
 from generator.store import Store, sync
 from generator.switch import Side, Switch
-from generator.write import put_link
+from generator.write import put_link, temporary_of
 
 # Directives that nginx takes only once per host: all deployments share one file, that of the most demanding.
 SHARED = "etc/nginx/modules-enabled/90-wsbundle.conf"
@@ -19,7 +19,7 @@ _STOP_S = 900.0
 _SUPERVISOR_PATIENCE_S = 30.0
 
 
-class StepFailed(Exception):
+class StepFailed(CommandError):
     """A program did not do its part; the message has its words."""
 
 
@@ -57,20 +57,33 @@ class Host:
         Raises:
             StepFailed: the host stands between two generations until the switch is undone.
         """
-        for name, due, act in self._steps(todo, after):
-            if due:
+        for name, act in self._due(todo, after):
+            with self.report.step(name):
+                act()
+
+    def switch_back(self, todo: Switch, after: int | None) -> list[str]:
+        """The same, going on past every failure: as much of `after` as can be had. What failed."""
+        failures = []
+        for name, act in self._due(todo, after):
+            try:
                 with self.report.step(name):
                     act()
+            except (StepFailed, OSError) as error:
+                failures.append(str(error))
+        return failures
+
+    def _due(self, todo: Switch, after: int | None) -> Iterator[tuple[str, Callable[[], None]]]:
+        return ((name, act) for name, due, act in self._steps(todo, after) if due)
 
     def _steps(self, todo: Switch, after: int | None) -> Iterator[tuple[str, bool, Callable[[], None]]]:
         name = self.store.name
         yield f"stop {name} under systemd", todo.stops_systemd, self._stop_units
         yield f"make generation {after} current" if after else f"remove {name}", True, lambda: self._relink(todo, after)
         yield "make directories", todo.makes_directories, self._make_directories
-        yield "tell systemd", todo.reloads_units, lambda: self._systemctl("daemon-reload")
+        yield "tell systemd", todo.reloads_units, self._reload_units
         yield "tell supervisor", todo.updates_supervisor or todo.stops_supervisor, self._update_supervisor
         yield f"restart {self.socket}", todo.restarts_socket, self._restart_socket
-        yield f"restart {self.service}", todo.restarts_service, lambda: self._systemctl("restart", self.service)
+        yield f"restart {self.service}", todo.restarts_service, self._restart_service
         yield f"restart {name} under supervisor", todo.restarts_program, self._restart_program
         yield "reload nginx", todo.reloads_nginx, self._reload_nginx
 
@@ -97,11 +110,15 @@ class Host:
 
     def _remove(self, path: str) -> None:
         target = self.store.root / path
-        if target.is_symlink():
-            target.unlink()
+        if target.parent.is_dir():
+            if target.is_symlink():
+                target.unlink()
+            temporary_of(target).unlink(missing_ok=True)
             sync(target.parent)
-        with suppress(OSError):  # other files stand beside it
-            target.parent.rmdir()
+        # The other directories are the packages', empty or not.
+        if target.parent.name == self.store.name or target.parent.suffix == ".wants":
+            with suppress(OSError):  # other files stand beside it
+                target.parent.rmdir()
 
     def _share(self) -> None:
         """Let the shared file lead to the deployment that asks for most, or to none when the last one is gone."""
@@ -123,17 +140,39 @@ class Host:
     def _systemctl(self, *words: str) -> None:
         must(run("systemctl", *words, timeout_s=_STOP_S), f"systemctl {' '.join(words)}")
 
+    def _reload_units(self) -> None:
+        self._systemctl("daemon-reload")
+        # Units that are gone would stay in `systemctl --failed`.
+        run("systemctl", "reset-failed", self.service, self.socket)
+
+    def _restart_service(self) -> None:
+        # After a start that failed again and again systemd would refuse this one.
+        run("systemctl", "reset-failed", self.service)
+        self._systemctl("restart", self.service)
+
     def _restart_socket(self) -> None:
         # A socket whose service runs cannot be changed: systemd refuses to restart it.
         run("systemctl", "stop", self.socket, self.service, timeout_s=_STOP_S)
         self._systemctl("start", self.socket)
 
     def _update_supervisor(self) -> None:
+        wanted = f"etc/supervisor/conf.d/{self.store.name}.conf" in self.store.links(self.store.current)
         if not is_active("supervisor.service"):
+            if not wanted:
+                return
             self._systemctl("enable", "--now", "supervisor.service")
+            self._await_supervisor()
         must(run("supervisorctl", "update", self.store.name, timeout_s=_STOP_S), "supervisorctl update")
-        if self.store.links(self.store.current).get(f"etc/supervisor/conf.d/{self.store.name}.conf"):
+        if wanted:
             self._await_program()
+
+    def _await_supervisor(self) -> None:
+        """systemd calls it active before it listens."""
+        deadline = time.monotonic() + _SUPERVISOR_PATIENCE_S
+        while not run("supervisorctl", "pid").succeeded:
+            if time.monotonic() > deadline:
+                raise StepFailed("supervisor does not answer; see journalctl -u supervisor")
+            time.sleep(0.2)
 
     def _restart_program(self) -> None:
         said = must(run("supervisorctl", "restart", self.store.name, timeout_s=_STOP_S), "supervisorctl restart")
@@ -152,7 +191,7 @@ class Host:
             raise StepFailed(f"supervisor does not keep it running: {said}")
 
     def _reload_nginx(self) -> None:
-        if not has("nginx"):
+        if not has("nginx") or (self.store.current is None and not is_active("nginx.service")):
             return
         must(run("nginx", "-t", "-q"), "nginx -t")
         self._systemctl("reload-or-restart", "nginx.service")

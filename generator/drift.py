@@ -9,6 +9,7 @@ import msgspec
 
 from generator.apply import SHARED
 from generator.store import PRISTINE, Store
+from generator.write import temporary_of
 
 
 class Drift(msgspec.Struct, frozen=True):
@@ -42,19 +43,36 @@ def drifts(store: Store) -> list[Drift]:
     return found
 
 
-def keep_copy(drift: Drift, store: Store) -> None:
-    """Keep what is about to be overwritten, in /opt/<name>/edited/<generation>."""
+def copies(store: Store, number: int | None) -> Path:
+    """Where the edits of a generation are kept."""
+    return store.home / "edited" / str(number)
+
+
+def keep_copy(drift: Drift, store: Store, directory: Path) -> None:
+    """Keep what is about to be overwritten or removed; for root only, since .env may be among it."""
     source = store.root / drift.path
     if source.is_file():
-        copy = store.home / "edited" / str(store.current) / drift.path
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        copy = directory / drift.path
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, copy)
+
+
+def put_back(store: Store, number: int) -> None:
+    """Let files that had replaced our links stand there again; what was edited through a link never left."""
+    directory = copies(store, number)
+    for path in store.links(number):
+        copy, target = directory / path, store.root / path
+        if target.is_symlink() and copy.is_file() and copy.read_bytes() != target.read_bytes():
+            shutil.copy2(copy, temporary_of(target))
+            temporary_of(target).replace(target)
 
 
 def _hash(path: Path) -> str | None:
     try:
         return sha256(path.read_bytes()).hexdigest()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 
 

@@ -1,6 +1,8 @@
 """What a host is and has, read without changing anything. With `apply`, the only module that touches a host."""
 
+import errno
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -42,6 +44,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     free_bytes: int
     has_route: bool
     taken: tuple[Listener, ...]
+    has_host: bool
     foreign: tuple[str, ...]
     nginx_fault: str
     resolves: bool
@@ -97,7 +100,8 @@ def python_version() -> tuple[int, ...]:
 
 
 def free_bytes(path: str) -> int:
-    status = os.statvfs(path)
+    """Of the file system on which a directory stands, or would stand."""
+    status = os.statvfs(path if os.path.exists(path) else "/")
     return status.f_bavail * status.f_frsize
 
 
@@ -115,16 +119,31 @@ def has_route() -> bool:
 
 def holder_of(host: str, port: int) -> str | None:
     """Who listens where `host` and `port` would be bound; None where nobody does."""
+    if _bind(host, port) != errno.EADDRINUSE:
+        return None
+    units = run("systemctl", "list-sockets", "--no-legend", "--no-pager").output.splitlines()
+    listening = [words[1] for line in units if len(words := line.split()) > 1 and words[0].endswith(f":{port}")]
+    if listening:
+        return listening[0]
+    shown = run("ss", "-Hltnp", f"sport = :{port}").output
+    users = re.search(r'users:\(\("([^"]+)",pid=(\d+)', shown)
+    return f"{users[1]} (process {users[2]})" if users else ""
+
+
+def has_address(host: str) -> bool:
+    """Whether an address is one of this host."""
+    return _bind(host, 0) != errno.EADDRNOTAVAIL
+
+
+def _bind(host: str, port: int) -> int:
+    """The error number of an attempt; 0 where it succeeds."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-            return None
-        except OSError:
-            pass
-    shown = run("ss", "-Hltnp", f"sport = :{port}").output
-    users = [line.partition("users:((")[2].split(")")[0] for line in shown.splitlines() if "users:((" in line]
-    return users[0].replace('"', "").split(",fd")[0] if users else ""
+        except OSError as error:
+            return error.errno or 0
+    return 0
 
 
 def nginx_fault() -> str:

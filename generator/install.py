@@ -4,13 +4,14 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -20,7 +21,7 @@ from generator.apply import SHARED, Host, StepFailed, must, side
 from generator.bundle import Bundle
 from generator.certificates import Place
 from generator.document import Located
-from generator.drift import Drift, drifts, keep_copy
+from generator.drift import Drift, copies, drifts, keep_copy, put_back
 from generator.environment import from_wheels
 from generator.facts import Facts, Listener, run
 from generator.judge import judge
@@ -30,83 +31,108 @@ from generator.probe import Endpoint, Unhealthy, probe
 from generator.render import upstream
 from generator.report import CommandError, Report
 from generator.schema import Deploy
-from generator.store import READY, Generation, Pending, Store, sync
+from generator.store import READY, Generation, Pending, Store
 from generator.switch import plan
 
 ROOT = Path(__file__).parent.parent
 KEPT_GENERATIONS = 5
-_LOCK = "/run/lock/wsbundle.lock"
+# Ends with this process: the next run must not meet it at work on the same directory. Source: setpriv(1).
+_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+# Not in /run/lock: anybody may write there.
+_LOCK = "/run/wsbundle.lock"
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> int:
     """Make the host run this bundle; on any failure it runs what it ran before."""
     deploy, store = loaded.deploy, Store(loaded.deploy.name)
+    if os.geteuid():
+        _preflight(loaded, store, bundle, report)  # says so, among all else that is wrong
     os.umask(0o022)
-    with host_lock():
-        finish_pending(store, report)
+    with _alone(report):
+        sound = finish_pending(store, report)
         found = _drifts(store, report, overwrite)
         runtime = runtime_id()
-        if not found and _is_current(store, bundle, runtime, deploy):
+        same = _is_same(store, bundle, runtime)
+        if sound and same and not found and _runs(store, deploy.manager):
             certificates.obtain(deploy, Place(deploy.name), report)
+            report.fact(generation=store.current, changed=False)
             report.line(f"Nothing to do: generation {store.current} of {store.name} is current and runs.")
             return 0
         _preflight(loaded, store, bundle, report)
         if _install_packages(deploy, report):
+            _preflight(loaded, store, bundle, report)  # again: a package may bring what is in the way
             judge(loaded, bundle, report)  # the readers that were not at hand before
         _make_runtime(store, runtime, report)
         number = _stage(deploy, bundle, store, runtime, report)
+        kept = copies(store, store.current)
         for drift in found:
-            keep_copy(drift, store)
-        change(store, number, report, everything=bool(found))
+            keep_copy(drift, store, kept)
+        change(store, number, report, everything=same or bool(found) or not sound)
+        if found and kept.exists():
+            kept.rename(kept.with_name(f"{kept.name}-{time.time():.0f}"))
         pruned = store.prune(KEPT_GENERATIONS)
-        report.fact(generation=number, pruned=pruned)
+        report.fact(generation=number, changed=True, pruned=pruned)
         certificates.obtain(deploy, Place(deploy.name), report)
         _farewell(store, report)
     return 0
 
 
 def rollback(name: str, number: int | None, report: Report) -> int:
-    """Make an earlier generation current again; by default the newest healthy one before the current."""
+    """Make an earlier generation current again; by default the newest healthy one before the current.
+
+    What was edited by hand does not hold it up: at night it must work. Copies are kept.
+    """
     store = Store(name)
-    with host_lock():
-        finish_pending(store, report)
-        healthy = [
-            n for n in store.numbers() if store.is_whole(n) and store.generation(n).healthy and n != store.current
-        ]
+    _must_be_root()
+    with _alone(report):
+        sound = finish_pending(store, report)
+        kept = [n for n in store.numbers() if store.is_whole(n) and n != store.current]
+        healthy = [n for n in kept if store.generation(n).healthy]
         earlier = [n for n in healthy if store.current is None or n < store.current]
         target = number if number is not None else (earlier[-1] if earlier else None)
-        if target is None or target not in store.numbers():
-            kept = ", ".join(map(str, healthy)) or "none"
-            raise CommandError(f"{name} has no such generation to go back to; kept and healthy: {kept}")
-        change(store, target, report)
+        if target is None or target not in kept:
+            known = ", ".join(map(str, healthy)) or "none"
+            raise CommandError(f"{name} has no such generation to go back to; kept and healthy: {known}")
+        found = drifts(store)
+        for drift in found:
+            report.line(str(drift))
+            keep_copy(drift, store, copies(store, store.current))
+        change(store, target, report, everything=bool(found) or not sound)
+        report.fact(generation=target)
         _farewell(store, report)
     return 0
 
 
-def uninstall(name: str, report: Report, purge: bool) -> int:
-    """Remove exactly what was installed; with `purge` also data and user."""
-    store = Store(name)
-    with host_lock():
-        finish_pending(store, report)
-        if store.current is None and not store.home.exists():
+def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
+    """Remove exactly what was installed; with `purge` also data and user. One that was cut short is completed."""
+    name, store = deploy.name, Store(deploy.name)
+    _must_be_root()
+    with _alone(report), _undisturbed():
+        store.sweep()
+        user = _user_of(store) or deploy.user or name
+        home = store.home.exists()
+        if not home and not (purge and _remains(name, user)):
             report.line(f"Nothing to do: {name} is not installed.")
             return 0
-        user = _user_of(store)
-        store.begin(Pending(store.current, None))
-        Host(store, report).switch(plan(side(store, store.current), side(store, None)), None)
-        store.end()
+        backup = Path(f"/var/backups/{name}-{time.time():.0f}")
+        for drift in drifts(store):
+            report.line(str(drift))
+            keep_copy(drift, store, backup)
+        failures = _leave(store, report) if home else []
         certificates.forget(Place(name), report, purge)
-        with report.step(f"remove /opt/{name}"):
-            shutil.rmtree(store.home)
-            shutil.rmtree(f"/run/{name}", ignore_errors=True)
         if purge:
             with report.step("remove data and user"):
-                for directory in (f"/var/lib/{name}", f"/var/log/{name}", f"/etc/{name}"):
-                    shutil.rmtree(directory, ignore_errors=True)
-                run("userdel", user)
-                run("groupdel", user)
+                _purge(name, user)
+        with report.step(f"remove /opt/{name}"):
+            store.vanish()
+            shutil.rmtree(f"/run/{name}", ignore_errors=True)
         report.line(f"{name} is gone" + ("" if purge else f"; its data is kept in /var/lib/{name}"))
-    return 0
+        if backup.exists():
+            report.line(f"What was edited by hand is kept in {backup}.")
+        for failure in failures:
+            report.error(failure)
+    return 1 if failures else 0
 
 
 def change(store: Store, number: int, report: Report, everything: bool = False) -> None:
@@ -120,9 +146,11 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
     began = time.time()
     store.begin(Pending(before, number))
     try:
+        store.restore(number)
         host.switch(plan(side(store, before), side(store, number), everything), number)
         with report.step(f"send a message through nginx ({generation.domain})"):
             probe(Endpoint(generation.domain, generation.tls != "off"))
+        store.record(_proven(generation))
     except (StepFailed, Unhealthy, OSError) as error:
         report.error(f"Generation {number} does not work: {error}")
         _print_log(store, generation, began, report)
@@ -133,39 +161,61 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
         report.error("Interrupted; going back.")
         _undo(store, before, number, report)
         raise
-    store.record(_proven(generation))
     store.end()
 
 
-def finish_pending(store: Store, report: Report) -> None:
-    """Undo a switch that was cut short: by kill -9, by a power cut."""
-    pending = store.pending
+def finish_pending(store: Store, report: Report) -> bool:
+    """Undo a switch that was cut short, by kill -9 or by a power cut. Whether the host now runs what is current.
+
+    What cannot be had again does not stand in the way of what comes next, which takes nothing for granted then.
+    """
+    pending, sound = store.pending, True
     if pending is not None:
-        report.line(f"A switch to generation {pending.after} was cut short; undoing it.")
-        _undo(store, pending.before, pending.after, report)
+        aim = f"A switch to generation {pending.after}" if pending.after else "An uninstallation"
+        report.line(f"{aim} was cut short; undoing it.")
+        sound = _undo(store, pending.before, pending.after, report)
+    store.sweep()
+    return sound
 
 
 @contextmanager
-def host_lock() -> Iterator[None]:
-    """One installation at a time, of whatever deployment: they share nginx.
+def _alone(report: Report) -> Iterator[None]:
+    """One installation at a time, of whatever deployment: they share nginx. However it is ended, it ends in order.
 
     Raises:
         CommandError: another one is under way.
     """
+    lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    except PermissionError:
-        raise CommandError("you are not root; run it with sudo") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 20).decode() or "another process"
+            raise CommandError(f"another installation is under way (process {holder}); wait for its end") from None
         os.ftruncate(lock, 0)
         os.write(lock, str(os.getpid()).encode())
+        report.goes_on_unheard = True
+        for number in _ENDINGS:
+            signal.signal(number, signal.default_int_handler)
         yield
-    except BlockingIOError:
-        holder = os.read(lock, 20).decode() or "another process"
-        raise CommandError(f"another installation is under way (process {holder}); wait for its end") from None
     finally:
         os.close(lock)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What is under way is brought to its end, also by the programs that are started for it."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _must_be_root() -> None:
+    if os.geteuid():
+        raise CommandError("you are not root; run it with sudo")
 
 
 def runtime_id() -> str:
@@ -180,28 +230,73 @@ def _code() -> list[Path]:
     return sorted(path for path in (ROOT / "service").iterdir() if path.suffix in (".py", ".html", ".js"))
 
 
-def _undo(store: Store, before: int | None, after: int | None, report: Report) -> None:
-    """Back to `before`, from wherever a switch to `after` has got to: nothing is taken for granted."""
+def _undo(store: Store, before: int | None, after: int | None, report: Report) -> bool:
+    """Back to `before`, from wherever a switch to `after` has got to: nothing is taken for granted.
+
+    Whether all went well; if not, the switch stays pending, and the next run does not trust what it finds.
+    """
     whole = after if after is not None and store.is_whole(after) else None
-    Host(store, report).switch(plan(side(store, whole), side(store, before), everything=True), before)
-    if whole is not None and not store.generation(whole).healthy:
-        shutil.rmtree(store.directory(whole))
-    store.end()
+    with _undisturbed():
+        todo = plan(side(store, whole), side(store, before), everything=True)
+        failures = Host(store, report).switch_back(todo, before)
+        if before is not None:
+            put_back(store, before)
+        for failure in failures:
+            report.error(f"Not undone: {failure}")
+        if not failures:
+            store.end()
+            store.sweep()
+    return not failures
+
+
+def _leave(store: Store, report: Report) -> list[str]:
+    """Take every link away and stop what runs, of all generations that may stand on the host. What failed."""
+    pending = store.pending or Pending(store.current, None)
+    ends = dict.fromkeys(n for n in (pending.after, pending.before) if n is not None and store.is_whole(n))
+    store.begin(Pending(pending.before, None))
+    failures = []
+    for number in ends:
+        todo = plan(side(store, number), side(store, None), everything=True)
+        failures += Host(store, report).switch_back(todo, None)
+    return failures
+
+
+def _purge(name: str, user: str) -> None:
+    for directory in (f"/var/lib/{name}", f"/var/log/{name}", f"/etc/{name}"):
+        shutil.rmtree(directory, ignore_errors=True)
+    if _is_ours(name, user):
+        run("userdel", user)
+        run("groupdel", user)
+
+
+def _remains(name: str, user: str) -> bool:
+    return os.path.exists(f"/var/lib/{name}") or _is_ours(name, user)
+
+
+def _is_ours(name: str, user: str) -> bool:
+    """Whether we made a user: `user` may name one that was there before, such as www-data."""
+    try:
+        return pwd.getpwnam(user).pw_gecos == f"WebSocket service {name}"
+    except KeyError:
+        return False
 
 
 def _proven(generation: Generation) -> Generation:
     return replace(generation, healthy=True, installed_at=time.time())
 
 
-def _is_current(store: Store, bundle: Bundle, runtime: str, deploy: Deploy) -> bool:
-    """Whether the host runs exactly this already."""
+def _is_same(store: Store, bundle: Bundle, runtime: str) -> bool:
+    """Whether exactly this is installed already."""
     if store.current is None or store.generation(store.current).runtime != runtime:
         return False
-    if json.loads(bundle.manifest())["files"] != list(store.manifest(store.current).values()):
+    return bool(json.loads(bundle.manifest())["files"] == list(store.manifest(store.current).values()))
+
+
+def _runs(store: Store, manager: str) -> bool:
+    units = ("nginx.service",) if manager == "supervisor" else ("nginx.service", *store.units)
+    if not all(host_facts.is_active(unit) for unit in units):
         return False
-    if deploy.manager == "supervisor":
-        return run("supervisorctl", "status", store.name).succeeded
-    return host_facts.is_active(f"{store.name}.service") and host_facts.is_active(f"{store.name}.socket")
+    return manager == "systemd" or run("supervisorctl", "status", store.name).succeeded
 
 
 def _drifts(store: Store, report: Report, overwrite: bool) -> list[Drift]:
@@ -241,9 +336,11 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
     ours = store.links(store.current)
     paths = [file.path for file in bundle.files if file.installed and file.path != SHARED]
     foreign = [f"/{path}" for path in paths if path not in ours and os.path.lexists(store.root / path)]
-    if store.home.exists() and not (store.home / "generations").is_dir():
+    # A unit of ours would hide one of the same name that a package has brought.
+    foreign += [path for unit in store.units if os.path.lexists(path := f"/usr/lib/systemd/system/{unit}")]
+    if store.home.exists() and not (store.home / "runtimes").is_dir():
         foreign.append(str(store.home))
-    missing = host_facts.missing_packages(packages(deploy))
+    missing, has_route = host_facts.missing_packages(packages(deploy)), host_facts.has_route()
     return Facts(
         is_root=os.geteuid() == 0,
         system=system,
@@ -252,25 +349,24 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         missing_packages=missing,
         python_version=host_facts.python_version(),
         free_bytes=host_facts.free_bytes("/opt"),
-        has_route=host_facts.has_route(),
-        taken=tuple(_taken(deploy, store, "nginx" in missing)),
+        has_route=has_route,
+        taken=tuple(_taken(deploy, store)),
+        has_host=deploy.socket is not None or host_facts.has_address(deploy.host),
         foreign=tuple(foreign),
-        nginx_fault=host_facts.nginx_fault(),
-        resolves=host_facts.resolves_here(deploy.domain),
+        nginx_fault="" if f"/{deploy.name}:" in (fault := host_facts.nginx_fault()) else fault,
+        resolves=has_route and host_facts.resolves_here(deploy.domain),
         clock_behind_s=(ROOT / "pyproject.toml").stat().st_mtime - time.time(),
     )
 
 
-def _taken(deploy: Deploy, store: Store, installs_nginx: bool) -> Iterator[Listener]:
-    wanted: list[tuple[str, int]] = []
-    listener = upstream(deploy)
-    if deploy.socket is None and (store.current is None or store.generation(store.current).listener != listener):
+def _taken(deploy: Deploy, store: Store) -> Iterator[Listener]:
+    ours = "" if store.current is None else store.generation(store.current).listener
+    wanted = [("0.0.0.0", 80)] + ([("0.0.0.0", 443)] if deploy.tls != "off" else [])
+    if deploy.socket is None and ours.rpartition(":")[2] != str(deploy.port):
         wanted.append((deploy.host, deploy.port))
-    if installs_nginx:
-        wanted += [("0.0.0.0", 80)] + ([("0.0.0.0", 443)] if deploy.tls != "off" else [])
     for host, port in wanted:
         holder = host_facts.holder_of(host, port)
-        if holder is not None:
+        if holder is not None and not (holder.startswith("nginx ") and port in (80, 443)):
             yield Listener(f"port {port} on {host}", holder)
 
 
@@ -285,8 +381,13 @@ def _install_packages(deploy: Deploy, report: Report) -> bool:
     try:
         with report.step("read the package lists"):
             must(run(*apt, "update", timeout_s=600, **quiet), "apt-get update")
-        with report.step(f"install {' '.join(missing)}"):
-            must(run(*apt, "install", "--no-install-recommends", *missing, timeout_s=1800, **quiet), "apt-get install")
+        install = (*apt, "install", "--no-install-recommends")
+        with report.step("download packages"):
+            must(run(*install, "--download-only", *missing, timeout_s=1800, **quiet), "apt-get install")
+        # From here on Ctrl-C would leave packages half installed. Of an earlier power cut that is mended first.
+        with report.step(f"install {' '.join(missing)}"), _undisturbed():
+            must(run("dpkg", "--configure", "--pending", timeout_s=1800, **quiet), "dpkg --configure")
+            must(run(*install, *missing, timeout_s=1800, **quiet), "apt-get install")
     except StepFailed as error:
         raise CommandError(f"{error}\nThe deployment was not touched.") from None
     return True
@@ -304,14 +405,15 @@ def _make_runtime(store: Store, runtime: str, report: Report) -> None:
             for path in _code():
                 shutil.copyfile(path, directory / "service" / path.name)
             venv = str(directory / "venv")
-            must(run(host_facts.PYTHON, "-m", "venv", venv), "making a virtual environment")
+            must(run(*_WITH_US, host_facts.PYTHON, "-m", "venv", venv), "making a virtual environment")
             _pip(venv)
             python = f"{venv}/bin/python"
             must(run(python, "-m", "compileall", "-q", str(directory / "service"), timeout_s=120), "compiling")
+        run("sync", "--file-system", str(directory), timeout_s=300)  # what is said to be ready must outlive a power cut
         (directory / READY).touch()
-        subprocess.run(["sync", "-f", str(directory)], check=True)
     except (StepFailed, OSError) as error:
         shutil.rmtree(directory, ignore_errors=True)
+        _remove_empty(store.home)
         raise CommandError(f"{error}\nThe deployment was not touched.") from None
 
 
@@ -320,7 +422,7 @@ def _pip(venv: str) -> None:
     kept = {
         name: text for name, text in os.environ.items() if name.startswith("PIP_") or name.lower().endswith("_proxy")
     }
-    pip = (f"{venv}/bin/python", "-m", "pip", "--disable-pip-version-check", "--no-input")
+    pip = (*_WITH_US, f"{venv}/bin/python", "-m", "pip", "--disable-pip-version-check", "--no-input")
     requirements = ("-r", str(ROOT / "requirements/service.txt"))
     locked = ("install", "-q", "--require-hashes", "--only-binary", ":all:", "--compile", *from_wheels(), *requirements)
     must(run(*pip, *locked, timeout_s=900, **kept), "pip install")
@@ -345,8 +447,14 @@ def _stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: R
             tls=deploy.tls,
         )
         store.add(bundle, generation)
-        sync(store.home / "generations")
     return number
+
+
+def _remove_empty(home: Path) -> None:
+    """A first installation that failed before it wrote anything leaves no directory."""
+    for directory in (home / "runtimes", home):
+        with suppress(OSError):
+            directory.rmdir()
 
 
 def _print_log(store: Store, generation: Generation, began: float, report: Report) -> None:
@@ -357,10 +465,9 @@ def _print_log(store: Store, generation: Generation, began: float, report: Repor
     report.error("\n".join(f"  {line}" for line in said.splitlines()) or "  (its log is empty)")
 
 
-def _user_of(store: Store) -> str:
+def _user_of(store: Store) -> str | None:
     numbers = [number for number in store.numbers() if store.is_whole(number)]
-    entries: Mapping[str, Any] = store.manifest(numbers[-1]) if numbers else {}
-    return str(entries.get(f"etc/{store.name}/.env", {}).get("group", store.name))
+    return str(store.manifest(numbers[-1])[f"etc/{store.name}/.env"]["group"]) if numbers else None
 
 
 def _farewell(store: Store, report: Report) -> None:

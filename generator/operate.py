@@ -3,6 +3,8 @@
 import time
 from argparse import Namespace
 
+import msgspec
+
 from generator import install as installing
 from generator.apply import side
 from generator.bundle import Bundle
@@ -62,14 +64,22 @@ def status(options: Namespace, report: Report) -> int:
     if number is None:
         raise CommandError(f"{store.name} is not installed")
     generation, found = store.generation(number), drifts(store)
-    active = _is_running(store, generation.manager)
+    active, nginx = _is_running(store, generation.manager), is_active("nginx.service")
     rows = {
         "deployment": f"{store.name}, generation {number} of {_when(generation.installed_at)}",
         "service": f"{'running' if active else 'NOT RUNNING'}, {generation.server} under {generation.manager}",
-        "nginx": "running" if is_active("nginx.service") else "NOT RUNNING",
+        "nginx": "running" if nginx else "NOT RUNNING",
         "connections": _connections(store),
     }
-    report.fact(generation=number, running=active, drift=[drift.path for drift in found])
+    if store.pending is not None:
+        rows["unfinished"] = "a change was cut short; `wsbundle install` undoes it first"
+    report.fact(
+        generation=number,
+        running=active,
+        nginx=nginx,
+        pending=store.pending is not None,
+        drift=[drift.path for drift in found],
+    )
     if deploy.tls == generation.tls != "off":
         certificate = described(deploy, Place(store.name), time.time())
         rows["certificate"] = str(certificate["text"])
@@ -80,18 +90,21 @@ def status(options: Namespace, report: Report) -> int:
         report.line(str(drift))
     if found:
         return DRIFT_FOUND
-    return 0 if active else 1
+    return 0 if active and nginx and store.pending is None else 1
 
 
 def history(options: Namespace, report: Report) -> int:
     """The generations that are kept."""
     store = Store(loaded_for(options, report).deploy.name)
-    for number in store.numbers():
-        if store.is_whole(number):
-            generation = store.generation(number)
-            mark = "current" if number == store.current else "" if generation.healthy else "never healthy"
-            what = f"{generation.server} under {generation.manager}, {generation.domain}"
-            report.line(f"{number:4}  {_when(generation.installed_at)}  {what}  {mark}".rstrip())
+    kept = [(number, store.generation(number)) for number in store.numbers() if store.is_whole(number)]
+    report.fact(
+        current=store.current,
+        generations=[msgspec.to_builtins(generation) for _, generation in kept],
+    )
+    for number, generation in kept:
+        mark = "current" if number == store.current else "" if generation.healthy else "never healthy"
+        what = f"{generation.server} under {generation.manager}, {generation.domain}"
+        report.line(f"{number:4}  {_when(generation.installed_at)}  {what}  {mark}".rstrip())
     return 0
 
 
@@ -102,7 +115,7 @@ def rollback(options: Namespace, report: Report) -> int:
 
 def uninstall(options: Namespace, report: Report) -> int:
     """Remove exactly what was installed."""
-    return installing.uninstall(loaded_for(options, report).deploy.name, report, options.purge)
+    return installing.uninstall(loaded_for(options, report).deploy, report, options.purge)
 
 
 def _planned(loaded: Loaded, bundle: Bundle) -> Side:

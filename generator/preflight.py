@@ -24,6 +24,11 @@ def packages(deploy: Deploy) -> tuple[str, ...]:
 
 def problems(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     """What must be mended first."""
+    yield from _of_the_host(facts)
+    yield from _in_the_way(deploy, facts)
+
+
+def _of_the_host(facts: Facts) -> Iterator[Fault]:
     if not facts.is_root:
         yield Fault("you are not root", "run it with sudo")
     if facts.version not in SUPPORTED.get(facts.system, ()):
@@ -39,18 +44,23 @@ def problems(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     if facts.missing_packages and not facts.has_route:
         names = " ".join(facts.missing_packages)
         yield Fault(f"there is no network, and {names} must still be installed", "connect it, or install them by hand")
+
+
+def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     if facts.nginx_fault:
         yield Fault(f"nginx is broken already: {facts.nginx_fault}", "mend that file first")
     for listener in facts.taken:
         by = f" by {listener.holder}" if listener.holder else ""
         yield Fault(f"{listener.address} is taken{by}", "stop that, or choose another port")
+    if not facts.has_host:
+        yield Fault(f"{deploy.host} is no address of this host", "`ip address` shows those there are")
     for path in facts.foreign:
         yield Fault(f"{path} is there, and is not ours", "choose another name in deploy.yaml, or move it away")
 
 
 def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     """What need not stop an installation and should be known."""
-    if not facts.resolves:
+    if facts.has_route and not facts.resolves:
         mend = f"point the DNS record of {deploy.domain} here; until then clients do not find it"
         yield Fault(f"{deploy.domain} does not lead to this host", mend)
     if facts.clock_behind_s > 0:

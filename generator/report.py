@@ -30,21 +30,22 @@ class Report:
     def __init__(self, json: bool = False) -> None:
         self.json = json
         self.facts: dict[str, Any] = {}
+        # Whether to go on when nobody can be told any more: half an installation is worse than a silent one.
+        self.goes_on_unheard = False
 
     def fact(self, **facts: Any) -> None:
         """Facts for the JSON object; text has them in its lines."""
         self.facts |= facts
 
     def line(self, text: str = "") -> None:
-        if not self.json:
-            print(text)
+        self._print(text + "\n")
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Say what is being done while it is done, and how long it took."""
         began = time.monotonic()
-        if not self.json:
-            print(f"  {name:<44}", end="", flush=True)
+        if sys.stdout.isatty():  # elsewhere, as in a log, other lines may come between
+            self._print(f"  {name:<44}")
         try:
             yield
         except BaseException:
@@ -55,13 +56,12 @@ class Report:
     def _ended(self, name: str, began: float, word: str, colour: str) -> None:
         seconds = time.monotonic() - began
         self.facts.setdefault("steps", []).append({"step": name, "seconds": round(seconds, 3), "state": word})
-        if not self.json:
-            print(f" {paint(word, colour)}  {seconds:5.1f} s", flush=True)
+        start = "" if sys.stdout.isatty() else f"  {name:<44}"
+        self._print(f"{start} {paint(word, colour)}  {seconds:5.1f} s\n")
 
     def error(self, text: str) -> None:
         self.facts.setdefault("errors", []).append(text)
-        if not self.json:
-            print(paint(text, "red", sys.stderr), file=sys.stderr)
+        self._print(paint(text, "red", sys.stderr) + "\n", sys.stderr)
 
     def faults(self, faults: Iterable[Located]) -> None:
         for fault in faults:
@@ -79,7 +79,16 @@ class Report:
         if not self.json:
             place = paint(f"{origin}:", "bold", sys.stderr)
             what = paint(f"{word}{fault.what}", "yellow" if word else "red", sys.stderr)
-            print(f"{place} {key}{': ' if key else ''}{what}; {fault.mend}", file=sys.stderr)
+            self._print(f"{place} {key}{': ' if key else ''}{what}; {fault.mend}\n", sys.stderr)
+
+    def _print(self, text: str, stream: Any = None) -> None:
+        if self.json:
+            return
+        try:
+            print(text, end="", file=stream or sys.stdout, flush=self.goes_on_unheard or text[-1] != "\n")
+        except OSError:
+            if not self.goes_on_unheard:
+                raise
 
     def finish(self, code: int) -> int:
         """Print what is still to be printed, and pass the exit code on."""

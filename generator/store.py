@@ -55,6 +55,10 @@ class Store:
         self.home = root / "opt" / name
 
     @property
+    def units(self) -> tuple[str, str]:
+        return f"{self.name}.service", f"{self.name}.socket"
+
+    @property
     def current(self) -> int | None:
         """The number of the current generation."""
         try:
@@ -105,18 +109,30 @@ class Store:
         for part in ("service", "venv"):
             put_link(directory / part, f"../../runtimes/{generation.runtime}/{part}")
         self.record(generation)
+        for folder, _, _ in os.walk(directory):  # the files themselves are synced as they are written
+            sync(Path(folder))
+        sync(directory.parent)
 
     def record(self, generation: Generation) -> None:
         text = msgspec.json.format(msgspec.json.encode(generation), indent=2).decode() + "\n"
         put_text(self.directory(generation.number) / RECORD, text)
 
+    def restore(self, number: int) -> None:
+        """Take back what was edited in a generation since it was written."""
+        directory = self.directory(number)
+        for path, entry in self.manifest(number).items():
+            pristine = directory / PRISTINE / path
+            if "sha256" in entry and not _same(pristine, directory / path):
+                owner = (entry["owner"], entry["group"])
+                put_text(directory / path, pristine.read_text(encoding="utf-8"), int(entry["mode"], 8), owner)
+
     def make_current(self, number: int | None) -> None:
         """The switch."""
         if number is None:
             (self.home / "current").unlink(missing_ok=True)
-            sync(self.home)
         else:
             put_link(self.home / "current", f"generations/{number}")
+        sync(self.home)
 
     @property
     def pending(self) -> Pending | None:
@@ -127,6 +143,7 @@ class Store:
 
     def begin(self, pending: Pending) -> None:
         put_text(self.home / "pending.json", msgspec.json.encode(pending).decode())
+        sync(self.home)
 
     def end(self) -> None:
         """The switch that was pending is done or undone."""
@@ -137,7 +154,7 @@ class Store:
         """Remove the oldest generations but for `keep` and the current one, and runtimes that nobody refers to."""
         old = [number for number in self.numbers()[:-keep] if number != self.current]
         for number in old:
-            shutil.rmtree(self.directory(number))
+            self.remove(number)
         used = {self.generation(number).runtime for number in self.numbers() if self.is_whole(number)}
         for runtime in (self.home / "runtimes").iterdir():
             if runtime.name not in used:
@@ -146,6 +163,36 @@ class Store:
 
     def is_whole(self, number: int) -> bool:
         return (self.directory(number) / RECORD).exists()
+
+    def remove(self, number: int) -> None:
+        """Remove a generation; one that is removed by half is not whole."""
+        (self.directory(number) / RECORD).unlink(missing_ok=True)
+        shutil.rmtree(self.directory(number))
+
+    def sweep(self) -> None:
+        """Remove what runs that were killed have left: generations that never ran, and a store that was to go."""
+        if self.pending is None:
+            for number in self.numbers():
+                if number != self.current and not (self.is_whole(number) and self.generation(number).healthy):
+                    self.remove(number)
+        shutil.rmtree(self._gone, ignore_errors=True)
+
+    def vanish(self) -> None:
+        """Remove all of it, at once as far as others can see."""
+        if self.home.exists():
+            self.home.rename(self._gone)
+        self.sweep()
+
+    @property
+    def _gone(self) -> Path:
+        return self.home.with_name(f".{self.name}.gone")
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.read_bytes() == other.read_bytes()
+    except FileNotFoundError:
+        return False
 
 
 def sync(directory: Path) -> None:

@@ -68,6 +68,6 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
         restarts_socket=under_systemd and changed(socket),
         restarts_service=under_systemd and (settings or changed(unit, socket)),
         updates_supervisor="supervisor" in (before.manager, after.manager) and changed(program),
-        restarts_program=under_supervisor and settings and before.manager == "supervisor",
+        restarts_program=under_supervisor and (everything or (settings and before.manager == "supervisor")),
         reloads_nginx=changed(f"etc/nginx/sites-available/{name}", "etc/nginx/modules-enabled/90-wsbundle.conf"),
     )

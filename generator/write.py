@@ -72,7 +72,7 @@ def _listed(directory: Path) -> list[str]:
         manifest = json.loads((directory / MANIFEST).read_bytes())
         return [path for entry in manifest["files"] if _is_inside(path := str(entry["path"]))]
     except FileNotFoundError:
-        if any(file != _temporary(directory / MANIFEST) for file in directory.iterdir()):
+        if any(file != temporary_of(directory / MANIFEST) for file in directory.iterdir()):
             raise NotABundleError(directory) from None
         return []
     except (ValueError, KeyError, TypeError):
@@ -135,7 +135,7 @@ def put_link(target: Path, link: str) -> None:
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
     """A temporary path beside the target, which takes the target's place at the end."""
-    temporary = _temporary(target)
+    temporary = temporary_of(target)
     _remove_leftover(target)
     try:
         yield temporary
@@ -148,14 +148,15 @@ def _replacing(target: Path) -> Iterator[Path]:
         raise
 
 
-def _temporary(target: Path) -> Path:
+def temporary_of(target: Path) -> Path:
+    """Where the text of a file, or its link, stands until it is whole; where a run that was killed leaves it."""
     return target.with_name(f".{target.name}.new")
 
 
 def _remove_leftover(target: Path) -> None:
     """Of a run that was killed. Looked for first: on a read-only file system even removing nothing is an error."""
-    if os.path.lexists(_temporary(target)):
-        _temporary(target).unlink()
+    if os.path.lexists(temporary_of(target)):
+        temporary_of(target).unlink()
 
 
 def _remove(directory: Path, path: str) -> bool:

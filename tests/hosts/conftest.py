@@ -60,7 +60,7 @@ def bare(suite: str) -> tuple[Path, ...]:
 
 @pytest.fixture(scope="session")
 def prepared(suite: str, bare: tuple[Path, ...]) -> tuple[Path, ...]:
-    texts = [path.read_bytes() for path in sorted((ROOT / "requirements").iterdir())]
+    texts = [(ROOT / f"requirements/{name}.txt").read_bytes() for name in ("generator", "service")]
     key = hashlib.sha256(b"".join([bare[0].name.encode(), *texts, (ROOT / "pyproject.toml").read_bytes()])).hexdigest()
     target = CACHE / f"prepared-{suite}-{key[:8]}"
     if not target.exists():
@@ -90,7 +90,9 @@ def installed_layers(prepared: tuple[Path, ...], suite: str) -> Iterator[tuple[P
 
 
 @pytest.fixture(scope="session")
-def warm_layers(prepared: tuple[Path, ...], installed_layers: tuple[Path, ...], suite: str) -> Iterator[tuple[Path, ...]]:
+def warm_layers(
+    prepared: tuple[Path, ...], installed_layers: tuple[Path, ...], suite: str
+) -> Iterator[tuple[Path, ...]]:
     """Prepared, and the runtime is there: what a first installation that failed leaves behind."""
     target = CACHE / f"layer-{os.getpid()}-warm{suite}"
     runtimes = f"opt/{NAME}/runtimes"

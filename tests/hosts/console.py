@@ -2,11 +2,13 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from websockets.exceptions import InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
 from hosts.driver import Host
@@ -18,10 +20,10 @@ DOMAIN = "ws.example.com"
 SETTINGS: dict[str, Any] = {"name": NAME, "domain": DOMAIN}
 
 # Everything an installation may touch: type, mode, owner, links' targets and, of files, size, time and digest.
-_LISTING = r"""
-find /etc /opt /run /usr/lib/systemd /var/lib -xdev \( -path /run/systemd -o -path /run/udev -o -path /run/log \
-    -o -path /run/credentials -o -path /run/user -o -path /run/wsbundle.lock -o -path /var/lib/apt -o -path /var/lib/systemd \) -prune \
-    -o \( -type l -printf '%p -> %l\n' \) -o \( -type f -printf '%p %m %u:%g %s %T@ ' -exec sha256sum {} \; \) \
+_NOT = "/run/systemd /run/udev /run/log /run/credentials /run/user /run/wsbundle.lock /var/lib/apt /var/lib/systemd"
+_LISTING = rf"""
+find /etc /opt /run /usr/lib/systemd /var/lib -xdev \( -path {" -o -path ".join(_NOT.split())} \) -prune \
+    -o \( -type l -printf '%p -> %l\n' \) -o \( -type f -printf '%p %m %u:%g %s %T@ ' -exec sha256sum {{}} \; \) \
     -o -printf '%p %y %m %u:%g\n'
 """
 
@@ -58,7 +60,8 @@ class Console:
 
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
         """What a command says, on both streams."""
-        return self.host.run(*command, check=check, directory=CLONE, **environment).stdout
+        words = [f"{name}={value}" for name, value in environment.items()]
+        return self.host.run("env", *words, *command, check=check, directory=CLONE).stdout
 
     def wsbundle(self, *words: str, code: int = 0) -> str:
         """Run `wsbundle`, expect an exit code and never a traceback; what it said."""
@@ -86,7 +89,18 @@ class Console:
             bob.send(json.dumps({"recipient_uuid": "bob", "message": "connected"}))
             bob.ping().wait(5)
             alice.send(text)
-            return json.loads(bob.recv(timeout=5)) == json.loads(text)
+            return bob.recv(timeout=5) == text
+
+    def comes_to_route(self, within_s: float = 20) -> bool:
+        """The same, soon: after a boot supervisor takes a moment, and nginx answers 502 until then."""
+        deadline = time.monotonic() + within_s
+        while True:
+            try:
+                return self.routes()
+            except (OSError, InvalidHandshake):
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.2)
 
     def listing(self) -> set[str]:
         """Every path that an installation could touch, with what it holds; directories without their times."""

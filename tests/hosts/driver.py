@@ -10,7 +10,6 @@ import configparser
 import ctypes
 import hashlib
 import itertools
-import json
 import os
 import re
 import shutil
@@ -277,8 +276,8 @@ def _pip_settings() -> str:
     settings |= {name[4:].lower().replace("_", "-"): text for name, text in os.environ.items() if name[:4] == "PIP_"}
     lines = ["[global]", "cert = /etc/ssl/certs/ca-certificates.crt"]
     for name in ("index-url", "extra-index-url", "trusted-host", "proxy", "default-timeout", "retries"):
-        if words := [word for word in settings.get(name, "").split() if not word.startswith(("file:", "/"))]:
-            lines.append(f"{name} = {' '.join(words)}")
+        words = [word for word in settings.get(name, "").split() if not word.startswith(("file:", "/"))]
+        lines += [f"{name} = {' '.join(words)}"] if words else []
     return "\n".join(lines) + "\n"
 
 

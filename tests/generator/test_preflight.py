@@ -1,0 +1,105 @@
+"""Every problem of a host has its finding, and its mend; a host without problems has none."""
+
+import pytest
+from msgspec.structs import replace
+
+from generator.facts import Facts, Listener
+from generator.load import load_text
+from generator.preflight import NEEDED_BYTES, SUPPORTED, packages, problems, warnings
+from generator.schema import Deploy
+
+GOOD = Facts(
+    is_root=True,
+    system="debian",
+    version="12",
+    has_systemd=True,
+    missing_packages=(),
+    python_version=(3, 11, 2),
+    free_bytes=NEEDED_BYTES,
+    has_route=True,
+    taken=(),
+    has_host=True,
+    foreign=(),
+    nginx_fault="",
+    resolves=True,
+    clock_behind_s=-1.0,
+)
+
+
+def deploy(given: str = "") -> Deploy:
+    return load_text(f"domain: a.org\n{given}\n", "deploy.yaml").deploy
+
+
+def told(**facts: object) -> list[str]:
+    return [str(fault) for fault in problems(deploy(), replace(GOOD, **facts))]
+
+
+def warned(**facts: object) -> list[str]:
+    return [str(fault) for fault in warnings(deploy(), replace(GOOD, **facts))]
+
+
+def test_a_good_host_has_no_problem() -> None:
+    assert told() == []
+    assert warned() == []
+
+
+@pytest.mark.parametrize(("system", "versions"), SUPPORTED.items())
+def test_every_supported_system_will_do(system: str, versions: tuple[str, ...]) -> None:
+    for version in versions:
+        assert told(system=system, version=version) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "finding"),
+    [
+        ({"is_root": False}, "you are not root; run it with sudo"),
+        ({"version": "8"}, "this is debian 8; use one of debian 12, 13; ubuntu"),
+        ({"system": "", "version": ""}, "this is an unknown system"),
+        ({"system": "fedora", "version": "12"}, "this is fedora 12"),
+        ({"has_systemd": False}, "systemd does not run here"),
+        ({"python_version": (3, 9, 2)}, "Python is 3.9.2"),
+        ({"free_bytes": NEEDED_BYTES - 1}, "/opt has 299 MiB free; make room: 300 MiB are needed"),
+        ({"missing_packages": ("nginx",), "has_route": False}, "there is no network, and nginx must still be"),
+        ({"nginx_fault": "unknown directive in /x:1"}, "nginx is broken already: unknown directive in /x:1"),
+        ({"taken": (Listener("port 80 on 0.0.0.0", "apache2 (process 7)"),)}, "is taken by apache2 (process 7); stop"),
+        ({"taken": (Listener("port 80 on 0.0.0.0", ""),)}, "port 80 on 0.0.0.0 is taken; stop"),
+        ({"has_host": False}, "127.0.0.1 is no address of this host"),
+        ({"foreign": ("/etc/x",)}, "/etc/x is there, and is not ours"),
+    ],
+)
+def test_each_problem_is_told_with_its_mend(facts: dict[str, object], finding: str) -> None:
+    (problem,) = told(**facts)
+    assert finding in problem
+
+
+def test_all_problems_are_told_at_once() -> None:
+    assert len(told(is_root=False, version="8", free_bytes=0, foreign=("/etc/x", "/etc/y"))) == 5
+
+
+def test_a_network_is_not_needed_when_all_packages_are_there() -> None:
+    assert told(has_route=False) == []
+
+
+def test_a_missing_python_is_installed_and_so_no_problem() -> None:
+    assert told(python_version=()) == []
+
+
+def test_a_domain_that_leads_elsewhere_is_a_warning() -> None:
+    assert "a.org does not lead to this host" in warned(resolves=False)[0]
+
+
+def test_where_nothing_can_be_asked_the_domain_is_no_news() -> None:
+    assert warned(resolves=False, has_route=False) == []
+
+
+def test_a_clock_that_is_behind_is_a_warning() -> None:
+    assert "at least 2 hours behind" in warned(clock_behind_s=7200.0)[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "package"),
+    [("manager: supervisor", "supervisor"), ("manager: supervisor", "logrotate"), ("tls: letsencrypt", "certbot")],
+)
+def test_packages_follow_from_the_choices(given: str, package: str) -> None:
+    assert package in packages(deploy(given))
+    assert package not in packages(deploy())

@@ -1,0 +1,150 @@
+"""What is installed, on disk: whole generations, one of them current, and a switch that may be pending."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from generator.bundle import Bundle
+from generator.load import load_text
+from generator.render import render
+from generator.store import Generation, Pending, Store
+
+NAME = "queue-websocket"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr("shutil.chown", lambda *_: None)  # only root may give files away
+    return Store(NAME, tmp_path)
+
+
+def bundle(given: str = "") -> Bundle:
+    return render(load_text(f"domain: a.org\n{given}\n", "deploy.yaml").deploy)
+
+
+def generation(number: int, healthy: bool = True, manager: str = "systemd", runtime: str = "r1") -> Generation:
+    return Generation(number, runtime, 0.0, "uvicorn", manager, "127.0.0.1:8765", "a.org", "off", healthy)
+
+
+def add(store: Store, number: int, healthy: bool = True, runtime: str = "r1") -> None:
+    (store.home / "runtimes" / runtime).mkdir(parents=True, exist_ok=True)
+    store.add(bundle(), generation(number, healthy, runtime=runtime))
+
+
+def test_a_host_without_it_has_nothing(store: Store) -> None:
+    assert store.current is None
+    assert store.numbers() == []
+    assert store.pending is None
+    assert store.links(None) == {}
+
+
+def test_a_generation_is_read_as_it_was_written(store: Store) -> None:
+    add(store, 1)
+    assert store.numbers() == [1]
+    assert store.is_whole(1)
+    assert store.generation(1) == generation(1)
+    assert (store.directory(1) / "venv").readlink() == Path("../../runtimes/r1/venv")
+
+
+def test_the_switch_is_one_link(store: Store) -> None:
+    add(store, 1)
+    add(store, 2)
+    store.make_current(1)
+    assert store.current == 1
+    store.make_current(2)
+    assert store.current == 2
+    assert (store.home / "current").readlink() == Path("generations/2")
+    store.make_current(None)
+    assert store.current is None
+
+
+def test_every_installed_path_leads_through_the_switch(store: Store) -> None:
+    add(store, 1)
+    links = store.links(1)
+    assert links[f"etc/{NAME}/.env"] == f"/opt/{NAME}/current/etc/{NAME}/.env"
+    assert links[f"etc/nginx/sites-enabled/{NAME}"] == f"../sites-available/{NAME}"
+    assert f"etc/supervisor/conf.d/{NAME}.conf" not in links
+
+
+def test_units_are_enabled_by_links_and_a_program_of_supervisor_is_not(store: Store) -> None:
+    wants = f"etc/systemd/system/sockets.target.wants/{NAME}.socket"
+    add(store, 1)
+    assert store.links(1)[wants] == f"../{NAME}.socket"
+    store.add(bundle("manager: supervisor"), generation(2, manager="supervisor"))
+    assert wants not in store.links(2)
+
+
+def test_a_pending_switch_is_remembered_until_its_end(store: Store) -> None:
+    add(store, 1)
+    store.begin(Pending(None, 1))
+    assert Store(NAME, store.root).pending == Pending(None, 1)
+    store.end()
+    assert store.pending is None
+
+
+def test_pruning_keeps_the_newest_and_the_current_one_and_their_runtimes(store: Store) -> None:
+    for number in range(1, 8):
+        add(store, number, runtime=f"r{number}")
+    store.make_current(1)
+    assert store.prune(keep=3) == [2, 3, 4]
+    assert store.numbers() == [1, 5, 6, 7]
+    assert sorted(path.name for path in (store.home / "runtimes").iterdir()) == ["r1", "r5", "r6", "r7"]
+
+
+def test_what_killed_runs_left_is_swept_away(store: Store) -> None:
+    add(store, 1)
+    store.make_current(1)
+    add(store, 2, healthy=False)
+    (store.directory(3) / "etc").mkdir(parents=True)
+    store.sweep()
+    assert store.numbers() == [1]
+
+
+def test_while_a_switch_is_pending_its_generations_stay(store: Store) -> None:
+    add(store, 1, healthy=False)
+    store.begin(Pending(None, 1))
+    store.sweep()
+    assert store.numbers() == [1]
+
+
+def test_the_current_generation_stays_whatever_its_health(store: Store) -> None:
+    add(store, 1, healthy=False)
+    store.make_current(1)
+    store.sweep()
+    assert store.numbers() == [1]
+
+
+def test_edits_in_a_generation_can_be_taken_back(store: Store) -> None:
+    add(store, 1)
+    edited, removed = store.directory(1) / f"etc/{NAME}/.env", store.directory(1) / f"etc/nginx/sites-available/{NAME}"
+    before = edited.read_text(), removed.read_text()
+    edited.write_text("edited")
+    removed.unlink()
+    store.restore(1)
+    assert (edited.read_text(), removed.read_text()) == before
+    assert edited.stat().st_mode & 0o777 == 0o640
+
+
+def test_only_root_reads_the_copies_of_what_was_written(store: Store) -> None:
+    add(store, 1)
+    assert (store.directory(1) / "pristine").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_store_vanishes_as_a_whole(store: Store) -> None:
+    add(store, 1)
+    store.vanish()
+    assert list((store.root / "opt").iterdir()) == []
+
+
+def test_a_store_that_was_removed_by_half_is_removed_entirely(store: Store) -> None:
+    (store.root / "opt" / f".{NAME}.gone/generations").mkdir(parents=True)
+    store.sweep()
+    assert list((store.root / "opt").iterdir()) == []
+
+
+def test_a_record_is_readable_by_people(store: Store) -> None:
+    add(store, 1)
+    text = (store.directory(1) / "generation.json").read_text()
+    assert msgspec.json.decode(text)["server"] == "uvicorn"
+    assert text.count("\n") > 5

@@ -1,0 +1,102 @@
+"""What a switch between two generations takes: nothing but what the difference asks for."""
+
+import json
+
+import pytest
+
+from generator.load import load_text
+from generator.render import render
+from generator.switch import Side, Switch, plan
+
+NAME = "queue-websocket"
+
+
+def installed(given: str = "", runtime: str = "r1") -> Side:
+    """A deployment as one end of a switch."""
+    deploy = load_text(f"domain: a.org\n{given}\n", "deploy.yaml").deploy
+    files = json.loads(render(deploy).manifest())["files"]
+    links = {file["path"]: f"/opt/{NAME}/current/{file['path']}" for file in files if file["installed"]}
+    return Side(NAME, deploy.manager, runtime, {file["path"]: file for file in files}, links)
+
+
+def acts(switch: Switch) -> set[str]:
+    """The names of what is to be done, links apart."""
+    names = set(switch.__struct_fields__) - {"puts", "removes"}
+    return {name for name in names if getattr(switch, name)}
+
+
+def test_the_same_generation_takes_nothing() -> None:
+    same = plan(installed(), installed())
+    assert acts(same) == set()
+    assert not same.puts
+    assert not same.removes
+    assert not same.disconnects
+
+
+def test_another_port_concerns_socket_service_and_nginx() -> None:
+    todo = plan(installed(), installed("port: 9000"))
+    assert acts(todo) == {"reloads_units", "restarts_socket", "restarts_service", "reloads_nginx"}
+    assert todo.disconnects
+
+
+def test_another_welcome_concerns_the_service_alone() -> None:
+    assert acts(plan(installed(), installed("welcome: Hello"))) == {"restarts_service"}
+
+
+def test_another_limit_of_nginx_disconnects_nobody() -> None:
+    todo = plan(installed(), installed("limits: {handshakes_per_second: 5}"))
+    assert acts(todo) == {"reloads_nginx"}
+    assert not todo.disconnects
+
+
+def test_other_code_restarts_the_service() -> None:
+    assert acts(plan(installed(), installed(runtime="r2"))) == {"restarts_service"}
+
+
+def test_other_code_restarts_the_program_under_supervisor() -> None:
+    under = "manager: supervisor"
+    assert acts(plan(installed(under), installed(under, runtime="r2"))) == {"restarts_program"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "stops", "starts"),
+    [
+        ("", "manager: supervisor", "stops_systemd", "updates_supervisor"),
+        ("manager: supervisor", "", "stops_supervisor", "restarts_service"),
+    ],
+)
+def test_another_manager_stops_the_old_one_and_starts_the_new(before: str, after: str, stops: str, starts: str) -> None:
+    todo = plan(installed(before), installed(after))
+    assert {stops, starts} <= acts(todo)
+    assert todo.disconnects
+    assert set(todo.removes) == set(installed(before).links) - set(installed(after).links)
+
+
+def test_a_first_installation_stops_nothing_and_puts_every_link() -> None:
+    todo = plan(Side(), installed())
+    assert todo.puts == installed().links
+    assert not {"stops_systemd", "stops_supervisor"} & acts(todo)
+    assert {"restarts_socket", "restarts_service", "reloads_nginx"} <= acts(todo)
+
+
+def test_an_uninstallation_removes_every_link_and_starts_nothing() -> None:
+    todo = plan(installed(), Side())
+    assert set(todo.removes) == set(installed().links)
+    assert acts(todo) == {"stops_systemd", "reloads_units", "reloads_nginx"}
+
+
+@pytest.mark.parametrize("manager", ["systemd", "supervisor"])
+def test_after_an_interrupted_switch_nothing_is_taken_for_granted(manager: str) -> None:
+    side = installed(f"manager: {manager}")
+    todo = plan(side, side, everything=True)
+    assert todo.puts == side.links
+    restarts = "restarts_service" if manager == "systemd" else "restarts_program"
+    assert {restarts, "reloads_nginx"} <= acts(todo)
+
+
+def test_what_is_rendered_but_not_installed_concerns_nobody() -> None:
+    """gunicorn.conf.py changes with the workers and is not read by uvicorn."""
+    side, other = installed(), installed()
+    path = f"etc/{NAME}/gunicorn.conf.py"
+    changed = {**other.manifest, path: {**other.manifest[path], "sha256": "other"}}
+    assert acts(plan(side, Side(NAME, other.manager, other.runtime, changed, other.links))) == set()

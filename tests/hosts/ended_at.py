@@ -1,0 +1,48 @@
+"""Runs on a host: `wsbundle`, which ends by a signal right before its N-th step: python ended_at.py N SIGNAL WORD...
+
+A step is whatever changes the host: a file or link put in place or removed, a directory made or removed, a program
+started that does more than look. Python tells them itself (audit events), so the product has no hook for this.
+Prints the step. Exit code 0 when the run was over before it: then there are no more.
+"""
+
+import os
+import signal
+import sys
+
+_FILES = {"os.rename", "os.remove", "os.symlink", "os.mkdir", "os.rmdir", "shutil.rmtree"}
+_OURS = ("/etc/", "/opt/", "/run/", "/var/")
+_LOOKS = ("is-active", "is-system-running", "list-sockets", "status", "pid", "-t", "--version", "--show", "-c")
+_ACTS = ("systemctl", "supervisorctl", "systemd-sysusers", "systemd-tmpfiles", "setpriv", "apt-get", "dpkg", "userdel")
+
+
+def step_of(event: str, arguments: tuple[object, ...]) -> str | None:
+    if event in _FILES:
+        path = str(arguments[1] if event == "os.rename" else arguments[0])
+        return f"{event} {path}" if path.startswith(_OURS) else None
+    if event == "subprocess.Popen":
+        words = [str(word) for word in arguments[1]]  # type: ignore[attr-defined]
+        if words[0] in _ACTS and not any(word in _LOOKS for word in words):
+            return " ".join(words)
+    return None
+
+
+def end_at(last: int, number: int) -> None:
+    steps = 0
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal steps
+        if step := step_of(event, arguments):
+            steps += 1
+            if steps == last:
+                os.write(1, f"\nended at {step}\n".encode())
+                os.kill(os.getpid(), number)
+
+    sys.addaudithook(watch)
+
+
+if __name__ == "__main__":
+    from generator.__main__ import run
+
+    end_at(int(sys.argv[1]), signal.Signals[sys.argv[2]])
+    sys.argv[1:] = sys.argv[3:]
+    run()

@@ -1,0 +1,154 @@
+"""A second installation, a changed setting, another server: what is needed happens, and nothing else."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from hosts.console import DOMAIN, NAME, Console
+
+UNIT, SOCKET = f"/etc/systemd/system/{NAME}.service", f"/etc/systemd/system/{NAME}.socket"
+ENV, SITE = f"/etc/{NAME}/.env", f"/etc/nginx/sites-available/{NAME}"
+PROGRAM = f"/etc/supervisor/conf.d/{NAME}.conf"
+
+
+def planned(console: Console, **settings: object) -> dict[str, object]:
+    """What `plan` says as JSON; it must find that there is something to do."""
+    console.configure(**settings)
+    facts: dict[str, object] = json.loads(console.wsbundle("plan", "--format", "json", code=3))
+    return facts
+
+
+def test_a_second_installation_changes_nothing_restarts_nothing_and_takes_a_second(installed: Console) -> None:
+    before, listing = installed.main_pids(), installed.listing()
+    with installed.client() as client:
+        began = time.monotonic()
+        assert "Nothing to do" in installed.install()
+        assert time.monotonic() - began < 2
+        assert client.ping().wait(5)
+    assert installed.main_pids() == before
+    assert installed.listing() == listing
+
+
+def test_another_port_changes_the_files_that_name_it_and_restarts_what_reads_them(installed: Console) -> None:
+    before = installed.main_pids()
+    facts = planned(installed, port=9000)
+    assert {f"/{path}" for path in facts["changed"]} == {ENV, SITE, SOCKET}  # type: ignore[attr-defined]
+    assert facts["disconnects"]
+    installed.install(port=9000)
+    assert installed.routes()
+    after = installed.main_pids()
+    assert after[f"{NAME}.service"] != before[f"{NAME}.service"]
+    assert after["nginx.service"] == before["nginx.service"]
+    assert after["nginx workers"] != before["nginx workers"]
+    assert "9000" in installed.run("ss", "-Hltn")
+    assert "8765" not in installed.run("ss", "-Hltn")
+
+
+def test_another_ping_interval_restarts_the_service_and_lets_its_socket_stand(installed: Console) -> None:
+    since = installed.run("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", f"{NAME}.socket")
+    facts = planned(installed, ping={"interval": 20, "timeout": 10})
+    assert {f"/{path}" for path in facts["changed"]} == {ENV, SITE}  # type: ignore[attr-defined]
+    installed.install(ping={"interval": 20, "timeout": 10})
+    assert installed.routes()
+    assert since == installed.run("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", f"{NAME}.socket")
+
+
+def test_a_setting_of_nginx_alone_disconnects_nobody(installed: Console) -> None:
+    before = installed.main_pids()
+    with installed.client() as client:
+        installed.install(nginx={"health_from": ["127.0.0.1"]})
+        assert client.ping().wait(5)
+    assert installed.main_pids()[f"{NAME}.service"] == before[f"{NAME}.service"]
+
+
+def test_another_manager_takes_over_and_the_old_one_is_gone(installed: Console) -> None:
+    installed.install(manager="supervisor", server="gunicorn")
+    assert installed.routes()
+    assert not installed.is_active(f"{NAME}.service")
+    assert not installed.is_active(f"{NAME}.socket")
+    assert "could not be found" in installed.run("systemctl", "status", f"{NAME}.service", check=False)
+    installed.host.reboot()
+    assert installed.comes_to_route()
+    installed.install(server="standalone")
+    assert installed.routes()
+    assert "no such" in installed.run("supervisorctl", "status", NAME, check=False)
+    assert installed.run("sh", "-c", f"ls {PROGRAM} /etc/logrotate.d/{NAME} 2>/dev/null || true") == ""
+
+
+def test_what_was_stopped_by_hand_is_started_again(installed: Console) -> None:
+    installed.run("systemctl", "stop", "nginx.service", f"{NAME}.socket", f"{NAME}.service")
+    installed.status(code=1)
+    installed.install()
+    assert installed.routes()
+    installed.install(manager="supervisor")
+    installed.run("systemctl", "stop", "supervisor")
+    installed.status(code=1)
+    installed.install(manager="supervisor")
+    assert installed.routes()
+
+
+def test_plan_shows_the_difference_its_effects_and_how_many_connections_end(installed: Console) -> None:
+    assert "Nothing to do" in installed.wsbundle("plan")
+    with installed.client():
+        installed.configure(port=9000, welcome="a text that may be secret {uuid}")
+        said = installed.wsbundle("plan", code=3)
+    assert "-ListenStream=127.0.0.1:8765" in said
+    assert "+ListenStream=127.0.0.1:9000" in said
+    assert "1 live connections end" in said
+    assert "secret" not in said
+
+
+def test_plan_on_a_host_without_it_shows_every_file(empty: Console) -> None:
+    empty.configure()
+    assert f"changes /{UNIT[1:]}" in empty.wsbundle("plan", code=3)
+
+
+def test_history_grows_to_five_and_rollback_goes_back_to_any_of_them(installed: Console) -> None:
+    for port in range(9001, 9007):
+        installed.install(port=port)
+    kept = json.loads(installed.wsbundle("history", "--format", "json"))
+    assert [each["number"] for each in kept["generations"]] == [3, 4, 5, 6, 7]
+    assert kept["current"] == 7
+    began = time.monotonic()
+    installed.wsbundle("rollback")
+    assert time.monotonic() - began < 5
+    assert "9005" in installed.run("ss", "-Hltn")
+    installed.wsbundle("rollback", "3")
+    assert installed.routes()
+    assert "9002" in installed.run("ss", "-Hltn")
+    assert "no such generation" in installed.wsbundle("rollback", "1", code=1)
+
+
+@pytest.mark.parametrize("word", ["install", "status", "history", "rollback", "uninstall"])
+def test_every_command_speaks_json(installed: Console, word: str) -> None:
+    if word == "rollback":
+        installed.install(port=9000)
+    facts = json.loads(installed.wsbundle(word, "--format", "json"))
+    assert facts["exit_code"] == 0
+
+
+def test_two_deployments_share_a_host_and_one_leaves_without_the_other(installed: Console) -> None:
+    other: dict[str, Any] = {
+        "name": "second",
+        "domain": "second.example.com",
+        "port": 9100,
+        "limits": {"connections": 3000},
+    }
+    before = installed.listing()
+    installed.install(**other)
+    assert installed.routes()
+    assert installed.routes("second.example.com")
+    shared = "/etc/nginx/modules-enabled/90-wsbundle.conf"
+    assert "second" in installed.run("readlink", shared)
+    installed.wsbundle("uninstall")
+    assert installed.routes()
+    assert NAME in installed.run("readlink", shared)
+    gone = {line for line in before ^ installed.listing() if "second" not in line and "/etc/" in line}
+    assert all(line.startswith(("/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow")) for line in gone)
+    installed.install(**other)
+    installed.configure()
+    installed.wsbundle("uninstall")
+    assert installed.routes("second.example.com")
+    assert DOMAIN not in installed.run("nginx", "-T")

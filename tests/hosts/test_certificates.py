@@ -1,0 +1,253 @@
+"""TLS on real hosts: certbot asks Pebble, a certificate authority for tests, which asks nginx for the proof."""
+
+import json
+import os
+import shutil
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from hosts.conftest import running
+from hosts.console import NAME, Console
+from hosts.driver import CACHE
+
+DOMAIN, OTHER_DOMAIN = "ws.wsbundle.test", "ws2.wsbundle.test"
+AUTHORITY = "https://127.0.0.1:14000/dir"
+ENCRYPTED: dict[str, Any] = {"domain": DOMAIN, "tls": "letsencrypt", "letsencrypt": {"server": AUTHORITY}}
+LINK, LINEAGE = f"/etc/{NAME}/tls", f"/etc/letsencrypt/live/{NAME}"
+RENEW = ("certbot", "renew", "--force-renewal", "--no-random-sleep-on-renew")
+
+_CURVE = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+# Pebble's own certificate, for certbot to trust; it forgets its accounts when it ends, so it is not started anew.
+_PREPARE = f"""
+mkdir /etc/pebble && cd /etc/pebble
+openssl req -x509 {_CURVE} -days 30 -subj /CN=pebble -addext subjectAltName=IP:127.0.0.1 -keyout key -out certificate
+cp certificate /usr/local/share/ca-certificates/pebble.crt
+update-ca-certificates
+"""
+_PEBBLE = {
+    "listenAddress": "127.0.0.1:14000",
+    "managementListenAddress": "127.0.0.1:15000",
+    "certificate": "/etc/pebble/certificate",
+    "privateKey": "/etc/pebble/key",
+    "httpPort": 80,
+    "tlsPort": 443,
+}
+_UNIT = """
+[Service]
+Environment=PEBBLE_VA_NOSLEEP=1 PEBBLE_WFE_NONCEREJECT=0
+ExecStart=pebble -config /etc/pebble/config
+"""
+_ROOT = "import ssl, urllib.request as r; c = ssl._create_unverified_context(); "
+_ROOT += "print(r.urlopen('https://127.0.0.1:15000/roots/0', context=c).read().decode())"
+
+
+@pytest.fixture(scope="session")
+def authority_layers(warm_layers: tuple[Path, ...], suite: str) -> Iterator[tuple[Path, ...]]:
+    target = CACHE / f"layer-{os.getpid()}-pebble{suite}"
+    with running(*warm_layers) as console:
+        install = ("apt-get", "-q", "-y", "install", "--no-install-recommends", "certbot", "pebble")
+        console.run("apt-get", "-q", "update")
+        console.run(*install, DEBIAN_FRONTEND="noninteractive")
+        console.run("sh", "-e", "-c", _PREPARE)
+        console.write("/etc/pebble/config", json.dumps({"pebble": _PEBBLE}))
+        console.write("/etc/systemd/system/pebble.service", _UNIT)
+        console.host.shut_down()
+        console.host.upper.rename(target)
+    yield (target, *warm_layers)
+    shutil.rmtree(target)
+
+
+@pytest.fixture
+def unheard(authority_layers: tuple[Path, ...]) -> Iterator[Console]:
+    """A host that has the domains, and cannot reach its certificate authority."""
+    with running(*authority_layers) as console:
+        console.write("/etc/hosts", f"127.0.0.1 localhost fresh {DOMAIN} {OTHER_DOMAIN}\n")
+        yield console
+
+
+@pytest.fixture
+def host(unheard: Console) -> Console:
+    """The same, and its certificate authority answers."""
+    start(unheard)
+    return unheard
+
+
+def start(console: Console) -> None:
+    console.run("systemctl", "start", "pebble")
+    console.run("sh", "-c", "until ss -Hltn | grep -q :15000; do sleep 0.1; done")
+
+
+def trusting(console: Console) -> ssl.SSLContext:
+    """A client's, to whom only Pebble's root is an authority."""
+    return ssl.create_default_context(cadata=console.run("python3", "-c", _ROOT))
+
+
+def careless() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+@contextmanager
+def client(console: Console, context: ssl.SSLContext, domain: str = DOMAIN) -> Iterator[ClientConnection]:
+    """A WebSocket from this machine, encrypted."""
+    address = (console.host.address, 443)
+    with connect(f"wss://{domain}/", address=address, ssl=context, open_timeout=10, proxy=None) as websocket:
+        assert "Welcome" in str(websocket.recv(timeout=5))
+        websocket.send(json.dumps({"recipient_uuid": domain, "message": "connected"}))
+        yield websocket
+
+
+def answers(websocket: ClientConnection, domain: str = DOMAIN) -> bool:
+    """Whether a message to oneself comes back."""
+    text = json.dumps({"recipient_uuid": domain, "message": "hello"})
+    websocket.send(text)
+    return websocket.recv(timeout=5) == text
+
+
+def served(console: Console, domain: str = DOMAIN) -> str:
+    """The certificate that a client of this domain gets."""
+    command = f"openssl s_client -connect 127.0.0.1:443 -servername {domain} </dev/null 2>/dev/null"
+    return console.run("sh", "-c", f"{command} | openssl x509")
+
+
+def link(console: Console) -> str:
+    return console.run("readlink", LINK).strip()
+
+
+def test_the_first_certificate_is_obtained_and_the_second_installation_does_nothing(host: Console) -> None:
+    assert "Nothing to do" not in host.install(**ENCRYPTED)
+    assert link(host) == LINEAGE
+    with client(host, trusting(host)) as websocket:
+        assert answers(websocket)
+    assert f"{DOMAIN} by CN=Pebble Intermediate CA" in host.status()
+    pids, issued = host.main_pids(), served(host)
+    assert "ask for a certificate" not in host.wsbundle("install")
+    assert (host.main_pids(), served(host)) == (pids, issued)
+    host.host.reboot()
+    assert served(host) == issued
+
+
+def test_a_live_websocket_outlives_a_renewal_and_the_next_client_gets_the_new_certificate(host: Console) -> None:
+    host.install(**ENCRYPTED)
+    before, context = served(host), trusting(host)
+    with client(host, context) as websocket:
+        host.run(*RENEW)
+        host.run("sh", "-c", "until pgrep -f 'nginx: worker process is shutting down'; do sleep 0.1; done")
+        assert answers(websocket)
+    assert served(host) != before
+    with client(host, context) as websocket:
+        assert answers(websocket)
+    assert "ANOTHER" not in host.status()
+
+
+def test_the_renewal_of_another_certificate_reloads_nothing(host: Console) -> None:
+    host.install(**ENCRYPTED)
+    webroot = f"/var/lib/{NAME}-acme"
+    other = ("certonly", "-n", "--webroot", "-w", webroot, "--cert-name", "other", "-d", DOMAIN, "--server", AUTHORITY)
+    host.run("certbot", *other)
+    pids = host.main_pids()
+    host.run(*RENEW, "--cert-name", "other")
+    assert (host.main_pids(), link(host)) == (pids, LINEAGE)
+
+
+def test_an_authority_that_does_not_answer_leaves_a_service_that_runs_on_a_placeholder(unheard: Console) -> None:
+    said = unheard.install(code=1, **ENCRYPTED)
+    assert f"No new certificate for {DOMAIN} (there is none yet)" in said
+    assert "run `wsbundle install` again" in said
+    assert unheard.current() == "1"
+    assert "PLACEHOLDER" in unheard.status()
+    with client(unheard, careless()) as websocket:
+        assert answers(websocket)
+    assert unheard.run("stat", "-Lc", "%a %U", f"{LINK}/privkey.pem").strip() == "600 root"
+    start(unheard)
+    unheard.wsbundle("install")
+    with client(unheard, trusting(unheard)) as websocket:
+        assert answers(websocket)
+
+
+def test_another_domain_gets_another_certificate(host: Console) -> None:
+    host.install(**ENCRYPTED)
+    host.install(**{**ENCRYPTED, "domain": OTHER_DOMAIN})
+    with client(host, trusting(host), OTHER_DOMAIN) as websocket:
+        assert answers(websocket, OTHER_DOMAIN)
+
+
+def test_plain_http_leads_to_https_and_old_tls_is_refused(host: Console) -> None:
+    host.install(**ENCRYPTED)
+    request = f"GET /a?b=c HTTP/1.1\\r\\nHost: {DOMAIN}\\r\\nConnection: close\\r\\n\\r\\n"
+    answer = host.run("bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/80; printf '{request}' >&3; cat <&3")
+    assert answer.startswith("HTTP/1.1 308 ")
+    assert f"\r\nLocation: https://{DOMAIN}/a?b=c\r\n" in answer.replace("\n", "\r\n").replace("\r\r", "\r")
+    offer = ("openssl", "s_client", "-connect", "127.0.0.1:443", "-cipher", "ALL:@SECLEVEL=0", "-servername", DOMAIN)
+    for version, taken in (("tls1", False), ("tls1_1", False), ("tls1_2", True), ("tls1_3", True)):
+        assert ("Cipher is (NONE)" not in host.run(*offer, f"-{version}", check=False)) == taken, version
+
+
+@pytest.mark.parametrize("purge", [False, True])
+def test_uninstalling_leaves_certbots_files_and_purging_leaves_none(host: Console, purge: bool) -> None:
+    before = host.listing()
+    host.install(**ENCRYPTED)
+    said = host.wsbundle("uninstall", *(["--purge"] if purge else []))
+    assert ("certbot delete" in said) == (not purge)
+    left = {line.split()[0] for line in host.listing() - before}
+    ours = {path for path in left if NAME in path and not path.startswith(f"/var/lib/{NAME}")}
+    assert all(path.startswith("/etc/letsencrypt/") for path in ours)
+    assert bool(ours) == (not purge)
+
+
+# tls: files
+
+
+def make_pair(console: Console, directory: str, domain: str, days: int = 90) -> dict[str, Any]:
+    """A certificate of an authority that the host trusts; the settings that name it."""
+    console.run(
+        "sh",
+        "-e",
+        "-c",
+        f"""
+        mkdir -p {directory} && cd {directory}
+        openssl req -x509 {_CURVE} -subj /CN=root -days 90 -keyout ca.key -out ca.pem
+        openssl req {_CURVE} -subj /CN=leaf -keyout key.pem -out request
+        printf 'subjectAltName=DNS:{domain}' >names
+        openssl x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -days {days} -extfile names -out file.pem
+        cp ca.pem /usr/local/share/ca-certificates/$(basename {directory}).crt
+        update-ca-certificates
+        chmod 600 key.pem
+        """,
+    )
+    certificate = {"file": f"{directory}/file.pem", "key": f"{directory}/key.pem"}
+    return {"domain": DOMAIN, "tls": "files", "certificate": certificate}
+
+
+def test_a_certificate_in_files_is_served(unheard: Console) -> None:
+    said = unheard.install(**make_pair(unheard, "/etc/ssl/good", DOMAIN))
+    assert "certificate." not in said
+    with client(unheard, ssl.create_default_context(cadata=unheard.run("cat", "/etc/ssl/good/ca.pem"))) as websocket:
+        assert answers(websocket)
+    assert f"{DOMAIN} by CN=root, 89 days left" in unheard.status()
+    make_pair(unheard, "/etc/ssl/good", DOMAIN)
+    assert "nginx serves ANOTHER: systemctl reload nginx" in unheard.status()
+
+
+def test_certificate_files_that_will_not_do_are_refused_before_anything_changes(unheard: Console) -> None:
+    wrong = make_pair(unheard, "/etc/ssl/wrong", OTHER_DOMAIN, days=5)
+    wrong["certificate"]["key"] = "/etc/ssl/wrong/ca.key"
+    unheard.run("chmod", "644", "/etc/ssl/wrong/ca.key")
+    before = unheard.listing()
+    said = unheard.install(code=1, **wrong)
+    for fault in (
+        "certificate.key: /etc/ssl/wrong/ca.key does not belong to /etc/ssl/wrong/file.pem",
+        f"certificate.file: is for {OTHER_DOMAIN}, not for {DOMAIN}",
+        "certificate.file: warning: ends in 4 days",
+        "certificate.key: warning: /etc/ssl/wrong/ca.key is open to every user",
+        "Nothing was changed.",
+    ):
+        assert fault in said
+    assert unheard.listing() == before

@@ -1,0 +1,141 @@
+"""The installer is killed right before each of its steps, one after the other: nothing is ever half-done for good.
+
+After each kill the next run either takes the change back or completes it, and no trace of the killed one stays.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from hosts.conftest import running
+from hosts.console import CLONE, NAME, Console
+
+AT_ONCE = 4
+_ENDING = Path(__file__).with_name("ended_at.py")
+Recover = Callable[[Console, int], None]
+
+
+@pytest.fixture
+def several_empty(warm_layers: tuple[Path, ...]) -> Iterator[list[Console]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(running(*warm_layers)) for _ in range(AT_ONCE)]
+
+
+@pytest.fixture
+def several_installed(installed_layers: tuple[Path, ...]) -> Iterator[list[Console]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(running(*installed_layers)) for _ in range(AT_ONCE)]
+
+
+def ended_at(console: Console, step: int, *words: str, by: str = "SIGKILL") -> str | None:
+    """Run `wsbundle` up to a step; the step's name, or None when there are not as many."""
+    done = console.host.run(
+        ".venv/bin/python", "-B", "/root/ended_at.py", str(step), by, *words, check=False, directory=CLONE
+    )
+    assert "Traceback" not in done.stdout, done.stdout
+    if done.returncode == 0:
+        return None
+    return done.stdout.rpartition("ended at ")[2].partition("\n")[0]
+
+
+def at_every_step(consoles: list[Console], prepare: Recover, words: tuple[str, ...], recover: Recover) -> int:
+    """Share the steps among the hosts; how many there were."""
+
+    def some(number: int) -> int:
+        console = consoles[number]
+        console.host.push([_ENDING], "/root")
+        for step in range(number + 1, 1000, len(consoles)):
+            prepare(console, step)
+            name = ended_at(console, step, *words)
+            if name is None:
+                return step - 1
+            try:
+                recover(console, step)
+            except AssertionError as error:
+                raise AssertionError(f"killed before step {step}, {name}: {error}") from error
+        raise AssertionError("it never ends")
+
+    with ThreadPoolExecutor(len(consoles)) as pool:
+        return min(pool.map(some, range(len(consoles))))
+
+
+def leaves_nothing_behind(console: Console) -> None:
+    """Neither a switch that is pending nor a file that is not whole."""
+    found = console.run(
+        "find", "/etc", "/opt", "-name", "*.new", "-o", "-name", "pending.json", "-o", "-name", ".*.gone"
+    )
+    assert found == "", found
+
+
+def test_a_first_installation_is_completed_or_leaves_nothing(several_empty: list[Console]) -> None:
+    for console in several_empty:
+        console.configure()
+        console.run("cp", "-a", f"/opt/{NAME}", "/root/warm")
+    clean = installed_paths(several_empty[0])
+
+    def prepare(console: Console, step: int) -> None:
+        console.run("sh", "-c", f"test -e /opt/{NAME} || cp -a /root/warm /opt/{NAME}")
+
+    def recover(console: Console, step: int) -> None:
+        if step % 3 == 0:
+            console.wsbundle("install")
+            assert console.routes()
+            leaves_nothing_behind(console)
+            console.status()
+        console.wsbundle("uninstall", "--purge")
+        assert installed_paths(console) == clean
+
+    assert at_every_step(several_empty, prepare, ("install",), recover) > 40
+
+
+def installed_paths(console: Console) -> set[str]:
+    """What stands on the host but for the runtime that was put there to save time, and the list of users."""
+    users = ("/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/.pwd", "/etc/subuid", "/etc/subgid")
+    return {line for line in console.listing() if not line.startswith((*users, "/opt"))}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"port": 9000, "welcome": "Welcome to another port, {uuid}"}, id="another-port"),
+        pytest.param({"manager": "supervisor", "server": "standalone"}, id="another-manager"),
+    ],
+)
+def test_a_change_is_completed_or_taken_back(several_installed: list[Console], change: dict[str, object]) -> None:
+    def prepare(console: Console, step: int) -> None:
+        console.configure(**change)
+
+    def recover(console: Console, step: int) -> None:
+        if step % 3 == 0:
+            console.wsbundle("install")
+            assert console.routes()
+            leaves_nothing_behind(console)
+        console.install()
+        assert console.routes()
+        assert "uvicorn under systemd" in console.status()
+        leaves_nothing_behind(console)
+
+    assert at_every_step(several_installed, prepare, ("install",), recover) > 40
+
+
+def test_an_uninstallation_is_completed_or_taken_back(several_installed: list[Console]) -> None:
+    def prepare(console: Console, step: int) -> None:
+        console.run("cp", "-a", f"/opt/{NAME}/runtimes", "/root/warm")
+
+    def recover(console: Console, step: int) -> None:
+        if step % 2:
+            console.wsbundle("uninstall")
+            assert console.current() == ""
+            assert not console.run("find", "/etc", "-name", f"{NAME}*")
+        console.run(
+            "sh", "-c", f"mkdir -p /opt/{NAME}; test -e /opt/{NAME}/runtimes || mv /root/warm /opt/{NAME}/runtimes"
+        )
+        console.install()
+        assert console.routes()
+        leaves_nothing_behind(console)
+        console.run("rm", "-rf", "/root/warm")
+
+    assert at_every_step(several_installed, prepare, ("uninstall",), recover) > 15

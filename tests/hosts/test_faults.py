@@ -1,0 +1,163 @@
+"""Whatever fails on the way, the previous generation serves, and the next run succeeds."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from hosts.console import CLONE, NAME, Console
+from hosts.test_ended_at_every_step import ended_at, leaves_nothing_behind
+
+_ENDING = Path(__file__).with_name("ended_at.py")
+SITE = f"/etc/nginx/sites-available/{NAME}"
+OTHER_PORT = {"port": 9000}
+
+
+def nothing_happened(console: Console) -> None:
+    """Generation 1 serves as before, and a later attempt succeeds."""
+    assert console.current() == "1"
+    assert console.routes()
+    console.configure()
+    console.status()
+    leaves_nothing_behind(console)
+
+
+def a_later_attempt_succeeds(console: Console) -> None:
+    console.install(**OTHER_PORT)
+    assert console.routes()
+    console.status()
+    leaves_nothing_behind(console)
+
+
+def test_a_full_disk(installed: Console) -> None:
+    installed.run("sh", "-c", "cp -a /opt /tmp/opt && mount -t tmpfs -o size=340M tmpfs /opt && cp -a /tmp/opt/. /opt")
+    installed.run("sh", "-c", "echo '#' >>service/hub.py")
+    installed.run("sh", "-c", "sed -i 's/^NEEDED_BYTES = .*/NEEDED_BYTES = 0/' generator/preflight.py")
+    installed.run("sh", "-c", "head -c 1G /dev/zero >/opt/filler; test -s /opt/filler")
+    assert "No space left" in installed.install(code=1, **OTHER_PORT)
+    nothing_happened(installed)
+    installed.run("rm", "/opt/filler")
+    a_later_attempt_succeeds(installed)
+
+
+def test_apt_fails(fresh: Console) -> None:
+    fresh.configure()
+    fresh.run("make", "check")
+    fresh.run("sh", "-c", "mv /etc/apt/sources.list /etc/apt/kept; apt-get update")
+    said = fresh.install(code=1)
+    assert "apt-get" in said
+    assert "The deployment was not touched." in said
+    assert fresh.run("ls", "/opt") == ""
+
+
+def test_pip_fails(installed: Console) -> None:
+    installed.run("sh", "-c", "echo '#' >>service/hub.py; rm -rf /root/.cache/pip")
+    installed.write("/etc/pip.conf", "[global]\nindex-url = http://127.0.0.1:9/\nretries = 0\n")
+    said = installed.install(code=1, **OTHER_PORT)
+    assert "pip install failed" in said
+    nothing_happened(installed)
+
+
+def test_pip_fails_at_the_first_installation(empty: Console) -> None:
+    empty.run("rm", "-rf", f"/opt/{NAME}", "/root/.cache/pip")
+    empty.write("/etc/pip.conf", "[global]\nindex-url = http://127.0.0.1:9/\nretries = 0\n")
+    assert "pip install failed" in empty.install(code=1)
+    assert empty.run("ls", "-A", "/opt") == ""
+
+
+def test_a_foreign_site_that_breaks_nginx_meanwhile(installed: Console) -> None:
+    meanwhile(installed, "systemctl", "echo 'nonsense;' >/etc/nginx/conf.d/foreign.conf")
+    said = installed.install(code=1, **OTHER_PORT)
+    assert "nginx -t failed" in said
+    assert installed.routes()
+    installed.run("rm", "/etc/nginx/conf.d/foreign.conf", "/usr/local/sbin/systemctl")
+    a_later_attempt_succeeds(installed)
+
+
+def meanwhile(console: Console, program: str, act: str) -> None:
+    """Let something happen on the host when a program is started."""
+    console.write(f"/usr/local/sbin/{program}", f'#!/bin/sh\n{act}\nexec /usr/bin/{program} "$@"\n')
+    console.run("chmod", "755", f"/usr/local/sbin/{program}")
+
+
+@pytest.mark.parametrize("manager", ["systemd", "supervisor"])
+def test_a_service_that_does_not_start(installed: Console, manager: str) -> None:
+    installed.run("sh", "-c", "echo 'raise SystemExit(\"broken code\")' >>service/settings.py")
+    installed.host.run("sed", "-i", "/broken code/d", "service/settings.py", directory=CLONE)
+    installed.run("sh", "-c", "echo 'raise SystemExit(\"broken code\")' >>service/listen.py")
+    said = installed.install(code=1, manager=manager, server="uvicorn", **OTHER_PORT)
+    assert "does not work" in said
+    assert "generation 1 runs again" in said
+    nothing_happened(installed)
+    installed.run("sed", "-i", "/broken code/d", "service/listen.py")
+    a_later_attempt_succeeds(installed)
+
+
+def test_a_first_installation_whose_service_does_not_start_leaves_no_service(empty: Console) -> None:
+    empty.run("sh", "-c", "echo 'raise SystemExit(\"broken code\")' >>service/listen.py")
+    said = empty.install(code=1)
+    assert "nothing is installed, as before" in said
+    assert empty.run("systemctl", "--failed", "--no-legend") == ""
+    assert empty.run("find", "/etc", "-name", f"{NAME}*") == ""
+    empty.run("sed", "-i", "/broken code/d", "service/listen.py")
+    empty.install()
+    assert empty.routes()
+
+
+def test_a_health_probe_that_fails(installed: Console) -> None:
+    installed.write(
+        "/etc/nginx/conf.d/000-foreign.conf",
+        "server { listen 127.0.0.1:80; server_name ws.example.com; return 404; }\n",
+    )
+    installed.run("sh", "-c", "sed -i 's/^_PATIENCE_S = .*/_PATIENCE_S = 2.0/' generator/probe.py")
+    said = installed.install(code=1, **OTHER_PORT)
+    assert "404" in said
+    installed.run("rm", "/etc/nginx/conf.d/000-foreign.conf")
+    installed.run("nginx", "-s", "reload")
+    nothing_happened(installed)
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_installer_that_is_told_to_end_takes_back_what_it_did(installed: Console, by: signal.Signals) -> None:
+    installed.configure(**OTHER_PORT)
+    installed.host.push([_ENDING], "/root")
+    for step in (5, 45, 50):
+        ended_at(installed, step, "install", by=by.name)
+        nothing_happened(installed)
+        installed.configure(**OTHER_PORT)
+    a_later_attempt_succeeds(installed)
+
+
+def test_nobody_reads_what_it_says(installed: Console) -> None:
+    installed.configure(**OTHER_PORT)
+    installed.run("sh", "-c", ".venv/bin/wsbundle install | head -1")
+    assert installed.current() == "2"
+    assert installed.routes()
+
+
+def test_two_installers_at_once(installed: Console) -> None:
+    installed.configure(**OTHER_PORT)
+    command = installed.host.command(".venv/bin/wsbundle", "install", directory=CLONE)
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    said = [each.communicate()[0] for each in both]
+    assert sorted(each.returncode for each in both) == [0, 1]
+    assert "another installation is under way" in "".join(said)
+    assert installed.current() == "2"
+    assert installed.routes()
+
+
+@pytest.mark.parametrize("pause_s", [0.8, 1.2, 1.6, 2.0])
+def test_a_power_cut_during_the_switch(installed: Console, pause_s: float) -> None:
+    installed.configure(**OTHER_PORT)
+    words = installed.host.command(".venv/bin/wsbundle", "install", directory=CLONE)
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        time.sleep(pause_s)
+        installed.host.cut_power()
+    installed.host.boot()
+    assert installed.comes_to_route()
+    installed.install()
+    assert installed.routes()
+    installed.status()
+    leaves_nothing_behind(installed)

@@ -1,0 +1,51 @@
+"""Uninstalling removes what was installed, exactly, and nothing of anybody else's."""
+
+from hosts.console import NAME, Console
+
+USERS = ("/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/.pwd.lock", "/etc/subuid", "/etc/subgid")
+
+
+def rest(console: Console, *kept: str) -> set[str]:
+    return {line for line in console.listing() if not line.startswith((*USERS, *kept, f"/opt/{NAME}"))}
+
+
+def test_nothing_of_it_stays_but_data_and_user(empty: Console) -> None:
+    before, users = rest(empty), empty.run("getent", "passwd")
+    empty.install()
+    empty.run("touch", f"/var/lib/{NAME}/data")
+    empty.wsbundle("uninstall")
+    assert rest(empty, f"/var/lib/{NAME}") == before
+    assert NAME in empty.run("getent", "passwd")
+    assert empty.run("ls", f"/var/lib/{NAME}") == "data\n"
+    assert empty.run("ls", "/opt") == ""
+    assert empty.run("systemctl", "--failed", "--no-legend") == ""
+    assert "not installed" in empty.wsbundle("uninstall")
+    empty.wsbundle("uninstall", "--purge")
+    assert rest(empty) == before
+    assert empty.run("getent", "passwd") == users
+
+
+def test_nothing_of_any_choice_stays(empty: Console) -> None:
+    before, users = rest(empty), empty.run("getent", "passwd")
+    empty.install(manager="supervisor", server="gunicorn")
+    empty.install(socket=f"/run/{NAME}/ws.sock")
+    empty.install(socket=f"/run/{NAME}/ws.sock", manager="supervisor")
+    empty.wsbundle("uninstall", "--purge")
+    assert rest(empty) == before
+    assert empty.run("getent", "passwd") == users
+
+
+def test_a_user_that_was_there_before_stays(empty: Console) -> None:
+    empty.run("useradd", "--system", "notify")
+    empty.install(user="notify")
+    assert empty.routes()
+    empty.wsbundle("uninstall", "--purge")
+    assert "notify" in empty.run("getent", "passwd")
+
+
+def test_supervisor_that_was_stopped_is_not_started_to_uninstall(empty: Console) -> None:
+    empty.install(manager="supervisor")
+    empty.run("systemctl", "stop", "supervisor", "nginx")
+    empty.wsbundle("uninstall")
+    assert not empty.is_active("supervisor")
+    assert not empty.is_active("nginx")

@@ -1,0 +1,77 @@
+"""What stands in the way is told before anything changes, all of it at once."""
+
+from hosts.console import NAME, Console
+
+SITE = f"/etc/nginx/sites-available/{NAME}"
+LISTENER = "import socket, time; s = socket.socket(); s.bind(('127.0.0.1', 8765)); s.listen(); time.sleep(600)"
+
+
+def unchanged(console: Console) -> set[str]:
+    return {line for line in console.listing() if "holder" not in line and "/run/" not in line}
+
+
+def test_every_problem_is_told_at_once_and_nothing_changes(empty: Console) -> None:
+    empty.write("/etc/systemd/system/holder.service", f'[Service]\nExecStart=/usr/bin/python3 -c "{LISTENER}"\n')
+    empty.run("systemctl", "start", "holder")
+    empty.write("/etc/nginx/conf.d/broken.conf", "nonsense;\n")
+    empty.write(SITE, "# mine\n")
+    empty.run("sed", "-i", "--follow-symlinks", "s/^VERSION_ID=.*/VERSION_ID=8/", "/etc/os-release")
+    empty.run("mount", "-t", "tmpfs", "-o", "size=10M", "tmpfs", "/opt")
+    before = unchanged(empty)
+    said = empty.install(code=1)
+    for finding in (
+        "this is debian 8",
+        "MiB free",
+        "nginx is broken already",
+        "broken.conf:1",
+        "port 8765 on 127.0.0.1 is taken by python3",
+        f"{SITE} is there, and is not ours",
+        "does not lead to this host",
+        "Nothing was changed.",
+    ):
+        assert finding in said, finding
+    assert unchanged(empty) == before
+
+
+def test_who_is_not_root_is_told_so(empty: Console) -> None:
+    empty.configure()
+    empty.run("chmod", "755", "/root", "/root/clone")
+    for word in ("install", "rollback", "uninstall"):
+        done = empty.host.run(
+            "runuser", "-u", "nobody", "--", ".venv/bin/wsbundle", word, check=False, directory="/root/clone"
+        )
+        assert done.returncode == 1
+        assert "you are not root" in done.stdout
+        assert "Traceback" not in done.stdout
+
+
+def test_a_port_is_named_with_the_socket_unit_that_holds_it(installed: Console) -> None:
+    said = installed.install(name="second", domain="second.example.com", code=1)
+    assert f"{NAME}.socket" in said or "is taken by" in said
+    assert installed.routes()
+
+
+def test_a_name_that_a_unit_of_the_system_has_is_refused(empty: Console) -> None:
+    assert "nginx.service is there, and is not ours" in empty.install(name="nginx", code=1)
+    assert empty.is_active("nginx")
+
+
+def test_an_address_of_another_host_is_refused(empty: Console) -> None:
+    assert "192.0.2.7 is no address of this host" in empty.install(host="192.0.2.7", expose=True, code=1)
+
+
+def test_without_a_network_packages_cannot_come(fresh: Console) -> None:
+    fresh.configure()
+    fresh.run("make", "check")
+    fresh.host.disconnect()
+    fresh.run("ip", "route", "flush", "default", check=False)
+    fresh.run("ip", "link", "del", "tap0", check=False)
+    before = unchanged(fresh)
+    assert "there is no network, and nginx openssl must still be installed" in fresh.install(code=1).replace("  ", " ")
+    assert unchanged(fresh) == before
+
+
+def test_a_clock_that_is_behind_is_told(empty: Console) -> None:
+    empty.run("touch", "-d", "+2 days", "pyproject.toml")
+    empty.run("touch", "-d", "+3 days", ".venv/ready")
+    assert "the clock is at least 48 hours behind" in empty.install()
