@@ -71,22 +71,23 @@ def test_an_installation_from_the_archive_can_be_changed_and_removed(offline: Co
     assert offline.current() == ""
 
 
+def unchanged(console: Console) -> set[str]:
+    return {line for line in console.listing() if "/run/" not in line}
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        ("echo >>service/hub.py", "wsbundle: this archive is damaged"),
-        ("rm wheels/uvloop-*", "wsbundle: this archive is damaged"),
-        (
-            "echo 3.9 x86_64 >wheels/targets; sed -i /targets/d SHA256SUMS",
-            "wsbundle: this archive has wheels for Python 3.9 x86_64, and this host has 3.",
-        ),
+        ("echo >>service/hub.py; rm wheels/uvloop-*", "wsbundle: this archive is damaged"),
+        ("echo 3.9 x86_64 >wheels/targets; sed -i /targets/d SHA256SUMS", "wsbundle: this archive has wheels for"),
     ],
+    ids=["damaged", "another Python"],
 )
 def test_what_cannot_be_installed_is_told_before_anything_changes(
     offline: Console, install: Installer, spoil: str, said: str
 ) -> None:
-    before = offline.listing()
+    before = unchanged(offline)
     told = install(code=1, spoil=spoil)
     assert said in told
     assert "Nothing was changed." in told
-    assert offline.listing() == before
+    assert unchanged(offline) == before
