@@ -5,10 +5,11 @@ no nginx of this host would start, then certbot's lineage. Debian's certbot.time
 new certificate into use. certbot never edits a file of ours.
 """
 
+import os
 import shutil
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from generator.facts import Outcome, has, run
@@ -185,8 +186,9 @@ def forget(place: Place, report: Report, purge: bool) -> None:
     if not _is_renewed_by(place):
         return
     if purge:
-        with report.step("remove the certificate"):
-            _must(run("certbot", "delete", "--non-interactive", "--cert-name", place.name))
+        deleted = run("certbot", "delete", "--non-interactive", "--cert-name", place.name)
+        if not deleted.succeeded:  # nobody wants to keep the rest for that
+            report.error(f"certbot delete --cert-name {place.name} failed: {deleted.output}")
     else:
         report.line(
             f"certbot still has a certificate called {place.name}, which it can no longer renew; "
@@ -194,8 +196,10 @@ def forget(place: Place, report: Report, purge: bool) -> None:
         )
 
 
-def described(deploy: Deploy, place: Place, now: float) -> dict[str, object]:
-    """The certificate in use, as facts and in words, below `text`."""
+def described(
+    deploy: Deploy, place: Place, now: float, shown_for: Callable[[str], bytes | None] = served
+) -> dict[str, object]:
+    """The certificate in use, as facts and in words, below `text`; `shown_for` asks nginx which one it shows."""
     path = place.link / FILE if deploy.tls == "letsencrypt" else Path(deploy.certificate.file or "")
     certificate = read(path)
     if certificate is None:
@@ -203,16 +207,18 @@ def described(deploy: Deploy, place: Place, now: float) -> dict[str, object]:
     is_placeholder = deploy.tls == "letsencrypt" and not place.serves_lineage
     kind = "placeholder" if is_placeholder else "lineage" if deploy.tls == "letsencrypt" else "file"
     days = certificate.days_left(now)
-    text = f"{certificate}, {days} days left"
+    text = f"{certificate}, {days} days left" if days >= 0 else f"{certificate}, ENDED {-days} days ago"
     if is_placeholder:
         text = f"a PLACEHOLDER for {', '.join(certificate.names)}: `wsbundle install` asks for the real one"
-    elif (other := served(deploy.domain)) is not None and other != der(path):
+    elif not certificate.covers(deploy.domain):
+        text += f"; it is NOT FOR {deploy.domain}"
+    elif (other := shown_for(deploy.domain)) is not None and other != der(path):
         text += "; nginx serves ANOTHER: systemctl reload nginx"
     return {"kind": kind, "names": certificate.names, "issuer": certificate.issuer, "days_left": days, "text": text}
 
 
 def _is_whole(directory: Path) -> bool:
-    return (directory / FILE).is_file() and (directory / KEY).is_file()
+    return all(os.path.isfile(directory / name) for name in (FILE, KEY))  # Path.is_file() raises where one may not look
 
 
 def _text_of(path: Path) -> str | Fault:

@@ -9,6 +9,7 @@ from generator import install as installing
 from generator.apply import side
 from generator.bundle import Bundle
 from generator.certificates import Place, described
+from generator.certificates import due as certificate_due
 from generator.commands import loaded_for, verified
 from generator.drift import drifts
 from generator.facts import is_active, run
@@ -33,19 +34,21 @@ def show_plan(options: Namespace, report: Report) -> int:
     before = side(store, store.current)
     todo = plan(before, _planned(loaded, bundle))
     changed = sorted(_changed(store, before, bundle))
-    report.fact(changed=[path for path, _ in changed], disconnects=todo.disconnects)
+    asks = certificate_due(loaded.deploy, Place(store.name), time.time())
+    report.fact(changed=[path for path, _ in changed], disconnects=todo.disconnects, asks_for_certificate=asks)
     for path, diff in changed:
         report.line(f"{paint('changes', 'yellow')} /{path}")
         for line in diff:
             report.line(f"  {paint(line, {'+': 'green', '-': 'red'}.get(line[:1], 'dim'))}")
     if before.runtime != installing.runtime_id():
         report.line(f"{paint('changes', 'yellow')} the service's code or requirements")
-    elif not changed:
+    elif not changed and asks is None:
         report.line("Nothing to do: the host runs this already.")
         return 0
     effects = {
         "restarts the service": todo.disconnects or before.runtime != installing.runtime_id(),
         "reloads nginx": todo.reloads_nginx,
+        f"asks for a certificate ({asks})": asks is not None,
         f"stops {before.manager}'s copy": todo.stops_systemd or todo.stops_supervisor,
     }
     for effect, due in effects.items():

@@ -9,10 +9,10 @@ import pytest
 from certificate_maker import Pair, openssl, pair
 
 from generator import facts
-from generator.certificates import FILE, KEY, Place, due, faults, forget, obtain, warnings
+from generator.certificates import FILE, KEY, Place, described, due, faults, forget, obtain, warnings
 from generator.report import CommandError, Report
 from generator.schema import Certificate, Deploy, LetsEncrypt
-from generator.x509 import DAY_S, read
+from generator.x509 import DAY_S, der, read
 
 NOW = time.time()
 HOUR_S = 3600.0  # later, when what the tests make is valid already
@@ -389,6 +389,14 @@ def test_purging_removes_the_lineage(certbot: Certbot) -> None:
     assert certbot.told == [f"certbot delete --non-interactive --cert-name {NAME}"]
 
 
+def test_a_lineage_that_certbot_does_not_remove_is_told(certbot: Certbot) -> None:
+    obtain(with_letsencrypt(), certbot.place, Report(json=True))
+    certbot.will_fail()
+    report = Report(json=True)
+    forget(certbot.place, report, purge=True)
+    assert report.facts["errors"] == [f"certbot delete --cert-name {NAME} failed: DNS problem: NXDOMAIN"]
+
+
 def test_a_lineage_of_the_same_name_that_is_not_ours_is_let_alone(
     certbot: Certbot, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -396,3 +404,43 @@ def test_a_lineage_of_the_same_name_that_is_not_ours_is_let_alone(
     forget(certbot.place, Report(), purge=True)
     forget(certbot.place, Report(), purge=False)
     assert (certbot.told, capsys.readouterr().out) == ([], "")
+
+
+# wsbundle status
+
+
+def nobody(_: str) -> None:
+    """No nginx answers."""
+
+
+def shown(deploy: Deploy, place: Place, now: float = NOW + HOUR_S) -> str:
+    return str(described(deploy, place, now, nobody)["text"])
+
+
+def test_status_tells_a_placeholder_from_a_certificate(certbot: Certbot) -> None:
+    deploy = with_letsencrypt()
+    assert shown(deploy, certbot.place) == "a PLACEHOLDER for ws.a.org: `wsbundle install` asks for the real one"
+    obtain(deploy, certbot.place, Report(json=True))
+    assert shown(deploy, certbot.place) == "ws.a.org by CN=Test, 89 days left"
+    facts = described(deploy, certbot.place, NOW + HOUR_S, nobody)
+    assert (facts["kind"], facts["days_left"]) == ("lineage", 89)
+
+
+def test_status_tells_a_certificate_that_will_not_do(certbot: Certbot) -> None:
+    obtain(with_letsencrypt(), certbot.place, Report(json=True))
+    assert shown(with_letsencrypt("ws.b.org"), certbot.place).endswith("; it is NOT FOR ws.b.org")
+    assert "ENDED 3 days ago" in shown(with_letsencrypt(), certbot.place, NOW + 92.5 * DAY_S)
+
+
+def test_status_tells_of_a_file(good: Pair, tmp_path: Path) -> None:
+    assert shown(with_files(*good), Place(NAME, tmp_path)) == "ws.a.org by CN=Test, 89 days left"
+    assert shown(with_files(tmp_path / "a", good.key), Place(NAME)) == f"NONE can be read in {tmp_path}/a"
+
+
+def test_status_tells_that_nginx_shows_another_than_the_file(good: Pair, tmp_path: Path) -> None:
+    deploy, place = with_files(*good), Place(NAME)
+    same, other = der(good.file), der(pair(tmp_path).file)
+    assert "ANOTHER" not in str(described(deploy, place, NOW, lambda _: same)["text"])
+    assert str(described(deploy, place, NOW, lambda _: other)["text"]).endswith(
+        "; nginx serves ANOTHER: systemctl reload nginx"
+    )
