@@ -63,18 +63,23 @@ def prepared(suite: str, bare: tuple[Path, ...]) -> tuple[Path, ...]:
     texts = [(ROOT / f"requirements/{name}.txt").read_bytes() for name in ("generator", "service")]
     key = hashlib.sha256(b"".join([bare[0].name.encode(), *texts, (ROOT / "pyproject.toml").read_bytes()])).hexdigest()
     target = CACHE / f"prepared-{suite}-{key[:8]}"
-    if not target.exists():
-        with running(*bare) as console:
-            console.clone()
-            console.run("apt-get", "-q", "update")
-            install = ("apt-get", "-q", "-y", "install", "--no-install-recommends", *_PACKAGES)
-            console.run(*install, DEBIAN_FRONTEND="noninteractive")
-            console.run("make", "check")
-            console.install()  # for pip's cache
-            console.wsbundle("uninstall", "--purge")
-            console.host.shut_down()
-            console.host.upper.rename(target)
+    with driver.taking_turns():
+        if not target.exists():
+            _prepare(bare, target)
     return (target, *bare)
+
+
+def _prepare(bare: tuple[Path, ...], target: Path) -> None:
+    with running(*bare) as console:
+        console.clone()
+        console.run("apt-get", "-q", "update")
+        install = ("apt-get", "-q", "-y", "install", "--no-install-recommends", *_PACKAGES)
+        console.run(*install, DEBIAN_FRONTEND="noninteractive")
+        console.run("make", "check")
+        console.install()  # for pip's cache
+        console.wsbundle("uninstall", "--purge")
+        console.host.shut_down()
+        console.host.upper.rename(target)
 
 
 @pytest.fixture(scope="session")

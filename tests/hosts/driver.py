@@ -8,6 +8,7 @@ resolver) is copied into the base, whatever it is. Needs root. Everything but th
 
 import configparser
 import ctypes
+import fcntl
 import hashlib
 import itertools
 import os
@@ -16,8 +17,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CACHE = Path(os.environ.get("WSBUNDLE_HOSTS", "/var/cache/wsbundle-hosts"))
@@ -47,8 +48,13 @@ def base(suite: str, packages: str = "") -> Path:
     options = _apt_options()
     key = hashlib.sha256(repr((sources, options, packages, _pip_settings())).encode()).hexdigest()[:8]
     target = CACHE / f"base-{suite}-{key}"
-    if target.exists():
-        return target
+    with taking_turns():
+        if not target.exists():
+            _build(suite, packages, sources, options, target)
+    return target
+
+
+def _build(suite: str, packages: str, sources: str, options: Sequence[str], target: Path) -> None:
     building = CACHE / f"building-{os.getpid()}-{suite}"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
@@ -66,7 +72,14 @@ def base(suite: str, packages: str = "") -> Path:
     root.chmod(0o755)
     root.rename(target)
     shutil.rmtree(building)
-    return target
+
+
+@contextmanager
+def taking_turns() -> Iterator[None]:
+    """Two runs at once build no base twice."""
+    with (CACHE / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Host:

@@ -139,7 +139,7 @@ def test_a_live_websocket_outlives_a_renewal_and_the_next_client_gets_the_new_ce
     before, context = served(host), trusting(host)
     with client(host, context) as websocket:
         host.run(*RENEW)
-        host.run("sh", "-c", "until pgrep -f 'nginx: worker process is shutting down'; do sleep 0.1; done")
+        host.run("sh", "-c", "until pgrep -f 'nginx: worker process is shutting dow[n]'; do sleep 0.1; done")
         assert answers(websocket)
     assert served(host) != before
     with client(host, context) as websocket:
