@@ -183,12 +183,10 @@ def _syntax_fault(error: yaml.MarkedYAMLError, text: str, source: str) -> Locate
     mark = mark or error.problem_mark or error.context_mark
     if mark is None:
         return Located(Origin(source), "", Fault(problem, "check the file"))
-    lines = [*text.split("\n"), "", ""]
-    for number in (mark.line, mark.line + 1):
-        if re.match(" *\t", lines[number]):
-            origin = _origin(source, number, lines[number].index("\t"))
-            return Located(origin, "", Fault("a tab is no indentation in YAML", "use spaces"))
-    line = lines[mark.line]
+    line = "".join(text.split("\n")[mark.line : mark.line + 1])
+    if re.match(" *\t", line):
+        origin = _origin(source, mark.line, line.index("\t"))
+        return Located(origin, "", Fault("a tab is no indentation in YAML", "use spaces"))
     mend = next((mend for words, mend in _MENDS if words in problem), "check the lines above and this one")
     shown = f" at {shorten(line.strip())}" if line.strip() else ""
     return Located(_origin(source, mark.line, mark.column), "", Fault(f"{problem}{shown}", mend))

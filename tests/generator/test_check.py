@@ -27,7 +27,8 @@ def test_what_is_not_given_has_its_default() -> None:
 
 
 def test_a_section_that_holds_nothing_leaves_its_defaults() -> None:
-    assert checked("domain: a.org\nping:\nlimits: null\nenv:\n").deploy == Deploy(domain="a.org")
+    found = checked("domain: a.org\nping:\nlimits: null\nenv:\n")
+    assert (found.deploy, found.faults) == (Deploy(domain="a.org"), [])
 
 
 def test_every_given_key_has_the_place_of_its_value() -> None:
@@ -56,6 +57,7 @@ def test_a_fault_makes_its_own_key_unsound() -> None:
 
 def test_a_missing_key_is_unsound() -> None:
     assert unsound("port: 9000\n") == {"domain"}
+    assert unsound("port: 9000\nport: 9001\n") == {"domain", "port"}
 
 
 def test_an_unknown_key_makes_no_known_one_unsound() -> None:

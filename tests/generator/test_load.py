@@ -185,7 +185,7 @@ def test_a_value_that_the_overlay_replaces_is_not_judged(here: Path) -> None:
 
 def test_an_unreadable_overlay_leaves_the_rules_unasked(here: Path) -> None:
     """What it would have said is unknown, so every rule could speak of what is not so."""
-    Path("deploy.yaml").write_text("domain: a.org\nhost: 0.0.0.0\n")
+    Path("deploy.yaml").write_text("domain: a.org\nhost: 0.0.0.0\nping: {interval: 20}\n")
     Path("deploy.prod.yaml").write_text("expose: [\n")
     assert [fault.partition(":")[0] for fault in faults("prod")] == ["deploy.prod.yaml"]
 
@@ -203,6 +203,11 @@ def test_an_address_in_the_overlay_needs_the_socket_in_the_file_gone(here: Path)
         "deploy.prod.yaml:1:7: port: has no effect: deploy.yaml:2:9 gives a socket; write `socket: null` beside it"
     )
     assert given(base, "port: 9000\nsocket: null\n").deploy.port == 9000
+
+
+def test_what_is_given_last_counts_as_last_though_a_file_gave_it_first(here: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--set port: port: has no effect: deploy\.prod\.yaml:1:9 gives a socket"):
+        given("domain: a.org\nport: 9000\n", "socket: /run/queue-websocket/ws.sock\n", "port=9001")
 
 
 # The command line.
