@@ -82,8 +82,11 @@ class Host:
         yield "make directories", todo.makes_directories, self._make_directories
         yield "tell systemd", todo.reloads_units, self._reload_units
         yield "tell supervisor", todo.updates_supervisor or todo.stops_supervisor, self._update_supervisor
-        yield f"restart {self.socket}", todo.restarts_socket, self._restart_socket
-        yield f"restart {self.service}", todo.restarts_service, self._restart_service
+        # Both in one request, which systemd carries out even if we are killed: first the service stops, since a socket
+        # whose service runs cannot be changed, then the socket changes, then the service starts.
+        units = (self.socket, self.service) if todo.restarts_socket else (self.service,)
+        due = todo.restarts_socket or todo.restarts_service
+        yield f"restart {' and '.join(units)}", due, lambda: self._restart_units(*units)
         yield f"restart {name} under supervisor", todo.restarts_program, self._restart_program
         yield "reload nginx", todo.reloads_nginx, self._reload_nginx
 
@@ -145,15 +148,10 @@ class Host:
         # Units that are gone would stay in `systemctl --failed`.
         run("systemctl", "reset-failed", self.service, self.socket)
 
-    def _restart_service(self) -> None:
+    def _restart_units(self, *units: str) -> None:
         # After a start that failed again and again systemd would refuse this one.
         run("systemctl", "reset-failed", self.service)
-        self._systemctl("restart", self.service)
-
-    def _restart_socket(self) -> None:
-        # A socket whose service runs cannot be changed: systemd refuses to restart it.
-        run("systemctl", "stop", self.socket, self.service, timeout_s=_STOP_S)
-        self._systemctl("start", self.socket)
+        self._systemctl("restart", *units)
 
     def _update_supervisor(self) -> None:
         wanted = f"etc/supervisor/conf.d/{self.store.name}.conf" in self.store.links(self.store.current)

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from generator.bundle import MANIFEST, Bundle
-from generator.write import put_link, put_text, write
+from generator.write import put_link, put_text, temporary_of, write
 
 RECORD = "generation.json"
 READY = "ready"
@@ -175,6 +175,8 @@ class Store:
             for number in self.numbers():
                 if number != self.current and not (self.is_whole(number) and self.generation(number).healthy):
                     self.remove(number)
+        for name in ("pending.json", "current"):
+            temporary_of(self.home / name).unlink(missing_ok=True)
         shutil.rmtree(self._gone, ignore_errors=True)
 
     def vanish(self) -> None:

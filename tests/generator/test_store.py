@@ -97,8 +97,11 @@ def test_what_killed_runs_left_is_swept_away(store: Store) -> None:
     store.make_current(1)
     add(store, 2, healthy=False)
     (store.directory(3) / "etc").mkdir(parents=True)
+    (store.home / ".pending.json.new").touch()
+    (store.home / ".current.new").symlink_to("generations/2")
     store.sweep()
     assert store.numbers() == [1]
+    assert not list(store.home.glob(".*"))
 
 
 def test_while_a_switch_is_pending_its_generations_stay(store: Store) -> None:

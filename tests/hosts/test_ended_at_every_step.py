@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,20 @@ def leaves_nothing_behind(console: Console) -> None:
     assert found == "", found
 
 
+@pytest.fixture
+def only_bookworm(suite: str) -> None:
+    """Each change takes minutes; the suites share them."""
+    if suite != "bookworm":
+        pytest.skip("tried on bookworm")
+
+
+@pytest.fixture
+def only_trixie(suite: str) -> None:
+    if suite != "trixie":
+        pytest.skip("tried on trixie")
+
+
+@pytest.mark.usefixtures("only_trixie")
 def test_a_first_installation_is_completed_or_leaves_nothing(several_empty: list[Console]) -> None:
     for console in several_empty:
         console.configure()
@@ -97,14 +112,17 @@ def installed_paths(console: Console) -> set[str]:
     return {line for line in console.listing() if not line.startswith((*users, "/opt"))}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param({"port": 9000, "welcome": "Welcome to another port, {uuid}"}, id="another-port"),
-        pytest.param({"manager": "supervisor", "server": "standalone"}, id="another-manager"),
-    ],
-)
-def test_a_change_is_completed_or_taken_back(several_installed: list[Console], change: dict[str, object]) -> None:
+@pytest.mark.usefixtures("only_bookworm")
+def test_another_port_is_completed_or_taken_back(several_installed: list[Console]) -> None:
+    is_completed_or_taken_back(several_installed, {"port": 9000, "welcome": "Welcome to another port, {uuid}"})
+
+
+@pytest.mark.usefixtures("only_trixie")
+def test_another_manager_is_completed_or_taken_back(several_installed: list[Console]) -> None:
+    is_completed_or_taken_back(several_installed, {"manager": "supervisor", "server": "standalone"})
+
+
+def is_completed_or_taken_back(consoles: list[Console], change: dict[str, Any]) -> None:
     def prepare(console: Console, step: int) -> None:
         console.configure(**change)
 
@@ -118,9 +136,10 @@ def test_a_change_is_completed_or_taken_back(several_installed: list[Console], c
         assert "uvicorn under systemd" in console.status()
         leaves_nothing_behind(console)
 
-    assert at_every_step(several_installed, prepare, ("install",), recover) > 40
+    assert at_every_step(consoles, prepare, ("install",), recover) > 40
 
 
+@pytest.mark.usefixtures("only_bookworm")
 def test_an_uninstallation_is_completed_or_taken_back(several_installed: list[Console]) -> None:
     def prepare(console: Console, step: int) -> None:
         console.run("cp", "-a", f"/opt/{NAME}/runtimes", "/root/warm")
