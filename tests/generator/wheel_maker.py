@@ -1,4 +1,7 @@
-"""A wheel of nothing, and the locked line that names it: what pip needs to work without any index."""
+"""A wheel of nothing, and the locked line that names it: what pip needs to work without any index.
+
+It asks for another that nobody has, so that whoever looks for more than what is locked fails.
+"""
 
 import zipfile
 from hashlib import sha256
@@ -10,7 +13,9 @@ def make_wheel(directory: Path, name: str = "tiny", tag: str = "py3-none-any") -
     about = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(wheel, "w") as file:
         file.writestr(f"{name}.py", "")
-        file.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        file.writestr(
+            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: absent\n"
+        )
         file.writestr(f"{about}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
         file.writestr(f"{about}/RECORD", "")
     return wheel
