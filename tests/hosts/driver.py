@@ -98,8 +98,9 @@ class Host:
             for path in (self.root, self.upper, self.directory / "work"):
                 path.mkdir(parents=True)
             stack = f"lowerdir={':'.join(map(str, layers))},upperdir={self.upper},workdir={self.directory / 'work'}"
-            # `volatile`: what is synced need not survive this machine, and apt syncs a lot.
-            _run("mount", "-t", "overlay", self.name, "-o", f"{stack},volatile", self.root)
+            # `volatile`: what is synced need not survive this machine, and apt syncs a lot. `redirect_dir`: directories
+            # of a lower layer can be renamed, as on any disk.
+            _run("mount", "-t", "overlay", self.name, "-o", f"{stack},volatile,redirect_dir=on", self.root)
             (self.root / "etc/hostname").write_text("fresh\n")
             (self.root / "etc/hosts").write_text("127.0.0.1 localhost fresh\n::1 localhost\n")
             (self.root / "etc/resolv.conf").unlink(missing_ok=True)
