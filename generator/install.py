@@ -198,6 +198,9 @@ def _alone(report: Report) -> Iterator[None]:
         for number in _ENDINGS:
             signal.signal(number, signal.default_int_handler)
         yield
+    except KeyboardInterrupt:
+        report.error("Interrupted.")
+        raise
     finally:
         os.close(lock)
 

@@ -1,4 +1,6 @@
-"""Runs on a host: `wsbundle`, which ends by a signal right before its N-th step: python ended_at.py N SIGNAL WORD...
+"""Runs on a host: `wsbundle`, which ends by a signal right before a step: python ended_at.py STEP SIGNAL WORD...
+
+STEP is a number, or a part of the step's name.
 
 A step is whatever changes the host: a file or link put in place or removed, a directory made or removed, a program
 started that does more than look. Python tells them itself (audit events), so the product has no hook for this.
@@ -26,14 +28,14 @@ def step_of(event: str, arguments: tuple[object, ...]) -> str | None:
     return None
 
 
-def end_at(last: int, number: int) -> None:
+def end_at(last: str, number: int) -> None:
     steps = 0
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal steps
         if step := step_of(event, arguments):
             steps += 1
-            if steps == last:
+            if str(steps) == last or (not last.isdecimal() and last in step):
                 os.write(1, f"\nended at {step}\n".encode())
                 os.kill(os.getpid(), number)
 
@@ -43,6 +45,6 @@ def end_at(last: int, number: int) -> None:
 if __name__ == "__main__":
     from generator.__main__ import run
 
-    end_at(int(sys.argv[1]), signal.Signals[sys.argv[2]])
+    end_at(sys.argv[1], signal.Signals[sys.argv[2]])
     sys.argv[1:] = sys.argv[3:]
     run()

@@ -31,7 +31,7 @@ def several_installed(installed_layers: tuple[Path, ...]) -> Iterator[list[Conso
         yield [stack.enter_context(running(*installed_layers)) for _ in range(AT_ONCE)]
 
 
-def ended_at(console: Console, step: int, *words: str, by: str = "SIGKILL") -> str | None:
+def ended_at(console: Console, step: int | str, *words: str, by: str = "SIGKILL") -> str | None:
     """Run `wsbundle` up to a step; the step's name, or None when there are not as many."""
     done = console.host.run(
         ".venv/bin/python", "-B", "/root/ended_at.py", str(step), by, *words, check=False, directory=CLONE
