@@ -147,7 +147,7 @@ def settings_page() -> str:
     ]
     for rule in RULES:
         keys = ", ".join(f"`{key}`" for key in rule.keys)
-        lines.append(f"| `{rule.name}`{' (warns)' if rule.warns else ''} | {keys} | {_cell(rule.reason)} |")
+        lines.append(f"| `{rule.name}`{' (warns)' if rule.warns else ''} | {keys} | {rule.reason} |")
     lines += [
         "",
         "## Agreements between the rendered files",
@@ -156,7 +156,7 @@ def settings_page() -> str:
         "",
         "| agreement | reason |",
         "|---|---|",
-        *(f"| `{agreement.name}` | {_cell(agreement.reason)} |" for agreement in AGREEMENTS),
+        *(f"| `{agreement.name}` | {agreement.reason} |" for agreement in AGREEMENTS),
     ]
     return "\n".join(lines) + "\n"
 
@@ -165,11 +165,7 @@ def _row(setting: Setting) -> str:
     default = "required" if setting.default is REQUIRED else f"`{shown(setting.default)}`"
     if setting.default is None:
         default = "none"
-    return f"| `{setting.key}` | {_cell(setting.expects)} | {default} | {_cell(setting.description)} |"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return f"| `{setting.key}` | {setting.expects} | {default} | {setting.description} |"
 
 
 def main() -> int:

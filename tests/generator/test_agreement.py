@@ -84,7 +84,7 @@ EDITS = [
     ("stops-by-term", "supervisor", "stopsignal=TERM\n", ""),
     ("files-for-connections", "service", "LimitNOFILE=1256", "LimitNOFILE=1255"),
     ("files-for-connections", "supervisor", "ulimit -n 1256", "ulimit -n 1024"),
-    ("files-for-connections", "main_context", "worker_rlimit_nofile ", "worker_rlimit_nofile 1; #"),
+    ("files-for-connections", "main_context", "worker_rlimit_nofile 5000", "worker_rlimit_nofile 1999"),
     ("same-user", "service", "User=queue-websocket", "User=root"),
     ("same-user", "service", "Group=queue-websocket", "Group=www-data"),
     ("same-user", "supervisor", "\nuser=queue-websocket", ""),
@@ -95,6 +95,7 @@ EDITS = [
     ("client-address-is-true", "site", "X-Forwarded-For $remote_addr", "X-Forwarded-For $proxy_add_x_forwarded_for"),
     ("client-address-is-true", "site", "        proxy_set_header X-Forwarded-For $remote_addr;\n", ""),
     ("client-address-is-true", "gunicorn", "forwarded_allow_ips = '127.0.0.1'", "forwarded_allow_ips = '*'"),
+    ("names-are-ours", "site", "upstream queue_websocket {", "upstream {"),
     ("names-are-ours", "site", "zone=queue_websocket_handshakes:", "zone=handshakes:"),
     ("names-are-ours", "site", "$queue_websocket_connection {", "$connection_upgrade {"),
     ("names-are-ours", "site", "log_format queue_websocket ", "log_format json "),
@@ -119,6 +120,18 @@ def test_a_socket_that_is_changed_in_one_file_is_noticed() -> None:
     for kind in ("socket", "gunicorn", "site"):
         elsewhere = edited(bundle, kind, "/run/queue-websocket/ws.sock", "/run/queue-websocket/other.sock")
         assert broken(elsewhere) == {("same-listener", paths("queue-websocket")[kind])}
+
+
+def test_one_location_that_passes_on_what_the_client_says_of_itself_is_noticed() -> None:
+    health = "Connection close;\n        proxy_set_header X-Forwarded-For $remote_addr;\n"
+    bundle = edited(rendered(), "site", health, "Connection close;\n")
+    assert broken(bundle) == {("client-address-is-true", paths(bundle.name)["site"])}
+
+
+def test_fractions_of_seconds_count() -> None:
+    bundle = rendered("ping: {interval: 60.5, timeout: 29.9}")
+    cut_short = edited(bundle, "site", "proxy_read_timeout 106s", "proxy_read_timeout 90s")
+    assert broken(cut_short) == {("proxy-outlives-ping", paths(bundle.name)["site"])}
 
 
 def test_an_env_that_another_group_may_read_is_noticed() -> None:

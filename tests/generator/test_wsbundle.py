@@ -156,6 +156,12 @@ def test_check_tells_what_every_reader_says_and_writes_nothing(here: Path) -> No
     assert [file.name for file in here.iterdir()] == ["deploy.yaml"]
 
 
+def test_what_env_gives_the_service_is_read_back_and_compared_with_deploy_yaml(here: Path) -> None:
+    outcome = wsbundle("check", "--set", "env={ZONE: it's eu}", "--set", "workers=auto")
+    assert outcome.err == ""
+    assert "  accepted    environment file\n" in outcome.out
+
+
 def test_render_writes_the_bundle_and_says_so_and_a_second_run_has_nothing_to_do(here: Path) -> None:
     first, second = wsbundle("render"), wsbundle("render")
     assert (first.code, first.err, second.code, second.err) == (0, "", 0, "")
