@@ -120,7 +120,7 @@ def warnings(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
     if deploy.tls != "files":
         return
     file, key = Path(deploy.certificate.file or ""), Path(deploy.certificate.key or "")
-    if key.is_file() and key.stat().st_mode & 0o007:
+    if os.path.isfile(key) and key.stat().st_mode & 0o007:
         yield "certificate.key", Fault(f"{key} is open to every user of this host", f"chmod 600 {key}")
     certificate = read(file)
     if certificate is None:

@@ -174,6 +174,25 @@ def test_a_certificate_of_an_unknown_authority_is_warned_about(good: Pair) -> No
     assert warned(*good) == [f"certificate.file: leads to no authority that this host knows; {mend}"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_may_not_look_is_told_and_meets_no_traceback(tmp_path: Path) -> None:
+    made = pair(tmp_path / "closed")
+    tmp_path.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        found = told(*made), warned(*made)
+    finally:
+        os.seteuid(0)
+    mend = "make it a file that root can read"
+    assert found == (
+        [
+            f"certificate.file: {made.file} cannot be read: Permission denied; {mend}",
+            f"certificate.key: {made.key} cannot be read: Permission denied; {mend}",
+        ],
+        [],
+    )
+
+
 def test_files_that_are_missing_are_not_warned_about(tmp_path: Path) -> None:
     assert warned(tmp_path / "a", tmp_path / "b") == []
 
