@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -239,6 +240,8 @@ def _undo(store: Store, before: int | None, after: int | None, report: Report) -
     Whether all went well; if not, the switch stays pending, and the next run does not trust what it finds.
     """
     whole = after if after is not None and store.is_whole(after) else None
+    if before is not None and not store.is_whole(before):
+        before = None  # an uninstallation had begun to remove it
     with _undisturbed():
         todo = plan(side(store, whole), side(store, before), everything=True)
         failures = Host(store, report).switch_back(todo, before)
@@ -341,8 +344,8 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
     foreign = [f"/{path}" for path in paths if path not in ours and os.path.lexists(store.root / path)]
     # A unit of ours would hide one of the same name that a package has brought.
     foreign += [path for unit in store.units if os.path.lexists(path := f"/usr/lib/systemd/system/{unit}")]
-    if store.home.exists() and not (store.home / "runtimes").is_dir():
-        foreign.append(str(store.home))
+    foreign += store.strangers()
+    fault = host_facts.nginx_fault()
     missing, has_route = host_facts.missing_packages(packages(deploy)), host_facts.has_route()
     return Facts(
         is_root=os.geteuid() == 0,
@@ -356,7 +359,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         taken=tuple(_taken(deploy, store)),
         has_host=deploy.socket is not None or host_facts.has_address(deploy.host),
         foreign=tuple(foreign),
-        nginx_fault="" if f"/{deploy.name}:" in (fault := host_facts.nginx_fault()) else fault,
+        nginx_fault="" if re.search(rf"/{deploy.name}(?![\w.-])", fault) else fault,  # ours is about to be replaced
         resolves=has_route and host_facts.resolves_here(deploy.domain),
         clock_behind_s=(ROOT / "pyproject.toml").stat().st_mtime - time.time(),
     )

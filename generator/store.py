@@ -158,7 +158,7 @@ class Store:
         used = {self.generation(number).runtime for number in self.numbers() if self.is_whole(number)}
         for runtime in (self.home / "runtimes").iterdir():
             if runtime.name not in used:
-                shutil.rmtree(runtime)
+                remove_runtime(runtime)
         return old
 
     def is_whole(self, number: int) -> bool:
@@ -170,24 +170,35 @@ class Store:
         shutil.rmtree(self.directory(number))
 
     def sweep(self) -> None:
-        """Remove what runs that were killed have left: generations that never ran, and a store that was to go."""
+        """Remove what runs that were killed have left: generations that never ran, and what was not whole."""
         if self.pending is None:
             for number in self.numbers():
                 if number != self.current and not (self.is_whole(number) and self.generation(number).healthy):
                     self.remove(number)
         for name in ("pending.json", "current"):
             temporary_of(self.home / name).unlink(missing_ok=True)
-        shutil.rmtree(self._gone, ignore_errors=True)
 
     def vanish(self) -> None:
-        """Remove all of it, at once as far as others can see."""
-        if self.home.exists():
-            self.home.rename(self._gone)
-        self.sweep()
+        """Remove all of it; what says that it is to go goes last, so that a run that is killed can be completed."""
+        for number in self.numbers():
+            self.remove(number)
+        for runtime in (self.home / "runtimes").glob("*"):
+            remove_runtime(runtime)
+        for entry in self.home.glob("*"):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+        shutil.rmtree(self.home, ignore_errors=True)
 
-    @property
-    def _gone(self) -> Path:
-        return self.home.with_name(f".{self.name}.gone")
+    def strangers(self) -> list[str]:
+        """What stands in its directory and is not its own."""
+        ours = {"runtimes", "generations", "edited", "current", "pending.json"}
+        return [str(path) for path in self.home.glob("*") if path.name not in ours]
+
+
+def remove_runtime(directory: Path) -> None:
+    """One that is removed by half is not ready."""
+    (directory / READY).unlink(missing_ok=True)
+    shutil.rmtree(directory)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -140,10 +140,13 @@ def test_a_store_vanishes_as_a_whole(store: Store) -> None:
     assert list((store.root / "opt").iterdir()) == []
 
 
-def test_a_store_that_was_removed_by_half_is_removed_entirely(store: Store) -> None:
-    (store.root / "opt" / f".{NAME}.gone/generations").mkdir(parents=True)
-    store.sweep()
-    assert list((store.root / "opt").iterdir()) == []
+def test_what_is_not_its_own_is_told(store: Store) -> None:
+    assert store.strangers() == []
+    add(store, 1)
+    store.make_current(1)
+    assert store.strangers() == []
+    (store.home / "README").touch()
+    assert store.strangers() == [str(store.home / "README")]
 
 
 def test_a_record_is_readable_by_people(store: Store) -> None:

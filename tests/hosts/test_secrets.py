@@ -6,7 +6,7 @@ import pytest
 
 from hosts.console import NAME, Console
 
-SECRET = "correct horse battery staple"
+SECRET = "a secret of 1f0c9a7e"
 
 
 @pytest.mark.parametrize("manager", ["systemd", "supervisor"])
