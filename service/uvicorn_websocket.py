@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket connection, with an end to every close and a bound on fragments.
+"""uvicorn's WebSocket connection, with an answer to every handshake, an end to every close and a bound on fragments.
 
 uvicorn ends a connection with `transport.close()`, which has two faults. It waits until all that was written is sent:
 a client that has stopped reading keeps its connection, its buffer and its place for ever, ping timeout or not. And it
@@ -7,6 +7,7 @@ Four in ten busy clients saw 1006 instead of 1012 when the service was restarted
 """
 
 import asyncio
+from http import HTTPStatus
 from typing import cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -14,6 +15,8 @@ from websockets.frames import Frame
 
 from service.close_codes import NOT_UTF8, TOO_MANY_FRAGMENTS, CloseReason
 from service.link import CLOSE_GRACE_S, MAX_FRAGMENTS
+
+_UNREADABLE = "This is no WebSocket handshake; send GET without a body.\n"
 
 
 class LingeringTransport:
@@ -64,6 +67,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         if not self.transport.is_closing():
             super().data_received(data)
+            if self.conn.handshake_exc is not None and not self.handshake_initiated:
+                self._refuse_handshake()
+
+    def _refuse_handshake(self) -> None:
+        # uvicorn never looks whether the library has read a request: the client would wait for ever. The library has
+        # an answer of its own for header fields that are too many or too long, and none for a body.
+        answer = b"".join(self.conn.data_to_send())
+        self.handshake_complete = self.close_sent = True
+        self.transport.write(answer or self.conn.reject(HTTPStatus.BAD_REQUEST, _UNREADABLE).serialize())
+        self.transport.close()
 
     def keepalive_timeout(self) -> None:
         # Asked before the close frame is written, which would lie in the buffer as well.

@@ -172,6 +172,13 @@ class Client:
         return code
 
 
+# The caller adds header fields of its own, and the empty line.
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+
+
 class Peer:
     """A WebSocket client of bare sockets, which answers no ping and reads only when it is told to."""
 
@@ -181,11 +188,7 @@ class Peer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.settimeout(DEADLINE_S)
         self._socket.connect(("127.0.0.1", port))
-        self._socket.sendall(
-            b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-            b"Sec-WebSocket-Extensions: " + extensions.encode() + b"\r\n\r\n"
-        )
+        self._socket.sendall(HANDSHAKE + b"Sec-WebSocket-Extensions: " + extensions.encode() + b"\r\n\r\n")
         self._reader = self._socket.makefile("rb")
         self.status = int(self._reader.readline().split()[1])
         self.headers = dict(self._read_headers())

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,20 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from shells import BINARY, COMMANDS, CONTINUATION, DEADLINE_S, PING, TEXT, Client, Peer, Shell, running, wait_until
+from shells import (
+    BINARY,
+    COMMANDS,
+    CONTINUATION,
+    DEADLINE_S,
+    HANDSHAKE,
+    PING,
+    TEXT,
+    Client,
+    Peer,
+    Shell,
+    running,
+    wait_until,
+)
 from websockets.exceptions import ConnectionClosed
 
 HOSTILE = {
@@ -38,6 +52,13 @@ HOSTILE = {
     "binary_empty": b"",
     "binary_not_utf8": b"\xff\xfe\x00",
     "binary_lone_surrogate": b'{"recipient_uuid": "a", "message": "\xed\xa0\x80"}',
+}
+
+UNREADABLE = {
+    "too_many_fields": b"X: y\r\n" * 129,
+    "a_field_too_long": b"X: " + b"y" * 8200 + b"\r\n",
+    "a_body": b"Content-Length: 5\r\n",
+    "a_body_in_chunks": b"Transfer-Encoding: chunked\r\n",
 }
 
 
@@ -212,6 +233,19 @@ def test_compression_is_declined(shell: Shell) -> None:
     with Peer(shell.port, extensions="permessage-deflate") as peer:
         assert peer.status == 101
         assert "sec-websocket-extensions" not in peer.headers
+
+
+@pytest.mark.parametrize("fields", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_handshake_that_cannot_be_read_is_refused_at_once(
+    shell: Shell, fields: bytes, request: pytest.FixtureRequest
+) -> None:
+    if request.node.callspec.params["running_shell"] == "uvicorn":
+        pytest.skip("plain uvicorn never answers: service.uvicorn_websocket does")
+    with socket.create_connection(("127.0.0.1", shell.port), timeout=5) as client:
+        client.sendall(HANDSHAKE + fields + b"\r\n")
+        with client.makefile("rb") as reader:
+            answer = reader.read()
+    assert answer.startswith(b"HTTP/1.1 4") or answer == b""  # the library alone ends some without a word
 
 
 def test_health_tells_how_many_connections_are_open(shell: Shell) -> None:
