@@ -16,6 +16,7 @@ from generator.write import put_link, temporary_of
 # Directives that nginx takes only once per host: all deployments share one file, that of the most demanding.
 SHARED = "etc/nginx/modules-enabled/90-wsbundle.conf"
 _STOP_S = 900.0
+_NOT_LOADED = 5  # a run that was killed has removed the units. Source: systemctl(1), "Exit status"
 _SUPERVISOR_PATIENCE_S = 30.0
 
 
@@ -138,7 +139,9 @@ class Host:
 
     def _stop_units(self) -> None:
         # Both at once: a stopped service would be started again by the next connection to its socket.
-        must(run("systemctl", "stop", self.socket, self.service, timeout_s=_STOP_S), "stopping")
+        outcome = run("systemctl", "stop", self.socket, self.service, timeout_s=_STOP_S)
+        if outcome.code != _NOT_LOADED:
+            must(outcome, "stopping")
 
     def _systemctl(self, *words: str) -> None:
         must(run("systemctl", *words, timeout_s=_STOP_S), f"systemctl {' '.join(words)}")

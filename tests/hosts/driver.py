@@ -47,7 +47,7 @@ def base(suite: str, packages: str = "") -> Path:
     sources = "".join(f"deb {uri} {release} main\n" for uri, release in _archives(suite))
     options = _apt_options()
     key = hashlib.sha256(repr((sources, options, packages, _pip_settings())).encode()).hexdigest()[:8]
-    target = CACHE / f"base-{suite}-{key}"
+    target = CACHE / f"debian-{suite}-{key}"
     with taking_turns():
         if not target.exists():
             _build(suite, packages, sources, options, target)
@@ -63,7 +63,6 @@ def _build(suite: str, packages: str, sources: str, options: Sequence[str], targ
     told = [f"--aptopt={line}" for line in options]
     _run("mmdebstrap", "--mode=root", "--format=directory", "--variant=important", f"--include={include}",
          *told, suite, root, building / "sources", env={**os.environ, "TMPDIR": str(building)})  # fmt: skip
-    (root / "etc/apt/sources.list").write_text(sources)
     (root / "etc/apt/apt.conf.d/90registry").write_text("\n".join(options) + "\n")
     (root / "etc/pip.conf").write_text(_pip_settings())
     for certificate in Path("/", _CERTIFICATES).rglob("*.crt"):

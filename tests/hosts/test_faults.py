@@ -46,7 +46,7 @@ def test_apt_fails(fresh: Console) -> None:
     fresh.configure()
     fresh.run("sh", "generator/prepare.sh")
     fresh.run("make", "check")
-    fresh.run("sh", "-c", "mv /etc/apt/sources.list /etc/apt/kept; apt-get update")
+    fresh.run("sh", "-c", "mv /etc/apt/sources.list.d /etc/apt/kept; apt-get update")
     said = fresh.install(code=1)
     assert "apt-get" in said
     assert "The deployment was not touched." in said
