@@ -342,12 +342,10 @@ def test_a_file_name_that_is_no_text_is_told_like_another(here: Path) -> None:
 
 def test_ctrl_c_ends_a_command_without_a_word(here: Path) -> None:
     os.mkfifo("pipe")
-    with (
-        subprocess.Popen(
-            [*COMMAND, "show", "-f", "pipe"], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as command,
-        Path("pipe").open("w"),
-    ):  # opens once the command reads from it
-        command.send_signal(signal.SIGINT)
+    with subprocess.Popen(
+        [*COMMAND, "show", "-f", "pipe"], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
+        with Path("pipe").open("w"):  # opens once the command reads from it
+            command.send_signal(signal.SIGINT)
         assert command.communicate(timeout=30) == ("", "")
     assert command.returncode == 130
