@@ -23,8 +23,8 @@ SETTINGS: dict[str, Any] = {"name": NAME, "domain": DOMAIN}
 _NOT = "/run/systemd /run/udev /run/log /run/credentials /run/user /run/wsbundle.lock /var/lib/apt /var/lib/systemd"
 _LISTING = rf"""
 find /etc /opt /run /usr/lib/systemd /var/lib -xdev \( -path {" -o -path ".join(_NOT.split())} \) -prune \
-    -o \( -type l -printf '%p -> %l\n' \) -o \( -type f -printf '%p %m %u:%g %s %T@ ' -exec sha256sum {{}} \; \) \
-    -o -printf '%p %y %m %u:%g\n'
+    -o \( -type l -printf '%p -> %l\n' \) -o \( -type f -printf '%p %m %u:%g %s %T@\n' -exec sha256sum {{}} + \) \
+    -o -printf '%p %y %m %u:%g\n' | sed -E 's/^([0-9a-f]{{64}})  (.*)/\2 \1/'
 """
 
 
