@@ -13,7 +13,8 @@ def uvicorn_options(settings: Settings, only_proxies_connect: bool) -> dict[str,
     """Keyword arguments of `uvicorn.Config`.
 
     `only_proxies_connect`: the listener is a Unix socket. Its peers have no address that could be compared, and file
-    permissions let nobody in but nginx, so what they forward is believed. On TCP only loopback is.
+    permissions let nobody in but nginx, so what they forward is believed. On TCP only this host is: nginx comes from
+    loopback, or from the very address that it connects to.
     """
     return {
         "loop": "auto",  # uvloop and httptools where they are installed
@@ -26,7 +27,7 @@ def uvicorn_options(settings: Settings, only_proxies_connect: bool) -> dict[str,
         "ws_per_message_deflate": False,
         "timeout_graceful_shutdown": settings.drain.timeout,
         "proxy_headers": True,
-        "forwarded_allow_ips": _ANYBODY if only_proxies_connect else _LOOPBACK,
+        "forwarded_allow_ips": _ANYBODY if only_proxies_connect else f"{_LOOPBACK},{settings.host}",
         "server_header": False,
         "access_log": False,
     }

@@ -21,6 +21,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     """One process of the service under gunicorn, which owns the listening socket, the log and the signals."""
 
     CONFIG_KWARGS = uvicorn_options(_settings, only_proxies_connect=_settings.socket is not None)
+    # Whose X-Forwarded-For is believed is a setting of gunicorn itself, and stands in gunicorn.conf.py.
+    del CONFIG_KWARGS["forwarded_allow_ips"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
