@@ -85,7 +85,8 @@ def main() -> int:
         )
         goal = GOALS.get(name)
         milliseconds = statistics.median(mine for mine, _ in times) * 1000
-        print(f"{milliseconds:7.1f}  {own:5.2f}  {goal or '':>4}  {whole:5.2f}  {name}")
+        missed = "  (above its goal)" if goal is not None and own > goal else ""
+        print(f"{milliseconds:7.1f}  {own:5.2f}  {goal or '':>4}  {whole:5.2f}  {name}{missed}")
     return 0
 
 

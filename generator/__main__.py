@@ -12,7 +12,7 @@ from io import TextIOWrapper
 from itertools import pairwise
 from typing import NoReturn
 
-from generator import commands
+from generator import __version__, commands
 from generator.load import ConfigError
 from generator.report import CommandError, Report, UsageError
 
@@ -55,9 +55,11 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="wsbundle",
         description="One deploy.yaml becomes a complete, verified deployment of the notification center.",
-        epilog="Exit codes: 0 done or nothing to do, 1 failed, 2 deploy.yaml or the command line is wrong.",
+        epilog="Exit codes: 0 done or nothing to do, 1 failed, 2 deploy.yaml or the command line is wrong, "
+        "3 changes are pending (plan), 4 the host was edited by hand (status).",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     # A given `prog` saves argparse from composing one, and with that the import of shutil: 5 ms.
     verbs = parser.add_subparsers(metavar="COMMAND", required=True, prog="wsbundle")
 

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 def render(options: Namespace, report: Report) -> int:
     """Check deploy.yaml, render, let the real readers judge, and only then write."""
+    if options.output == "":
+        raise UsageError("-o is given without a directory; name one, or leave -o out for build/<name>")
     loaded, bundle = verified(options, report)
     from pathlib import Path
 
     from generator.write import NotABundleError, write
 
-    directory = Path(options.output or f"build/{loaded.deploy.name}")
+    directory = Path(f"build/{loaded.deploy.name}" if options.output is None else options.output)
     try:
         written = write(bundle, directory)
     except NotABundleError as error:
@@ -55,10 +57,8 @@ def run(options: Namespace, report: Report) -> int:
     module = {"standalone": ["service.server"], "uvicorn": ["service"]}.get(deploy.server)
     if module is None:
         raise UsageError("gunicorn runs from its rendered files; to try the service here: --set server=uvicorn")
-    address = (
-        deploy.socket or (f"ws://[{deploy.host}]" if ":" in deploy.host else f"ws://{deploy.host}") + f":{deploy.port}/"
-    )
-    report.line(f"The service runs on {address}; Ctrl-C ends it.")
+    host = f"[{deploy.host}]" if ":" in deploy.host else deploy.host
+    report.line(f"Starting the service on {deploy.socket or f'ws://{host}:{deploy.port}/'}; Ctrl-C ends it.")
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-m", *module], {**os.environ, **to_environ(deploy), **deploy.env})
 

@@ -101,9 +101,8 @@ def parse(text: str, source: str) -> tuple[Node | None, list[Located]]:
     if not text.replace("\n", "").isprintable() and (unprintable := re.search(_UNPRINTABLE, text)):
         fault = Fault(f"holds the character {unprintable[0]!a}", "remove it")
         return None, [Located(_origin_of(text, unprintable.start(), source), "", fault)]
-    too_deep = [
-        Located(Origin(source), "", Fault("nests lists and mappings too deeply", "write it as the sample does"))
-    ]
+    too_much = Fault("has too many entries, or nests them too deeply", "write it as the sample does")
+    too_deep = [Located(Origin(source), "", too_much)]
     if sum(map(text.count, _OPENERS)) > _MOST_OPENERS:
         return None, too_deep
     try:

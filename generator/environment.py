@@ -4,6 +4,7 @@ Runs before anything is installed, so it needs the standard library only, and sa
 Pythons that are too old read it too, back to 3.6: that is why some annotations are text.
 """
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -47,12 +48,28 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
         raise MissingError(f"Python {found} is too old; name one from {wanted} on: make PYTHON=python{wanted} ...")
     try:
         import ensurepip  # noqa: F401
-        import venv
+        import venv  # noqa: F401
     except ImportError:
         raise MissingError(
             "this Python cannot make virtual environments; on Debian and Ubuntu: apt-get install -y python3-venv"
         ) from None
     _refuse_other_targets()
+    with open(f"{directory}.lock", "w") as lock:
+        # Two makes at once take turns, and the second finds the work done.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _is_ready(directory, requirements):
+            _set_up(directory, requirements)
+
+
+def _is_ready(directory: Path, requirements: "list[Path]") -> bool:
+    ready = directory / READY
+    made_from = [*requirements, Path("pyproject.toml")]
+    return ready.exists() and all(ready.stat().st_mtime >= file.stat().st_mtime for file in made_from)
+
+
+def _set_up(directory: Path, requirements: "list[Path]") -> None:
+    import venv
+
     print(f"Setting up {directory} (once)", file=sys.stderr)
     (directory / READY).unlink(missing_ok=True)
     venv.create(directory, with_pip=True, clear=True, symlinks=True)

@@ -141,6 +141,9 @@ def _assignment(assignment: str) -> tuple[Mapping, list[Located]]:
     if not equals or not key or not all(key.split(".")):
         fault = Fault("is not key=value", "write it as --set ping.interval=20")
         return nothing, [Located(Origin(f"--set {assignment}"), "", fault)]
+    if not text.lstrip().startswith(("'", '"', "[", "{")) and (" #" in text or "\n" in text):
+        # YAML would take the rest for a comment, and two lines for one.
+        return nothing, [Located(origin, key, Fault("holds # or a line break outside of quotes", "put it in quotes"))]
     value, faults = parse(f"{text}\n", origin.source)
     faults = [Located(origin, key, fault.fault) for fault in faults]
     if value is None:

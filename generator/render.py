@@ -155,11 +155,12 @@ def _is_an_interface(host: str) -> bool:
 
 
 def _server_names_hash_bucket_size(deploy: Deploy) -> int | None:
-    """What nginx needs for a long domain; its default, one cache line, may be as small as 32 bytes.
+    """What nginx needs for a long domain, from 47 characters on; its default is one cache line, 64 bytes.
 
-    Source: NGX_HASH_ELT_SIZE in ngx_hash.c: two pointers, a length of two bytes and the name.
+    Source: NGX_HASH_ELT_SIZE and ngx_hash_init in ngx_hash.c: two pointers, and a length of two bytes with the name,
+    filled up to whole pointers.
     """
-    needed = len(deploy.domain) + 2 + 8 + 8 + 7
+    needed = 8 + 8 + -(-(len(deploy.domain) + 2) // 8) * 8
     return next((size for size in (128, 256, 512) if size >= needed), None) if needed > 64 else None
 
 

@@ -85,6 +85,8 @@ class Report:
         if self.json:
             return
         try:
+            if stream is sys.stderr:
+                sys.stdout.flush()  # into one pipe, both arrive in the order in which they were said
             print(text, end="", file=stream or sys.stdout, flush=self.goes_on_unheard or text[-1] != "\n")
         except OSError:
             if not self.goes_on_unheard:

@@ -21,6 +21,7 @@ Findings: TypeAlias = Iterator[tuple[str, Fault]]
 Check: TypeAlias = Callable[[Deploy, Origins], Findings]
 
 LOOPBACK = ("127.0.0.1", "::1")
+_MAPPED = "::ffff:"  # Pythons differ on whether such an address is loopback
 
 # Reserved by RFC 2606, RFC 6761 and RFC 6762, or never delegated: no certificate authority vouches for a name below.
 _EXAMPLES = ("example", "example.com", "example.net", "example.org", "invalid")
@@ -31,13 +32,18 @@ PLACEHOLDER = r"(?<![a-z0-9-])(?:your-?(?:domain|host)|changeme)(?![a-z0-9-])|YO
 
 # Other packages' files stand under these names in /etc, /etc/systemd/system, /etc/nginx or /var/lib.
 _TAKEN_NAMES = """
-    apt certbot cron dbus default dpkg fail2ban getty letsencrypt logrotate machine-id networking nginx postgresql redis
-    root rsyslog security skel snap ssh sshd ssl sudo supervisor supervisord sysctl syslog systemd udev ufw user
-    www-data
+    apparmor apt certbot cron dbus default docker dpkg emergency fail2ban fstab getty group hosts letsencrypt logrotate
+    machine-id mysql networking nginx passwd postfix postgresql profile rc-local redis rescue root rsyslog security
+    shadow skel snap ssh sshd ssl sudo supervisor supervisord sysctl syslog systemd udev ufw user www-data
 """.split()
 
-# Debian's own accounts, besides: base-passwd and apt make them.
-_TAKEN_USERS = "_apt backup bin daemon games gnats irc list lp mail man news nobody proxy sync sys uucp".split()
+# Debian's own accounts and groups, besides, and those of well-known services. A group counts as much as an account: a
+# user that is made with its name becomes its member, and a member of docker or disk is as good as root.
+_TAKEN_USERS = """
+    _apt adm audio backup bin cdrom crontab daemon dialout dip disk fax floppy games gnats input irc kmem kvm libvirt
+    list lp lxd mail man messagebus netdev news nobody nogroup operator plugdev polkitd proxy render sasl sgx src staff
+    sync sys tape tss tty users utmp uucp uuidd video voice
+""".split()
 
 # They change what Python, gunicorn, uvicorn, systemd or the linker do, behind every rendered file's back.
 _MEANT_FOR_OTHERS = ("GUNICORN_", "LD_", "LISTEN_", "NOTIFY_", "PYTHON", "UVICORN_", "WATCHDOG_")
@@ -116,6 +122,10 @@ def _socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
 
 
 def _host_is_an_address(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.host.lower().startswith(_MAPPED):
+        mend = f"write the IPv4 address: {deploy.host[7:]}"
+        yield "host", Fault(f"'{deploy.host}' is an IPv4 address in IPv6's clothes (RFC 4291, section 2.5.5.2)", mend)
+        return
     if deploy.host not in LOOPBACK and not _is_address(deploy.host):
         yield "host", Fault(f"'{deploy.host}' is no IPv4 or IPv6 address", "use one, such as 127.0.0.1")
 
@@ -251,6 +261,8 @@ def _is_address(text: str) -> bool:
 def _reachable_past_nginx(deploy: Deploy) -> bool:
     if deploy.socket is not None or deploy.host in LOOPBACK or not _is_address(deploy.host):
         return False
+    if deploy.host.lower().startswith(_MAPPED):
+        return False  # refused for what it is
     from ipaddress import ip_address
 
     return not ip_address(deploy.host).is_loopback

@@ -21,9 +21,9 @@ from generator.bundle import MANIFEST, Bundle, File
 class NotABundleError(Exception):
     """The directory holds something else, which writing could destroy."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, what: str = f"has files but no {MANIFEST} of ours") -> None:
         self.directory = directory
-        super().__init__(f"{directory} has files but no {MANIFEST} of ours; name an empty directory with -o")
+        super().__init__(f"{directory} {what}; name an empty directory with -o")
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -69,6 +69,8 @@ def _locked(directory: Path) -> Iterator[None]:
 def _listed(directory: Path) -> list[str]:
     """The paths in the manifest that is there; none for an empty directory."""
     try:
+        if not stat.S_ISREG((directory / MANIFEST).lstat().st_mode):
+            raise NotABundleError(directory)
         manifest = json.loads((directory / MANIFEST).read_bytes())
         return [path for entry in manifest["files"] if _is_inside(path := str(entry["path"]))]
     except FileNotFoundError:
@@ -101,6 +103,8 @@ def _stands(file: File, directory: Path) -> bool:
 def _put(file: File, directory: Path, owners: bool) -> None:
     target = directory / file.path
     target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.parent.resolve().is_relative_to(directory.resolve()):
+        raise NotABundleError(target.parent, "is a link that leads out of the bundle")
     if file.link is not None:
         put_link(target, file.link)
     else:

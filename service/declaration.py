@@ -108,8 +108,10 @@ def _in_words(kind: declared.Type, extra: Mapping[str, Any]) -> str:
         return str(extra.get("expects", "a list"))
     if isinstance(kind, declared.DictType):
         return str(extra.get("expects", "names and values"))
-    limit = kind.max_length if isinstance(kind, declared.StrType) else None
-    return str(extra.get("expects", f"text of at most {limit} characters" if limit else "text"))
+    if "expects" in extra or not isinstance(kind, declared.StrType) or kind.max_length is None:
+        return str(extra.get("expects", "text"))
+    least = f"{kind.min_length} to" if kind.min_length else "at most"
+    return f"text of {least} {kind.max_length} characters"
 
 
 def settings_of(section: type[msgspec.Struct], prefix: str = "") -> Iterator[Setting]:
@@ -199,13 +201,14 @@ def _explain(text: str, value: Any, setting: Setting, quoted: bool) -> Fault:
         if isinstance(kind, declared.IntType | declared.FloatType):
             return _explain_number(text, value, kind, setting, quoted)
         if isinstance(kind, declared.BoolType):
-            truth = "'true' or 'false'" if quoted else _TRUTHS_OF_YAML_1_1.get(text.lower())
-            mend = f"write {truth}" if truth and not quoted else "write true or false, without quotes"
+            meant = None if quoted else _TRUTHS_OF_YAML_1_1.get(text.lower())
+            mend = f"write {meant}" if meant else "write true or false, without quotes"
             return Fault(f"{shown} is not true or false", mend)
         if isinstance(kind, declared.StrType) and kind.max_length and len(text) > kind.max_length:
             return Fault(f"is {len(text)} characters long", f"use at most {kind.max_length}")
     if setting.choices:
-        return Fault(f"{shown} is unknown", use + did_you_mean(text, setting.choices))
+        word = "off" if value is False else text
+        return Fault(f"{shown} is unknown", use + did_you_mean(word, setting.choices))
     return Fault(f"{shown} does not fit", use)
 
 

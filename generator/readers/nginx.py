@@ -24,6 +24,7 @@ ON_THIS_HOST = Subject("nginx", "nginx configuration among this host's own")
 
 HOST = Path("/etc/nginx")
 _OURS = "etc/nginx"
+_DEFAULT_SITE = "sites-enabled/default"
 _PORT_OFFSET = 20000
 _LARGEST_TEXT = 1 << 20
 
@@ -177,8 +178,14 @@ def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
     if not _readable(HOST / "nginx.conf"):
         return [(yield from _alone(nginx, ours, root, pair))]
 
+    if missing := _not_included(HOST / "nginx.conf"):
+        return [(yield from _alone(nginx, ours, root, pair)), ON_THIS_HOST.not_checked(missing)]
+
     def merged(tree: _Tree) -> None:
         tree.copy(HOST)
+        if any("default_server" in file.text for file in ours):
+            # Debian's own default site makes way for ours; two default servers for one port stop nginx.
+            (tree.root / _OURS / _DEFAULT_SITE).unlink(missing_ok=True)
         tree.overlay(ours, pair)
 
     outcome, complaints = yield from _test(nginx, root / "merged", merged)
@@ -193,6 +200,15 @@ def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
         return [_verdict(outcome, complaints, ours)]
     reason = "; ".join(str(each) for each in without_us if each.level != "warn") or host.failure or host.output.strip()
     return [(yield from _alone(nginx, ours, root, pair)), ON_THIS_HOST.not_checked(_why_broken(reason))]
+
+
+def _not_included(main: Path) -> str:
+    """What keeps this host's nginx from reading our files at all: nginx.org's own packages include conf.d only."""
+    text = main.read_text(errors="replace")
+    for directory in ("sites-enabled", "modules-enabled"):
+        if not re.search(rf"^[^#\n]*include\s[^;]*{directory}/", text, re.MULTILINE):
+            return f"this host's nginx.conf does not include {HOST}/{directory}"
+    return ""
 
 
 def _alone(nginx: str, ours: list[File], root: Path, pair: Path) -> Running[Verdict]:

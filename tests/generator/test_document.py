@@ -153,6 +153,6 @@ def test_nesting_by_indentation_ends_no_interpreter_either() -> None:
     """)
     assert process([sys.executable, "-c", program]) == (
         0,
-        "deploy.yaml: nests lists and mappings too deeply; write it as the sample does\n",
+        "deploy.yaml: has too many entries, or nests them too deeply; write it as the sample does\n",
         "",
     )

@@ -276,3 +276,14 @@ def test_faults_of_all_sources_are_told_at_once(here: Path) -> None:
         "deploy.prod.yaml:1:10",
         "deploy.yaml:2:7",
     ]
+
+
+@pytest.mark.parametrize("value", ["Hello # world", "two\nlines"])
+def test_what_yaml_would_drop_from_an_assignment_is_refused(value: str, here: Path) -> None:
+    (here / "deploy.yaml").write_text("domain: ws.acme.org\n")
+    what = "holds # or a line break outside of quotes; put it in quotes"
+    assert faults(assignments=[f"welcome={value}"]) == [f"--set welcome: welcome: {what}"]
+
+
+def test_a_hash_in_quotes_is_part_of_an_assignment(here: Path) -> None:
+    assert given("domain: ws.acme.org\n", None, 'welcome="Hello # world"').deploy.welcome == "Hello # world"

@@ -151,7 +151,7 @@ def test_a_zone_that_another_site_has_too_is_told(host: Callable[..., Path]) -> 
 
 
 def test_a_second_default_server_is_told_with_the_real_port(host: Callable[..., Path]) -> None:
-    host(default="server { listen 80 default_server; }\n")
+    host(other="server { listen 80 default_server; }\n")
     bundle = rendered(nginx={"default_server": True})
     found = fault(nginx.configuration, bundle)
     assert (found.path, found.line) == (SITE, line_of(bundle, SITE, "listen 80 default_server"))
@@ -305,3 +305,17 @@ def test_an_nginx_that_breaks_without_a_word_is_not_checked(monkeypatch: pytest.
     monkeypatch.setenv("PATH", str(tmp_path))
     said = verdict(nginx.configuration, rendered())
     assert (said.state, said.why) == ("not checked", "nginx failed: no such library")
+
+
+def test_a_host_whose_nginx_never_reads_our_site_is_not_taken_for_consent(host: Callable[..., Path]) -> None:
+    directory = host()
+    without = MAIN_OF_DEBIAN.replace("    include /etc/nginx/sites-enabled/*;\n", "")
+    (directory / "nginx.conf").write_text(without)
+    verdicts_of_nginx = verdicts(nginx.configuration, rendered())
+    assert [each.state for each in verdicts_of_nginx] == ["accepted", "not checked"]
+    assert verdicts_of_nginx[1].why == f"this host's nginx.conf does not include {directory}/sites-enabled"
+
+
+def test_debians_default_site_makes_way_for_a_default_server_of_ours(host: Callable[..., Path]) -> None:
+    host(default="server { listen 80 default_server; return 404; }")
+    assert verdict(nginx.configuration, rendered(nginx={"default_server": True})).state == "accepted"

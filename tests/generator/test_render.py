@@ -309,7 +309,7 @@ def test_the_limits_per_address_stand_before_the_websockets() -> None:
     assert site.count("_status 429;") == 2
 
 
-@pytest.mark.parametrize(("length", "size"), [(39, None), (40, "128"), (103, "128"), (104, "256"), (253, "512")])
+@pytest.mark.parametrize(("length", "size"), [(46, None), (47, "128"), (110, "128"), (111, "256"), (253, "512")])
 def test_nginx_gets_room_for_a_long_domain(length: int, size: str | None) -> None:
     site = rendered(domain=("a." * length)[: length - 1] + "a")[SITE]
     assert re.findall(r"^server_names_hash_bucket_size (\d+);", site, re.MULTILINE) == ([size] if size else [])

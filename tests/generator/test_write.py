@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import stat
 import sys
 import tempfile
@@ -404,3 +405,20 @@ def test_a_bundle_with_one_file_less_removes_just_that(directory: Path) -> None:
     write(bundle, directory)
     fewer = replace(bundle, files=bundle.files[1:])
     assert write(fewer, directory) == Written([MANIFEST], [bundle.files[0].path], len(fewer.files))
+
+
+def test_a_pipe_in_the_place_of_the_manifest_is_not_waited_for(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    os.mkfifo(directory / MANIFEST)
+    with pytest.raises(NotABundleError):
+        write(rendered(), directory)
+
+
+def test_a_link_that_leads_out_of_the_bundle_is_not_followed(directory: Path, tmp_path: Path) -> None:
+    write(rendered(), directory)
+    (tmp_path / "outside").mkdir()
+    shutil.rmtree(directory / "etc/nginx")
+    (directory / "etc/nginx").symlink_to(tmp_path / "outside")
+    with pytest.raises(NotABundleError, match="is a link that leads out of the bundle"):
+        write(rendered(), directory)
+    assert list((tmp_path / "outside").rglob("*.conf")) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from front_door import COMMAND, ENVIRONMENT, Outcome, process, wsbundle
+from front_door import COMMAND, ENVIRONMENT, ROOT, Outcome, process, wsbundle
 
 from generator.schema import Deploy
 from service.declaration import settings_of
@@ -244,7 +244,7 @@ def test_run_becomes_the_service_with_the_settings_of_deploy_yaml(
 
     monkeypatch.setattr(os, "execve", become)
     outcome = wsbundle("run", "--set", f"server={server}", "--set", "port=9000", "--set", "env={ZONE: eu}")
-    assert outcome.out == "The service runs on ws://127.0.0.1:9000/; Ctrl-C ends it.\n"
+    assert outcome.out == "Starting the service on ws://127.0.0.1:9000/; Ctrl-C ends it.\n"
     [(program, arguments, environment)] = became
     assert (program, arguments) == (sys.executable, [sys.executable, "-m", module])
     assert {environment["WEBSOCKET_PORT"], environment["WEBSOCKET_PING_INTERVAL"], environment["ZONE"]} == {
@@ -349,3 +349,15 @@ def test_ctrl_c_ends_a_command_without_a_word(here: Path) -> None:
             command.send_signal(signal.SIGINT)
         assert command.communicate(timeout=30) == ("", "")
     assert command.returncode == 130
+
+
+def test_it_tells_its_version() -> None:
+    outcome = process([*COMMAND, "--version"])
+    assert outcome.out.startswith("wsbundle 0.")
+    assert outcome.code == 0
+
+
+def test_an_output_of_no_name_is_no_directory() -> None:
+    outcome = wsbundle("render", "-f", str(ROOT / "deploy.yaml"), "-o", "")
+    assert outcome.code == 2
+    assert outcome.err == "-o is given without a directory; name one, or leave -o out for build/<name>\n"
