@@ -1,4 +1,8 @@
-"""`wsbundle install`, `rollback` and `uninstall`: from one generation to another, or not at all."""
+"""`wsbundle install`, `rollback` and `uninstall`: from one generation to another, or not at all.
+
+A first installation that fails leaves no service and nothing in /etc. What it leaves serves the next try: Debian's
+packages, and where it got that far the user and /opt/<name>/runtimes; `uninstall --purge` removes the latter two.
+"""
 
 import fcntl
 import hashlib
