@@ -15,7 +15,7 @@ from types import FrameType
 
 import uvicorn
 
-from service.entry import configure_logging, settings_or_exit
+from service.entry import configure_logging, ignore_hangups, settings_or_exit
 from service.exchange import Exchange
 from service.listen import BACKLOG, ListenError, listening_sockets, name_of
 from service.notify import Notifier
@@ -55,6 +55,7 @@ def main() -> None:
     settings = settings_or_exit(os.environ)
     configure_logging(settings.log.level)
     _install_signal_handlers()
+    ignore_hangups()
     try:
         sockets = listening_sockets(settings, os.environ)
     except ListenError as error:
@@ -73,14 +74,10 @@ def _install_signal_handlers() -> None:
     def stop(signal_number: int, frame: FrameType | None) -> None:
         sys.exit(0)
 
-    def ignore(signal_number: int, frame: FrameType | None) -> None:
-        logger.warning("SIGHUP is ignored: settings are read at the start; restart the service to change them")
-
     # While it serves, uvicorn has handlers of its own for these two. When it has stopped, it raises the signal again:
     # without ours the process would then die of it, which supervisor and shells take for a crash.
     for stopping in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stopping, stop)
-    signal.signal(signal.SIGHUP, ignore)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
-"""What every way to start the service has in common: settings, log, and how a fault is told.
+"""What every way to start the service has in common: settings, log, hangups, and how a fault is told.
 
 Exit codes: 1 when the service cannot start, 2 when its settings are wrong. The reason is one line each on stderr.
 """
 
 import logging
+import signal
 import sys
 from collections.abc import Mapping
+from types import FrameType
 
 from service.settings import Settings, SettingsError, from_environ
+
+logger = logging.getLogger("service")
 
 
 def settings_or_exit(environ: Mapping[str, str]) -> Settings:
@@ -22,3 +26,12 @@ def settings_or_exit(environ: Mapping[str, str]) -> Settings:
 def configure_logging(level: str) -> None:
     """One stream, stderr, for all that this process has to say."""
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def ignore_hangups() -> None:
+    """Survive SIGHUP, of which a process dies otherwise: many a service reads its settings anew, and admins try it."""
+
+    def ignore(signal_number: int, frame: FrameType | None) -> None:
+        logger.warning("SIGHUP is ignored: settings are read at the start; restart the service to change them")
+
+    signal.signal(signal.SIGHUP, ignore)

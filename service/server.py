@@ -30,7 +30,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from service.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
-from service.entry import configure_logging, settings_or_exit
+from service.entry import configure_logging, ignore_hangups, settings_or_exit
 from service.exchange import Exchange
 from service.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError
 from service.listen import BACKLOG, ListenError, listening_sockets, name_of
@@ -175,6 +175,7 @@ def main() -> None:
     chosen = {} if port is None else {"WEBSOCKET_PORT": port, "WEBSOCKET_SOCKET": ""}
     settings = settings_or_exit({**os.environ, **chosen})
     configure_logging(settings.log.level)
+    ignore_hangups()
     # The library logs an error, with a traceback, for every request that is not HTTP.
     logging.getLogger("websockets.server").addFilter(lambda record: record.msg != "opening handshake failed")
     try:

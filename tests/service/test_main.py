@@ -128,12 +128,12 @@ def test_the_kernel_keeps_as_many_new_connections_as_come_back_after_a_restart(c
     assert backlog == "2048"
 
 
-def test_a_hangup_is_survived_with_a_word_in_the_log() -> None:
-    with running(COMMANDS["runner"]) as shell:
+@pytest.mark.parametrize("command", OURS)
+def test_a_hangup_is_survived_with_a_word_in_the_log(command: str) -> None:
+    with running(command) as shell, shell.client() as client:
         shell.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "SIGHUP is ignored: settings are read at the start" in shell.log())
-        with shell.client() as client:
-            client.hears_nothing_but_itself()
+        client.hears_nothing_but_itself()
 
 
 def test_its_log_says_what_the_level_asks_for() -> None:
