@@ -9,6 +9,7 @@ import atexit
 import hashlib
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ def suite(request: pytest.FixtureRequest) -> str:
         pytest.skip(reason)
     CACHE.mkdir(parents=True, exist_ok=True)
     driver.sweep()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also then every host goes away
     return str(request.param)
 
 
