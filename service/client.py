@@ -30,6 +30,10 @@ STABLE_S = 30.0
 # The client has broken a rule, and would break it again.
 POLICY_VIOLATION = 1008
 
+# The message that registers its UUID for the sender, and the longest UUID that the server takes for one.
+CONNECTED = "connected"
+MAX_UUID_LENGTH = 128
+
 # On Python 3.10 asyncio's timeout is an exception of its own.
 _FAILURES = (OSError, WebSocketException, asyncio.TimeoutError)
 
@@ -121,7 +125,7 @@ async def listen(url: str, uuid: str | None, count: int | None) -> int:
 async def _introduce(connection: ClientConnection, uuid: str | None) -> None:
     _tell(one_line(str(await connection.recv())))
     if uuid is not None:
-        await connection.send(envelope(uuid, "connected"))
+        await connection.send(envelope(uuid, CONNECTED))
 
 
 async def health(url: str) -> int:
@@ -152,6 +156,21 @@ def _text(text: str) -> str:
     return text
 
 
+def _uuid(text: str) -> str:
+    if not 1 <= len(text) <= MAX_UUID_LENGTH:
+        raise argparse.ArgumentTypeError(f"a UUID of {len(text)} characters is dropped; use 1 to {MAX_UUID_LENGTH}")
+    return _text(text)
+
+
+def _message(text: str) -> str:
+    if text == CONNECTED:
+        raise argparse.ArgumentTypeError(
+            f"{CONNECTED!r} would not reach the UUID but take it from whoever has it (docs/protocol.md); "
+            "use another word, or `listen --as UUID` to be reached under it"
+        )
+    return _text(text)
+
+
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!a} is not a number of messages")
@@ -172,11 +191,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     sending = commands.add_parser("send", parents=[server], help="send one message")
-    sending.add_argument("recipient", metavar="UUID", type=_text)
-    sending.add_argument("message", metavar="MESSAGE", type=_text)
+    sending.add_argument("recipient", metavar="UUID", type=_uuid)
+    sending.add_argument("message", metavar="MESSAGE", type=_message)
     sending.set_defaults(act=lambda args: send(args.url, args.recipient, args.message))
     listening = commands.add_parser("listen", parents=[server], help="print what arrives")
-    listening.add_argument("--as", dest="uuid", metavar="UUID", type=_text, help="be reached under this UUID")
+    listening.add_argument("--as", dest="uuid", metavar="UUID", type=_uuid, help="be reached under this UUID")
     listening.add_argument("--count", metavar="N", type=_count, help="end after this many messages")
     listening.set_defaults(act=lambda args: listen(args.url, args.uuid, args.count))
     checking = commands.add_parser("health", parents=[server], help="ask how the server is")

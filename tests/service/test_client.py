@@ -13,6 +13,7 @@ from shells import COMMANDS, ROOT, Shell, clean_environment, free_port, running,
 from websockets.sync.server import serve
 
 from service.client import BACKOFF_CAP_S, STABLE_S, Backoff, health_url, one_line
+from service.session import MAX_ADDRESS_LENGTH
 
 # The client goes straight to the server, whatever proxy the environment names.
 PROXIES = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
@@ -141,6 +142,32 @@ def test_wrong_usage_is_told_with_status_2(arguments: list[str]) -> None:
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     assert "error: " in ended.stderr
+
+
+def test_the_word_that_registers_is_not_sent_as_a_message(shell: Shell) -> None:
+    with shell.client() as alice, shell.client() as bob:
+        alice.register("alice")
+        ended = client("alice", "connected", WEBSOCKET_URL=shell.url)
+        bob.send_to("alice", "still there?")
+        assert json.loads(alice.receive())["message"] == "still there?"
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "argument MESSAGE: 'connected' would not reach the UUID but take it" in ended.stderr
+    assert "docs/protocol.md" in ended.stderr
+
+
+@pytest.mark.parametrize("arguments", [["send", "{}", "hello"], ["{}", "hello"], ["listen", "--as", "{}"]])
+@pytest.mark.parametrize("uuid", ["", "u" * (MAX_ADDRESS_LENGTH + 1)], ids=["empty", "too_long"])
+def test_a_uuid_that_the_server_would_drop_is_refused(arguments: list[str], uuid: str) -> None:
+    ended = client(*(argument.format(uuid) for argument in arguments))
+    assert ended.returncode == 2
+    assert f"a UUID of {len(uuid)} characters is dropped; use 1 to {MAX_ADDRESS_LENGTH}" in ended.stderr
+
+
+def test_the_longest_uuid_of_the_protocol_is_sent_to(shell: Shell) -> None:
+    with shell.client() as alice:
+        alice.register("é" * MAX_ADDRESS_LENGTH)
+        assert client("é" * MAX_ADDRESS_LENGTH, "hello", WEBSOCKET_URL=shell.url).returncode == 0
+        assert json.loads(alice.receive())["message"] == "hello"
 
 
 def test_a_wrong_url_in_the_environment_is_wrong_usage_too() -> None:

@@ -127,6 +127,15 @@ class TestInABrowser:
         send(alice, "bob", "hello Bob")
         bob.wait_for("document.querySelector('#log li').children[1].textContent === 'hello Bob'")
 
+    def test_the_word_that_registers_is_not_sent_as_a_message(self, browser: Browser, place: str, shell: Shell) -> None:
+        page = connected(browser, place, shell, "careless")
+        with shell.client() as alice:
+            alice.register("alice")
+            send(page, "alice", "connected")
+            send(page, "alice", "hello")
+            assert json.loads(alice.receive())["message"] == "hello"
+        assert 'not sent: "connected" would not reach' in str(page.evaluate("byId('log').textContent"))
+
     def test_html_in_a_message_stays_text(self, browser: Browser, place: str, shell: Shell) -> None:
         page = connected(browser, place, shell, "victim")
         attack = '<img src=x onerror="window.pwned = true"><script>window.pwned = true</script>'
@@ -170,7 +179,7 @@ class TestInABrowser:
     ) -> None:
         page = connected(browser, place, shell, "rude")
         for number in range(9):
-            send(page, str(number), "connected")
+            page.evaluate(f"socket.send(JSON.stringify({{recipient_uuid: '{number}', message: 'connected'}}))")
         page.wait_for("document.getElementById('state').textContent === 'closed (1008 too many addresses)'")
 
     def test_what_cannot_be_connected_to_is_told(self, browser: Browser, place: str) -> None:
