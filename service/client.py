@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import sys
 import time
 import urllib.error
@@ -19,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
 from websockets.uri import parse_uri
 
+_COMMANDS = ("send", "listen", "health")
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 TIMEOUT_S = 10.0
@@ -36,6 +38,10 @@ MAX_UUID_LENGTH = 128
 
 # On Python 3.10 asyncio's timeout is an exception of its own.
 _FAILURES = (OSError, WebSocketException, asyncio.TimeoutError)
+
+
+class OutputError(Exception):
+    """Standard output takes no more."""
 
 
 class Backoff:
@@ -64,15 +70,28 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def without_password(url: str) -> str:
+    """A URL as it may be shown: without user and password."""
+    return re.sub("//[^/?#]*@", "//", url)
+
+
 def health_url(url: str) -> str:
     """Where the server at a WebSocket URL tells its health."""
-    parts = urlsplit(url)
+    parts = urlsplit(without_password(url))
     return urlunsplit(("https" if parts.scheme == "wss" else "http", parts.netloc, "/health", "", ""))
 
 
 def _connect(url: str) -> connect:
     # Straight to the server: an http_proxy in the environment is not meant for 127.0.0.1.
     return connect(url, proxy=None, compression=None, open_timeout=TIMEOUT_S, close_timeout=TIMEOUT_S)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
+        raise OutputError(error.strerror) from error
 
 
 def _tell(text: str) -> None:
@@ -85,12 +104,12 @@ async def send(url: str, recipient: str, message: str) -> int:
         async with _connect(url) as connection:
             await connection.send(envelope(recipient, message))
     except _FAILURES as error:
-        _tell(f"{url}: {error or 'timed out'}")
+        _tell(f"{without_password(url)}: {error or 'timed out'}")
         return FAILED
     if connection.close_code != 1000:
-        _tell(f"{url}: closed with {connection.close_code} before the message was surely read")
+        _tell(f"{without_password(url)}: closed with {connection.close_code} before the message was surely read")
         return FAILED
-    print(f"Sent. The server does not say whether anybody is {one_line(recipient)}.")
+    _print(f"Sent. The server does not say whether anybody is {one_line(recipient)}.")
     return DONE
 
 
@@ -104,21 +123,18 @@ async def listen(url: str, uuid: str | None, count: int | None) -> int:
                 connected_at = time.monotonic()
                 await _introduce(connection, uuid)
                 async for text in connection:
-                    print(one_line(text if isinstance(text, str) else repr(text)), flush=True)
+                    _print(one_line(text if isinstance(text, str) else repr(text)))
                     left = left and left - 1
                     if left == 0:
                         return DONE
             why = f"closed with {connection.close_code}"
-        except BrokenPipeError:  # whoever read our output has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return DONE
         except _FAILURES as error:
             why = str(error) or "timed out"
             if isinstance(error, ConnectionClosed) and error.rcvd and error.rcvd.code == POLICY_VIOLATION:
-                _tell(f"{url}: {why}")
+                _tell(f"{without_password(url)}: {why}")
                 return FAILED
         wait = backoff.after(0 if connected_at is None else time.monotonic() - connected_at)
-        _tell(f"{url}: {why}; next try in {wait:.1f} s")
+        _tell(f"{without_password(url)}: {why}; next try in {wait:.1f} s")
         await asyncio.sleep(wait)
 
 
@@ -133,7 +149,7 @@ async def health(url: str) -> int:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(health_url(url), timeout=TIMEOUT_S) as response:
-            print(one_line(response.read().decode(errors="replace")))
+            _print(one_line(response.read().decode(errors="replace")))
     except (OSError, ValueError) as error:
         _tell(f"{health_url(url)}: {error}")
         return FAILED
@@ -144,7 +160,9 @@ def _url(text: str) -> str:
     try:
         parse_uri(text)
     except (InvalidURI, ValueError):
-        raise argparse.ArgumentTypeError(f"{text!a} is not a WebSocket URL, such as ws://127.0.0.1:8765/") from None
+        raise argparse.ArgumentTypeError(
+            f"{without_password(text)!a} is not a WebSocket URL, such as ws://127.0.0.1:8765/"
+        ) from None
     return text
 
 
@@ -203,16 +221,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _with_command(arguments: list[str]) -> list[str]:
+    """The short form, `UUID MESSAGE`, spelt out; `--url` may stand before it, and before a command."""
+    options = 2 if arguments[:1] == ["--url"] else 1 if "".join(arguments[:1]).startswith("--url=") else 0
+    if arguments[options:] and arguments[options] in _COMMANDS:
+        return [arguments[options], *arguments[:options], *arguments[options + 1 :]]
+    return ["send", *arguments] if arguments and arguments[0] not in ("-h", "--help") else arguments
+
+
 def main(arguments: list[str]) -> int:
     """Run one command; the result is the exit code."""
-    if arguments and arguments[0] not in ("send", "listen", "health") and not arguments[0].startswith("-"):
-        arguments = ["send", *arguments]
-    args = _parser().parse_args(arguments)
+    args = _parser().parse_args(_with_command(arguments))
     command: Coroutine[None, None, int] = args.act(args)
     try:
         return asyncio.run(command)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OutputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):  # whoever read our output has enough
+            return DONE
+        _tell(f"cannot write to standard output: {error}")
+        return FAILED
 
 
 if __name__ == "__main__":

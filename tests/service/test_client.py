@@ -76,6 +76,24 @@ def test_send_sends_to_the_server_that_is_named(shell: Shell) -> None:
         assert json.loads(alice.receive())["message"] == 'é "quoted" {braces}'
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["--url", "{}", "alice", "-"], ["--url={}", "alice", "-"], ["--url", "{}", "send", "alice", "-"]],
+)
+def test_the_server_may_be_named_before_all_else(shell: Shell, arguments: list[str]) -> None:
+    with shell.client() as alice:
+        alice.register("alice")
+        assert client(*(argument.format(shell.url) for argument in arguments)).returncode == 0
+        assert json.loads(alice.receive())["message"] == "-"
+
+
+def test_a_uuid_that_looks_like_an_option_is_sent_to_after_two_dashes(shell: Shell) -> None:
+    with shell.client() as alice:
+        alice.register("-x")
+        assert client("--", "-x", "hi", WEBSOCKET_URL=shell.url).returncode == 0
+        assert json.loads(alice.receive())["message"] == "hi"
+
+
 def test_the_server_of_the_guide_is_asked_when_none_is_named() -> None:
     assert "ws://127.0.0.1:8765/" in client("send", "--help").stdout
 
@@ -101,6 +119,40 @@ def test_health_prints_the_health(shell: Shell) -> None:
     asked = client("health", "--url", shell.url)
     assert asked.returncode == 0
     assert json.loads(asked.stdout) == {"status": "healthy", "connections": 0}
+
+
+def test_health_is_asked_of_a_server_whose_url_has_a_password(shell: Shell) -> None:
+    assert client("health", "--url", shell.url.replace("//", "//user:secret@")).returncode == 0
+
+
+@pytest.mark.parametrize("command", [["send", "uuid", "message"], ["health"]])
+@pytest.mark.parametrize("server", ["ws://user:secret@127.0.0.1:9/", "ws://user:secret@127.0.0.1:port/"])
+def test_a_password_in_the_url_is_never_shown(command: list[str], server: str) -> None:
+    ended = client(command[0], "--url", server, *command[1:])
+    assert ended.returncode in (1, 2)
+    assert "ws://127.0.0.1:" in ended.stderr or "http://127.0.0.1:" in ended.stderr
+    assert "secret" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["send sink message", "health", "listen --as sink"])
+def test_output_that_cannot_be_written_is_told_with_status_1(shell: Shell, command: str) -> None:
+    with open("/dev/full", "w") as full, shell.client() as sender:
+        arguments = [sys.executable, "service/client.py", *command.split()]
+        environ = clean_environment(WEBSOCKET_URL=shell.url)
+        with subprocess.Popen(
+            arguments, cwd=ROOT, env=environ, stdout=full, stderr=subprocess.PIPE, text=True
+        ) as ended:
+
+            def has_ended() -> bool:
+                sender.send_to("sink", "x")
+                return ended.poll() is not None
+
+            wait_until(has_ended)
+            assert ended.stderr is not None
+            told = ended.stderr.read().splitlines()
+    assert ended.returncode == 1
+    assert told[-1] == "cannot write to standard output: No space left on device"
+    assert len(told) == 1 or told[0].startswith("Welcome!")
 
 
 @pytest.mark.parametrize("command", [["send", "uuid", "message"], ["health"]])
