@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
+from urllib.parse import unquote
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
@@ -106,13 +108,19 @@ class Standalone:
         """None lets the handshake go on."""
         if "websocket" in (protocol.lower() for protocol in request.headers.get_all("Upgrade")):
             return _response(FULL) if self.exchange.full else None
-        path, _, _ = request.path.partition("?")
-        return _response(answer(getattr(request, "method", "GET"), path, self.exchange.connections))
+        return _response(answer(getattr(request, "method", "GET"), _path(request.path), self.exchange.connections))
 
     async def handle(self, connection: ServerConnection) -> None:
         await self.exchange.serve(LibraryLink(connection))
         # Whoever is still connected does not read: there is nothing to wait for.
         connection.transport.abort()
+
+
+def _path(target: str) -> str:
+    # A client of a proxy names the server as well: RFC 9112, section 3.2.2. Not urlsplit: it fails on "http://[" and
+    # takes the "x" of "//x/health" for a server.
+    path, _, _ = re.sub("^https?://[^/?]*", "", target).partition("?")
+    return unquote(path)
 
 
 def _response(response: Answer) -> Response:

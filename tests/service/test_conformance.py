@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from uuid import UUID
 
@@ -265,6 +266,17 @@ def test_anything_else_by_plain_http_is_not_found(shell: Shell) -> None:
 
 def test_health_is_found_with_a_query(shell: Shell) -> None:
     assert shell.get("/health?verbose").status == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("http://x/health", 200), ("http://x/health?y", 200), ("/%68ealth", 200), ("//x/health", 404)],
+)
+def test_health_is_found_however_its_path_is_spelt(shell: Shell, target: str, status: int) -> None:
+    connection = HTTPConnection("127.0.0.1", shell.port, timeout=DEADLINE_S)
+    with contextlib.closing(connection):
+        connection.request("GET", target)
+        assert connection.getresponse().status == status
 
 
 def test_head_is_answered_like_get_without_the_body(shell: Shell, request: pytest.FixtureRequest) -> None:
