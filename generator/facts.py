@@ -47,6 +47,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     has_host: bool
     foreign: tuple[str, ...]
     nginx_fault: str
+    has_default_site: bool
     resolves: bool
     clock_behind_s: float
 

@@ -154,7 +154,8 @@ def _text(store: Store, before: Side, path: str) -> str:
 
 def _is_running(store: Store, manager: str) -> bool:
     if manager == "supervisor":
-        return "RUNNING" in run("supervisorctl", "status", store.name).output
+        # For its first seconds supervisor calls a program STARTING.
+        return any(state in run("supervisorctl", "status", store.name).output for state in ("RUNNING", "STARTING"))
     return is_active(f"{store.name}.service")
 
 

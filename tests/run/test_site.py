@@ -148,15 +148,20 @@ def test_old_tls_is_refused() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise the limit of open files")
 def test_nginx_may_open_as_many_files_as_rendered() -> None:
     with bare() as stage:
-        worker = next(
-            int(directory.name)
-            for directory in Path("/proc").iterdir()
-            if directory.name.isdecimal() and _parent(directory) == int(stage.text("nginx.pid"))
-        )
-        (line,) = (
-            line for line in Path(f"/proc/{worker}/limits").read_text().split("\n") if line.startswith("Max open files")
-        )
-    assert line.split()[3] == "5000"
+        # A worker sets its limit after it was forked.
+        wait_until(lambda: _open_files_of_a_worker(stage) == "5000", "a worker has its limit")
+
+
+def _open_files_of_a_worker(stage: Stage) -> str:
+    worker = next(
+        int(directory.name)
+        for directory in Path("/proc").iterdir()
+        if directory.name.isdecimal() and _parent(directory) == int(stage.text("nginx.pid"))
+    )
+    (line,) = (
+        line for line in Path(f"/proc/{worker}/limits").read_text().split("\n") if line.startswith("Max open files")
+    )
+    return line.split()[3]
 
 
 def _parent(directory: Path) -> int:
