@@ -163,6 +163,16 @@ def resolves_here(domain: str) -> bool:
     return bool(addresses & mine)
 
 
+def nginx_workers() -> set[int]:
+    """The workers of the host's nginx that accept connections; one that shuts down says so in its title.
+
+    Source: proc_pid_cmdline(5), and ngx_setproctitle in nginx.
+    """
+    main = run("systemctl", "show", "--property=MainPID", "--value", "nginx.service").output
+    children = run("ps", "--ppid", main, "-o", "pid=,args=").output if main not in ("", "0") else ""
+    return {int(line.split()[0]) for line in children.splitlines() if line.rstrip().endswith("nginx: worker process")}
+
+
 def is_active(unit: str) -> bool:
     return run("systemctl", "is-active", "--quiet", unit).succeeded
 
