@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from generator.certificates import Place
-from generator.facts import Outcome, has, is_active, nginx_workers, run
+from generator.facts import Outcome, await_new_workers, has, is_active, nginx_workers, run
 from generator.report import CommandError, Report
 from generator.store import Store, sync
 from generator.switch import Side, Switch
@@ -17,7 +17,6 @@ from generator.write import put_link, temporary_of
 SHARED = "etc/nginx/modules-enabled/90-wsbundle.conf"
 _STOP_S = 900.0
 _NOT_LOADED = 5  # a run that was killed has removed the units. Source: systemctl(1), "Exit status"
-_RELOAD_PATIENCE_S = 10.0
 _SUPERVISOR_PATIENCE_S = 30.0
 
 
@@ -198,11 +197,7 @@ class Host:
         must(run("nginx", "-t", "-q"), "nginx -t")
         before = nginx_workers()
         self._systemctl("reload-or-restart", "nginx.service")
-        # The reload is only asked for by then, and until they have heard of it the old workers take new connections,
-        # for a service that may have moved.
-        deadline = time.monotonic() + _RELOAD_PATIENCE_S
-        while before & nginx_workers() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        await_new_workers(before)
 
 
 def _open_files(path: Path) -> int:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from generator.facts import Outcome, has, run
+from generator.facts import Outcome, await_new_workers, has, nginx_workers, run
 from generator.report import CommandError, Report
 from generator.schema import Deploy
 from generator.write import put_link
@@ -172,7 +172,9 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
             _must(
                 run("certbot", "certonly", *quiet, "--server", asked.server, *who, *what, *force, timeout_s=_CERTBOT_S)
             )
+            before = nginx_workers()
             _must(run(str(place.hook), RENEWED_LINEAGE=str(place.lineage)))
+            await_new_workers(before)
     except CommandError as error:
         present = "the one it had" if place.serves_lineage else "a placeholder, which clients refuse"
         raise CommandError(

@@ -6,11 +6,13 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import msgspec
 
 PYTHON = "/usr/bin/python3"
+_RELOAD_PATIENCE_S = 10.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -171,6 +173,17 @@ def nginx_workers() -> set[int]:
     main = run("systemctl", "show", "--property=MainPID", "--value", "nginx.service").output
     children = run("ps", "--ppid", main, "-o", "pid=,args=").output if main not in ("", "0") else ""
     return {int(line.split()[0]) for line in children.splitlines() if line.rstrip().endswith("nginx: worker process")}
+
+
+def await_new_workers(old: set[int]) -> None:
+    """Wait until the workers from before a reload take no connection any more.
+
+    `systemctl reload` only asks for it: until they have heard, they serve new clients with the old certificate, or send
+    them to a service that has moved.
+    """
+    deadline = time.monotonic() + _RELOAD_PATIENCE_S
+    while old & nginx_workers() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def is_active(unit: str) -> bool:

@@ -89,7 +89,7 @@ def test_a_first_installation_is_completed_or_leaves_nothing(several_empty: list
     for console in several_empty:
         console.configure()
         console.run("cp", "-a", f"/opt/{NAME}", "/root/warm")
-    clean = installed_paths(several_empty[0])
+    clean = {console: installed_paths(console) for console in several_empty}
 
     def prepare(console: Console, step: int) -> None:
         console.run("sh", "-c", f"test -e /opt/{NAME} || cp -a /root/warm /opt/{NAME}")
@@ -101,7 +101,7 @@ def test_a_first_installation_is_completed_or_leaves_nothing(several_empty: list
             leaves_nothing_behind(console)
             console.status()
         console.wsbundle("uninstall", "--purge")
-        assert installed_paths(console) == clean
+        assert installed_paths(console) == clean[console]
 
     assert at_every_step(several_empty, prepare, ("install",), recover) > 40
 
