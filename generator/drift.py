@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from generator.apply import SHARED
-from generator.store import PRISTINE, Store
+from generator.store import Store
 from generator.write import temporary_of
 
 
@@ -81,6 +81,6 @@ def _diff(store: Store, path: str, target: Path) -> str:
     number = store.current
     if number is None or not target.is_file() or path.endswith("/.env"):
         return ""
-    installed = (store.directory(number) / PRISTINE / path).read_text(errors="replace").splitlines()
+    installed = store.pristine(number, path).read_text(errors="replace").splitlines()
     edited = target.read_text(errors="replace").splitlines()
     return "\n".join(difflib.unified_diff(installed, edited, f"installed/{path}", f"/{path}", lineterm=""))

@@ -149,13 +149,13 @@ def _text(store: Store, before: Side, path: str) -> str:
     entry = before.manifest.get(path)
     if entry is None or not entry["installed"] or store.current is None:
         return ""
-    return (store.directory(store.current) / "pristine" / path).read_text(encoding="utf-8")
+    return store.pristine(store.current, path).read_text(encoding="utf-8")
 
 
 def _is_running(store: Store, manager: str) -> bool:
     if manager == "supervisor":
-        # For its first seconds supervisor calls a program STARTING.
-        return any(state in run("supervisorctl", "status", store.name).output for state in ("RUNNING", "STARTING"))
+        said = run("supervisorctl", "status", store.name).output
+        return "RUNNING" in said or "STARTING" in said  # for its first seconds supervisor calls a program STARTING
     return is_active(f"{store.name}.service")
 
 

@@ -117,11 +117,15 @@ class Store:
         text = msgspec.json.format(msgspec.json.encode(generation), indent=2).decode() + "\n"
         put_text(self.directory(generation.number) / RECORD, text)
 
+    def pristine(self, number: int, path: str) -> Path:
+        """A file of a generation as it was written, whatever was edited since."""
+        return self.directory(number) / PRISTINE / path
+
     def restore(self, number: int) -> None:
         """Take back what was edited in a generation since it was written."""
         directory = self.directory(number)
         for path, entry in self.manifest(number).items():
-            pristine = directory / PRISTINE / path
+            pristine = self.pristine(number, path)
             if "sha256" in entry and not _same(pristine, directory / path):
                 owner = (entry["owner"], entry["group"])
                 put_text(directory / path, pristine.read_text(encoding="utf-8"), int(entry["mode"], 8), owner)
