@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from generator import default_site
 from generator.certificates import Place
 from generator.facts import Outcome, await_new_workers, has, is_active, nginx_workers, run
 from generator.report import CommandError, Report
@@ -40,7 +41,14 @@ def side(store: Store, number: int | None) -> Side:
     if number is None:
         return Side()
     generation = store.generation(number)
-    return Side(store.name, generation.manager, generation.runtime, store.manifest(number), store.links(number))
+    return Side(
+        name=store.name,
+        manager=generation.manager,
+        runtime=generation.runtime,
+        manifest=store.manifest(number),
+        links=store.links(number),
+        default_server=generation.default_server,
+    )
 
 
 class Host:
@@ -79,7 +87,11 @@ class Host:
     def _steps(self, todo: Switch, after: int | None) -> Iterator[tuple[str, bool, Callable[[], None]]]:
         name = self.store.name
         yield f"stop {name} under systemd", todo.stops_systemd, self._stop_units
+        # Before our default server stands, and after it is gone: with both, nginx would not start after a power cut.
+        yield "take nginx's default site away", todo.takes_default_site, lambda: default_site.take_away(self.store)
         yield f"make generation {after} current" if after else f"remove {name}", True, lambda: self._relink(todo, after)
+        returns = todo.returns_default_site and self.store.default_site.is_symlink()
+        yield "bring nginx's default site back", returns, lambda: default_site.bring_back(self.store)
         yield "make directories", todo.makes_directories, self._make_directories
         yield "tell systemd", todo.reloads_units, self._reload_units
         yield "tell supervisor", todo.updates_supervisor or todo.stops_supervisor, self._update_supervisor

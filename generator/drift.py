@@ -7,7 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from generator import default_site
 from generator.apply import SHARED
+from generator.readers.nginx import DEFAULT_SITE
 from generator.store import Store
 from generator.write import temporary_of
 
@@ -36,6 +38,8 @@ def drifts(store: Store) -> list[Drift]:
             found.append(Drift(path, what, _diff(store, path, target)))
         elif str(target.readlink()) != link and path != SHARED:
             found.append(Drift(path, f"leads to {target.readlink()} instead of {link}"))
+    if store.generation(number).default_server and default_site.stands(store.root):
+        found.append(Drift(DEFAULT_SITE, "is there again; nginx takes no other default site beside ours"))
     directory = store.directory(number)
     for path, entry in store.manifest(number).items():
         if "sha256" in entry and _hash(directory / path) != entry["sha256"]:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from hashlib import md5
 from pathlib import Path
 
 import msgspec
@@ -49,7 +50,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     has_host: bool
     foreign: tuple[str, ...]
     nginx_fault: str
-    has_default_site: bool
+    has_foreign_default_site: bool
     resolves: bool
     clock_behind_s: float
 
@@ -94,6 +95,13 @@ def missing_packages(wanted: tuple[str, ...]) -> tuple[str, ...]:
     outcome = run("dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *wanted)
     installed = {line.split()[0] for line in outcome.output.splitlines() if line.endswith(" installed")}
     return tuple(package for package in wanted if package not in installed)
+
+
+def is_as_packaged(path: Path, package: str) -> bool:
+    """Whether a configuration file is there, and nobody has edited it since its package brought it."""
+    listed = run("dpkg-query", "--show", "--showformat", "${Conffiles}", package).output
+    digests = dict(line.split()[:2] for line in listed.splitlines() if line.startswith(" "))
+    return path.is_file() and digests.get(str(path)) == md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def python_version() -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from generator import certificates
+from generator import certificates, default_site
 from generator import facts as host_facts
 from generator.apply import SHARED, Host, StepFailed, must, side
 from generator.bundle import Bundle
@@ -31,7 +31,7 @@ from generator.environment import from_wheels
 from generator.facts import Facts, Listener, run
 from generator.judge import judge
 from generator.load import Loaded
-from generator.preflight import DEFAULT_SITE, packages, problems, warnings
+from generator.preflight import packages, problems, warnings
 from generator.probe import Endpoint, Unhealthy, probe
 from generator.render import upstream
 from generator.report import CommandError, Report
@@ -364,7 +364,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         has_host=deploy.socket is not None or host_facts.has_address(deploy.host),
         foreign=tuple(foreign),
         nginx_fault="" if re.search(rf"/{deploy.name}(?![\w.-])", fault) else fault,  # ours is about to be replaced
-        has_default_site=os.path.lexists(store.root / DEFAULT_SITE),
+        has_foreign_default_site=default_site.stands(store.root) and not default_site.is_debians(store.root),
         resolves=has_route and host_facts.resolves_here(deploy.domain),
         clock_behind_s=(ROOT / "pyproject.toml").stat().st_mtime - time.time(),
     )
@@ -456,6 +456,7 @@ def _stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: R
             listener=upstream(deploy),
             domain=deploy.domain,
             tls=deploy.tls,
+            default_server=deploy.nginx.default_server,
         )
         store.add(bundle, generation)
     return number

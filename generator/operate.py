@@ -5,6 +5,7 @@ from argparse import Namespace
 
 import msgspec
 
+from generator import default_site
 from generator import install as installing
 from generator.apply import side
 from generator.bundle import Bundle
@@ -14,6 +15,7 @@ from generator.commands import loaded_for, verified
 from generator.drift import drifts
 from generator.facts import is_active, run
 from generator.load import Loaded
+from generator.readers.nginx import DEFAULT_SITE
 from generator.report import CommandError, Report, paint
 from generator.store import Store
 from generator.switch import Side, plan
@@ -45,10 +47,14 @@ def show_plan(options: Namespace, report: Report) -> int:
     elif not changed and asks is None:
         report.line("Nothing to do: the host runs this already.")
         return 0
+    takes = todo.takes_default_site and default_site.stands(store.root)
+    was_taken = store.default_site.is_symlink()
     effects = {
         "restarts the service": todo.disconnects or before.runtime != installing.runtime_id(),
         "reloads nginx": todo.reloads_nginx,
         f"asks for a certificate ({asks})": asks is not None,
+        f"takes nginx's default site away (/{DEFAULT_SITE})": takes,
+        f"brings nginx's default site back (/{DEFAULT_SITE})": todo.returns_default_site and was_taken,
         f"stops {before.manager}'s copy": todo.stops_systemd or todo.stops_supervisor,
     }
     for effect, due in effects.items():
@@ -126,7 +132,13 @@ def _planned(loaded: Loaded, bundle: Bundle) -> Side:
 
     manifest = {entry["path"]: entry for entry in json.loads(bundle.manifest())["files"]}
     deploy = loaded.deploy
-    return Side(deploy.name, deploy.manager, installing.runtime_id(), manifest, {})
+    return Side(
+        name=deploy.name,
+        manager=deploy.manager,
+        runtime=installing.runtime_id(),
+        manifest=manifest,
+        default_server=deploy.nginx.default_server,
+    )
 
 
 def _changed(store: Store, before: Side, bundle: Bundle) -> list[tuple[str, list[str]]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from generator.facts import Facts
+from generator.readers.nginx import DEFAULT_SITE
 from generator.schema import Deploy
 from service.declaration import Fault
 
@@ -10,7 +11,6 @@ from service.declaration import Fault
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
 OLDEST_PYTHON = (3, 10)
 NEEDED_BYTES = 300 * 1024 * 1024
-DEFAULT_SITE = "etc/nginx/sites-enabled/default"  # of the package nginx-common
 
 
 def packages(deploy: Deploy) -> tuple[str, ...]:
@@ -55,9 +55,9 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         yield Fault(f"{listener.address} is taken{by}", "stop that, or choose another port")
     if not facts.has_host:
         yield Fault(f"{deploy.host} is no address of this host", "`ip address` shows those there are")
-    if deploy.nginx.default_server and facts.has_default_site:
-        mend = f"remove it (rm /{DEFAULT_SITE}), or set nginx.default_server to false"
-        yield Fault("nginx has a default site already, and takes one only", mend)
+    if deploy.nginx.default_server and facts.has_foreign_default_site:
+        mend = "move it away, or set nginx.default_server to false"
+        yield Fault(f"/{DEFAULT_SITE} is not Debian's any more, and nginx takes one default site only", mend)
     for path in facts.foreign:
         yield Fault(f"{path} is there, and is not ours", "choose another name in deploy.yaml, or move it away")
 

@@ -4,6 +4,7 @@
     /opt/<name>/generations/<n>/    the rendered files as they stand on the host, and links into a runtime
     /opt/<name>/current             -> generations/<n>: the one switch
     /opt/<name>/pending.json        a switch that has begun and is not recorded yet
+    /opt/<name>/default-site        what nginx's own default site led to, while it is out of our way
 
 Every installed path, such as /etc/nginx/sites-available/<name>, is a link through `current`, so that one rename(2)
 changes all of them at once: after a power cut the host has the old generation or the new one, never a mixture.
@@ -37,6 +38,7 @@ class Generation(msgspec.Struct, frozen=True):
     domain: str
     tls: str
     healthy: bool = False
+    default_server: bool = False
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -53,6 +55,7 @@ class Store:
         self.name = name
         self.root = root
         self.home = root / "opt" / name
+        self.default_site = self.home / "default-site"
 
     @property
     def units(self) -> tuple[str, str]:
@@ -179,7 +182,7 @@ class Store:
             for number in self.numbers():
                 if number != self.current and not (self.is_whole(number) and self.generation(number).healthy):
                     self.remove(number)
-        for name in ("pending.json", "current"):
+        for name in ("pending.json", "current", "default-site"):
             temporary_of(self.home / name).unlink(missing_ok=True)
 
     def vanish(self) -> None:
@@ -195,7 +198,7 @@ class Store:
 
     def strangers(self) -> list[str]:
         """What stands in its directory and is not its own."""
-        ours = {"runtimes", "generations", "edited", "current", "pending.json"}
+        ours = {"runtimes", "generations", "edited", "current", "pending.json", "default-site"}
         return [str(path) for path in self.home.glob("*") if path.name not in ours]
 
 

@@ -18,6 +18,7 @@ class Side(msgspec.Struct, frozen=True):
     runtime: str = ""
     manifest: Manifest = {}
     links: dict[str, str] = {}
+    default_server: bool = False
 
     def hash_of(self, path: str) -> str | None:
         entry = self.manifest.get(path)
@@ -29,8 +30,10 @@ class Switch(msgspec.Struct, frozen=True):
 
     stops_systemd: bool
     stops_supervisor: bool
+    takes_default_site: bool
     puts: dict[str, str]
     removes: tuple[str, ...]
+    returns_default_site: bool
     reloads_units: bool
     makes_directories: bool
     restarts_socket: bool
@@ -61,8 +64,10 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
     return Switch(
         stops_systemd=before.manager == "systemd" and not under_systemd,
         stops_supervisor=before.manager == "supervisor" and not under_supervisor,
+        takes_default_site=after.default_server and (everything or not before.default_server),
         puts=puts,
         removes=removes,
+        returns_default_site=not after.default_server and (everything or before.default_server),
         reloads_units="systemd" in (before.manager, after.manager) and changed(unit, socket),
         makes_directories=after.name != "" and changed(f"etc/tmpfiles.d/{name}.conf"),
         restarts_socket=under_systemd and changed(socket),

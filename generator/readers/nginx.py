@@ -24,7 +24,7 @@ ON_THIS_HOST = Subject("nginx", "nginx configuration among this host's own")
 
 HOST = Path("/etc/nginx")
 _OURS = "etc/nginx"
-_DEFAULT_SITE = "sites-enabled/default"
+DEFAULT_SITE = "etc/nginx/sites-enabled/default"
 _PORT_OFFSET = 20000
 _LARGEST_TEXT = 1 << 20
 
@@ -185,7 +185,7 @@ def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
         tree.copy(HOST)
         if any("default_server" in file.text for file in ours):
             # Debian's own default site makes way for ours; two default servers for one port stop nginx.
-            (tree.root / _OURS / _DEFAULT_SITE).unlink(missing_ok=True)
+            (tree.root / DEFAULT_SITE).unlink(missing_ok=True)
         tree.overlay(ours, pair)
 
     outcome, complaints = yield from _test(nginx, root / "merged", merged)

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from generator.drift import copies, drifts, keep_copy, put_back
 from generator.load import load_text
+from generator.readers.nginx import DEFAULT_SITE
 from generator.render import render
 from generator.store import Generation, Store
+from generator.write import put_link
 
 NAME = "queue-websocket"
 SITE = f"etc/nginx/sites-available/{NAME}"
@@ -34,6 +37,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 def test_what_stands_as_installed_does_not_differ(store: Store) -> None:
     assert drifts(store) == []
+
+
+def test_a_default_site_of_nginx_beside_our_default_server_is_told(store: Store) -> None:
+    put_link(store.root / DEFAULT_SITE, "/etc/nginx/sites-available/default")
+    assert drifts(store) == []
+    store.record(replace(store.generation(1), default_server=True))
+    assert [drift.path for drift in drifts(store)] == [DEFAULT_SITE]
 
 
 def test_what_is_not_installed_cannot_differ(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ GOOD = Facts(
     has_host=True,
     foreign=(),
     nginx_fault="",
-    has_default_site=False,
+    has_foreign_default_site=False,
     resolves=True,
     clock_behind_s=-1.0,
 )
@@ -106,11 +106,11 @@ def test_packages_follow_from_the_choices(given: str, package: str) -> None:
     assert package not in packages(deploy())
 
 
-def test_only_a_default_server_of_ours_minds_nginxs_default_site() -> None:
-    facts = replace(GOOD, has_default_site=True)
+def test_only_a_default_server_of_ours_minds_another_default_site() -> None:
+    facts = replace(GOOD, has_foreign_default_site=True)
     assert list(problems(deploy(), facts)) == []
     (problem,) = problems(deploy("nginx: {default_server: true}"), facts)
     assert str(problem) == (
-        "nginx has a default site already, and takes one only; remove it (rm /etc/nginx/sites-enabled/default), "
-        "or set nginx.default_server to false"
+        "/etc/nginx/sites-enabled/default is not Debian's any more, and nginx takes one default site only; "
+        "move it away, or set nginx.default_server to false"
     )

@@ -16,7 +16,8 @@ def installed(given: str = "", runtime: str = "r1") -> Side:
     deploy = load_text(f"domain: a.org\n{given}\n", "deploy.yaml").deploy
     files = json.loads(render(deploy).manifest())["files"]
     links = {file["path"]: f"/opt/{NAME}/current/{file['path']}" for file in files if file["installed"]}
-    return Side(NAME, deploy.manager, runtime, {file["path"]: file for file in files}, links)
+    manifest = {file["path"]: file for file in files}
+    return Side(NAME, deploy.manager, runtime, manifest, links, deploy.nginx.default_server)
 
 
 def acts(switch: Switch) -> set[str]:
@@ -47,6 +48,14 @@ def test_another_limit_of_nginx_disconnects_nobody() -> None:
     todo = plan(installed(), installed("limits: {handshakes_per_second: 5}"))
     assert acts(todo) == {"reloads_nginx"}
     assert not todo.disconnects
+
+
+def test_a_default_server_of_ours_takes_nginxs_default_site_away_and_leaving_it_brings_that_back() -> None:
+    alone, among_others = installed("nginx: {default_server: true}"), installed()
+    assert acts(plan(among_others, alone)) == {"takes_default_site", "reloads_nginx"}
+    assert acts(plan(alone, among_others)) == {"returns_default_site", "reloads_nginx"}
+    assert "returns_default_site" in acts(plan(alone, Side()))
+    assert acts(plan(alone, alone)) == set()
 
 
 def test_other_code_restarts_the_service() -> None:

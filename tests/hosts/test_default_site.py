@@ -1,0 +1,76 @@
+"""A default server of ours and Debian's own default site: it makes way, and comes back as it was."""
+
+import json
+from typing import Any
+
+from hosts.console import Console
+from hosts.test_off_the_host import rest
+
+SITE = "/etc/nginx/sites-enabled/default"
+ALONE: dict[str, Any] = {"nginx": {"default_server": True}}
+_GET = """
+import http.client, sys
+connection = http.client.HTTPConnection("127.0.0.1")
+connection.request("GET", "/")
+try:
+    print(connection.getresponse().read().decode())
+except http.client.RemoteDisconnected:
+    print("no answer")
+"""
+
+
+def answer(console: Console) -> str:
+    """What someone gets who names no site of this host."""
+    return console.run("python3", "-c", _GET)
+
+
+def test_it_makes_way_and_comes_back_at_the_end(empty: Console) -> None:
+    before = rest(empty, "/run")
+    empty.install(**ALONE)
+    assert empty.routes()
+    assert answer(empty) == "no answer\n"
+    empty.status()
+    assert "Nothing to do" in empty.install(**ALONE)
+    empty.host.reboot()
+    assert empty.comes_to_route()
+    empty.wsbundle("uninstall", "--purge")
+    assert rest(empty, "/run") == before
+    assert "Welcome to nginx" in answer(empty)
+
+
+def test_plan_shows_both_ways_and_rollback_goes_back(installed: Console) -> None:
+    installed.configure(**ALONE)
+    assert f"It takes nginx's default site away ({SITE})." in installed.wsbundle("plan", code=3)
+    installed.install(**ALONE)
+    assert not json.loads(installed.wsbundle("plan", "--format", "json"))["changed"]
+    installed.configure()
+    assert f"It brings nginx's default site back ({SITE})." in installed.wsbundle("plan", code=3)
+    installed.wsbundle("rollback")
+    assert installed.routes()
+    assert "Welcome to nginx" in answer(installed)
+    assert installed.run("readlink", SITE) == "/etc/nginx/sites-available/default\n"
+
+
+def test_an_installation_that_fails_brings_it_back(installed: Console) -> None:
+    foreign = "server { listen 127.0.0.1:80; server_name ws.example.com; return 404; }\n"
+    installed.write("/etc/nginx/conf.d/000-foreign.conf", foreign)
+    installed.run("sh", "-c", "sed -i 's/^_PATIENCE_S = .*/_PATIENCE_S = 2.0/' generator/probe.py")
+    assert "generation 1 runs again" in installed.install(code=1, **ALONE)
+    assert installed.run("readlink", SITE) == "/etc/nginx/sites-available/default\n"
+
+
+def test_what_the_operator_put_there_meanwhile_is_his(installed: Console) -> None:
+    installed.install(**ALONE)
+    installed.write(SITE, "server { listen 81; }\n")
+    assert f"{SITE}: is there again" in installed.status(code=4)
+    assert f"{SITE} is not Debian's" in installed.install("--overwrite", code=1, port=9000, **ALONE)
+    installed.wsbundle("uninstall")
+    assert installed.run("cat", SITE) == "server { listen 81; }\n"
+
+
+def test_one_that_was_edited_stands_in_the_way(installed: Console) -> None:
+    installed.run("sh", "-c", "echo '# mine' >>/etc/nginx/sites-available/default")
+    assert f"{SITE} is not Debian's any more" in installed.install(code=1, **ALONE)
+    assert "# mine" in installed.run("cat", SITE)
+    installed.install(port=9000)
+    assert installed.routes()
