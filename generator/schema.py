@@ -34,15 +34,6 @@ AbsolutePath = Annotated[str, Meta(pattern=r"^/[^\"'\\$;{}#]+$", max_length=1000
 class Limits(service.Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one host carries, and what one client may ask of it."""
 
-    connections_per_address: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=100_000,
-            description="Connections that one client address may hold; nginx refuses one more with 429. An office "
-            "behind one address counts as one client.",
-        ),
-    ] = 100
     handshakes_per_second: Annotated[
         int,
         Meta(

@@ -15,8 +15,9 @@ from types import FrameType
 
 import uvicorn
 
+from service.center import Center
+from service.drain import drain
 from service.entry import configure_logging, ignore_hangups, settings_or_exit
-from service.exchange import Exchange
 from service.listen import BACKLOG, ListenError, listening_sockets, name_of
 from service.notify import Notifier
 from service.uvicorn_options import uvicorn_options
@@ -27,19 +28,22 @@ logger = logging.getLogger("service")
 class Server(uvicorn.Server):
     """uvicorn's server, which keeps the service manager informed."""
 
-    def __init__(self, config: uvicorn.Config, notifier: Notifier, exchange: Exchange) -> None:
+    def __init__(self, config: uvicorn.Config, notifier: Notifier, center: Center) -> None:
         super().__init__(config)
         self._notifier = notifier
-        self._exchange = exchange
+        self._center = center
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         # Not earlier: the ASGI lifespan's start is over before anybody can connect.
-        self._notifier.ready(self._exchange.status())
-        self._alive = asyncio.create_task(self._notifier.keep_alive(self._exchange.status))
+        self._notifier.ready(self._center.status())
+        self._alive = asyncio.create_task(self._notifier.keep_alive(self._center.status))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._notifier.stopping()
+        for server in self.servers:
+            server.close()
+        await drain(self._center)
         await super().shutdown(sockets)
         # Clients that have not closed within the drain timeout: uvicorn leaves them to the end of the process.
         for connection in list(self.server_state.connections):
@@ -67,7 +71,7 @@ def main() -> None:
     only_proxies_connect = all(listener.family == socket.AF_UNIX for listener in sockets)
     options = uvicorn_options(settings, only_proxies_connect)
     config = uvicorn.Config(app, backlog=BACKLOG, log_config=None, **options)
-    Server(config, Notifier(os.environ), app.exchange).run(sockets)
+    Server(config, Notifier(os.environ), app.center).run(sockets)
 
 
 def _install_signal_handlers() -> None:

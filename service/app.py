@@ -7,11 +7,11 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from service.admission import Handshake, admit, client_address
 from service.close_codes import FULL, CloseReason
-from service.entry import settings_or_exit
+from service.entry import center_of, settings_or_exit
 from service.exchange import Exchange
 from service.link import LinkClosedError
-from service.plain_http import FULL as FULL_ANSWER
 from service.plain_http import Answer, answer
 from service.settings import Settings
 
@@ -35,11 +35,15 @@ class AsgiLink:
         text: str | None = event.get("text")
         return event["bytes"] if text is None else text
 
-    async def send(self, text: str) -> None:
-        await self._send_event({"type": "websocket.send", "text": text})
+    async def send(self, text: bytes) -> None:
+        await self._send_event({"type": "websocket.send", "text": text.decode()})
 
     async def close(self, reason: CloseReason) -> None:
         await self._send_event({"type": "websocket.close", "code": reason.code, "reason": reason.reason})
+
+    async def is_alive(self) -> bool:
+        # ASGI has no pings: the server's own must find out who is gone.
+        return True
 
     async def _send_event(self, event: Event) -> None:
         try:
@@ -50,10 +54,11 @@ class AsgiLink:
 
 
 class Application:
-    """ASGI entry point; `exchange` has the clients."""
+    """ASGI entry point; `center` has the clients."""
 
     def __init__(self, settings: Settings) -> None:
-        self.exchange = Exchange(settings)
+        self.center = center_of(settings)
+        self._exchange = Exchange(self.center)
 
     async def __call__(self, scope: Scope, receive: Receive, send: SendEvent) -> None:
         if scope["type"] == "websocket":
@@ -66,22 +71,36 @@ class Application:
     async def _websocket(self, scope: Scope, receive: Receive, send: SendEvent) -> None:
         if (await receive())["type"] != "websocket.connect":
             return
-        if self.exchange.full:
-            await _refuse(scope, send)
+        decision = admit(self.center, _handshake(scope))
+        if isinstance(decision, Answer):
+            await _refuse(decision, scope, send)
             return
         try:
-            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.accept", "subprotocol": decision.subprotocol})
         except OSError:
             return
-        await self.exchange.serve(AsgiLink(receive, send))
+        await self._exchange.serve(AsgiLink(receive, send), decision)
 
     async def _http(self, scope: Scope, send: SendEvent) -> None:
-        await _respond(send, "http", answer(scope["method"], scope["path"], self.exchange.connections))
+        await _respond(send, "http", answer(scope["method"], scope["path"], self.center.connections))
 
 
-async def _refuse(scope: Scope, send: SendEvent) -> None:
+def _handshake(scope: Scope) -> Handshake:
+    values: dict[bytes, list[str]] = {}
+    for name, value in scope["headers"]:
+        values.setdefault(name, []).append(value.decode("latin-1"))
+    client = scope.get("client")
+    return Handshake(
+        client_address=client_address(client and client[0], forwarded=b"x-forwarded-for" in values),
+        origins=tuple(values.get(b"origin", ())),
+        authorizations=tuple(values.get(b"authorization", ())),
+        subprotocols=tuple(scope.get("subprotocols", ())),
+    )
+
+
+async def _refuse(refusal: Answer, scope: Scope, send: SendEvent) -> None:
     if "websocket.http.response" in (scope.get("extensions") or {}):
-        await _respond(send, "websocket.http", FULL_ANSWER)
+        await _respond(send, "websocket.http", refusal)
     else:
         await send({"type": "websocket.close", "code": FULL.code, "reason": FULL.reason})
 

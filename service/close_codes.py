@@ -1,10 +1,11 @@
 """Why the service closes a connection: the code and the reason that the client sees, in one table.
 
-A client that finds 1008 has broken a rule and will break it again; after any other code it may come back, later each
-time. The WebSocket layer below adds 1002 (not WebSocket), 1009 (longer than `limits.message_size`) and 1011 (no answer
-to a ping).
+A client needs three rules and no table: 4000 to 4099, do not come back, it would happen again; 4200 to 4299, come back
+at once; all others, come back after a random wait that grows. The WebSocket layer below adds 1002 (not WebSocket),
+1009 (longer than `limits.message_size`) and 1011 (no answer to a ping).
 
-Source of the numbers: RFC 6455 section 7.4.1 and IANA's "WebSocket Close Code Number Registry".
+Source of the numbers: RFC 6455 section 7.4.1 and IANA's "WebSocket Close Code Number Registry"; 4000 to 4999 are for
+private use, and divided here as in version 7 of the Pusher protocol.
 """
 
 from typing import NamedTuple
@@ -17,10 +18,19 @@ class CloseReason(NamedTuple):
     reason: str
 
 
-TOO_MANY_ADDRESSES = CloseReason(1008, "too many addresses")
 NOT_UTF8 = CloseReason(1007, "not UTF-8")
 TOO_MANY_FRAGMENTS = CloseReason(1009, "too many fragments")
 RESTART = CloseReason(1012, "service restart")
-# Not 1008: the client did nothing wrong, it may return when it, or the service, is faster.
-SLOW_CONSUMER = CloseReason(1013, "slow consumer")
-FULL = CloseReason(1013, "too many connections")
+
+NO_HELLO = CloseReason(4000, "no hello in time")
+UNAUTHORIZED = CloseReason(4001, "unauthorized")
+FORBIDDEN = CloseReason(4003, "forbidden")
+TOO_MANY_ADDRESSES = CloseReason(4008, "too many addresses")
+ADDRESS_IN_USE = CloseReason(4009, "address in use")
+REPLACED = CloseReason(4010, "replaced by a newer connection")
+
+FULL = CloseReason(4100, "too many connections")
+# The client did nothing wrong: it may return when it, or the service, is faster.
+SLOW_CONSUMER = CloseReason(4101, "slow consumer")
+
+TOKEN_EXPIRED = CloseReason(4200, "token expired")

@@ -66,6 +66,10 @@ class Setting(msgspec.Struct, frozen=True):
         return any(isinstance(kind, declared.NoneType) for kind in self.alternatives)
 
     @property
+    def takes_many(self) -> bool:
+        return any(isinstance(kind, declared.VarTupleType) for kind in self.alternatives)
+
+    @property
     def choices(self) -> tuple[str, ...]:
         return tuple(str(v) for k in self.alternatives if isinstance(k, declared.LiteralType) for v in k.values)
 
@@ -192,6 +196,16 @@ def read(text: str, setting: Setting, quoted: bool = False) -> Any:
         raise SettingError(_explain(text, value, setting, quoted)) from None
 
 
+def read_words(text: str, setting: Setting) -> tuple[Any, ...]:
+    """The checked value of a setting that takes many, from one line: its items stand apart by spaces.
+
+    Raises:
+        SettingError: the setting cannot take one of them.
+    """
+    item = setting.part(0, "")
+    return tuple(read(word, item) for word in text.split())
+
+
 def _explain(text: str, value: Any, setting: Setting, quoted: bool) -> Fault:
     use = f"use {setting.expects}"
     shown = shorten(text)
@@ -249,11 +263,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def plain(value: Any) -> str:
-    """A value as text that `read` takes back: `60`, not `60.0`; nothing for None."""
+    """A value as text that `read`, or for many `read_words`, takes back: `60`, not `60.0`; nothing for None."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value)
+    return " ".join(map(plain, value)) if isinstance(value, tuple) else str(value)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from types import FrameType
 
+from service.center import Center
+from service.identity import Identity, TokenError
 from service.settings import Settings, SettingsError, from_environ
 
 logger = logging.getLogger("service")
@@ -21,6 +23,15 @@ def settings_or_exit(environ: Mapping[str, str]) -> Settings:
     except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+
+
+def center_of(settings: Settings) -> Center:
+    """The notification center of this process."""
+
+    def verify(token: str) -> Identity:
+        raise TokenError("no keys are configured")
+
+    return Center(settings, verify)
 
 
 def configure_logging(level: str) -> None:

@@ -1,81 +1,218 @@
-"""Who is connected, under which addresses, and where a message goes. Pure: no clock, no loop, no socket."""
+"""Who is connected, under which addresses and in which groups, and where a message goes.
 
-from dataclasses import dataclass
-from itertools import count
-from typing import NewType
+Pure: no clock, no loop, no socket.
+"""
 
-Address = NewType("Address", str)
-"""The UUID under which a client is known; the protocol takes any text that is not too long."""
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
-ConnectionId = NewType("ConnectionId", int)
-"""One connection of this process; a number is never used again."""
-
-# A client is known under its own UUID and perhaps a few more. Without a bound, one connection could claim addresses
-# until the memory is full.
-MAX_REGISTRATIONS = 8
+from service.addresses import Address
+from service.close_codes import CloseReason
+from service.frames import Delivered, Id, Lost
+from service.message import Message
 
 
-class TooManyRegistrationsError(Exception):
-    """A connection wants more than `MAX_REGISTRATIONS` addresses."""
+class Member(Protocol):
+    """What the hub needs of a session. `addresses` begins with the temporary one."""
+
+    addresses: list[Address]
+
+    @property
+    def name(self) -> Address:
+        """Under which address others know the client."""
+
+    def forward(self, text: bytes, sender: "Member") -> None:
+        """Pass a message of v0 on to the client, which came as `text` and is known to be sound."""
+
+    def deliver(self, message: Message) -> None:
+        """Pass a message on to the client."""
+
+    def expect(self, key: int, receipt: "Receipt", address: Address | None) -> bool:
+        """Remember that the message with this key is to be confirmed; False when the client cannot confirm any.
+
+        `address` is what it was sent to, None for a group.
+
+        Raises:
+            TooManyUnconfirmedError: nothing has changed.
+        """
+
+    def granted(self, address: Address) -> None:
+        """A claim has succeeded."""
+
+    def refused(self, address: Address) -> None:
+        """A claim has failed: the owner is alive."""
+
+    def replaced(self, address: Address) -> None:
+        """A newer connection of the same client has this address now."""
+
+    def changed(self, address: Address, online: bool) -> None:
+        """An address that the client watches has got an owner, or lost it."""
+
+    def probe(self, answered: Callable[[bool], None]) -> None:
+        """Find out whether the client is alive, and say so once, in a few seconds at most."""
+
+    def abandon(self) -> None:
+        """The client is dead: drop the connection."""
 
 
-@dataclass
+class ReceiptTaker(Protocol):
+    """Who may ask for a receipt."""
+
+    def tell_outcome(self, outcome: Delivered | Lost) -> None:
+        """What became of the message."""
+
+
+class Receipt(NamedTuple):
+    """Who wants to hear that a message has arrived, and under which id."""
+
+    sender: ReceiptTaker
+    id: Id
+
+
+class TooManyUnconfirmedError(Exception):
+    """A client has not confirmed so many messages that it gets no further one that wants a receipt."""
+
+
+# Every reason for which a message goes nowhere; each is a series of the metrics from the start.
+NOBODY = "nobody"
+PLAIN = "plain"
+BAD_REQUEST = "bad_request"
+FORBIDDEN = "forbidden"
+NO_HELLO = "no_hello"
+ADDRESS_TAKEN = "address_in_use"
+LIMIT = "limit"
+UNCONFIRMED = "unconfirmed"
+SLOW_CONSUMER = "slow_consumer"
+DROPS = (NOBODY, PLAIN, BAD_REQUEST, FORBIDDEN, NO_HELLO, ADDRESS_TAKEN, LIMIT, UNCONFIRMED, SLOW_CONSUMER)
+
+
+@dataclass(slots=True)
 class Tally:
-    """What became of the messages so far."""
+    """What became of the messages and of the handshakes so far."""
 
     routed: int = 0
-    unroutable: int = 0
-    plain: int = 0
+    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DROPS, 0))
+    accepted: dict[str, int] = field(default_factory=dict)
+    """Connections by protocol."""
+    refused: dict[int, int] = field(default_factory=dict)
+    """Handshakes by HTTP status."""
+    closed: dict[int, int] = field(default_factory=dict)
+    """Connections that the service closed, by close code."""
+
+    def close(self, reason: CloseReason) -> None:
+        """Count one more connection that is closed for this reason."""
+        self.closed[reason.code] = self.closed.get(reason.code, 0) + 1
 
 
 class Hub:
-    """The two maps: from an address to the connection that owns it, and from a connection to what it claimed."""
+    """Three maps: from an address to its owner, from a group to its members, and from an address to who watches it.
+
+    An address belongs to whoever has it first, and as long as that client is alive. A second claimant waits until the
+    owner has been probed: a client that lost its network gets its address back, and nobody else can take it.
+    """
 
     def __init__(self) -> None:
         self.tally = Tally()
-        self._owners: dict[Address, ConnectionId] = {}
-        self._claims: dict[ConnectionId, list[Address]] = {}
-        self._numbers = count(1)
+        self.members: dict[Member, None] = {}
+        self._owners: dict[Address, Member] = {}
+        self._claimants: dict[Address, dict[Member, None]] = {}
+        self._groups: dict[str, dict[Member, None]] = {}
+        self._watchers: dict[Address, dict[Member, None]] = {}
+        self.owner_of: Callable[[Address], Member | None] = self._owners.get
 
-    def __len__(self) -> int:
-        """How many connections are open."""
-        return len(self._claims)
+    def connect(self, member: Member) -> None:
+        """Let a new member be reached under its temporary address."""
+        self.members[member] = None
+        self._owners[member.addresses[0]] = member
 
-    def connect(self, temporary: Address) -> ConnectionId:
-        """A new connection, which is reached under its temporary address as long as it is open."""
-        connection = ConnectionId(next(self._numbers))
-        self._owners[temporary] = connection
-        self._claims[connection] = [temporary]
-        return connection
+    def disconnect(self, member: Member, groups: Iterable[str] = (), watched: Iterable[Address] = ()) -> None:
+        """Forget a member, and everything that was its own. Once is enough, twice does no harm."""
+        if member not in self.members:
+            return
+        del self.members[member]
+        for group in groups:
+            self.leave(member, group)
+        for address in watched:
+            self.unwatch(member, address)
+        for address in member.addresses:
+            # It may have a newer owner, who outlives this connection and must stay reachable.
+            if self._owners.get(address) is member:
+                self._release(address)
 
-    def register(self, connection: ConnectionId, address: Address) -> None:
-        """Let `connection` be reached under `address` as well.
+    def claim(self, member: Member, address: Address, proven: bool = False) -> None:
+        """Ask for an address; `granted` or `refused` of the member tells the outcome, now or a few seconds later.
 
-        The last one to register owns the address: a client that lost its network comes back under its UUID while
-        the service still holds the old connection. Who may take an address from whom is decided here and nowhere else.
-
-        Raises:
-            TooManyRegistrationsError: nothing has changed.
+        `proven`: the member has shown that the address is its own, so that no living owner stands in its way.
         """
-        claims = self._claims[connection]
-        if address not in claims:
-            if len(claims) > MAX_REGISTRATIONS:
-                raise TooManyRegistrationsError
-            claims.append(address)
-        self._owners[address] = connection
-
-    def route(self, address: Address) -> ConnectionId | None:
-        """The connection that a message to `address` goes to, if there is one."""
         owner = self._owners.get(address)
         if owner is None:
-            self.tally.unroutable += 1
+            self._give(address, member)
+        elif owner is member:
+            member.granted(address)
+        elif proven:
+            owner.addresses.remove(address)
+            self._owners[address] = member
+            member.addresses.append(address)
+            owner.replaced(address)
+            member.granted(address)
+        elif address in self._claimants:
+            self._claimants[address][member] = None
         else:
-            self.tally.routed += 1
-        return owner
+            self._claimants[address] = {member: None}
+            owner.probe(lambda alive: self._probed(address, owner, alive))
 
-    def disconnect(self, connection: ConnectionId) -> None:
-        """Forget a connection and the addresses it still owns."""
-        for address in self._claims.pop(connection):
-            # It may have a newer owner, who outlives this connection and must stay reachable.
-            if self._owners.get(address) == connection:
-                del self._owners[address]
+    def _probed(self, address: Address, owner: Member, alive: bool) -> None:
+        if self._owners.get(address) is not owner:
+            return  # it left meanwhile, and whoever waited has been served
+        if not alive:
+            owner.abandon()  # which frees the address, and the first claimant gets it
+            return
+        for claimant in self._claimants.pop(address, ()):
+            if claimant in self.members:
+                claimant.refused(address)
+
+    def _release(self, address: Address) -> None:
+        del self._owners[address]
+        for claimant in self._claimants.pop(address, ()):
+            if claimant in self.members:
+                # The first finds it free; those behind it find an owner, who is probed in turn.
+                self.claim(claimant, address)
+        if address not in self._owners:
+            self._tell_watchers(address, online=False)
+
+    def _give(self, address: Address, member: Member) -> None:
+        self._owners[address] = member
+        member.addresses.append(address)
+        member.granted(address)
+        self._tell_watchers(address, online=True)
+
+    def join(self, member: Member, group: str) -> None:
+        """Make a member one of a group; the first one founds it."""
+        self._groups.setdefault(group, {})[member] = None
+
+    def leave(self, member: Member, group: str) -> None:
+        """The inverse of `join`; the last one to leave dissolves the group."""
+        members = self._groups[group]
+        del members[member]
+        if not members:
+            del self._groups[group]
+
+    def members_of(self, group: str) -> Iterable[Member]:
+        """Who is in a group, in the order of joining."""
+        return tuple(self._groups.get(group, ()))
+
+    def watch(self, member: Member, address: Address) -> None:
+        """Tell a member from now on when an address gets an owner or loses it."""
+        self._watchers.setdefault(address, {})[member] = None
+
+    def unwatch(self, member: Member, address: Address) -> None:
+        """The inverse of `watch`."""
+        watchers = self._watchers[address]
+        del watchers[member]
+        if not watchers:
+            del self._watchers[address]
+
+    def _tell_watchers(self, address: Address, online: bool) -> None:
+        for watcher in tuple(self._watchers.get(address, ())):
+            watcher.changed(address, online)

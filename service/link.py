@@ -1,4 +1,4 @@
-"""What a shell offers the exchange for each client, and the bounds that every shell keeps."""
+"""What a shell that awaits offers for each client, and the bounds that every shell keeps."""
 
 from typing import Protocol
 
@@ -22,8 +22,8 @@ class Link(Protocol):
     async def receive(self) -> str | bytes | None:
         """The next message, or None when the client is gone."""
 
-    async def send(self, text: str) -> None:
-        """Hand a text to the transport, waiting while its buffer is full.
+    async def send(self, text: bytes) -> None:
+        """Hand a text, in UTF-8, to the transport, waiting while its buffer is full.
 
         Raises:
             LinkClosedError
@@ -31,6 +31,13 @@ class Link(Protocol):
 
     async def close(self, reason: CloseReason) -> None:
         """Send a close frame, waiting while the transport's buffer is full.
+
+        Raises:
+            LinkClosedError
+        """
+
+    async def is_alive(self) -> bool:
+        """Whether the client answers a ping; may wait as long as it takes.
 
         Raises:
             LinkClosedError

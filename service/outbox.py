@@ -7,18 +7,18 @@ and never more memory than the bounds below.
 import asyncio
 import logging
 from collections import deque
-from sys import getsizeof
+from collections.abc import Callable
 
+from service.center import PROBE_TIMEOUT_S
 from service.close_codes import SLOW_CONSUMER, CloseReason
+from service.hub import SLOW_CONSUMER as READS_TOO_SLOWLY
+from service.hub import Tally
 from service.link import CLOSE_GRACE_S, Link, LinkClosedError
 
-# What may wait for one client, in bytes of memory: enough for a client that is away for seconds, and small enough
-# that a thousand of them fit into a small host.
-MAX_QUEUED_BYTES = 1024 * 1024
-# However long messages may be, a healthy client must be able to get a few of them in one turn of the loop.
-MAX_QUEUED_LONGEST_MESSAGES = 16
 # Bounds the burst of work when a client reads again after a pause.
 MAX_QUEUED_MESSAGES = 8192
+# What a queued text costs beside its own length: the object's head and its place in the queue.
+_OVERHEAD = 64
 
 logger = logging.getLogger(__name__)
 
@@ -26,22 +26,26 @@ logger = logging.getLogger(__name__)
 class Outbox:
     """The texts that wait for one client. `writer`, its task, ends when the client is gone or has been told so."""
 
-    def __init__(self, link: Link, longest_message: int) -> None:
+    def __init__(self, link: Link, max_bytes: int, tally: Tally) -> None:
         self._link = link
-        self._max_bytes = max(MAX_QUEUED_BYTES, MAX_QUEUED_LONGEST_MESSAGES * longest_message)
-        self._texts: deque[str] = deque()
+        self._max_bytes = max_bytes
+        self._tally = tally
+        self._texts: deque[bytes] = deque()
         self._bytes = 0
         self._farewell: CloseReason | None = None
         self._wake = asyncio.Event()
+        self._probes: set[asyncio.Task[None]] = set()
         self.writer = asyncio.create_task(self._write())
 
-    def put(self, text: str) -> None:
+    def send(self, text: bytes) -> None:
         """Send `text` after all that waits already; a client that has let too much pile up is closed instead."""
         if self._farewell is not None:
             return
         self._texts.append(text)
-        self._bytes += getsizeof(text)
+        self._bytes += len(text) + _OVERHEAD
         if self._bytes > self._max_bytes or len(self._texts) > MAX_QUEUED_MESSAGES:
+            self._tally.dropped[READS_TOO_SLOWLY] += len(self._texts)
+            self._tally.close(SLOW_CONSUMER)
             self.close(SLOW_CONSUMER)
         self._wake.set()
 
@@ -55,6 +59,23 @@ class Outbox:
         self._wake.set()
         asyncio.get_running_loop().call_later(CLOSE_GRACE_S, self.writer.cancel)
 
+    def abort(self) -> None:
+        """End the connection at once."""
+        self.writer.cancel()
+
+    def probe(self, answered: Callable[[bool], None]) -> None:
+        """Ping the client, and tell whether it has answered within `PROBE_TIMEOUT_S`."""
+        probe = asyncio.create_task(self._probe(answered))
+        self._probes.add(probe)
+        probe.add_done_callback(self._probes.discard)
+
+    async def _probe(self, answered: Callable[[bool], None]) -> None:
+        try:
+            alive = await asyncio.wait_for(self._link.is_alive(), PROBE_TIMEOUT_S)
+        except (LinkClosedError, asyncio.TimeoutError):
+            alive = False
+        answered(alive)
+
     async def _write(self) -> None:
         try:
             while self._farewell is None:
@@ -62,7 +83,7 @@ class Outbox:
                 self._wake.clear()
                 while self._texts:
                     text = self._texts.popleft()
-                    self._bytes -= getsizeof(text)
+                    self._bytes -= len(text) + _OVERHEAD
                     await self._link.send(text)
             await self._link.close(self._farewell)
         except LinkClosedError:

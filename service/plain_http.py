@@ -23,6 +23,12 @@ def _answer(status: int, content_type: str, body: bytes, *headers: tuple[str, st
 NOT_FOUND = _answer(404, _TEXT, b"WebSocket endpoint only")
 # To a client that wants a WebSocket, in place of the handshake.
 FULL = _answer(503, _TEXT, b"Too many connections", ("retry-after", str(RETRY_AFTER_S)))
+DRAINING = _answer(503, _TEXT, b"The service is about to stop", ("retry-after", str(RETRY_AFTER_S)))
+TOO_MANY_FROM_ADDRESS = _answer(
+    429, _TEXT, b"Too many connections of this address", ("retry-after", str(RETRY_AFTER_S))
+)
+FOREIGN_ORIGIN = _answer(403, _TEXT, b"This page may not connect here")
+UNAUTHORIZED = _answer(401, _TEXT, b"A valid token is needed", ("www-authenticate", "Bearer"))
 
 
 def answer(method: str, path: str, connections: int) -> Answer:

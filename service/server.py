@@ -14,11 +14,12 @@ import signal
 import socket
 import sys
 from asyncio import TimerHandle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote
+from weakref import WeakKeyDictionary
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
@@ -26,18 +27,21 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import Event
+from websockets.typing import Subprotocol
 
 if not __package__:
     # Run as a file: Python then looks for modules beside this file, and not for the package that it is in.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from service.admission import Admission, Handshake, admit, client_address
 from service.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
-from service.entry import configure_logging, ignore_hangups, settings_or_exit
+from service.drain import drain
+from service.entry import center_of, configure_logging, ignore_hangups, settings_or_exit
 from service.exchange import Exchange
 from service.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError
 from service.listen import BACKLOG, ListenError, listening_sockets, name_of
 from service.notify import Notifier
-from service.plain_http import FULL, Answer, answer
+from service.plain_http import Answer, answer
 from service.settings import Settings
 
 logger = logging.getLogger("service")
@@ -88,32 +92,67 @@ class LibraryLink:
         except ConnectionClosed:
             return None
 
-    async def send(self, text: str) -> None:
+    async def send(self, text: bytes) -> None:
         try:
-            await self._connection.send(text)
+            await self._connection.send(text, text=True)
         except ConnectionClosed as error:
             raise LinkClosedError from error
 
     async def close(self, reason: CloseReason) -> None:
         await self._connection.close(*reason)
 
+    async def is_alive(self) -> bool:
+        try:
+            await (await self._connection.ping())
+        except ConnectionClosed as error:
+            raise LinkClosedError from error
+        return True
+
 
 class Standalone:
     """The library's callbacks."""
 
     def __init__(self, settings: Settings) -> None:
-        self.exchange = Exchange(settings)
+        self.center = center_of(settings)
+        self._exchange = Exchange(self.center)
+        self._admissions: WeakKeyDictionary[ServerConnection, Admission] = WeakKeyDictionary()
 
     def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """None lets the handshake go on."""
-        if "websocket" in (protocol.lower() for protocol in request.headers.get_all("Upgrade")):
-            return _response(FULL) if self.exchange.full else None
-        return _response(answer(getattr(request, "method", "GET"), _path(request.path), self.exchange.connections))
+        if "websocket" not in (protocol.lower() for protocol in request.headers.get_all("Upgrade")):
+            method = getattr(request, "method", "GET")
+            return _response(answer(method, _path(request.path), self.center.connections))
+        decision = admit(self.center, _handshake(connection, request.headers))
+        if isinstance(decision, Answer):
+            return _response(decision)
+        self._admissions[connection] = decision
+        return None
+
+    def select_subprotocol(self, connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        """The one that was admitted."""
+        selected = self._admissions[connection].subprotocol
+        return None if selected is None else Subprotocol(selected)
 
     async def handle(self, connection: ServerConnection) -> None:
-        await self.exchange.serve(LibraryLink(connection))
+        await self._exchange.serve(LibraryLink(connection), self._admissions.pop(connection))
         # Whoever is still connected does not read: there is nothing to wait for.
         connection.transport.abort()
+
+
+def _handshake(connection: ServerConnection, headers: Headers) -> Handshake:
+    forwarded = headers.get_all("X-Forwarded-For")
+    peer = connection.remote_address[0] if connection.remote_address else None
+    # Only nginx of this host can reach a Unix socket or loopback, and it says one address: that of its own peer.
+    believed = peer is None or peer.startswith("127.") or peer == "::1"
+    if believed and forwarded:
+        peer = forwarded[-1].rpartition(",")[2].strip()
+    offered = ",".join(headers.get_all("Sec-WebSocket-Protocol"))
+    return Handshake(
+        client_address=client_address(peer, bool(believed and forwarded)),
+        origins=tuple(headers.get_all("Origin")),
+        authorizations=tuple(headers.get_all("Authorization")),
+        subprotocols=tuple(name.strip() for name in offered.split(",")),
+    )
 
 
 def _path(target: str) -> str:
@@ -134,6 +173,7 @@ async def _serve(shell: Standalone, settings: Settings, listener: socket.socket)
         sock=listener,
         backlog=BACKLOG,
         process_request=shell.process_request,
+        select_subprotocol=shell.select_subprotocol,
         create_connection=Connection,
         server_header=None,
         compression=None,
@@ -159,10 +199,13 @@ async def run(settings: Settings) -> None:
     listeners = listening_sockets(settings, os.environ)
     servers = [await _serve(shell, settings, listener) for listener in listeners]
     logger.info("listening on %s", ", ".join(map(name_of, listeners)))
-    notifier.ready(shell.exchange.status())
-    alive = asyncio.create_task(notifier.keep_alive(shell.exchange.status))
+    notifier.ready(shell.center.status())
+    alive = asyncio.create_task(notifier.keep_alive(shell.center.status))
     await stopped.wait()
     notifier.stopping()
+    for server in servers:
+        server.close(close_connections=False)
+    await drain(shell.center)
     for server in servers:
         server.close(code=RESTART.code, reason=RESTART.reason)
     with contextlib.suppress(asyncio.TimeoutError):

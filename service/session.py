@@ -1,4 +1,6 @@
-"""Protocol v0, from one client's point of view: a frame in, effects out. Pure: the shells carry the effects out.
+"""One client's side of the protocol: what it says comes in, and what follows goes to the clients that it concerns.
+
+Here is what both versions have in common, and v0:
 
 - The first text a client gets is the welcome, which names its temporary UUID.
 - `{"recipient_uuid": U, "message": "connected"}` registers U for the connection it came on.
@@ -7,88 +9,255 @@
 - Everything else is plain text: accepted, counted, sent nowhere.
 - A binary frame means the text that its bytes are in UTF-8; when they are not UTF-8, it is counted as plain text.
 
-A client never gets a frame that it did not ask for: no acknowledgement and no error, only close codes.
+A client of v0 never gets a frame that it did not ask for: no acknowledgement and no error, only close codes.
+Pure: no loop, no socket, no clock of its own.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import msgspec
 
-from service.close_codes import TOO_MANY_ADDRESSES, CloseReason
-from service.hub import Address, ConnectionId, Hub, TooManyRegistrationsError
-
-# A UUID has 36 characters, names of one's own are longer. The bound keeps what a client can store in the hub small.
-MAX_ADDRESS_LENGTH = 128
+from service.addresses import Address, CheckedAddress
+from service.center import Center, Client
+from service.close_codes import (
+    ADDRESS_IN_USE,
+    FORBIDDEN,
+    REPLACED,
+    TOKEN_EXPIRED,
+    TOO_MANY_ADDRESSES,
+    CloseReason,
+)
+from service.hub import FORBIDDEN as NOT_ALLOWED
+from service.hub import NOBODY, PLAIN, Member, Receipt
+from service.identity import Identity
+from service.message import Message
 
 # As every JSON encoder spells it; the message is not decoded to find other spellings, such as "\u0063onnected".
-_CONNECTED = b'"connected"'
+_CONNECTED = msgspec.Raw(b'"connected"')
 
 
-class Send(NamedTuple):
-    """A text for a client."""
+class Envelope(msgspec.Struct, gc=False):
+    """What the service reads of a message of v0.
 
-    connection: ConnectionId
-    text: str
+    `message` is checked to be JSON, and never built: width costs nothing.
+    """
 
-
-class Close(NamedTuple):
-    """The end of a connection."""
-
-    connection: ConnectionId
-    reason: CloseReason
-
-
-Effect = Send | Close
-
-
-class _Envelope(msgspec.Struct, gc=False):
-    """What the service reads of a message. `message` is checked to be JSON, and never built: width costs nothing."""
-
-    recipient_uuid: Annotated[Address, msgspec.Meta(min_length=1, max_length=MAX_ADDRESS_LENGTH)]
+    recipient_uuid: CheckedAddress
     message: msgspec.Raw
 
 
-_decode = msgspec.json.Decoder(_Envelope).decode
+read_envelope = msgspec.json.Decoder(Envelope).decode
 
 
-class Session:
-    """One client, from its welcome to its end."""
+class Session(ABC):
+    """One client, from its welcome to its end. `identity` is what a token has proved, None when none is asked for.
 
-    def __init__(self, hub: Hub, temporary: Address) -> None:
-        self.connection = hub.connect(temporary)
-        self._hub = hub
-        self._temporary = temporary
+    A shell calls `start`, then `receive` for each message, and at last `end`.
+    """
+
+    __slots__ = (
+        "_bytes_left",
+        "_center",
+        "_claims",
+        "_closing",
+        "_hub",
+        "_messages_left",
+        "_owner_of",
+        "_refilled_at",
+        "addresses",
+        "client",
+        "client_address",
+        "identity",
+    )
+
+    protocol: str
+
+    def __init__(self, center: Center, client: Client, identity: Identity | None, client_address: str | None) -> None:
+        self.client = client
+        self.client_address = client_address
+        self.identity = identity
+        self.addresses = [center.draw_address()]
+        self._center = center
+        self._hub = center.hub
+        self._owner_of = center.hub.owner_of
+        self._claims: set[Address] | None = None
         self._closing = False
+        limits = center.settings.limits
+        self._messages_left: float = limits.messages_per_second
+        self._bytes_left: float = limits.bytes_per_second
+        self._refilled_at = center.clock()
+        tally = center.hub.tally
+        tally.accepted[self.protocol] = tally.accepted.get(self.protocol, 0) + 1
+        if client_address is not None:
+            center.connections_of[client_address] = center.connections_of.get(client_address, 0) + 1
+        if identity is not None:
+            center.deadlines[self] = identity.expires
+        center.hub.connect(self)
 
-    def welcome(self, text: str) -> Sequence[Effect]:
-        """Greet the client; `{uuid}` in the text becomes its temporary UUID, any other brace stays as it is."""
-        return (Send(self.connection, text.replace("{uuid}", self._temporary)),)
+    @property
+    def name(self) -> Address:
+        """Under which address others know the client: the first one that it registered, or else the temporary one."""
+        return self.addresses[min(1, len(self.addresses) - 1)]
 
-    def receive(self, frame: str | bytes) -> Sequence[Effect]:
-        """Act on one message of the client, whatever it may be."""
-        if self._closing:
-            return ()
+    @abstractmethod
+    def start(self) -> None:
+        """Greet the client."""
+
+    @abstractmethod
+    def receive(self, text: bytes) -> float:
+        """Act on one text message, which is UTF-8.
+
+        Returns: for how many seconds the client is to be read no further, for it has sent more than it may; mostly 0.
+        """
+
+    def receive_binary(self, data: bytes) -> float:
+        """Act on one binary message: it means the text that its bytes are in UTF-8."""
         try:
-            text = frame if isinstance(frame, str) else frame.decode()
-            envelope = _decode(text)
-        # ValueError: not JSON, not UTF-8 or not our object. RecursionError: nested a thousand deep.
-        except (ValueError, RecursionError):
-            self._hub.tally.plain += 1
-            return ()
-        if bytes(envelope.message) == _CONNECTED:
-            return self._register(envelope.recipient_uuid)
-        recipient = self._hub.route(envelope.recipient_uuid)
-        return () if recipient is None else (Send(recipient, text),)
-
-    def _register(self, address: Address) -> Sequence[Effect]:
-        try:
-            self._hub.register(self.connection, address)
-        except TooManyRegistrationsError:
-            self._closing = True
-            return (Close(self.connection, TOO_MANY_ADDRESSES),)
-        return ()
+            data.decode()
+        except UnicodeDecodeError:
+            data = b""  # no message in either version
+        return self.receive(data)
 
     def end(self) -> None:
-        """The connection is gone."""
-        self._hub.disconnect(self.connection)
+        """The connection is gone. Once is enough, twice does no harm."""
+        if self not in self._hub.members:
+            return
+        self._closing = True
+        self._center.deadlines.pop(self, None)
+        self._leave()
+        if self.client_address is not None:
+            counts = self._center.connections_of
+            counts[self.client_address] -= 1
+            if not counts[self.client_address]:
+                del counts[self.client_address]
+
+    def _leave(self) -> None:
+        self._hub.disconnect(self)
+
+    def close(self, reason: CloseReason) -> None:
+        """End the connection, and tell the client why. What it still says is not heard."""
+        if not self._closing:
+            self._closing = True
+            self._hub.tally.close(reason)
+            self.client.close(reason)
+
+    def abandon(self) -> None:
+        self.end()
+        self.client.abort()
+
+    def probe(self, answered: Callable[[bool], None]) -> None:
+        self.client.probe(answered)
+
+    def due(self) -> None:
+        """The token of the client has expired."""
+        self.close(TOKEN_EXPIRED)
+
+    def goaway(self, reconnect_in_ms: int, deadline_ms: int) -> None:  # noqa: B027  v0 has no such frame
+        """Announce that the connection will be closed, and when it is a good time to come back."""
+
+    @abstractmethod
+    def deliver(self, message: Message) -> None: ...
+
+    def expect(self, key: int, receipt: Receipt, address: Address | None) -> bool:
+        return False
+
+    @abstractmethod
+    def forward(self, text: bytes, sender: Member) -> None: ...
+
+    def granted(self, address: Address) -> None:
+        self._settled(address)
+
+    @abstractmethod
+    def refused(self, address: Address) -> None: ...
+
+    def replaced(self, address: Address) -> None:
+        self.close(REPLACED)
+
+    def changed(self, address: Address, online: bool) -> None:  # noqa: B027  v0 watches nobody
+        pass
+
+    def _settled(self, address: Address) -> None:
+        if self._claims:
+            self._claims.discard(address)
+
+    def _may_claim_one_more(self, address: Address) -> bool:
+        claims = self._claims or ()
+        known = address in self.addresses or address in claims
+        return known or len(self.addresses) - 1 + len(claims) < self._center.settings.limits.registrations
+
+    def _claim(self, address: Address, proven: bool) -> None:
+        if self._claims is None:
+            self._claims = set()
+        self._claims.add(address)
+        self._hub.claim(self, address, proven)
+
+    def _may_send(self, permission: str) -> bool:
+        return self.identity is None or self.identity.may_send(permission)
+
+    def _spend(self, messages: int, size: int) -> float:
+        """Take from what the client may send; the result is how long it must pause."""
+        self._messages_left -= messages
+        self._bytes_left -= size
+        return self._refill() if self._messages_left < 0 or self._bytes_left < 0 else 0.0
+
+    def _refill(self) -> float:
+        # A bucket holds what one second may bring, and is filled only when it is empty: most messages ask no clock.
+        limits, now = self._center.settings.limits, self._center.clock()
+        elapsed, self._refilled_at = now - self._refilled_at, now
+        messages, size = limits.messages_per_second, limits.bytes_per_second
+        self._messages_left = min(messages, self._messages_left + elapsed * messages)
+        self._bytes_left = min(size, self._bytes_left + elapsed * size)
+        return max(0.0, -self._messages_left / messages, -self._bytes_left / size)
+
+
+class SessionV0(Session):
+    """A client that has offered no subprotocol."""
+
+    __slots__ = ()
+
+    protocol = "v0"
+
+    def start(self) -> None:
+        # Any other brace stays as it is.
+        self.client.send(self._center.settings.welcome.replace("{uuid}", self.addresses[0]).encode())
+
+    def receive(self, text: bytes) -> float:
+        if self._closing:
+            return 0.0
+        pause = self._spend(1, len(text))
+        try:
+            envelope = read_envelope(text)
+        # ValueError: not JSON, or not our object. RecursionError: nested a thousand deep.
+        except (ValueError, RecursionError):
+            self._hub.tally.dropped[PLAIN] += 1
+            return pause
+        address = envelope.recipient_uuid
+        if envelope.message == _CONNECTED:
+            self._register(address)
+        elif self.identity is not None and not self.identity.may_send(address):
+            self._hub.tally.dropped[NOT_ALLOWED] += 1
+        elif (owner := self._owner_of(address)) is None:
+            self._hub.tally.dropped[NOBODY] += 1
+        else:
+            self._hub.tally.routed += 1
+            owner.forward(text, self)
+        return pause
+
+    def _register(self, address: Address) -> None:
+        if self.identity is not None and address != self.identity.subject:
+            self.close(FORBIDDEN)
+        elif self._may_claim_one_more(address):
+            self._claim(address, proven=self.identity is not None)
+        else:
+            self.close(TOO_MANY_ADDRESSES)
+
+    def refused(self, address: Address) -> None:
+        self._settled(address)
+        self.close(ADDRESS_IN_USE)
+
+    def deliver(self, message: Message) -> None:
+        self.client.send(message.v0)
+
+    def forward(self, text: bytes, sender: Member) -> None:
+        self.client.send(text)

@@ -11,10 +11,19 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from service.declaration import Fault, SettingError, plain, read, settings_of, struct_from, values_of
+from service.declaration import Fault, SettingError, plain, read, read_words, settings_of, struct_from, values_of
 
 # Each worker keeps its own table of clients, so a message reaches a client of another worker only by luck: 1 in N.
 ONE_WORKER = "more than one worker would lose messages: workers do not pass them on to each other yet"
+
+Origin = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://[a-z0-9.:\[\]-]+$",
+        max_length=300,
+        extra={"expects": "scheme://host in lower case, such as https://example.com"},
+    ),
+]
 
 
 class Ping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,6 +61,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             extra={"env": "WEBSOCKET_MAX_CONNECTIONS"},
         ),
     ] = 1000
+    connections_per_address: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Connections that one client address may hold; one more is refused with 429. An office "
+            "behind one address counts as one client.",
+            extra={"env": "WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS"},
+        ),
+    ] = 100
     message_size: Annotated[
         int,
         Meta(
@@ -61,6 +80,62 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             extra={"env": "WEBSOCKET_MAX_MESSAGE_SIZE", "unit": "bytes"},
         ),
     ] = 65536
+    messages_per_second: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Messages that one client may send per second, counted once for each recipient. Who sends more "
+            "is read more slowly; nothing is lost.",
+            extra={"env": "WEBSOCKET_MAX_MESSAGES_PER_SECOND"},
+        ),
+    ] = 100
+    bytes_per_second: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            le=1024 * 1024 * 1024,
+            description="Bytes of messages that one client may send per second. Who sends more is read more slowly; "
+            "nothing is lost.",
+            extra={"env": "WEBSOCKET_MAX_BYTES_PER_SECOND", "unit": "bytes per second"},
+        ),
+    ] = 1024 * 1024
+    registrations: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1000,
+            description="Addresses that one connection may register, beside its temporary one.",
+            extra={"env": "WEBSOCKET_MAX_REGISTRATIONS"},
+        ),
+    ] = 8
+    queue: Annotated[
+        int,
+        Meta(
+            ge=65_536,
+            le=1024 * 1024 * 1024,
+            description="What may wait for one client that reads too slowly; beyond it the client is closed with 4101.",
+            extra={"env": "WEBSOCKET_MAX_QUEUE", "unit": "bytes"},
+        ),
+    ] = 1024 * 1024
+    header_timeout: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=600,
+            description="Time a client has to send its whole request.",
+            extra={"env": "WEBSOCKET_HEADER_TIMEOUT", "unit": "seconds"},
+        ),
+    ] = 10
+    hello_timeout: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=600,
+            description="Time a client of nc.v1 has to say hello, and with `auth: token` to show its token.",
+            extra={"env": "WEBSOCKET_HELLO_TIMEOUT", "unit": "seconds"},
+        ),
+    ] = 10
 
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +151,26 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             extra={"env": "WEBSOCKET_DRAIN_TIMEOUT", "unit": "seconds"},
         ),
     ] = 10
+    window: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=590,
+            description="Time over which clients are sent away when the service stops, so that they do not all come "
+            "back at one moment.",
+            extra={"env": "WEBSOCKET_DRAIN_WINDOW", "unit": "seconds"},
+        ),
+    ] = 5
+    rate: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Clients that are sent away per second while the window lasts long enough; a few clients are "
+            "gone at once.",
+            extra={"env": "WEBSOCKET_DRAIN_RATE", "unit": "clients per second"},
+        ),
+    ] = 500
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +180,10 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Literal["critical", "error", "warning", "info", "debug"],
         Meta(description="The least severe message that is written.", extra={"env": "LOG_LEVEL"}),
     ] = "warning"
+    format: Annotated[
+        Literal["plain", "json"],
+        Meta(description="How a line of the log is written.", extra={"env": "LOG_FORMAT"}),
+    ] = "plain"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,6 +226,34 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = 1
     ping: Ping = Ping()
+    auth: Annotated[
+        Literal["none", "token"],
+        Meta(
+            description="Who may register an address: `none`, whoever comes first and is still there; `token`, the "
+            "holder of a token for it, which `wsbundle token` mints.",
+            extra={"env": "WEBSOCKET_AUTH"},
+        ),
+    ] = "none"
+    keys: Annotated[
+        Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=1000)] | None,
+        Meta(
+            description="The keys that tokens are signed with, a JSON Web Key Set (RFC 7517). Left out, it is "
+            "/etc/NAME/keys.json, which `make install` makes.",
+            extra={
+                "env": "WEBSOCKET_KEYS",
+                "expects": "an absolute path, such as /etc/queue-websocket/keys.json",
+                "example": "/etc/queue-websocket/keys.json",
+            },
+        ),
+    ] = None
+    origins: Annotated[
+        tuple[Origin, ...],
+        Meta(
+            description="The web pages whose scripts may connect, as `scheme://host` with the port where it is not the "
+            "usual one. None: any page may.",
+            extra={"env": "WEBSOCKET_ORIGINS", "expects": "a list of origins, such as https://example.com"},
+        ),
+    ] = ()
     limits: Limits = Limits()
     drain: Drain = Drain()
     log: Log = Log()
@@ -160,7 +287,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         variable = setting.extra["env"]
         if text := environ.get(variable, ""):
             try:
-                values[setting.key] = read(text, setting)
+                values[setting.key] = read_words(text, setting) if setting.takes_many else read(text, setting)
             except SettingError as error:
                 faults[variable] = error.fault
     if values.get("workers", 1) not in (1, "auto"):
