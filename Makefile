@@ -60,8 +60,8 @@ golden: $(VENV)-dev/ready ## record tests/golden/*/expected; review the diff
 docs: $(VENV)-dev/ready ## derive deploy.yaml, deploy.schema.json and docs/settings.md
 	@$(DEV) -m generator.derive
 
-bench: $(VENV)/ready ## what `wsbundle render` costs, against importing its libraries
-	@$(VENV)/bin/python -m bench.render
+bench: $(VENV)/ready ## what rendering, a message, a handshake and a connection cost (ARGS="servers --quick")
+	@$(VENV)/bin/python -m bench $(ARGS)
 
 lock: $(VENV)-dev/ready ## lock requirements/*.in again, at the newest versions
 	@$(LOCK) -o requirements/generator.txt requirements/generator.in

@@ -1,6 +1,6 @@
 """What `wsbundle render` costs: whole processes, CPU time, against `python -c "import jinja2, yaml"` in the same run.
 
-    make bench
+    make bench ARGS=render
 
 Rounds are interleaved, so that whatever else the machine does falls on all cases alike; each figure is the median of
 the per-round ratios.
@@ -15,8 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.page import table
+from bench.programs import ROOT
+
 ROUNDS = 15
-ROOT = Path(__file__).parent.parent
+QUICK_ROUNDS = 3
 BAR = "import jinja2, yaml"
 GOALS = {"render, first": 1.4, "render, nothing to do": 1.4, "fault in deploy.yaml": 0.6}
 
@@ -60,13 +63,13 @@ def cpu_seconds(case: Case) -> tuple[float, float]:
     return float(said[0]), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def measure(directory: Path) -> dict[str, list[tuple[float, float]]]:
+def measure(directory: Path, count: int) -> dict[str, list[tuple[float, float]]]:
     """Own and whole CPU seconds per case and round."""
     deploy = ("--file", str(ROOT / "deploy.yaml"))
     same = ("render", *deploy, "--output", str(directory / "same"))
     cpu_seconds(Case(_RENDERS, same))
     rounds: dict[str, list[tuple[float, float]]] = {}
-    for number in range(ROUNDS):
+    for number in range(count):
         cases = {
             "pass": Case("pass"),
             BAR: Case(BAR),
@@ -79,23 +82,21 @@ def measure(directory: Path) -> dict[str, list[tuple[float, float]]]:
     return rounds
 
 
-def main() -> int:
-    """Print the table."""
+def report(count: int) -> str:
+    """What it came to in so many rounds, in Markdown."""
     with tempfile.TemporaryDirectory(prefix="wsbundle-bench-") as directory:
-        rounds = measure(Path(directory))
-    print(f"Median of {ROUNDS} rounds; ratios to `{BAR}`. `all` includes the programs that read the bundle.")
-    print(f"{'CPU ms':>7}  {'ratio':>5}  {'goal':>4}  {'all':>5}  case")
+        rounds = measure(Path(directory), count)
+    rows = []
     for name, times in rounds.items():
         own, whole = (
             statistics.median(mine[part] / bar[part] for mine, bar in zip(times, rounds[BAR], strict=True))
             for part in (0, 1)
         )
         goal = GOALS.get(name)
+        verdict = "" if goal is None else f"{goal}, {'above its goal' if own > goal else 'reached'}"
         milliseconds = statistics.median(mine for mine, _ in times) * 1000
-        missed = "  (above its goal)" if goal is not None and own > goal else ""
-        print(f"{milliseconds:7.1f}  {own:5.2f}  {goal or '':>4}  {whole:5.2f}  {name}{missed}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        rows.append((name, f"{milliseconds:.1f}", f"{own:.2f}", f"{whole:.2f}", verdict))
+    return (
+        f"Median of {count} rounds; ratios to `{BAR}`. With programs: those that read the bundle are counted, too.\n\n"
+        + table(("case", "CPU ms", "ratio", "with programs", "goal"), rows)
+    )

@@ -1,0 +1,1 @@
+"""What it costs: benchmarks, run by `make bench`."""

@@ -1,0 +1,69 @@
+"""All benchmarks: `make bench ARGS="[render] [servers] [--quick] [--only NAME ...] [--connections N] [--write]"`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Collection
+
+from bench import compare, page, render, report
+from bench.servers import SERVERS
+
+PARTS = ("render", "servers")
+
+
+def main(arguments: list[str]) -> int:
+    """Measure and print; 1 when a server failed."""
+    options = _parser().parse_args(arguments)
+    status = 0
+    for part in options.parts or PARTS:
+        if part == "render":
+            text = render.report(render.QUICK_ROUNDS if options.quick else render.ROUNDS)
+        else:
+            results = compare.measure(options.only, _plan(options), progress=_progress)
+            text = report.report(results)
+            status = 1 if results.failures else status
+        print(f"{text}\n")
+        if options.write:
+            page.write(part, text)
+    return status
+
+
+def _plan(options: argparse.Namespace) -> compare.Plan:
+    plan = compare.QUICK if options.quick else compare.FULL
+    return plan._replace(connections=options.connections) if options.connections else plan
+
+
+def _progress(step: str) -> None:
+    # On a terminal each step takes the place of the last; a log gets none.
+    if sys.stderr.isatty():
+        print(f"\r\033[K{step}", end="", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make bench", description="What it costs.", allow_abbrev=False)
+    parser.add_argument("parts", nargs="*", type=_one_of(PARTS), metavar="PART", help=f"{' or '.join(PARTS)}; or both")
+    parser.add_argument("--quick", action="store_true", help="a minute instead of five: one round, fewer connections")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        type=_one_of(SERVERS),
+        default=list(SERVERS),
+        metavar="NAME",
+        help=f"these servers and the reference, of {', '.join(SERVERS)}",
+    )
+    parser.add_argument("--connections", type=int, metavar="N", help="as many idle connections")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
+    return parser
+
+
+def _one_of(names: Collection[str]) -> Callable[[str], str]:
+    # Not argparse's choices: with any number of arguments, they must contain "none at all" too.
+    def name(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"{text} is unknown; use some of {', '.join(names)}")
+        return text
+
+    return name
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

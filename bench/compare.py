@@ -1,0 +1,86 @@
+"""What a message, a handshake and an idle connection cost each server, in rounds that are interleaved.
+
+So whatever else the machine does falls on all servers alike. A ratio is one of work per second of the server's CPU
+time, to the reference in the same round; the figure is the median of the rounds.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from bench import load
+from bench.load import Cost, LoadError
+from bench.programs import MissingError
+from bench.servers import REFERENCE, SERVERS, Running, StartError, allow_many_files, running
+
+SPARE_FILES = 200
+
+
+class Plan(NamedTuple):
+    """How thorough to be."""
+
+    rounds: int
+    seconds: float
+    connections: int
+
+
+FULL = Plan(rounds=3, seconds=2.0, connections=10_000)
+QUICK = Plan(rounds=1, seconds=0.5, connections=1000)
+
+SCENARIOS: dict[str, Callable[[Running, float], Cost]] = {
+    "W=1": lambda server, seconds: load.route(server, 1, seconds),
+    "W=16": lambda server, seconds: load.route(server, 16, seconds),
+    "handshakes": load.handshakes,
+}
+
+
+class Results:
+    """What was measured, by name of the server; `failures` and `missing` say why the others were not."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.costs: dict[tuple[str, str], list[Cost]] = {}
+        self.idle_kib: dict[str, float] = {}
+        self.failures: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
+
+    @property
+    def measured(self) -> list[str]:
+        """The servers that were measured to the end."""
+        return [name for name in SERVERS if name in self.idle_kib]
+
+    def median(self, name: str, scenario: str, figure: Callable[[Cost], float]) -> float:
+        return statistics.median(map(figure, self.costs[name, scenario]))
+
+    def ratio(self, name: str, scenario: str, to: str = REFERENCE) -> float:
+        rounds = zip(self.costs[name, scenario], self.costs[to, scenario], strict=True)
+        return statistics.median(mine.per_server_second / other.per_server_second for mine, other in rounds)
+
+
+def measure(names: Iterable[str], plan: Plan, progress: Callable[[str], None]) -> Results:
+    """Measure some servers and the reference; one that fails once is left out from then on."""
+    plan = plan._replace(connections=min(plan.connections, allow_many_files() - SPARE_FILES))
+    results = Results(plan)
+    names = [name for name in SERVERS if name in {*names, REFERENCE}]
+    for number in range(plan.rounds):
+        for name in names:
+            if name in results.failures or name in results.missing:
+                continue
+            progress(f"round {number + 1} of {plan.rounds}: {name}")
+            try:
+                _round(name, plan, results, is_last=number == plan.rounds - 1)
+            except MissingError as error:
+                results.missing[name] = str(error)
+            except (LoadError, StartError) as error:
+                results.failures[name] = str(error)
+    return results
+
+
+def _round(name: str, plan: Plan, results: Results, is_last: bool) -> None:
+    with running(SERVERS[name]) as server:
+        for scenario, run in SCENARIOS.items():
+            results.costs.setdefault((name, scenario), []).append(run(server, plan.seconds))
+    if is_last:
+        # A fresh process: what the load before has left in its memory is not the connections'.
+        with running(SERVERS[name]) as server:
+            results.idle_kib[name] = load.idle(server, plan.connections)

@@ -1,0 +1,579 @@
+/* Loads a server of protocol v0 with WebSocket clients, and says what that cost the server.
+
+       load [--subscribe-by-path] route      PORT PAIRS WINDOW SECONDS PID...
+       load [--subscribe-by-path] handshakes PORT AT_ONCE SECONDS PID...
+       load [--subscribe-by-path] idle       PORT CONNECTIONS PID...
+
+   PIDs are those of the server's processes. One line of JSON is the result. Every message is compared with what should
+   arrive, at whom and when; the first that is wrong ends the program with status 1 and {"fault": "..."}.
+
+   With --subscribe-by-path a client names its own address and that of its peer in the path of its request, as nchan
+   wants it. There is no welcome then, nothing to register, and senders get acknowledgements, which count for nothing. */
+
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24
+#endif
+
+#define OPENING_AT_ONCE 20     /* fits into any server's backlog */
+#define MAX_WINDOW 32          /* that many messages, and a response with headers, fit into a client's buffer */
+#define BUFFER_LENGTH 8192
+#define WARM_UP_SECONDS 0.4
+#define SETTLING_SECONDS 0.5
+#define PATIENCE_SECONDS 10.0  /* after so long without a sign of life a server counts as stuck */
+#define LOST_AFTER_SECONDS 3.0
+#define SOURCE_ADDRESSES 200   /* 127.0.0.1 and following: closed connections keep their ports for a minute */
+
+#define UUID_LENGTH 36
+#define MESSAGE_LENGTH 64
+#define TEXT_START "{\"recipient_uuid\": \""
+#define TEXT_MIDDLE "\", \"message\": \""
+#define RECIPIENT_AT (sizeof TEXT_START - 1)
+#define SEQUENCE_AT (RECIPIENT_AT + UUID_LENGTH + sizeof TEXT_MIDDLE - 1)
+#define SEQUENCE_LENGTH 10
+#define TEXT_LENGTH (SEQUENCE_AT + MESSAGE_LENGTH + 2)
+#define MASKED_FRAME_LENGTH (TEXT_LENGTH + 8)
+
+enum opcode { TEXT = 1, CLOSE = 8, PING = 9, PONG = 10 };
+enum state { UPGRADING, WELCOMING, REGISTERING, READY, CLOSING };
+enum scenario { ROUTE, HANDSHAKES, IDLE };
+
+struct client {
+    int fd;
+    int number; /* unique; its UUID follows from it */
+    enum state state;
+    size_t received;
+    unsigned char buffer[BUFFER_LENGTH];
+};
+
+/* Clients 2n and 2n + 1: the former sends, the latter receives. */
+struct pair {
+    long sent, arrived;
+    char text[TEXT_LENGTH + 1];     /* of the next message to be sent */
+    char expected[TEXT_LENGTH + 1]; /* of the next message to arrive */
+};
+
+static enum scenario scenario;
+static bool subscribe_by_path;
+static int port, epoll;
+static int *pids, pid_count;
+
+static struct client *clients;
+static int client_count, opened, ready;
+static struct pair *pairs;
+static int window;
+static bool sending;
+static long done; /* messages that arrived, or handshakes that were completed to the close */
+
+static void fail(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    printf("{\"fault\": \"");
+    vprintf(format, arguments);
+    printf("\"}\n");
+    va_end(arguments);
+    exit(1);
+}
+
+/* Time */
+
+static double seconds_of(clockid_t clock)
+{
+    struct timespec time;
+    if (clock_gettime(clock, &time) != 0)
+        fail("a process of the server is gone");
+    return time.tv_sec + time.tv_nsec / 1e9;
+}
+
+static double now(void)
+{
+    return seconds_of(CLOCK_MONOTONIC);
+}
+
+/* To the nanosecond and with all threads, also those that have ended; /proc/PID/stat counts in steps of 10 ms. */
+static double server_seconds(void)
+{
+    double sum = 0;
+    for (int i = 0; i < pid_count; i++) {
+        clockid_t clock;
+        if (clock_getcpuclockid(pids[i], &clock) != 0)
+            fail("process %d of the server is gone", pids[i]);
+        sum += seconds_of(clock);
+    }
+    return sum;
+}
+
+static long resident_kib(void)
+{
+    long sum = 0;
+    for (int i = 0; i < pid_count; i++) {
+        char path[64];
+        long pages = 0;
+        snprintf(path, sizeof path, "/proc/%d/statm", pids[i]);
+        FILE *file = fopen(path, "r");
+        if (file == NULL || fscanf(file, "%*d %ld", &pages) != 1)
+            fail("process %d of the server is gone", pids[i]);
+        fclose(file);
+        sum += pages * (sysconf(_SC_PAGESIZE) / 1024);
+    }
+    return sum;
+}
+
+/* Texts */
+
+static void write_sequence(char *text, long sequence)
+{
+    for (int digit = SEQUENCE_LENGTH - 1; digit >= 0; digit--, sequence /= 10)
+        text[SEQUENCE_AT + digit] = '0' + sequence % 10;
+}
+
+/* Its last digits are the number of the client. The first ones are those of this run: clients of the last one may not
+   quite be gone yet. */
+static void write_uuid(char *uuid, int number)
+{
+    snprintf(uuid, UUID_LENGTH + 1, "%08x-0000-4000-8000-%012d", getpid(), number);
+}
+
+/* The text of a message: its sequence number, its sender, and dots up to MESSAGE_LENGTH. */
+static void write_text(char *text, int recipient, int sender, long sequence)
+{
+    char uuid[UUID_LENGTH + 1], message[MESSAGE_LENGTH + 1];
+    write_uuid(uuid, recipient);
+    memset(message, '.', MESSAGE_LENGTH);
+    message[MESSAGE_LENGTH] = 0;
+    message[snprintf(message, MESSAGE_LENGTH, "%010ld of client %d", 0L, sender)] = ' ';
+    snprintf(text, TEXT_LENGTH + 1, TEXT_START "%s" TEXT_MIDDLE "%s\"}", uuid, message);
+    write_sequence(text, sequence);
+}
+
+/* Frames: RFC 6455, section 5.2 */
+
+static size_t write_frame(unsigned char *frame, enum opcode opcode, const char *payload, size_t length)
+{
+    static const unsigned char mask[4] = {0x9d, 0x3c, 0x5a, 0xe1};
+    size_t head = 0;
+    frame[head++] = 0x80 | opcode;
+    if (length < 126) {
+        frame[head++] = 0x80 | length;
+    } else {
+        frame[head++] = 0x80 | 126;
+        frame[head++] = length >> 8;
+        frame[head++] = length & 0xff;
+    }
+    memcpy(frame + head, mask, 4);
+    head += 4;
+    for (size_t i = 0; i < length; i++)
+        frame[head + i] = payload[i] ^ mask[i % 4];
+    return head + length;
+}
+
+/* The length of the whole frame, or 0 while it is not complete. */
+static size_t read_frame(const unsigned char *frame, size_t available, const char **payload, size_t *length)
+{
+    size_t head = 2;
+    if (available < head)
+        return 0;
+    *length = frame[1];
+    if (*length == 126) {
+        head = 4;
+        if (available < head)
+            return 0;
+        *length = frame[2] << 8 | frame[3];
+    }
+    if (!(frame[0] & 0x80) || *length > BUFFER_LENGTH - head || (head == 2 && *length > 125))
+        fail("the server sent a frame that is masked, fragmented or too long");
+    *payload = (const char *)frame + head;
+    return available < head + *length ? 0 : head + *length;
+}
+
+static void send_all(struct client *client, const void *data, size_t length)
+{
+    /* No more than a window is ever on its way, and that fits into any socket's buffers. */
+    if (send(client->fd, data, length, MSG_NOSIGNAL) != (ssize_t)length)
+        fail("client %d cannot send: the server has closed the connection or does not read", client->number);
+}
+
+/* Opening and closing connections */
+
+static void open_client(struct client *client)
+{
+    static int next_number;
+    client->number = next_number++;
+    client->state = UPGRADING;
+    client->received = 0;
+    client->fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (client->fd < 0)
+        fail("a socket cannot be opened: %s", strerror(errno));
+
+    int yes = 1;
+    struct sockaddr_in source = {.sin_family = AF_INET}, server = source;
+    source.sin_addr.s_addr = htonl(INADDR_LOOPBACK + client->number % SOURCE_ADDRESSES);
+    server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    server.sin_port = htons(port);
+    setsockopt(client->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes, sizeof yes);
+    setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    if (bind(client->fd, (struct sockaddr *)&source, sizeof source) != 0
+        || connect(client->fd, (struct sockaddr *)&server, sizeof server) != 0)
+        fail("client %d cannot connect: %s", client->number, strerror(errno));
+
+    /* The nonce is that of RFC 6455, section 1.3, where its answer can be read too: no SHA-1 is needed here. */
+    char request[512], path[128] = "/";
+    if (subscribe_by_path) {
+        char own[UUID_LENGTH + 1], peer[UUID_LENGTH + 1];
+        write_uuid(own, client->number);
+        write_uuid(peer, client->number ^ 1);
+        snprintf(path, sizeof path, "/?subscriber=%s&publisher=%s", own, peer);
+    }
+    int length = snprintf(request, sizeof request,
+                          "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                          "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", path, port);
+    send_all(client, request, length);
+
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = client};
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, client->fd, &event) != 0)
+        fail("epoll: %s", strerror(errno));
+}
+
+static void close_client(struct client *client)
+{
+    close(client->fd);
+    done++;
+    open_client(client);
+}
+
+static void become_ready(struct client *client)
+{
+    client->state = READY;
+    ready++;
+    if (opened < client_count)
+        open_client(&clients[opened++]);
+}
+
+static size_t write_close(unsigned char *frame)
+{
+    return write_frame(frame, CLOSE, "\x03\xe8", 2); /* 1000 */
+}
+
+/* The response is complete. What follows next depends on the scenario, and on who the server is. */
+static void upgraded(struct client *client)
+{
+    if (!subscribe_by_path) {
+        client->state = WELCOMING;
+    } else if (scenario == HANDSHAKES) {
+        unsigned char frame[16];
+        client->state = CLOSING;
+        send_all(client, frame, write_close(frame));
+    } else {
+        become_ready(client);
+    }
+}
+
+/* Registering has no answer: a message to oneself shows that it has taken effect. */
+static void welcomed(struct client *client)
+{
+    unsigned char frames[2 * MASKED_FRAME_LENGTH];
+    char text[TEXT_LENGTH + 1], uuid[UUID_LENGTH + 1];
+    write_uuid(uuid, client->number);
+    size_t length = snprintf(text, sizeof text, TEXT_START "%s" TEXT_MIDDLE "connected\"}", uuid);
+    length = write_frame(frames, TEXT, text, length);
+    if (scenario == HANDSHAKES) {
+        client->state = CLOSING;
+        length += write_close(frames + length);
+    } else {
+        client->state = REGISTERING;
+        write_text(text, client->number, client->number, 0);
+        length += write_frame(frames + length, TEXT, text, TEXT_LENGTH);
+    }
+    send_all(client, frames, length);
+}
+
+/* Messages */
+
+static void fill_window(struct pair *pair)
+{
+    unsigned char frames[MAX_WINDOW * MASKED_FRAME_LENGTH];
+    size_t length = 0;
+    for (; pair->sent - pair->arrived < window; pair->sent++) {
+        write_sequence(pair->text, pair->sent);
+        length += write_frame(frames + length, TEXT, pair->text, TEXT_LENGTH);
+    }
+    if (length > 0)
+        send_all(&clients[2 * (pair - pairs)], frames, length);
+}
+
+/* Says what is wrong with a text that was not expected. */
+static void fail_with(const struct client *client, const char *expected, const char *text, size_t length)
+{
+    if (length != TEXT_LENGTH)
+        fail("changed: client %d got %zu bytes instead of %zu", client->number, length, TEXT_LENGTH);
+    if (memcmp(text + RECIPIENT_AT, expected + RECIPIENT_AT, UUID_LENGTH) != 0)
+        fail("misrouted: client %d got a message for another", client->number);
+    if (memcmp(text, expected, SEQUENCE_AT) != 0
+        || memcmp(text + SEQUENCE_AT + SEQUENCE_LENGTH, expected + SEQUENCE_AT + SEQUENCE_LENGTH,
+                  TEXT_LENGTH - SEQUENCE_AT - SEQUENCE_LENGTH) != 0)
+        fail("changed: client %d got a message that was not sent", client->number);
+    fail("lost or out of order: client %d got message %ld instead of %ld", client->number,
+         atol(text + SEQUENCE_AT), atol(expected + SEQUENCE_AT));
+}
+
+static void message_arrived(struct client *client, const char *text, size_t length)
+{
+    static const char acknowledgement[] = "queued messages:"; /* of nchan */
+    if (subscribe_by_path && length > sizeof acknowledgement && memcmp(text, acknowledgement, sizeof acknowledgement - 1) == 0)
+        return;
+    if (scenario != ROUTE || client->number % 2 == 0)
+        fail("misrouted: client %d got a message, and nobody writes to it", client->number);
+    struct pair *pair = &pairs[client->number / 2];
+    write_sequence(pair->expected, pair->arrived);
+    if (length != TEXT_LENGTH || memcmp(text, pair->expected, TEXT_LENGTH) != 0)
+        fail_with(client, pair->expected, text, length);
+    if (pair->arrived == pair->sent)
+        fail("client %d got a message twice, or before it was sent", client->number);
+    pair->arrived++;
+    done++;
+}
+
+static void text_arrived(struct client *client, const char *text, size_t length)
+{
+    char own[TEXT_LENGTH + 1];
+    switch (client->state) {
+    case WELCOMING:
+        welcomed(client);
+        break;
+    case REGISTERING:
+        write_text(own, client->number, client->number, 0);
+        if (length != TEXT_LENGTH || memcmp(text, own, TEXT_LENGTH) != 0)
+            fail_with(client, own, text, length);
+        become_ready(client);
+        break;
+    case READY:
+        message_arrived(client, text, length);
+        break;
+    default:
+        fail("client %d got a text after it had said that it closes", client->number);
+    }
+}
+
+/* Whether the connection is still the one that the frame came on. */
+static bool frame_arrived(struct client *client, enum opcode opcode, const char *payload, size_t length)
+{
+    unsigned char pong[140];
+    switch (opcode) {
+    case TEXT:
+        text_arrived(client, payload, length);
+        return true;
+    case PING:
+        send_all(client, pong, write_frame(pong, PONG, payload, length));
+        return true;
+    case CLOSE:
+        if (client->state != CLOSING)
+            fail("the server closed the connection of client %d with %d", client->number,
+                 length < 2 ? 1005 : (unsigned char)payload[0] << 8 | (unsigned char)payload[1]);
+        close_client(client);
+        return false;
+    default:
+        fail("client %d got a frame with opcode %d", client->number, opcode);
+        return false;
+    }
+}
+
+/* The length of a complete response; 0 while it is not complete. */
+static size_t read_response(struct client *client)
+{
+    unsigned char *end = memmem(client->buffer, client->received, "\r\n\r\n", 4);
+    if (end == NULL)
+        return 0;
+    *end = 0;
+    if (strncmp((char *)client->buffer, "HTTP/1.1 101 ", 13) != 0)
+        fail("the server refused a handshake: %.12s", client->buffer);
+    if (strstr((char *)client->buffer, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") == NULL)
+        fail("the server answered a handshake with a wrong Sec-WebSocket-Accept");
+    return end + 4 - client->buffer;
+}
+
+static void read_client(struct client *client)
+{
+    ssize_t count = recv(client->fd, client->buffer + client->received, BUFFER_LENGTH - client->received, 0);
+    if (count <= 0)
+        fail("the server dropped the connection of client %d", client->number);
+    client->received += count;
+
+    size_t at = 0;
+    if (client->state == UPGRADING) {
+        at = read_response(client);
+        if (at == 0)
+            return;
+        upgraded(client);
+    }
+    const char *payload;
+    size_t length, frame;
+    while ((frame = read_frame(client->buffer + at, client->received - at, &payload, &length)) > 0) {
+        enum opcode opcode = client->buffer[at] & 0x0f;
+        if (!frame_arrived(client, opcode, payload, length))
+            return;
+        at += frame;
+    }
+    client->received -= at;
+    memmove(client->buffer, client->buffer + at, client->received);
+    /* All that was read together is answered together. */
+    if (sending && client->number % 2 == 1)
+        fill_window(&pairs[client->number / 2]);
+}
+
+/* Scenarios */
+
+static void read_for(double seconds)
+{
+    struct epoll_event events[256];
+    int count = epoll_wait(epoll, events, 256, (int)(seconds * 1000) + 1);
+    for (int i = 0; i < count; i++)
+        read_client(events[i].data.ptr);
+}
+
+static void read_until(double end)
+{
+    double active = now();
+    for (double time = active; time < end; time = now()) {
+        long before = done;
+        read_for(end - time < 0.1 ? end - time : 0.1);
+        if (done != before)
+            active = time;
+        if (time - active > PATIENCE_SECONDS)
+            fail("lost: nothing has arrived for %.0f seconds", PATIENCE_SECONDS);
+    }
+}
+
+/* Open clients until `count` of them are ready. */
+static void open_clients(int count)
+{
+    client_count = count;
+    while (opened < count && opened - ready < OPENING_AT_ONCE)
+        open_client(&clients[opened++]);
+    double active = now();
+    while (ready < count) {
+        int before = ready;
+        read_for(0.1);
+        if (ready != before)
+            active = now();
+        if (now() - active > PATIENCE_SECONDS)
+            fail("lost: %d of %d clients have had no answer for %.0f seconds", opened - ready, opened, PATIENCE_SECONDS);
+    }
+}
+
+/* What happens within some seconds, after a while of warming up. */
+static void measure(double seconds)
+{
+    read_until(now() + WARM_UP_SECONDS);
+    double start = now(), own = seconds_of(CLOCK_PROCESS_CPUTIME_ID), server = server_seconds();
+    long before = done;
+    read_until(start + seconds);
+    double lasted = now() - start;
+    server = server_seconds() - server;
+    own = seconds_of(CLOCK_PROCESS_CPUTIME_ID) - own;
+    long counted = done - before;
+    if (counted == 0)
+        fail("lost: nothing arrived in %.1f seconds", lasted);
+
+    sending = false;
+    long missing = 0;
+    for (double end = now() + LOST_AFTER_SECONDS; scenario == ROUTE && now() < end; read_for(0.01)) {
+        missing = 0;
+        for (int i = 0; i < client_count / 2; i++)
+            missing += pairs[i].sent - pairs[i].arrived;
+        if (missing == 0)
+            break;
+    }
+    if (missing > 0)
+        fail("lost: %ld messages", missing);
+    printf("{\"done\": %ld, \"seconds\": %.6f, \"server_seconds\": %.6f, \"load_seconds\": %.6f}\n", counted, lasted,
+           server, own);
+}
+
+static void route(int pair_count, double seconds)
+{
+    open_clients(2 * pair_count);
+    for (int i = 0; i < pair_count; i++) {
+        write_text(pairs[i].text, 2 * i + 1, 2 * i, 0);
+        write_text(pairs[i].expected, 2 * i + 1, 2 * i, 0);
+    }
+    sending = true;
+    for (int i = 0; i < pair_count; i++)
+        fill_window(&pairs[i]);
+    measure(seconds);
+}
+
+static void handshakes(int at_once, double seconds)
+{
+    for (int i = 0; i < at_once; i++)
+        open_client(&clients[i]);
+    measure(seconds);
+}
+
+/* The first tenth warms the server up, and is not counted. */
+static void idle(int connections)
+{
+    int warm = connections / 10;
+    open_clients(warm);
+    read_for(SETTLING_SECONDS);
+    long before = resident_kib();
+    open_clients(connections);
+    read_for(SETTLING_SECONDS);
+    printf("{\"connections\": %d, \"resident_kib\": %ld}\n", connections - warm, resident_kib() - before);
+}
+
+static int whole_number(const char *word, int least, int most)
+{
+    char *end;
+    long number = strtol(word, &end, 10);
+    if (*word == 0 || *end != 0 || number < least || number > most)
+        fail("%s is no whole number from %d to %d", word, least, most);
+    return number;
+}
+
+int main(int argc, char **argv)
+{
+    subscribe_by_path = argc > 1 && strcmp(argv[1], "--subscribe-by-path") == 0;
+    char **words = argv + 1 + subscribe_by_path;
+    int word_count = argc - 1 - subscribe_by_path;
+    const char *name = word_count > 0 ? words[0] : "";
+    scenario = strcmp(name, "route") == 0 ? ROUTE : strcmp(name, "handshakes") == 0 ? HANDSHAKES : IDLE;
+    int numbers = scenario == ROUTE ? 5 : scenario == HANDSHAKES ? 4 : 3; /* before the PIDs */
+    if ((scenario == IDLE && strcmp(name, "idle") != 0) || word_count <= numbers)
+        fail("usage: the first lines of bench/load.c");
+
+    port = whole_number(words[1], 1, 65535);
+    int count = whole_number(words[2], 1, 1000000);
+    int capacity = scenario == ROUTE ? 2 * count : count;
+    window = scenario == ROUTE ? whole_number(words[3], 1, MAX_WINDOW) : 0;
+    double seconds = atof(words[numbers - 1]);
+    pid_count = word_count - numbers;
+    pids = calloc(pid_count, sizeof *pids);
+    clients = calloc(capacity, sizeof *clients);
+    pairs = calloc(count, sizeof *pairs);
+    epoll = epoll_create1(0);
+    if (pids == NULL || clients == NULL || pairs == NULL || epoll < 0)
+        fail("out of memory or files");
+    for (int i = 0; i < pid_count; i++)
+        pids[i] = whole_number(words[numbers + i], 1, 1 << 30);
+
+    if (scenario == ROUTE)
+        route(count, seconds);
+    else if (scenario == HANDSHAKES)
+        handshakes(count, seconds);
+    else
+        idle(count);
+    return 0;
+}

@@ -1,0 +1,92 @@
+"""Load on a running server, from the C program beside this file, which also checks every message that arrives.
+
+with running(SERVERS["fast"]) as server:
+    print(route(server, window=16, seconds=2.0).per_server_second)
+"""
+
+import subprocess
+from typing import TypeVar
+
+import msgspec
+
+from bench.programs import compiled
+from bench.servers import Running, on_cpu
+
+DEADLINE_S = 120.0
+PAIRS = 50
+HANDSHAKES_AT_ONCE = 20
+
+Result = TypeVar("Result")
+
+
+class LoadError(Exception):
+    """A message was lost, changed or misrouted, or the server refused to go on; the message says which."""
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """What was done in some seconds, and the CPU time that it took the server and the load."""
+
+    done: int
+    seconds: float
+    server_seconds: float
+    load_seconds: float
+
+    @property
+    def per_second(self) -> float:
+        return self.done / self.seconds
+
+    @property
+    def per_server_second(self) -> float:
+        """Steadier than `per_second`: what else the machine does, and a busy load, count for less."""
+        return self.done / self.server_seconds
+
+
+class _Growth(msgspec.Struct):
+    connections: int
+    resident_kib: int
+
+
+class _Fault(msgspec.Struct):
+    fault: str
+
+
+def route(server: Running, window: int, seconds: float, pairs: int = PAIRS) -> Cost:
+    """Messages of 64 bytes, of which each pair of clients has `window` outstanding.
+
+    Raises:
+        LoadError
+        MissingError: there is no compiler.
+    """
+    return _result(Cost, "route", server, pairs, window, seconds)
+
+
+def handshakes(server: Running, seconds: float, at_once: int = HANDSHAKES_AT_ONCE) -> Cost:
+    """Clients that upgrade, are welcomed, register and close, again and again.
+
+    Raises:
+        LoadError
+        MissingError: there is no compiler.
+    """
+    return _result(Cost, "handshakes", server, at_once, seconds)
+
+
+def idle(server: Running, connections: int) -> float:
+    """The memory of one more connection that is registered and does nothing, in KiB of resident memory.
+
+    Raises:
+        LoadError
+        MissingError: there is no compiler.
+    """
+    growth = _result(_Growth, "idle", server, connections)
+    return growth.resident_kib / growth.connections
+
+
+def _result(kind: type[Result], scenario: str, server: Running, *numbers: float) -> Result:
+    dialect = ["--subscribe-by-path"] if server.subscribes_by_path else []
+    words = [scenario, *map(str, (server.port, *numbers, *server.pids))]
+    command = on_cpu(-1, [compiled("load.c"), *dialect, *words])
+    done = subprocess.run(command, capture_output=True, timeout=DEADLINE_S)
+    if done.returncode == 1:
+        raise LoadError(msgspec.json.decode(done.stdout, type=_Fault).fault)
+    done.check_returncode()
+    return msgspec.json.decode(done.stdout, type=kind)

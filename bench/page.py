@@ -1,0 +1,44 @@
+"""The tables of the benchmarks, on the terminal and in docs/performance.md."""
+
+import re
+import textwrap
+from collections.abc import Sequence
+
+from bench.programs import ROOT
+
+PAGE = ROOT / "docs" / "performance.md"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table that can also be read as it is; all columns but the first are numbers."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    aligned = (
+        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        for line in lines
+    )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in aligned)
+
+
+def bullets(sentences: Sequence[str]) -> str:
+    """A Markdown list, in lines of a width that can be read."""
+    return "\n".join(textwrap.fill(f"- {sentence}", 120, subsequent_indent="  ") for sentence in sentences)
+
+
+def write(part: str, text: str) -> None:
+    """Replace what stands between the markers of a part in docs/performance.md."""
+    PAGE.write_text(replaced(PAGE.read_text(), part, text))
+
+
+def replaced(page: str, part: str, text: str) -> str:
+    """The page with a new text for a part.
+
+    Raises:
+        ValueError: it has no markers for that part.
+    """
+    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
+    new, count = re.subn(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", page, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"the page needs {begin} and {end} once")
+    return new

@@ -1,0 +1,181 @@
+"""The servers of the comparison, each with the job of protocol v0, and how they are started."""
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.programs import BUILD, HERE, PATH, ROOT, compiled, nchan_module, node_modules, program
+
+DEADLINE_S = 15.0
+
+# What is measured is the price of a message, not who is turned away.
+_ADMIT_ALL = {
+    "WEBSOCKET_MAX_CONNECTIONS": "100000",
+    "WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS": "100000",
+    "WEBSOCKET_MAX_MESSAGES_PER_SECOND": "1000000",
+    "WEBSOCKET_MAX_BYTES_PER_SECOND": "1073741824",
+}
+
+
+class StartError(Exception):
+    """A server did not come up; the message has the end of its log."""
+
+
+class Server(NamedTuple):
+    """A program to compare with.
+
+    `command` makes its command line for a port and a directory of its own, and raises MissingError when it cannot.
+    `subscribes_by_path`: clients say in the path who they are, as with nchan, and need not register.
+    """
+
+    title: str
+    command: Callable[[int, Path], list[str]]
+    environment: Mapping[str, str] = {}
+    subscribes_by_path: bool = False
+
+
+class Running(NamedTuple):
+    """A server that answers, and all its processes."""
+
+    port: int
+    pids: list[int]
+    subscribes_by_path: bool
+
+
+def _python(arguments: str) -> Callable[[int, Path], list[str]]:
+    return lambda port, _: [sys.executable, *arguments.format(port=port).split()]
+
+
+def _node(port: int, _: Path) -> list[str]:
+    node_modules()
+    return [program("node", "nodejs npm"), str(HERE / "peers" / "node.js"), str(port)]
+
+
+def _nchan(port: int, directory: Path) -> list[str]:
+    nginx, module = program("nginx", "nginx libnginx-mod-nchan"), nchan_module()
+    conf = directory / "nginx.conf"
+    conf.write_text((HERE / "peers" / "nchan.conf").read_text().replace("PORT", str(port)))
+    return [nginx, "-p", str(directory), "-c", str(conf), "-g", f"load_module {module};"]
+
+
+def _floor(port: int, _: Path) -> list[str]:
+    return [compiled("peers/floor.c"), str(port)]
+
+
+REFERENCE = "uvicorn"
+SERVERS = {
+    "fast": Server("**fast shell**, `python -m service`", _python("-m service"), _ADMIT_ALL),
+    "asgi": Server(
+        "ASGI shell, `uvicorn service.app:app`",
+        _python("-m uvicorn service.app:app --port {port} --log-level warning"),
+        _ADMIT_ALL,
+    ),
+    "gunicorn": Server(
+        "gunicorn with `service.worker.Worker`",
+        _python("-m gunicorn -k service.worker.Worker --no-control-socket -b 127.0.0.1:{port} service.app:app"),
+        _ADMIT_ALL,
+    ),
+    "standalone": Server("standalone, `python -m service.server`", _python("-m service.server {port}"), _ADMIT_ALL),
+    REFERENCE: Server(
+        "uvicorn as the guide has it (reference)",
+        _python("-m uvicorn bench.peers.guide:app --port {port} --loop asyncio --ws auto --log-level warning"),
+    ),
+    "websockets": Server("`websockets` library", _python("-m bench.peers.library {port}")),
+    "node": Server("Node `ws`", _node, {"NODE_PATH": str(BUILD / "node" / "node_modules")}),
+    "nchan": Server("nginx with nchan", _nchan, subscribes_by_path=True),
+    "floor": Server("floor: recv and send in C, no checks", _floor),
+}
+
+
+def allow_many_files() -> int:
+    """Raise the soft limit of open files to the hard one, for us and all that we start; the limit now in force."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def on_cpu(position: int, command: list[str]) -> list[str]:
+    """The command, held on one CPU: servers on the first (0), the load on the last (-1)."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return command if len(cpus) == 1 else [program("taskset", "util-linux"), "-c", str(cpus[position]), *command]
+
+
+@contextlib.contextmanager
+def running(server: Server) -> Iterator[Running]:
+    """A server that answers on a port of its own, until the block ends.
+
+    Raises:
+        MissingError: a program that it needs is not there.
+        StartError
+    """
+    with tempfile.TemporaryDirectory(prefix="wsbundle-bench-") as name:
+        port, directory = _free_port(), Path(name)
+        command = on_cpu(0, server.command(port, directory))
+        log = directory / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                # Nothing else of our environment: neither settings of the service nor habits of a developer's shell.
+                env={"PATH": PATH, "WEBSOCKET_PORT": str(port), **server.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            _wait_until_it_answers(port, process, log)
+            yield Running(port, _family(process.pid), server.subscribes_by_path)
+        finally:
+            _stop(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_it_answers(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not _answers(port):
+        if process.poll() is not None or time.monotonic() > end:
+            last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+            raise StartError(f"does not start: {last}")
+        time.sleep(0.02)
+
+
+def _answers(port: int) -> bool:
+    """Not only that it listens: gunicorn's master does that before its worker is there."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            return connection.recv(1) == b"H"
+    except OSError:
+        return False
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(member for child in children for member in _family(int(child)))]
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(DEADLINE_S)
+    # The whole group, also when its first process has ended: the group is ours alone.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,109 @@
+"""The load generator tells a server that does its job from one that does not."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import load
+from bench.load import LoadError
+from bench.programs import MissingError, compiled
+from bench.servers import SERVERS, Running, Server, StartError, running
+
+pytestmark = pytest.mark.slow
+
+WRONG_SERVER = str(Path(__file__).with_name("wrong_server.py"))
+
+
+@pytest.fixture(autouse=True)
+def _with_a_compiler() -> None:
+    try:
+        compiled("load.c")
+    except MissingError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def floor() -> Iterator[Running]:
+    with running(SERVERS["floor"]) as server:
+        yield server
+
+
+def what_is_found(wrong: str, window: int) -> str:
+    server = Server("wrong", lambda port, _: [sys.executable, WRONG_SERVER, str(port), wrong])
+    with running(server) as started, pytest.raises(LoadError) as found:
+        load.route(started, window, seconds=0.1, pairs=4)
+    return str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        ("lose", "lost or out of order"),
+        ("change", "changed"),
+        ("shorten", "changed"),
+        ("misroute", "misrouted"),
+        ("return_to_sender", "misrouted"),
+        ("repeat", "out of order"),
+        ("close", "closed the connection of client [0-9]+ with 1013"),
+    ],
+)
+def test_a_server_that_is_wrong_once_is_found_out(wrong: str, found: str) -> None:
+    assert re.search(found, what_is_found(wrong, window=8))
+
+
+def test_the_last_message_of_a_client_is_missed_too() -> None:
+    assert what_is_found("lose", window=1) == "lost: 1 messages"
+
+
+def test_messages_that_arrived_are_counted(floor: Running) -> None:
+    cost = load.route(floor, window=4, seconds=0.2, pairs=3)
+    assert cost.done > 100
+    assert 0.2 <= cost.seconds < 2
+    assert 0 < cost.server_seconds <= cost.seconds
+    assert 0 < cost.load_seconds <= cost.seconds
+
+
+def test_handshakes_to_the_close_are_counted(floor: Running) -> None:
+    cost = load.handshakes(floor, seconds=0.2)
+    assert cost.done > 100
+    assert 0 < cost.server_seconds <= cost.seconds
+
+
+def test_memory_of_idle_connections_is_that_of_one(floor: Running) -> None:
+    assert 0 <= load.idle(floor, 200) < 100
+
+
+def test_the_result_is_a_line_of_json(floor: Running) -> None:
+    command = [compiled("load.c"), "idle", str(floor.port), "20", str(floor.pids[0])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout).keys() == {"connections", "resident_kib"}
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["route"], ["walk", "8765", "1", "1"], ["idle", "8765", "many", "1"], ["idle", "1", "1", "1"]]
+)
+def test_what_it_cannot_do_is_said_as_json_too(words: list[str]) -> None:
+    done = subprocess.run([compiled("load.c"), *words], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["fault"]
+
+
+def test_a_server_that_does_not_start_says_why() -> None:
+    broken = Server("broken", lambda port, _: [sys.executable, "-c", "raise SystemExit('no such luck')"])
+    with pytest.raises(StartError, match="no such luck"), running(broken):
+        pass
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_every_server_of_the_comparison_routes(name: str) -> None:
+    try:
+        with running(SERVERS[name]) as server:
+            assert load.route(server, window=2, seconds=0.1, pairs=3).done > 10
+    except MissingError as error:
+        pytest.skip(str(error))
