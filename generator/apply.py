@@ -107,15 +107,18 @@ class Host:
         place = Place(self.store.name, self.store.root)
         if after is not None and (generation := self.store.generation(after)).tls == "letsencrypt":
             must(place.prepare(generation.domain), "making a placeholder certificate")
-        self.store.make_current(after)
+        # At no time does a link that nginx reads lead nowhere: after a power cut it would not start, with any site.
+        if after is not None:
+            self.store.make_current(after)
         for path, link in todo.puts.items():
             if path != SHARED:
                 self._put(path, link)
-        for path in todo.removes:
+        for path in reversed(todo.removes):
             if path != SHARED:
                 self._remove(path)
-        self._share()
+        self._share(with_us=after is not None)
         if after is None:
+            self.store.make_current(None)
             place.remove()
 
     def _put(self, path: str, link: str) -> None:
@@ -136,9 +139,12 @@ class Host:
             with suppress(OSError):  # other files stand beside it
                 target.parent.rmdir()
 
-    def _share(self) -> None:
+    def _share(self, with_us: bool) -> None:
         """Let the shared file lead to the deployment that asks for most, or to none when the last one is gone."""
-        candidates = sorted((_open_files(path), str(path)) for path in self.store.root.glob(f"opt/*/current/{SHARED}"))
+        files = set(self.store.root.glob(f"opt/*/current/{SHARED}"))
+        if not with_us:
+            files.discard(self.store.home / "current" / SHARED)
+        candidates = sorted((_open_files(path), str(path)) for path in files)
         if not candidates:
             self._remove(SHARED)
         elif (most := candidates[-1][1]) != _link_of(self.store.root / SHARED):
@@ -175,7 +181,9 @@ class Host:
                 return
             self._systemctl("enable", "--now", "supervisor.service")
             self._await_supervisor()
-        must(run("supervisorctl", "update", self.store.name, timeout_s=_STOP_S), "supervisorctl update")
+        outcome = run("supervisorctl", "update", self.store.name, timeout_s=_STOP_S)
+        if wanted or "no such group" not in outcome.output:  # a run that was killed came not so far, or further
+            must(outcome, "supervisorctl update")
         if wanted:
             self._await_program()
 

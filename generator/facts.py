@@ -64,6 +64,7 @@ def run(*command: str, timeout_s: float = 60, **environment: str) -> Outcome:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            close_fds=False,  # what the installer starts holds its guardian's line, if there is one, to its end
             env=variables,
             timeout=timeout_s,
             check=False,
@@ -198,8 +199,7 @@ def is_active(unit: str) -> bool:
     return run("systemctl", "is-active", "--quiet", unit).succeeded
 
 
-def log_of(unit: str, since: float, lines: int = 20) -> str:
-    """The last lines that a unit wrote to the journal since a moment, in seconds since the epoch."""
-    return run(
-        "journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(lines), "-u", unit, f"--since=@{since:.0f}"
-    ).output
+def log_of(units: tuple[str, ...], since: float, lines: int = 20) -> str:
+    """The last lines that units wrote to the journal since a moment, in seconds since the epoch."""
+    named = [f"--unit={unit}" for unit in units]
+    return run("journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(lines), *named, f"--since=@{since:.0f}").output

@@ -29,6 +29,7 @@ from generator.document import Located
 from generator.drift import Drift, copies, drifts, keep_copy, put_back
 from generator.environment import from_wheels
 from generator.facts import Facts, Listener, run
+from generator.guardian import guarded
 from generator.judge import judge
 from generator.load import Loaded
 from generator.preflight import packages, problems, warnings
@@ -54,7 +55,7 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
     if os.geteuid():
         _preflight(loaded, store, bundle, report)  # says so, among all else that is wrong
     os.umask(0o022)
-    with _alone(report):
+    with _alone(store, report):
         sound = finish_pending(store, report)
         found = _drifts(store, report, overwrite)
         runtime = runtime_id()
@@ -90,7 +91,7 @@ def rollback(name: str, number: int | None, report: Report) -> int:
     """
     store = Store(name)
     _must_be_root()
-    with _alone(report):
+    with _alone(store, report):
         sound = finish_pending(store, report)
         kept = [n for n in store.numbers() if store.is_whole(n) and n != store.current]
         healthy = [n for n in kept if store.generation(n).healthy]
@@ -113,7 +114,7 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
     """Remove exactly what was installed; with `purge` also data and user. One that was cut short is completed."""
     name, store = deploy.name, Store(deploy.name)
     _must_be_root()
-    with _alone(report), _undisturbed():
+    with _alone(store, report), _undisturbed():
         store.sweep()
         user = _user_of(store) or deploy.user or name
         home = store.home.exists()
@@ -184,7 +185,7 @@ def finish_pending(store: Store, report: Report) -> bool:
 
 
 @contextmanager
-def _alone(report: Report) -> Iterator[None]:
+def _alone(store: Store, report: Report) -> Iterator[None]:
     """One installation at a time, of whatever deployment: they share nginx. However it is ended, it ends in order.
 
     Raises:
@@ -192,22 +193,31 @@ def _alone(report: Report) -> Iterator[None]:
     """
     lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(lock, 20).decode() or "another process"
-            raise CommandError(f"another installation is under way (process {holder}); wait for its end") from None
-        os.ftruncate(lock, 0)
-        os.write(lock, str(os.getpid()).encode())
+        _take(lock, report)
         report.goes_on_unheard = True
-        for number in _ENDINGS:
-            signal.signal(number, signal.default_int_handler)
-        yield
+        with guarded(lambda unheard: finish_pending(store, unheard)):
+            for number in _ENDINGS:
+                signal.signal(number, signal.default_int_handler)
+            yield
     except KeyboardInterrupt:
         report.error("Interrupted.")
         raise
     finally:
         os.close(lock)
+
+
+def _take(lock: int, report: Report) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 20, 0).decode()
+        if not holder or Path(f"/proc/{holder}").exists():
+            process = f"process {holder}" if holder else "just begun"
+            raise CommandError(f"another installation is under way ({process}); wait for its end") from None
+        report.line("An installation was killed; waiting until its guardian has undone it.")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
 
 
 @contextmanager
@@ -471,7 +481,7 @@ def _remove_empty(home: Path) -> None:
 
 def _print_log(store: Store, generation: Generation, began: float, report: Report) -> None:
     if generation.manager == "systemd":
-        said = host_facts.log_of(f"{store.name}.service", began)
+        said = host_facts.log_of(store.units, began)
     else:
         said = run("tail", "-n", "20", f"/var/log/{store.name}/{store.name}.log").output
     report.error("\n".join(f"  {line}" for line in said.splitlines()) or "  (its log is empty)")

@@ -1,6 +1,7 @@
 """Runs on a host: `wsbundle`, which ends by a signal right before a step: python ended_at.py STEP SIGNAL WORD...
 
-STEP is a number, or a part of the step's name.
+STEP is a number, or a part of the step's name. SIGKILL ends its whole process group, `all` its guardian as well, as a
+power cut does; SIGSTOP lets the host wait for one.
 
 A step is whatever changes the host: a file or link put in place or removed, a directory made or removed, a program
 started that does more than look. Python tells them itself (audit events), so the product has no hook for this.
@@ -10,6 +11,7 @@ Prints the step. Exit code 0 when the run was over before it: then there are no 
 import os
 import signal
 import sys
+from pathlib import Path
 
 _FILES = {"os.rename", "os.remove", "os.symlink", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 _OURS = ("/etc/", "/opt/", "/run/", "/var/")
@@ -28,23 +30,33 @@ def step_of(event: str, arguments: tuple[object, ...]) -> str | None:
     return None
 
 
-def end_at(last: str, number: int) -> None:
-    steps = 0
+def end_at(last: str, by: str) -> None:
+    steps, installer = 0, os.getpid()
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal steps
-        if step := step_of(event, arguments):
+        if os.getpid() == installer and (step := step_of(event, arguments)):
             steps += 1
             if str(steps) == last or (not last.isdecimal() and last in step):
                 os.write(1, f"\nended at {step}\n".encode())
-                os.kill(os.getpid(), number)
+                end(by)
 
     sys.addaudithook(watch)
+
+
+def end(by: str) -> None:
+    if by == "all":
+        for child in Path("/proc/thread-self/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+    if by in ("all", "SIGKILL"):
+        os.killpg(0, signal.SIGKILL)
+    os.kill(os.getpid(), signal.Signals[by])
 
 
 if __name__ == "__main__":
     from generator.__main__ import run
 
-    end_at(sys.argv[1], signal.Signals[sys.argv[2]])
+    os.setpgid(0, 0)
+    end_at(sys.argv[1], sys.argv[2])
     sys.argv[1:] = sys.argv[3:]
     run()

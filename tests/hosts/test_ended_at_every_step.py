@@ -1,11 +1,13 @@
 """The installer is killed right before each of its steps, one after the other: nothing is ever half-done for good.
 
-After each kill the next run either takes the change back or completes it, and no trace of the killed one stays.
+Its guardian takes the change back within seconds. Where that is killed as well, the next run takes it back or completes
+it; where power is cut, the host serves after it has booted, and the next run does the same.
 """
 
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hosts.conftest import running
 from hosts.console import CLONE, NAME, Console
 
 AT_ONCE = 4
+BY_SUPERVISOR = {"manager": "supervisor", "server": "standalone"}
 _ENDING = Path(__file__).with_name("ended_at.py")
 Recover = Callable[[Console, int], None]
 
@@ -42,7 +45,23 @@ def ended_at(console: Console, step: int | str, *words: str, by: str = "SIGKILL"
     return done.stdout.rpartition("ended at ")[2].partition("\n")[0]
 
 
-def at_every_step(consoles: list[Console], prepare: Recover, words: tuple[str, ...], recover: Recover) -> int:
+@contextmanager
+def stopped_at(console: Console, step: int, *words: str) -> Iterator[str | None]:
+    """The same, but the installer waits there for its end."""
+    command = (".venv/bin/python", "-B", "/root/ended_at.py", str(step), "SIGSTOP", *words)
+    words_of_shell = console.host.command(*command, directory=CLONE)
+    with subprocess.Popen(words_of_shell, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        assert run.stdout is not None
+        yield next((line.split(maxsplit=2)[2] for line in run.stdout if line.startswith("ended at ")), None)
+
+
+def await_guardian(console: Console) -> None:
+    console.run("flock", "--timeout", "20", "/run/wsbundle.lock", "true")
+
+
+def at_every_step(
+    consoles: list[Console], prepare: Recover, words: tuple[str, ...], recover: Recover, by: str = "all"
+) -> int:
     """Share the steps among the hosts; how many there were."""
 
     def some(number: int) -> int:
@@ -50,7 +69,7 @@ def at_every_step(consoles: list[Console], prepare: Recover, words: tuple[str, .
         console.host.push([_ENDING], "/root")
         for step in range(number + 1, 1000, len(consoles)):
             prepare(console, step)
-            name = ended_at(console, step, *words)
+            name = ended_at(console, step, *words, by=by)
             if name is None:
                 return step - 1
             try:
@@ -119,7 +138,7 @@ def test_another_port_is_completed_or_taken_back(several_installed: list[Console
 
 @pytest.mark.usefixtures("only_trixie")
 def test_another_manager_is_completed_or_taken_back(several_installed: list[Console]) -> None:
-    is_completed_or_taken_back(several_installed, {"manager": "supervisor", "server": "standalone"})
+    is_completed_or_taken_back(several_installed, BY_SUPERVISOR)
 
 
 def is_completed_or_taken_back(consoles: list[Console], change: dict[str, Any]) -> None:
@@ -158,3 +177,62 @@ def test_an_uninstallation_is_completed_or_taken_back(several_installed: list[Co
         console.run("rm", "-rf", "/root/warm")
 
     assert at_every_step(several_installed, prepare, ("uninstall",), recover) > 15
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({}, BY_SUPERVISOR), (BY_SUPERVISOR, {}), ({}, {"server": "gunicorn"})],
+    ids=["to supervisor", "to systemd", "to another server"],
+)
+@pytest.mark.usefixtures("only_bookworm")
+def test_when_the_installer_is_killed_its_guardian_takes_the_change_back_in_seconds(
+    several_installed: list[Console], before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    def prepare(console: Console, step: int) -> None:
+        if console.current() != "1" or before:
+            console.install(**before)
+        console.configure(**after)
+
+    def recover(console: Console, step: int) -> None:
+        await_guardian(console)
+        assert console.routes()
+        leaves_nothing_behind(console)
+        console.status()
+
+    assert at_every_step(several_installed, prepare, ("install",), recover, by="SIGKILL") > 40
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [({}, BY_SUPERVISOR, "install"), (BY_SUPERVISOR, {}, "install"), ({}, {}, "uninstall")],
+    ids=["to supervisor", "to systemd", "uninstall"],
+)
+@pytest.mark.usefixtures("only_trixie")
+def test_a_host_whose_power_is_cut_serves_after_it_has_booted(
+    several_installed: list[Console], before: dict[str, Any], after: dict[str, Any], words: str
+) -> None:
+    def some(number: int) -> None:
+        console = several_installed[number]
+        for step in range(number + 1, 1000, AT_ONCE):
+            console.install(**before)
+            console.configure(**after)
+            console.host.push([_ENDING], "/root")
+            with stopped_at(console, step, words) as name:
+                if name is None:
+                    return
+                if not console.run("find", f"/opt/{NAME}/pending.json", check=False).startswith("/opt"):
+                    console.run("sh", "-c", "kill -9 $(cat /run/wsbundle.lock)")
+                    continue
+                console.host.cut_power()
+            console.host.boot()
+            try:
+                assert console.is_active("nginx")
+                assert words == "uninstall" or console.comes_to_route()
+                console.install(**before)
+                assert console.routes()
+                leaves_nothing_behind(console)
+            except AssertionError as error:
+                raise AssertionError(f"power was cut before step {step}, {name}: {error}") from error
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(some, range(AT_ONCE)))
