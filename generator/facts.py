@@ -1,7 +1,9 @@
 """What a host is and has, read without changing anything. With `apply`, the only module that touches a host."""
 
 import errno
+import grp
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -35,6 +37,13 @@ class Listener(msgspec.Struct, frozen=True):
     holder: str
 
 
+class Carries(msgspec.Struct, frozen=True):
+    """How many connections an nginx takes: so many in each of its worker processes."""
+
+    worker_connections: int
+    worker_processes: int
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """A host as preflight wants to know it."""
 
@@ -48,8 +57,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     has_route: bool
     taken: tuple[Listener, ...]
     has_host: bool
+    primary_group: str
     foreign: tuple[str, ...]
     nginx_fault: str
+    missing_includes: tuple[str, ...]
+    nginx_carries: Carries | None
     has_foreign_default_site: bool
     resolves: bool
     clock_behind_s: float
@@ -162,6 +174,27 @@ def nginx_fault() -> str:
     """Why nginx would refuse its configuration as it stands; nothing where it is sound or nginx is missing."""
     outcome = run("nginx", "-t", "-q")
     return "" if outcome.succeeded or outcome.code == 127 else outcome.output
+
+
+def nginx_carries(main: str) -> Carries:
+    """What an nginx.conf says. Source: ngx_core_module, "worker_connections" and "worker_processes"."""
+    directives = re.sub(r"#.*", "", main)
+    found = dict(re.findall(r"\b(worker_connections|worker_processes)\s+(\w+)\s*;", directives))
+    processes = found.get("worker_processes", "1")
+    cores = os.cpu_count() or 1
+    return Carries(int(found.get("worker_connections", "512")), cores if processes == "auto" else int(processes))
+
+
+def primary_group(user: str) -> str:
+    """The name of a user's own group; nothing where there is no such user."""
+    try:
+        number = pwd.getpwnam(user).pw_gid
+    except KeyError:
+        return ""
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
 
 
 def resolves_here(domain: str) -> bool:

@@ -1,9 +1,11 @@
 """All that could stop an installation, asked at once and before anything changes. Pure: facts in, findings out."""
 
 from collections.abc import Iterator
+from math import ceil
 
-from generator.facts import Facts
+from generator.facts import Carries, Facts
 from generator.readers.nginx import DEFAULT_SITE
+from generator.render import nginx_connections, service_user
 from generator.schema import Deploy
 from service.declaration import Fault
 
@@ -50,6 +52,9 @@ def _of_the_host(facts: Facts) -> Iterator[Fault]:
 def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     if facts.nginx_fault:
         yield Fault(f"nginx is broken already: {facts.nginx_fault}", "mend that file first")
+    for line in facts.missing_includes:
+        where = "at its top" if "modules" in line else "in its http block"
+        yield Fault("nginx.conf does not include what we write", f"write `{line}` into /etc/nginx/nginx.conf, {where}")
     for listener in facts.taken:
         by = f" by {listener.holder}" if listener.holder else ""
         yield Fault(f"{listener.address} is taken{by}", "stop that, or choose another port")
@@ -58,6 +63,10 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     if deploy.nginx.default_server and facts.has_foreign_default_site:
         mend = "move it away, or set nginx.default_server to false"
         yield Fault(f"/{DEFAULT_SITE} is not Debian's any more, and nginx takes one default site only", mend)
+    user = service_user(deploy)
+    if facts.primary_group not in ("", user):
+        what = f"the user {user} has the group {facts.primary_group}, so the service could not read its .env"
+        yield Fault(what, f"groupadd {user}; usermod --gid {user} {user}; or choose another user")
     for path in facts.foreign:
         yield Fault(f"{path} is there, and is not ours", "choose another name in deploy.yaml, or move it away")
 
@@ -67,6 +76,20 @@ def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     if facts.has_route and not facts.resolves:
         mend = f"point the DNS record of {deploy.domain} here; until then clients do not find it"
         yield Fault(f"{deploy.domain} does not lead to this host", mend)
+    if facts.nginx_carries is not None:
+        yield from _too_few_connections(deploy, facts.nginx_carries)
     if facts.clock_behind_s > 0:
         mend = "set it (timedatectl set-ntp true): certificates are checked against it"
         yield Fault(f"the clock is at least {facts.clock_behind_s / 3600:.0f} hours behind", mend)
+
+
+def _too_few_connections(deploy: Deploy, nginx: Carries) -> Iterator[Fault]:
+    needed, there = nginx_connections(deploy), nginx.worker_connections * nginx.worker_processes
+    if there < needed:
+        mend = (
+            f"set worker_connections to at least {ceil(needed / nginx.worker_processes)} in /etc/nginx/nginx.conf; "
+            "then `nginx -t && systemctl reload nginx`"
+        )
+        what = f"nginx takes {there} connections (worker_connections {nginx.worker_connections}, worker processes "
+        what += f"{nginx.worker_processes}), and {deploy.limits.connections} clients need {needed}"
+        yield Fault(what, mend)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from generator.document import Located
+from service.declaration import Fault
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "bold": 1, "dim": 2}
 
@@ -71,12 +72,25 @@ class Report:
         for warning in warnings:
             self._located("warnings", warning, "warning: ")
 
+    def warning(self, fault: Fault) -> None:
+        """One that concerns no setting."""
+        entry = {"what": fault.what, "mend": fault.mend}
+        if self._is_new("warnings", entry):
+            self._print(paint(f"warning: {fault}", "yellow", sys.stderr) + "\n", sys.stderr)
+
+    def _is_new(self, kind: str, entry: dict[str, Any]) -> bool:
+        """What is found again, as by a second look after packages came, need not be said again."""
+        said = self.facts.setdefault(kind, [])
+        if entry in said:
+            return False
+        said.append(entry)
+        return True
+
     def _located(self, kind: str, located: Located, word: str) -> None:
         origin, key, fault = located.origin, located.key, located.fault
         where = {"source": origin.source, "line": origin.line, "column": origin.column, "key": key}
         entry = {**where, "what": fault.what, "mend": fault.mend}
-        self.facts.setdefault(kind, []).append(entry)
-        if not self.json:
+        if self._is_new(kind, entry) and not self.json:
             place = paint(f"{origin}:", "bold", sys.stderr)
             what = paint(f"{word}{fault.what}", "yellow" if word else "red", sys.stderr)
             self._print(f"{place} {key}{': ' if key else ''}{what}; {fault.mend}\n", sys.stderr)

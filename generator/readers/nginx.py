@@ -175,11 +175,12 @@ def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
         return [ALONE.not_installed()]
     root = root.resolve()
     pair = put(root, "pair.pem", stub_pair())
-    if not _readable(HOST / "nginx.conf"):
+    main = main_text()
+    if main is None:
         return [(yield from _alone(nginx, ours, root, pair))]
-
-    if missing := _not_included(HOST / "nginx.conf"):
-        return [(yield from _alone(nginx, ours, root, pair)), ON_THIS_HOST.not_checked(missing)]
+    if missing := missing_includes(main):
+        why = f"this host's nginx.conf has no line {' and no line '.join(missing)}"
+        return [(yield from _alone(nginx, ours, root, pair)), ON_THIS_HOST.not_checked(why)]
 
     def merged(tree: _Tree) -> None:
         tree.copy(HOST)
@@ -202,13 +203,23 @@ def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
     return [(yield from _alone(nginx, ours, root, pair)), ON_THIS_HOST.not_checked(_why_broken(reason))]
 
 
-def _not_included(main: Path) -> str:
-    """What keeps this host's nginx from reading our files at all: nginx.org's own packages include conf.d only."""
-    text = main.read_text(errors="replace")
-    for directory in ("sites-enabled", "modules-enabled"):
-        if not re.search(rf"^[^#\n]*include\s[^;]*{directory}/", text, re.MULTILINE):
-            return f"this host's nginx.conf does not include {HOST}/{directory}"
-    return ""
+def main_text() -> str | None:
+    """This host's nginx.conf; None where it has none, or none that we may read."""
+    main = HOST / "nginx.conf"
+    return main.read_text(errors="replace") if _readable(main) else None
+
+
+def missing_includes(text: str) -> list[str]:
+    """The lines for want of which an nginx.conf does not read our files: nginx.org's packages include conf.d only."""
+    wanted = {
+        "modules-enabled": f"include {HOST}/modules-enabled/*.conf;",
+        "sites-enabled": f"include {HOST}/sites-enabled/*;",
+    }
+    return [
+        line
+        for directory, line in wanted.items()
+        if not re.search(rf"^[^#\n]*include\s[^;]*{directory}/", text, re.MULTILINE)
+    ]
 
 
 def _alone(nginx: str, ours: list[File], root: Path, pair: Path) -> Running[Verdict]:

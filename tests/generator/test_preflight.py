@@ -1,9 +1,11 @@
 """Every problem of a host has its finding, and its mend; a host without problems has none."""
 
+import os
+
 import pytest
 from msgspec.structs import replace
 
-from generator.facts import Facts, Listener
+from generator.facts import Carries, Facts, Listener, nginx_carries, primary_group
 from generator.load import load_text
 from generator.preflight import NEEDED_BYTES, SUPPORTED, packages, problems, warnings
 from generator.schema import Deploy
@@ -19,8 +21,11 @@ GOOD = Facts(
     has_route=True,
     taken=(),
     has_host=True,
+    primary_group="",
     foreign=(),
     nginx_fault="",
+    missing_includes=(),
+    nginx_carries=Carries(768, 4),
     has_foreign_default_site=False,
     resolves=True,
     clock_behind_s=-1.0,
@@ -65,6 +70,18 @@ def test_every_supported_system_will_do(system: str, versions: tuple[str, ...]) 
         ({"taken": (Listener("port 80 on 0.0.0.0", "apache2 (process 7)"),)}, "is taken by apache2 (process 7); stop"),
         ({"taken": (Listener("port 80 on 0.0.0.0", ""),)}, "port 80 on 0.0.0.0 is taken; stop"),
         ({"has_host": False}, "127.0.0.1 is no address of this host"),
+        (
+            {"missing_includes": ("include /etc/nginx/sites-enabled/*;",)},
+            "write `include /etc/nginx/sites-enabled/*;` into /etc/nginx/nginx.conf, in its http block",
+        ),
+        (
+            {"missing_includes": ("include /etc/nginx/modules-enabled/*.conf;",)},
+            "write `include /etc/nginx/modules-enabled/*.conf;` into /etc/nginx/nginx.conf, at its top",
+        ),
+        (
+            {"primary_group": "users"},
+            "the user queue-websocket has the group users, so the service could not read its .env; groupadd",
+        ),
         ({"foreign": ("/etc/x",)}, "/etc/x is there, and is not ours"),
     ],
 )
@@ -114,3 +131,34 @@ def test_only_a_default_server_of_ours_minds_another_default_site() -> None:
         "/etc/nginx/sites-enabled/default is not Debian's any more, and nginx takes one default site only; "
         "move it away, or set nginx.default_server to false"
     )
+
+
+def test_a_user_with_a_group_of_its_own_name_is_no_problem() -> None:
+    assert told(primary_group="queue-websocket") == []
+
+
+def test_an_nginx_that_takes_too_few_connections_is_a_warning() -> None:
+    assert warned(nginx_carries=Carries(625, 4)) == []
+    assert warned(nginx_carries=Carries(768, 3)) == [
+        "nginx takes 2304 connections (worker_connections 768, worker processes 3), and 1000 clients need 2500; "
+        "set worker_connections to at least 834 in /etc/nginx/nginx.conf; then `nginx -t && systemctl reload nginx`"
+    ]
+    assert warned(nginx_carries=None) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "carries"),
+    [
+        ("worker_processes 3;\nevents {\n\tworker_connections 768;\n}\n", Carries(768, 3)),
+        ("worker_processes 3; events { worker_connections 10; }", Carries(10, 3)),
+        ("# worker_processes 3;\nevents {}\n", Carries(512, 1)),
+        ("worker_processes auto;\n", Carries(512, os.cpu_count() or 1)),
+    ],
+)
+def test_what_nginx_takes_is_read_from_its_own_file(text: str, carries: Carries) -> None:
+    assert nginx_carries(text) == carries
+
+
+def test_a_user_has_a_primary_group() -> None:
+    assert primary_group("root") == "root"
+    assert primary_group("no-such-user") == ""

@@ -313,7 +313,9 @@ def test_a_host_whose_nginx_never_reads_our_site_is_not_taken_for_consent(host: 
     (directory / "nginx.conf").write_text(without)
     verdicts_of_nginx = verdicts(nginx.configuration, rendered())
     assert [each.state for each in verdicts_of_nginx] == ["accepted", "not checked"]
-    assert verdicts_of_nginx[1].why == f"this host's nginx.conf does not include {directory}/sites-enabled"
+    assert verdicts_of_nginx[1].why == (f"this host's nginx.conf has no line include {directory}/sites-enabled/*;")
+    (directory / "nginx.conf").write_text("events {}\n")
+    assert "modules-enabled/*.conf; and no line include" in verdicts(nginx.configuration, rendered())[1].why
 
 
 def test_debians_default_site_makes_way_for_a_default_server_of_ours(host: Callable[..., Path]) -> None:

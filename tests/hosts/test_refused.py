@@ -1,5 +1,8 @@
 """What stands in the way is told before anything changes, all of it at once."""
 
+import re
+from typing import Any
+
 from hosts.console import NAME, Console
 
 SITE = f"/etc/nginx/sites-available/{NAME}"
@@ -31,6 +34,27 @@ def test_every_problem_is_told_at_once_and_nothing_changes(empty: Console) -> No
     ):
         assert finding in said, finding
     assert unchanged(empty) == before
+
+
+def test_a_host_that_would_not_read_what_we_write_is_told_so(empty: Console) -> None:
+    empty.run("useradd", "--system", "--gid", "users", "notify")
+    for directory in ("sites-enabled", "modules-enabled"):
+        empty.run("sed", "-i", f"/{directory}/d", "/etc/nginx/nginx.conf")
+    said = empty.install(code=1, user="notify")
+    for finding in (
+        "write `include /etc/nginx/sites-enabled/*;` into /etc/nginx/nginx.conf",
+        "write `include /etc/nginx/modules-enabled/*.conf;` into /etc/nginx/nginx.conf",
+        "the user notify has the group users",
+    ):
+        assert finding in said, finding
+
+
+def test_an_nginx_that_takes_too_few_connections_is_told_and_the_mend_mends_it(empty: Console) -> None:
+    wanted: dict[str, Any] = {"limits": {"connections": 20000}}
+    said = empty.install(**wanted)
+    (enough,) = re.findall(r"set worker_connections to at least (\d+) in /etc/nginx/nginx.conf", said)
+    empty.run("sed", "-i", f"s/worker_connections .*;/worker_connections {enough};/", "/etc/nginx/nginx.conf")
+    assert "worker_connections" not in empty.install(port=9000, **wanted)
 
 
 def test_who_is_not_root_is_told_so(empty: Console) -> None:
