@@ -156,7 +156,7 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
         CommandError: the deployment runs all the same, with the certificate that it had.
     """
     if deploy.tls != "letsencrypt":
-        forget(place, report, purge=False)
+        forget(place, report)
     why = due(deploy, place, time.time())
     if why is None:
         return
@@ -183,19 +183,22 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
         ) from None
 
 
-def forget(place: Place, report: Report, purge: bool) -> None:
-    """What becomes of our lineage when the deployment no longer uses it; another's of the same name is let alone."""
-    if not _is_renewed_by(place):
-        return
-    if purge:
-        deleted = run("certbot", "delete", "--non-interactive", "--cert-name", place.name)
-        if not deleted.succeeded:  # nobody wants to keep the rest for that
-            report.error(f"certbot delete --cert-name {place.name} failed: {deleted.output}")
-    else:
+def forget(place: Place, report: Report) -> None:
+    """Tell of a lineage of ours that the deployment no longer uses; another's of the same name is no news."""
+    if _is_renewed_by(place):
         report.line(
             f"certbot still has a certificate called {place.name}, which it can no longer renew; "
             f"to remove it: certbot delete --cert-name {place.name}"
         )
+
+
+def delete(place: Place) -> list[str]:
+    """Remove a lineage of ours, never another's of the same name. What failed: the rest need not stay for it."""
+    if not _is_renewed_by(place):
+        return []
+    deleted = run("certbot", "delete", "--non-interactive", "--cert-name", place.name)
+    again = f"certbot delete --cert-name {place.name}"
+    return [] if deleted.succeeded else [f"{again} failed; do it by hand: {deleted.output}"]
 
 
 def described(

@@ -34,7 +34,8 @@ from generator.judge import judge
 from generator.load import Loaded
 from generator.preflight import packages, problems, warnings
 from generator.probe import Endpoint, Unhealthy, probe
-from generator.render import upstream
+from generator.readers.nginx import main_text, missing_includes
+from generator.render import service_user, upstream
 from generator.report import CommandError, Report
 from generator.schema import Deploy
 from generator.store import READY, Generation, Pending, Store
@@ -84,12 +85,13 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
     return 0
 
 
-def rollback(name: str, number: int | None, report: Report) -> int:
+def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
     """Make an earlier generation current again; by default the newest healthy one before the current.
 
+    `deploy` says which authority to ask, should its domain need another certificate than the present one.
     What was edited by hand does not hold it up: at night it must work. Copies are kept.
     """
-    store = Store(name)
+    name, store = deploy.name, Store(deploy.name)
     _must_be_root()
     with _alone(store, report):
         sound = finish_pending(store, report)
@@ -106,6 +108,8 @@ def rollback(name: str, number: int | None, report: Report) -> int:
             keep_copy(drift, store, copies(store, store.current))
         change(store, target, report, everything=bool(found) or not sound)
         report.fact(generation=target)
+        generation = store.generation(target)
+        certificates.obtain(replace(deploy, domain=generation.domain, tls=generation.tls), Place(name), report)
         _farewell(store, report)
     return 0
 
@@ -126,8 +130,10 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
             report.line(str(drift))
             keep_copy(drift, store, backup)
         failures = _leave(store, report) if home else []
-        certificates.forget(Place(name), report, purge)
-        if purge:
+        if not purge:
+            certificates.forget(Place(name), report)
+        else:
+            failures += certificates.delete(Place(name))
             with report.step("remove data and user"):
                 _purge(name, user)
         with report.step(f"remove /opt/{name}"):
@@ -342,7 +348,7 @@ def _preflight(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> 
     unfit = [Located(loaded.origins[key], key, fault) for key, fault in certificates.faults(deploy, now)]
     report.faults(unfit)
     for warning in warnings(deploy, facts):
-        report.error(f"warning: {warning}")
+        report.warning(warning)
     found = list(problems(deploy, facts))
     if found or unfit:
         for problem in found:
@@ -360,6 +366,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
     foreign += [path for unit in store.units if os.path.lexists(path := f"/usr/lib/systemd/system/{unit}")]
     foreign += store.strangers()
     fault = host_facts.nginx_fault()
+    main = main_text()
     missing, has_route = host_facts.missing_packages(packages(deploy)), host_facts.has_route()
     return Facts(
         is_root=os.geteuid() == 0,
@@ -374,6 +381,9 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         has_host=deploy.socket is not None or host_facts.has_address(deploy.host),
         foreign=tuple(foreign),
         nginx_fault="" if re.search(rf"/{deploy.name}(?![\w.-])", fault) else fault,  # ours is about to be replaced
+        missing_includes=() if main is None else tuple(missing_includes(main)),
+        nginx_carries=None if main is None else host_facts.nginx_carries(main),
+        primary_group=host_facts.primary_group(service_user(deploy)),
         has_foreign_default_site=default_site.stands(store.root) and not default_site.is_debians(store.root),
         resolves=has_route and host_facts.resolves_here(deploy.domain),
         clock_behind_s=(ROOT / "pyproject.toml").stat().st_mtime - time.time(),

@@ -119,7 +119,7 @@ def history(options: Namespace, report: Report) -> int:
 
 def rollback(options: Namespace, report: Report) -> int:
     """Make an earlier generation current again."""
-    return installing.rollback(loaded_for(options, report).deploy.name, options.number, report)
+    return installing.rollback(loaded_for(options, report).deploy, options.number, report)
 
 
 def uninstall(options: Namespace, report: Report) -> int:

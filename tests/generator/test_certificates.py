@@ -9,7 +9,7 @@ import pytest
 from certificate_maker import Pair, openssl, pair
 
 from generator import facts
-from generator.certificates import FILE, KEY, Place, described, due, faults, forget, obtain, warnings
+from generator.certificates import FILE, KEY, Place, delete, described, due, faults, forget, obtain, warnings
 from generator.report import CommandError, Report
 from generator.schema import Certificate, Deploy, LetsEncrypt
 from generator.x509 import DAY_S, der, read
@@ -404,24 +404,22 @@ def test_who_leaves_letsencrypt_is_told_what_certbot_still_has(
 def test_purging_removes_the_lineage(certbot: Certbot) -> None:
     obtain(with_letsencrypt(), certbot.place, Report(json=True))
     assert certbot.told
-    forget(certbot.place, Report(json=True), purge=True)
+    assert delete(certbot.place) == []
     assert certbot.told == [f"certbot delete --non-interactive --cert-name {NAME}"]
 
 
 def test_a_lineage_that_certbot_does_not_remove_is_told(certbot: Certbot) -> None:
     obtain(with_letsencrypt(), certbot.place, Report(json=True))
     certbot.will_fail()
-    report = Report(json=True)
-    forget(certbot.place, report, purge=True)
-    assert report.facts["errors"] == [f"certbot delete --cert-name {NAME} failed: DNS problem: NXDOMAIN"]
+    assert delete(certbot.place) == [f"certbot delete --cert-name {NAME} failed; do it by hand: DNS problem: NXDOMAIN"]
 
 
 def test_a_lineage_of_the_same_name_that_is_not_ours_is_let_alone(
     certbot: Certbot, capsys: pytest.CaptureFixture[str]
 ) -> None:
     certbot.place.renewal.write_text("[renewalparams]\nauthenticator = nginx\n")
-    forget(certbot.place, Report(), purge=True)
-    forget(certbot.place, Report(), purge=False)
+    assert delete(certbot.place) == []
+    forget(certbot.place, Report())
     assert (certbot.told, capsys.readouterr().out) == ([], "")
 
 

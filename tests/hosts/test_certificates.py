@@ -179,6 +179,24 @@ def test_another_domain_gets_another_certificate(host: Console) -> None:
         assert answers(websocket, OTHER_DOMAIN)
 
 
+def test_going_back_to_another_domain_gets_its_certificate_again(host: Console) -> None:
+    host.install(**ENCRYPTED)
+    host.install(**{**ENCRYPTED, "domain": OTHER_DOMAIN})
+    host.wsbundle("rollback")
+    with client(host, trusting(host)) as websocket:
+        assert answers(websocket)
+
+
+def test_a_certificate_that_certbot_does_not_delete_is_told_and_the_rest_goes(host: Console) -> None:
+    host.install(**ENCRYPTED)
+    host.write("/usr/local/sbin/certbot", "#!/bin/sh\necho it is locked; exit 1\n")
+    host.run("chmod", "755", "/usr/local/sbin/certbot")
+    said = host.wsbundle("uninstall", "--purge", code=1)
+    assert f"certbot delete --cert-name {NAME} failed; do it by hand: it is locked" in said
+    assert host.current() == ""
+    assert NAME not in host.run("getent", "passwd")
+
+
 def test_plain_http_leads_to_https_and_old_tls_is_refused(host: Console) -> None:
     host.install(**ENCRYPTED)
     request = f"GET /a?b=c HTTP/1.1\\r\\nHost: {DOMAIN}\\r\\nConnection: close\\r\\n\\r\\n"

@@ -2,9 +2,15 @@
 
 import pytest
 
-from hosts.console import NAME, Console
+from hosts.console import DOMAIN, NAME, Console
 
 SERVERS = ("uvicorn", "gunicorn", "standalone")
+_PAIR = f"""
+cd /root
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 90 -subj /CN=x \
+    -addext subjectAltName=DNS:{DOMAIN} -keyout key.pem -out file.pem
+chmod 644 key.pem
+"""
 MANAGERS = ("systemd", "supervisor")
 
 
@@ -32,6 +38,15 @@ def test_every_server_runs_under_every_manager_and_survives_a_reboot(empty: Cons
     if manager == "supervisor":  # which calls it STARTING for a few seconds more
         empty.run("sh", "-c", f"until supervisorctl status {NAME} | grep -q RUNNING; do sleep 0.2; done")
     empty.status()
+
+
+def test_what_is_warned_about_is_told_once_though_packages_came_between(empty: Console) -> None:
+    empty.run("apt-get", "-q", "-y", "remove", "supervisor", DEBIAN_FRONTEND="noninteractive")
+    empty.run("sh", "-e", "-c", _PAIR)
+    certificate = {"file": "/root/file.pem", "key": "/root/key.pem"}
+    said = empty.install(manager="supervisor", tls="files", certificate=certificate)
+    for warning in ("leads to no authority", "is open to every user", "does not lead to this host"):
+        assert said.count(warning) == 1, said
 
 
 def test_the_service_may_be_behind_a_unix_socket(empty: Console) -> None:
