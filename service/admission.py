@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from service.center import Center, Client
 from service.frames import SUBPROTOCOL
-from service.identity import Identity, TokenError
+from service.identity import Identity, TokenError, bearer_tokens
 from service.plain_http import (
     DRAINING,
     FOREIGN_ORIGIN,
@@ -100,7 +100,5 @@ def _is_allowed(origins: tuple[str, ...], allowed: tuple[str, ...]) -> bool:
 
 
 def _tokens(handshake: Handshake) -> list[str]:
-    schemes = (value.partition(" ") for value in handshake.authorizations)
-    return [token.strip() for scheme, _, token in schemes if scheme.lower() == "bearer"] + [
-        name.removeprefix(_BEARER) for name in handshake.subprotocols if name.startswith(_BEARER)
-    ]
+    offered = [name.removeprefix(_BEARER) for name in handshake.subprotocols if name.startswith(_BEARER)]
+    return bearer_tokens(handshake.authorizations) + offered

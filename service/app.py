@@ -3,6 +3,7 @@
 Source: ASGI specification 3.0, "HTTP & WebSocket ASGI Message Format" 2.4.
 """
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -12,8 +13,10 @@ from service.close_codes import FULL, CloseReason
 from service.entry import center_of, settings_or_exit
 from service.exchange import Exchange
 from service.link import LinkClosedError
-from service.plain_http import Answer, answer
+from service.plain_http import Answer, passed_on
+from service.publish import PREFIX, TOO_LARGE, TOO_SLOW, Publisher, Request
 from service.settings import Settings
+from service.watching import Watching
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -59,12 +62,14 @@ class Application:
     def __init__(self, settings: Settings) -> None:
         self.center = center_of(settings)
         self._exchange = Exchange(self.center)
+        self._watching = Watching(self.center)
+        self._publisher = Publisher(self.center)
 
     async def __call__(self, scope: Scope, receive: Receive, send: SendEvent) -> None:
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
         elif scope["type"] == "http":
-            await self._http(scope, send)
+            await self._http(scope, receive, send)
         elif scope["type"] == "lifespan":
             await _lifespan(receive, send)
 
@@ -81,19 +86,55 @@ class Application:
             return
         await self._exchange.serve(AsgiLink(receive, send), decision)
 
-    async def _http(self, scope: Scope, send: SendEvent) -> None:
-        await _respond(send, "http", answer(scope["method"], scope["path"], self.center.connections))
+    async def _http(self, scope: Scope, receive: Receive, send: SendEvent) -> None:
+        fields = _fields(scope)
+        if scope["path"].startswith(PREFIX):
+            response = await self._publish(Request(scope["method"], scope["path"], fields), receive)
+        else:
+            response = self._watching.answer(scope["method"], scope["path"], passed_on(fields))
+        await _respond(send, "http", response)
+
+    async def _publish(self, request: Request, receive: Receive) -> Answer:
+        response = self._publisher.admit(request)
+        if not isinstance(response, Answer):
+            limits = self.center.settings.limits
+            try:
+                body = await asyncio.wait_for(_read(receive, limits.message_size), limits.header_timeout)
+            except asyncio.TimeoutError:
+                body = TOO_SLOW
+            response = self._publisher.publish(response, body) if isinstance(body, bytes) else body
+        self._publisher.count(response)
+        return response
+
+
+async def _read(receive: Receive, most: int) -> bytes | Answer:
+    """The body of a request; what is longer than the most is not read to its end."""
+    body, more = bytearray(), True
+    while more:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            return TOO_SLOW  # which nobody reads
+        body += event.get("body", b"")
+        if len(body) > most:
+            return TOO_LARGE
+        more = event.get("more_body", False)
+    return bytes(body)
+
+
+def _fields(scope: Scope) -> dict[str, list[str]]:
+    """The values of each header field by its name, which ASGI gives in lower case."""
+    fields: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        fields.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return fields
 
 
 def _handshake(scope: Scope) -> Handshake:
-    values: dict[bytes, list[str]] = {}
-    for name, value in scope["headers"]:
-        values.setdefault(name, []).append(value.decode("latin-1"))
-    client = scope.get("client")
+    fields, client = _fields(scope), scope.get("client")
     return Handshake(
-        client_address=client_address(client and client[0], forwarded=b"x-forwarded-for" in values),
-        origins=tuple(values.get(b"origin", ())),
-        authorizations=tuple(values.get(b"authorization", ())),
+        client_address=client_address(client and client[0], forwarded="x-forwarded-for" in fields),
+        origins=tuple(fields.get("origin", ())),
+        authorizations=tuple(fields.get("authorization", ())),
         subprotocols=tuple(scope.get("subprotocols", ())),
     )
 

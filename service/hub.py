@@ -3,7 +3,7 @@
 Pure: no clock, no loop, no socket.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -99,6 +99,8 @@ class Tally:
     """Handshakes by HTTP status."""
     closed: dict[int, int] = field(default_factory=dict)
     """Connections that the service closed, by close code."""
+    published: dict[int, int] = field(default_factory=dict)
+    """Requests to publish, by HTTP status."""
 
     def close(self, reason: CloseReason) -> None:
         """Count one more connection that is closed for this reason."""
@@ -198,7 +200,7 @@ class Hub:
         if not members:
             del self._groups[group]
 
-    def members_of(self, group: str) -> Iterable[Member]:
+    def members_of(self, group: str) -> Sequence[Member]:
         """Who is in a group, in the order of joining."""
         return tuple(self._groups.get(group, ()))
 

@@ -1,6 +1,6 @@
 """Who a client has proved to be, and what that allows. Pure; how a proof is checked stands in `service.tokens`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -39,3 +39,9 @@ Verify = Callable[[str], Identity]
 Raises:
     TokenError
 """
+
+
+def bearer_tokens(authorizations: Iterable[str]) -> list[str]:
+    """The tokens in these values of `Authorization`."""
+    schemes = (value.partition(" ") for value in authorizations)
+    return [token.strip() for scheme, _, token in schemes if scheme.lower() == "bearer"]

@@ -1,11 +1,12 @@
 """What the service answers to plain HTTP, the same in every shell."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 # Long enough for some clients to have left, short enough that nobody gives up.
 RETRY_AFTER_S = 5
 
-_TEXT = "text/plain; charset=utf-8"
+_RETRY = ("retry-after", str(RETRY_AFTER_S))
 
 
 class Answer(NamedTuple):
@@ -16,25 +17,26 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def _answer(status: int, content_type: str, body: bytes, *headers: tuple[str, str]) -> Answer:
+def respond(status: int, content_type: str, body: bytes, *headers: tuple[str, str]) -> Answer:
+    """A response of any kind."""
     return Answer(status, (("content-type", content_type), ("content-length", str(len(body))), *headers), body)
 
 
-NOT_FOUND = _answer(404, _TEXT, b"WebSocket endpoint only")
+def say(status: int, text: str, *headers: tuple[str, str]) -> Answer:
+    """A response in words."""
+    return respond(status, "text/plain; charset=utf-8", text.encode(), *headers)
+
+
+NOT_FOUND = say(404, "WebSocket endpoint only")
 # To a client that wants a WebSocket, in place of the handshake.
-FULL = _answer(503, _TEXT, b"Too many connections", ("retry-after", str(RETRY_AFTER_S)))
-DRAINING = _answer(503, _TEXT, b"The service is about to stop", ("retry-after", str(RETRY_AFTER_S)))
-TOO_MANY_FROM_ADDRESS = _answer(
-    429, _TEXT, b"Too many connections of this address", ("retry-after", str(RETRY_AFTER_S))
-)
-FOREIGN_ORIGIN = _answer(403, _TEXT, b"This page may not connect here")
-UNAUTHORIZED = _answer(401, _TEXT, b"A valid token is needed", ("www-authenticate", "Bearer"))
+FULL = say(503, "Too many connections", _RETRY)
+DRAINING = say(503, "The service is about to stop", _RETRY)
+TOO_MANY_FROM_ADDRESS = say(429, "Too many connections of this address", _RETRY)
+FOREIGN_ORIGIN = say(403, "This page may not connect here")
+UNAUTHORIZED = say(401, "A valid token is needed", ("www-authenticate", "Bearer"))
+REFUSALS = (FULL, DRAINING, TOO_MANY_FROM_ADDRESS, FOREIGN_ORIGIN, UNAUTHORIZED)
 
 
-def answer(method: str, path: str, connections: int) -> Answer:
-    """The response to a request that asks for no WebSocket; to HEAD it is that to GET without the body."""
-    response = NOT_FOUND
-    if path == "/health" and method in ("GET", "HEAD"):
-        body = f'{{"status": "healthy", "connections": {connections}}}'
-        response = _answer(200, "application/json", body.encode())
-    return response._replace(body=b"") if method == "HEAD" else response
+def passed_on(field_names: Iterable[str]) -> bool:
+    """Whether a request with these header fields, in lower case, came through a proxy."""
+    return not {"x-forwarded-for", "forwarded"}.isdisjoint(field_names)

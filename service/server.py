@@ -41,10 +41,14 @@ from service.exchange import Exchange
 from service.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError
 from service.listen import BACKLOG, ListenError, listening_sockets, name_of
 from service.notify import Notifier
-from service.plain_http import Answer, answer
+from service.plain_http import Answer, passed_on, say
+from service.publish import PREFIX
 from service.settings import Settings
+from service.watching import Watching
 
 logger = logging.getLogger("service")
+
+_NO_BODIES = say(501, "The standalone server reads no message over HTTP; use server: uvicorn\n")
 
 
 class Connection(ServerConnection):
@@ -115,13 +119,15 @@ class Standalone:
     def __init__(self, settings: Settings) -> None:
         self.center = center_of(settings)
         self._exchange = Exchange(self.center)
+        self._watching = Watching(self.center)
         self._admissions: WeakKeyDictionary[ServerConnection, Admission] = WeakKeyDictionary()
 
     def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """None lets the handshake go on."""
         if "websocket" not in (protocol.lower() for protocol in request.headers.get_all("Upgrade")):
-            method = getattr(request, "method", "GET")
-            return _response(answer(method, _path(request.path), self.center.connections))
+            method, path = getattr(request, "method", "GET"), _path(request.path)
+            forwarded = passed_on(name.lower() for name in request.headers)
+            return _response(_NO_BODIES if path.startswith(PREFIX) else self._watching.answer(method, path, forwarded))
         decision = admit(self.center, _handshake(connection, request.headers))
         if isinstance(decision, Answer):
             return _response(decision)

@@ -11,7 +11,17 @@ SERVICE = Path(__file__).resolve().parents[2] / "service"
 MODULES = sorted(SERVICE.glob("*.py"))
 
 # It runs alone on the host, in a virtual environment with these and what they need.
-ALLOWED = {"msgspec", "uvicorn", "uvicorn_worker", "gunicorn", "uvloop", "httptools", "websockets", "service"}
+ALLOWED = {
+    "gunicorn",
+    "httptools",
+    "msgspec",
+    "prometheus_client",
+    "service",
+    "uvicorn",
+    "uvicorn_worker",
+    "uvloop",
+    "websockets",
+}
 
 # What knows and decides, and does no I/O: it is tested without a loop, and every shell can use it.
 PURE = {"hub.py", "session.py", "close_codes.py", "plain_http.py", "settings.py", "declaration.py"}

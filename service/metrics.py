@@ -1,0 +1,80 @@
+"""The service's figures for Prometheus, read from the center when somebody asks: counting costs nothing beside it.
+
+The labels come from tables of ours and never from a client, so that the number of series is constant.
+Source of the names: "Metric and label naming" of Prometheus.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from service import close_codes
+from service.center import Center
+from service.close_codes import CloseReason
+from service.hub import DROPS
+from service.plain_http import REFUSALS, Answer, respond
+from service.publish import STATUSES
+from service.session import SessionV0
+from service.session_v1 import SessionV1
+
+_PROTOCOLS = (SessionV0.protocol, SessionV1.protocol)
+_REFUSED = sorted({refusal.status for refusal in REFUSALS})
+_CLOSED = sorted({value.code for value in vars(close_codes).values() if isinstance(value, CloseReason)})
+_LIMITS = ("connections", "connections_per_address", "message_size", "messages_per_second", "bytes_per_second", "queue")
+
+
+# The library reads this from /proc/stat, which the rendered unit hides, and without it tells nothing about the process.
+# Asked for once: the start of the process must not seem to change.
+_BOOTED_AT = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+Label = TypeVar("Label", int, str)
+
+
+def metrics(center: Center) -> Answer:
+    """All figures, in the text format 0.0.4 of Prometheus."""
+    # The library has one registry for everybody who loads it: what others put there would be public here.
+    registry = CollectorRegistry()
+    registry.register(_CenterCollector(center))
+    _Process(registry=registry)
+    return respond(200, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
+
+
+class _Process(ProcessCollector):
+    def _boot_time(self) -> float:
+        return _BOOTED_AT
+
+
+class _CenterCollector(Collector):
+    def __init__(self, center: Center) -> None:
+        self._center = center
+
+    def collect(self) -> Iterator[Metric]:
+        center, tally, limits = self._center, self._center.hub.tally, self._center.settings.limits
+        yield GaugeMetricFamily("wsbundle_connections", "Open WebSockets.", center.connections)
+        yield GaugeMetricFamily("wsbundle_draining", "1 while the service is about to stop.", int(center.draining))
+        yield _counters(
+            "connections_accepted", "Handshakes that became a WebSocket.", "protocol", _PROTOCOLS, tally.accepted
+        )
+        yield _counters("handshakes_refused", "Handshakes that were refused.", "status", _REFUSED, tally.refused)
+        yield _counters("connections_closed", "WebSockets that the service closed.", "code", _CLOSED, tally.closed)
+        yield CounterMetricFamily("wsbundle_messages_routed", "Messages that had a recipient.", tally.routed)
+        yield _counters("messages_dropped", "Messages that went nowhere.", "reason", DROPS, tally.dropped)
+        yield _counters("publications", "Requests to publish a message.", "status", STATUSES, tally.published)
+        limit = GaugeMetricFamily("wsbundle_limit", "The settings below `limits`.", labels=["limit"])
+        for name in _LIMITS:
+            limit.add_metric([name], getattr(limits, name))
+        yield limit
+
+
+def _counters(
+    name: str, meaning: str, label: str, values: Iterable[Label], counts: Mapping[Label, int]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"wsbundle_{name}", meaning, labels=[label])
+    for value in values:
+        family.add_metric([str(value)], counts.get(value, 0))
+    return family

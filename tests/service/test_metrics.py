@@ -1,0 +1,92 @@
+"""The figures for Prometheus, read back by its own parser."""
+
+import subprocess
+import sys
+from uuid import uuid4
+
+from centers import World
+from prometheus_client.parser import text_string_to_metric_families
+from shells import ROOT, clean_environment
+
+from service.admission import Handshake, admit
+from service.close_codes import TOO_MANY_ADDRESSES
+from service.hub import DROPS
+from service.metrics import metrics
+from service.publish import Publisher, Request
+
+Series = dict[tuple[str, str], float]
+
+
+def scraped(world: World) -> Series:
+    """Every series by its name and the value of its label."""
+    families = text_string_to_metric_families(metrics(world.center).body.decode())
+    return {
+        (sample.name, "".join(sample.labels.values())): sample.value for family in families for sample in family.samples
+    }
+
+
+def test_the_format_is_that_of_prometheus() -> None:
+    assert dict(metrics(World().center).headers)["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_every_reason_to_drop_a_message_is_there_from_the_start() -> None:
+    dropped = {label: value for (name, label), value in scraped(World()).items() if "dropped" in name}
+    assert dropped == dict.fromkeys(DROPS, 0)
+
+
+def test_what_happens_is_counted() -> None:
+    world = World(origins=("https://good.example",))
+    alice, bob = world.v0(), world.v1("bob")
+    alice.say(recipient_uuid="bob", message="hello")
+    alice.say(recipient_uuid="nobody-is-this", message="hello")
+    alice.session.close(TOO_MANY_ADDRESSES)
+    bob.session.end()
+    admit(world.center, Handshake(origins=("https://evil.example",)))
+    world.center.draining = True
+    series = scraped(world)
+    expected = {
+        ("wsbundle_connections", ""): 1,
+        ("wsbundle_draining", ""): 1,
+        ("wsbundle_connections_accepted_total", "v0"): 1,
+        ("wsbundle_connections_accepted_total", "nc.v1"): 1,
+        ("wsbundle_connections_closed_total", "4008"): 1,
+        ("wsbundle_connections_closed_total", "1012"): 0,
+        ("wsbundle_handshakes_refused_total", "503"): 0,
+        ("wsbundle_messages_routed_total", ""): 1,
+        ("wsbundle_messages_dropped_total", "nobody"): 1,
+        ("wsbundle_limit", "connections"): 1000,
+    }
+    assert {name: series[name] for name in expected} == expected
+    assert series["wsbundle_handshakes_refused_total", "403"] == 1
+
+
+def test_the_process_is_measured_and_its_start_does_not_move() -> None:
+    first, second = scraped(World()), scraped(World())
+    assert first["process_resident_memory_bytes", ""] > 1_000_000
+    assert first["process_open_fds", ""] > 2
+    assert first["process_start_time_seconds", ""] == second["process_start_time_seconds", ""]
+
+
+def test_the_number_of_series_is_constant_whatever_clients_do() -> None:
+    world = World()
+    publisher = Publisher(world.center)
+    before = scraped(world).keys()
+    party = world.v0()
+    for _ in range(10_000):
+        name = str(uuid4())
+        party.say(recipient_uuid=name, message=name)
+        admit(world.center, Handshake(client_address=name, origins=(f"https://{name}.example",), subprotocols=(name,)))
+        publisher.count(publisher.admit(Request("POST", f"/publish/{name}", {"authorization": [f"Bearer {name}"]})))  # type: ignore[arg-type]
+    after = scraped(world)
+    assert after.keys() == before
+    assert after["wsbundle_messages_dropped_total", "nobody"] == 10_000
+    assert after["wsbundle_publications_total", "401"] == 10_000
+
+
+def test_the_library_is_loaded_when_somebody_asks_and_not_before() -> None:
+    program = (
+        "import sys; from service.app import app; assert 'prometheus_client' not in sys.modules;"
+        "from service.watching import Watching; Watching(app.center).answer('GET', '/metrics', passed_on=False);"
+        "assert 'prometheus_client' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=clean_environment(), check=True, timeout=20)

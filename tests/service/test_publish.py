@@ -1,0 +1,285 @@
+"""Messages from scripts: who may publish, what arrives, and what the script is told."""
+
+import json
+from typing import Any
+
+import pytest
+from centers import World, identity, limits
+
+from service.identity import bearer_tokens
+from service.plain_http import DRAINING, Answer
+from service.publish import MAX_BUCKETS, MAX_REMEMBERED, STATUSES, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
+
+
+class Script:
+    """A script with a token of its own, which says K."""
+
+    def __init__(self, *may_send_to: str, **settings: Any) -> None:
+        self.world = World(**settings)
+        self.world.tokens["K"] = identity("the-script", *(may_send_to or ("*",)))
+        self.publisher = Publisher(self.world.center)
+
+    def post(
+        self, target: str, body: bytes = b"hello", method: str = "POST", token: str = "K", **fields: str
+    ) -> Answer:
+        """Publish; `fields` have underscores for hyphens."""
+        given = {name.replace("_", "-"): [value] for name, value in fields.items()}
+        headers = {"authorization": [f"Bearer {token}"], **given}
+        permit = self.publisher.admit(Request(method, f"/publish/{target}", headers))
+        answer = self.publisher.publish(permit, body) if isinstance(permit, Permit) else permit
+        self.publisher.count(answer)
+        return answer
+
+
+JSON = "application/json"
+
+
+def test_a_message_for_somebody_who_is_there_arrives_with_its_sender() -> None:
+    script = Script()
+    alice = script.world.v1("alice")
+    answer = script.post("alice")
+    assert (answer.status, answer.body) == (201, b'{"online": 1}')
+    assert dict(answer.headers)["content-type"] == "application/json"
+    assert alice.heard() == [
+        {"type": "msg", "sender_uuid": "the-script", "message": "hello", "recipient_uuid": "alice"}
+    ]
+
+
+def test_a_client_of_v0_gets_it_too() -> None:
+    script = Script()
+    alice = script.world.v0()
+    alice.register("alice")
+    script.post("alice", b'{"n": [1, 2]}', content_type=JSON)
+    assert alice.heard() == [{"recipient_uuid": "alice", "message": {"n": [1, 2]}}]
+
+
+def test_a_message_for_nobody_goes_nowhere_and_is_counted() -> None:
+    script = Script()
+    answer = script.post("nobody-is-this")
+    assert (answer.status, answer.body) == (202, b'{"online": 0}')
+    assert script.world.dropped("nobody") == 1
+
+
+def test_a_group_gets_it_and_its_size_is_told() -> None:
+    script = Script("group:ops")
+    members = [script.world.v1(name) for name in ("alice", "bob")]
+    for member in members:
+        member.say(type="join", id=1, group="ops")
+        member.heard()
+    assert script.post("group:ops").body == b'{"online": 2}'
+    assert [member.heard()[0]["group"] for member in members] == ["ops", "ops"]
+    assert script.post("group:dev").status == 403
+    assert script.world.center.hub.tally.routed == 2
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "message"),
+    [
+        (JSON, b' {"a":\n1}', {"a": 1}),
+        ("Application/JSON; charset=utf-8", b'"text"', "text"),
+        ("text/plain", b'{"a": 1}', '{"a": 1}'),
+        ("application/x-www-form-urlencoded", b"a=b&c", "a=b&c"),
+        ("", 'é\n"\x00'.encode(), 'é\n"\x00'),
+        ("text/plain", b"", ""),
+    ],
+)
+def test_json_is_passed_on_as_it_is_and_anything_else_as_text(content_type: str, body: bytes, message: object) -> None:
+    script = Script()
+    alice = script.world.v1("alice")
+    assert script.post("alice", body, content_type=content_type).status == 201
+    assert alice.heard()[0]["message"] == message
+
+
+def test_json_arrives_to_the_letter() -> None:
+    script = Script()
+    alice = script.world.v1("alice")
+    script.post("alice", b'{"n":1e400,  "n":"\\u00e9"}', content_type=JSON)
+    assert b'{"n":1e400,  "n":"\\u00e9"}' in alice.client.sent[0]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        (JSON, b""),
+        (JSON, b"hello"),
+        (JSON, b"1 2"),
+        (JSON, b"NaN"),
+        (JSON, b"[" * 60_000),
+        (JSON, b'"\xff"'),
+        ("text/plain", b"\xff"),
+        ("text/plain", b"\xed\xa0\x80"),
+    ],
+)
+def test_a_body_that_is_not_what_it_says_is_refused(content_type: str, body: bytes) -> None:
+    script = Script()
+    alice = script.world.v1("alice")
+    answer = script.post("alice", body, content_type=content_type)
+    assert answer.status == 400
+    assert answer.body.count(b"\n") == 1
+    assert answer.body.endswith(b"\n")
+    assert alice.heard() == []
+    assert script.world.dropped("bad_request") == 1
+
+
+@pytest.mark.parametrize("target", ["", "u" * 129, "group:", "group:" + "g" * 129])
+def test_an_address_must_have_a_length_that_addresses_have(target: str) -> None:
+    assert Script().post(target).status == 400
+
+
+def test_no_token_and_two_and_one_that_is_worth_nothing_are_refused() -> None:
+    script = Script()
+    script.world.tokens["OLD"] = identity("the-script", "*", expires=1.0)
+    none = script.publisher.admit(Request("POST", "/publish/alice", {}))
+    two = script.publisher.admit(Request("POST", "/publish/alice", {"authorization": ["Bearer K", "Bearer K"]}))
+    basic = script.post("alice", authorization="Basic K")
+    for answer in (none, two, basic, script.post("alice", token="X"), script.post("alice", token="OLD")):
+        assert isinstance(answer, Answer)
+        assert answer.status == 401
+        assert dict(answer.headers)["www-authenticate"] == "Bearer"
+    assert script.post("alice", token="OLD").body == b"token expired\n"
+
+
+def test_the_token_says_where_its_bearer_may_send() -> None:
+    script = Script("alice")
+    assert script.post("alice").status == 202
+    assert script.post("bob").status == 403
+    assert script.post("group:alice").status == 403
+    assert script.world.dropped("forbidden") == 2
+
+
+def test_the_scheme_of_a_token_is_read_in_any_case() -> None:
+    assert bearer_tokens(["bearer a", "BEARER  b ", "Basic c", "Bearer"]) == ["a", "b", ""]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "HEAD", "DELETE"])
+def test_only_post_publishes(method: str) -> None:
+    answer = Script().post("alice", method=method)
+    assert (answer.status, dict(answer.headers)["allow"]) == (405, "POST")
+
+
+def test_nothing_is_taken_while_the_service_is_about_to_stop() -> None:
+    script = Script()
+    script.world.center.draining = True
+    assert script.post("alice") == DRAINING
+
+
+def test_what_is_too_long_is_refused_before_it_is_read() -> None:
+    script = Script(limits=limits(message_size=128))
+    assert script.post("alice", b"", content_length="128").status == 202
+    assert script.post("alice", b"", content_length="129") == TOO_LARGE
+
+
+def test_a_text_that_is_too_long_as_json_is_refused() -> None:
+    script = Script(limits=limits(message_size=128))
+    assert script.post("alice", b"x" * 126).status == 202
+    assert script.post("alice", b"x" * 127) == TOO_LARGE
+    assert script.post("alice", b"\n" * 64) == TOO_LARGE
+
+
+def test_a_token_that_publishes_too_fast_is_told_when_it_may_again() -> None:
+    script = Script(limits=limits(messages_per_second=2))
+    assert [script.post("alice").status for _ in range(3)] == [202, 202, 429]
+    assert dict(script.post("alice").headers)["retry-after"] == "1"
+    script.world.passes(0.5)
+    assert [script.post("alice").status for _ in range(2)] == [202, 429]
+    script.world.tokens["L"] = identity("another", "*")
+    assert script.post("alice", token="L").status == 202
+
+
+def test_bytes_count_as_well_and_a_debt_must_be_paid() -> None:
+    script = Script(limits=limits(bytes_per_second=1024))
+    assert script.post("alice", b"x" * 3072).status == 202
+    answer = script.post("alice")
+    assert (answer.status, dict(answer.headers)["retry-after"]) == (429, "2")
+    script.world.passes(2.1)
+    assert script.post("alice").status == 202
+
+
+def test_a_message_to_a_group_costs_as_many_as_it_has_members() -> None:
+    script = Script(limits=limits(messages_per_second=2))
+    for name in ("a", "b", "c", "d"):
+        script.world.v1(name).say(type="join", id=1, group="ops")
+    assert script.post("group:ops").status == 201
+    assert dict(script.post("group:ops").headers)["retry-after"] == "2"
+
+
+def test_the_same_key_is_sent_once_and_answered_the_same() -> None:
+    script = Script()
+    alice = script.world.v1("alice")
+    first = script.post("alice", idempotency_key="a-1")
+    alice.session.end()
+    assert script.post("alice", idempotency_key="a-1") == first
+    assert len(alice.heard()) == 1
+    assert script.post("alice", idempotency_key="a-2").status == 202
+
+
+@pytest.mark.parametrize(
+    "other", [{"target": "bob"}, {"body": b"bye"}, {"content_type": JSON, "body": b"1"}], ids=["to", "body", "type"]
+)
+def test_the_same_key_for_another_message_is_refused(other: dict[str, Any]) -> None:
+    script = Script()
+    script.post("alice", b"1", idempotency_key="a")
+    assert script.post(**{"target": "alice", "body": b"1", "idempotency_key": "a", **other}).status == 422
+
+
+def test_a_key_is_its_tokens_own() -> None:
+    script = Script()
+    script.world.tokens["L"] = identity("another", "*")
+    script.post("alice", idempotency_key="a")
+    assert script.post("bob", token="L", idempotency_key="a").status == 202
+
+
+def test_a_key_is_forgotten_after_five_minutes() -> None:
+    script = Script()
+    script.post("alice", idempotency_key="a")
+    script.world.passes(299)
+    assert script.post("bob", idempotency_key="a").status == 422
+    script.world.passes(1)
+    assert script.post("bob", idempotency_key="a").status == 202
+
+
+def test_a_refusal_is_not_remembered() -> None:
+    script = Script()
+    assert script.post("alice", b"\xff", idempotency_key="a").status == 400
+    assert script.post("alice", b"hello", idempotency_key="a").status == 202
+
+
+@pytest.mark.parametrize("key", ["", "x" * 129, "a b", "é", "a\n"])
+def test_a_key_is_visible_ascii_of_some_length(key: str) -> None:
+    script = Script()
+    assert script.post("alice", idempotency_key=key).status == 400
+    assert script.post("alice", idempotency_key="~" * 128).status == 202
+
+
+def test_two_keys_are_none() -> None:
+    fields = {"authorization": ["Bearer K"], "idempotency-key": ["a", "a"]}
+    answer = Script().publisher.admit(Request("POST", "/publish/alice", fields))
+    assert isinstance(answer, Answer)
+    assert answer.status == 400
+
+
+def test_what_scripts_make_the_service_remember_is_bounded() -> None:
+    script = Script(limits=limits(messages_per_second=1_000_000))
+    for number in range(MAX_REMEMBERED + 1):
+        script.post("alice", idempotency_key=str(number))
+    assert script.post("bob", idempotency_key=str(MAX_REMEMBERED)).status == 422
+    assert script.post("bob", idempotency_key="0").status == 202
+    assert len(script.publisher._results) == MAX_REMEMBERED
+    for number in range(MAX_BUCKETS + 1):
+        script.world.tokens["L"] = identity(str(number), "*")
+        script.post("alice", token="L")
+    assert len(script.publisher._buckets) == MAX_BUCKETS
+
+
+def test_every_answer_is_counted_by_a_status_that_metrics_know() -> None:
+    script = Script(limits=limits(messages_per_second=1))
+    for answer in (script.post("alice"), script.post("alice"), script.post("", method="GET"), TOO_SLOW, TOO_LARGE):
+        script.publisher.count(answer)
+    published = script.world.center.hub.tally.published
+    assert published == {202: 2, 429: 2, 405: 2, 408: 1, 413: 1}
+    assert set(published) <= set(STATUSES)
+
+
+def test_a_message_that_was_refused_says_so_to_a_machine_and_to_a_person() -> None:
+    assert json.loads(Script().post("alice").body) == {"online": 0}
+    assert Script("bob").post("alice").body == b"The token does not allow to send there\n"
