@@ -3,11 +3,8 @@
 Every shell makes one `Center`, asks `service.admission` about each handshake, and calls `tick` once a second.
 """
 
-import secrets
-import time
 from collections.abc import Callable
 from typing import Protocol
-from uuid import uuid4
 
 from service.addresses import Address
 from service.close_codes import CloseReason
@@ -57,10 +54,10 @@ class Center:
         settings: Settings,
         verify: Verify,
         *,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
-        draw_address: Callable[[], str] = lambda: str(uuid4()),
-        draw_secret: Callable[[], str] = lambda: secrets.token_urlsafe(16),
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        draw_address: Callable[[], str],
+        draw_secret: Callable[[], str],
     ) -> None:
         self.settings = settings
         self.hub = Hub()

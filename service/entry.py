@@ -4,10 +4,13 @@ Exit codes: 1 when the service cannot start, 2 when its settings are wrong. The 
 """
 
 import logging
+import secrets
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from types import FrameType
+from uuid import uuid4
 
 from service.center import Center
 from service.identity import Identity, TokenError
@@ -31,7 +34,14 @@ def center_of(settings: Settings) -> Center:
     def verify(token: str) -> Identity:
         raise TokenError("no keys are configured")
 
-    return Center(settings, verify)
+    return Center(
+        settings,
+        verify,
+        clock=time.monotonic,
+        now=time.time,
+        draw_address=lambda: str(uuid4()),
+        draw_secret=lambda: secrets.token_urlsafe(16),
+    )
 
 
 def configure_logging(level: str) -> None:

@@ -202,7 +202,8 @@ class Session(ABC):
         return self._refill() if self._messages_left < 0 or self._bytes_left < 0 else 0.0
 
     def _refill(self) -> float:
-        # A bucket holds what one second may bring, and is filled only when it is empty: most messages ask no clock.
+        # A bucket holds what one second may bring. It is filled only when it is empty, so that most messages ask no
+        # clock: after a silence a client can send two buckets at once, and no more.
         limits, now = self._center.settings.limits, self._center.clock()
         elapsed, self._refilled_at = now - self._refilled_at, now
         messages, size = limits.messages_per_second, limits.bytes_per_second

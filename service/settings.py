@@ -89,7 +89,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "is read more slowly; nothing is lost.",
             extra={"env": "WEBSOCKET_MAX_MESSAGES_PER_SECOND"},
         ),
-    ] = 100
+    ] = 1000
     bytes_per_second: Annotated[
         int,
         Meta(
@@ -99,7 +99,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "nothing is lost.",
             extra={"env": "WEBSOCKET_MAX_BYTES_PER_SECOND", "unit": "bytes per second"},
         ),
-    ] = 1024 * 1024
+    ] = 4 * 1024 * 1024
     registrations: Annotated[
         int,
         Meta(

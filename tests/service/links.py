@@ -9,7 +9,7 @@ from service.link import LinkClosedError
 class FakeLink:
     """What the service sends lands in `sent` and `closed`; what the client sends is put into `incoming`, None last.
 
-    While `reads` is not set, the client's buffers are full and every send waits.
+    While `reads` is not set, the client's buffers are full and every send waits; while `answers` is not, every ping.
     """
 
     def __init__(self) -> None:
@@ -18,20 +18,27 @@ class FakeLink:
         self.closed: list[CloseReason] = []
         self.reads = asyncio.Event()
         self.reads.set()
+        self.answers = asyncio.Event()
         self.gone = False
 
     async def receive(self) -> str | bytes | None:
         return await self.incoming.get()
 
-    async def send(self, text: str) -> None:
+    async def send(self, text: bytes) -> None:
         await self.reads.wait()
         if self.gone:
             raise LinkClosedError
-        self.sent.append(text)
+        self.sent.append(text.decode())
 
     async def close(self, reason: CloseReason) -> None:
         await self.reads.wait()
         self.closed.append(reason)
+
+    async def is_alive(self) -> bool:
+        await self.answers.wait()
+        if self.gone:
+            raise LinkClosedError
+        return True
 
 
 async def turns(number: int = 20) -> None:

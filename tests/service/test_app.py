@@ -4,7 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from centers import FakeClient
 
+from service.admission import Admission, Handshake, admit
 from service.app import Application, create_app
 from service.settings import Limits, Settings
 
@@ -32,11 +34,11 @@ def talk(app: Application, scope: dict[str, Any], *received: dict[str, Any]) -> 
 
 
 CONNECT, DISCONNECT = {"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1005}
-WEBSOCKET = {"type": "websocket", "path": "/", "extensions": {"websocket.http.response": {}}}
+WEBSOCKET = {"type": "websocket", "path": "/", "headers": [], "extensions": {"websocket.http.response": {}}}
 
 
 def http(method: str, path: str) -> dict[str, Any]:
-    return {"type": "http", "method": method, "path": path}
+    return {"type": "http", "method": method, "path": path, "headers": []}
 
 
 def test_plain_http_is_answered() -> None:
@@ -48,8 +50,8 @@ def test_plain_http_is_answered() -> None:
 
 def test_a_client_that_leaves_at_once_is_accepted_and_forgotten() -> None:
     app = create_app(Settings())
-    assert talk(app, WEBSOCKET, CONNECT, DISCONNECT)[0] == {"type": "websocket.accept"}
-    assert app.exchange.connections == 0
+    assert talk(app, WEBSOCKET, CONNECT, DISCONNECT)[0] == {"type": "websocket.accept", "subprotocol": None}
+    assert app.center.connections == 0
 
 
 def test_a_client_that_left_before_it_was_accepted_gets_nothing() -> None:
@@ -61,13 +63,15 @@ def test_text_and_bytes_are_both_understood() -> None:
     text = {"type": "websocket.receive", "text": "", "bytes": None}
     data = {"type": "websocket.receive", "bytes": b"\xff"}
     talk(app, WEBSOCKET, CONNECT, text, data, DISCONNECT)
-    assert "2 plain" in app.exchange.status()
+    assert "2 dropped" in app.center.status()
 
 
 @pytest.fixture
-def full_app(monkeypatch: pytest.MonkeyPatch) -> Application:
+def full_app() -> Application:
     app = create_app(FULL)
-    monkeypatch.setattr(type(app.exchange), "full", property(lambda self: True))
+    admission = admit(app.center, Handshake())
+    assert isinstance(admission, Admission)
+    admission.open(app.center, FakeClient())
     return app
 
 
@@ -83,8 +87,8 @@ def test_one_client_too_many_is_refused_with_503(full_app: Application) -> None:
 def test_a_server_that_knows_no_such_response_is_told_to_close(
     full_app: Application, extensions: dict[str, Any]
 ) -> None:
-    scope = {"type": "websocket", "path": "/", **extensions}
-    close = {"type": "websocket.close", "code": 1013, "reason": "too many connections"}
+    scope = {"type": "websocket", "path": "/", "headers": [], **extensions}
+    close = {"type": "websocket.close", "code": 4100, "reason": "too many connections"}
     assert talk(full_app, scope, CONNECT) == [close]
 
 
@@ -122,4 +126,4 @@ def test_a_client_that_is_gone_when_it_is_sent_to_is_forgotten(event: str, error
         await asyncio.wait_for(app(WEBSOCKET, events.get, send), 5)
 
     asyncio.run(play())
-    assert app.exchange.connections == 0
+    assert app.center.connections == 0

@@ -12,8 +12,8 @@ import pytest
 from shells import COMMANDS, ROOT, Shell, clean_environment, free_port, running, wait_until
 from websockets.sync.server import serve
 
+from service.addresses import MAX_ADDRESS_LENGTH
 from service.client import BACKOFF_CAP_S, STABLE_S, Backoff, health_url, one_line
-from service.session import MAX_ADDRESS_LENGTH
 
 # The client goes straight to the server, whatever proxy the environment names.
 PROXIES = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}

@@ -9,38 +9,43 @@ import pytest
 from links import FakeLink, turns
 
 from service import outbox
+from service.admission import Admission
 from service.close_codes import TOO_MANY_ADDRESSES
+from service.entry import center_of
 from service.exchange import Exchange
-from service.outbox import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES
+from service.outbox import MAX_QUEUED_MESSAGES
 from service.settings import Limits, Settings
 
-SETTINGS = Settings(welcome="{uuid}", limits=Limits(connections=3))
+SETTINGS = Settings(
+    welcome="{uuid}", limits=Limits(messages_per_second=1_000_000, bytes_per_second=1024**3, queue=1024 * 1024)
+)
 
 
 class Clients:
     """Comes with an exchange; `join` adds a client to it."""
 
-    def __init__(self) -> None:
-        self.exchange = Exchange(SETTINGS)
+    def __init__(self, settings: Settings) -> None:
+        self.center = center_of(settings)
+        self.exchange = Exchange(self.center)
         self.served: list[asyncio.Task[None]] = []
 
     async def join(self) -> FakeLink:
         link = FakeLink()
-        self.served.append(asyncio.create_task(self.exchange.serve(link)))
+        self.served.append(asyncio.create_task(self.exchange.serve(link, Admission(None, None, None))))
         await turns()
         return link
 
 
-def run(scenario: Callable[[Clients], Awaitable[None]]) -> None:
+def run(scenario: Callable[[Clients], Awaitable[None]], settings: Settings = SETTINGS) -> None:
     """Play a scenario; whoever is still connected then leaves."""
 
     async def play() -> None:
-        clients = Clients()
+        clients = Clients(settings)
         await scenario(clients)
         for task in clients.served:
             task.cancel()
         await asyncio.gather(*clients.served, return_exceptions=True)
-        assert clients.exchange.connections == 0
+        assert clients.center.connections == 0
 
     asyncio.run(play())
 
@@ -88,11 +93,11 @@ def test_a_client_that_does_not_read_is_dropped_when_too_much_waits_for_it(monke
     async def scenario(clients: Clients) -> None:
         stuck, bob = await clients.join(), await clients.join()
         stuck.reads.clear()
-        for _ in range(2 * MAX_QUEUED_BYTES // 65_536):
+        for _ in range(2 * SETTINGS.limits.queue // 65_536):
             bob.incoming.put_nowait(to(stuck.sent[0], "x" * 65_000))
         await asyncio.wait(clients.served[:1], timeout=5)
         assert clients.served[0].exception() is None
-        assert clients.exchange.connections == 1
+        assert clients.center.connections == 1
 
     run(scenario)
 
@@ -116,7 +121,7 @@ def test_a_client_that_breaks_a_rule_is_closed() -> None:
             mallory.incoming.put_nowait(to(str(number), "connected"))
         await turns()
         assert mallory.closed == [TOO_MANY_ADDRESSES]
-        assert clients.exchange.connections == 0
+        assert clients.center.connections == 0
 
     run(scenario)
 
@@ -127,7 +132,7 @@ def test_a_client_that_is_gone_is_forgotten() -> None:
         alice.incoming.put_nowait(None)
         await turns()
         assert clients.served[0].done()
-        assert clients.exchange.connections == 0
+        assert clients.center.connections == 0
 
     run(scenario)
 
@@ -138,20 +143,25 @@ def test_a_client_that_is_gone_while_it_is_sent_to_is_forgotten() -> None:
         alice.gone = True
         bob.incoming.put_nowait(to(alice.sent[0], "hello"))
         await turns()
-        assert clients.exchange.connections == 1
+        assert clients.center.connections == 1
 
     run(scenario)
 
 
-def test_it_is_full_when_as_many_clients_are_connected_as_may_be() -> None:
+def test_a_client_that_sends_too_much_is_read_no_further_until_it_may_send_again() -> None:
     async def scenario(clients: Clients) -> None:
-        await clients.join()
-        await clients.join()
-        assert not clients.exchange.full
-        await clients.join()
-        assert clients.exchange.full
+        alice = await clients.join()
+        for number in range(40):
+            alice.incoming.put_nowait(to(alice.sent[0], number))
+        await turns(100)
+        assert len(alice.sent) == 1 + 11  # ten in a second, and the one that was too much
+        for _ in range(500):
+            if len(alice.sent) > 12:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("it was not read any further")
 
-    run(scenario)
+    run(scenario, Settings(welcome="{uuid}", limits=Limits(messages_per_second=10)))
 
 
 def test_a_fault_of_the_service_is_not_swallowed() -> None:
@@ -170,6 +180,6 @@ def test_its_status_says_what_became_of_the_messages() -> None:
         for frame in (to(alice.sent[0], 1), to(alice.sent[0], 2), to("nobody", 3), "plain", b"\xff", "text"):
             alice.incoming.put_nowait(frame)
         await turns()
-        assert clients.exchange.status() == "1 connections; messages: 2 routed, 1 to nobody, 3 plain"
+        assert clients.center.status() == "1 connections; messages: 2 routed, 4 dropped"
 
     run(scenario)

@@ -1,101 +1,109 @@
-"""Who is connected, and where a message goes."""
+"""Who owns an address, and who is told of it."""
 
-import pytest
+from centers import World
 
-from service.hub import MAX_REGISTRATIONS, Address, Hub, TooManyRegistrationsError
-
-TEMPORARY, ALICE = Address("temporary"), Address("alice")
-
-
-def test_a_connection_is_reached_under_its_temporary_address() -> None:
-    hub = Hub()
-    connection = hub.connect(TEMPORARY)
-    assert hub.route(TEMPORARY) == connection
+from service.addresses import Address
+from service.close_codes import ADDRESS_IN_USE
 
 
-def test_a_connection_is_reached_under_the_address_that_it_registered_and_still_under_the_temporary_one() -> None:
-    hub = Hub()
-    connection = hub.connect(TEMPORARY)
-    hub.register(connection, ALICE)
-    assert hub.route(ALICE) == hub.route(TEMPORARY) == connection
+def test_a_client_is_reached_under_its_temporary_address_and_under_the_one_that_it_registered() -> None:
+    world = World()
+    alice, bob = world.v0(), world.v0()
+    alice.register("alice")
+    for address in ("temporary-1", "alice"):
+        bob.say(recipient_uuid=address, message=1)
+        assert alice.heard() == [{"recipient_uuid": address, "message": 1}]
 
 
-def test_nobody_is_reached_under_an_address_that_nobody_registered() -> None:
-    assert Hub().route(ALICE) is None
+def test_a_client_that_leaves_leaves_no_address_behind() -> None:
+    world = World()
+    alice = world.v0()
+    alice.register("alice")
+    alice.session.end()
+    assert world.center.hub.owner_of(Address("alice")) is world.center.hub.owner_of(Address("temporary-1")) is None
+    assert world.center.connections == 0
+    alice.session.end()  # twice does no harm
 
 
-def test_no_two_connections_have_the_same_number() -> None:
-    hub = Hub()
-    first = hub.connect(Address("1"))
-    hub.disconnect(first)
-    assert hub.connect(Address("2")) != first
+def test_nobody_can_take_the_address_of_a_client_that_is_alive() -> None:
+    world = World()
+    alice, mallory, bob = world.v0(), world.v0(), world.v0()
+    alice.register("alice")
+    mallory.register("alice")
+    bob.say(recipient_uuid="alice", message="while it is asked")
+    alice.answer_probe(alive=True)
+    bob.say(recipient_uuid="alice", message="afterwards")
+    assert [heard["message"] for heard in alice.heard()] == ["while it is asked", "afterwards"]
+    assert mallory.client.closed == [ADDRESS_IN_USE]
+    assert mallory.heard() == []
 
 
-def test_an_address_belongs_to_the_last_connection_that_registered_it() -> None:
-    hub = Hub()
-    before, after = hub.connect(Address("1")), hub.connect(Address("2"))
-    hub.register(before, ALICE)
-    hub.register(after, ALICE)
-    assert hub.route(ALICE) == after
+def test_the_address_of_a_dead_client_goes_to_who_asked_for_it() -> None:
+    world = World()
+    dead, back, bob = world.v0(), world.v0(), world.v0()
+    dead.register("alice")
+    back.register("alice")
+    dead.answer_probe(alive=False)
+    bob.say(recipient_uuid="alice", message=1)
+    assert [heard["message"] for heard in back.heard()] == [1]
+    assert dead.client.aborted
+    assert dead.heard() == []
 
 
-def test_an_address_goes_back_to_the_connection_that_registers_it_again() -> None:
-    hub = Hub()
-    first, second = hub.connect(Address("1")), hub.connect(Address("2"))
-    hub.register(first, ALICE)
-    hub.register(second, ALICE)
-    hub.register(first, ALICE)
-    assert hub.route(ALICE) == first
+def test_the_address_of_a_client_that_leaves_while_it_is_asked_goes_to_who_asked_for_it() -> None:
+    world = World()
+    old, new, bob = world.v0(), world.v0(), world.v0()
+    old.register("alice")
+    new.register("alice")
+    old.session.end()
+    bob.say(recipient_uuid="alice", message=1)
+    assert [heard["message"] for heard in new.heard()] == [1]
+    old.answer_probe(alive=False)  # the outcome of the probe, which nobody waits for any more
+    bob.say(recipient_uuid="alice", message=2)
+    assert [heard["message"] for heard in new.heard()] == [2]
 
 
-def test_a_connection_that_ends_leaves_no_address_behind() -> None:
-    hub = Hub()
-    connection = hub.connect(TEMPORARY)
-    hub.register(connection, ALICE)
-    hub.disconnect(connection)
-    assert hub.route(ALICE) is hub.route(TEMPORARY) is None
-    assert len(hub) == 0
+def test_of_several_that_wait_the_first_gets_the_address_and_is_asked_for_the_next() -> None:
+    world = World()
+    dead, first, second = world.v0(), world.v0(), world.v0()
+    dead.register("alice")
+    first.register("alice")
+    second.register("alice")
+    assert len(dead.client.probes) == 1
+    dead.answer_probe(alive=False)
+    assert world.center.hub.owner_of(Address("alice")) is first.session
+    first.answer_probe(alive=True)
+    assert second.client.closed == [ADDRESS_IN_USE]
 
 
-def test_a_former_owner_that_ends_does_not_take_the_address_from_the_present_one() -> None:
-    hub = Hub()
-    before, after = hub.connect(Address("1")), hub.connect(Address("2"))
-    hub.register(before, ALICE)
-    hub.register(after, ALICE)
-    hub.disconnect(before)
-    assert hub.route(ALICE) == after
+def test_who_waited_and_has_left_gets_nothing() -> None:
+    world = World()
+    dead, impatient, patient = world.v0(), world.v0(), world.v0()
+    dead.register("alice")
+    impatient.register("alice")
+    patient.register("alice")
+    impatient.session.end()
+    dead.answer_probe(alive=False)
+    assert world.center.hub.owner_of(Address("alice")) is patient.session
 
 
-def test_registering_an_address_again_takes_no_room() -> None:
-    hub = Hub()
-    connection = hub.connect(TEMPORARY)
-    for _ in range(MAX_REGISTRATIONS + 1):
-        hub.register(connection, ALICE)
-    assert hub.route(ALICE) == connection
+def test_a_former_owner_that_leaves_does_not_take_the_address_from_the_present_one() -> None:
+    world = World()
+    dead, back = world.v0(), world.v0()
+    dead.register("alice")
+    back.register("alice")
+    dead.answer_probe(alive=False)
+    dead.session.end()
+    assert world.center.hub.owner_of(Address("alice")) is back.session
 
 
-def test_a_connection_registers_so_many_addresses_and_no_more() -> None:
-    hub = Hub()
-    connection = hub.connect(TEMPORARY)
-    for number in range(MAX_REGISTRATIONS):
-        hub.register(connection, Address(str(number)))
-    with pytest.raises(TooManyRegistrationsError):
-        hub.register(connection, ALICE)
-    assert hub.route(ALICE) is None
-
-
-def test_its_length_is_the_number_of_open_connections() -> None:
-    hub = Hub()
-    first = hub.connect(Address("1"))
-    hub.connect(Address("2"))
-    hub.register(first, ALICE)
-    assert len(hub) == 2
-
-
-def test_it_counts_what_was_routed_and_what_was_not() -> None:
-    hub = Hub()
-    hub.connect(TEMPORARY)
-    hub.route(TEMPORARY)
-    hub.route(ALICE)
-    hub.route(ALICE)
-    assert (hub.tally.routed, hub.tally.unroutable) == (1, 2)
+def test_nothing_is_kept_of_those_who_have_left() -> None:
+    world = World()
+    watcher, alice, mallory = world.v1("watcher"), world.v1("alice"), world.v0()
+    watcher.say(type="presence", id=1, uuids=["alice", "nobody"], watch=True)
+    watcher.say(type="join", id=2, group="all")
+    alice.say(type="join", id=2, group="all")
+    mallory.register("alice")
+    for party in (watcher, alice, mallory):
+        party.session.end()
+    assert world.keeps() == []

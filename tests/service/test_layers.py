@@ -12,20 +12,31 @@ MODULES = sorted(SERVICE.glob("*.py"))
 
 # It runs alone on the host, in a virtual environment with these and what they need.
 ALLOWED = {
-    "gunicorn",
-    "httptools",
-    "msgspec",
-    "prometheus_client",
+    *("cryptography", "gunicorn", "httptools", "jwt", "msgspec", "multidict", "picows", "prometheus_client"),
+    *("uvicorn", "uvicorn_worker", "uvloop", "websockets"),
     "service",
-    "uvicorn",
-    "uvicorn_worker",
-    "uvloop",
-    "websockets",
 }
 
 # What knows and decides, and does no I/O: it is tested without a loop, and every shell can use it.
-PURE = {"hub.py", "session.py", "close_codes.py", "plain_http.py", "settings.py", "declaration.py"}
-IMPURE_MODULES = {"asyncio", "socket", "os", "time", "random", "logging", "uvicorn", "websockets"}
+PURE = {
+    "addresses.py",
+    "admission.py",
+    "center.py",
+    "close_codes.py",
+    "declaration.py",
+    "frames.py",
+    "hub.py",
+    "identity.py",
+    "message.py",
+    "plain_http.py",
+    "session.py",
+    "session_v1.py",
+    "settings.py",
+}
+IMPURE_MODULES = {
+    *("asyncio", "logging", "os", "random", "secrets", "socket", "time", "uuid"),
+    *("picows", "prometheus_client", "uvicorn", "websockets"),
+}
 
 
 def imports(module: Path) -> Iterator[str]:

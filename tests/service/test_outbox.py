@@ -8,17 +8,19 @@ from links import FakeLink, turns
 
 from service import outbox
 from service.close_codes import RESTART, SLOW_CONSUMER
-from service.outbox import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, Outbox
+from service.hub import Tally
+from service.outbox import MAX_QUEUED_MESSAGES, Outbox
 
-KILOBYTE = "x" * 1024
+KILOBYTE = b"x" * 1024
+MAX_QUEUED_BYTES = 256 * 1024
 
 
-def run(scenario: Callable[[FakeLink, Outbox], Awaitable[None]], longest_message: int = 65_536) -> None:
+def run(scenario: Callable[[FakeLink, Outbox], Awaitable[None]], tally: Tally | None = None) -> None:
     """Play a scenario with a client and its outbox."""
 
     async def play() -> None:
         link = FakeLink()
-        box = Outbox(link, longest_message)
+        box = Outbox(link, MAX_QUEUED_BYTES, tally or Tally())
         await scenario(link, box)
         box.writer.cancel()
 
@@ -27,8 +29,8 @@ def run(scenario: Callable[[FakeLink, Outbox], Awaitable[None]], longest_message
 
 def test_texts_are_sent_in_their_order() -> None:
     async def scenario(link: FakeLink, box: Outbox) -> None:
-        for text in ("a", "b", "c"):
-            box.put(text)
+        for text in (b"a", b"b", b"c"):
+            box.send(text)
         await turns()
         assert link.sent == ["a", "b", "c"]
 
@@ -38,9 +40,9 @@ def test_texts_are_sent_in_their_order() -> None:
 def test_what_comes_while_the_client_does_not_read_is_sent_when_it_does() -> None:
     async def scenario(link: FakeLink, box: Outbox) -> None:
         link.reads.clear()
-        box.put("a")
+        box.send(b"a")
         await turns()
-        box.put("b")
+        box.send(b"b")
         await turns()
         assert link.sent == []
         link.reads.set()
@@ -53,7 +55,7 @@ def test_what_comes_while_the_client_does_not_read_is_sent_when_it_does() -> Non
 def test_a_client_for_whom_too_many_bytes_wait_is_closed_as_a_slow_consumer() -> None:
     async def scenario(link: FakeLink, box: Outbox) -> None:
         for _ in range(MAX_QUEUED_BYTES // len(KILOBYTE)):
-            box.put(KILOBYTE)
+            box.send(KILOBYTE)
         await turns()
         assert link.closed == [SLOW_CONSUMER]
         assert link.sent == []  # what waited was dropped
@@ -64,7 +66,7 @@ def test_a_client_for_whom_too_many_bytes_wait_is_closed_as_a_slow_consumer() ->
 def test_a_client_for_whom_too_many_messages_wait_is_closed_as_a_slow_consumer() -> None:
     async def scenario(link: FakeLink, box: Outbox) -> None:
         for _ in range(MAX_QUEUED_MESSAGES + 1):
-            box.put("x")
+            box.send(b"")
         await turns()
         assert link.closed == [SLOW_CONSUMER]
 
@@ -74,7 +76,7 @@ def test_a_client_for_whom_too_many_messages_wait_is_closed_as_a_slow_consumer()
 def test_bytes_that_were_sent_make_room_for_others() -> None:
     async def scenario(link: FakeLink, box: Outbox) -> None:
         for _ in range(3 * MAX_QUEUED_BYTES // len(KILOBYTE)):
-            box.put(KILOBYTE)
+            box.send(KILOBYTE)
             await turns(3)
         assert link.closed == []
         assert len(link.sent) == 3 * MAX_QUEUED_BYTES // len(KILOBYTE)
@@ -82,21 +84,64 @@ def test_bytes_that_were_sent_make_room_for_others() -> None:
     run(scenario)
 
 
-def test_a_few_messages_of_the_greatest_length_always_fit() -> None:
-    async def scenario(link: FakeLink, box: Outbox) -> None:
-        for _ in range(8):
-            box.put("x" * MAX_QUEUED_BYTES)
-        await turns()
-        assert len(link.sent) == 8
+def test_what_a_slow_client_loses_is_counted() -> None:
+    tally = Tally()
 
-    run(scenario, longest_message=MAX_QUEUED_BYTES)
+    async def scenario(link: FakeLink, box: Outbox) -> None:
+        for _ in range(300):
+            box.send(KILOBYTE)
+
+    run(scenario, tally)
+    assert tally.dropped["slow_consumer"] == MAX_QUEUED_BYTES // (len(KILOBYTE) + 64) + 1
+    assert tally.closed == {SLOW_CONSUMER.code: 1}
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_probe_tells_whether_the_client_answers_a_ping_in_time(monkeypatch: pytest.MonkeyPatch, alive: bool) -> None:
+    monkeypatch.setattr(outbox, "PROBE_TIMEOUT_S", 0.05)
+    outcomes: list[bool] = []
+
+    async def scenario(link: FakeLink, box: Outbox) -> None:
+        box.probe(outcomes.append)
+        await turns()
+        assert outcomes == []
+        if alive:
+            link.answers.set()
+        await asyncio.sleep(0.1)
+
+    run(scenario)
+    assert outcomes == [alive]
+
+
+def test_a_client_that_is_gone_is_not_alive() -> None:
+    outcomes: list[bool] = []
+
+    async def scenario(link: FakeLink, box: Outbox) -> None:
+        link.gone = True
+        link.answers.set()
+        box.probe(outcomes.append)
+        await turns()
+
+    run(scenario)
+    assert outcomes == [False]
+
+
+def test_a_client_is_dropped_when_it_must_be() -> None:
+    async def scenario(link: FakeLink, box: Outbox) -> None:
+        await turns()
+        box.abort()
+        await turns()
+        assert box.writer.cancelled()
+        assert link.closed == []
+
+    run(scenario)
 
 
 def test_after_the_close_frame_nothing_is_sent_and_the_writer_ends() -> None:
     async def scenario(link: FakeLink, box: Outbox) -> None:
         await turns()
         box.close(RESTART)
-        box.put("late")
+        box.send(b"late")
         await turns()
         assert (link.sent, link.closed) == ([], [RESTART])
         assert box.writer.done()
@@ -119,7 +164,7 @@ def test_a_client_that_does_not_take_its_close_frame_is_given_up(monkeypatch: py
 
     async def scenario(link: FakeLink, box: Outbox) -> None:
         link.reads.clear()
-        box.put("a")
+        box.send(b"a")
         await turns()
         box.close(RESTART)
         await asyncio.wait([box.writer], timeout=5)
@@ -132,7 +177,7 @@ def test_a_client_that_does_not_take_its_close_frame_is_given_up(monkeypatch: py
 def test_the_writer_ends_when_the_client_is_gone() -> None:
     async def scenario(link: FakeLink, box: Outbox) -> None:
         link.gone = True
-        box.put("a")
+        box.send(b"a")
         await turns()
         assert box.writer.done()
         assert box.writer.exception() is None

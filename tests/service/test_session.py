@@ -1,140 +1,212 @@
-"""Protocol v0, as one client sees it."""
+"""Protocol v0, as its clients see it."""
 
 import json
 
 import pytest
+from centers import World, identity, limits
 
-from service.close_codes import TOO_MANY_ADDRESSES
-from service.hub import MAX_REGISTRATIONS, Address, Hub
-from service.session import MAX_ADDRESS_LENGTH, Close, Send, Session
-
-
-@pytest.fixture
-def hub() -> Hub:
-    return Hub()
+from service.addresses import MAX_ADDRESS_LENGTH, Address
+from service.close_codes import FORBIDDEN, TOKEN_EXPIRED, TOO_MANY_ADDRESSES
 
 
 @pytest.fixture
-def alice(hub: Hub) -> Session:
-    return Session(hub, Address("temporary-alice"))
+def world() -> World:
+    return World()
 
 
-@pytest.fixture
-def bob(hub: Hub) -> Session:
-    return Session(hub, Address("temporary-bob"))
+def message(uuid: str, body: object) -> bytes:
+    return json.dumps({"recipient_uuid": uuid, "message": body}).encode()
 
 
-def to(uuid: str, message: object) -> str:
-    return json.dumps({"recipient_uuid": uuid, "message": message})
+def test_the_welcome_names_the_temporary_uuid() -> None:
+    assert World(welcome="You are {uuid}.").v0().welcome == b"You are temporary-1."
 
 
-def test_the_welcome_names_the_temporary_uuid(alice: Session) -> None:
-    assert alice.welcome("You are {uuid}.") == (Send(alice.connection, "You are temporary-alice."),)
+def test_braces_in_the_welcome_other_than_those_around_uuid_stay() -> None:
+    welcome = '{"you": "{uuid}", "{0}": {}, "{uuid.__class__}"}'
+    assert World(welcome=welcome).v0().welcome.decode() == welcome.replace("{uuid}", "temporary-1")
 
 
-def test_braces_in_the_welcome_other_than_those_around_uuid_stay(alice: Session) -> None:
-    (effect,) = alice.welcome('{"you": "{uuid}", "{0}": {}, "{uuid.__class__}"}')
-    assert effect == Send(alice.connection, '{"you": "temporary-alice", "{0}": {}, "{uuid.__class__}"}')
+def test_connected_registers_the_uuid_and_is_answered_with_nothing(world: World) -> None:
+    alice, bob = world.v0(), world.v0()
+    alice.register("alice")
+    assert alice.heard() == []
+    bob.say(recipient_uuid="alice", message="hello")
+    assert alice.heard() == [{"recipient_uuid": "alice", "message": "hello"}]
 
 
-def test_connected_registers_the_uuid_for_this_client(alice: Session, bob: Session) -> None:
-    assert alice.receive(to("alice", "connected")) == ()
-    assert bob.receive(to("alice", "hello")) == (Send(alice.connection, to("alice", "hello")),)
+@pytest.mark.parametrize("body", ["Connected", "connected ", ["connected"], {"connected": True}])
+def test_what_is_nearly_connected_is_a_message_like_any_other(world: World, body: object) -> None:
+    alice, bob = world.v0(), world.v0()
+    bob.session.receive(message("temporary-1", body))
+    assert alice.client.sent == [message("temporary-1", body)]
 
 
-def test_connected_inside_a_longer_message_is_a_message_like_any_other(alice: Session, bob: Session) -> None:
-    for message in ("Connected", "connected ", ["connected"], {"connected": True}):
-        text = to("temporary-alice", message)
-        assert bob.receive(text) == (Send(alice.connection, text),)
+def test_spaces_around_connected_make_no_difference(world: World) -> None:
+    alice = world.v0()
+    alice.session.receive(b' { "message" : "connected" , "recipient_uuid" : "alice" } ')
+    assert world.center.hub.owner_of(Address("alice")) is alice.session
 
 
-def test_spaces_around_connected_make_no_difference(alice: Session, hub: Hub) -> None:
-    alice.receive(' { "message" : "connected" , "recipient_uuid" : "alice" } ')
-    assert hub.route(Address("alice")) == alice.connection
+def test_a_message_is_forwarded_to_the_letter(world: World) -> None:
+    alice, bob = world.v0(), world.v0()
+    text = b' { "more": [1], "message":{"a" :1e400},"recipient_uuid":"temporary-1"}\r\n'
+    bob.session.receive(text)
+    assert alice.client.sent == [text]
 
 
-def test_a_message_is_forwarded_to_the_letter(alice: Session, bob: Session) -> None:
-    text = ' { "more": [1], "message":{"a" :1e400},"recipient_uuid":"temporary-alice"}\r\n'
-    assert bob.receive(text) == (Send(alice.connection, text),)
+def test_a_client_can_send_to_itself(world: World) -> None:
+    alice = world.v0()
+    alice.session.receive(message("temporary-1", "x"))
+    assert alice.client.sent == [message("temporary-1", "x")]
 
 
-def test_a_client_can_send_to_itself(alice: Session) -> None:
-    assert alice.receive(to("temporary-alice", "x")) == (Send(alice.connection, to("temporary-alice", "x")),)
+def test_a_message_for_nobody_is_counted_and_goes_nowhere(world: World) -> None:
+    alice = world.v0()
+    alice.say(recipient_uuid="nobody", message="hello")
+    assert alice.heard() == []
+    assert world.dropped("nobody") == 1
 
 
-def test_a_message_for_nobody_is_counted_and_goes_nowhere(alice: Session, hub: Hub) -> None:
-    assert alice.receive(to("nobody", "hello")) == ()
-    assert hub.tally.unroutable == 1
+def test_a_binary_message_is_the_text_that_its_bytes_are(world: World) -> None:
+    alice, bob = world.v0(), world.v0()
+    bob.session.receive_binary('{"recipient_uuid": "temporary-1", "message": "é"}'.encode())
+    assert alice.heard() == [{"recipient_uuid": "temporary-1", "message": "é"}]
+    bob.session.receive_binary(b'{"recipient_uuid": "temporary-1", "message": "\xff"}')
+    assert alice.heard() == []
+    assert world.dropped("plain") == 1
 
 
-def test_plain_text_is_counted_and_goes_nowhere(alice: Session, hub: Hub) -> None:
-    assert alice.receive("hello") == ()
-    assert hub.tally.plain == 1
-
-
-def test_a_binary_frame_is_the_text_that_its_bytes_are(alice: Session, bob: Session) -> None:
-    assert bob.receive(to("temporary-alice", "é").encode()) == (Send(alice.connection, to("temporary-alice", "é")),)
-
-
-def test_of_a_key_given_twice_the_last_one_counts_as_it_will_for_the_recipient(alice: Session, bob: Session) -> None:
-    text = '{"recipient_uuid": "nobody", "recipient_uuid": "temporary-alice", "message": 1}'
-    assert bob.receive(text) == (Send(alice.connection, text),)
+def test_of_a_key_given_twice_the_last_one_counts_as_it_will_for_the_recipient(world: World) -> None:
+    alice, bob = world.v0(), world.v0()
+    bob.session.receive(b'{"recipient_uuid": "nobody", "recipient_uuid": "temporary-1", "message": 1}')
+    assert alice.heard() == [{"recipient_uuid": "temporary-1", "message": 1}]
 
 
 @pytest.mark.parametrize(
-    "frame",
+    "text",
     [
         "",
         "null",
         "[1]",
         '"connected"',
         "{}",
-        '{"recipient_uuid": "temporary-alice"}',
+        '{"recipient_uuid": "temporary-1"}',
         '{"message": "connected"}',
-        '{"recipient_uuid": ["temporary-alice"], "message": 1}',
+        '{"recipient_uuid": ["temporary-1"], "message": 1}',
         '{"recipient_uuid": 1, "message": "connected"}',
         '{"recipient_uuid": "", "message": "connected"}',
-        '{"recipient_uuid": "temporary-alice", "message": NaN}',
-        '{"recipient_uuid": "temporary-alice", "message": 01}',
-        '{"recipient_uuid": "temporary-alice", "message": "\\ud800"}',
-        '{"recipient_uuid": "temporary-alice", "message": "\ud800"}',
-        '{"recipient_uuid": "temporary-alice", "message": "\n"}',
-        '{"recipient_uuid": "temporary-alice", "message": 1} 2',
-        '\ufeff{"recipient_uuid": "temporary-alice", "message": 1}',
+        '{"recipient_uuid": "temporary-1", "message": NaN}',
+        '{"recipient_uuid": "temporary-1", "message": 01}',
+        '{"recipient_uuid": "temporary-1", "message": "\\ud800"}',
+        '{"recipient_uuid": "temporary-1", "message": "\n"}',
+        '{"recipient_uuid": "temporary-1", "message": 1} 2',
+        '\ufeff{"recipient_uuid": "temporary-1", "message": 1}',
         "[" * 1_000_000,
-        '{"recipient_uuid": "temporary-alice", "message": %s}' % ("[" * 100_000 + "]" * 100_000),
-        '{"x": %s, "recipient_uuid": "temporary-alice", "message": 1}' % ('{"a":' * 100_000 + "1" + "}" * 100_000),
-        b"\xff",
-        b'{"recipient_uuid": "temporary-alice", "message": "\xff"}',
+        '{"recipient_uuid": "temporary-1", "message": %s}' % ("[" * 100_000 + "]" * 100_000),
+        '{"x": %s, "recipient_uuid": "temporary-1", "message": 1}' % ('{"a":' * 100_000 + "1" + "}" * 100_000),
     ],
-    ids=lambda frame: ascii(frame)[:60],
+    ids=lambda text: ascii(text)[:60],
 )
-def test_what_is_no_message_is_plain_text(alice: Session, hub: Hub, frame: str | bytes) -> None:
-    assert alice.receive(frame) == ()
-    assert hub.tally.plain == 1
+def test_what_is_no_message_is_plain_text_counted_and_sent_nowhere(world: World, text: str) -> None:
+    alice = world.v0()
+    alice.session.receive(text.encode())
+    assert alice.heard() == []
+    assert world.dropped("plain") == 1
 
 
-def test_an_address_has_so_many_characters_and_no_more(alice: Session, hub: Hub) -> None:
+def test_an_address_has_so_many_characters_and_no_more(world: World) -> None:
+    alice = world.v0()
     longest = "u" * MAX_ADDRESS_LENGTH
-    alice.receive(to(longest, "connected"))
-    alice.receive(to(longest + "u", "connected"))
-    assert hub.route(Address(longest)) == alice.connection
-    assert hub.tally.plain == 1
+    alice.register(longest)
+    alice.register(longest + "u")
+    assert world.center.hub.owner_of(Address(longest)) is alice.session
+    assert world.dropped("plain") == 1
 
 
-def test_a_client_that_claims_too_many_uuids_is_closed(alice: Session) -> None:
-    for number in range(MAX_REGISTRATIONS):
-        assert alice.receive(to(str(number), "connected")) == ()
-    assert alice.receive(to("one more", "connected")) == (Close(alice.connection, TOO_MANY_ADDRESSES),)
+def test_a_client_that_claims_too_many_uuids_is_closed_and_not_heard_any_more() -> None:
+    world = World(limits=limits(registrations=3))
+    alice, bob = world.v0(), world.v0()
+    for address in ("1", "2", "3", "1"):
+        alice.register(address)
+    assert alice.client.closed == []
+    alice.register("4")
+    assert alice.client.closed == [TOO_MANY_ADDRESSES]
+    alice.session.receive(message("temporary-2", "hello"))
+    assert bob.heard() == []
 
 
-def test_a_client_that_is_being_closed_is_not_heard(alice: Session, bob: Session) -> None:
-    for number in range(MAX_REGISTRATIONS + 1):
-        alice.receive(to(str(number), "connected"))
-    assert alice.receive(to("temporary-bob", "hello")) == ()
+def test_claims_that_wait_count_as_well() -> None:
+    world = World(limits=limits(registrations=1))
+    owner, other, mallory = world.v0(), world.v0(), world.v0()
+    owner.register("a")
+    other.register("b")
+    mallory.register("a")
+    mallory.register("b")
+    assert mallory.client.closed == [TOO_MANY_ADDRESSES]
 
 
-def test_after_its_end_a_client_has_no_address(alice: Session, hub: Hub) -> None:
-    alice.receive(to("alice", "connected"))
-    alice.end()
-    assert hub.route(Address("alice")) is hub.route(Address("temporary-alice")) is None
+def test_a_client_that_sends_more_than_it_may_is_to_be_read_more_slowly_and_loses_nothing() -> None:
+    world = World(limits=limits(messages_per_second=10))
+    alice, bob = world.v0(), world.v0()
+    pauses = [bob.session.receive(message("temporary-1", number)) for number in range(20)]
+    assert pauses[:10] == [0.0] * 10
+    assert pauses[10] == pytest.approx(0.1)
+    assert pauses[19] == pytest.approx(1.0)
+    assert [heard["message"] for heard in alice.heard()] == list(range(20))
+    world.passes(1.5)
+    assert bob.session.receive(message("temporary-1", "x")) == 0.0
+
+
+def test_a_client_that_sends_more_bytes_than_it_may_is_to_be_read_more_slowly() -> None:
+    world = World(limits=limits(bytes_per_second=1024))
+    bob = world.v0()
+    assert bob.session.receive(b"x" * 1024) == 0.0
+    assert bob.session.receive(b"x" * 512) == pytest.approx(0.5)
+
+
+def test_two_seconds_are_all_that_a_client_can_save_up() -> None:
+    world = World(limits=limits(messages_per_second=10))
+    bob = world.v0()
+    world.passes(3600)
+    assert [bob.session.receive(b"") > 0 for _ in range(22)] == [False] * 21 + [True]
+
+
+def test_the_bearer_of_a_token_registers_its_own_uuid_and_no_other(world: World) -> None:
+    alice = world.v0(identity("alice"))
+    alice.register("alice")
+    assert world.center.hub.owner_of(Address("alice")) is alice.session
+    alice.register("bob")
+    assert alice.client.closed == [FORBIDDEN]
+    assert world.center.hub.owner_of(Address("bob")) is None
+
+
+def test_the_bearer_of_a_token_sends_to_whom_it_may_and_to_nobody_else(world: World) -> None:
+    alice, bob, carol = world.v0(identity("alice", "bob")), world.v0(), world.v0()
+    bob.register("bob")
+    carol.register("carol")
+    alice.say(recipient_uuid="bob", message=1)
+    alice.say(recipient_uuid="carol", message=1)
+    assert len(bob.heard()) == 1
+    assert carol.heard() == []
+    assert world.dropped("forbidden") == 1
+
+
+def test_a_newer_connection_of_the_same_bearer_replaces_the_older_one_at_once(world: World) -> None:
+    old, new = world.v0(identity("alice")), world.v0(identity("alice"))
+    old.register("alice")
+    new.register("alice")
+    assert [reason.code for reason in old.client.closed] == [4010]
+    assert old.client.probes == []
+    assert world.center.hub.owner_of(Address("alice")) is new.session
+    old.session.end()
+    assert world.center.hub.owner_of(Address("alice")) is new.session
+
+
+def test_a_connection_ends_when_its_token_does(world: World) -> None:
+    alice = world.v0(identity("alice", expires=world.time + 60))
+    world.passes(59)
+    assert alice.client.closed == []
+    world.passes(1)
+    assert alice.client.closed == [TOKEN_EXPIRED]
+    assert world.center.hub.tally.closed == {4200: 1}

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import inspect as declared
 
-from service.declaration import Setting, plain, read, settings_of
+from service.declaration import Setting, plain, read, read_words, settings_of
 from service.settings import Drain, Limits, Log, Ping, Settings, SettingsError, from_environ, to_environ
 
 EVERY_SETTING = list(settings_of(Settings))
@@ -100,7 +100,8 @@ def test_no_two_settings_share_a_variable() -> None:
 def test_every_setting_says_what_it_means_and_has_a_default_that_it_takes() -> None:
     for setting in EVERY_SETTING:
         assert setting.description.endswith("."), setting.key
-        assert setting.default is None or read(plain(setting.default), setting) == setting.default
+        reader = read_words if setting.takes_many else read
+        assert setting.default is None or reader(plain(setting.default), setting) == setting.default
 
 
 def values(setting: Setting) -> st.SearchStrategy[object]:
@@ -119,6 +120,9 @@ def values_of_kind(kind: declared.Type) -> st.SearchStrategy[object]:
         return st.sampled_from(kind.values)
     if isinstance(kind, declared.NoneType):
         return st.none()
+    if isinstance(kind, declared.VarTupleType):
+        assert isinstance(kind.item_type, declared.Metadata)
+        return st.lists(values_of_kind(kind.item_type.type), max_size=3).map(tuple)
     assert isinstance(kind, declared.StrType)
     if kind.pattern is not None:
         return st.from_regex(kind.pattern, fullmatch=True).filter(lambda text: len(text) <= (kind.max_length or 100))
@@ -151,7 +155,8 @@ def test_the_environment_has_every_setting_as_a_person_would_write_it() -> None:
         port=9000,
         ping=Ping(interval=20, timeout=7.5),
         limits=Limits(connections=5, message_size=4096),
-        drain=Drain(timeout=3),
+        origins=("https://a.example", "http://b.example:8080"),
+        drain=Drain(timeout=3, window=0),
         log=Log(level="debug"),
         welcome="Hi {uuid}",
     )
@@ -162,9 +167,22 @@ def test_the_environment_has_every_setting_as_a_person_would_write_it() -> None:
         "WORKERS": "1",
         "WEBSOCKET_PING_INTERVAL": "20",
         "WEBSOCKET_PING_TIMEOUT": "7.5",
+        "WEBSOCKET_AUTH": "none",
+        "WEBSOCKET_KEYS": "",
+        "WEBSOCKET_ORIGINS": "https://a.example http://b.example:8080",
         "WEBSOCKET_MAX_CONNECTIONS": "5",
+        "WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS": "100",
         "WEBSOCKET_MAX_MESSAGE_SIZE": "4096",
+        "WEBSOCKET_MAX_MESSAGES_PER_SECOND": "1000",
+        "WEBSOCKET_MAX_BYTES_PER_SECOND": "4194304",
+        "WEBSOCKET_MAX_REGISTRATIONS": "8",
+        "WEBSOCKET_MAX_QUEUE": "1048576",
+        "WEBSOCKET_HEADER_TIMEOUT": "10",
+        "WEBSOCKET_HELLO_TIMEOUT": "10",
         "WEBSOCKET_DRAIN_TIMEOUT": "3",
+        "WEBSOCKET_DRAIN_WINDOW": "0",
+        "WEBSOCKET_DRAIN_RATE": "500",
         "LOG_LEVEL": "debug",
+        "LOG_FORMAT": "plain",
         "WEBSOCKET_WELCOME": "Hi {uuid}",
     }
