@@ -126,7 +126,7 @@ def _bundle(options: argparse.Namespace, report: Report) -> int:
 
 
 def _on_the_host(options: argparse.Namespace, report: Report) -> int:
-    from generator import operate
+    from generator.host import operate
 
     verb = "show_plan" if options.verb == "plan" else options.verb
     code: int = getattr(operate, verb)(options, report)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from certificate_maker import Pair, openssl, pair
 
-from generator import facts
-from generator.certificates import FILE, KEY, Place, delete, described, due, faults, forget, obtain, warnings
+from generator.host import facts
+from generator.host.certificates import FILE, KEY, Place, delete, described, due, faults, forget, obtain, warnings
+from generator.host.x509 import DAY_S, der, read
 from generator.report import CommandError, Report
 from generator.schema import Certificate, Deploy, LetsEncrypt
-from generator.x509 import DAY_S, der, read
 
 NOW = time.time()
 HOUR_S = 3600.0  # later, when what the tests make is valid already

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from generator import default_site
+from generator.host import default_site
+from generator.host.store import Store
 from generator.readers.nginx import DEFAULT_SITE
-from generator.store import Store
 
 DEBIANS = "/etc/nginx/sites-available/default"
 

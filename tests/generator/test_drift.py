@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from generator.drift import copies, drifts, keep_copy, put_back
+from generator.host.drift import copies, drifts, keep_copy, put_back
+from generator.host.store import Generation, Store
 from generator.load import load_text
 from generator.readers.nginx import DEFAULT_SITE
 from generator.render import render
-from generator.store import Generation, Store
 from generator.write import put_link
 
 NAME = "queue-websocket"

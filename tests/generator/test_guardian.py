@@ -12,8 +12,8 @@ from front_door import ROOT
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from generator.facts import run
-from generator.guardian import guarded
+from generator.host.facts import run
+from generator.host.guardian import guarded
 
 def undo(report):
     report.line("undone")

@@ -47,6 +47,12 @@ def test_only_what_renders_knows_jinja_and_only_what_parses_knows_yaml() -> None
     assert not any("yaml" in imports(GENERATOR / f"{module}.py") for module in ("check", "load", "rules", "commands"))
 
 
+def test_only_the_command_itself_knows_what_concerns_a_host() -> None:
+    outside = [path for path in GENERATOR.rglob("*.py") if path.parent.name != "host"]
+    knowing = {path.stem for path in outside if any(name.startswith("generator.host") for name in imports(path))}
+    assert knowing == {"__main__"}
+
+
 def test_what_sets_up_the_environment_needs_nothing_that_is_to_be_installed() -> None:
     needed = {name.partition(".")[0] for name in imports(GENERATOR / "environment.py")}
     assert needed <= set(sys.stdlib_module_names)

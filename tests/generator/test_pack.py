@@ -166,10 +166,10 @@ def test_a_damaged_member_is_refused_by_name(path: str, wheels: Path, tmp_path: 
 
 def test_a_missing_member_is_refused_by_name(wheels: Path, tmp_path: Path) -> None:
     directory = unpacked(packed(wheels), tmp_path)
-    (directory / "generator/apply.py").unlink()
+    (directory / "generator/host/apply.py").unlink()
     outcome = installer(directory)
     assert outcome.code == 1
-    assert "generator/apply.py: FAILED open or read" in outcome.out
+    assert "generator/host/apply.py: FAILED open or read" in outcome.out
 
 
 def test_a_truncated_list_of_sums_is_refused(wheels: Path, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ import os
 import pytest
 from msgspec.structs import replace
 
-from generator.facts import Carries, Facts, Listener, nginx_carries, primary_group
+from generator.host.facts import Carries, Facts, Listener, nginx_carries, primary_group
+from generator.host.preflight import NEEDED_BYTES, SUPPORTED, packages, problems, warnings
 from generator.load import load_text
-from generator.preflight import NEEDED_BYTES, SUPPORTED, packages, problems, warnings
 from generator.schema import Deploy
 
 GOOD = Facts(

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from generator.bundle import Bundle
+from generator.host.store import Generation, Pending, Store
 from generator.load import load_text
 from generator.render import render
-from generator.store import Generation, Pending, Store
 
 NAME = "queue-websocket"
 

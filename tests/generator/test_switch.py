@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from generator.host.switch import Side, Switch, plan
 from generator.load import load_text
 from generator.render import render
-from generator.switch import Side, Switch, plan
 
 NAME = "queue-websocket"
 

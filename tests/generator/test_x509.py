@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from certificate_maker import openssl, pair
 
-from generator.x509 import DAY_S, Certificate, der, read
+from generator.host.x509 import DAY_S, Certificate, der, read
 
 
 def certificate(*names: str) -> Certificate:

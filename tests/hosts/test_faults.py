@@ -34,7 +34,7 @@ def a_later_attempt_succeeds(console: Console) -> None:
 def test_a_full_disk(installed: Console) -> None:
     installed.run("sh", "-c", "cp -a /opt /tmp/opt && mount -t tmpfs -o size=340M tmpfs /opt && cp -a /tmp/opt/. /opt")
     installed.run("sh", "-c", "echo '#' >>service/hub.py")
-    installed.run("sh", "-c", "sed -i 's/^NEEDED_BYTES = .*/NEEDED_BYTES = 0/' generator/preflight.py")
+    installed.run("sh", "-c", "sed -i 's/^NEEDED_BYTES = .*/NEEDED_BYTES = 0/' generator/host/preflight.py")
     installed.run("sh", "-c", "head -c 1G /dev/zero >/opt/filler; test -s /opt/filler")
     assert "No space left" in installed.install(code=1, **OTHER_PORT)
     nothing_happened(installed)
@@ -113,7 +113,7 @@ def test_a_health_probe_that_fails(installed: Console) -> None:
         "/etc/nginx/conf.d/000-foreign.conf",
         "server { listen 127.0.0.1:80; server_name ws.example.com; return 404; }\n",
     )
-    installed.run("sh", "-c", "sed -i 's/^_PATIENCE_S = .*/_PATIENCE_S = 2.0/' generator/probe.py")
+    installed.run("sh", "-c", "sed -i 's/^_PATIENCE_S = .*/_PATIENCE_S = 2.0/' generator/host/probe.py")
     said = installed.install(code=1, **OTHER_PORT)
     assert "404" in said
     installed.run("rm", "/etc/nginx/conf.d/000-foreign.conf")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from math import ceil
 
-from generator.facts import Carries, Facts
+from generator.host.facts import Carries, Facts
 from generator.readers.nginx import DEFAULT_SITE
 from generator.render import nginx_connections, service_user
 from generator.schema import Deploy

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from generator import default_site
-from generator.certificates import Place
-from generator.facts import Outcome, await_new_workers, has, is_active, nginx_workers, run
+from generator.host import default_site
+from generator.host.certificates import Place
+from generator.host.facts import Outcome, await_new_workers, has, is_active, nginx_workers, program_state, run
+from generator.host.store import Store, sync
+from generator.host.switch import Side, Switch
 from generator.report import CommandError, Report
-from generator.store import Store, sync
-from generator.switch import Side, Switch
 from generator.write import put_link, temporary_of
 
 # Directives that nginx takes only once per host: all deployments share one file, that of the most demanding.
@@ -202,13 +202,7 @@ class Host:
         self._await_program()
 
     def _await_program(self) -> None:
-        """Supervisor calls a program RUNNING when it has lived for `startsecs`; until then it may yet fail."""
-        deadline = time.monotonic() + _SUPERVISOR_PATIENCE_S
-        while "STARTING" in (said := run("supervisorctl", "status", self.store.name).output):
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.2)
-        if "RUNNING" not in said:
+        if "RUNNING" not in (said := program_state(self.store.name)):
             raise StepFailed(f"supervisor does not keep it running: {said}")
 
     def _reload_nginx(self) -> None:

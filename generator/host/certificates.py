@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from generator.facts import Outcome, await_new_workers, has, nginx_workers, run
+from generator.host.facts import Outcome, await_new_workers, has, nginx_workers, run
+from generator.host.x509 import DAY_S, der, read, served
 from generator.report import CommandError, Report
 from generator.schema import Deploy
 from generator.write import put_link
-from generator.x509 import DAY_S, der, read, served
 from service.declaration import Fault
 
 FILE, KEY = "fullchain.pem", "privkey.pem"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from generator.facts import run
+from generator.host.facts import run
 
 DAY_S = 86_400
 _END = "-----END CERTIFICATE-----"

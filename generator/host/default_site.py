@@ -6,9 +6,9 @@ It is a link, so moving it away loses nothing: what it says is kept in /opt/<nam
 import os
 from pathlib import Path
 
-from generator.facts import is_as_packaged
+from generator.host.facts import is_as_packaged
+from generator.host.store import Store, sync
 from generator.readers.nginx import DEFAULT_SITE
-from generator.store import Store, sync
 from generator.write import put_link
 
 _DEBIANS = Path("/etc/nginx/sites-available/default")  # Source: nginx-common.postinst

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from generator import default_site
-from generator.apply import SHARED
+from generator.host import default_site
+from generator.host.apply import SHARED
+from generator.host.store import Store
 from generator.readers.nginx import DEFAULT_SITE
-from generator.store import Store
 from generator.write import temporary_of
 
 

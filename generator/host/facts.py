@@ -16,6 +16,7 @@ import msgspec
 
 PYTHON = "/usr/bin/python3"
 _RELOAD_PATIENCE_S = 10.0
+_START_PATIENCE_S = 30.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -230,6 +231,24 @@ def await_new_workers(old: set[int]) -> None:
 
 def is_active(unit: str) -> bool:
     return run("systemctl", "is-active", "--quiet", unit).succeeded
+
+
+def runs(name: str, manager: str) -> bool:
+    """Whether the manager keeps a deployment running."""
+    if manager == "supervisor":
+        return "RUNNING" in program_state(name)
+    return is_active(f"{name}.service") and is_active(f"{name}.socket")
+
+
+def program_state(name: str) -> str:
+    """What supervisor says of a program, once it has made up its mind.
+
+    It calls a program STARTING until that has lived for `startsecs`; until then it may yet fail.
+    """
+    deadline = time.monotonic() + _START_PATIENCE_S
+    while "STARTING" in (said := run("supervisorctl", "status", name).output) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return said
 
 
 def log_of(units: tuple[str, ...], since: float, lines: int = 20) -> str:

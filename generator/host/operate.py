@@ -5,20 +5,21 @@ from argparse import Namespace
 
 import msgspec
 
-from generator import default_site
-from generator import install as installing
-from generator.apply import side
 from generator.bundle import Bundle
-from generator.certificates import Place, described
-from generator.certificates import due as certificate_due
 from generator.commands import loaded_for, verified
-from generator.drift import drifts
-from generator.facts import is_active, run
+from generator.host import default_site
+from generator.host import install as installing
+from generator.host.apply import side
+from generator.host.certificates import Place, described
+from generator.host.certificates import due as certificate_due
+from generator.host.drift import drifts
+from generator.host.facts import is_active, runs
+from generator.host.provide import runtime_id
+from generator.host.store import Store
+from generator.host.switch import Side, plan
 from generator.load import Loaded
 from generator.readers.nginx import DEFAULT_SITE
 from generator.report import CommandError, Report, paint
-from generator.store import Store
-from generator.switch import Side, plan
 
 CHANGES_PENDING, DRIFT_FOUND = 3, 4
 
@@ -42,7 +43,7 @@ def show_plan(options: Namespace, report: Report) -> int:
         report.line(f"{paint('changes', 'yellow')} /{path}")
         for line in diff:
             report.line(f"  {paint(line, {'+': 'green', '-': 'red'}.get(line[:1], 'dim'))}")
-    if before.runtime != installing.runtime_id():
+    if before.runtime != runtime_id():
         report.line(f"{paint('changes', 'yellow')} the service's code or requirements")
     elif not changed and asks is None:
         report.line("Nothing to do: the host runs this already.")
@@ -50,7 +51,7 @@ def show_plan(options: Namespace, report: Report) -> int:
     takes = todo.takes_default_site and default_site.stands(store.root)
     was_taken = store.default_site.is_symlink()
     effects = {
-        "restarts the service": todo.disconnects or before.runtime != installing.runtime_id(),
+        "restarts the service": todo.disconnects or before.runtime != runtime_id(),
         "reloads nginx": todo.reloads_nginx,
         f"asks for a certificate ({asks})": asks is not None,
         f"takes nginx's default site away (/{DEFAULT_SITE})": takes,
@@ -73,7 +74,7 @@ def status(options: Namespace, report: Report) -> int:
     if number is None:
         raise CommandError(f"{store.name} is not installed")
     generation, found = store.generation(number), drifts(store)
-    active, nginx = _is_running(store, generation.manager), is_active("nginx.service")
+    active, nginx = runs(store.name, generation.manager), is_active("nginx.service")
     rows = {
         "deployment": f"{store.name}, generation {number} of {_when(generation.installed_at)}",
         "service": f"{'running' if active else 'NOT RUNNING'}, {generation.server} under {generation.manager}",
@@ -135,7 +136,7 @@ def _planned(loaded: Loaded, bundle: Bundle) -> Side:
     return Side(
         name=deploy.name,
         manager=deploy.manager,
-        runtime=installing.runtime_id(),
+        runtime=runtime_id(),
         manifest=manifest,
         default_server=deploy.nginx.default_server,
     )
@@ -162,13 +163,6 @@ def _text(store: Store, before: Side, path: str) -> str:
     if entry is None or not entry["installed"] or store.current is None:
         return ""
     return store.pristine(store.current, path).read_text(encoding="utf-8")
-
-
-def _is_running(store: Store, manager: str) -> bool:
-    if manager == "supervisor":
-        said = run("supervisorctl", "status", store.name).output
-        return "RUNNING" in said or "STARTING" in said  # for its first seconds supervisor calls a program STARTING
-    return is_active(f"{store.name}.service")
 
 
 def _connections(store: Store) -> str:

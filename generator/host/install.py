@@ -1,0 +1,195 @@
+"""`wsbundle install`, `rollback` and `uninstall`.
+
+A first installation that fails leaves no service and nothing in /etc. What it leaves serves the next try: Debian's
+packages, and where it got that far the user and /opt/<name>/runtimes; `uninstall --purge` removes the latter two.
+"""
+
+import json
+import os
+import pwd
+import shutil
+import time
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from generator.bundle import Bundle
+from generator.host import certificates
+from generator.host.certificates import Place
+from generator.host.drift import Drift, copies, drifts, keep_copy
+from generator.host.facts import is_active, run, runs
+from generator.host.provide import install_packages, make_runtime, runtime_id, stage
+from generator.host.store import Store
+from generator.host.survey import preflight
+from generator.host.transaction import alone, change, finish_pending, leave, undisturbed
+from generator.judge import judge
+from generator.load import Loaded
+from generator.report import CommandError, Report
+from generator.schema import Deploy
+
+KEPT_GENERATIONS = 5
+
+
+def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> int:
+    """Make the host run this bundle; on any failure it runs what it ran before."""
+    deploy, store = loaded.deploy, Store(loaded.deploy.name)
+    if os.geteuid():
+        preflight(loaded, store, bundle, report)  # says so, among all else that is wrong
+    os.umask(0o022)
+    with alone(store, report):
+        sound = finish_pending(store, report)
+        found = _drifts(store, report, overwrite)
+        runtime = runtime_id()
+        same = _is_same(store, bundle, runtime)
+        if sound and same and not found and is_active("nginx.service") and runs(store.name, deploy.manager):
+            certificates.obtain(deploy, Place(deploy.name), report)
+            report.fact(generation=store.current, changed=False)
+            report.line(f"Nothing to do: generation {store.current} of {store.name} is current and runs.")
+            return 0
+        preflight(loaded, store, bundle, report)
+        if install_packages(deploy, report):
+            preflight(loaded, store, bundle, report)  # again: a package may bring what is in the way
+            judge(loaded, bundle, report)  # the readers that were not at hand before
+        make_runtime(store, runtime, report)
+        number = stage(deploy, bundle, store, runtime, report)
+        kept = copies(store, store.current)
+        for drift in found:
+            keep_copy(drift, store, kept)
+        change(store, number, report, everything=same or bool(found) or not sound)
+        if found and kept.exists():
+            kept.rename(kept.with_name(f"{kept.name}-{time.time():.0f}"))
+        pruned = store.prune(KEPT_GENERATIONS)
+        report.fact(generation=number, changed=True, pruned=pruned)
+        certificates.obtain(deploy, Place(deploy.name), report)
+        _farewell(store, report)
+    return 0
+
+
+def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
+    """Make an earlier generation current again; by default the newest healthy one before the current.
+
+    `deploy` says which authority to ask, should its domain need another certificate than the present one.
+    What was edited by hand does not hold it up: at night it must work. Copies are kept.
+    """
+    name, store = deploy.name, Store(deploy.name)
+    _must_be_root()
+    with alone(store, report):
+        sound = finish_pending(store, report)
+        kept = [n for n in store.numbers() if store.is_whole(n) and n != store.current]
+        healthy = [n for n in kept if store.generation(n).healthy]
+        earlier = [n for n in healthy if store.current is None or n < store.current]
+        target = number if number is not None else (earlier[-1] if earlier else None)
+        if target is None or target not in kept:
+            known = ", ".join(map(str, healthy)) or "none"
+            raise CommandError(f"{name} has no such generation to go back to; kept and healthy: {known}")
+        found = drifts(store)
+        for drift in found:
+            report.line(str(drift))
+            keep_copy(drift, store, copies(store, store.current))
+        change(store, target, report, everything=bool(found) or not sound)
+        report.fact(generation=target)
+        generation = store.generation(target)
+        certificates.obtain(replace(deploy, domain=generation.domain, tls=generation.tls), Place(name), report)
+        _farewell(store, report)
+    return 0
+
+
+def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
+    """Remove exactly what was installed; with `purge` also data and user. One that was cut short is completed."""
+    name, store = deploy.name, Store(deploy.name)
+    _must_be_root()
+    with alone(store, report), undisturbed():
+        store.sweep()
+        user = _user_of(store) or deploy.user or name
+        home = store.home.exists()
+        if not home and not (purge and _remains(name, user)):
+            report.line(f"Nothing to do: {name} is not installed.")
+            return 0
+        backup = Path(f"/var/backups/{name}-{time.time():.0f}")
+        for drift in drifts(store):
+            report.line(str(drift))
+            keep_copy(drift, store, backup)
+        failures = leave(store, report) if home else []
+        if not purge:
+            certificates.forget(Place(name), report)
+        else:
+            failures += certificates.delete(Place(name))
+            with report.step("remove data and user"):
+                _purge(name, user)
+        with report.step(f"remove /opt/{name}"):
+            store.vanish()
+            shutil.rmtree(f"/run/{name}", ignore_errors=True)
+        report.line(f"{name} is gone" + ("" if purge else f"; its data is kept in /var/lib/{name}"))
+        if backup.exists():
+            report.line(f"What was edited by hand is kept in {backup}.")
+        for failure in failures:
+            report.error(failure)
+    return 1 if failures else 0
+
+
+def _must_be_root() -> None:
+    if os.geteuid():
+        raise CommandError("you are not root; run it with sudo")
+
+
+def _is_same(store: Store, bundle: Bundle, runtime: str) -> bool:
+    """Whether exactly this is installed already."""
+    if store.current is None or store.generation(store.current).runtime != runtime:
+        return False
+    return bool(json.loads(bundle.manifest())["files"] == list(store.manifest(store.current).values()))
+
+
+def _drifts(store: Store, report: Report, overwrite: bool) -> list[Drift]:
+    """Hand edits of what is installed.
+
+    Raises:
+        CommandError: there are some, and nobody said to overwrite them.
+    """
+    found = drifts(store)
+    for drift in found:
+        report.line(str(drift))
+    if found and not overwrite:
+        raise CommandError(
+            "Edited by hand; take the edits into deploy.yaml, or install with --overwrite (copies are kept)."
+        )
+    return found
+
+
+def _purge(name: str, user: str) -> None:
+    for directory in (f"/var/lib/{name}", f"/var/log/{name}", f"/etc/{name}"):
+        shutil.rmtree(directory, ignore_errors=True)
+    if _is_ours(name, user):
+        run("userdel", user)
+        run("groupdel", user)
+
+
+def _remains(name: str, user: str) -> bool:
+    return os.path.exists(f"/var/lib/{name}") or _is_ours(name, user)
+
+
+def _is_ours(name: str, user: str) -> bool:
+    """Whether we made a user: `user` may name one that was there before, such as www-data."""
+    try:
+        return pwd.getpwnam(user).pw_gecos == f"WebSocket service {name}"
+    except KeyError:
+        return False
+
+
+def _user_of(store: Store) -> str | None:
+    numbers = [number for number in store.numbers() if store.is_whole(number)]
+    return str(store.manifest(numbers[-1])[f"etc/{store.name}/.env"]["group"]) if numbers else None
+
+
+def _farewell(store: Store, report: Report) -> None:
+    number = store.current
+    assert number is not None
+    generation = store.generation(number)
+    url = f"{'ws' if generation.tls == 'off' else 'wss'}://{generation.domain}/"
+    logs = (
+        f"journalctl -u {store.name} -f"
+        if generation.manager == "systemd"
+        else f"tail -f /var/log/{store.name}/{store.name}.log"
+    )
+    report.line(f"Generation {number} of {store.name} runs: {url} by {generation.server} under {generation.manager}.")
+    report.line(f"  try it:   /opt/{store.name}/current/venv/bin/python -m websockets {url}")
+    report.line(f"  its log:  {logs}")

@@ -1,0 +1,124 @@
+"""What a generation stands on: Debian's packages, the code with its virtual environment, and its own files."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from generator.bundle import Bundle
+from generator.environment import from_wheels
+from generator.host.apply import StepFailed, must
+from generator.host.facts import PYTHON, missing_packages, run
+from generator.host.preflight import packages
+from generator.host.store import READY, Generation, Store
+from generator.host.transaction import undisturbed
+from generator.render import upstream
+from generator.report import CommandError, Report
+from generator.schema import Deploy
+
+ROOT = Path(__file__).parent.parent.parent
+# Ends with this process: the next run must not meet it at work on the same directory. Source: setpriv(1).
+_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+
+
+def install_packages(deploy: Deploy, report: Report) -> bool:
+    """Whether there were any to install."""
+    missing = missing_packages(packages(deploy))
+    if not missing:
+        return False
+    # No question is ever asked: not by a package, not about changed configuration, not by needrestart (Ubuntu).
+    quiet = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l", "NEEDRESTART_SUSPEND": "1"}
+    apt = ("apt-get", "-q", "-y", "-o", "Dpkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold")
+    try:
+        with report.step("read the package lists"):
+            must(run(*apt, "update", timeout_s=600, **quiet), "apt-get update")
+        install = (*apt, "install", "--no-install-recommends")
+        with report.step("download packages"):
+            must(run(*install, "--download-only", *missing, timeout_s=1800, **quiet), "apt-get install")
+        # From here on Ctrl-C would leave packages half installed. Of an earlier power cut that is mended first.
+        with report.step(f"install {' '.join(missing)}"), undisturbed():
+            must(run("dpkg", "--configure", "--pending", timeout_s=1800, **quiet), "dpkg --configure")
+            must(run(*install, *missing, timeout_s=1800, **quiet), "apt-get install")
+    except StepFailed as error:
+        raise CommandError(f"{error}\nThe deployment was not touched.") from None
+    return True
+
+
+def runtime_id() -> str:
+    """Names the code and the requirements: the same ones give the same runtime, which is then made once."""
+    digest = hashlib.sha256(run(PYTHON, "--version").output.encode())
+    for path in [ROOT / "requirements/service.txt", *_code()]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def make_runtime(store: Store, runtime: str, report: Report) -> None:
+    """Code and virtual environment, owned by root and byte-compiled: the service can write none of it."""
+    directory = store.home / "runtimes" / runtime
+    if (directory / READY).exists():
+        return
+    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        (directory / "service").mkdir(parents=True)
+        with report.step("install the service"):
+            for path in _code():
+                shutil.copyfile(path, directory / "service" / path.name)
+            venv = str(directory / "venv")
+            must(run(*_WITH_US, PYTHON, "-m", "venv", venv), "making a virtual environment")
+            _pip(venv)
+            python = f"{venv}/bin/python"
+            must(run(python, "-m", "compileall", "-q", str(directory / "service"), timeout_s=120), "compiling")
+        run("sync", "--file-system", str(directory), timeout_s=300)  # what is said to be ready must outlive a power cut
+        (directory / READY).touch()
+    except (StepFailed, OSError) as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        _remove_empty(store.home)
+        raise CommandError(f"{error}\nThe deployment was not touched.") from None
+
+
+def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Report) -> int:
+    number = max(store.numbers(), default=0) + 1
+    with report.step(f"write generation {number}"):
+        sysusers = next(file.text for file in bundle.files if file.path.startswith("etc/sysusers.d/"))
+        done = subprocess.run(["systemd-sysusers", "-"], input=sysusers, text=True, capture_output=True, check=False)
+        if done.returncode:
+            raise CommandError(f"systemd-sysusers failed: {done.stderr.strip()}")
+        generation = Generation(
+            number=number,
+            runtime=runtime,
+            installed_at=time.time(),
+            server=deploy.server,
+            manager=deploy.manager,
+            listener=upstream(deploy),
+            domain=deploy.domain,
+            tls=deploy.tls,
+            default_server=deploy.nginx.default_server,
+        )
+        store.add(bundle, generation)
+    return number
+
+
+def _code() -> list[Path]:
+    return sorted(path for path in (ROOT / "service").iterdir() if path.suffix in (".py", ".html", ".js"))
+
+
+def _pip(venv: str) -> None:
+    """Install the locked requirements, and take pip away again: nothing in the runtime can change it."""
+    kept = {
+        name: text for name, text in os.environ.items() if name.startswith("PIP_") or name.lower().endswith("_proxy")
+    }
+    pip = (*_WITH_US, f"{venv}/bin/python", "-m", "pip", "--disable-pip-version-check", "--no-input")
+    requirements = ("-r", str(ROOT / "requirements/service.txt"))
+    locked = ("install", "-q", "--require-hashes", "--only-binary", ":all:", "--compile", *from_wheels(), *requirements)
+    must(run(*pip, *locked, timeout_s=900, **kept), "pip install")
+    must(run(*pip, "uninstall", "-q", "-y", "pip", "setuptools"), "removing pip")
+
+
+def _remove_empty(home: Path) -> None:
+    """A first installation that failed before it wrote anything leaves no directory."""
+    for directory in (home / "runtimes", home):
+        with suppress(OSError):
+            directory.rmdir()

@@ -1,0 +1,81 @@
+"""A look at a host before anything changes on it: what stands in the way is told, all of it at once."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from generator.bundle import Bundle
+from generator.document import Located
+from generator.host import certificates, default_site, facts
+from generator.host.apply import SHARED
+from generator.host.facts import Facts, Listener
+from generator.host.preflight import packages, problems, warnings
+from generator.host.provide import ROOT
+from generator.host.store import Store
+from generator.load import Loaded
+from generator.readers.nginx import main_text, missing_includes
+from generator.render import service_user
+from generator.report import CommandError, Report
+from generator.schema import Deploy
+
+
+def preflight(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> None:
+    deploy, now = loaded.deploy, time.time()
+    there = gather(deploy, store, bundle)
+    report.warnings(Located(loaded.origins[key], key, fault) for key, fault in certificates.warnings(deploy, now))
+    unfit = [Located(loaded.origins[key], key, fault) for key, fault in certificates.faults(deploy, now)]
+    report.faults(unfit)
+    for warning in warnings(deploy, there):
+        report.warning(warning)
+    found = list(problems(deploy, there))
+    if found or unfit:
+        for problem in found:
+            report.error(str(problem))
+        raise CommandError("Nothing was changed.")
+
+
+def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
+    """The facts of this host that matter for a deployment."""
+    system, version = facts.operating_system()
+    ours = store.links(store.current)
+    paths = [file.path for file in bundle.files if file.installed and file.path != SHARED]
+    foreign = [f"/{path}" for path in paths if path not in ours and os.path.lexists(store.root / path)]
+    # A unit of ours would hide one of the same name that a package has brought.
+    foreign += [path for unit in store.units if os.path.lexists(path := f"/usr/lib/systemd/system/{unit}")]
+    foreign += store.strangers()
+    fault = facts.nginx_fault()
+    main = main_text()
+    missing, has_route = facts.missing_packages(packages(deploy)), facts.has_route()
+    return Facts(
+        is_root=os.geteuid() == 0,
+        system=system,
+        version=version,
+        has_systemd=Path("/run/systemd/system").is_dir(),
+        missing_packages=missing,
+        python_version=facts.python_version(),
+        free_bytes=facts.free_bytes("/opt"),
+        has_route=has_route,
+        taken=tuple(_taken(deploy, store)),
+        has_host=deploy.socket is not None or facts.has_address(deploy.host),
+        foreign=tuple(foreign),
+        nginx_fault="" if re.search(rf"/{deploy.name}(?![\w.-])", fault) else fault,  # ours is about to be replaced
+        missing_includes=() if main is None else tuple(missing_includes(main)),
+        nginx_carries=None if main is None else facts.nginx_carries(main),
+        primary_group=facts.primary_group(service_user(deploy)),
+        has_foreign_default_site=default_site.stands(store.root) and not default_site.is_debians(store.root),
+        resolves=has_route and facts.resolves_here(deploy.domain),
+        clock_behind_s=(ROOT / "pyproject.toml").stat().st_mtime - time.time(),
+    )
+
+
+def _taken(deploy: Deploy, store: Store) -> Iterator[Listener]:
+    ours = "" if store.current is None else store.generation(store.current).listener
+    wanted = [("0.0.0.0", 80)] + ([("0.0.0.0", 443)] if deploy.tls != "off" else [])
+    if deploy.socket is None and ours.rpartition(":")[2] != str(deploy.port):
+        wanted.append((deploy.host, deploy.port))
+    for host, port in wanted:
+        holder = facts.holder_of(host, port)
+        if holder is not None and not (holder.startswith("nginx ") and port in (80, 443)):
+            yield Listener(f"port {port} on {host}", holder)

@@ -1,0 +1,159 @@
+"""From one generation to another, or back: nothing in between is left behind, whatever ends the installer."""
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from generator.host import facts
+from generator.host.apply import Host, StepFailed, side
+from generator.host.drift import put_back
+from generator.host.guardian import guarded
+from generator.host.probe import Endpoint, Unhealthy, probe
+from generator.host.store import Generation, Pending, Store
+from generator.host.switch import plan
+from generator.report import CommandError, Report
+
+# Not in /run/lock: anybody may write there.
+_LOCK = "/run/wsbundle.lock"
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def alone(store: Store, report: Report) -> Iterator[None]:
+    """One installation at a time, of whatever deployment: they share nginx. However it is ended, it ends in order.
+
+    Raises:
+        CommandError: another one is under way.
+    """
+    lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _take(lock, report)
+        report.goes_on_unheard = True
+        with guarded(lambda unheard: finish_pending(store, unheard)):
+            for number in _ENDINGS:
+                signal.signal(number, signal.default_int_handler)
+            yield
+    except KeyboardInterrupt:
+        report.error("Interrupted.")
+        raise
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """What is under way is brought to its end, also by the programs that are started for it."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def change(store: Store, number: int, report: Report, everything: bool = False) -> None:
+    """Switch to a generation and prove it healthy, or switch back.
+
+    Raises:
+        CommandError: the previous generation runs again; says why the new one did not.
+    """
+    before, host = store.current, Host(store, report)
+    generation = store.generation(number)
+    began = time.time()
+    store.begin(Pending(before, number))
+    try:
+        store.restore(number)
+        host.switch(plan(side(store, before), side(store, number), everything), number)
+        with report.step(f"send a message through nginx ({generation.domain})"):
+            probe(Endpoint(generation.domain, generation.tls != "off"))
+        store.record(_proven(generation))
+    except (StepFailed, Unhealthy, OSError) as error:
+        report.error(f"Generation {number} does not work: {error}")
+        _print_log(store, generation, began, report)
+        _undo(store, before, number, report)
+        back = f"generation {before} runs again" if before else "nothing is installed, as before"
+        raise CommandError(f"Undone: {back}.") from None
+    except BaseException:
+        report.error("Interrupted; going back.")
+        _undo(store, before, number, report)
+        raise
+    store.end()
+
+
+def leave(store: Store, report: Report) -> list[str]:
+    """Take every link away and stop what runs, of all generations that may stand on the host. What failed."""
+    pending = store.pending or Pending(store.current, None)
+    ends = dict.fromkeys(n for n in (pending.after, pending.before) if n is not None and store.is_whole(n))
+    store.begin(Pending(pending.before, None))
+    failures = []
+    for number in ends:
+        todo = plan(side(store, number), side(store, None), everything=True)
+        failures += Host(store, report).switch_back(todo, None)
+    return failures
+
+
+def finish_pending(store: Store, report: Report) -> bool:
+    """Undo a switch that was cut short, by kill -9 or by a power cut. Whether the host now runs what is current.
+
+    What cannot be had again does not stand in the way of what comes next, which takes nothing for granted then.
+    """
+    pending, sound = store.pending, True
+    if pending is not None:
+        aim = f"A switch to generation {pending.after}" if pending.after else "An uninstallation"
+        report.line(f"{aim} was cut short; undoing it.")
+        sound = _undo(store, pending.before, pending.after, report)
+    store.sweep()
+    return sound
+
+
+def _undo(store: Store, before: int | None, after: int | None, report: Report) -> bool:
+    """Back to `before`, from wherever a switch to `after` has got to: nothing is taken for granted.
+
+    Whether all went well; if not, the switch stays pending, and the next run does not trust what it finds.
+    """
+    whole = after if after is not None and store.is_whole(after) else None
+    if before is not None and not store.is_whole(before):
+        before = None  # an uninstallation had begun to remove it
+    with undisturbed():
+        todo = plan(side(store, whole), side(store, before), everything=True)
+        failures = Host(store, report).switch_back(todo, before)
+        if before is not None:
+            put_back(store, before)
+        for failure in failures:
+            report.error(f"Not undone: {failure}")
+        if not failures:
+            store.end()
+            store.sweep()
+    return not failures
+
+
+def _take(lock: int, report: Report) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 20, 0).decode()
+        if not holder or Path(f"/proc/{holder}").exists():
+            process = f"process {holder}" if holder else "just begun"
+            raise CommandError(f"another installation is under way ({process}); wait for its end") from None
+        report.line("An installation was killed; waiting until its guardian has undone it.")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+
+
+def _proven(generation: Generation) -> Generation:
+    return replace(generation, healthy=True, installed_at=time.time())
+
+
+def _print_log(store: Store, generation: Generation, began: float, report: Report) -> None:
+    if generation.manager == "systemd":
+        said = facts.log_of(store.units, began)
+    else:
+        said = facts.run("tail", "-n", "20", f"/var/log/{store.name}/{store.name}.log").output
+    report.error("\n".join(f"  {line}" for line in said.splitlines()) or "  (its log is empty)")
