@@ -20,6 +20,8 @@ Disagreements: TypeAlias = Iterator[tuple[str, str]]
 MARGIN_S = 5
 # Files that a server process holds besides its connections: libraries, logs, listeners, pipes.
 SPARE_FILES = 256
+# What nginx may pass on to the service.
+PUBLIC = ("= /", "= /health", "/publish/")
 
 
 class Texts(msgspec.Struct, frozen=True):
@@ -176,6 +178,33 @@ def _client_address_is_true(texts: Texts) -> Disagreements:
         yield "gunicorn", "believes X-Forwarded-For from everybody on a TCP listener"
 
 
+def _same_limits(texts: Texts) -> Disagreements:
+    for directive, variable in (
+        ("client_header_timeout ", "HEADER_TIMEOUT"),
+        ("client_body_timeout ", "HEADER_TIMEOUT"),
+        (r"limit_conn \w+ ", "MAX_CONNECTIONS_PER_ADDRESS"),
+    ):
+        given = set(re.findall(rf"^\s*{directive}(\d+)", texts.site, re.MULTILINE))
+        if given != {meant := _env(texts, f"WEBSOCKET_{variable}")}:
+            yield "site", f"{directive}is {', '.join(sorted(given)) or 'missing'}, .env says {meant}"
+    publish = _locations(texts).get("/publish/")
+    if publish is not None and _number(publish, "client_max_body_size ") != _env_number(
+        texts, "WEBSOCKET_MAX_MESSAGE_SIZE"
+    ):
+        yield "site", f"client_max_body_size of /publish/ is not {_env(texts, 'WEBSOCKET_MAX_MESSAGE_SIZE')}"
+
+
+def _only_the_public_is_reached(texts: Texts) -> Disagreements:
+    for location, text in _locations(texts).items():
+        if "proxy_pass " in text and location not in PUBLIC:
+            yield "site", f"location {location} is passed on to the service"
+
+
+def _locations(texts: Texts) -> dict[str, str]:
+    """What stands in each location of the site; none holds another."""
+    return dict(re.findall(r"^\s*location ([^{]*?) {$(.*?)^\s*}$", texts.site, re.MULTILINE | re.DOTALL))
+
+
 def _names_are_ours(texts: Texts) -> Disagreements:
     identifier = _value(texts.site, r"upstream (\S+) {")
     pattern = r"(?:zone=|log_format |shared:|map \S+ \$)([A-Za-z0-9_]+)"
@@ -236,6 +265,17 @@ AGREEMENTS = (
         "client-address-is-true",
         "Limits and logs go by the client's address; appended to instead of overwritten, it is what the client says.",
         _client_address_is_true,
+    ),
+    Agreement(
+        "same-limits",
+        "What nginx lets through and the service does not, or the other way round, is refused by the one that nobody "
+        "looks at.",
+        _same_limits,
+    ),
+    Agreement(
+        "only-the-public-is-reached",
+        "Metrics and readiness are for programs of this host; one location too many shows them to everybody.",
+        _only_the_public_is_reached,
     ),
     Agreement(
         "names-are-ours",

@@ -123,7 +123,8 @@ class _Checker:
     def unknown(self, origin: Origin, prefix: str, name: str) -> None:
         known = [*self.settings, *self.sections]
         siblings = {key.removeprefix(prefix).partition(".")[0] for key in known if key.startswith(prefix)}
-        near = did_you_mean(name, siblings) or did_you_mean(prefix + name, self.settings)
+        elsewhere = [key for key in self.settings if not (prefix and key.startswith(prefix))]
+        near = did_you_mean(name, siblings) or did_you_mean(prefix + name, elsewhere)
         mend = near[2:] or "remove it; docs/settings.md lists all"
         if name in known:
             section, _, setting = name.rpartition(".")

@@ -222,6 +222,11 @@ NAMES: dict[str, Name] = {
     ),
     "connections_per_address": Name(("limits.connections_per_address",), lambda d: d.limits.connections_per_address),
     "handshakes_per_second": Name(("limits.handshakes_per_second",), lambda d: d.limits.handshakes_per_second),
+    "header_timeout": Name(("limits.header_timeout",), lambda d: d.limits.header_timeout),
+    "message_size": Name(("limits.message_size",), lambda d: d.limits.message_size),
+    "messages_per_second": Name(("limits.messages_per_second",), lambda d: d.limits.messages_per_second),
+    # The library of the standalone server reads no request that has a body.
+    "publishes": Name(("server",), lambda d: d.server != "standalone"),
     "handshake_burst": Name(("limits.handshake_burst",), lambda d: d.limits.handshake_burst),
     "proxy_read_timeout": Name(("ping.interval", "ping.timeout"), proxy_read_timeout),
     "graceful_timeout": Name(("drain.timeout",), graceful_timeout),

@@ -50,6 +50,12 @@ _MEANT_FOR_OTHERS = ("GUNICORN_", "LD_", "LISTEN_", "NOTIFY_", "PYTHON", "UVICOR
 _MEANT_FOR_OTHERS_EXACTLY = ("HOME", "IFS", "PATH", "SHELL", "USER", "WEB_CONCURRENCY", "XDG_RUNTIME_DIR")
 
 
+# How long the service waits for the last client's answer to its close frame: `service.link.CLOSE_GRACE_S`.
+CLOSE_GRACE_S = 3
+# What the service writes around a message, at most: two addresses and a few words, and what a place in a queue costs.
+ENVELOPE_SIZE = 2048
+
+
 class Rule(msgspec.Struct, frozen=True):
     """What must hold; a finding is an error, or a warning where the deployment runs all the same."""
 
@@ -208,6 +214,32 @@ def _address_share(deploy: Deploy, _: Origins) -> Findings:
         mend = f"use at most {limits.connections}"
         what = f"{limits.connections_per_address} exceeds limits.connections ({limits.connections})"
         yield "limits.connections_per_address", Fault(what, mend)
+
+
+def _drain_fits(deploy: Deploy, _: Origins) -> Findings:
+    drain, grace = deploy.drain, CLOSE_GRACE_S
+    needed = drain.window + grace
+    if drain.timeout < needed:
+        mend = f"raise drain.timeout to {needed} or more"
+        if drain.timeout >= grace:
+            mend = f"use at most {drain.timeout - grace}, or {mend}"
+        what = f"{drain.window} leaves less than {grace} s of drain.timeout ({drain.timeout}) for the last clients"
+        yield "drain.window", Fault(what, mend)
+
+
+def _message_within_a_second(deploy: Deploy, _: Origins) -> Findings:
+    limits = deploy.limits
+    if limits.bytes_per_second < limits.message_size:
+        what = f"{limits.bytes_per_second} is below limits.message_size ({limits.message_size})"
+        yield "limits.bytes_per_second", Fault(what, f"use {limits.message_size} or more, or lower limits.message_size")
+
+
+def _queue_holds_a_message(deploy: Deploy, _: Origins) -> Findings:
+    limits = deploy.limits
+    needed = limits.message_size + ENVELOPE_SIZE
+    if limits.queue < needed:
+        what = f"{limits.queue} has no room for one message (limits.message_size is {limits.message_size})"
+        yield "limits.queue", Fault(what, f"use {needed} or more, or lower limits.message_size")
 
 
 def _burst_carries_an_office(deploy: Deploy, _: Origins) -> Findings:
@@ -394,6 +426,25 @@ RULES = (
         ("limits.connections", "limits.connections_per_address"),
         "A share above the whole never takes effect, so one address could hold every connection.",
         _address_share,
+    ),
+    Rule(
+        "drain-fits",
+        ("drain.window", "drain.timeout"),
+        "The last client is sent away at the end of the window, and then has 3 s to answer; whoever is not gone when "
+        "drain.timeout ends is cut off, sees 1006, and takes it for a fault.",
+        _drain_fits,
+    ),
+    Rule(
+        "message-within-a-second",
+        ("limits.bytes_per_second", "limits.message_size"),
+        "The longest message that is allowed would silence its sender for longer than a second, each time.",
+        _message_within_a_second,
+    ),
+    Rule(
+        "queue-holds-a-message",
+        ("limits.queue", "limits.message_size"),
+        "What does not fit into the queue is never delivered: its recipient is closed with 4101 instead.",
+        _queue_holds_a_message,
     ),
     Rule(
         "burst-carries-an-office",

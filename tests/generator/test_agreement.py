@@ -52,7 +52,9 @@ def test_all_files_agree_whatever_is_chosen(tls: str, listener: str) -> None:
         "ping: {interval: 3600, timeout: 3600}",
         "ping: {interval: 1.25, timeout: 1}",
         "drain: {timeout: 600}",
-        "drain: {timeout: 1}",
+        "limits: {message_size: 16777216, bytes_per_second: 1073741824, queue: 1073741824, header_timeout: 600}",
+        "limits: {message_size: 128, messages_per_second: 1, header_timeout: 1}",
+        "drain: {timeout: 3, window: 0}",
         "limits: {connections: 100000}",
         "limits: {connections: 1, connections_per_address: 1}",
         "workers: auto",
@@ -95,6 +97,18 @@ EDITS = [
     ("client-address-is-true", "site", "X-Forwarded-For $remote_addr", "X-Forwarded-For $proxy_add_x_forwarded_for"),
     ("client-address-is-true", "site", "        proxy_set_header X-Forwarded-For $remote_addr;\n", ""),
     ("client-address-is-true", "gunicorn", "forwarded_allow_ips = '127.0.0.1'", "forwarded_allow_ips = '*'"),
+    ("same-limits", "site", "client_header_timeout 10s;", "client_header_timeout 60s;"),
+    ("same-limits", "site", "    client_body_timeout 10s;\n", ""),
+    (
+        "same-limits",
+        "site",
+        "limit_conn queue_websocket_connections 100;",
+        "limit_conn queue_websocket_connections 50;",
+    ),
+    ("same-limits", "site", "client_max_body_size 65536;", "client_max_body_size 1m;"),
+    ("same-limits", "site", "        client_max_body_size 65536;\n", ""),
+    ("only-the-public-is-reached", "site", "location = /health {", "location = /metrics {"),
+    ("only-the-public-is-reached", "site", "location /publish/ {", "location ~ ^/(publish|metrics) {"),
     ("names-are-ours", "site", "upstream queue_websocket {", "upstream {"),
     ("names-are-ours", "site", "zone=queue_websocket_handshakes:", "zone=handshakes:"),
     ("names-are-ours", "site", "$queue_websocket_connection {", "$connection_upgrade {"),
@@ -141,12 +155,14 @@ def test_an_env_that_another_group_may_read_is_noticed() -> None:
     assert broken(replace(bundle, files=files)) == {("same-user", path)}
 
 
-@pytest.mark.parametrize("line", range(60))
+@pytest.mark.parametrize("line", range(70))
 def test_a_line_that_is_missing_from_env_is_a_disagreement_and_no_crash(line: int) -> None:
     bundle = rendered()
     [env] = [file for file in bundle.files if file.path == paths(bundle.name)["env"]]
     lines = env.text.splitlines(keepends=True)
     kept = "".join(lines[:line] + lines[line + 1 :])
     files = tuple(replace(file, text=kept) if file is env else file for file in bundle.files)
-    needed = ("HOST=", "PORT=", "INTERVAL=", "TIMEOUT=", "MAX_CONNECTIONS=", "WORKERS=")
-    assert bool(broken(replace(bundle, files=files))) == any(word in "".join(lines[line : line + 1]) for word in needed)
+    needed = """WEBSOCKET_HOST WEBSOCKET_PORT WEBSOCKET_PING_INTERVAL WEBSOCKET_PING_TIMEOUT WEBSOCKET_MAX_CONNECTIONS
+        WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS WEBSOCKET_MAX_MESSAGE_SIZE WEBSOCKET_HEADER_TIMEOUT
+        WEBSOCKET_DRAIN_TIMEOUT WORKERS""".split()
+    assert bool(broken(replace(bundle, files=files))) == ("".join(lines[line : line + 1]).partition("=")[0] in needed)

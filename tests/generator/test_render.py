@@ -144,7 +144,7 @@ def test_two_deployments_on_one_host_share_nothing_but_the_main_context() -> Non
     assert one[MAIN] == two[MAIN]
     named = r"zone=(\w+)|^upstream (\w+)|^log_format (\w+)|shared:(\w+)|^map \S+ \$(\w+)"
     names_of_one = set(re.findall(named, one[SITE], re.MULTILINE))
-    assert len(names_of_one) == 5
+    assert len(names_of_one) == 6
     assert not names_of_one & set(re.findall(named, two[f"{SITE}-two"], re.MULTILINE))
 
 
@@ -306,7 +306,29 @@ def test_the_limits_per_address_stand_before_the_websockets() -> None:
     assert "limit_req_zone $binary_remote_addr zone=chat_handshakes:10m rate=3r/s;" in site
     assert "limit_conn chat_connections 7;" in site
     assert "limit_req zone=chat_handshakes burst=11 nodelay;" in site
-    assert site.count("_status 429;") == 2
+    assert site.count("_status 429;") == 4
+
+
+def test_a_message_over_http_may_be_as_long_as_one_over_a_websocket() -> None:
+    site = rendered(limits={"message_size": 1000, "messages_per_second": 7})[SITE]
+    publish = site[site.index("location /publish/ {") :]
+    assert "client_max_body_size 1000;" in publish
+    assert "limit_req_zone $binary_remote_addr zone=chat_publications:10m rate=7r/s;" in site
+    assert "limit_req zone=chat_publications burst=7 nodelay;" in publish
+
+
+def test_a_slow_request_is_given_up_by_nginx_when_the_service_would() -> None:
+    site = rendered(tls="files", limits={"header_timeout": 33}, nginx={"default_server": True})[SITE]
+    assert site.count("client_header_timeout 33s;") == site.count("client_header_timeout ") == 4
+    assert site.count("client_body_timeout 33s;") == 1
+
+
+def test_the_log_of_nginx_holds_no_query() -> None:
+    log_format = rendered()[SITE].partition("log_format ")[2].partition(";")[0]
+    assert '"path":"$uri"' in log_format
+    assert not re.search(
+        r"\$(request|request_uri|args|query_string|arg_\w+|http_(referer|authorization))\b", log_format
+    )
 
 
 @pytest.mark.parametrize(("length", "size"), [(46, None), (47, "128"), (110, "128"), (111, "256"), (253, "512")])
@@ -321,7 +343,8 @@ def test_nginx_gets_room_for_a_long_domain(length: int, size: str | None) -> Non
 @every_combination
 def test_what_clients_say_of_their_address_is_overwritten(choices: dict[str, Any]) -> None:
     site = rendered(**choices)[SITE]
-    assert site.count("proxy_set_header X-Forwarded-For $remote_addr;") == site.count("proxy_pass ") == 2
+    assert site.count("proxy_set_header X-Forwarded-For $remote_addr;") == site.count("proxy_pass ")
+    assert site.count("proxy_pass ") == (2 if choices["server"] == "standalone" else 3)
     assert "$proxy_add_x_forwarded_for" not in site
 
 
@@ -420,8 +443,20 @@ OTHER_VALUES: dict[str, Any] = {
     "limits.connections_per_address": 50,
     "limits.handshakes_per_second": 5,
     "limits.handshake_burst": 200,
+    "limits.messages_per_second": 10,
+    "limits.bytes_per_second": 1_000_000,
+    "limits.registrations": 3,
+    "limits.queue": 2_000_000,
+    "limits.header_timeout": 33,
+    "limits.hello_timeout": 44,
     "drain.timeout": 400,
+    "drain.window": 1,
+    "drain.rate": 100,
     "log.level": "info",
+    "log.format": "json",
+    "auth": "token",
+    "keys": "/etc/other/keys.json",
+    "origins": ("https://example.com",),
     "welcome": "Hello",
     "certificate.file": "/etc/ssl/other.pem",
     "certificate.key": "/etc/ssl/other.key",

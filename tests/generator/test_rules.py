@@ -7,12 +7,14 @@ from collections.abc import Mapping
 
 import pytest
 
+from generator import rules
 from generator.check import check
 from generator.document import Located, parse
 from generator.document import Mapping as Tree
 from generator.load import ConfigError, load_text
 from generator.rules import RULES
 from generator.schema import Deploy
+from service import link
 from service.declaration import settings_of
 from service.settings import Settings
 
@@ -124,6 +126,15 @@ GOOD = {
         "limits: {connections: 100}",
         "limits: {connections: 1, connections_per_address: 1}",
     ],
+    "drain-fits": ["drain: {timeout: 8}", "drain: {timeout: 3, window: 0}", "drain: {timeout: 593, window: 590}"],
+    "message-within-a-second": [
+        "limits: {bytes_per_second: 65536}",
+        "limits: {message_size: 4194304, queue: 8388608}",
+    ],
+    "queue-holds-a-message": [
+        "limits: {queue: 67584}",
+        "limits: {message_size: 63488, queue: 65536}",
+    ],
     "burst-carries-an-office": [
         "limits: {handshake_burst: 100}",
         "limits: {handshake_burst: 1, connections_per_address: 1}",
@@ -216,6 +227,9 @@ BAD = {
     ],
     "proxies-are-few": ["nginx: {trusted_proxies: ['::/0'], idle_limit: 350}"],
     "address-share": ["limits: {connections: 99}", "limits: {connections: 1, connections_per_address: 2}"],
+    "drain-fits": ["drain: {timeout: 7}", "drain: {window: 8}", "drain: {timeout: 2, window: 0}"],
+    "message-within-a-second": ["limits: {bytes_per_second: 65535}", "limits: {message_size: 4194305}"],
+    "queue-holds-a-message": ["limits: {queue: 67583}", "limits: {message_size: 1046529}"],
     "burst-carries-an-office": ["limits: {handshake_burst: 99}", "limits: {connections_per_address: 101}"],
     "env-is-the-operators": [
         "env: {WORKERS: 2}",
@@ -294,7 +308,13 @@ def test_what_a_mend_says_mends() -> None:
     load_text(
         "domain: a.org\nnginx: {trusted_proxies: [10.0.0.0/8]}\nping: {interval: 25, timeout: 25}\n", "deploy.yaml"
     )
+    load_text("domain: a.org\ndrain: {window: 3, timeout: 6}\n", "deploy.yaml")
+    load_text("domain: a.org\nlimits: {message_size: 4194304, queue: 4196352}\n", "deploy.yaml")
     load_text("domain: a.org\nhost: '::'\nexpose: true\ntls: letsencrypt\n", "deploy.yaml")
+
+
+def test_the_grace_of_the_last_client_is_the_services_own() -> None:
+    assert rules.CLOSE_GRACE_S == link.CLOSE_GRACE_S
 
 
 def test_a_warning_stops_nothing() -> None:
