@@ -30,7 +30,7 @@ class Hello(msgspec.Struct):
 
     id: Id
     uuid: Annotated[
-        CheckedAddress | None, Meta(description="The address to register; left out, the temporary one.")
+        CheckedAddress | None, Meta(description="The address to register; left out, the token's or the temporary one.")
     ] = None
     token: Annotated[str | None, Meta(description="Proof of the address, with `auth: token`.")] = None
     resume: Annotated[
@@ -79,7 +79,7 @@ class Presence(msgspec.Struct):
     """Asks which addresses have an owner now."""
 
     id: Id
-    uuids: Annotated[list[CheckedAddress], Meta(max_length=MAX_ASKED_FOR)]
+    uuids: Annotated[list[CheckedAddress], Meta(max_length=MAX_ASKED_FOR, description="The addresses.")]
     watch: Annotated[bool | None, Meta(description="true: tell me of every change from now on; false: no longer.")] = (
         None
     )
@@ -123,7 +123,7 @@ class Welcome(Reply, tag="welcome"):
     uuid: Annotated[Address, Meta(description="The temporary address.")]
     message: Annotated[str, Meta(description="The setting `welcome`.")]
     server_time: Annotated[float, Meta(description="In seconds since the epoch.")]
-    protocol: str = SUBPROTOCOL
+    protocol: Annotated[str, Meta(description="`nc.v1`.")] = SUBPROTOCOL
 
 
 class Ok(Reply, tag="ok"):
@@ -141,7 +141,7 @@ class Ok(Reply, tag="ok"):
     ] = UNSET
     receipts: Annotated[
         int | UnsetType,
-        Meta(description="To `send` with `ack: delivered`: how many `delivered` or `lost` will follow."),
+        Meta(description="To a `send` that wants receipts: how many `delivered` or `lost` will follow."),
     ] = UNSET
 
 
@@ -150,17 +150,17 @@ class Error(Reply, tag="error"):
 
     id: Annotated[Id | None, Meta(description="null when the request had none that could be read.")]
     code: Annotated[int, Meta(description="See Errors.")]
-    reason: str
+    reason: Annotated[str, Meta(description="For people; it may change.")]
     temporary: Annotated[bool, Meta(description="Whether the same request may succeed later.")]
 
 
 class Msg(Reply, tag="msg"):
     """Somebody says something to the client, or to a group that it is in."""
 
-    sender_uuid: Address
-    message: msgspec.Raw
-    recipient_uuid: Address | UnsetType = UNSET
-    group: str | UnsetType = UNSET
+    sender_uuid: Annotated[Address, Meta(description="The sender's first registered address, or its temporary one.")]
+    message: Annotated[msgspec.Raw, Meta(description="What the sender gave, to the letter.")]
+    recipient_uuid: Annotated[Address | UnsetType, Meta(description="The address it was sent to, or else")] = UNSET
+    group: Annotated[str | UnsetType, Meta(description="the group.")] = UNSET
     key: Annotated[int | UnsetType, Meta(description="Confirm it with `ack`: the sender asks for a receipt.")] = UNSET
 
 
@@ -168,21 +168,21 @@ class Delivered(Reply, tag="delivered"):
     """A recipient has confirmed the message with this `id`."""
 
     id: Id
-    recipient_uuid: Address
+    recipient_uuid: Annotated[Address, Meta(description="What it was sent to; for a group, the member.")]
 
 
 class Lost(Reply, tag="lost"):
     """A recipient has gone without confirming the message: it may have arrived, or not."""
 
     id: Id
-    recipient_uuid: Address
+    recipient_uuid: Annotated[Address, Meta(description="What it was sent to; for a group, the member.")]
 
 
 class Changed(Reply, tag="presence"):
     """An address that the client watches has got an owner, or lost it."""
 
-    uuid: Address
-    state: Literal["online", "offline"]
+    uuid: Annotated[Address, Meta(description="The address.")]
+    state: Annotated[Literal["online", "offline"], Meta(description="What it is now.")]
 
 
 class Goaway(Reply, tag="goaway"):

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -28,17 +28,21 @@ import pytest
 
 import generator.__main__
 import service.client
-import service.close_codes
 from generator.agreement import AGREEMENTS
 from generator.bundle import Bundle
 from generator.load import ConfigError, load_text
 from generator.render import render
 from generator.rules import RULES
 from generator.schema import Deploy
+from service.addresses import Address
+from service.center import Center
 from service.close_codes import CloseReason
 from service.declaration import SettingError, read, settings_of
-from service.hub import Address, ConnectionId, Hub
-from service.session import Send, Session
+from service.identity import Identity
+from service.session import Session, SessionV0
+from service.session_v1 import SessionV1
+from service.settings import Settings
+from tests.protocol_tables import close_reasons, with_tables
 
 ROOT = Path(__file__).parent.parent
 NAME = "queue-websocket"
@@ -388,10 +392,38 @@ def pattern(expected: str) -> str:
     return "".join(parts)
 
 
+class Speaker:
+    """A client of a wire transcript; what it hears is told, and every ping is answered at once."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    def send(self, text: bytes) -> None:
+        self._tell(text.decode())
+
+    def close(self, reason: CloseReason) -> None:
+        self._tell(f"closed {reason.code} {reason.reason}")
+
+    def abort(self) -> None:
+        raise AssertionError("every ping was answered")
+
+    def probe(self, answered: Callable[[bool], None]) -> None:
+        answered(True)
+
+
 def play(wire: str) -> str:
     """The lines in which sessions answer to what the clients of a wire transcript send, in its own format."""
-    hub, sessions, names, width = Hub(), {}, {}, 0
-    said = []
+    said: list[str] = []
+    sessions: dict[str, Session] = {}
+    temporary: list[str] = []
+    center = Center(
+        Settings(),
+        lambda token: Identity(subject=Address(token), may_send_to=frozenset("*"), expires=2e9),
+        clock=lambda: 0.0,
+        now=lambda: 1_764_000_000.0,
+        draw_address=temporary.pop,
+        draw_secret=lambda: "a-secret",
+    )
     width = max(len(line.split(" ", 1)[0]) for line in wire.splitlines())
 
     def tell(name: str, arrow: str, text: str) -> None:
@@ -400,16 +432,14 @@ def play(wire: str) -> str:
     for line in wire.splitlines():
         name, arrow, text = re.split(r" +(->|<-) ", line, maxsplit=1)
         if name not in sessions:
-            sessions[name] = session = Session(hub, Address(text.rpartition(" ")[2]))
-            names[session.connection] = name
-            effects = session.welcome(SETTINGS["welcome"].default)
+            is_v1 = text.startswith("{")
+            temporary.append(json.loads(text)["uuid"] if is_v1 else text.rpartition(" ")[2])
+            kind = SessionV1 if is_v1 else SessionV0
+            sessions[name] = kind(center, Speaker(partial(tell, name, "<-")), None, None)
+            sessions[name].start()
         elif arrow == "->":
             tell(name, "->", text)
-            effects = sessions[name].receive(text)
-        else:
-            continue
-        for effect in effects:
-            tell(names[ConnectionId(effect.connection)], "<-", effect.text if isinstance(effect, Send) else "closed")
+            sessions[name].receive(text.encode())
     return "".join(said)
 
 
@@ -432,9 +462,11 @@ def test_a_broken_line_is_told_as_the_readme_shows(line: str, message: str) -> N
 
 
 def test_every_close_code_of_the_service_is_in_the_table_and_no_other() -> None:
-    reasons = [reason for reason in vars(service.close_codes).values() if isinstance(reason, CloseReason)]
-    in_table = [(int(row[0]), row[1]) for row in rows(PROTOCOL, "Close codes")]
-    assert sorted(in_table) == sorted(tuple(reason) for reason in reasons)
+    assert [(int(row[0]), row[1]) for row in rows(PROTOCOL, "Close codes")] == close_reasons()
+
+
+def test_the_frames_and_errors_of_the_page_are_those_of_the_service() -> None:
+    assert PROTOCOL.text == with_tables(PROTOCOL.text), "run make docs"
 
 
 @pytest.mark.parametrize(("value", "declared"), [(row[1], row[3]) for row in rows(PROTOCOL, "Limits")])
