@@ -13,40 +13,62 @@ from types import FrameType
 from uuid import uuid4
 
 from service.center import Center
-from service.identity import Identity, TokenError
+from service.declaration import Fault
+from service.identity import Identity, TokenError, Verify
+from service.logs import keep_requests_out, tell
 from service.settings import Settings, SettingsError, from_environ
+from service.tokens import Keys, KeysError
 
 logger = logging.getLogger("service")
 
 
 def settings_or_exit(environ: Mapping[str, str]) -> Settings:
-    """The settings from an environment; when they are wrong, all faults are printed and the process ends."""
+    """The settings from an environment; when they are wrong, all faults are printed and the process ends.
+
+    With `auth: token` the keys are a part of them: gunicorn would start workers without end that find none.
+    """
     try:
-        return from_environ(environ)
+        settings = from_environ(environ)
+        _verify_with(settings)
     except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    return settings
 
 
 def center_of(settings: Settings) -> Center:
     """The notification center of this process."""
-
-    def verify(token: str) -> Identity:
-        raise TokenError("no keys are configured")
-
+    keep_requests_out()
     return Center(
         settings,
-        verify,
+        _verify_with(settings),
         clock=time.monotonic,
         now=time.time,
         draw_address=lambda: str(uuid4()),
         draw_secret=lambda: secrets.token_urlsafe(16),
+        tell=tell,
     )
 
 
-def configure_logging(level: str) -> None:
-    """One stream, stderr, for all that this process has to say."""
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+def _verify_with(settings: Settings) -> Verify:
+    """Raises: SettingsError: tokens are asked for, and there are no keys."""
+    if settings.keys is None:
+        if settings.auth == "token":
+            fault = Fault("is not set, and WEBSOCKET_AUTH=token needs it", "name a file of keys")
+            raise SettingsError({"WEBSOCKET_KEYS": fault})
+        return _without_keys
+    keys = Keys(settings.keys)
+    if settings.auth == "token":
+        try:
+            keys.load()
+        except KeysError as error:
+            fault = Fault(f"{error.path} {error.fault.what}", error.fault.mend)
+            raise SettingsError({"WEBSOCKET_KEYS": fault}) from None
+    return keys
+
+
+def _without_keys(token: str) -> Identity:
+    raise TokenError("no keys are configured")
 
 
 def ignore_hangups() -> None:
