@@ -11,20 +11,20 @@ PARTS = ("render", "servers")
 
 
 def main(arguments: list[str]) -> int:
-    """Measure and print; 1 when a server failed."""
+    """Measure and print; 1 when a server failed, and then its table is not written."""
     options = _parser().parse_args(arguments)
-    status = 0
+    failed = False
     for part in options.parts or PARTS:
         if part == "render":
             text = render.report(render.QUICK_ROUNDS if options.quick else render.ROUNDS)
         else:
             results = compare.measure(options.only, _plan(options), progress=_progress)
             text = report.report(results)
-            status = 1 if results.failures else status
+            failed = bool(results.failures)
         print(f"{text}\n")
-        if options.write:
+        if options.write and not failed:
             page.write(part, text)
-    return status
+    return int(failed)
 
 
 def _plan(options: argparse.Namespace) -> compare.Plan:

@@ -87,6 +87,6 @@ def _result(kind: type[Result], scenario: str, server: Running, *numbers: float)
     command = on_cpu(-1, [compiled("load.c"), *dialect, *words])
     done = subprocess.run(command, capture_output=True, timeout=DEADLINE_S)
     if done.returncode == 1:
-        raise LoadError(msgspec.json.decode(done.stdout, type=_Fault).fault)
+        raise LoadError(f"{scenario}: {msgspec.json.decode(done.stdout, type=_Fault).fault}")
     done.check_returncode()
     return msgspec.json.decode(done.stdout, type=kind)

@@ -21,9 +21,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in aligned)
 
 
+def paragraph(text: str, indent: str = "") -> str:
+    """Text in lines of a width that can be read."""
+    return textwrap.fill(text, 120, subsequent_indent=indent)
+
+
 def bullets(sentences: Sequence[str]) -> str:
-    """A Markdown list, in lines of a width that can be read."""
-    return "\n".join(textwrap.fill(f"- {sentence}", 120, subsequent_indent="  ") for sentence in sentences)
+    """A Markdown list."""
+    return "\n".join(paragraph(f"- {sentence}", indent="  ") for sentence in sentences)
 
 
 def write(part: str, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from bench.compare import SCENARIOS, Results
 from bench.load import Cost
-from bench.page import bullets, table
+from bench.page import bullets, paragraph, table
 from bench.programs import MissingError, program
 from bench.servers import REFERENCE, SERVERS
 
@@ -47,9 +47,11 @@ MOST_KIB = {"fast": 12.0}
 
 def report(results: Results) -> str:
     """All of it, in Markdown."""
+    remarks = bullets([*_goals(results), *_remarks(results)])
+    if not results.measured:
+        return remarks
     rows = [_row(results, name) for name in results.measured]
-    parts = [_circumstances(results), table(_HEADER, rows), bullets([*_goals(results), *_remarks(results)])]
-    return "\n\n".join(filter(None, parts))
+    return "\n\n".join((_circumstances(results), table(_HEADER, rows), remarks))
 
 
 def _row(results: Results, name: str) -> list[str]:
@@ -93,8 +95,9 @@ def _circumstances(results: Results) -> str:
     today = datetime.datetime.now(datetime.timezone.utc).date()
     rounds, seconds, connections = results.plan
     held = "server and load on a CPU each" if len(os.sched_getaffinity(0)) > 1 else "server and load on the same CPU"
-    return (
-        f"{today}, {_processor()}, Linux {platform.release()}: {held}; median of {rounds} rounds of {seconds} s, "
+    linux, _, _ = platform.release().partition("-")
+    return paragraph(
+        f"{today}, {_processor()}, Linux {linux}: {held}; {rounds} x {seconds} s for each figure, "
         f"{connections} idle connections. {', '.join(_versions())}."
     )
 

@@ -57,7 +57,7 @@ def test_a_server_that_is_wrong_once_is_found_out(wrong: str, found: str) -> Non
 
 
 def test_the_last_message_of_a_client_is_missed_too() -> None:
-    assert what_is_found("lose", window=1) == "lost: 1 messages"
+    assert what_is_found("lose", window=1) == "route: lost: 1 messages"
 
 
 def test_messages_that_arrived_are_counted(floor: Running) -> None:

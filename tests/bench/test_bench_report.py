@@ -1,0 +1,55 @@
+"""What is said about figures."""
+
+from bench.compare import QUICK, SCENARIOS, Results
+from bench.load import Cost
+from bench.report import report
+
+
+def results_of(**messages_per_server_second: int) -> Results:
+    """Servers that differ in what a second of their CPU time does, in three rounds of which one is disturbed."""
+    results = Results(QUICK)
+    for name, rate in messages_per_server_second.items():
+        for scenario in SCENARIOS:
+            calm, disturbed = Cost(rate, 1.0, 1.0, 0.5), Cost(rate, 4.0, 2.0, 0.5)
+            results.costs[name, scenario] = [calm, disturbed, calm]
+        results.idle_kib[name] = 10.0
+    return results
+
+
+def test_ratios_are_those_of_the_median_round() -> None:
+    results = results_of(fast=300, uvicorn=100)
+    results.costs["uvicorn", "W=1"][0] = Cost(1, 1.0, 1.0, 0.5)
+    assert results.ratio("fast", "W=1") == 3.0
+
+
+def test_a_goal_that_is_missed_is_named() -> None:
+    text = report(results_of(fast=290, uvicorn=100, nchan=300))
+    assert "- fast, W=1: 2.90 times uvicorn; goal 3.00, below its goal" in text
+    assert "- fast, W=1: 0.97 times nchan; goal 0.95, reached" in text
+    assert "- fast, idle: 10.0 KiB per connection; goal 12.0, reached" in text
+
+
+def test_too_much_memory_is_above_its_goal() -> None:
+    results = results_of(fast=300, uvicorn=100)
+    results.idle_kib["fast"] = 12.5
+    assert "- fast, idle: 12.5 KiB per connection; goal 12.0, above its goal" in report(results)
+
+
+def test_a_server_that_was_not_measured_is_named_with_the_reason() -> None:
+    results = results_of(uvicorn=100)
+    results.missing["node"] = "npm is not installed"
+    results.failures["fast"] = "lost: 3 messages"
+    text = report(results)
+    assert "- node: not measured: npm is not installed" in text
+    assert "- fast failed: lost: 3 messages" in text
+    assert "goal" not in text
+
+
+def test_without_the_reference_there_are_no_ratios() -> None:
+    assert " - |" in report(results_of(node=100))
+
+
+def test_a_load_at_its_limit_is_mentioned() -> None:
+    results = results_of(uvicorn=100)
+    results.costs["uvicorn", "W=16"] = [Cost(100, 1.0, 0.7, 0.99)] * 3
+    assert "- uvicorn, W=16: the load was at its limit" in report(results)
