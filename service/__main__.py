@@ -17,8 +17,9 @@ import uvicorn
 
 from service.center import Center
 from service.drain import drain
-from service.entry import configure_logging, ignore_hangups, settings_or_exit
+from service.entry import ignore_hangups, settings_or_exit
 from service.listen import BACKLOG, ListenError, listening_sockets, name_of
+from service.logs import configure_logging
 from service.notify import Notifier
 from service.uvicorn_options import uvicorn_options
 
@@ -57,7 +58,7 @@ class Server(uvicorn.Server):
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
     settings = settings_or_exit(os.environ)
-    configure_logging(settings.log.level)
+    configure_logging(settings.log)
     _install_signal_handlers()
     ignore_hangups()
     try:

@@ -54,11 +54,14 @@ class Admission(NamedTuple):
     subprotocol: str | None
     identity: Identity | None
     client_address: str | None
+    origins: tuple[str, ...] = ()
 
     def open(self, center: Center, client: Client) -> Session:
         """The session of the client, which `start` must be called of."""
         kind = SessionV0 if self.subprotocol is None else SessionV1
-        return kind(center, client, self.identity, self.client_address)
+        session = kind(center, client, self.identity, self.client_address)
+        center.events.connected(session.addresses[0], kind.protocol, self.client_address, self.origins)
+        return session
 
 
 def admit(center: Center, handshake: Handshake) -> Admission | Answer:
@@ -67,6 +70,7 @@ def admit(center: Center, handshake: Handshake) -> Admission | Answer:
     if isinstance(decision, Answer):
         refused = center.hub.tally.refused
         refused[decision.status] = refused.get(decision.status, 0) + 1
+        center.events.refused(decision.status, handshake.client_address, handshake.origins)
     return decision
 
 
@@ -82,7 +86,7 @@ def _decide(center: Center, handshake: Handshake) -> Admission | Answer:
         return FOREIGN_ORIGIN
     subprotocol = SUBPROTOCOL if SUBPROTOCOL in handshake.subprotocols else None
     if settings.auth == "none":
-        return Admission(subprotocol, None, address)
+        return Admission(subprotocol, None, address, handshake.origins)
     tokens = _tokens(handshake)
     try:
         identity = center.verify(tokens[0]) if tokens else None
@@ -91,7 +95,7 @@ def _decide(center: Center, handshake: Handshake) -> Admission | Answer:
     # A client of nc.v1 may still show its token in its hello.
     if identity is None and subprotocol is None:
         return UNAUTHORIZED
-    return Admission(subprotocol, identity, address)
+    return Admission(subprotocol, identity, address, handshake.origins)
 
 
 def _is_allowed(origins: tuple[str, ...], allowed: tuple[str, ...]) -> bool:

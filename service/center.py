@@ -8,6 +8,7 @@ from typing import Protocol
 
 from service.addresses import Address
 from service.close_codes import CloseReason
+from service.events import Events, Tell, tell_nobody
 from service.hub import Hub
 from service.identity import Verify
 from service.settings import Settings
@@ -46,7 +47,8 @@ class Deadline(Protocol):
 class Center:
     """The notification center of one process.
 
-    `clock` is monotonic, `now` counts from the epoch, both in seconds. `verify` tells whose token it is.
+    `clock` is monotonic, `now` counts from the epoch, both in seconds. `verify` tells whose token it is,
+    `tell` writes the log.
     """
 
     def __init__(
@@ -58,9 +60,11 @@ class Center:
         now: Callable[[], float],
         draw_address: Callable[[], str],
         draw_secret: Callable[[], str],
+        tell: Tell = tell_nobody,
     ) -> None:
         self.settings = settings
         self.hub = Hub()
+        self.events = Events(tell)
         self.verify = verify
         self.clock = clock
         self.now = now

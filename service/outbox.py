@@ -5,7 +5,6 @@ and never more memory than the bounds below.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 
@@ -20,11 +19,12 @@ MAX_QUEUED_MESSAGES = 8192
 # What a queued text costs beside its own length: the object's head and its place in the queue.
 _OVERHEAD = 64
 
-logger = logging.getLogger(__name__)
-
 
 class Outbox:
-    """The texts that wait for one client. `writer`, its task, ends when the client is gone or has been told so."""
+    """The texts that wait for one client. `writer`, its task, ends when the client is gone or has been told so.
+
+    `farewell` is why it was closed, None as long as it was not.
+    """
 
     def __init__(self, link: Link, max_bytes: int, tally: Tally) -> None:
         self._link = link
@@ -32,14 +32,14 @@ class Outbox:
         self._tally = tally
         self._texts: deque[bytes] = deque()
         self._bytes = 0
-        self._farewell: CloseReason | None = None
+        self.farewell: CloseReason | None = None
         self._wake = asyncio.Event()
         self._probes: set[asyncio.Task[None]] = set()
         self.writer = asyncio.create_task(self._write())
 
     def send(self, text: bytes) -> None:
         """Send `text` after all that waits already; a client that has let too much pile up is closed instead."""
-        if self._farewell is not None:
+        if self.farewell is not None:
             return
         self._texts.append(text)
         self._bytes += len(text) + _OVERHEAD
@@ -51,10 +51,9 @@ class Outbox:
 
     def close(self, reason: CloseReason) -> None:
         """Drop what waits, and close the connection; a client that does not take even that is cut off."""
-        if self._farewell is not None:
+        if self.farewell is not None:
             return
-        logger.info("a client is closed: %d %s", *reason)
-        self._farewell = reason
+        self.farewell = reason
         self._texts.clear()
         self._wake.set()
         asyncio.get_running_loop().call_later(CLOSE_GRACE_S, self.writer.cancel)
@@ -78,13 +77,13 @@ class Outbox:
 
     async def _write(self) -> None:
         try:
-            while self._farewell is None:
+            while self.farewell is None:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._texts:
                     text = self._texts.popleft()
                     self._bytes -= len(text) + _OVERHEAD
                     await self._link.send(text)
-            await self._link.close(self._farewell)
+            await self._link.close(self.farewell)
         except LinkClosedError:
             pass

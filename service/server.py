@@ -36,10 +36,11 @@ if not __package__:
 from service.admission import Admission, Handshake, admit, client_address
 from service.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
 from service.drain import drain
-from service.entry import center_of, configure_logging, ignore_hangups, settings_or_exit
+from service.entry import center_of, ignore_hangups, settings_or_exit
 from service.exchange import Exchange
 from service.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError
 from service.listen import BACKLOG, ListenError, listening_sockets, name_of
+from service.logs import configure_logging
 from service.notify import Notifier
 from service.plain_http import Answer, passed_on, say
 from service.publish import PREFIX
@@ -231,7 +232,7 @@ def main() -> None:
     port: str | None = parser.parse_args().port
     chosen = {} if port is None else {"WEBSOCKET_PORT": port, "WEBSOCKET_SOCKET": ""}
     settings = settings_or_exit({**os.environ, **chosen})
-    configure_logging(settings.log.level)
+    configure_logging(settings.log)
     ignore_hangups()
     # The library logs an error, with a traceback, for every request that is not HTTP.
     logging.getLogger("websockets.server").addFilter(lambda record: record.msg != "opening handshake failed")

@@ -61,10 +61,12 @@ class Session(ABC):
         "_center",
         "_claims",
         "_closing",
+        "_farewell",
         "_hub",
         "_messages_left",
         "_owner_of",
         "_refilled_at",
+        "_since",
         "addresses",
         "client",
         "client_address",
@@ -86,7 +88,8 @@ class Session(ABC):
         limits = center.settings.limits
         self._messages_left: float = limits.messages_per_second
         self._bytes_left: float = limits.bytes_per_second
-        self._refilled_at = center.clock()
+        self._since = self._refilled_at = center.clock()
+        self._farewell: CloseReason | None = None
         tally = center.hub.tally
         tally.accepted[self.protocol] = tally.accepted.get(self.protocol, 0) + 1
         if client_address is not None:
@@ -119,13 +122,17 @@ class Session(ABC):
             data = b""  # no message in either version
         return self.receive(data)
 
-    def end(self) -> None:
-        """The connection is gone. Once is enough, twice does no harm."""
+    def end(self, reason: CloseReason | None = None) -> None:
+        """The connection is gone. Once is enough, twice does no harm.
+
+        `reason`: why the shell has closed it, if it has done so of its own accord.
+        """
         if self not in self._hub.members:
             return
         self._closing = True
         self._center.deadlines.pop(self, None)
         self._leave()
+        self._center.events.closed(self.addresses[0], self._farewell or reason, self._center.clock() - self._since)
         if self.client_address is not None:
             counts = self._center.connections_of
             counts[self.client_address] -= 1
@@ -139,6 +146,7 @@ class Session(ABC):
         """End the connection, and tell the client why. What it still says is not heard."""
         if not self._closing:
             self._closing = True
+            self._farewell = reason
             self._hub.tally.close(reason)
             self.client.close(reason)
 
@@ -167,6 +175,7 @@ class Session(ABC):
 
     def granted(self, address: Address) -> None:
         self._settled(address)
+        self._center.events.registered(self.addresses[0], address)
 
     @abstractmethod
     def refused(self, address: Address) -> None: ...
@@ -195,7 +204,7 @@ class Session(ABC):
     def _may_send(self, permission: str) -> bool:
         return self.identity is None or self.identity.may_send(permission)
 
-    def _spend(self, messages: int, size: int) -> float:
+    def spend(self, messages: int, size: int) -> float:
         """Take from what the client may send; the result is how long it must pause."""
         self._messages_left -= messages
         self._bytes_left -= size
@@ -226,7 +235,7 @@ class SessionV0(Session):
     def receive(self, text: bytes) -> float:
         if self._closing:
             return 0.0
-        pause = self._spend(1, len(text))
+        pause = self.spend(1, len(text))
         try:
             envelope = read_envelope(text)
         # ValueError: not JSON, or not our object. RecursionError: nested a thousand deep.

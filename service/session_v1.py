@@ -90,7 +90,7 @@ class SessionV1(Session):
     def receive(self, text: bytes) -> float:
         if self._closing:
             return 0.0
-        pause = self._spend(1, len(text))
+        pause = self.spend(1, len(text))
         try:
             heading = _heading(text)
         except (ValueError, RecursionError):
@@ -181,7 +181,7 @@ class SessionV1(Session):
         return self._resume is not None and compare_digest(secret.encode(), self._resume.encode())
 
     def granted(self, address: Address) -> None:
-        self._settled(address)
+        super().granted(address)
         to = self._hello.pop(address)
         self._greeted = True
         self._center.deadlines.pop(self, None)

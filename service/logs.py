@@ -1,0 +1,103 @@
+"""How the log is written: one line for each event, whatever is in it, as plain text or as JSON.
+
+Whoever connects has a say in what is logged: an origin, an address, a path. So nothing in a line can end it, or make a
+terminal do something; and no line is longer than a journal takes.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timezone
+
+from service.settings import Log
+
+MAX_VALUE = 200
+MAX_MESSAGE = 2000
+MAX_TRACEBACK = 8000
+
+# They log requests with their query, and at `debug` every frame: neither is ours to keep.
+_TOO_TALKATIVE = ("uvicorn.error", "uvicorn.access", "websockets.server")
+
+_logger = logging.getLogger("service")
+
+
+def configure_logging(log: Log) -> None:
+    """One stream, stderr, for all that this process has to say."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(log))
+    logging.basicConfig(level=log.level.upper(), handlers=[handler])
+
+
+def formatter(log: Log) -> logging.Formatter:
+    """What makes lines of records."""
+    return JsonFormatter() if log.format == "json" else PlainFormatter()
+
+
+def tell(event: str, facts: Mapping[str, object]) -> None:
+    """Log an event and its facts."""
+    _logger.info(event, extra={"facts": facts})
+
+
+def keep_requests_out() -> None:
+    """Whatever the level, and whoever configured the log: no query, no header field and no frame gets into it."""
+    for name in _TOO_TALKATIVE:
+        logging.getLogger(name).addFilter(_without_requests)
+
+
+def _without_requests(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(arg.partition("?")[0] if isinstance(arg, str) else arg for arg in record.args)
+    return record.levelno >= logging.INFO
+
+
+class PlainFormatter(logging.Formatter):
+    """Time, level, logger and message, then the facts as `name=value`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = [self.formatTime(record), record.levelname, f"{record.name}:", _shown(record.getMessage(), MAX_MESSAGE)]
+        line += [f"{name}={_word(value)}" for name, value in _facts(record).items()]
+        if record.exc_info:
+            line.append(_shown(self.formatException(record.exc_info)[-MAX_TRACEBACK:], MAX_TRACEBACK))
+        return " ".join(line)
+
+
+class JsonFormatter(logging.Formatter):
+    """One object: `time` (RFC 3339, UTC), `level`, `logger`, `message`, and the facts beside them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+        line: dict[str, object] = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": _cut(record.getMessage(), MAX_MESSAGE),
+        }
+        line |= {
+            name: _cut(value, MAX_VALUE) if isinstance(value, str) else value for name, value in _facts(record).items()
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)[-MAX_TRACEBACK:]
+        # JSON itself escapes no more than U+0000 to U+001F.
+        return json.dumps(line).replace("\x7f", "\\u007f")
+
+
+def _facts(record: logging.LogRecord) -> dict[str, object]:
+    facts: Mapping[str, object] = getattr(record, "facts", {})
+    return {name: value for name, value in facts.items() if value not in (None, "")}
+
+
+def _word(value: object) -> str:
+    """One word: what holds blanks, quotes or signs of equality is quoted."""
+    text = _shown(str(value), MAX_VALUE)
+    return json.dumps(text) if set(text) & set(' "=') else text
+
+
+def _shown(text: str, most: int) -> str:
+    text = _cut(text, most)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
