@@ -28,4 +28,6 @@ forwarded_allow_ips = '192.0.2.10'
 # nginx writes the access log.
 accesslog = None
 errorlog = '-'
+# One line for each event, as `log.format` says, the master's and the workers'.
+logger_class = 'service.gunicorn_log.Log'
 loglevel = 'warning'
