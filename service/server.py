@@ -212,11 +212,13 @@ async def run(settings: Settings) -> None:
     notifier.stopping()
     for server in servers:
         server.close(close_connections=False)
+    ends = asyncio.get_running_loop().time() + settings.drain.timeout
     await drain(shell.center)
     for server in servers:
         server.close(code=RESTART.code, reason=RESTART.reason)
     with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(_all_closed(servers), settings.drain.timeout)
+        # The last clients have what is left of the time.
+        await asyncio.wait_for(_all_closed(servers), ends - asyncio.get_running_loop().time())
     alive.cancel()
 
 
