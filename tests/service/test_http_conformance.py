@@ -1,0 +1,266 @@
+"""What scripts and programs of the host can rely on over HTTP, whichever way the service was started."""
+
+import contextlib
+import http.client
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
+
+from service.mint import add_key, mint
+
+PUBLISHING = [name for name in COMMANDS if name != "standalone"]
+
+
+class Answered(NamedTuple):
+    """A response; header names are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+class Service(NamedTuple):
+    """A running service, and the file of its keys."""
+
+    shell: Shell
+    keys: str
+
+    def ask(self, method: str, path: str, body: bytes = b"", **fields: str) -> Answered:
+        """One request; `fields` have underscores for hyphens."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.shell.port, DEADLINE_S)) as connection:
+            connection.request(
+                method, path, body or None, {name.replace("_", "-"): value for name, value in fields.items()}
+            )
+            response = connection.getresponse()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return Answered(response.status, headers, response.read().decode())
+
+    def post(self, target: str, body: bytes, *may_send_to: str, **fields: str) -> Answered:
+        """Publish as curl does, with a token for these addresses."""
+        token = mint(self.keys, "the-script", 60, may_send_to)
+        given = {"Content_Type": "application/x-www-form-urlencoded", "Authorization": f"Bearer {token}", **fields}
+        return self.ask("POST", f"/publish/{target}", body, **given)
+
+    def metric(self, name: str, label: str = "") -> float:
+        """The value of one series."""
+        families = text_string_to_metric_families(self.ask("GET", "/metrics").body)
+        samples = (sample for family in families for sample in family.samples)
+        [value] = [each.value for each in samples if each.name == name and "".join(each.labels.values()) == label]
+        return float(value)
+
+
+@contextlib.contextmanager
+def started(command: str, directory: Path, **variables: str) -> Iterator[Service]:
+    keys = str(directory / "keys.json")
+    add_key(keys, "HS256")
+    with running(COMMANDS[command], WEBSOCKET_KEYS=keys, **variables) as shell:
+        yield Service(shell, keys)
+        assert "Traceback" not in shell.log()
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with started(request.param, tmp_path_factory.mktemp("keys"), WEBSOCKET_MAX_MESSAGE_SIZE="1024") as running_service:
+        yield running_service
+
+
+@pytest.fixture
+def publishing(service: Service, request: pytest.FixtureRequest) -> Service:
+    if request.node.callspec.params["service"] == "standalone":
+        pytest.skip("its library reads no bodies")
+    return service
+
+
+def test_the_service_says_that_it_is_alive_and_ready(service: Service) -> None:
+    assert service.ask("GET", "/livez")[::2] == (200, "alive")
+    assert service.ask("GET", "/readyz")[::2] == (200, "ready")
+    assert service.ask("GET", "/readyz?verbose")[::2] == (200, "ready")
+
+
+def test_metrics_count_what_happens(service: Service) -> None:
+    routed = service.metric("wsbundle_messages_routed_total")
+    plain = service.metric("wsbundle_messages_dropped_total", "plain")
+    with service.shell.client() as alice:
+        assert service.metric("wsbundle_connections") == 1
+        alice.send("hello")
+        alice.hears_nothing_but_itself()
+    assert service.metric("wsbundle_messages_routed_total") == routed + 1
+    assert service.metric("wsbundle_messages_dropped_total", "plain") == plain + 1
+    assert service.metric("process_resident_memory_bytes") > 10_000_000
+    wait_until(lambda: service.metric("wsbundle_connections") == 0)
+
+
+@pytest.mark.parametrize("field", ["X-Forwarded-For", "Forwarded"])
+@pytest.mark.parametrize("path", ["/metrics", "/readyz", "/livez", "/%6detrics", "/metrics?a=b"])
+def test_what_comes_through_a_proxy_sees_nothing_internal(service: Service, path: str, field: str) -> None:
+    assert service.ask("GET", path, b"", **{field: "192.0.2.1"})[::2] == (404, "WebSocket endpoint only")
+    assert service.ask("GET", "/health", b"", **{field: "192.0.2.1"}).status == 200
+
+
+def test_a_message_of_a_script_arrives(publishing: Service) -> None:
+    with publishing.shell.client() as alice:
+        alice.register("alice")
+        assert publishing.post("alice", b"hello", "alice")[::2] == (201, '{"online": 1}')
+        assert json.loads(alice.receive()) == {"recipient_uuid": "alice", "message": "hello"}
+        assert publishing.post("alice", b'{"n": [1]}', "*", Content_Type="application/json").status == 201
+        assert json.loads(alice.receive())["message"] == {"n": [1]}
+        alice.register("\u00fc /x")
+        assert publishing.post("%C3%BC%20/x", b"hello", "*").status == 201
+    wait_until(lambda: publishing.shell.connections() == 0)
+    assert publishing.post("alice", b"hello", "alice")[::2] == (202, '{"online": 0}')
+
+
+def test_a_script_is_told_what_is_wrong_in_one_line(publishing: Service) -> None:
+    answers = {
+        400: publishing.post("alice", b"{", "*", Content_Type="application/json"),
+        401: publishing.ask("POST", "/publish/alice", b"hello"),
+        403: publishing.post("alice", b"hello", "bob"),
+        405: publishing.ask("PUT", "/publish/alice", b"hello"),
+        413: publishing.post("alice", b"x" * 1025, "*"),
+    }
+    for status, answered in answers.items():
+        assert answered.status == status
+        assert answered.headers["content-type"] == "text/plain; charset=utf-8"
+        assert answered.body.count("\n") == 1
+        assert answered.body.endswith("\n")
+    assert answers[401].headers["www-authenticate"] == "Bearer"
+    assert answers[405].headers["allow"] == "POST"
+
+
+def test_the_same_idempotency_key_is_sent_once(publishing: Service) -> None:
+    with publishing.shell.client() as alice:
+        alice.register("alice")
+        key = {"Idempotency_Key": f"key-{time.time()}"}
+        for _ in range(3):
+            assert publishing.post("alice", b"once", "*", **key).status == 201
+        assert publishing.post("alice", b"other", "*", **key).status == 422
+        assert json.loads(alice.receive())["message"] == "once"
+        alice.hears_nothing_but_itself()
+
+
+def test_a_body_without_a_length_is_bounded_as_well(publishing: Service) -> None:
+    token = mint(publishing.keys, "the-script", 60, ("*",))
+    head = f"POST /publish/alice HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n"
+    with socket.create_connection(("127.0.0.1", publishing.shell.port), DEADLINE_S) as client:
+        client.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                client.sendall(b"400\r\n" + b"x" * 1024 + b"\r\n")
+                time.sleep(0.001)  # as one who goes on and on, until the service has had enough
+        with contextlib.suppress(ConnectionError), client.makefile("rb") as reader:
+            assert reader.readline() in (
+                b"HTTP/1.1 413 Request Entity Too Large\r\n",
+                b"HTTP/1.1 413 Content Too Large\r\n",
+            )
+    assert publishing.metric("wsbundle_publications_total", "413") >= 1
+
+
+def test_the_standalone_server_says_that_it_publishes_nothing(service: Service, request: pytest.FixtureRequest) -> None:
+    if request.node.callspec.params["service"] != "standalone":
+        pytest.skip("all others do")
+    assert service.ask("GET", "/publish/alice").status == 501
+
+
+@pytest.mark.parametrize("command", PUBLISHING)
+def test_a_body_that_dribbles_in_is_given_up(command: str, tmp_path: Path) -> None:
+    with started(command, tmp_path, WEBSOCKET_HEADER_TIMEOUT="1") as service:
+        token = mint(service.keys, "the-script", 60, ("*",))
+        head = f"POST /publish/a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 100\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", service.shell.port), DEADLINE_S) as client:
+            client.sendall(head.encode())
+            began = time.monotonic()
+            with contextlib.suppress(ConnectionError):
+                while time.monotonic() - began < 5:
+                    client.sendall(b"x")
+                    client.settimeout(0.2)
+                    with contextlib.suppress(TimeoutError):
+                        if not client.recv(4096):
+                            break
+            assert 0.5 < time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("command", PUBLISHING)
+def test_a_token_that_publishes_too_fast_is_told_to_wait(command: str, tmp_path: Path) -> None:
+    with started(command, tmp_path, WEBSOCKET_MAX_MESSAGES_PER_SECOND="1") as service:
+        answers = [service.post("alice", b"hello", "*") for _ in range(4)]
+        limited = [answered for answered in answers if answered.status == 429]
+        assert limited
+        assert limited[0].headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("command", ["runner", "gunicorn"])
+def test_a_service_that_drains_is_alive_but_not_ready(command: str, tmp_path: Path) -> None:
+    with started(command, tmp_path, WEBSOCKET_DRAIN_RATE="1", WEBSOCKET_DRAIN_WINDOW="2") as service:
+        watcher = http.client.HTTPConnection("127.0.0.1", service.shell.port, DEADLINE_S)
+        with contextlib.closing(watcher), service.shell.client(), service.shell.client():
+            watcher.request("GET", "/readyz")
+            assert watcher.getresponse().read() == b"ready"
+            service.shell.terminate()
+            wait_until(lambda: _refuses(service.shell.port))
+            watcher.request("GET", "/readyz")
+            response = watcher.getresponse()
+            assert (response.status, response.headers["Retry-After"]) == (503, "5")
+            response.read()
+            watcher.request("POST", "/publish/alice", b"hello")
+            assert watcher.getresponse().status == 503
+
+
+def _refuses(port: int) -> bool:
+    with contextlib.closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+# What makes our lines out of records; plain uvicorn has a log of its own.
+LOGGING = ["runner", "gunicorn", "standalone"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("log_format", ["plain", "json"])
+def test_no_secret_and_nothing_that_was_said_is_in_the_log(command: str, log_format: str, tmp_path: Path) -> None:
+    variables = {"LOG_FORMAT": log_format, "LOG_LEVEL": "debug"}
+    with started(command, tmp_path, **variables) as service:
+        if command != "standalone":
+            service.post("alice", b"SECRET-body", "*")
+            service.ask("POST", "/publish/alice?token=SECRET-query", b"x", Authorization="Bearer SECRET-token")
+        service.ask("GET", "/health?token=SECRET-query", Authorization="Bearer SECRET-token")
+        with socket.create_connection(("127.0.0.1", service.shell.port), DEADLINE_S) as client:
+            client.sendall(
+                b"GET /?token=SECRET-query HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+                b"Authorization: Bearer SECRET-token\r\nSec-WebSocket-Protocol: bearer.SECRET-offer\r\n\r\n"
+            )
+            assert client.recv(4096).startswith(b"HTTP/1.1 101 ")
+        with service.shell.client() as alice:
+            alice.send("SECRET-plain")
+            alice.hears_nothing_but_itself()
+        assert "SECRET" not in service.shell.log()
+
+
+@pytest.mark.parametrize("command", LOGGING)
+def test_the_life_of_a_client_is_one_line_for_each_event(command: str, tmp_path: Path) -> None:
+    gunicorn = {"GUNICORN_CMD_ARGS": "--log-level info"} if command == "gunicorn" else {}
+    with started(command, tmp_path, LOG_FORMAT="json", LOG_LEVEL="info", **gunicorn) as service:
+        with service.shell.client() as mallory:
+            for number in range(9):
+                mallory.send_to(f"a\nforged {number}", "connected")
+            assert mallory.close_code() == 4008
+            uuid = mallory.temporary_uuid
+        wait_until(lambda: '"closed"' in service.shell.log())
+        lines = [json.loads(line) for line in service.shell.log().splitlines() if line.startswith("{")]
+        ours = [line for line in lines if line.get("uuid") == uuid]
+        assert [line["message"] for line in ours] == ["connected", *["registered"] * 8, "closed"]
+        assert ours[0]["protocol"] == "v0"
+        assert ours[1]["registered"] == "a\nforged 0"
+        assert (ours[-1]["code"], ours[-1]["reason"]) == (4008, "too many addresses")
+        assert ours[-1]["seconds"] < DEADLINE_S
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", ours[0]["time"])
+        if command != "gunicorn":  # its first lines come before the worker's; the rendered file has a logger_class
+            assert len(lines) == len(service.shell.log().splitlines())
