@@ -16,23 +16,22 @@ from types import FrameType
 import uvicorn
 
 from service.center import Center
-from service.drain import drain
 from service.entry import ignore_hangups, settings_or_exit
 from service.listen import BACKLOG, ListenError, listening_sockets, name_of
 from service.logs import configure_logging
 from service.notify import Notifier
 from service.uvicorn_options import uvicorn_options
+from service.uvicorn_server import DrainingServer
 
 logger = logging.getLogger("service")
 
 
-class Server(uvicorn.Server):
+class Server(DrainingServer):
     """uvicorn's server, which keeps the service manager informed."""
 
-    def __init__(self, config: uvicorn.Config, notifier: Notifier, center: Center) -> None:
-        super().__init__(config)
+    def __init__(self, config: uvicorn.Config, center: Center, notifier: Notifier) -> None:
+        super().__init__(config, center)
         self._notifier = notifier
-        self._center = center
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -42,13 +41,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._notifier.stopping()
-        for server in self.servers:
-            server.close()
-        await drain(self._center)
         await super().shutdown(sockets)
-        # Clients that have not closed within the drain timeout: uvicorn leaves them to the end of the process.
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
         # Only now: the manager wants signs of life while clients are drained, too.
         self._alive.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -72,7 +65,7 @@ def main() -> None:
     only_proxies_connect = all(listener.family == socket.AF_UNIX for listener in sockets)
     options = uvicorn_options(settings, only_proxies_connect)
     config = uvicorn.Config(app, backlog=BACKLOG, log_config=None, **options)
-    Server(config, Notifier(os.environ), app.center).run(sockets)
+    Server(config, app.center, Notifier(os.environ)).run(sockets)
 
 
 def _install_signal_handlers() -> None:

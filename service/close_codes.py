@@ -1,8 +1,8 @@
 """Why the service closes a connection: the code and the reason that the client sees, in one table.
 
 A client needs three rules and no table: 4000 to 4099, do not come back, it would happen again; 4200 to 4299, come back
-at once; all others, come back after a random wait that grows. The WebSocket layer below adds 1002 (not WebSocket),
-1009 (longer than `limits.message_size`) and 1011 (no answer to a ping).
+at once; all others, come back after a random wait that grows. The WebSocket layer below has reasons of its own for 1002
+(not WebSocket) and 1009 (longer than `limits.message_size`).
 
 Source of the numbers: RFC 6455 section 7.4.1 and IANA's "WebSocket Close Code Number Registry"; 4000 to 4999 are for
 private use, and divided here as in version 7 of the Pusher protocol.
@@ -18,8 +18,12 @@ class CloseReason(NamedTuple):
     reason: str
 
 
+BROKEN_FRAME = CloseReason(1002, "broken frame")
 NOT_UTF8 = CloseReason(1007, "not UTF-8")
 TOO_MANY_FRAGMENTS = CloseReason(1009, "too many fragments")
+TOO_LONG = CloseReason(1009, "message too long")
+NO_PONG = CloseReason(1011, "keepalive ping timeout")
+FAULT = CloseReason(1011, "internal error")
 RESTART = CloseReason(1012, "service restart")
 
 NO_HELLO = CloseReason(4000, "no hello in time")

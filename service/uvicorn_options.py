@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from service.front import Reception
 from service.settings import Settings
-from service.uvicorn_websocket import WebSocketProtocol
 
 # uvicorn's words for "whoever connects" and for a proxy on this host.
 _ANYBODY, _LOOPBACK = "*", "127.0.0.1,::1"
@@ -17,14 +17,9 @@ def uvicorn_options(settings: Settings, only_proxies_connect: bool) -> dict[str,
     loopback, or from the very address that it connects to.
     """
     return {
-        "loop": "auto",  # uvloop and httptools where they are installed
-        "http": "auto",
-        "ws": WebSocketProtocol,
-        "ws_ping_interval": settings.ping.interval,
-        "ws_ping_timeout": settings.ping.timeout,
-        "ws_max_size": settings.limits.message_size,
-        # Compression costs 34 KiB of memory per idle connection.
-        "ws_per_message_deflate": False,
+        "loop": "auto",  # uvloop where it is installed
+        "http": Reception(),  # which serves WebSockets as well
+        "ws": "none",
         "timeout_graceful_shutdown": settings.drain.timeout,
         "proxy_headers": True,
         "forwarded_allow_ips": _ANYBODY if only_proxies_connect else f"{_LOOPBACK},{settings.host}",

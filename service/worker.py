@@ -3,18 +3,41 @@
 gunicorn hands none of the WebSocket settings to its uvicorn worker; a class attribute is the only way to them.
 """
 
+import asyncio
 import logging
 import os
 import signal
+import socket
+import sys
 from types import FrameType
 from typing import Any
 
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
 from service.entry import settings_or_exit
+from service.logs import formatter
 from service.uvicorn_options import uvicorn_options
+from service.uvicorn_server import DrainingServer
+
+# While a worker stops, uvicorn gives no signs of life any more, and gunicorn kills a worker that gives none.
+_NOTIFY_PERIOD_S = 1.0
 
 _settings = settings_or_exit(os.environ)
+
+
+class Server(DrainingServer):
+    """uvicorn's server, which keeps gunicorn informed also while it stops."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        alive = asyncio.create_task(self._notify())
+        await super().shutdown(sockets)
+        alive.cancel()
+
+    async def _notify(self) -> None:
+        while self.config.callback_notify is not None:
+            await self.config.callback_notify()
+            await asyncio.sleep(_NOTIFY_PERIOD_S)
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]
@@ -30,6 +53,18 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         service.handlers = self.log.error_log.handlers
         service.setLevel(self.log.error_log.level)
         service.propagate = False
+        # Where gunicorn was started without the rendered gunicorn.conf.py, whose logger_class does this.
+        for handler in service.handlers:
+            handler.setFormatter(formatter(_settings.log))
+
+    async def _serve(self) -> None:
+        # As in the class above, except for the server.
+        self.config.app = self.wsgi
+        server = Server(self.config, self.wsgi.center)
+        self._install_sigquit_handler()
+        await server.serve(self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     async def callback_notify(self) -> None:
         await super().callback_notify()

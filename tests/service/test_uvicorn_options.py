@@ -6,7 +6,8 @@ import pytest
 import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from service.settings import Drain, Limits, Ping, Settings
+from service.front import Reception
+from service.settings import Drain, Settings
 from service.uvicorn_options import uvicorn_options
 
 
@@ -18,11 +19,13 @@ def config(only_proxies_connect: bool = False, settings: Settings | None = None)
 
 
 def test_the_settings_arrive() -> None:
-    settings = Settings(ping=Ping(interval=7, timeout=5), limits=Limits(message_size=4096), drain=Drain(timeout=3))
-    loaded = config(settings=settings)
-    assert (loaded.ws_ping_interval, loaded.ws_ping_timeout) == (7, 5)
-    assert loaded.ws_max_size == 4096
-    assert loaded.timeout_graceful_shutdown == 3
+    assert config(settings=Settings(drain=Drain(timeout=3))).timeout_graceful_shutdown == 3
+
+
+def test_websockets_are_ours() -> None:
+    loaded = config()
+    assert isinstance(loaded.http_protocol_class, Reception)
+    assert loaded.ws_protocol_class is None
 
 
 def test_uvicorn_knows_every_option() -> None:

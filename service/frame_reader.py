@@ -1,0 +1,116 @@
+"""picows as what it is best at: it reads the frames that a client sends, in C. It writes nothing, and ends nothing.
+
+Its class for a connection, `WSProtocol`, is not public. It also would answer the handshake, write straight to the
+socket, close connections, and write a log. All of that leads nowhere here, except for one thing: that a client has sent
+what is no frame is told to nobody but the log.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from picows import WSAutoPingStrategy, WSListener, WSUpgradeResponse, WSUpgradeResponseWithListener
+from picows.picows import WSProtocol  # type: ignore[attr-defined]
+
+# picows takes no less.
+_READ_BUFFER_BYTES = 2048
+
+# The real handshake is over: this one is only to make picows go on to the frames.
+_HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+_response = WSUpgradeResponse.create_101_response()
+
+
+class _Nowhere:
+    """The transport, and the socket, that picows believes to have."""
+
+    def get_extra_info(self, name: str) -> "_Nowhere | None":
+        return self if name == "socket" else None
+
+    def fileno(self) -> int:
+        return -1
+
+    def setsockopt(self, *option: int) -> None:
+        pass
+
+    def getsockopt(self, *option: int) -> int:
+        return 0
+
+    def get_write_buffer_size(self) -> int:
+        return 1  # else picows would not call write, but write to the descriptor
+
+    def write(self, data: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+_nowhere = _Nowhere()
+
+
+class _Log:
+    """The log that picows believes to have. Not a logging.Logger, of which it would make another for each client."""
+
+    __slots__ = ("_broken", "_failed")
+
+    def __init__(self, broken: Callable[[int, str], None], failed: Callable[[], None]) -> None:
+        self._broken = broken
+        self._failed = failed
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
+        return False
+
+    def debug(self, *message: Any) -> None:
+        pass
+
+    info = debug
+
+    def error(self, message: str, cause: Any) -> None:
+        self._broken(*cause)
+
+    def exception(self, message: str) -> None:
+        self._failed()
+
+
+def frame_reader(
+    listener: WSListener, max_frame_bytes: int, broken: Callable[[int, str], None], failed: Callable[[], None]
+) -> Any:
+    """A protocol for a transport whose handshake is over, an asyncio.BufferedProtocol.
+
+    The listener gets every frame, and the end. `broken` is called instead for what is no frame, with a close code and a
+    reason, and may be called again; `failed` is called while an exception of the listener is handled.
+    """
+    reader = WSProtocol(
+        None,  # host_port
+        None,  # ws_path
+        False,  # is_client_side
+        lambda request: WSUpgradeResponseWithListener(_response, listener),
+        _Log(broken, failed),
+        True,  # disconnect_on_exception
+        None,  # websocket_handshake_timeout
+        False,  # enable_auto_ping
+        0,  # auto_ping_idle_timeout
+        0,  # auto_ping_reply_timeout
+        WSAutoPingStrategy.PING_WHEN_IDLE,
+        False,  # enable_auto_pong
+        max_frame_bytes,
+        None,  # extra_headers
+        _READ_BUFFER_BYTES,
+    )
+    reader.connection_made(_nowhere)
+    feed(reader, _HANDSHAKE)
+    del reader.transport.request.headers  # which picows would keep, and nobody reads
+    return reader
+
+
+def feed(reader: Any, data: bytes) -> None:
+    """Hand over what has been received already."""
+    rest = memoryview(data)
+    while rest:
+        room = reader.get_buffer(-1)
+        taken = min(len(room), len(rest))
+        room[:taken] = rest[:taken]
+        reader.buffer_updated(taken)
+        rest = rest[taken:]

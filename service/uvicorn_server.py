@@ -1,0 +1,39 @@
+"""uvicorn's server, as the runner and the gunicorn worker have it."""
+
+import asyncio
+import socket
+
+import uvicorn
+
+from service.center import Center
+from service.drain import drain
+
+# What the kernel keeps of a client's that we have not read; it takes twice as much for its own records. picows lets its
+# buffer grow as long as a read fills it: without a bound here a client could make us keep megabytes.
+RECEIVE_BUFFER_BYTES = 64 * 1024
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that sends its clients away one after another before it stops."""
+
+    def __init__(self, config: uvicorn.Config, center: Center) -> None:
+        super().__init__(config)
+        self._center = center
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in sockets or ():
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)  # connections inherit it
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        began = asyncio.get_running_loop().time()
+        for server in self.servers:
+            server.close()
+        await drain(self._center)
+        # The last clients have what is left of the time.
+        spent = asyncio.get_running_loop().time() - began
+        self.config.timeout_graceful_shutdown = max(1, self._center.settings.drain.timeout - round(spent))
+        await super().shutdown(sockets)
+        # Those that have not closed by now: uvicorn leaves them to the end of the process.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
