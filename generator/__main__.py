@@ -77,6 +77,23 @@ def _parser() -> _Parser:
     run = verbs.add_parser("run", help="run the service here, as deploy.yaml says", allow_abbrev=False)
     run.set_defaults(run=commands.run)
 
+    token = verbs.add_parser("token", help="mint a token, or change the keys that sign them", allow_abbrev=False)
+    purpose = token.add_mutually_exclusive_group(required=True)
+    purpose.add_argument("subject", metavar="UUID", nargs="?", help="print a token that registers this address")
+    purpose.add_argument("--new-key", action="store_true", help="add a key, which signs from now on; others stay good")
+    purpose.add_argument("--drop-key", metavar="KID", help="remove a key; what it has signed counts no longer")
+    token.add_argument(
+        "--send-to",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="whom its bearer may write to: an address, group:NAME, or '*' for all; repeatable (default: nobody)",
+    )
+    token.add_argument("--expires", metavar="TIME", default="30d", help="such as 90s, 45m, 12h (default: 30d)")
+    token.add_argument("--algorithm", choices=("HS256", "EdDSA"), default="HS256", help="of a new key (default: HS256)")
+    token.add_argument("--keys", metavar="FILE", help="default: the deployment's, which only root may read")
+    token.set_defaults(run=commands.token)
+
     show = verbs.add_parser("show", help="print every setting as it is in force", allow_abbrev=False)
     show.add_argument("--origin", action="store_true", help="also print where each value was given")
     show.set_defaults(run=commands.show)
@@ -110,11 +127,11 @@ def _parser() -> _Parser:
     for name, parser_of_verb in host.items():
         parser_of_verb.set_defaults(run=_on_the_host, verb=name)
 
-    for verb in (render, check, run, show, bundle, *host.values()):
+    for verb in (render, check, run, token, show, bundle, *host.values()):
         verb.add_argument("-f", "--file", metavar="FILE", default="deploy.yaml", help="default: deploy.yaml")
         verb.add_argument("--env", metavar="NAME", help="lay deploy.NAME.yaml over it")
         verb.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="set one key; repeatable")
-    for verb in (render, check, run, show, explain, bundle, *host.values()):
+    for verb in (render, check, run, token, show, explain, bundle, *host.values()):
         verb.add_argument("--format", choices=("text", "json"), default="text")
     return parser
 

@@ -51,6 +51,8 @@ def run(options: Namespace, report: Report) -> int:
     import os
     import sys
 
+    import msgspec
+
     from service.settings import to_environ
 
     deploy = loaded_for(options, report).deploy
@@ -59,6 +61,11 @@ def run(options: Namespace, report: Report) -> int:
         raise UsageError("gunicorn runs from its rendered files; to try the service here: --set server=uvicorn")
     host = f"[{deploy.host}]" if ":" in deploy.host else deploy.host
     report.line(f"Starting the service on {deploy.socket or f'ws://{host}:{deploy.port}/'}; Ctrl-C ends it.")
+    if deploy.keys is None and deploy.auth == "token":
+        from generator.minting import keys_for_trying
+
+        deploy = msgspec.structs.replace(deploy, keys=keys_for_trying(deploy.name))
+        report.line(f"A token for it: wsbundle token --keys {deploy.keys} --send-to '*' UUID")
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-m", *module], {**os.environ, **to_environ(deploy), **deploy.env})
 
@@ -96,6 +103,28 @@ def explain(options: Namespace, report: Report) -> int:
     width = max(len(name) for name, _ in explanation) + 1
     for name, text in explanation:
         report.line(f"  {name + ':':{width}} {text}")
+    return 0
+
+
+def token(options: Namespace, report: Report) -> int:
+    """Mint a token, or change the keys that sign them."""
+    from generator.minting import seconds, with_keys
+
+    path: str | None = options.keys
+    group: tuple[str, ...] = ()
+    if path is None:
+        from generator.render import keys_file, service_user
+
+        deploy = loaded_for(options, report).deploy
+        path, group = keys_file(deploy), (service_user(deploy),)
+    if options.new_key:
+        said = with_keys("new-key", path, options.algorithm, *group)
+    elif options.drop_key is not None:
+        said = with_keys("drop-key", path, options.drop_key)
+    else:
+        said = with_keys("token", path, options.subject, str(seconds(options.expires)), *options.send_to)
+        report.fact(token=said)
+    report.line(said)
     return 0
 
 

@@ -1,12 +1,10 @@
 """Every render is judged before it is written: do the files agree, and do their own programs accept them?"""
 
-from msgspec.structs import replace
-
 from generator.agreement import disagreements
 from generator.bundle import Bundle
 from generator.load import Loaded
 from generator.readers import Verdict, read_all
-from generator.render import keys_behind, worker_count
+from generator.render import keys_behind, service_settings
 from generator.report import CommandError, Report, paint
 from generator.schema import Deploy
 from service.settings import to_environ
@@ -35,7 +33,7 @@ def judge(loaded: Loaded, bundle: Bundle, report: Report) -> None:
 
 
 def _environment(deploy: Deploy) -> dict[str, str]:
-    return {**to_environ(replace(deploy, workers=worker_count(deploy))), **deploy.env}
+    return {**to_environ(service_settings(deploy)), **deploy.env}
 
 
 def _line(verdict: Verdict) -> str:

@@ -44,9 +44,9 @@ DEBIANS_WORKER_CONNECTIONS = 768
 
 
 class Variable(msgspec.Struct, frozen=True):
-    """One line of .env, and the key in deploy.yaml behind it."""
+    """One line of .env, and the keys in deploy.yaml behind it."""
 
-    key: str
+    keys: tuple[str, ...]
     variable: str
     value: str
     meaning: str
@@ -107,9 +107,18 @@ def service_user(deploy: Deploy) -> str:
     return deploy.user or deploy.name
 
 
+def keys_file(deploy: Deploy) -> str:
+    return deploy.keys or f"/etc/{deploy.name}/keys.json"
+
+
 def worker_count(deploy: Deploy) -> int:
     """`auto` is as many as serve every message: one, as long as workers do not pass messages on to each other."""
     return 1 if deploy.workers == "auto" else deploy.workers
+
+
+def service_settings(deploy: Deploy) -> Deploy:
+    """What the service is told: nothing that only a generator can work out is left open."""
+    return msgspec.structs.replace(deploy, workers=worker_count(deploy), keys=keys_file(deploy))
 
 
 def graceful_timeout(deploy: Deploy) -> int:
@@ -173,11 +182,15 @@ def _certificate_key(deploy: Deploy) -> str | None:
 
 
 def _settings(deploy: Deploy) -> list[Variable]:
-    values = to_environ(msgspec.structs.replace(deploy, workers=worker_count(deploy)))
+    values = to_environ(service_settings(deploy))
     return [
-        Variable(setting.key, setting.extra["env"], values[setting.extra["env"]], _meaning(setting))
+        Variable(_keys_of(setting.key), setting.extra["env"], values[setting.extra["env"]], _meaning(setting))
         for setting in settings_of(Settings)
     ]
+
+
+def _keys_of(key: str) -> tuple[str, ...]:
+    return (key, "name") if key == "keys" else (key,)
 
 
 def _meaning(setting: Any) -> str:
@@ -187,7 +200,7 @@ def _meaning(setting: Any) -> str:
 
 
 def _variables(deploy: Deploy) -> list[Variable]:
-    return [Variable(f"env.{name}", name, value, "") for name, value in sorted(deploy.env.items())]
+    return [Variable((f"env.{name}",), name, value, "") for name, value in sorted(deploy.env.items())]
 
 
 _ADDRESS = ("host", "port", "socket")
@@ -321,7 +334,7 @@ def keys_behind(deploy: Deploy, path: str, line: int) -> tuple[str, ...]:
     for chunk, template_line, variables in _chunks(template, names_of(deploy)):
         if at == line and isinstance(chunk, Quoted):
             keys |= dict.fromkeys(key for name in used[template_line] for key in NAMES[name].keys)
-            keys |= dict.fromkeys(variable.key for variable in variables)
+            keys |= dict.fromkeys(key for variable in variables for key in variable.keys)
         at += chunk.count("\n")
     return tuple(keys)
 

@@ -130,7 +130,8 @@ def read_keys(path: str) -> list[Secret | Ed25519]:
         with open(path, "rb") as file:
             keys = msgspec.json.decode(file.read(), type=KeySet).keys
     except FileNotFoundError:
-        raise KeysError(path, Fault("is missing", f"`wsbundle token --keys {path} --new-key` makes it")) from None
+        mend = "`make install` makes a deployment's, `wsbundle token --keys FILE --new-key` any other"
+        raise KeysError(path, Fault("is missing", mend)) from None
     except PermissionError:
         mend = "use sudo; and the group of the service must be allowed to read it"
         raise KeysError(path, Fault("may not be read", mend)) from None

@@ -95,7 +95,7 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
 
 
 def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
-    """Remove exactly what was installed; with `purge` also data and user. One that was cut short is completed."""
+    """Remove exactly what was installed; with `purge` also data, keys and user. One that was cut short is completed."""
     name, store = deploy.name, Store(deploy.name)
     _must_be_root()
     with alone(store, report), undisturbed():
@@ -114,12 +114,13 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
             certificates.forget(Place(name), report)
         else:
             failures += certificates.delete(Place(name))
-            with report.step("remove data and user"):
+            with report.step("remove data, keys and user"):
                 _purge(name, user)
         with report.step(f"remove /opt/{name}"):
             store.vanish()
             shutil.rmtree(f"/run/{name}", ignore_errors=True)
-        report.line(f"{name} is gone" + ("" if purge else f"; its data is kept in /var/lib/{name}"))
+        kept = "" if purge else f"; its data is kept in /var/lib/{name}, its keys in /etc/{name}"
+        report.line(f"{name} is gone{kept}")
         if backup.exists():
             report.line(f"What was edited by hand is kept in {backup}.")
         for failure in failures:
@@ -164,7 +165,7 @@ def _purge(name: str, user: str) -> None:
 
 
 def _remains(name: str, user: str) -> bool:
-    return os.path.exists(f"/var/lib/{name}") or _is_ours(name, user)
+    return any(map(os.path.exists, (f"/var/lib/{name}", f"/etc/{name}"))) or _is_ours(name, user)
 
 
 def _is_ours(name: str, user: str) -> bool:

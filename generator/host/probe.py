@@ -22,6 +22,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     domain: str
     encrypted: bool
+    asks_for_token: bool = False
     address: str = "127.0.0.1"
 
     @property
@@ -34,7 +35,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 def probe(endpoint: Endpoint, patience_s: float = _PATIENCE_S) -> float:
-    """Send a message to oneself through nginx and wait for it; how long that took, in seconds.
+    """Send a message through nginx and wait for what comes back; how long that took, in seconds.
 
     A service that is just starting is asked again until it answers or patience ends.
 
@@ -45,7 +46,7 @@ def probe(endpoint: Endpoint, patience_s: float = _PATIENCE_S) -> float:
     while True:
         began = time.monotonic()
         try:
-            _send_to_oneself(endpoint)
+            _exchange_a_message(endpoint)
             return time.monotonic() - began
         except Exception as error:  # whatever a broken service answers is the finding, not a fault of the probe
             if time.monotonic() > deadline:
@@ -53,17 +54,26 @@ def probe(endpoint: Endpoint, patience_s: float = _PATIENCE_S) -> float:
         time.sleep(_PAUSE_S)
 
 
-def _send_to_oneself(endpoint: Endpoint) -> None:
+def _exchange_a_message(endpoint: Endpoint) -> None:
     from websockets.sync.client import connect
+    from websockets.typing import Subprotocol
 
     me = str(uuid4())
+    texts = [{"recipient_uuid": me, "message": "connected"}, {"recipient_uuid": me, "message": "health probe"}]
+    if endpoint.asks_for_token:
+        # Without one a client of nc.v1 may ask for a sign of life, and no more; who has only public keys can mint none.
+        texts = [{"type": "ping", "id": me}]
+    subprotocols = [Subprotocol("nc.v1")] if endpoint.asks_for_token else None
     raw = socket.create_connection((endpoint.address, endpoint.port), timeout=5)
-    with closing(raw), connect(endpoint.url, sock=raw, ssl=_context(endpoint), open_timeout=5, proxy=None) as client:
+    connected = connect(
+        endpoint.url, sock=raw, ssl=_context(endpoint), open_timeout=5, proxy=None, subprotocols=subprotocols
+    )
+    with closing(raw), connected as client:
         client.recv(timeout=5)
-        client.send(json.dumps({"recipient_uuid": me, "message": "connected"}))
-        sent = json.dumps({"recipient_uuid": me, "message": "health probe"})
-        client.send(sent)
-        if client.recv(timeout=5) != sent:
+        for text in texts:
+            client.send(json.dumps(text))
+        answer = {"type": "pong", "id": me} if endpoint.asks_for_token else texts[-1]
+        if json.loads(client.recv(timeout=5)) != answer:
             raise Unhealthy("another message came back")
 
 

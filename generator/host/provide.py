@@ -96,6 +96,7 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             domain=deploy.domain,
             tls=deploy.tls,
             default_server=deploy.nginx.default_server,
+            auth=deploy.auth,
         )
         store.add(bundle, generation)
     return number

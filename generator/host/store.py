@@ -39,13 +39,18 @@ class Generation(msgspec.Struct, frozen=True):
     tls: str
     healthy: bool = False
     default_server: bool = False
+    auth: str = "none"
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """A switch that has begun: from one generation (None: nothing was installed) to another (None: nothing will be)."""
+    """A switch that has begun: from one generation (None: nothing was installed) to another (None: nothing will be).
+
+    `makes_keys` says that there were no keys before.
+    """
 
     before: int | None
     after: int | None
+    makes_keys: bool = False
 
 
 class Store:

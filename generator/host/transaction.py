@@ -14,6 +14,7 @@ from generator.host import facts
 from generator.host.apply import Host, StepFailed, side
 from generator.host.drift import put_back
 from generator.host.guardian import guarded
+from generator.host.keys import KeysPlace
 from generator.host.probe import Endpoint, Unhealthy, probe
 from generator.host.store import Generation, Pending, Store
 from generator.host.switch import plan
@@ -66,12 +67,14 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
     before, host = store.current, Host(store, report)
     generation = store.generation(number)
     began = time.time()
-    store.begin(Pending(before, number))
+    keys = KeysPlace(store)
+    store.begin(Pending(before, number, makes_keys=not keys.file.exists()))
     try:
         store.restore(number)
+        keys.make(number, report)
         host.switch(plan(side(store, before), side(store, number), everything), number)
         with report.step(f"send a message through nginx ({generation.domain})"):
-            probe(Endpoint(generation.domain, generation.tls != "off"))
+            probe(Endpoint(generation.domain, generation.tls != "off", asks_for_token=generation.auth == "token"))
         store.record(_proven(generation))
     except (StepFailed, Unhealthy, OSError) as error:
         report.error(f"Generation {number} does not work: {error}")
@@ -123,6 +126,8 @@ def _undo(store: Store, before: int | None, after: int | None, report: Report) -
     with undisturbed():
         todo = plan(side(store, whole), side(store, before), everything=True)
         failures = Host(store, report).switch_back(todo, before)
+        if store.pending is not None and store.pending.makes_keys:
+            KeysPlace(store).remove()
         if before is not None:
             put_back(store, before)
         for failure in failures:

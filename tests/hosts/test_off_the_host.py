@@ -18,7 +18,8 @@ def test_nothing_of_it_stays_but_data_and_user(empty: Console) -> None:
     empty.install()
     empty.run("touch", f"/var/lib/{NAME}/data")
     empty.wsbundle("uninstall")
-    assert rest(empty, f"/var/lib/{NAME}") == before
+    assert rest(empty, f"/var/lib/{NAME}", f"/etc/{NAME}") == before
+    assert empty.run("ls", f"/etc/{NAME}") == "keys.json\n"
     assert NAME in empty.run("getent", "passwd")
     assert empty.run("ls", f"/var/lib/{NAME}") == "data\n"
     assert empty.run("ls", "/opt") == ""

@@ -1,0 +1,48 @@
+"""Tokens and keys, by way of `service.mint`: keys are read and written where they are, by what uses them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from generator.report import CommandError, UsageError
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def with_keys(verb: str, path: str, *words: str) -> str:
+    """What `service.mint` says; no secret is ever among its arguments.
+
+    Raises:
+        CommandError: it cannot be done.
+    """
+    # Isolated from the current directory and from PYTHONPATH: it is often root who asks.
+    command = [sys.executable, "-I", "-m", "service.mint", verb, path, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CommandError(done.stderr.strip())
+    return done.stdout.strip()
+
+
+def seconds(text: str) -> int:
+    """The length of a time such as `30d`.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = re.fullmatch("([1-9][0-9]{0,5})([smhd])", text)
+    if found is None:
+        raise UsageError(f"--expires {text!r} is no time; write one such as 90s, 45m, 12h or 30d")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def keys_for_trying(name: str) -> str:
+    """The keys of a service that is tried here, as root or not; they are made on demand, for their owner alone.
+
+    Beside the bundle, not in it: that is copied to hosts.
+    """
+    path = Path(f"build/{name}.keys.json").resolve()
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        with_keys("new-key", str(path), "HS256")
+    return str(path)
