@@ -24,5 +24,7 @@ async def probe(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 if __name__ == "__main__":
     settings = settings_or_exit(os.environ)
-    options = {**uvicorn_options(settings, only_proxies_connect=settings.socket is not None), "lifespan": "off"}
+    # Read by uvicorn alone: the service's own reception wants a center.
+    own = {"lifespan": "off", "http": "auto", "ws": "none"}
+    options = {**uvicorn_options(settings, only_proxies_connect=settings.socket is not None), **own}
     uvicorn.Server(uvicorn.Config(probe, **options)).run(listening_sockets(settings, os.environ))

@@ -143,12 +143,23 @@ class Stage:
         self, path: str, encrypted: bool | None = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, dict[str, str], str]:
         """Status, header fields in lower case and body of a plain request through nginx."""
+        return self.ask("GET", path, encrypted=encrypted, headers=headers)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        encrypted: bool | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, dict[str, str], str]:
+        """The same with any method, and a body."""
         if encrypted is None:
             encrypted = self.deploy.tls != "off"
         connection = http.client.HTTPConnection(DOMAIN, timeout=DEADLINE_S)
         connection.sock = self._socket(encrypted)
         with contextlib.closing(connection):
-            connection.request("GET", path, headers={"Host": DOMAIN, **(headers or {})})
+            connection.request(method, path, body, headers={"Host": DOMAIN, **(headers or {})})
             response = connection.getresponse()
             return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read().decode()
 
