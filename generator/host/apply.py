@@ -1,4 +1,4 @@
-"""Carrying out a switch on the host, step by step, each named and timed. With `facts`, all that touches a host."""
+"""Carrying out a switch on the host, step by step, each named and timed."""
 
 import re
 import time

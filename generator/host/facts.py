@@ -1,4 +1,4 @@
-"""What a host is and has, read without changing anything. With `apply`, the only module that touches a host."""
+"""What a host is and has, read without changing anything."""
 
 import errno
 import grp
