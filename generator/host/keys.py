@@ -1,12 +1,16 @@
 """The deployment's own keys: made once, with the first generation that wants them; then they are the operator's."""
 
+import os
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 
 from generator.host.apply import must
 from generator.host.facts import run
 from generator.host.store import Store
 from generator.report import Report
+from generator.schema import Deploy
+from service.declaration import Fault
 
 
 class KeysPlace:
@@ -16,14 +20,16 @@ class KeysPlace:
         self._store = store
         self.file = store.root / "etc" / store.name / "keys.json"
 
+    def are_missing(self, number: int) -> bool:
+        """Whether a generation wants them, and there are none. Keys that stand elsewhere are the operator's."""
+        return self._store.generation(number).keys == f"/etc/{self._store.name}/keys.json" and not self.file.exists()
+
     def make(self, number: int, report: Report) -> None:
-        """Make them where there are none, for the service of a generation to read; nobody else but root may.
+        """Make them for the service of a generation to read; nobody else but root may.
 
         Raises:
             StepFailed
         """
-        if self.file.exists():
-            return
         env = self._store.manifest(number)[f"etc/{self._store.name}/.env"]
         with report.step("make keys for tokens"):
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -36,3 +42,11 @@ class KeysPlace:
             path.unlink(missing_ok=True)
         with suppress(OSError):  # other files stand beside it, or nothing ever did
             self.file.parent.rmdir()
+
+
+def faults(deploy: Deploy) -> Iterator[Fault]:
+    """Why the service would not start with the keys that deploy.yaml names."""
+    elsewhere = deploy.keys not in (None, f"/etc/{deploy.name}/keys.json")
+    if deploy.auth == "token" and elsewhere and not os.path.isfile(str(deploy.keys)):
+        mend = f"make it with `wsbundle token --keys {deploy.keys} --new-key`, or leave keys out to have it made"
+        yield Fault(f"there is no {deploy.keys}", mend)

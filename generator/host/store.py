@@ -40,6 +40,7 @@ class Generation(msgspec.Struct, frozen=True):
     healthy: bool = False
     default_server: bool = False
     auth: str = "none"
+    keys: str | None = None
 
 
 class Pending(msgspec.Struct, frozen=True):

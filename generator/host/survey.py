@@ -8,7 +8,7 @@ from pathlib import Path
 
 from generator.bundle import Bundle
 from generator.document import Located
-from generator.host import certificates, default_site, facts
+from generator.host import certificates, default_site, facts, keys
 from generator.host.apply import SHARED
 from generator.host.facts import Facts, Listener
 from generator.host.preflight import packages, problems, warnings
@@ -26,6 +26,7 @@ def preflight(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> N
     there = gather(deploy, store, bundle)
     report.warnings(Located(loaded.origins[key], key, fault) for key, fault in certificates.warnings(deploy, now))
     unfit = [Located(loaded.origins[key], key, fault) for key, fault in certificates.faults(deploy, now)]
+    unfit += [Located(loaded.origins["keys"], "keys", fault) for fault in keys.faults(deploy)]
     report.faults(unfit)
     for warning in warnings(deploy, there):
         report.warning(warning)

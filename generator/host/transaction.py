@@ -68,10 +68,12 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
     generation = store.generation(number)
     began = time.time()
     keys = KeysPlace(store)
-    store.begin(Pending(before, number, makes_keys=not keys.file.exists()))
+    makes_keys = keys.are_missing(number)
+    store.begin(Pending(before, number, makes_keys=makes_keys))
     try:
         store.restore(number)
-        keys.make(number, report)
+        if makes_keys:
+            keys.make(number, report)
         host.switch(plan(side(store, before), side(store, number), everything), number)
         with report.step(f"send a message through nginx ({generation.domain})"):
             probe(Endpoint(generation.domain, generation.tls != "off", asks_for_token=generation.auth == "token"))
