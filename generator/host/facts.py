@@ -114,7 +114,7 @@ def missing_packages(wanted: tuple[str, ...]) -> tuple[str, ...]:
 def is_as_packaged(path: Path, package: str) -> bool:
     """Whether a configuration file is there, and nobody has edited it since its package brought it."""
     listed = run("dpkg-query", "--show", "--showformat", "${Conffiles}", package).output
-    digests = dict(line.split()[:2] for line in listed.splitlines() if line.startswith(" "))
+    digests = {words[0]: words[1] for line in listed.splitlines() if len(words := line.split()) > 1}
     return path.is_file() and digests.get(str(path)) == md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 

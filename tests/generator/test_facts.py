@@ -1,0 +1,51 @@
+"""What a host is asked, and what it must have answered before it counts."""
+
+from hashlib import md5
+from pathlib import Path
+
+import pytest
+
+from generator.host import facts
+
+
+@pytest.fixture
+def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with what supervisor says of a program: one line for each time that it is asked, the last one for ever."""
+    program = tmp_path / "supervisorctl"
+    program.write_text(f"#!/bin/sh\nhead -n 1 {tmp_path}/says\nsed -i '1{{$!d}}' {tmp_path}/says\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(facts, "_PATH", f"{tmp_path}:{facts._PATH}")
+    return tmp_path / "says"
+
+
+@pytest.mark.parametrize(
+    ("states", "does_run"),
+    [
+        ("chat RUNNING pid 7\n", True),
+        ("chat STARTING\nchat STARTING\nchat RUNNING pid 7\n", True),
+        ("chat STARTING\nchat BACKOFF Exited too quickly\n", False),
+        ("chat: ERROR (no such process)\n", False),
+    ],
+)
+def test_supervisor_is_heard_out_until_it_has_made_up_its_mind(says: Path, states: str, does_run: bool) -> None:
+    says.write_text(states)
+    assert facts.runs("chat", "supervisor") == does_run
+
+
+def test_a_program_that_starts_for_ever_does_not_run(says: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "_START_PATIENCE_S", 0.3)
+    says.write_text("chat STARTING\n")
+    assert not facts.runs("chat", "supervisor")
+
+
+def test_an_edited_configuration_file_is_its_packages_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, query = tmp_path / "default", tmp_path / "dpkg-query"
+    file.write_text("as packaged")
+    digest = md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+    query.write_text(f"#!/bin/sh\necho; echo ' {file} {digest}'; echo ' /other 0 obsolete'\n")
+    query.chmod(0o755)
+    monkeypatch.setattr(facts, "_PATH", f"{tmp_path}:{facts._PATH}")
+    assert facts.is_as_packaged(file, "nginx-common")
+    file.write_text("edited")
+    assert not facts.is_as_packaged(file, "nginx-common")
+    assert not facts.is_as_packaged(tmp_path / "none", "nginx-common")
