@@ -1,5 +1,6 @@
 """The figures for Prometheus, read back by its own parser."""
 
+import re
 import subprocess
 import sys
 from uuid import uuid4
@@ -81,6 +82,16 @@ def test_the_number_of_series_is_constant_whatever_clients_do() -> None:
     assert after.keys() == before
     assert after["wsbundle_messages_dropped_total", "nobody"] == 10_000
     assert after["wsbundle_publications_total", "401"] == 10_000
+
+
+def test_operations_tells_what_every_series_and_every_reason_means() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text().partition("## Watching it")[2].partition("\n## ")[0]
+    explained = {
+        word for line in page.splitlines() if line.startswith("| `") for word in re.findall("`([a-z_]+)", line)
+    }
+    series = scraped(World())
+    assert {name for name, _ in series} <= explained
+    assert {label for name, label in series if name == "wsbundle_messages_dropped_total"} <= explained
 
 
 def test_the_library_is_loaded_when_somebody_asks_and_not_before() -> None:
