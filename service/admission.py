@@ -68,10 +68,15 @@ def admit(center: Center, handshake: Handshake) -> Admission | Answer:
     """Let a client in, or say why not."""
     decision = _decide(center, handshake)
     if isinstance(decision, Answer):
-        refused = center.hub.tally.refused
-        refused[decision.status] = refused.get(decision.status, 0) + 1
+        count_refusal(center, decision)
         center.events.refused(decision.status, handshake.client_address, handshake.origins)
     return decision
+
+
+def count_refusal(center: Center, refusal: Answer) -> None:
+    """Add one more handshake to those that were refused."""
+    refused = center.hub.tally.refused
+    refused[refusal.status] = refused.get(refusal.status, 0) + 1
 
 
 def _decide(center: Center, handshake: Handshake) -> Admission | Answer:

@@ -14,7 +14,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from service.admission import Handshake, admit, client_address
+from service.admission import Handshake, admit, client_address, count_refusal
 from service.farewell import Farewell
 from service.fast import FastShell
 from service.handshake import HandshakeError, Upgrade, read_handshake
@@ -95,6 +95,7 @@ class Front(asyncio.BufferedProtocol):
         try:
             upgrade = read_handshake(head)
         except HandshakeError as error:
+            count_refusal(self._shell.center, error.answer)
             self._refuse(error.answer)
             return
         if upgrade is None:

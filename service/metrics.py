@@ -23,7 +23,8 @@ from service.session import SessionV0
 from service.session_v1 import SessionV1
 
 _PROTOCOLS = (SessionV0.protocol, SessionV1.protocol)
-_REFUSED = sorted({refusal.status for refusal in REFUSALS})
+# Those of `service.handshake` as well: no WebSocket that RFC 6455 knows.
+_REFUSED = sorted({400, 426, 431, *(refusal.status for refusal in REFUSALS)})
 _CLOSED = sorted({value.code for value in vars(close_codes).values() if isinstance(value, CloseReason)})
 _LIMITS = ("connections", "connections_per_address", "message_size", "messages_per_second", "bytes_per_second", "queue")
 

@@ -98,6 +98,14 @@ def test_metrics_count_what_happens(service: Service) -> None:
     wait_until(lambda: service.metric("wsbundle_connections") == 0)
 
 
+def test_a_handshake_that_is_none_is_counted(service: Service, request: pytest.FixtureRequest) -> None:
+    if request.node.callspec.params["service"] not in ("runner", "gunicorn"):
+        pytest.skip("a library answers it")
+    before = service.metric("wsbundle_handshakes_refused_total", "400")
+    assert service.ask("GET", "/", Connection="Upgrade", Upgrade="websocket").status == 400
+    assert service.metric("wsbundle_handshakes_refused_total", "400") == before + 1
+
+
 @pytest.mark.parametrize("field", ["X-Forwarded-For", "Forwarded"])
 @pytest.mark.parametrize("path", ["/metrics", "/readyz", "/livez", "/%6detrics", "/metrics?a=b"])
 def test_what_comes_through_a_proxy_sees_nothing_internal(service: Service, path: str, field: str) -> None:
