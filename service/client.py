@@ -1,10 +1,21 @@
-"""A client for the command line: `python service/client.py UUID MESSAGE`, and `send`, `listen` and `health`.
+"""A client of the notification center: a small asyncio library, and the command `python service/client.py`.
 
 It needs nothing but the `websockets` library, so the file can be copied to wherever it is wanted.
+
+    async with Client("ws://127.0.0.1:8765/", uuid="alice") as client:
+        await client.send("bob", {"any": "JSON"})
+        async for message in client:
+            print(message.sender_uuid, message.message)
+
+The client comes back by itself when the connection is lost, under the same address and into the same groups, and sends
+again what was not answered. `client.js` is the same for browsers; tests/service/client_behaviours.py holds both to it.
 """
 
 import argparse
 import asyncio
+import contextlib
+import inspect
+import itertools
 import json
 import os
 import random
@@ -13,15 +24,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-_COMMANDS = ("send", "listen", "health")
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+SUBPROTOCOL = Subprotocol("nc.v1")
 
 TIMEOUT_S = 10.0
 # Full jitter: after a restart all clients come back, and must not come at the same moment.
@@ -29,19 +44,103 @@ BACKOFF_BASE_S = 0.5
 BACKOFF_CAP_S = 30.0
 # A connection that lasted this long was a good one. A shorter one may have been accepted only to be closed again.
 STABLE_S = 30.0
-# The client has broken a rule, and would break it again.
-POLICY_VIOLATION = 1008
-
-# The message that registers its UUID for the sender, and the longest UUID that the server takes for one.
-CONNECTED = "connected"
+# A silent service is asked for a sign of life after one ping interval, and given up after so many.
+SILENT_PING_INTERVALS = 1.5
+# How much of a token's life passes before a newer one is shown.
+REFRESH_AT = 0.8
+# How often the address may be in use after a lost connection: the service takes that one for alive until it has looked.
+TRIES_IN_USE = 5
+MAX_INBOX = 10_000
+# The longest message that a service can be told to take, and what is around it.
+MAX_FRAME_BYTES = 17 * 1024 * 1024
 MAX_UUID_LENGTH = 128
+# As the service has them in `service.frames`.
+MAX_ASKED_FOR = 100
+LIMIT, TOKEN_EXPIRED, IN_USE, QUEUE_FULL = 106, 109, 113, 115
 
 # On Python 3.10 asyncio's timeout is an exception of its own.
 _FAILURES = (OSError, WebSocketException, asyncio.TimeoutError)
 
+Token = str | Callable[[], str | Awaitable[str]] | None
 
-class OutputError(Exception):
-    """Standard output takes no more."""
+
+class ClientError(Exception):
+    """Something that was asked for was not done."""
+
+
+class RequestError(ClientError):
+    """The answer is no. `code` is one of docs/protocol.md; `temporary`: the same may succeed later."""
+
+    def __init__(self, code: int, reason: str, temporary: bool) -> None:
+        self.code, self.reason, self.temporary = code, reason, temporary
+        super().__init__(f"{reason} (error {code})")
+
+
+class GoneError(ClientError):
+    """The client has no connection and will not come back; the message says why."""
+
+
+class Message(NamedTuple):
+    """What somebody said to the client, or to the `group` that it is in."""
+
+    sender_uuid: str
+    message: Any
+    recipient_uuid: str | None
+    group: str | None
+
+
+class Event(NamedTuple):
+    """Something has changed. `kind` is one of
+
+    - `connected`: the service has taken the client in as `uuid`
+    - `disconnected`, for this `reason`: the next try is in `wait_s` seconds
+    - `gone`, for this `reason`: there is no next try
+    - `presence`: the watched address `uuid` has got an owner, or lost it; see `online`
+    - `refused`, for this `reason`: after a reconnect the service has refused a group or a watch that it had granted
+    - `dropped`: the application takes no messages, so one of `uuid` was thrown away
+    """
+
+    kind: str
+    uuid: str = ""
+    reason: str = ""
+    wait_s: float = 0.0
+    online: bool = False
+
+
+class Sent:
+    """A message that the service has accepted, for `online` recipients."""
+
+    def __init__(self) -> None:
+        self.online = 0
+        self.outcomes: dict[str, str] = {}
+        """By recipient, `delivered` or `lost`, as far as it is known; with `ack="delivered"` only."""
+        self._receipts: int | None = None
+        self._complete = asyncio.Event()
+
+    async def outcome(self) -> str:
+        """Wait for the receipts: `delivered` when all recipients have confirmed, and else `lost`.
+
+        `lost` means that it may have arrived or not: a recipient has gone, or cannot confirm, or we were disconnected.
+        """
+        await self._complete.wait()
+        delivered = [outcome for outcome in self.outcomes.values() if outcome == "delivered"]
+        return "delivered" if len(delivered) == self.online else "lost"
+
+    def _accept(self, online: int, receipts: int | None) -> None:
+        self.online, self._receipts = online, receipts
+        self._look()
+
+    def _note(self, recipient: str, outcome: str) -> None:
+        self.outcomes[recipient] = outcome
+        self._look()
+
+    def _look(self) -> None:
+        if self._receipts is not None and len(self.outcomes) >= self._receipts:
+            self._complete.set()
+
+    def _give_up(self) -> None:
+        if self._receipts is not None:  # or else it is sent again
+            self._complete.set()
 
 
 class Backoff:
@@ -51,18 +150,534 @@ class Backoff:
         self._random_share = random_share
         self._ceiling_s = BACKOFF_BASE_S
 
-    def after(self, connected_s: float) -> float:
-        """The wait, in seconds, after a connection that lasted `connected_s`; 0 when it was never there."""
+    def after(self, connected_s: float, at_once: bool = False) -> float:
+        """The wait, in seconds, after a connection that lasted `connected_s`; 0 when it was never there.
+
+        `at_once`: the service has asked for no wait. It is obeyed once, or both could go round and round.
+        """
         if connected_s >= STABLE_S:
             self._ceiling_s = BACKOFF_BASE_S
-        wait = self._random_share() * self._ceiling_s
+        obeyed = at_once and self._ceiling_s == BACKOFF_BASE_S
+        wait = 0.0 if obeyed else self._random_share() * self._ceiling_s
         self._ceiling_s = min(BACKOFF_CAP_S, self._ceiling_s * 2)
         return wait
 
 
-def envelope(recipient: str, message: str) -> str:
-    """A message as it goes over the wire."""
-    return json.dumps({"recipient_uuid": recipient, "message": message}, ensure_ascii=False)
+class _Lost(Exception):
+    """There is no connection, or soon none. What follows: nothing, if it would be lost again (`final`); or a next try,
+    `at_once`, after exactly `told_s`, or after the back-off and `least_s`.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        final: bool = False,
+        at_once: bool = False,
+        told_s: float | None = None,
+        least_s: float = 0.0,
+    ) -> None:
+        self.reason, self.final, self.at_once, self.told_s, self.least_s = reason, final, at_once, told_s, least_s
+        super().__init__(reason)
+
+
+def _closed(error: ConnectionClosed) -> _Lost:
+    """The three ranges of service/close_codes.py."""
+    code, reason = (error.rcvd.code, error.rcvd.reason) if error.rcvd else (1006, "")
+    return _Lost(f"closed with {code} {reason}".rstrip(), final=4000 <= code < 4100, at_once=4200 <= code < 4300)
+
+
+def _refused(refusal: InvalidStatus) -> _Lost:
+    status, retry_after = refusal.response.status_code, refusal.response.headers.get("Retry-After", "")
+    least_s = float(retry_after) if retry_after.isdecimal() else 0.0
+    return _Lost(f"refused with HTTP {status}", final=status in (401, 403), least_s=least_s)
+
+
+def encode(frame: dict[str, Any]) -> bytes:
+    """A frame as it goes over the wire.
+
+    Raises:
+        ValueError: it cannot be written as JSON in UTF-8.
+    """
+    return json.dumps(frame, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+class _Link:
+    """One connection, from the answer to its hello to its end."""
+
+    def __init__(self, socket: ClientConnection, server_time: float, ok: dict[str, Any], second: float) -> None:
+        self.socket = socket
+        self._ping_s = ok["ping_ms"] / 1000 * second
+        self.message_size: int = ok["limits"]["message_size"]
+        self.uuid: str = ok["uuid"]
+        self.expires: float | None = ok.get("expires")
+        self.server_time = server_time
+        self.since = time.monotonic()
+        self.is_open = True
+        self.lost: asyncio.Future[_Lost] = asyncio.get_running_loop().create_future()
+        self.receipts: dict[int, Sent] = {}
+        self.tasks: list[asyncio.Task[None]] = []
+        self.is_silent = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def next_frame(self) -> str | bytes:
+        """A silent service is asked for a sign of life, and given up if it gives none."""
+        self._after(self._ping_s, self._ask_for_a_sign_of_life)
+        return await self.socket.recv()
+
+    def _ask_for_a_sign_of_life(self) -> None:
+        self.tasks.append(asyncio.create_task(self.say(encode({"type": "ping"}))))
+        self._after(self._ping_s * (SILENT_PING_INTERVALS - 1), self._give_up)
+
+    def _give_up(self) -> None:
+        self.is_silent = True
+        self.socket.transport.abort()
+
+    def _after(self, delay: float, act: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(delay, act)
+
+    def end(self) -> None:
+        self.is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        self.socket.transport.abort()
+        for sent in self.receipts.values():
+            sent._give_up()
+        for task in self.tasks:
+            task.cancel()
+
+    async def say(self, text: bytes) -> None:
+        # What a lost connection does not take is kept by the client, or no longer matters.
+        with contextlib.suppress(ConnectionClosed):
+            await self.socket.send(text, text=True)
+
+
+class _Request:
+    """A question, its answer, what follows from it, and the connection that it was last asked on."""
+
+    def __init__(self, text: bytes, on_ok: Callable[[dict[str, Any]], object], sent: Sent | None, kept: bool) -> None:
+        self.text, self.on_ok, self.sent, self.is_kept = text, on_ok, sent, kept
+        self.link: _Link | None = None
+        self.answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+
+class Client:
+    """A client that stays connected. Use it as an asynchronous context manager; entering waits for the connection.
+
+    `uuid` is the address; left out, the service draws one, or it is that of the token. `token` may be a function,
+    asynchronous or not, that fetches a fresh one whenever one is needed. `on_event` is called with every change of
+    state. `max_kept` bounds what waits for an answer. `reconnect=False`: the first loss is the last.
+
+    What had no answer when the connection was lost is sent again: a recipient may get it twice, but not never.
+
+    Raises:
+        GoneError: by every method, and by iteration, when the client has given up.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        uuid: str | None = None,
+        *,
+        token: Token = None,
+        on_event: Callable[[Event], object] = lambda event: None,
+        max_kept: int = 1000,
+        reconnect: bool = True,
+        second: float = 1.0,
+        random_share: Callable[[], float] = random.random,
+    ) -> None:
+        self.uuid = uuid
+        self._url, self._token, self._emit = url, token, on_event
+        self._max_kept, self._reconnect = max_kept, reconnect
+        # How long a second lasts, and what is random: for tests, which do not wait.
+        self._second, self._backoff = second, Backoff(random_share)
+        self._ids = itertools.count(1)
+        self._requests: dict[int, _Request] = {}
+        self._inbox: asyncio.Queue[tuple[Message, _Link, int | None] | None] = asyncio.Queue()
+        self._taken: tuple[_Link | None, int | None] = (None, None)
+        self._groups: dict[str, None] = {}
+        self._watched: dict[str, bool] = {}
+        self._link: _Link | None = None
+        self._resume: str | None = None
+        self._in_use = 0
+        self._gone: GoneError | None = None
+        self._is_closed = False
+        self._entered: asyncio.Future[None]
+        self._runner: asyncio.Task[None]
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._next_try = 0.0
+
+    async def __aenter__(self) -> "Client":
+        self._entered = asyncio.get_running_loop().create_future()
+        self._runner = asyncio.create_task(self._run())
+        try:
+            await self._entered
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Leave. Iteration ends, and what has no answer yet never gets one."""
+        self._is_closed = True
+        self._give_up(GoneError("the client is closed"))
+        self._runner.cancel()
+        link, self._link = self._link, None
+        if link is not None:
+            await link.socket.close()
+        for task in (running := [self._runner, *self._tasks]):
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    # What the application asks for
+
+    async def send(self, to: str, message: Any, *, ack: str = "accepted") -> Sent:
+        """Say something to an address; returns when it is in the recipient's queue.
+
+            sent = await client.send("bob", "hello", ack="delivered")
+            if await sent.outcome() == "lost":
+                ...
+
+        Raises:
+            RequestError: also when nobody has this address.
+        """
+        return await self._send(message, ack, recipient_uuid=to)
+
+    async def send_to_group(self, group: str, message: Any, *, ack: str = "accepted") -> Sent:
+        """The same to all members of a group but this client; there may be none."""
+        return await self._send(message, ack, group=group)
+
+    async def join(self, group: str) -> None:
+        """Become a member of a group, also after every reconnect."""
+        await self._request("join", lambda ok: self._groups.update({group: None}), group=group)
+
+    async def leave(self, group: str) -> None:
+        """The inverse of `join`."""
+        await self._request("leave", lambda ok: self._groups.pop(group, None), group=group)
+
+    async def presence(self, uuids: Iterable[str], watch: bool | None = None) -> set[str]:
+        """Which of these addresses have an owner now; `watch=True`: tell every change from now on as an event."""
+        asked = list(uuids)
+        ok = await self._request("presence", partial(self._learn, asked, watch), uuids=asked, watch=watch)
+        return set(ok["online"])
+
+    def __aiter__(self) -> "Client":
+        return self
+
+    async def __anext__(self) -> Message:
+        """The next message. Asking for it confirms the one before."""
+        await self.confirm()
+        item = await self._inbox.get()
+        if item is None:
+            self._inbox.put_nowait(None)  # for whoever asks again
+            if self._is_closed or self._gone is None:
+                raise StopAsyncIteration
+            raise self._gone
+        message, link, key = item
+        self._taken = link, key
+        return message
+
+    async def confirm(self) -> None:
+        """Confirm the last message, if its sender wants to know. Iteration does so by itself."""
+        (link, key), self._taken = self._taken, (None, None)
+        if link is not None and key is not None:
+            await link.say(encode({"type": "ack", "key": key}))
+
+    async def _send(self, message: Any, ack: str, **to: str) -> Sent:
+        sent = Sent()
+        await self._request(
+            "send",
+            lambda ok: sent._accept(ok["online"], ok.get("receipts", 0)),
+            sent=sent if ack == "delivered" else None,
+            **{"message": message, "ack": ack, **to},
+        )
+        return sent
+
+    async def _request(
+        self,
+        kind: str,
+        on_ok: Callable[[dict[str, Any]], object],
+        link: _Link | None = None,
+        sent: Sent | None = None,
+        **fields: Any,
+    ) -> dict[str, Any]:
+        """Ask, and wait for the answer. With a `link` the question is for that connection, and dies with it."""
+        if self._gone is not None:
+            raise self._gone
+        if link is None and len(self._requests) >= self._max_kept:
+            raise RequestError(QUEUE_FULL, f"{len(self._requests)} requests wait for an answer", temporary=True)
+        number = next(self._ids)
+        request = _Request(encode({"type": kind, "id": number, **fields}), on_ok, sent, kept=link is None)
+        self._requests[number] = request
+        try:
+            via = link or self._link
+            if via is not None:
+                await self._transmit(number, request, via)
+            return await request.answer
+        finally:
+            del self._requests[number]
+
+    async def _transmit(self, number: int, request: _Request, link: _Link) -> None:
+        request.link = link
+        if len(request.text) > link.message_size:
+            # The service would close the connection, and on the next one as well.
+            reason = f"{len(request.text)} bytes; the service takes {link.message_size}"
+            request.answer.set_exception(RequestError(LIMIT, reason, temporary=False))
+            return
+        if request.sent is not None:
+            link.receipts[number] = request.sent
+        await link.say(request.text)
+
+    # The connection
+
+    async def _run(self) -> None:
+        try:
+            await self._stay_connected()
+        except _Lost as lost:
+            self._give_up(GoneError(lost.reason))
+            self._emit(Event("gone", reason=lost.reason))
+        except Exception as error:  # of a function that the application gave us
+            gone = GoneError(f"{type(error).__name__}: {error}")
+            gone.__cause__ = error
+            self._give_up(gone)
+
+    def _give_up(self, gone: GoneError) -> None:
+        self._gone = self._gone or gone
+        for request in self._requests.values():
+            if not request.answer.done():
+                request.answer.set_exception(gone)
+        if not self._entered.done():
+            self._entered.set_exception(gone)
+        self._inbox.put_nowait(None)
+
+    async def _stay_connected(self) -> None:
+        """Goes on until the connection is lost for good, which is raised."""
+        while True:
+            lasted_s = 0.0
+            try:
+                link = await self._open()
+                lost = await link.lost
+                lasted_s = (time.monotonic() - link.since) / self._second
+            except _Lost as error:
+                lost = error
+            if lost.final or not self._reconnect:
+                raise lost
+            wait_s = max(lost.least_s, self._backoff.after(lasted_s, lost.at_once))
+            if lost.told_s is not None:
+                wait_s = lost.told_s
+            self._next_try = time.monotonic() + wait_s * self._second
+            if self._link is None:
+                self._emit(Event("disconnected", reason=lost.reason, wait_s=wait_s))
+            await asyncio.sleep(wait_s * self._second)
+
+    async def _open(self) -> _Link:
+        """Connect, say hello, and send again what the last connection left unanswered."""
+        token = await self._fetch_token()
+        socket = await self._connect()
+        # The old one, after a goaway, has served until here. From now on what is sent is kept for the new one.
+        old, self._link = self._link, None
+        # Not wait_for: before Python 3.12 it could swallow that we are cancelled.
+        timeout = asyncio.get_running_loop().call_later(TIMEOUT_S, socket.transport.abort)
+        try:
+            link = await self._greet(socket, token)
+        except BaseException as error:
+            socket.transport.abort()
+            if isinstance(error, ConnectionClosed):
+                raise _closed(error) from None
+            if isinstance(error, ValueError | KeyError):
+                raise _Lost(f"not a hello of {SUBPROTOCOL}: {type(error).__name__} {error}") from None
+            raise
+        finally:
+            timeout.cancel()
+            if old is not None:
+                self._start(old.socket.close())
+        self._start(self._read(link))
+        while unsent := [(n, r) for n, r in self._requests.items() if r.is_kept and r.link is not link]:
+            for number, request in unsent:
+                await self._transmit(number, request, link)
+        link.tasks += [self._start(self._restore(link)), self._start(self._refresh(link))]
+        if link.is_open:
+            self._link = link
+        self._emit(Event("connected", uuid=link.uuid))
+        if not self._entered.done():
+            self._entered.set_result(None)
+        return link
+
+    async def _fetch_token(self) -> str | None:
+        if not callable(self._token):
+            return self._token
+        try:
+            token = self._token()
+            return await token if inspect.isawaitable(token) else token
+        except Exception as error:
+            raise _Lost(f"no token: {error}") from error
+
+    async def _connect(self) -> ClientConnection:
+        try:
+            # Straight to the server: an http_proxy in the environment is not meant for 127.0.0.1.
+            socket = await connect(
+                self._url,
+                subprotocols=[SUBPROTOCOL],
+                proxy=None,
+                compression=None,
+                max_size=MAX_FRAME_BYTES,
+                ping_interval=None,  # signs of life are frames, here as in a browser
+                open_timeout=TIMEOUT_S,
+                close_timeout=TIMEOUT_S,
+            )
+        except InvalidStatus as refusal:
+            raise _refused(refusal) from None
+        except _FAILURES as error:
+            raise _Lost(str(error) or "timed out") from error
+        if socket.subprotocol != SUBPROTOCOL:
+            socket.transport.abort()
+            raise _Lost(f"the server does not speak {SUBPROTOCOL}", final=True)
+        return socket
+
+    async def _greet(self, socket: ClientConnection, token: str | None) -> _Link:
+        server_time: float = json.loads(await socket.recv())["server_time"]
+        about = {"uuid": self.uuid, "token": token, "resume": self._resume}
+        hello = {"type": "hello", "id": 0, **{name: value for name, value in about.items() if value is not None}}
+        await socket.send(encode(hello), text=True)
+        while (answer := json.loads(await socket.recv()))["type"] not in ("ok", "error"):
+            pass
+        if answer["type"] == "error":
+            raise self._turned_away(answer)
+        self.uuid, self._resume, self._in_use = answer["uuid"], answer["resume"], 0
+        return _Link(socket, server_time, answer, self._second)
+
+    def _turned_away(self, error: dict[str, Any]) -> _Lost:
+        final = not error["temporary"]
+        if error["code"] == TOKEN_EXPIRED:
+            final = not callable(self._token)
+        elif error["code"] == IN_USE and self._resume is not None:
+            self._in_use += 1
+            final = self._in_use >= TRIES_IN_USE
+        return _Lost(f"{error['reason']} (error {error['code']})", final)
+
+    async def _refresh(self, link: _Link) -> None:
+        expires = link.expires
+        with contextlib.suppress(ClientError, _Lost):  # the service closes with 4200 when the old token has expired
+            while expires is not None and callable(self._token):
+                now = link.server_time + (time.monotonic() - link.since) / self._second
+                await asyncio.sleep(max(1.0, (expires - now) * REFRESH_AT) * self._second)
+                ok = await self._request("refresh", _nothing, link, token=await self._fetch_token())
+                expires = ok["expires"]
+
+    async def _restore(self, link: _Link) -> None:
+        """Tell a new connection what an earlier one knew."""
+        for group in tuple(self._groups):
+            if not await self._is_restored("join", _nothing, link, group=group):
+                self._groups.pop(group, None)
+        watched = tuple(self._watched)
+        for start in range(0, len(watched), MAX_ASKED_FOR):
+            some = watched[start : start + MAX_ASKED_FOR]
+            await self._is_restored("presence", partial(self._learn, some, True), link, uuids=some, watch=True)
+
+    async def _is_restored(self, kind: str, on_ok: Callable[[dict[str, Any]], object], link: _Link, **of: Any) -> bool:
+        try:
+            await self._request(kind, on_ok, link, **of)
+        except RequestError as error:
+            self._emit(Event("refused", reason=f"{kind} {of.get('group', '')}".rstrip() + f": {error}"))
+            return False
+        return True
+
+    async def _read(self, link: _Link) -> None:
+        """Hear what the service says until the connection ends."""
+        lost = _Lost("the client is closed", final=True)
+        try:
+            while True:
+                self._heard(link, json.loads(await link.next_frame()))
+        except ConnectionClosed as error:
+            lost = _Lost("silent for too long") if link.is_silent else _closed(error)
+        except Exception as error:  # not a frame of nc.v1, or of a function that the application gave us
+            lost = _Lost(f"{type(error).__name__}: {error}")
+        finally:
+            self._ended(link, lost)
+
+    def _ended(self, link: _Link, lost: _Lost) -> None:
+        link.end()
+        is_current = self._link is link
+        if is_current:
+            self._link = None
+        if not link.lost.done():
+            link.lost.set_result(lost)
+        elif is_current:  # it went before the time that its goaway told
+            wait_s = max(0.0, self._next_try - time.monotonic()) / self._second
+            self._emit(Event("disconnected", reason=lost.reason, wait_s=wait_s))
+
+    def _heard(self, link: _Link, frame: dict[str, Any]) -> None:
+        kind = frame["type"]
+        if kind == "msg":
+            self._take(link, frame)
+        elif kind in ("ok", "error"):
+            self._answered(link, frame)
+        elif kind in ("delivered", "lost"):
+            if sent := link.receipts.get(frame["id"]):
+                sent._note(frame["recipient_uuid"], kind)
+        elif kind == "presence":
+            if frame["uuid"] in self._watched:
+                self._see(frame["uuid"], frame["state"] == "online")
+        elif kind == "goaway" and not link.lost.done():
+            told_s = min(frame["reconnect_in_ms"], frame["deadline_ms"]) / 1000
+            link.lost.set_result(_Lost("the service goes away", told_s=told_s))
+
+    def _take(self, link: _Link, frame: dict[str, Any]) -> None:
+        if self._inbox.qsize() >= MAX_INBOX:
+            self._emit(Event("dropped", uuid=frame["sender_uuid"]))
+            return
+        message = Message(frame["sender_uuid"], frame["message"], frame.get("recipient_uuid"), frame.get("group"))
+        self._inbox.put_nowait((message, link, frame.get("key")))
+
+    def _answered(self, link: _Link, frame: dict[str, Any]) -> None:
+        request = self._requests.get(frame["id"])
+        if request is None or request.link is not link or request.answer.done():
+            return
+        if frame["type"] == "ok":
+            request.on_ok(frame)
+            request.answer.set_result(frame)
+        else:
+            link.receipts.pop(frame["id"], None)
+            request.answer.set_exception(RequestError(frame["code"], frame["reason"], frame["temporary"]))
+
+    def _learn(self, asked: Iterable[str], watch: bool | None, ok: dict[str, Any]) -> None:
+        # In the order of frames, not when whoever asked runs again: a change may follow at once.
+        for uuid in asked:
+            if watch is False:
+                self._watched.pop(uuid, None)
+            elif watch:
+                self._see(uuid, uuid in ok["online"])
+
+    def _see(self, uuid: str, online: bool) -> None:
+        known, self._watched[uuid] = self._watched.get(uuid, online), online
+        if known is not online:
+            self._emit(Event("presence", uuid=uuid, online=online))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _nothing(ok: dict[str, Any]) -> None:
+    """What follows from most answers."""
+
+
+# The command
+
+_COMMANDS = ("send", "listen", "presence", "health")
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class OutputError(Exception):
+    """Standard output takes no more."""
 
 
 def one_line(text: str) -> str:
@@ -81,11 +696,6 @@ def health_url(url: str) -> str:
     return urlunsplit(("https" if parts.scheme == "wss" else "http", parts.netloc, "/health", "", ""))
 
 
-def _connect(url: str) -> connect:
-    # Straight to the server: an http_proxy in the environment is not meant for 127.0.0.1.
-    return connect(url, proxy=None, compression=None, open_timeout=TIMEOUT_S, close_timeout=TIMEOUT_S)
-
-
 def _print(text: str) -> None:
     try:
         print(text, flush=True)
@@ -98,50 +708,75 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-async def send(url: str, recipient: str, message: str) -> int:
-    """Send one message."""
+async def send(url: str, token: Token, recipient: str, message: str, wait: str) -> int:
+    """Send one message, and wait until it is accepted or delivered."""
+
+    async def send_it() -> str:
+        async with Client(url, token=token, reconnect=False) as client:
+            sent = await client.send(recipient, message, ack=wait)
+            return await sent.outcome() if wait == "delivered" else wait
+
     try:
-        async with _connect(url) as connection:
-            await connection.send(envelope(recipient, message))
-    except _FAILURES as error:
-        _tell(f"{without_password(url)}: {error or 'timed out'}")
+        outcome = await asyncio.wait_for(send_it(), TIMEOUT_S)
+    except asyncio.TimeoutError:
+        outcome = f"not {wait} within {TIMEOUT_S:.0f} s"
+    except ClientError as error:
+        outcome = str(error)
+    if outcome != wait:
+        _tell(f"{without_password(url)}: {one_line(outcome)}")
         return FAILED
-    if connection.close_code != 1000:
-        _tell(f"{without_password(url)}: closed with {connection.close_code} before the message was surely read")
-        return FAILED
-    _print(f"Sent. The server does not say whether anybody is {one_line(recipient)}.")
+    _print(f"{outcome.capitalize()}.")
     return DONE
 
 
-async def listen(url: str, uuid: str | None, count: int | None) -> int:
+async def listen(url: str, token: Token, uuid: str | None, groups: list[str], count: int | None) -> int:
     """Print what arrives, one line each, `count` messages or for ever; come back when the connection is lost."""
-    backoff, left = Backoff(), count
-    while True:
-        connected_at = None
-        try:
-            async with _connect(url) as connection:
-                connected_at = time.monotonic()
-                await _introduce(connection, uuid)
-                async for text in connection:
-                    _print(one_line(text if isinstance(text, str) else repr(text)))
-                    left = left and left - 1
-                    if left == 0:
-                        return DONE
-            why = f"closed with {connection.close_code}"
-        except _FAILURES as error:
-            why = str(error) or "timed out"
-            if isinstance(error, ConnectionClosed) and error.rcvd and error.rcvd.code == POLICY_VIOLATION:
-                _tell(f"{without_password(url)}: {why}")
-                return FAILED
-        wait = backoff.after(0 if connected_at is None else time.monotonic() - connected_at)
-        _tell(f"{without_password(url)}: {why}; next try in {wait:.1f} s")
-        await asyncio.sleep(wait)
+
+    def tell(event: Event) -> None:
+        if event.kind == "connected":
+            _tell(f"Connected as {one_line(event.uuid)}.")
+        elif event.kind == "disconnected":
+            _tell(f"{without_password(url)}: {one_line(event.reason)}; next try in {event.wait_s:.1f} s")
+        else:
+            _tell(f"{without_password(url)}: {one_line(event.reason)}")
+
+    try:
+        async with Client(url, uuid, token=token, on_event=tell) as client:
+            for group in groups:
+                await client.join(group)
+            left = count
+            async for message in client:
+                shown = {
+                    name: value for name, value in message._asdict().items() if name == "message" or value is not None
+                }
+                _print(one_line(json.dumps(shown, ensure_ascii=False)))
+                left = left and left - 1
+                if left == 0:
+                    await client.confirm()
+                    break
+    except GoneError:
+        return FAILED  # told as an event
+    except RequestError as error:
+        _tell(f"{without_password(url)}: {one_line(str(error))}")
+        return FAILED
+    return DONE
 
 
-async def _introduce(connection: ClientConnection, uuid: str | None) -> None:
-    _tell(one_line(str(await connection.recv())))
-    if uuid is not None:
-        await connection.send(envelope(uuid, CONNECTED))
+async def presence(url: str, token: Token, uuids: list[str]) -> int:
+    """Print which of these addresses have an owner."""
+
+    async def ask() -> set[str]:
+        async with Client(url, token=token, reconnect=False) as client:
+            return await client.presence(uuids)
+
+    try:
+        online = await asyncio.wait_for(ask(), TIMEOUT_S)
+    except (ClientError, asyncio.TimeoutError) as error:
+        _tell(f"{without_password(url)}: {one_line(str(error)) or 'timed out'}")
+        return FAILED
+    for uuid in uuids:
+        _print(f"{one_line(uuid)} {'online' if uuid in online else 'offline'}")
+    return DONE
 
 
 async def health(url: str) -> int:
@@ -180,19 +815,17 @@ def _uuid(text: str) -> str:
     return _text(text)
 
 
-def _message(text: str) -> str:
-    if text == CONNECTED:
-        raise argparse.ArgumentTypeError(
-            f"{CONNECTED!r} would not reach the UUID but take it from whoever has it (docs/protocol.md); "
-            "use another word, or `listen --as UUID` to be reached under it"
-        )
-    return _text(text)
-
-
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!a} is not a number of messages")
     return int(text)
+
+
+def _token(file: str | None) -> Token:
+    # Never an argument: every user of the host sees those. A file is read anew whenever a fresh token is wanted.
+    if file is None:
+        return os.environ.get("WEBSOCKET_TOKEN") or None
+    return lambda: Path(file).read_text().strip()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -203,21 +836,35 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("WEBSOCKET_URL") or "ws://127.0.0.1:8765/",
         help="the server; WEBSOCKET_URL in the environment, or else ws://127.0.0.1:8765/, when it is left out",
     )
+    who = argparse.ArgumentParser(add_help=False, parents=[server])
+    who.add_argument(
+        "--token-file", metavar="FILE", help="where the token stands; WEBSOCKET_TOKEN in the environment is the token"
+    )
     parser = argparse.ArgumentParser(
         description="Talk to the notification center. `UUID MESSAGE` alone is short for `send UUID MESSAGE`.",
-        epilog="Exit codes: 0 done, 1 no connection or no answer, 2 wrong usage.",
+        epilog="Exit codes: 0 done, 1 no connection, no answer or nobody there, 2 wrong usage.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    sending = commands.add_parser("send", parents=[server], help="send one message")
+    sending = commands.add_parser("send", parents=[who], help="send one message")
     sending.add_argument("recipient", metavar="UUID", type=_uuid)
-    sending.add_argument("message", metavar="MESSAGE", type=_message)
-    sending.set_defaults(act=lambda args: send(args.url, args.recipient, args.message))
-    listening = commands.add_parser("listen", parents=[server], help="print what arrives")
+    sending.add_argument("message", metavar="MESSAGE", type=_text)
+    sending.add_argument(
+        "--wait",
+        choices=("accepted", "delivered"),
+        default="accepted",
+        help="until it is there (accepted), or confirmed",
+    )
+    sending.set_defaults(act=lambda args, token: send(args.url, token, args.recipient, args.message, args.wait))
+    listening = commands.add_parser("listen", parents=[who], help="print what arrives")
     listening.add_argument("--as", dest="uuid", metavar="UUID", type=_uuid, help="be reached under this UUID")
+    listening.add_argument("--group", metavar="GROUP", type=_uuid, action="append", default=[], help="join this group")
     listening.add_argument("--count", metavar="N", type=_count, help="end after this many messages")
-    listening.set_defaults(act=lambda args: listen(args.url, args.uuid, args.count))
+    listening.set_defaults(act=lambda args, token: listen(args.url, token, args.uuid, args.group, args.count))
+    asking = commands.add_parser("presence", parents=[who], help="tell who is there")
+    asking.add_argument("uuids", metavar="UUID", type=_uuid, nargs="+")
+    asking.set_defaults(act=lambda args, token: presence(args.url, token, args.uuids))
     checking = commands.add_parser("health", parents=[server], help="ask how the server is")
-    checking.set_defaults(act=lambda args: health(args.url))
+    checking.set_defaults(act=lambda args, token: health(args.url), token_file=None)
     return parser
 
 
@@ -232,7 +879,7 @@ def _with_command(arguments: list[str]) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Run one command; the result is the exit code."""
     args = _parser().parse_args(_with_command(arguments))
-    command: Coroutine[None, None, int] = args.act(args)
+    command: Coroutine[None, None, int] = args.act(args, _token(args.token_file))
     try:
         return asyncio.run(command)
     except KeyboardInterrupt:

@@ -1,19 +1,30 @@
-"""The client for the command line."""
+"""The client: what every client does, what only the library does, and the command."""
 
+import asyncio
 import contextlib
 import json
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from client_behaviours import BEHAVIOURS, DEADLINE_S, OF_THE_HANDSHAKE, SECOND, Call, Driver, Frame, Server
 from shells import COMMANDS, ROOT, Shell, clean_environment, free_port, running, wait_until
+from test_layers import imports
+from test_tokens import secret_key, token
+from websockets.sync.client import connect
 from websockets.sync.server import serve
+from websockets.typing import Subprotocol
 
+import service.client
 from service.addresses import MAX_ADDRESS_LENGTH
-from service.client import BACKOFF_CAP_S, STABLE_S, Backoff, health_url, one_line
+from service.client import Backoff, Client, Event, GoneError, Message, RequestError, Sent, Token, health_url, one_line
+from service.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
 
 # The client goes straight to the server, whatever proxy the environment names.
 PROXIES = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
@@ -23,6 +34,96 @@ PROXIES = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:
 def shell() -> Iterator[Shell]:
     with running(COMMANDS["runner"]) as shell:
         yield shell
+
+
+class PythonCall(Call):
+    def __init__(self, work: "asyncio.Task[Any]") -> None:
+        self._work = work
+
+    async def answer(self) -> Any:
+        try:
+            result = await asyncio.wait_for(self._work, DEADLINE_S)
+        except RequestError as error:
+            return {"error": error.code, "temporary": error.temporary}
+        except GoneError as error:
+            return {"gone": str(error)}
+        if isinstance(result, Sent):
+            return {"online": result.online}
+        return sorted(result) if isinstance(result, set) else result
+
+    async def outcome(self) -> str:
+        sent: Sent = await asyncio.wait_for(self._work, DEADLINE_S)
+        return await asyncio.wait_for(sent.outcome(), DEADLINE_S)
+
+
+class PythonDriver(Driver):
+    def __init__(self) -> None:
+        self._events: asyncio.Queue[Frame] = asyncio.Queue()
+
+    async def open(
+        self,
+        url: str,
+        uuid: str | None = "alice",
+        token: str | list[str] | None = None,
+        max_kept: int = 1000,
+        second: float = SECOND,
+        answers: bool = False,
+    ) -> None:
+        self._client = Client(
+            url,
+            uuid,
+            token=fetching(token) if isinstance(token, list) else token,
+            on_event=lambda event: self._events.put_nowait(event._asdict()),
+            max_kept=max_kept,
+            second=second,
+            random_share=lambda: 1.0,
+        )
+        self._life = asyncio.create_task(self._live(answers))
+        await asyncio.sleep(0)
+
+    async def _live(self, answers: bool) -> None:
+        with contextlib.suppress(GoneError):
+            async with self._client as client:
+                async for message in client:
+                    self._events.put_nowait({"kind": "message", **message._asdict()})
+                    if answers:
+                        await client.send(message.sender_uuid, "thanks")
+
+    async def next_event(self) -> Frame:
+        return await asyncio.wait_for(self._events.get(), DEADLINE_S)
+
+    async def call(self, method: str, *arguments: object, **options: object) -> PythonCall:
+        work = asyncio.create_task(getattr(self._client, method)(*arguments, **options))
+        await asyncio.sleep(0)
+        return PythonCall(work)
+
+    async def close(self) -> None:
+        self._life.cancel()
+        await asyncio.gather(self._life, return_exceptions=True)
+
+
+def fetching(tokens: list[str]) -> Token:
+    """A function that gives one after the other."""
+    left = iter(tokens)
+
+    async def fetch() -> str:
+        return next(left)
+
+    return fetch
+
+
+async def play(behaviour: Callable[[Server, Driver], Any]) -> None:
+    driver = PythonDriver()
+    async with Server().running() as server:
+        try:
+            await asyncio.wait_for(behaviour(server, driver), 2 * DEADLINE_S)
+        finally:
+            await driver.close()
+
+
+@pytest.mark.parametrize("name", [*BEHAVIOURS, *OF_THE_HANDSHAKE])
+def test_the_client_behaves_so_that(name: str) -> None:
+    asyncio.run(play({**BEHAVIOURS, **OF_THE_HANDSHAKE}[name]))
 
 
 def client(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -107,12 +208,9 @@ def test_listen_prints_so_many_messages_for_its_uuid_one_line_each(shell: Shell)
 
         wait_until(has_ended)
         assert listener.returncode == 0
-        assert line(listener).startswith("Welcome! Your temporary UUID is ")
-        assert [line(listener), line(listener), line(listener)] == [
-            r'{"recipient_uuid": "listener",\n"message": "hello"}',
-            r'{"recipient_uuid": "listener",\n"message": "hello"}',
-            "",
-        ]
+        assert line(listener) == "Connected as listener."
+        shown = {"sender_uuid": sender.temporary_uuid, "message": "hello", "recipient_uuid": "listener"}
+        assert [line(listener), line(listener), line(listener)] == [json.dumps(shown), json.dumps(shown), ""]
 
 
 def test_health_prints_the_health(shell: Shell) -> None:
@@ -134,9 +232,10 @@ def test_a_password_in_the_url_is_never_shown(command: list[str], server: str) -
     assert "secret" not in ended.stderr
 
 
-@pytest.mark.parametrize("command", ["send sink message", "health", "listen --as sink"])
+@pytest.mark.parametrize("command", ["send there message", "presence there", "health", "listen --as sink"])
 def test_output_that_cannot_be_written_is_told_with_status_1(shell: Shell, command: str) -> None:
-    with open("/dev/full", "w") as full, shell.client() as sender:
+    with open("/dev/full", "w") as full, shell.client() as sender, shell.client() as there:
+        there.register("there")
         arguments = [sys.executable, "service/client.py", *command.split()]
         environ = clean_environment(WEBSOCKET_URL=shell.url)
         with subprocess.Popen(
@@ -152,7 +251,7 @@ def test_output_that_cannot_be_written_is_told_with_status_1(shell: Shell, comma
             told = ended.stderr.read().splitlines()
     assert ended.returncode == 1
     assert told[-1] == "cannot write to standard output: No space left on device"
-    assert len(told) == 1 or told[0].startswith("Welcome!")
+    assert told[:-1] in ([], ["Connected as sink."])
 
 
 @pytest.mark.parametrize("command", [["send", "uuid", "message"], ["health"]])
@@ -170,10 +269,52 @@ def test_a_server_that_refuses_is_told_with_status_1() -> None:
     assert "HTTP 503" in ended.stderr
 
 
-def test_a_server_that_closes_before_the_message_is_read_is_told_with_status_1(shell: Shell) -> None:
+def test_a_message_that_the_server_would_not_take_is_told_with_status_1(shell: Shell) -> None:
     ended = client("send", "--url", shell.url, "uuid", "x" * 70_000)
     assert ended.returncode == 1
-    assert "1009" in ended.stderr
+    assert "bytes; the service takes 65536" in ended.stderr
+
+
+def test_that_nobody_is_there_is_told_with_status_1(shell: Shell) -> None:
+    ended = client("send", "--url", shell.url, "nobody", "hello")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "nobody has this address" in ended.stderr
+
+
+def test_send_waits_until_the_message_is_delivered(shell: Shell) -> None:
+    with listening("--as", "confirming", "--count", "1", url=shell.url) as listener:
+        assert line(listener) == "Connected as confirming."
+        sent = client("send", "--wait", "delivered", "confirming", "hello", WEBSOCKET_URL=shell.url)
+        assert (sent.returncode, sent.stdout, sent.stderr) == (0, "Delivered.\n", "")
+        assert json.loads(line(listener))["message"] == "hello"
+        assert listener.wait(10) == 0
+
+
+def test_a_message_that_nobody_can_confirm_is_not_delivered(shell: Shell) -> None:
+    with shell.client() as of_v0:
+        of_v0.register("of v0")
+        sent = client("send", "--wait", "delivered", "of v0", "hello", WEBSOCKET_URL=shell.url)
+        assert (sent.returncode, sent.stdout) == (1, "")
+        assert sent.stderr.endswith(": lost\n")
+
+
+def test_listen_hears_its_groups(shell: Shell) -> None:
+    async def send_to_group() -> int:
+        async with Client(shell.url) as sender:
+            return (await sender.send_to_group("ops", "hello")).online
+
+    with listening("--group", "ops", "--group", "dev", "--count", "1", url=shell.url) as listener:
+        assert line(listener).startswith("Connected as ")
+        wait_until(lambda: asyncio.run(send_to_group()))
+        heard = json.loads(line(listener))
+        assert (heard["group"], heard["message"]) == ("ops", "hello")
+
+
+def test_presence_tells_who_is_there(shell: Shell) -> None:
+    with shell.client() as alice:
+        alice.register("alice")
+        asked = client("presence", "alice", "bob", WEBSOCKET_URL=shell.url)
+        assert (asked.returncode, asked.stdout, asked.stderr) == (0, "alice online\nbob offline\n", "")
 
 
 @pytest.mark.parametrize(
@@ -194,17 +335,6 @@ def test_wrong_usage_is_told_with_status_2(arguments: list[str]) -> None:
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     assert "error: " in ended.stderr
-
-
-def test_the_word_that_registers_is_not_sent_as_a_message(shell: Shell) -> None:
-    with shell.client() as alice, shell.client() as bob:
-        alice.register("alice")
-        ended = client("alice", "connected", WEBSOCKET_URL=shell.url)
-        bob.send_to("alice", "still there?")
-        assert json.loads(alice.receive())["message"] == "still there?"
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert "argument MESSAGE: 'connected' would not reach the UUID but take it" in ended.stderr
-    assert "docs/protocol.md" in ended.stderr
 
 
 @pytest.mark.parametrize("arguments", [["send", "{}", "hello"], ["{}", "hello"], ["listen", "--as", "{}"]])
@@ -229,7 +359,7 @@ def test_a_wrong_url_in_the_environment_is_wrong_usage_too() -> None:
 
 
 def test_it_says_how_it_is_used() -> None:
-    assert "Exit codes: 0 done, 1 no connection or no answer, 2 wrong usage." in client("--help").stdout
+    assert "Exit codes: 0 done, 1 no connection, no answer or nobody there, 2 wrong usage." in client("--help").stdout
 
 
 def test_ctrl_c_ends_it_without_a_traceback(shell: Shell) -> None:
@@ -267,45 +397,43 @@ def test_listen_ends_when_nobody_reads_its_output_any_more(shell: Shell) -> None
 
 def test_listen_comes_back_when_the_server_does() -> None:
     with running("service/server.py {WEBSOCKET_PORT}") as first, listening(url=first.url) as listener:
-        assert line(listener).startswith("Welcome!")
+        assert line(listener).startswith("Connected as ")
         first.terminate()
         assert "1012" in line(listener)
         first.process.wait()
         environ = clean_environment(WEBSOCKET_PORT=str(first.port))
         with subprocess.Popen([sys.executable, "service/server.py"], cwd=ROOT, env=environ) as second:
             try:
-                while not (text := line(listener)).startswith("Welcome!"):
+                while not (text := line(listener)).startswith("Connected as "):
                     assert "next try in" in text
             finally:
                 second.kill()
 
 
-def test_listen_does_not_come_back_after_it_has_broken_a_rule() -> None:
-    with serve(lambda connection: connection.close(1008, "go away"), "127.0.0.1", 0) as rude:
-        serving = threading.Thread(target=rude.serve_forever)
+def test_listen_ends_when_another_has_its_address(shell: Shell) -> None:
+    with listening("--as", "replaced", url=shell.url) as listener:
+        assert line(listener) == "Connected as replaced."
+        with connect(shell.url, proxy=None, subprotocols=[Subprotocol(SUBPROTOCOL)]) as other:
+            other.send('{"type": "hello", "id": 1, "uuid": "replaced"}')
+            assert [json.loads(other.recv(10))["type"] for _ in range(2)] == ["welcome", "error"]
+        assert client("listen", "--as", "replaced", WEBSOCKET_URL=shell.url).returncode == 1
+
+
+def test_a_server_of_another_protocol_is_told_with_status_1() -> None:
+    with serve(lambda connection: connection.close(), "127.0.0.1", 0) as other:
+        serving = threading.Thread(target=other.serve_forever)
         serving.start()
-        ended = client("listen", "--url", f"ws://127.0.0.1:{rude.socket.getsockname()[1]}/")
-        rude.shutdown()
+        ended = client("listen", "--url", f"ws://127.0.0.1:{other.socket.getsockname()[1]}/")
+        other.shutdown()
         serving.join()
     assert ended.returncode == 1
-    assert "go away" in ended.stderr
+    assert "the server does not speak nc.v1" in ended.stderr
 
 
-def test_the_wait_before_the_next_try_doubles_up_to_a_cap() -> None:
-    backoff = Backoff(random_share=lambda: 1.0)
-    assert [backoff.after(0) for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, BACKOFF_CAP_S, BACKOFF_CAP_S]
-
-
-def test_the_wait_is_a_random_share_of_it() -> None:
+def test_a_connection_that_is_lost_is_waited_for_a_random_time() -> None:
     shares = iter([0.0, 0.25, 1.0])
     backoff = Backoff(random_share=lambda: next(shares))
     assert [backoff.after(0) for _ in range(3)] == [0, 0.25, 2]
-
-
-def test_only_a_connection_that_lasted_starts_the_waits_anew() -> None:
-    backoff = Backoff(random_share=lambda: 1.0)
-    waits = [backoff.after(0), backoff.after(STABLE_S - 1), backoff.after(STABLE_S), backoff.after(0)]
-    assert waits == [0.5, 1, 0.5, 1]
 
 
 @pytest.mark.parametrize(
@@ -321,3 +449,157 @@ def test_health_is_asked_at_the_servers_root(url: str, health: str) -> None:
 
 def test_what_would_confuse_a_terminal_is_shown_in_words() -> None:
     assert one_line("a é\n\x1b[2J\u2028\x9b") == r"a é\n\x1b[2J\u2028\x9b"
+
+
+# The library, with the service
+
+
+async def taken(client: Client, count: int) -> list[Message]:
+    """So many messages, confirmed."""
+    messages = [await client.__anext__() for _ in range(count)]
+    await client.confirm()
+    return messages
+
+
+async def until(kind: str, events: "asyncio.Queue[Event]") -> Event:
+    """The next event of this kind."""
+    while (event := await events.get()).kind != kind:
+        pass
+    return event
+
+
+def test_clients_exchange_messages_receipts_and_presence(shell: Shell) -> None:
+    async def meet() -> None:
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        async with Client(shell.url, "py-a", on_event=events.put_nowait) as alice, Client(shell.url, "py-b") as bob:
+            assert await alice.presence(["py-b", "py-c"], watch=True) == {"py-b"}
+            sent = await alice.send("py-b", {"any": ["JSON"]}, ack="delivered")
+            assert await taken(bob, 1) == [Message("py-a", {"any": ["JSON"]}, "py-b", None)]
+            assert await sent.outcome() == "delivered"
+            await bob.join("team")
+            assert (await alice.send_to_group("team", 1)).online == 1
+            assert await taken(bob, 1) == [Message("py-a", 1, None, "team")]
+            with pytest.raises(RequestError) as refused:
+                await alice.send("py-c", "hello")
+            assert refused.value.temporary
+            unconfirmed = await alice.send("py-b", "hello", ack="delivered")
+            await bob.close()
+            assert await unconfirmed.outcome() == "lost"
+            assert await until("presence", events) == Event("presence", "py-b", online=False)
+        assert [message.message async for message in bob] == ["hello"]  # which had come, but was not confirmed
+
+    asyncio.run(asyncio.wait_for(meet(), DEADLINE_S))
+
+
+def test_a_client_takes_its_address_over_from_its_own_connection(shell: Shell) -> None:
+    async def lose_the_network() -> None:
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        async with Client(shell.url, "mobile", on_event=events.put_nowait) as mobile:
+            await until("connected", events)
+            link, mobile._link = mobile._link, None
+            assert link is not None
+            # The service does not hear of it, and holds the address for the old connection.
+            link.lost.set_result(service.client._Lost("the network is gone", at_once=True))
+            await until("connected", events)
+            await mobile.send("mobile", "still me")
+            assert (await taken(mobile, 1))[0].message == "still me"
+
+    asyncio.run(asyncio.wait_for(lose_the_network(), DEADLINE_S))
+
+
+def test_what_was_asked_for_fails_when_the_client_is_closed(shell: Shell) -> None:
+    async def leave() -> None:
+        async with Client(shell.url) as client:
+            pass
+        with pytest.raises(GoneError):
+            await client.send("anybody", "hello")
+
+    asyncio.run(asyncio.wait_for(leave(), DEADLINE_S))
+
+
+def test_a_function_of_the_application_that_fails_is_not_hidden(shell: Shell) -> None:
+    def fail(event: Event) -> None:
+        raise RuntimeError("of the application")
+
+    async def enter() -> None:
+        async with Client(shell.url, on_event=fail):
+            pass
+
+    with pytest.raises(GoneError, match="RuntimeError: of the application"):
+        asyncio.run(asyncio.wait_for(enter(), DEADLINE_S))
+
+
+def test_a_token_that_cannot_be_fetched_is_tried_again(shell: Shell) -> None:
+    events: list[Event] = []
+    tokens = iter([OSError("no such file")])
+
+    def fetch() -> str:
+        for error in tokens:
+            raise error
+        return "unused without authentication"
+
+    async def enter() -> None:
+        with contextlib.suppress(GoneError):
+            async with Client(shell.url, token=fetch, on_event=events.append, second=0.01):
+                pass
+
+    asyncio.run(asyncio.wait_for(enter(), DEADLINE_S))
+    assert (events[0].kind, events[0].reason) == ("disconnected", "no token: no such file")
+
+
+@pytest.mark.slow
+def test_a_token_is_renewed_before_it_expires_and_a_connection_without_is_not_let_in(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": [secret_key()]}))
+    keys.chmod(0o600)
+    shown: list[str] = []
+
+    def fetch() -> str:
+        shown.append(token({"sub": "alice", "exp": time.time() + 3, "snd": ["*"]}))
+        return shown[-1]
+
+    async def stay(url: str) -> None:
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        async with Client(url, token=fetch, on_event=events.put_nowait) as alice:
+            assert alice.uuid == "alice"
+            await asyncio.sleep(4)
+            assert (await alice.send("alice", "still here")).online == 1
+            assert [event.kind for event in (await events.get(),)] == ["connected"]
+            assert events.empty()
+        with pytest.raises(GoneError, match="4001 unauthorized"):
+            async with Client(url, on_event=events.put_nowait):
+                pass
+
+    with running(COMMANDS["runner"], WEBSOCKET_AUTH="token", WEBSOCKET_KEYS=str(keys)) as shell:
+        asyncio.run(asyncio.wait_for(stay(shell.url), DEADLINE_S))
+        token_file = tmp_path / "token"
+        token_file.write_text(fetch() + "\n")
+        sent = client("send", "--token-file", str(token_file), "alice", "to myself", WEBSOCKET_URL=shell.url)
+        assert (sent.returncode, sent.stderr) == (0, "")
+        assert client("presence", "bob", WEBSOCKET_URL=shell.url, WEBSOCKET_TOKEN=fetch()).returncode == 0
+        refused = client("send", "alice", "hello", WEBSOCKET_URL=shell.url)
+        assert (refused.returncode, "4001 unauthorized" in refused.stderr) == (1, True)
+    assert len(shown) >= 4
+
+
+def test_the_numbers_are_those_of_the_service() -> None:
+    ours = service.client
+    assert (
+        Failures.LIMIT.code,
+        Failures.TOKEN_EXPIRED.code,
+        Failures.IN_USE.code,
+        Failures.QUEUE_FULL.code,
+    ) == (ours.LIMIT, ours.TOKEN_EXPIRED, ours.IN_USE, ours.QUEUE_FULL)
+    assert (ours.MAX_UUID_LENGTH, ours.MAX_ASKED_FOR, ours.SUBPROTOCOL) == (
+        MAX_ADDRESS_LENGTH,
+        MAX_ASKED_FOR,
+        SUBPROTOCOL,
+    )
+
+
+def test_it_needs_nothing_but_websockets(tmp_path: Path) -> None:
+    alone = tmp_path / "client.py"
+    alone.write_bytes((ROOT / "service/client.py").read_bytes())
+    packages = {name.partition(".")[0] for name in imports(alone)}
+    assert packages - sys.stdlib_module_names == {"websockets"}
+    assert subprocess.run([sys.executable, alone, "--help"], cwd=tmp_path, capture_output=True).returncode == 0

@@ -1,0 +1,704 @@
+"""What every client does: each behaviour plays the service against a client, and says what it expects of it.
+
+The client may be written in any language; `Driver` is what this table needs of it. Nothing here waits for real time: a
+second of the clients lasts as long as the behaviour says, and their random share is 1, so that waits are known.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NamedTuple
+
+from websockets.asyncio.server import Server as WebSocketServer
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from service import close_codes
+
+DEADLINE_S = 20.0
+SECOND = 0.01
+
+Frame = dict[str, Any]
+
+
+class Peer:
+    """The service's end of one connection, and what it says there."""
+
+    def __init__(self, connection: ServerConnection, number: int) -> None:
+        self._connection = connection
+        self._number = number
+
+    async def frame(self) -> Frame:
+        """The next frame of the client."""
+        frame: Frame = json.loads(await asyncio.wait_for(self._connection.recv(), DEADLINE_S))
+        return frame
+
+    async def say(self, kind: str, **fields: object) -> None:
+        await self._connection.send(json.dumps({"type": kind, **fields}))
+
+    async def hello(self) -> Frame:
+        """Welcome the client, and hear its hello."""
+        await self.say("welcome", uuid="temporary", message="", server_time=0.0, protocol="nc.v1")
+        frame = await self.frame()
+        assert frame["type"] == "hello"
+        return frame
+
+    async def greet(self, **fields: object) -> Frame:
+        """Take the client in; the result is its hello."""
+        hello = await self.hello()
+        ok = {
+            "uuid": hello.get("uuid", "temporary"),
+            "resume": f"secret {self._number}",
+            "ping_ms": 3_600_000,
+            "limits": {"message_size": 1000},
+            **fields,
+        }
+        await self.say("ok", id=hello["id"], **ok)
+        return hello
+
+    async def turn_away(self, code: int, temporary: bool = False) -> None:
+        hello = await self.hello()
+        await self.say("error", id=hello["id"], code=code, reason="no", temporary=temporary)
+
+    async def close(self, code: int, reason: str = "") -> None:
+        await self._connection.close(code, reason)
+
+    def abort(self) -> None:
+        """The network is gone."""
+        self._connection.transport.abort()
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection.close_code is None
+
+    async def closed(self) -> None:
+        """Wait until the client has left."""
+        await asyncio.wait_for(self._connection.wait_closed(), DEADLINE_S)
+
+
+class Refusal(NamedTuple):
+    """An answer to a handshake."""
+
+    status: int
+    retry_after: str | None = None
+
+
+class Server:
+    """A service that does as it is told."""
+
+    def __init__(self) -> None:
+        self.refusals: list[Refusal] = []
+        self.handshakes: list[Request] = []
+        self._peers: asyncio.Queue[Peer] = asyncio.Queue()
+        self._numbers = itertools.count(1)
+        self._server: WebSocketServer
+
+    @contextlib.asynccontextmanager
+    async def running(self, speaks: str = "nc.v1") -> AsyncIterator["Server"]:
+        self._server = await serve(
+            self._handle,
+            "127.0.0.1",
+            0,
+            subprotocols=[Subprotocol(speaks)],
+            process_request=self._admit,
+            ping_interval=None,
+            close_timeout=1,
+        )
+        try:
+            yield self
+        finally:
+            self._server.close()
+            await self._server.wait_closed()
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/"
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        self.handshakes.append(request)
+        if not self.refusals:
+            return None
+        status, retry_after = self.refusals.pop(0)
+        headers = Headers({"Content-Length": "0", **({} if retry_after is None else {"Retry-After": retry_after})})
+        return Response(status, "No", headers)
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        self._peers.put_nowait(Peer(connection, next(self._numbers)))
+        await connection.wait_closed()
+
+    async def accept(self) -> Peer:
+        """The next connection."""
+        return await asyncio.wait_for(self._peers.get(), DEADLINE_S)
+
+    async def nobody_comes(self) -> None:
+        """Long enough for any back-off to end."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._peers.get(), 40 * SECOND)
+            raise AssertionError("the client came back")
+
+
+class Call(ABC):
+    """A method of the client that goes on."""
+
+    @abstractmethod
+    async def answer(self) -> Any:
+        """What it has returned, `{"error": code}` with `temporary`, or `{"gone": reason}`."""
+
+    @abstractmethod
+    async def outcome(self) -> str:
+        """Of a message that was sent with `ack="delivered"`."""
+
+
+class Driver(ABC):
+    """A client, and what it tells the application: its events, and `message`."""
+
+    @abstractmethod
+    async def open(
+        self,
+        url: str,
+        uuid: str | None = "alice",
+        token: str | list[str] | None = None,
+        max_kept: int = 1000,
+        second: float = SECOND,
+        answers: bool = False,
+    ) -> None:
+        """Begin to connect. A list of tokens is fetched one by one. `answers`: it sends "thanks" for each message."""
+
+    @abstractmethod
+    async def next_event(self) -> Frame:
+        """What it tells next, with `kind`."""
+
+    @abstractmethod
+    async def call(self, method: str, *arguments: object, **options: object) -> Call: ...
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    async def event(self, kind: str) -> Frame:
+        """The next event, which is of this kind."""
+        event = await self.next_event()
+        assert event["kind"] == kind, event
+        return event
+
+
+Behaviour = Callable[[Server, Driver], Awaitable[None]]
+BEHAVIOURS: dict[str, Behaviour] = {}
+# A browser does not tell a page the status of a handshake.
+OF_THE_HANDSHAKE: dict[str, Behaviour] = {}
+
+
+def behaviour(act: Behaviour) -> Behaviour:
+    BEHAVIOURS[act.__name__] = act
+    return act
+
+
+def of_the_handshake(act: Behaviour) -> Behaviour:
+    OF_THE_HANDSHAKE[act.__name__] = act
+    return act
+
+
+async def connected(server: Server, client: Driver, /, **fields: object) -> Peer:
+    """The next connection of the client, which has been taken in."""
+    peer = await server.accept()
+    await peer.greet(**fields)
+    await client.event("connected")
+    return peer
+
+
+# Hello
+
+
+@behaviour
+async def it_says_hello_with_its_address_and_token(server: Server, client: Driver) -> None:
+    await client.open(server.url, token="a token")
+    peer = await server.accept()
+    hello = await peer.greet()
+    assert (hello["uuid"], hello["token"], hello.get("resume")) == ("alice", "a token", None)
+    assert (await client.event("connected"))["uuid"] == "alice"
+
+
+@behaviour
+async def it_shows_its_token_in_no_handshake(server: Server, client: Driver) -> None:
+    await client.open(server.url, token="a token")
+    await connected(server, client)
+    (handshake,) = server.handshakes
+    assert "token" not in f"{handshake.path}{handshake.headers}"
+
+
+@behaviour
+async def without_an_address_it_keeps_the_one_that_it_was_given(server: Server, client: Driver) -> None:
+    await client.open(server.url, uuid=None)
+    first = await server.accept()
+    assert "uuid" not in await first.greet(uuid="drawn")
+    assert (await client.event("connected"))["uuid"] == "drawn"
+    first.abort()
+    assert (await (await server.accept()).greet())["uuid"] == "drawn"
+
+
+@behaviour
+async def it_fetches_a_fresh_token_for_each_hello(server: Server, client: Driver) -> None:
+    await client.open(server.url, token=["one", "two"])
+    first = await server.accept()
+    assert (await first.greet())["token"] == "one"
+    first.abort()
+    assert (await (await server.accept()).greet())["token"] == "two"
+
+
+@behaviour
+async def it_takes_its_address_over_from_its_own_lost_connection(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    (await connected(server, client)).abort()
+    second = await server.accept()
+    assert (await second.greet())["resume"] == "secret 1"
+    second.abort()
+    assert (await (await server.accept()).greet())["resume"] == "secret 2"
+
+
+@behaviour
+async def a_refused_hello_is_the_end(server: Server, client: Driver) -> None:
+    await client.open(server.url, token=["one", "two"])
+    await (await server.accept()).turn_away(101)
+    assert "101" in (await client.event("gone"))["reason"]
+    await server.nobody_comes()
+
+
+@behaviour
+async def an_expired_token_is_the_end_when_it_has_no_other(server: Server, client: Driver) -> None:
+    await client.open(server.url, token="a token")
+    await (await server.accept()).turn_away(109)
+    assert "109" in (await client.event("gone"))["reason"]
+
+
+@behaviour
+async def an_expired_token_is_replaced_by_a_fresh_one(server: Server, client: Driver) -> None:
+    await client.open(server.url, token=["old", "new"])
+    await (await server.accept()).turn_away(109)
+    assert (await client.event("disconnected"))["wait_s"] == 0.5
+    assert (await (await server.accept()).greet())["token"] == "new"
+
+
+@behaviour
+async def an_address_that_another_has_is_the_end(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    await (await server.accept()).turn_away(113)
+    await client.event("gone")
+
+
+@behaviour
+async def its_own_address_is_tried_again_after_a_lost_connection(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    (await connected(server, client)).abort()
+    await client.event("disconnected")
+    for _ in range(4):
+        await (await server.accept()).turn_away(113)
+        await client.event("disconnected")
+    await connected(server, client)
+
+
+@behaviour
+async def its_own_address_is_not_tried_for_ever(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    (await connected(server, client)).abort()
+    await client.event("disconnected")
+    for _ in range(4):
+        await (await server.accept()).turn_away(113)
+        await client.event("disconnected")
+    await (await server.accept()).turn_away(113)
+    await client.event("gone")
+
+
+# Coming back
+
+
+async def wait_after(server: Server, client: Driver, peer: Peer, code: int) -> float:
+    await peer.close(code, "because")
+    event = await client.event("disconnected")
+    assert event["reason"] == f"closed with {code} because"
+    wait_s: float = event["wait_s"]
+    return wait_s
+
+
+@behaviour
+async def it_waits_twice_as_long_each_time_up_to_a_cap(server: Server, client: Driver) -> None:
+    await client.open(server.url, second=0.002)
+    waits = [await wait_after(server, client, await server.accept(), 1011) for _ in range(8)]
+    assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+@behaviour
+async def only_a_connection_that_lasted_starts_the_waits_anew(server: Server, client: Driver) -> None:
+    await client.open(server.url, second=0.02)
+    assert await wait_after(server, client, await connected(server, client), 1011) == 0.5
+    assert await wait_after(server, client, await connected(server, client), 1011) == 1
+    lasting = await connected(server, client, ping_ms=40_000)
+    assert (await lasting.frame())["type"] == "ping"  # so 40 seconds have passed
+    assert await wait_after(server, client, lasting, 1011) == 0.5
+
+
+@behaviour
+async def it_does_not_come_back_from_4000_to_4099(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    await peer.close(*close_codes.REPLACED)
+    assert (await client.event("gone"))["reason"] == "closed with 4010 replaced by a newer connection"
+    await server.nobody_comes()
+    assert "4010" in (await (await client.call("send", "bob", "hello")).answer())["gone"]
+
+
+@behaviour
+async def it_comes_back_at_once_from_4200_to_4299_with_a_fresh_token(server: Server, client: Driver) -> None:
+    await client.open(server.url, token=["old", "new"])
+    assert await wait_after(server, client, await connected(server, client), 4200) == 0
+    assert (await (await server.accept()).greet())["token"] == "new"
+
+
+@behaviour
+async def it_comes_back_at_once_only_once(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    assert await wait_after(server, client, await connected(server, client), 4299) == 0
+    assert await wait_after(server, client, await connected(server, client), 4299) == 1
+
+
+@behaviour
+async def it_comes_back_after_a_while_from_all_other_codes(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    waits = [await wait_after(server, client, await connected(server, client), code) for code in (1000, 1008, 1012)]
+    waits += [await wait_after(server, client, await connected(server, client), code) for code in (3999, 4100, 4300)]
+    assert waits == [0.5, 1, 2, 4, 8, 16]
+
+
+@behaviour
+async def a_silent_service_is_asked_for_a_sign_of_life_and_given_up(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client, ping_ms=5000)
+    assert (await peer.frame())["type"] == "ping"
+    assert (await client.event("disconnected"))["reason"] == "silent for too long"
+    await server.accept()
+
+
+@behaviour
+async def a_service_that_gives_a_sign_of_life_is_kept(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client, ping_ms=20_000)
+    for _ in range(3):
+        assert (await peer.frame())["type"] == "ping"
+        await peer.say("pong")
+    assert peer.is_open
+
+
+# Going away
+
+
+@behaviour
+async def after_a_goaway_it_connects_anew_and_then_closes_the_old_one(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    old = await connected(server, client)
+    await old.say("goaway", reconnect_in_ms=1000, deadline_ms=9000)
+    new = await server.accept()
+    assert old.is_open
+    sending = await client.call("send", "bob", "in between")
+    assert (await new.greet())["resume"] == "secret 1"
+    await client.event("connected")
+    kept = await new.frame()
+    assert kept["message"] == "in between"
+    await new.say("ok", id=kept["id"], online=1)
+    assert (await sending.answer())["online"] == 1
+    await old.closed()
+
+
+@behaviour
+async def after_a_goaway_it_uses_the_old_connection_until_its_time(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    old = await connected(server, client)
+    await old.say("goaway", reconnect_in_ms=50_000, deadline_ms=90_000)
+    sending = await client.call("send", "bob", "hello")
+    frame = await old.frame()
+    await old.say("ok", id=frame["id"], online=1)
+    assert (await sending.answer())["online"] == 1
+
+
+@behaviour
+async def closed_after_a_goaway_it_comes_back_at_the_time_that_it_was_told(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    clock = asyncio.get_running_loop().time
+    old = await connected(server, client)
+    told_at = clock()
+    await old.say("goaway", reconnect_in_ms=60_000, deadline_ms=90_000)
+    assert 0.5 < await wait_after(server, client, old, 1012) <= 60
+    await server.accept()
+    assert clock() - told_at > 59 * SECOND
+
+
+@behaviour
+async def it_connects_anew_before_the_deadline_of_a_goaway(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    await (await connected(server, client)).say("goaway", reconnect_in_ms=10**9, deadline_ms=1000)
+    await server.accept()
+
+
+@behaviour
+async def that_the_new_connection_takes_over_from_the_old_one_is_no_loss(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    old = await connected(server, client)
+    await old.say("goaway", reconnect_in_ms=1000, deadline_ms=9000)
+    new = await server.accept()
+    await new.hello()
+    await old.close(*close_codes.REPLACED)
+    await new.say("ok", id=0, uuid="alice", resume="", ping_ms=3_600_000, limits={"message_size": 1000})
+    await client.event("connected")
+
+
+# Sending
+
+
+@behaviour
+async def what_had_no_answer_is_sent_again_in_order(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    first = await connected(server, client)
+    calls = [await client.call("send", "bob", number) for number in range(3)]
+    frames = [await first.frame() for _ in calls]
+    await first.say("ok", id=frames[1]["id"], online=1)
+    assert (await calls[1].answer())["online"] == 1
+    first.abort()
+    await client.event("disconnected")
+    second = await server.accept()
+    calls.append(await client.call("send", "bob", 3))
+    await second.greet()
+    again = [await second.frame() for _ in range(3)]
+    assert [frame["message"] for frame in again] == [0, 2, 3]
+    assert again[:2] == [frames[0], frames[2]]
+    for frame in again:
+        await second.say("ok", id=frame["id"], online=2)
+    assert [(await call.answer())["online"] for call in calls] == [2, 1, 2, 2]
+
+
+@behaviour
+async def an_error_goes_to_the_caller_and_is_not_tried_again(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    for code, temporary in ((103, False), (115, True)):
+        sending = await client.call("send", "bob", "hello")
+        await peer.say("error", id=(await peer.frame())["id"], code=code, reason="no", temporary=temporary)
+        assert await sending.answer() == {"error": code, "temporary": temporary}
+    await client.call("send", "bob", "next")
+    assert (await peer.frame())["message"] == "next"
+
+
+@behaviour
+async def what_waits_for_an_answer_is_bounded(server: Server, client: Driver) -> None:
+    await client.open(server.url, max_kept=2)
+    peer = await server.accept()
+    sending = [await client.call("send", "bob", number) for number in range(3)]
+    assert await sending[2].answer() == {"error": 115, "temporary": True}
+    await peer.greet()
+    assert [(await peer.frame())["message"] for _ in range(2)] == [0, 1]
+
+
+@behaviour
+async def what_is_too_long_for_the_service_is_not_sent(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    assert await (await client.call("send", "bob", "é" * 500)).answer() == {"error": 106, "temporary": False}
+    await client.call("send", "bob", "short")
+    assert (await peer.frame())["message"] == "short"
+
+
+@behaviour
+async def delivered_and_lost_are_told(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    for outcome in ("delivered", "lost"):
+        sending = await client.call("send", "bob", "hello", ack="delivered")
+        frame = await peer.frame()
+        assert (frame["recipient_uuid"], frame["ack"]) == ("bob", "delivered")
+        await peer.say("ok", id=frame["id"], online=1, receipts=1)
+        await peer.say(outcome, id=frame["id"], recipient_uuid="bob")
+        assert await sending.outcome() == outcome
+
+
+@behaviour
+async def a_group_has_it_when_all_members_have_confirmed(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    for outcomes, expected in ((["delivered"] * 2, "delivered"), (["delivered", "lost"], "lost")):
+        sending = await client.call("send_to_group", "ops", "hello", ack="delivered")
+        frame = await peer.frame()
+        assert frame["group"] == "ops"
+        await peer.say("ok", id=frame["id"], online=2, receipts=2)
+        for member, outcome in enumerate(outcomes):
+            await peer.say(outcome, id=frame["id"], recipient_uuid=f"member {member}")
+        assert await sending.outcome() == expected
+
+
+@behaviour
+async def a_recipient_that_cannot_confirm_counts_as_lost(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    sending = await client.call("send", "bob", "hello", ack="delivered")
+    await peer.say("ok", id=(await peer.frame())["id"], online=1, receipts=0)
+    assert await sending.outcome() == "lost"
+
+
+@behaviour
+async def receipts_that_can_no_longer_come_count_as_lost(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    sending = await client.call("send", "bob", "hello", ack="delivered")
+    await peer.say("ok", id=(await peer.frame())["id"], online=1, receipts=1)
+    assert (await sending.answer())["online"] == 1
+    peer.abort()
+    assert await sending.outcome() == "lost"
+
+
+@behaviour
+async def what_is_sent_again_gets_its_receipts_on_the_new_connection(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    first = await connected(server, client)
+    sending = await client.call("send", "bob", "hello", ack="delivered")
+    await first.frame()
+    first.abort()
+    await client.event("disconnected")
+    second = await connected(server, client)
+    frame = await second.frame()
+    await second.say("ok", id=frame["id"], online=1, receipts=1)
+    await second.say("delivered", id=frame["id"], recipient_uuid="bob")
+    assert await sending.outcome() == "delivered"
+
+
+# Hearing
+
+
+@behaviour
+async def a_message_is_confirmed_when_the_application_has_taken_it(server: Server, client: Driver) -> None:
+    await client.open(server.url, answers=True)
+    peer = await connected(server, client)
+    for key in (7, 8):
+        await peer.say("msg", sender_uuid="bob", recipient_uuid="alice", message={"n": key}, key=key)
+        assert (await client.event("message"))["message"] == {"n": key}
+        thanks = await peer.frame()
+        assert thanks["message"] == "thanks"
+        await peer.say("ok", id=thanks["id"], online=1)
+        assert await peer.frame() == {"type": "ack", "key": key}
+
+
+@behaviour
+async def a_message_without_a_key_is_not_confirmed(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    await peer.say("msg", sender_uuid="bob", group="ops", message="hello")
+    assert (await client.event("message"))["sender_uuid"] == "bob"
+    await client.call("send", "bob", "next")
+    assert (await peer.frame())["type"] == "send"
+
+
+@behaviour
+async def an_unknown_frame_is_passed_over(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    await peer.say("of a later version")
+    await peer.say("msg", sender_uuid="bob", message="hello", and_a="key of a later version")
+    await client.event("message")
+
+
+@behaviour
+async def changes_of_watched_addresses_are_told(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    asking = await client.call("presence", ["bob", "carol"], watch=True)
+    frame = await peer.frame()
+    assert (frame["uuids"], frame["watch"]) == (["bob", "carol"], True)
+    await peer.say("ok", id=frame["id"], online=["carol"])
+    await peer.say("presence", uuid="bob", state="online")
+    assert await asking.answer() == ["carol"]
+    event = await client.event("presence")
+    assert (event["uuid"], event["online"]) == ("bob", True)
+
+
+@behaviour
+async def groups_and_watches_are_restored_and_missed_changes_told(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    first = await connected(server, client)
+    for method, argument, options in (
+        ("join", "ops", {}),
+        ("join", "left", {}),
+        ("leave", "left", {}),
+        ("presence", ["bob", "carol"], {"watch": True}),
+        ("presence", ["carol"], {"watch": False}),
+    ):
+        call = await client.call(method, argument, **options)
+        await first.say("ok", id=(await first.frame())["id"], online=[])
+        await call.answer()
+    first.abort()
+    await client.event("disconnected")
+    second = await connected(server, client)
+    join = await second.frame()
+    assert (join["type"], join["group"]) == ("join", "ops")
+    await second.say("ok", id=join["id"])
+    watch = await second.frame()
+    assert (watch["type"], watch["uuids"], watch["watch"]) == ("presence", ["bob"], True)
+    await second.say("ok", id=watch["id"], online=["bob"])
+    event = await client.event("presence")
+    assert (event["uuid"], event["online"]) == ("bob", True)
+
+
+@behaviour
+async def a_group_that_is_refused_after_a_reconnect_is_told_and_forgotten(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    first = await connected(server, client)
+    call = await client.call("join", "ops")
+    await first.say("ok", id=(await first.frame())["id"])
+    await call.answer()
+    first.abort()
+    await client.event("disconnected")
+    second = await connected(server, client)
+    await second.say("error", id=(await second.frame())["id"], code=103, reason="forbidden", temporary=False)
+    assert (await client.event("refused"))["reason"] == "join ops: forbidden (error 103)"
+    second.abort()
+    await client.event("disconnected")
+    third = await connected(server, client)
+    await client.call("send", "bob", "next")
+    assert (await third.frame())["type"] == "send"
+
+
+@behaviour
+async def a_token_is_refreshed_when_most_of_its_life_has_passed(server: Server, client: Driver) -> None:
+    await client.open(server.url, token=["one", "two", "three"])
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    peer = await connected(server, client, expires=50.0)
+    refresh = await peer.frame()
+    assert (refresh["type"], refresh["token"]) == ("refresh", "two")
+    assert clock() - began > 39 * SECOND
+    await peer.say("ok", id=refresh["id"], expires=70.0)
+    assert (await peer.frame())["token"] == "three"
+
+
+# The handshake
+
+
+@of_the_handshake
+async def a_forbidden_handshake_is_the_end(server: Server, client: Driver) -> None:
+    server.refusals = [Refusal(403)]
+    await client.open(server.url)
+    assert (await client.event("gone"))["reason"] == "refused with HTTP 403"
+
+
+@of_the_handshake
+async def an_unauthorized_handshake_is_the_end(server: Server, client: Driver) -> None:
+    server.refusals = [Refusal(401)]
+    await client.open(server.url)
+    assert (await client.event("gone"))["reason"] == "refused with HTTP 401"
+
+
+@of_the_handshake
+async def it_waits_at_least_as_long_as_retry_after_says(server: Server, client: Driver) -> None:
+    server.refusals = [Refusal(503, "7"), Refusal(429, "2"), Refusal(503), Refusal(503), Refusal(503, "5")]
+    await client.open(server.url)
+    waits = [(await client.event("disconnected"))["wait_s"] for _ in range(5)]
+    assert waits == [7, 2, 2, 4, 8]
+    await connected(server, client)

@@ -1,0 +1,182 @@
+"""The client for browsers: what every client does, in a real Chromium."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from chromium import CHROMIUM, Browser, Page, chromium
+from client_behaviours import BEHAVIOURS, DEADLINE_S, SECOND, Call, Driver, Frame, Server
+from shells import ROOT
+
+import service.client
+from service.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
+
+SCRIPT = (ROOT / "service" / "client.js").read_text()
+
+# What a page does for a driver: it keeps the client, its events and its calls.
+DRIVER = """
+const calls = [], events = [], waiting = [];
+let client;
+
+function tell(event) {
+  if (waiting.length) waiting.shift()(event);
+  else events.push(event);
+}
+
+function nextEvent() {
+  return events.length ? events.shift() : new Promise((resolve) => waiting.push(resolve));
+}
+
+function openClient(url, uuid, tokens, maxKept, second, answers) {
+  const token = Array.isArray(tokens) ? async () => tokens.shift() : tokens;
+  const random = () => 1;
+  client = new NotificationClient(url, {uuid, token, maxKept, secondMs: second * 1000, random});
+  for (const kind of ["connected", "disconnected", "gone", "presence", "refused", "message"]) {
+    client.addEventListener(kind, ({detail}) => {
+      tell({kind, wait_s: detail.waitS, ...detail});
+      if (kind === "message" && answers) client.send(detail.sender_uuid, "thanks");
+    });
+  }
+  client.open().catch(() => {});
+}
+
+function begin(method, ...args) {
+  const call = client[method](...args);
+  call.catch(() => {});
+  return calls.push(call) - 1;
+}
+
+async function answer(number) {
+  try {
+    const result = await calls[number];
+    return result && "online" in result ? {online: result.online} : result;
+  } catch (error) {
+    if (error.name === "GoneError") return {gone: error.message};
+    return {error: error.code, temporary: error.temporary};
+  }
+}
+
+async function outcome(number) {
+  return (await calls[number]).outcome;
+}
+"""
+
+METHODS = {"send_to_group": "sendToGroup"}
+
+in_a_browser = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt install chromium)"),
+]
+
+
+class Tab:
+    """A page that is asked from a thread, so that the service of a behaviour can go on meanwhile."""
+
+    def __init__(self, page: Page, thread: ThreadPoolExecutor) -> None:
+        self._page = page
+        self._thread = thread
+
+    async def run(self, function: str, *arguments: object) -> Any:
+        code = f"{function}({', '.join(json.dumps(argument) for argument in arguments)})"
+        loop = asyncio.get_running_loop()
+        return await asyncio.wait_for(loop.run_in_executor(self._thread, self._page.evaluate, code), DEADLINE_S)
+
+
+class BrowserCall(Call):
+    def __init__(self, tab: Tab, number: int) -> None:
+        self._tab = tab
+        self._number = number
+
+    async def answer(self) -> Any:
+        return await self._tab.run("answer", self._number)
+
+    async def outcome(self) -> str:
+        outcome: str = await self._tab.run("outcome", self._number)
+        return outcome
+
+
+class BrowserDriver(Driver):
+    def __init__(self, tab: Tab) -> None:
+        self._tab = tab
+
+    async def open(
+        self,
+        url: str,
+        uuid: str | None = "alice",
+        token: str | list[str] | None = None,
+        max_kept: int = 1000,
+        second: float = SECOND,
+        answers: bool = False,
+    ) -> None:
+        # JSON has no undefined; null would be said in the hello.
+        ours = [json.dumps(value) if value is not None else "undefined" for value in (uuid, token)]
+        rest = f"{json.dumps(max_kept)}, {second}, {json.dumps(answers)}"
+        await self._tab.run(f"((url) => openClient(url, {ours[0]}, {ours[1]}, {rest}))", url)
+
+    async def next_event(self) -> Frame:
+        event: Frame = await self._tab.run("nextEvent")
+        return event
+
+    async def call(self, method: str, *arguments: object, **options: object) -> BrowserCall:
+        number = await self._tab.run("begin", METHODS.get(method, method), *arguments, options)
+        return BrowserCall(self._tab, number)
+
+    async def close(self) -> None:
+        await self._tab.run("client.close.bind(client)")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+async def play(name: str, browser: Browser) -> None:
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        page = browser.open(f"file://{ROOT}/LICENSE")
+        page.evaluate(
+            f"{{ const script = document.createElement('script'); script.textContent = {json.dumps(SCRIPT)};"
+            "document.head.append(script); }"
+        )
+        page.evaluate(DRIVER)
+        driver = BrowserDriver(Tab(page, thread))
+        async with Server().running() as server:
+            try:
+                await asyncio.wait_for(BEHAVIOURS[name](server, driver), 2 * DEADLINE_S)
+            finally:
+                await driver.close()
+
+
+class TestInABrowser:
+    pytestmark = in_a_browser
+
+    @pytest.mark.parametrize("name", BEHAVIOURS)
+    def test_the_client_behaves_so_that(self, name: str, browser: Browser) -> None:
+        asyncio.run(play(name, browser))
+
+
+def constants() -> dict[str, float]:
+    """The numbers of the script by name."""
+    found = re.findall(r"\b([A-Z][A-Z_]+) = ([\d._]+)", SCRIPT)
+    return {name: float(number.replace("_", "")) for name, number in found}
+
+
+def test_it_has_the_numbers_of_the_other_client() -> None:
+    same = ["BACKOFF_BASE_S", "BACKOFF_CAP_S", "STABLE_S", "SILENT_PING_INTERVALS", "REFRESH_AT", "TRIES_IN_USE"]
+    assert {name: constants()[name] for name in same} == {name: getattr(service.client, name) for name in same}
+
+
+def test_it_has_the_names_and_numbers_of_the_service() -> None:
+    of_the_service = {
+        "MAX_ASKED_FOR": MAX_ASKED_FOR,
+        "LIMIT": Failures.LIMIT.code,
+        "TOKEN_EXPIRED": Failures.TOKEN_EXPIRED.code,
+        "IN_USE": Failures.IN_USE.code,
+        "QUEUE_FULL": Failures.QUEUE_FULL.code,
+    }
+    assert {name: constants()[name] for name in of_the_service} == of_the_service
+    assert f'SUBPROTOCOL = "{SUBPROTOCOL}"' in SCRIPT
