@@ -94,8 +94,7 @@ class FastShell:
         transport.set_protocol(reader)
         # Beyond this, `pause_writing` of the client is called.
         transport.set_write_buffer_limits(limits.queue)
-        transport.write(accept)
-        client.start(admission.open(self.center, client))
+        client.start(admission.open(self.center, client), accept)
         self._ticker.wake()
         if not self._is_sweeping:
             self._sweep()
@@ -157,7 +156,7 @@ class WebSocket(WSListener):
         self._connections = connections
         self._is_open = True
         self._waiting: list[bytes] = []
-        """Heads and payloads of frames, in turn."""
+        """What the next `flush` writes."""
         self._fragments: _Fragments | None = None
         self._has_spoken = False
         self._heard_at = shell.loop.time()
@@ -165,12 +164,14 @@ class WebSocket(WSListener):
         self._held_until = 0.0
         self._probes: dict[bytes, Callable[[bool], None]] | None = None
 
-    def start(self, session: Session) -> None:
-        """Begin to serve it."""
+    def start(self, session: Session, accept: bytes) -> None:
+        """Answer the handshake, and begin to serve the client."""
         self._session = session
         self._connections.add(self)
         self._shell.clients.add(self)
+        self._waiting.append(accept)
         session.start()
+        self.flush()
 
     # What the session wants of it
 
@@ -181,8 +182,8 @@ class WebSocket(WSListener):
         if not waiting:
             self._shell.flush_soon(self)
         length = len(text)
-        waiting += (_TEXT_HEADS[length] if length < _SHORT else _head(_TEXT, length), text)
-        if len(waiting) >= 2 * _MAX_WAITING:
+        waiting.append((_TEXT_HEADS[length] if length < _SHORT else _head(_TEXT, length)) + text)
+        if len(waiting) >= _MAX_WAITING:
             self.flush()
 
     def flush(self) -> None:
@@ -205,12 +206,12 @@ class WebSocket(WSListener):
         if self._is_open:
             logger.info("a client is closed: %d %s", *reason)
             self._part(struct.pack("!H", reason.code) + reason.reason.encode())
+            Farewell(self.transport, self._ended)
 
     def _part(self, payload: bytes) -> None:
         self._is_open = False
         self._waiting.clear()
         self.transport.write(_frame(_CLOSE, payload))
-        Farewell(self.transport, self._ended)
 
     def abort(self) -> None:
         self._is_open = False
@@ -292,6 +293,10 @@ class WebSocket(WSListener):
         else:
             self._session.end()
             self._part(payload[:2])
+            if self.transport.get_write_buffer_size():
+                Farewell(self.transport, self._ended)
+            else:
+                self.transport.close()  # the client has said that nothing follows
 
     def broken(self, code: int, reason: str) -> None:
         """The client has sent what is no frame."""
