@@ -12,6 +12,9 @@ from service.close_codes import CloseReason
 from service.frames import Delivered, Id, Lost
 from service.message import Message
 
+Proof = bool | str
+"""What shows that an address belongs to whoever claims it: True for a token, or the secret of its last connection."""
+
 
 class Member(Protocol):
     """What the hub needs of a session. `addresses` begins with the temporary one."""
@@ -28,10 +31,11 @@ class Member(Protocol):
     def deliver(self, message: Message) -> None:
         """Pass a message on to the client."""
 
-    def expect(self, key: int, receipt: "Receipt", address: Address | None) -> bool:
-        """Remember that the message with this key is to be confirmed; False when the client cannot confirm any.
+    def reach(self, group: str | None) -> int:
+        """How many clients a message to this group, or to one address, reaches here."""
 
-        `address` is what it was sent to, None for a group.
+    def expect(self, key: int, receipt: "Receipt", message: Message) -> int:
+        """Remember that the message, which has this key, is to be confirmed; the result is how often it will be.
 
         Raises:
             TooManyUnconfirmedError: nothing has changed.
@@ -49,7 +53,10 @@ class Member(Protocol):
     def changed(self, address: Address, online: bool) -> None:
         """An address that the client watches has got an owner, or lost it."""
 
-    def probe(self, answered: Callable[[bool], None]) -> None:
+    def accepts(self, proof: Proof) -> bool:
+        """Whether whoever shows this is the same client, on another connection."""
+
+    def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
         """Find out whether the client is alive, and say so once, in a few seconds at most."""
 
     def abandon(self) -> None:
@@ -107,6 +114,58 @@ class Tally:
         self.closed[reason.code] = self.closed.get(reason.code, 0) + 1
 
 
+class Bus(Protocol):
+    """The hubs of the other workers, as this one knows them."""
+
+    def owns(self, address: Address, member: Member) -> None:
+        """Tell the others that one of our members has got an address."""
+
+    def frees(self, address: Address) -> None:
+        """Tell the others that none of our members has it any more."""
+
+    def heir(self, address: Address) -> Member | None:
+        """Who has an address that none of our members has."""
+
+    def joined(self, group: str, member: Member) -> None:
+        """Tell the others that one of our members is in a group."""
+
+    def left(self, group: str, member: Member) -> None:
+        """The inverse of `joined`."""
+
+    def seek(self, text: bytes, sender: Member) -> None:
+        """Pass a message of v0 on to whoever has its address, though nobody is known to."""
+
+    def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: Callable[[int, int], None]) -> None:
+        """Pass a message on to whoever has its address, though nobody is known to.
+
+        `then` is told how many have it, and how many of them will confirm it.
+        """
+
+
+class Alone:
+    """The bus of the only worker: there is nobody else to tell or to ask."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def owns(self, address: Address, member: Member) -> None: ...
+
+    def frees(self, address: Address) -> None: ...
+
+    def heir(self, address: Address) -> Member | None:
+        return None
+
+    def joined(self, group: str, member: Member) -> None: ...
+
+    def left(self, group: str, member: Member) -> None: ...
+
+    def seek(self, text: bytes, sender: Member) -> None:
+        self._tally.dropped[NOBODY] += 1
+
+    def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: Callable[[int, int], None]) -> None:
+        then(0, 0)
+
+
 class Hub:
     """Three maps: from an address to its owner, from a group to its members, and from an address to who watches it.
 
@@ -116,6 +175,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.tally = Tally()
+        self.bus: Bus = Alone(self.tally)
         self.members: dict[Member, None] = {}
         self._owners: dict[Address, Member] = {}
         self._claimants: dict[Address, dict[Member, None]] = {}
@@ -127,6 +187,7 @@ class Hub:
         """Let a new member be reached under its temporary address."""
         self.members[member] = None
         self._owners[member.addresses[0]] = member
+        self.bus.owns(member.addresses[0], member)
 
     def disconnect(self, member: Member, groups: Iterable[str] = (), watched: Iterable[Address] = ()) -> None:
         """Forget a member, and everything that was its own. Once is enough, twice does no harm."""
@@ -142,27 +203,29 @@ class Hub:
             if self._owners.get(address) is member:
                 self._release(address)
 
-    def claim(self, member: Member, address: Address, proven: bool = False) -> None:
-        """Ask for an address; `granted` or `refused` of the member tells the outcome, now or a few seconds later.
-
-        `proven`: the member has shown that the address is its own, so that no living owner stands in its way.
-        """
+    def claim(self, member: Member, address: Address, proof: Proof = False) -> None:
+        """Ask for an address; `granted` or `refused` of the member tells the outcome, now or a few seconds later."""
         owner = self._owners.get(address)
         if owner is None:
             self._give(address, member)
         elif owner is member:
             member.granted(address)
-        elif proven:
-            owner.addresses.remove(address)
-            self._owners[address] = member
-            member.addresses.append(address)
-            owner.replaced(address)
-            member.granted(address)
-        elif address in self._claimants:
+        elif owner.accepts(proof):
+            self.take_away(address, owner)
+            self.claim(member, address)
+            self._serve_claimants(address)
+        elif address in self._claimants and not proof:
             self._claimants[address][member] = None
         else:
-            self._claimants[address] = {member: None}
-            owner.probe(lambda alive: self._probed(address, owner, alive))
+            self._claimants.setdefault(address, {})[member] = None
+            owner.probe(address, proof, lambda alive: self._probed(address, owner, alive))
+
+    def take_away(self, address: Address, owner: Member) -> None:
+        """Let an address be free, because its owner is the client of old that has come back on another connection."""
+        owner.addresses.remove(address)
+        del self._owners[address]
+        self.bus.frees(address)
+        owner.replaced(address)
 
     def _probed(self, address: Address, owner: Member, alive: bool) -> None:
         if self._owners.get(address) is not owner:
@@ -176,27 +239,41 @@ class Hub:
 
     def _release(self, address: Address) -> None:
         del self._owners[address]
+        self.bus.frees(address)
+        self.freed(address)
+
+    def freed(self, address: Address) -> None:
+        """An address has lost its owner, here or in another worker: see who is next."""
+        heir = self.bus.heir(address)
+        if heir is not None:
+            self._owners[address] = heir
+        self._serve_claimants(address)
+        if address not in self._owners:
+            self._tell_watchers(address, online=False)
+
+    def _serve_claimants(self, address: Address) -> None:
         for claimant in self._claimants.pop(address, ()):
             if claimant in self.members:
                 # The first finds it free; those behind it find an owner, who is probed in turn.
                 self.claim(claimant, address)
-        if address not in self._owners:
-            self._tell_watchers(address, online=False)
 
     def _give(self, address: Address, member: Member) -> None:
         self._owners[address] = member
         member.addresses.append(address)
+        self.bus.owns(address, member)
         member.granted(address)
         self._tell_watchers(address, online=True)
 
     def join(self, member: Member, group: str) -> None:
         """Make a member one of a group; the first one founds it."""
         self._groups.setdefault(group, {})[member] = None
+        self.bus.joined(group, member)
 
     def leave(self, member: Member, group: str) -> None:
         """The inverse of `join`; the last one to leave dissolves the group."""
         members = self._groups[group]
         del members[member]
+        self.bus.left(group, member)
         if not members:
             del self._groups[group]
 

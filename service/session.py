@@ -29,7 +29,7 @@ from service.close_codes import (
     CloseReason,
 )
 from service.hub import FORBIDDEN as NOT_ALLOWED
-from service.hub import NOBODY, PLAIN, Member, Receipt
+from service.hub import PLAIN, Member, Proof, Receipt
 from service.identity import Identity
 from service.message import Message
 
@@ -154,7 +154,10 @@ class Session(ABC):
         self.end()
         self.client.abort()
 
-    def probe(self, answered: Callable[[bool], None]) -> None:
+    def accepts(self, proof: Proof) -> bool:
+        return proof is True
+
+    def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
         self.client.probe(answered)
 
     def due(self) -> None:
@@ -167,8 +170,11 @@ class Session(ABC):
     @abstractmethod
     def deliver(self, message: Message) -> None: ...
 
-    def expect(self, key: int, receipt: Receipt, address: Address | None) -> bool:
-        return False
+    def reach(self, group: str | None) -> int:
+        return 1
+
+    def expect(self, key: int, receipt: Receipt, message: Message) -> int:
+        return 0
 
     @abstractmethod
     def forward(self, text: bytes, sender: Member) -> None: ...
@@ -195,11 +201,11 @@ class Session(ABC):
         known = address in self.addresses or address in claims
         return known or len(self.addresses) - 1 + len(claims) < self._center.settings.limits.registrations
 
-    def _claim(self, address: Address, proven: bool) -> None:
+    def _claim(self, address: Address, proof: Proof) -> None:
         if self._claims is None:
             self._claims = set()
         self._claims.add(address)
-        self._hub.claim(self, address, proven)
+        self._hub.claim(self, address, proof)
 
     def _may_send(self, permission: str) -> bool:
         return self.identity is None or self.identity.may_send(permission)
@@ -248,7 +254,7 @@ class SessionV0(Session):
         elif self.identity is not None and not self.identity.may_send(address):
             self._hub.tally.dropped[NOT_ALLOWED] += 1
         elif (owner := self._owner_of(address)) is None:
-            self._hub.tally.dropped[NOBODY] += 1
+            self._hub.bus.seek(text, self)
         else:
             self._hub.tally.routed += 1
             owner.forward(text, self)
@@ -258,7 +264,7 @@ class SessionV0(Session):
         if self.identity is not None and address != self.identity.subject:
             self.close(FORBIDDEN)
         elif self._may_claim_one_more(address):
-            self._claim(address, proven=self.identity is not None)
+            self._claim(address, self.identity is not None)
         else:
             self.close(TOO_MANY_ADDRESSES)
 

@@ -4,6 +4,7 @@ Every request with an `id` is answered by one `ok` or one `error` with that `id`
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from hmac import compare_digest
 from typing import Any
 
@@ -45,6 +46,7 @@ from service.hub import (
     NOBODY,
     UNCONFIRMED,
     Member,
+    Proof,
     Receipt,
     TooManyUnconfirmedError,
 )
@@ -155,7 +157,7 @@ class SessionV1(Session):
             self._fail(request.id, Failures.BAD_REQUEST, BAD_REQUEST, "an earlier hello asks for this address already")
         else:
             self._hello[address] = request.id
-            self._claim(address, proven=self.identity is not None or self._is_resumed(address, request.resume))
+            self._claim(address, self.identity is not None or request.resume or False)
 
     def _prove(self, to: Id, token: str) -> bool:
         try:
@@ -172,13 +174,10 @@ class SessionV1(Session):
             self._center.deadlines[self] = identity.expires
         return True
 
-    def _is_resumed(self, address: Address, secret: str | None) -> bool:
-        owner = self._owner_of(address)
-        return isinstance(owner, SessionV1) and secret is not None and owner.has_secret(secret)
-
-    def has_secret(self, secret: str) -> bool:
-        """Whether this is what the client was given to take its address over later."""
-        return self._resume is not None and compare_digest(secret.encode(), self._resume.encode())
+    def accepts(self, proof: Proof) -> bool:
+        if isinstance(proof, bool) or self._resume is None:
+            return super().accepts(proof)
+        return compare_digest(proof.encode(), self._resume.encode())
 
     def granted(self, address: Address) -> None:
         super().granted(address)
@@ -233,40 +232,57 @@ class SessionV1(Session):
             self._refuse(to, Failures.FORBIDDEN, FORBIDDEN)
         elif address is not None:
             owner = self._owner_of(address)
-            self._pass_on(request, () if owner is None else (owner,))
+            if owner is None:
+                self._seek(request)
+            else:
+                self._pass_on(request, (owner,))
         else:
             recipients = [member for member in self._hub.members_of(str(group)) if member is not self]
+            reached = sum(member.reach(str(group)) for member in recipients)
             most = self._center.settings.limits.messages_per_second
-            if len(recipients) > most:
-                reason = f"{len(recipients)} recipients; {most} messages per second are allowed"
+            if reached > most:
+                reason = f"{reached} recipients; {most} messages per second are allowed"
                 self._refuse(to, Failures.LIMIT, LIMIT, reason)
             else:
-                self._messages_left -= len(recipients) - 1
+                self._messages_left -= reached - 1
                 self._pass_on(request, recipients)
 
-    def _pass_on(self, request: Send, recipients: Iterable[Member]) -> None:
-        to, tally = request.id, self._hub.tally
-        wanted = request.ack == "delivered" and to is not None
-        key = self._center.next_key() if wanted else None
+    def _message(self, request: Send) -> tuple[Message, Receipt | None]:
+        """What is passed on, and who wants to hear of it, if anybody does."""
+        to = request.id
+        receipt = Receipt(self, to) if request.ack == "delivered" and to is not None else None
+        key = None if receipt is None else self._center.next_key()
         message = Message(request.message, self.name, recipient=request.recipient_uuid, group=request.group, key=key)
+        return message, receipt
+
+    def _seek(self, request: Send) -> None:
+        message, receipt = self._message(request)
+        self._hub.bus.seek_to_deliver(message, receipt, partial(self._passed_on, request))
+
+    def _pass_on(self, request: Send, recipients: Iterable[Member]) -> None:
+        message, receipt = self._message(request)
         online = receipts = full = 0
         for recipient in recipients:
-            if key is not None and to is not None:
+            if receipt is not None and message.key is not None:
                 try:
-                    receipts += recipient.expect(key, Receipt(self, to), request.recipient_uuid)
+                    receipts += recipient.expect(message.key, receipt, message)
                 except TooManyUnconfirmedError:
-                    tally.dropped[UNCONFIRMED] += 1
                     full += 1
                     continue
             recipient.deliver(message)
-            online += 1
-        tally.routed += online
-        if online or (request.group is not None and not full):
-            self._answer_send(request, online, receipts)
-        elif full:
-            self._say(Failures.QUEUE_FULL.answer(to))
+            online += recipient.reach(message.group)
+        self._hub.tally.dropped[UNCONFIRMED] += full
+        self._hub.tally.routed += online
+        if full and not online:
+            self._say(Failures.QUEUE_FULL.answer(request.id))
         else:
-            self._refuse(to, Failures.NOBODY, NOBODY)
+            self._passed_on(request, online, receipts)
+
+    def _passed_on(self, request: Send, online: int, receipts: int) -> None:
+        if online or request.group is not None:
+            self._answer_send(request, online, receipts)
+        else:
+            self._refuse(request.id, Failures.NOBODY, NOBODY)
 
     def _answer_send(self, request: Send, online: int, receipts: int) -> None:
         if request.id is not None and request.ack != "none":
@@ -289,11 +305,11 @@ class SessionV1(Session):
         envelope = read_envelope(text)
         self.deliver(Message(envelope.message, sender.name, recipient=envelope.recipient_uuid))
 
-    def expect(self, key: int, receipt: Receipt, address: Address | None) -> bool:
+    def expect(self, key: int, receipt: Receipt, message: Message) -> int:
         if len(self._unconfirmed) >= MAX_UNCONFIRMED:
             raise TooManyUnconfirmedError
-        self._unconfirmed[key] = (receipt, address or self.name)
-        return True
+        self._unconfirmed[key] = (receipt, message.recipient or self.name)
+        return 1
 
     def _confirm(self, key: int) -> None:
         noted = self._unconfirmed.pop(key, None)

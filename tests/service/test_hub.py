@@ -107,3 +107,18 @@ def test_nothing_is_kept_of_those_who_have_left() -> None:
     for party in (watcher, alice, mallory):
         party.session.end()
     assert world.keeps() == []
+
+
+def test_who_waits_for_an_owner_that_is_replaced_waits_for_the_new_one() -> None:
+    world = World()
+    old, mallory = world.v1(), world.v0()
+    old.say(type="hello", id=1, uuid="alice")
+    secret = old.heard()[0]["resume"]
+    mallory.register("alice")
+    new = world.v1()
+    new.say(type="hello", id=1, uuid="alice", resume=secret)
+    assert new.heard()[0]["type"] == "ok"
+    old.answer_probe(alive=True)
+    assert mallory.client.closed == []
+    new.answer_probe(alive=True)
+    assert mallory.client.closed == [ADDRESS_IN_USE]

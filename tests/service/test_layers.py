@@ -24,6 +24,7 @@ PURE = {
     "center.py",
     "close_codes.py",
     "declaration.py",
+    "events.py",
     "frames.py",
     "hub.py",
     "identity.py",
