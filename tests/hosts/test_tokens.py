@@ -22,7 +22,7 @@ def opened(console: Console, *subprotocols: str, **headers: str) -> Iterator[Cli
         f"ws://{DOMAIN}/",
         address=(console.host.address, 80),
         proxy=None,
-        subprotocols=[Subprotocol(name) for name in subprotocols],
+        subprotocols=[Subprotocol(name) for name in subprotocols] or None,
         additional_headers=headers,
     ) as client:
         client.recv(timeout=5)
