@@ -45,6 +45,9 @@ _TAKEN_USERS = """
     sync sys tape tss tty users utmp uucp uuidd video voice
 """.split()
 
+# Hidden by ProtectHome= and PrivateTmp= of the unit, and elsewhere no place for what nobody else may read or replace.
+_HIDDEN_PLACES = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
+
 # They change what Python, gunicorn, uvicorn, systemd or the linker do, behind every rendered file's back.
 _MEANT_FOR_OTHERS = ("GUNICORN_", "LD_", "LISTEN_", "NOTIFY_", "PYTHON", "UVICORN_", "WATCHDOG_")
 _MEANT_FOR_OTHERS_EXACTLY = ("HOME", "IFS", "PATH", "SHELL", "USER", "WEB_CONCURRENCY", "XDG_RUNTIME_DIR")
@@ -125,6 +128,13 @@ def _socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
         if directory != f"/run/{deploy.name}" or file in ("", ".", ".."):
             mend = f"use a file in /run/{deploy.name}, such as /run/{deploy.name}/ws.sock"
             yield "socket", Fault(f"'{deploy.socket}' is not in the deployment's own directory", mend)
+
+
+def _keys_can_be_read(deploy: Deploy, _: Origins) -> Findings:
+    hidden = next((place for place in _HIDDEN_PLACES if (deploy.keys or "").startswith(place)), None)
+    if hidden:
+        mend = f"use /etc/{deploy.name}/keys.json, which is meant when keys is left out"
+        yield "keys", Fault(f"'{deploy.keys}' is in {hidden}, which the service cannot see", mend)
 
 
 def _host_is_an_address(deploy: Deploy, _: Origins) -> Findings:
@@ -362,6 +372,12 @@ RULES = (
         ("socket", "name"),
         "/run/<name> is made at every boot with the rights that let nginx, and nobody else, connect.",
         _socket_is_in_its_directory,
+    ),
+    Rule(
+        "keys-can-be-read",
+        ("keys", "name"),
+        "The service has a user of its own, and under systemd no home directories and a /tmp of its own.",
+        _keys_can_be_read,
     ),
     Rule(
         "host-is-an-address", ("host", "socket"), "systemd binds addresses; it looks no name up.", _host_is_an_address

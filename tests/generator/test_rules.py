@@ -83,6 +83,7 @@ GOOD = {
         "{name: a, socket: /run/a/...}",
         "socket: null",
     ],
+    "keys-can-be-read": ["keys: /etc/keys.json", "keys: /srv/home/keys.json", "keys: /homes/keys.json", "keys: null"],
     "host-is-an-address": ["host: ::1", "host: 127.0.0.2", "{host: '2001:db8::1', expose: true, tls: letsencrypt}"],
     "exposed-on-purpose": [
         "host: ::1",
@@ -187,6 +188,13 @@ BAD = {
         "socket: /run/queue-websocket/.",
         "socket: /run/queue-websockets/a",
         "socket: /run//queue-websocket/a",
+    ],
+    "keys-can-be-read": [
+        "keys: /home/me/keys.json",
+        "keys: /root/keys.json",
+        "keys: /run/user/0/keys.json",
+        "keys: /tmp/keys.json",
+        "keys: /var/tmp/keys.json",
     ],
     "host-is-an-address": ["host: 1.2.3", "host: 1.2.3.4.5", "host: '::1::'", "host: '1'", "host: 127.0.0.01"],
     "exposed-on-purpose": [
