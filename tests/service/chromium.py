@@ -54,16 +54,23 @@ class Browser:
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._numbers = itertools.count(1)
+        self._targets: list[object] = []
 
     def open(self, url: str) -> Page:
         """A new tab that has loaded this URL."""
         target = self.call("Target.createTarget", {"url": "about:blank"})["targetId"]
+        self._targets.append(target)
         session = self.call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
         assert isinstance(session, str)
         page = Page(self, session)
         self.call("Page.navigate", {"url": url}, session)
         page.wait_for("location.href !== 'about:blank' && document.readyState === 'complete'")
         return page
+
+    def close_tabs(self) -> None:
+        """End every page: its client must not keep an address that a later page wants."""
+        while self._targets:
+            self.call("Target.closeTarget", {"targetId": self._targets.pop()})
 
     def call(self, method: str, arguments: dict[str, object], session: str | None = None) -> dict[str, object]:
         """Call a method of the protocol, and wait for its result; events are passed over."""

@@ -149,6 +149,7 @@ async def play(name: str, browser: Browser) -> None:
                 await asyncio.wait_for(BEHAVIOURS[name](server, driver), 2 * DEADLINE_S)
             finally:
                 await driver.close()
+                browser.close_tabs()
 
 
 class TestInABrowser:
