@@ -119,6 +119,7 @@ class Standalone:
 
     def __init__(self, settings: Settings) -> None:
         self.center = center_of(settings)
+        self.connections: set[ServerConnection] = set()
         self._exchange = Exchange(self.center)
         self._watching = Watching(self.center)
         self._admissions: WeakKeyDictionary[ServerConnection, Admission] = WeakKeyDictionary()
@@ -141,9 +142,13 @@ class Standalone:
         return None if selected is None else Subprotocol(selected)
 
     async def handle(self, connection: ServerConnection) -> None:
-        await self._exchange.serve(LibraryLink(connection), self._admissions.pop(connection))
-        # Whoever is still connected does not read: there is nothing to wait for.
-        connection.transport.abort()
+        self.connections.add(connection)
+        try:
+            await self._exchange.serve(LibraryLink(connection), self._admissions.pop(connection))
+        finally:
+            self.connections.discard(connection)
+            # Whoever is still connected does not read: there is nothing to wait for.
+            connection.transport.abort()
 
 
 def _handshake(connection: ServerConnection, headers: Headers) -> Handshake:
@@ -219,6 +224,9 @@ async def run(settings: Settings) -> None:
     with contextlib.suppress(asyncio.TimeoutError):
         # The last clients have what is left of the time.
         await asyncio.wait_for(_all_closed(servers), ends - asyncio.get_running_loop().time())
+    for connection in tuple(shell.connections):
+        # The library would wait until a client reads that does not.
+        connection.transport.abort()
     alive.cancel()
 
 
