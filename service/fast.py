@@ -204,7 +204,6 @@ class WebSocket(WSListener):
 
     def close(self, reason: CloseReason) -> None:
         if self._is_open:
-            logger.info("a client is closed: %d %s", *reason)
             self._part(struct.pack("!H", reason.code) + reason.reason.encode())
             Farewell(self.transport, self._ended)
 
