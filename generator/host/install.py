@@ -194,3 +194,5 @@ def _farewell(store: Store, report: Report) -> None:
     report.line(f"Generation {number} of {store.name} runs: {url} by {generation.server} under {generation.manager}.")
     report.line(f"  try it:   /opt/{store.name}/current/venv/bin/python -m websockets {url}")
     report.line(f"  its log:  {logs}")
+    if generation.auth == "token":
+        report.line("  a token:  wsbundle token UUID")

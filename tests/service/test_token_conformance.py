@@ -16,6 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from service.mint import add_key, mint
+from service.tokens import MAX_TOKEN_LENGTH
 
 DEBUG = {"uvicorn": " --log-level=debug", "gunicorn": " --log-level=debug"}
 
@@ -74,6 +75,16 @@ def test_a_token_may_come_in_the_header_in_a_subprotocol_or_in_the_hello(service
         with service.client(*offered, **shown) as client:
             assert client.subprotocol == "nc.v1"
             assert ask(client, type="hello", id=1, **told)["uuid"] == "alice"
+
+
+def test_the_longest_token_fits_into_every_place(service: Service) -> None:
+    lengths = {n: len(mint(service.keys, "alice", 60, ["x" * n])) for n in (2000, 2003)}
+    assert lengths[2003] - lengths[2000] == 4
+    token = mint(service.keys, "alice", 60, ["x" * (2000 + (MAX_TOKEN_LENGTH - lengths[2000]) // 4 * 3)])
+    assert MAX_TOKEN_LENGTH - 4 < len(token) <= MAX_TOKEN_LENGTH
+    for offered, shown in ((("nc.v1", f"bearer.{token}"), {}), (("nc.v1",), {"Authorization": f"Bearer {token}"})):
+        with service.client(*offered, **shown) as client:
+            assert ask(client, type="hello", id=1)["uuid"] == "alice"
 
 
 def test_a_client_of_v0_needs_it_in_the_header(service: Service) -> None:
