@@ -43,7 +43,7 @@ uninstall: $(VENV)/ready ## remove exactly what was installed (ARGS=--purge: als
 test: $(VENV)-dev/ready ## all tests but those in a browser and on hosts
 	@$(DEV) -m pytest -m "not browser and not host" $(ARGS)
 
-test-browser: $(VENV)-dev/ready ## the demo page in a real Chromium
+test-browser: $(VENV)-dev/ready ## the client for browsers and the demo page in a real Chromium
 	@$(DEV) -m pytest -m browser $(ARGS)
 
 test-hosts: $(VENV)-dev/ready ## make install and all that follows, on throw-away Debian hosts (as root)
