@@ -17,7 +17,7 @@ from service.declaration import settings_of
 
 SOUND = "domain: ws.mycompany.org\nping: {interval: 50}\n"
 FAULTY = "domain: ws.mycompany.org\nport: 80\ncolour: blue\n"
-COMMANDS = ("render", "check", "run", "show", "explain")
+COMMANDS = ("render", "check", "run", "token", "show", "explain")
 
 
 @pytest.fixture
