@@ -43,8 +43,10 @@ _PING, _PONG, _CLOSE = WSMsgType.PING, WSMsgType.PONG, WSMsgType.CLOSE
 # RFC 6455 section 7.4: the codes that may stand in a close frame.
 _CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
-# More messages than this for one client are not left to the end of the turn, so that what waits is bounded.
+# What is not left to the end of the turn, so that little waits: many messages for one client, and a long one, which
+# gains nothing by company.
 _MAX_WAITING = 128
+_LONG = 4096
 
 
 def _head(opcode: WSMsgType, length: int) -> bytes:
@@ -183,7 +185,7 @@ class WebSocket(WSListener):
             self._shell.flush_soon(self)
         length = len(text)
         waiting.append((_TEXT_HEADS[length] if length < _SHORT else _head(_TEXT, length)) + text)
-        if len(waiting) >= _MAX_WAITING:
+        if length > _LONG or len(waiting) >= _MAX_WAITING:
             self.flush()
 
     def flush(self) -> None:

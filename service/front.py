@@ -183,6 +183,9 @@ class PlainHttp(HttpToolsProtocol):
         pass  # it is for whoever has installed uvicorn; any client could fill the log
 
     def handle_websocket_upgrade(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.abort()  # the answer to the request before would come after that to the handshake
+            return
         self.connections.discard(self)
         self._cancel_deadline()
         lines = [self.scope["method"].encode() + b" " + self.url + b" HTTP/" + self.scope["http_version"].encode()]
