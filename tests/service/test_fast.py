@@ -1,0 +1,452 @@
+"""One WebSocket of the fast shell, without a network."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from centers import World, limits
+from transports import FakeTransport, frame, in_a_loop
+
+from service.admission import Admission
+from service.close_codes import RESTART, CloseReason
+from service.fast import FastShell, WebSocket
+from service.link import MAX_FRAGMENTS
+from service.session import Session
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+ACCEPT = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+
+
+class Site:
+    """A shell, and clients of it. To be made in a loop."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.world = World(**settings)
+        self.shell = FastShell(self.world.center)
+        self.connections: set[Any] = set()
+
+    def connect(self, rest: bytes = b"", address: str | None = None) -> "Guest":
+        """A client that has been welcomed."""
+        return Guest(self, rest, address)
+
+
+class Guest:
+    """One client of the site."""
+
+    def __init__(self, site: Site, rest: bytes, address: str | None) -> None:
+        self.site = site
+        self.transport = FakeTransport()
+        before = set(site.shell.clients)
+        admission = Admission(None, None, address)
+        site.shell.open(self.transport, site.connections, admission, ACCEPT, rest)
+        (self.client,) = site.shell.clients - before
+
+    @property
+    def session(self) -> Session:
+        return self.client._session
+
+    def say(self, *frames: bytes) -> None:
+        """All in one segment."""
+        self.transport.deliver(b"".join(frames))
+
+    async def heard(self) -> list[tuple[int, bytes]]:
+        """The frames of the service since the last call, but for the welcome."""
+        await asyncio.sleep(0)
+        frames = self.transport.frames()
+        self.transport.writes.clear()
+        return [frame for frame in frames if not frame[1].startswith(b"temporary-")]
+
+    async def closed(self) -> CloseReason:
+        """Why the service has closed, when it has done nothing else."""
+        ((opcode, payload),) = await self.heard()
+        assert opcode == CLOSE
+        return CloseReason(int.from_bytes(payload[:2], "big"), payload[2:].decode())
+
+    def lose(self) -> None:
+        """The connection is gone."""
+        self.transport.protocol.connection_lost(None)
+
+
+def to(address: str, message: object = "hello") -> bytes:
+    return json.dumps({"recipient_uuid": address, "message": message}).encode()
+
+
+@in_a_loop
+async def test_the_handshake_is_answered_and_the_client_welcomed_in_one_write() -> None:
+    guest = Site().connect()
+    assert guest.transport.writes == [ACCEPT + b"\x81\x0btemporary-1"]
+
+
+@in_a_loop
+async def test_what_came_with_the_handshake_is_heard() -> None:
+    site = Site()
+    site.connect(rest=frame(TEXT, to("alice", "connected")))
+    assert site.world.center.hub.owner_of("alice") is not None  # type: ignore[arg-type]
+
+
+@in_a_loop
+async def test_all_that_a_turn_of_the_loop_has_for_a_client_leaves_in_one_write() -> None:
+    site = Site()
+    alice, bob, carol = site.connect(), site.connect(), site.connect()
+    alice.transport.writes.clear()
+    bob.say(*[frame(TEXT, to("temporary-1", number)) for number in range(10)])
+    carol.say(frame(TEXT, to("temporary-1", 10)))
+    assert alice.transport.writes == []
+    await asyncio.sleep(0)
+    assert len(alice.transport.writes) == 1
+    assert await alice.heard() == [(TEXT, to("temporary-1", number)) for number in range(11)]
+
+
+@in_a_loop
+async def test_many_messages_of_one_turn_are_written_before_it_ends() -> None:
+    site = Site()
+    alice, bob = site.connect(), site.connect()
+    alice.transport.writes.clear()
+    bob.say(*[frame(TEXT, to("temporary-1", number)) for number in range(300)])
+    assert len(alice.transport.writes) == 2
+    assert await alice.heard() == [(TEXT, to("temporary-1", number)) for number in range(300)]
+
+
+@in_a_loop
+async def test_a_long_message_is_written_at_once_and_after_those_before_it() -> None:
+    guest = Site().connect()
+    guest.transport.writes.clear()
+    guest.client.send(b"short")
+    guest.client.send(b"x" * 5000)
+    assert guest.transport.frames() == [(TEXT, b"short"), (TEXT, b"x" * 5000)]
+
+
+@pytest.mark.parametrize("length", [0, 125, 126, 1023, 1024, 65_535, 65_536, 100_000])
+@in_a_loop
+async def test_a_message_of_any_length_arrives(length: int) -> None:
+    guest = Site().connect()
+    guest.client.send(b"x" * length)
+    assert await guest.heard() == [(TEXT, b"x" * length)]
+
+
+# What a client says
+
+
+@in_a_loop
+async def test_a_message_in_fragments_is_one_message_whatever_comes_in_between() -> None:
+    guest = Site().connect()
+    text = to("temporary-1", "é")
+    guest.say(
+        frame(TEXT, text[:-3], fin=False),
+        frame(PING, b"?"),
+        frame(CONTINUATION, b"", fin=False),
+        frame(CONTINUATION, text[-3:]),
+    )
+    assert sorted(await guest.heard()) == [(TEXT, text), (PONG, b"?")]
+
+
+@in_a_loop
+async def test_binary_is_the_text_that_it_is_or_none() -> None:
+    guest = Site().connect()
+    guest.say(frame(BINARY, to("temporary-1")), frame(BINARY, b"\xff"))
+    assert await guest.heard() == [(TEXT, to("temporary-1"))]
+    assert guest.site.world.dropped("plain") == 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        ([frame(TEXT, b"\xff")], 1007),
+        ([frame(TEXT, b"\xc3", fin=False), frame(CONTINUATION, b"(")], 1007),
+        ([frame(TEXT, b"\xed\xa0\x80")], 1007),
+        ([frame(CONTINUATION, b"x")], 1002),
+        ([frame(TEXT, b"x", fin=False), frame(TEXT, b"x")], 1002),
+        ([frame(TEXT, b"x", fin=False), frame(BINARY, b"x")], 1002),
+        ([frame(TEXT, b"x", reserved=0x40)], 1002),
+        ([frame(PING, b"x", reserved=0x10)], 1002),
+        ([frame(TEXT, b"x" * 600, fin=False), frame(CONTINUATION, b"x" * 600, fin=False)], 1009),
+        ([frame(TEXT, b"x" * 600, fin=False), frame(CONTINUATION, b"x" * 600)], 1009),
+        ([frame(TEXT, b"x" * 1001)], 1009),
+        ([frame(TEXT, b"", fin=False), *[frame(CONTINUATION, b"", fin=False)] * MAX_FRAGMENTS], 1009),
+        ([b"\x81\x00"], 1002),
+        ([frame(CLOSE, (1005).to_bytes(2, "big"))], 1002),
+        ([frame(CLOSE, (1006).to_bytes(2, "big"))], 1002),
+        ([frame(CLOSE, (0).to_bytes(2, "big"))], 1002),
+        ([frame(CLOSE, (5000).to_bytes(2, "big"))], 1002),
+    ],
+    ids=[
+        *("not_utf8", "not_utf8_in_fragments", "a_surrogate", "continues_nothing", "text_in_text", "binary_in_text"),
+        *("reserved_bit", "reserved_bit_of_a_control", "too_long_in_fragments", "too_long_at_last", "too_long"),
+        *("too_many_fragments", "no_frame", "code_1005", "code_1006", "code_0", "code_5000"),
+    ],
+)
+@in_a_loop
+async def test_what_no_client_may_send_closes_with_its_code_and_nothing_after_it_is_heard(
+    frames: list[bytes], code: int
+) -> None:
+    site = Site(limits=limits(message_size=1000))
+    alice, mallory = site.connect(), site.connect()
+    await alice.heard()
+    mallory.say(*frames, frame(TEXT, to("temporary-1")))
+    mallory.say(frame(TEXT, to("temporary-1")))
+    assert (await mallory.closed()).code == code
+    assert await alice.heard() == []
+    assert mallory.transport.done[-1] == "write_eof"
+    assert site.world.center.hub.tally.closed == {code: 1}
+
+
+@in_a_loop
+async def test_as_many_fragments_as_are_allowed_are_a_message() -> None:
+    guest = Site().connect()
+    text = to("temporary-1")
+    pieces = [frame(CONTINUATION, b"", fin=False)] * (MAX_FRAGMENTS - 2)
+    guest.say(frame(TEXT, text, fin=False), *pieces, frame(CONTINUATION))
+    assert await guest.heard() == [(TEXT, text)]
+
+
+@in_a_loop
+async def test_a_ping_is_answered_with_what_it_says() -> None:
+    guest = Site().connect()
+    guest.say(frame(PING, b"x" * 125), frame(PONG, b"nobody asked"))
+    assert await guest.heard() == [(PONG, b"x" * 125)]
+
+
+@in_a_loop
+async def test_pings_count_as_messages() -> None:
+    guest = Site(limits=limits(messages_per_second=5)).connect()
+    guest.say(*[frame(PING)] * 6)
+    assert guest.transport.done == ["pause_reading"]
+
+
+@pytest.mark.parametrize("payload", [b"", (1000).to_bytes(2, "big"), (4321).to_bytes(2, "big")])
+@in_a_loop
+async def test_a_close_is_answered_with_its_code_and_ends_the_connection(payload: bytes) -> None:
+    guest = Site().connect()
+    guest.say(frame(CLOSE, payload + (b"bye" if payload else b"")), frame(TEXT, to("temporary-1")))
+    assert await guest.heard() == [(CLOSE, payload)]
+    assert guest.transport.done == ["close"]
+    assert guest.site.world.center.connections == 0
+    guest.lose()
+    assert guest.site.world.keeps() == []
+
+
+@in_a_loop
+async def test_a_client_that_closes_and_does_not_read_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.farewell.CLOSE_GRACE_S", 0.01)
+    guest = Site().connect()
+    guest.transport.buffered = 1
+    guest.say(frame(CLOSE))
+    await asyncio.sleep(0.03)
+    assert guest.transport.done[-1] == "abort"
+
+
+@in_a_loop
+async def test_a_fault_of_ours_closes_with_1011_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(session: Session, text: bytes) -> float:
+        raise KeyError("a fault")
+
+    monkeypatch.setattr("service.session.SessionV0.receive", fail)
+    guest = Site().connect()
+    guest.say(frame(TEXT, b"x"))
+    assert (await guest.closed()).code == 1011
+    assert "KeyError: 'a fault'" in caplog.text
+
+
+# How a connection ends
+
+
+@in_a_loop
+async def test_to_close_drops_what_waits_and_says_that_nothing_follows() -> None:
+    guest = Site().connect()
+    guest.client.send(b"too late")
+    guest.session.close(RESTART)
+    guest.client.send(b"far too late")
+    guest.client.close(CloseReason(4321, "again"))
+    assert await guest.closed() == RESTART
+    assert guest.transport.done == ["resume_reading", "write_eof"]
+
+
+@in_a_loop
+async def test_uvicorn_stopping_closes_with_1012() -> None:
+    guest = Site().connect()
+    guest.client.shutdown()
+    assert await guest.closed() == RESTART
+
+
+@pytest.mark.parametrize("leave", [Guest.lose, lambda guest: guest.session.abandon()])
+@in_a_loop
+async def test_of_a_client_that_is_gone_nothing_is_kept(leave: Callable[[Guest], None]) -> None:
+    guest = Site().connect(address="192.0.2.1")
+    assert guest.site.connections == guest.site.shell.clients == {guest.client}
+    guest.client.send(b"too late")
+    leave(guest)
+    if guest.transport.done:
+        assert guest.transport.done == ["abort"]
+        guest.lose()
+    assert guest.site.connections == guest.site.shell.clients == set()
+    assert guest.site.world.keeps() == []
+    guest.client.send(b"far too late")
+    assert await guest.heard() == []
+
+
+@in_a_loop
+async def test_a_client_that_has_been_closed_stays_uvicorns_until_it_is_gone() -> None:
+    guest = Site().connect()
+    guest.session.close(RESTART)
+    assert guest.site.connections == {guest.client}
+    guest.lose()
+    assert guest.site.connections == set()
+
+
+# Clients that are too slow, or too fast
+
+
+@in_a_loop
+async def test_a_client_for_whom_too_much_waits_is_closed_with_4101() -> None:
+    guest = Site(limits=limits(queue=65_536)).connect()
+    assert guest.transport.most == 65_536
+    guest.transport.protocol.pause_writing()
+    guest.transport.protocol.resume_writing()
+    assert (await guest.closed()).code == 4101
+    assert guest.site.world.dropped("slow_consumer") == 1
+
+
+@in_a_loop
+async def test_that_a_close_frame_waits_as_well_is_told_of_nobody() -> None:
+    guest = Site().connect()
+    reader = guest.transport.protocol
+    guest.session.close(RESTART)
+    reader.pause_writing()
+    assert guest.site.world.dropped("slow_consumer") == 0
+
+
+@in_a_loop
+async def test_a_client_that_says_too_much_is_read_no_further_for_a_while() -> None:
+    guest = Site(limits=limits(messages_per_second=1000)).connect()
+    guest.say(*[frame(TEXT, b"x")] * 1005)
+    assert guest.transport.done == ["pause_reading"]
+    await asyncio.sleep(0.003)
+    assert guest.transport.done == ["pause_reading"]
+    await asyncio.sleep(0.02)
+    assert guest.transport.done == ["pause_reading", "resume_reading"]
+    guest.say(frame(TEXT, b"x"))
+    assert guest.transport.done[-1] == "pause_reading"
+
+
+@in_a_loop
+async def test_a_client_that_is_closed_meanwhile_is_read_at_once() -> None:
+    guest = Site(limits=limits(messages_per_second=1000)).connect()
+    guest.say(*[frame(TEXT, b"x")] * 1005)
+    guest.session.close(RESTART)
+    await asyncio.sleep(0.02)
+    assert guest.transport.done == ["pause_reading", "resume_reading", "write_eof"]
+
+
+# Signs of life
+
+
+def at(client: WebSocket, *times: float) -> None:
+    """Look for signs of life so many seconds after the last one, with an interval of 60 and a timeout of 30."""
+    client._heard_at = float(round(client._heard_at))  # so that sums are exact
+    for time in times:
+        client.keep_alive(client._heard_at + time, 60, 30)
+
+
+@in_a_loop
+async def test_a_client_is_pinged_once_after_a_silence_and_given_up_after_another() -> None:
+    guest = Site().connect()
+    at(guest.client, 59.9)
+    assert await guest.heard() == []
+    at(guest.client, 60, 61, 89.9)
+    assert await guest.heard() == [(PING, b"")]
+    at(guest.client, 90)
+    assert await guest.closed() == (1011, "keepalive ping timeout")
+    at(guest.client, 200)
+    assert await guest.heard() == []
+
+
+@pytest.mark.parametrize("sign", [frame(PONG), frame(PING), frame(TEXT, b"x"), frame(TEXT, b"x", fin=False)])
+@in_a_loop
+async def test_whatever_a_client_says_is_a_sign_of_life(sign: bytes) -> None:
+    guest = Site().connect()
+    at(guest.client, 60)
+    guest.say(sign)
+    at(guest.client, 89)
+    await guest.heard()
+    at(guest.client, 59)
+    assert await guest.heard() == []
+    at(guest.client, 60)
+    assert await guest.heard() == [(PING, b"")]
+
+
+@in_a_loop
+async def test_a_silent_client_that_does_not_read_is_cut_off() -> None:
+    guest = Site().connect()
+    guest.transport.buffered = 1
+    at(guest.client, 60, 90)
+    assert guest.transport.done[-1] == "abort"
+
+
+@in_a_loop
+async def test_a_client_that_we_do_not_read_is_not_silent() -> None:
+    guest = Site(limits=limits(messages_per_second=1)).connect()
+    guest.say(*[frame(TEXT, b"x")] * 2)
+    at(guest.client, 60, 90, 120)
+    assert await guest.heard() == []
+
+
+@in_a_loop
+async def test_one_sweep_looks_after_all_clients_while_there_are_any() -> None:
+    site = Site()
+    assert not site.shell._is_sweeping
+    guest = site.connect()
+    site.connect().lose()
+    assert site.shell._is_sweeping
+    guest.lose()
+    site.shell._sweep()
+    assert not site.shell._is_sweeping
+
+
+# Probes
+
+
+async def probe(guest: Guest) -> tuple[list[bool], bytes]:
+    """Ask whether the client is alive: where the answer will stand, and what the ping says."""
+    answers: list[bool] = []
+    guest.client.probe(answers.append)
+    opcode, payload = (await guest.heard())[-1]
+    assert opcode == PING
+    return answers, payload
+
+
+@in_a_loop
+async def test_a_client_that_answers_the_ping_of_a_probe_is_alive() -> None:
+    guest = Site().connect()
+    first, ping = await probe(guest)
+    second, other = await probe(guest)
+    assert ping != other
+    guest.say(frame(PONG, b"something else"), frame(TEXT, b"x"))
+    assert first == second == []
+    guest.say(frame(PONG, other), frame(PONG, ping), frame(PONG, ping))
+    assert first == second == [True]
+
+
+@in_a_loop
+async def test_a_client_that_does_not_answer_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.fast.PROBE_TIMEOUT_S", 0.01)
+    guest = Site().connect()
+    answers, ping = await probe(guest)
+    await asyncio.sleep(0.03)
+    assert answers == [False]
+    guest.say(frame(PONG, ping))
+    assert answers == [False]
+
+
+@in_a_loop
+async def test_a_client_that_we_do_not_read_is_alive_and_one_that_we_have_closed_is_dead() -> None:
+    guest = Site(limits=limits(messages_per_second=1)).connect()
+    guest.say(*[frame(TEXT, b"x")] * 2)
+    answers: list[bool] = []
+    guest.client.probe(answers.append)
+    guest.session.close(RESTART)
+    guest.client.probe(answers.append)
+    assert answers == [True, False]

@@ -1,0 +1,328 @@
+"""What becomes of a connection's first request, and of those after it."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import time
+from typing import Any
+
+import pytest
+import uvicorn
+from shells import COMMANDS, DEADLINE_S, HANDSHAKE, Peer, Shell, running, wait_until
+from transports import PEER, FakeTransport, frame, in_a_loop
+from uvicorn.server import ServerState
+
+from service.app import create_app
+from service.front import MAX_HEAD_BYTES, Front, Reception
+from service.settings import Limits, Settings
+
+PLAIN = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+OURS = [COMMANDS["runner"], COMMANDS["gunicorn"]]
+
+
+class House:
+    """A reception, and what uvicorn gives it. To be made in a loop."""
+
+    def __init__(self, believed: str = "127.0.0.1", **settings: Any) -> None:
+        self.app = create_app(Settings(**settings))
+        self.config = uvicorn.Config(self.app, log_config=None, forwarded_allow_ips=believed)
+        self.config.load()
+        self.state = ServerState()
+        self.reception = Reception()
+
+    @property
+    def connections(self) -> set[Any]:
+        return set(self.state.connections)
+
+    def knock(self, peer: object = PEER) -> FakeTransport:
+        """A connection that has been accepted."""
+        transport = FakeTransport(peer)
+        front = self.reception(self.config, self.state, {})
+        transport.set_protocol(front)
+        front.connection_made(transport)
+        return transport
+
+    def addresses(self) -> dict[str, int]:
+        """Connections by client address."""
+        return self.app.center.connections_of
+
+
+def status(transport: FakeTransport) -> int:
+    return int(b"".join(transport.writes).split()[1])
+
+
+@in_a_loop
+async def test_a_handshake_makes_a_websocket() -> None:
+    house = House()
+    transport = house.knock()
+    assert house.connections == {transport.protocol}
+    transport.deliver(HANDSHAKE + b"\r\n")
+    assert status(transport) == 101
+    assert [payload[:8] for _, payload in transport.frames()] == [b"Welcome!"]
+    assert house.app.center.connections == len(house.connections) == 1
+    assert not any(isinstance(connection, Front) for connection in house.connections)
+
+
+@in_a_loop
+async def test_a_handshake_may_come_byte_by_byte_and_with_what_follows() -> None:
+    transport = House().knock()
+    for byte in HANDSHAKE:
+        transport.deliver(bytes([byte]))
+    transport.deliver(b"\r\n" + frame(9, b"early"))
+    assert (10, b"early") in transport.frames()
+
+
+@in_a_loop
+async def test_all_else_is_uvicorns_with_every_byte_of_it() -> None:
+    house = House()
+    transport = house.knock()
+    transport.deliver(PLAIN[:10])
+    transport.deliver(PLAIN[10:])
+    await asyncio.sleep(0.01)
+    assert status(transport) == 200
+    transport.deliver(PLAIN * 2)
+    await asyncio.sleep(0.01)
+    assert b"".join(transport.writes).count(b"HTTP/1.1 200") == 3
+    assert house.connections == {transport.protocol}
+    transport.protocol.connection_lost(None)
+    assert house.connections == set()
+
+
+@in_a_loop
+async def test_a_handshake_after_other_requests_makes_a_websocket() -> None:
+    house = House()
+    transport = house.knock()
+    transport.deliver(PLAIN)
+    await asyncio.sleep(0.01)
+    transport.writes.clear()
+    transport.deliver(HANDSHAKE + b"\r\n")
+    assert status(transport) == 101
+    assert house.app.center.connections == len(house.connections) == 1
+    transport.deliver(frame(9, b"?"))
+    assert (10, b"?") in transport.frames()
+
+
+@in_a_loop
+async def test_a_handshake_while_another_request_is_unanswered_ends_the_connection() -> None:
+    house = House()
+    transport = house.knock()
+    transport.deliver(PLAIN + HANDSHAKE + b"\r\n")
+    assert transport.done[-1] == "abort"
+    assert house.app.center.connections == 0
+
+
+@in_a_loop
+async def test_another_upgrade_is_ignored_without_a_word_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    transport = House().knock()
+    transport.deliver(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    await asyncio.sleep(0.01)
+    assert status(transport) == 200
+    assert caplog.text == ""
+
+
+@in_a_loop
+async def test_a_refusal_says_why_and_that_the_connection_ends() -> None:
+    house = House()
+    house.state.default_headers = [(b"date", b"today")]
+    transport = house.knock()
+    transport.deliver(HANDSHAKE.replace(b"13", b"12") + b"\r\n")
+    assert b"".join(transport.writes) == (
+        b"HTTP/1.1 426 Upgrade Required\r\ndate: today\r\ncontent-type: text/plain; charset=utf-8\r\n"
+        b"content-length: 32\r\nsec-websocket-version: 13\r\nconnection: close\r\n\r\nSec-WebSocket-Version must be 13"
+    )
+    assert transport.done == ["resume_reading", "write_eof"]
+    assert len(house.connections) == 1
+    transport.protocol.connection_lost(None)
+    assert house.connections == set()
+
+
+@in_a_loop
+async def test_one_client_too_many_is_refused() -> None:
+    house = House(limits=Limits(connections=1))
+    for expected in (101, 503):
+        transport = house.knock()
+        transport.deliver(HANDSHAKE + b"\r\n")
+        assert status(transport) == expected
+
+
+@pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\nX: ", b""])
+@in_a_loop
+async def test_a_head_that_is_too_long_is_refused_with_431_before_it_ends(start: bytes) -> None:
+    transport = House().knock()
+    transport.deliver(start + b"y" * MAX_HEAD_BYTES)
+    transport.deliver(b"y")
+    assert status(transport) == 431
+
+
+@in_a_loop
+async def test_a_head_that_is_too_long_and_complete_is_refused_with_431() -> None:
+    transport = House().knock()
+    transport.deliver(b"GET / HTTP/1.1\r\nX: " + b"y" * MAX_HEAD_BYTES + b"\r\n\r\n")
+    assert status(transport) == 431
+
+
+@in_a_loop
+async def test_uvicorn_stopping_ends_a_request_that_has_not_come() -> None:
+    transport = House().knock()
+    transport.protocol.shutdown()
+    assert transport.done == ["abort"]
+
+
+@in_a_loop
+async def test_a_client_that_leaves_before_it_asks_is_forgotten() -> None:
+    house = House()
+    house.knock().protocol.connection_lost(None)
+    assert house.connections == set()
+
+
+# Where a client comes from
+
+
+@pytest.mark.parametrize(
+    ("believed", "peer", "forwarded", "address"),
+    [
+        ("127.0.0.1", ("127.0.0.1", 1), ["198.51.100.7"], "198.51.100.7"),
+        ("127.0.0.1", ("127.0.0.1", 1), ["6.6.6.6, 198.51.100.7"], "198.51.100.7"),
+        ("127.0.0.1", ("127.0.0.1", 1), ["198.51.100.7", "6.6.6.6 ,\t198.51.100.8"], "198.51.100.8"),
+        ("127.0.0.1", ("127.0.0.1", 1), [], None),
+        ("127.0.0.1", PEER, ["198.51.100.7"], PEER[0]),
+        ("127.0.0.1", PEER, [], PEER[0]),
+        ("*", "", ["198.51.100.7"], "198.51.100.7"),
+        ("*", "", [], None),
+        ("*", None, ["198.51.100.7"], "198.51.100.7"),
+        ("127.0.0.1", "", ["198.51.100.7"], None),
+    ],
+)
+@in_a_loop
+async def test_an_address_is_the_peers_or_what_the_last_believed_proxy_says(
+    believed: str, peer: object, forwarded: list[str], address: str | None
+) -> None:
+    house = House(believed)
+    fields = "".join(f"X-Forwarded-For: {value}\r\n" for value in forwarded)
+    house.knock(peer).deliver(HANDSHAKE + fields.encode() + b"\r\n")
+    assert house.app.center.connections == 1
+    assert house.addresses() == ({} if address is None else {address: 1})
+
+
+# Time
+
+
+@pytest.fixture
+def quick() -> dict[str, str]:
+    return {"WEBSOCKET_HEADER_TIMEOUT": "1"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", OURS)
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (b"", b""),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"HTTP/1.1 408 "),
+        (HANDSHAKE, b"HTTP/1.1 408 "),
+        (b"POST /elsewhere HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", b"HTTP/1.1 404 "),
+        (PLAIN + b"GET / HT", b"HTTP/1.1 200 "),
+    ],
+    ids=["nothing", "half_a_request", "half_a_handshake", "no_body", "half_a_second_request"],
+)
+def test_who_never_finishes_a_request_is_closed(
+    command: str, said: bytes, answer: bytes, quick: dict[str, str]
+) -> None:
+    with running(command, **quick) as shell:
+        begin = time.monotonic()
+        with socket.create_connection(("127.0.0.1", shell.port), timeout=DEADLINE_S) as client:
+            client.sendall(said)
+            heard = read_to_the_end(client)
+        assert heard.startswith(answer)
+        assert bool(heard) == bool(answer)
+        assert 0.8 < time.monotonic() - begin < 6.5  # uvicorn lets a connection rest for 5 s between requests
+
+
+@pytest.mark.slow
+def test_a_byte_now_and_then_does_not_make_the_time_longer(quick: dict[str, str]) -> None:
+    with running(COMMANDS["runner"], **quick) as shell:
+        begin = time.monotonic()
+        with socket.create_connection(("127.0.0.1", shell.port), timeout=DEADLINE_S) as client:
+            client.sendall(PLAIN)
+            with contextlib.suppress(ConnectionError):
+                while time.monotonic() - begin < 5:
+                    client.sendall(b"G")
+                    time.sleep(0.2)
+        assert time.monotonic() - begin < 2.5
+
+
+@pytest.mark.slow
+def test_a_websocket_is_not_closed_by_the_deadline_of_its_handshake(quick: dict[str, str]) -> None:
+    with running(COMMANDS["runner"], **quick) as shell, shell.client() as client:
+        later = time.monotonic() + 1.5
+        wait_until(lambda: time.monotonic() > later)
+        client.hears_nothing_but_itself()
+
+
+def test_a_refusal_arrives_though_the_client_is_still_sending() -> None:
+    with running(COMMANDS["runner"]) as shell:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", shell.port), timeout=DEADLINE_S) as client:
+                client.sendall(HANDSHAKE + b"Content-Length: 200000\r\n\r\n" + b"x" * 200_000)
+                assert read_to_the_end(client).startswith(b"HTTP/1.1 400 ")
+
+
+def read_to_the_end(client: socket.socket) -> bytes:
+    heard = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := client.recv(65_536):
+            heard += data
+    return heard
+
+
+# Both kinds of servers
+
+
+@pytest.mark.parametrize("command", OURS)
+def test_only_the_subprotocol_is_sent_back_and_never_a_token(command: str) -> None:
+    with running(command) as shell, socket.create_connection(("127.0.0.1", shell.port), timeout=DEADLINE_S) as client:
+        client.sendall(HANDSHAKE + b"Sec-WebSocket-Protocol: bearer.SECRET, nc.v1\r\n\r\n")
+        answer = client.recv(4096)
+    assert b"\r\nSec-WebSocket-Protocol: nc.v1\r\n" in answer
+    assert b"SECRET" not in answer
+
+
+def test_many_long_messages_to_one_that_does_not_read_cost_no_more_than_its_queue() -> None:
+    unlimited = {"WEBSOCKET_MAX_MESSAGE_SIZE": "200000", "WEBSOCKET_MAX_BYTES_PER_SECOND": str(2**30)}
+    with running(COMMANDS["runner"], **unlimited) as shell, shell.client() as sender:
+        with Peer(shell.port, receive_buffer=4096) as stuck:
+            uuid = stuck.wait_for(1).decode().split()[-1]
+            before = resident_kib(shell)
+            text = json.dumps({"recipient_uuid": uuid, "message": "x" * 100_000})
+            for _ in range(2000):
+                sender.send(text)
+            sender.hears_nothing_but_itself()
+            assert resident_kib(shell) - before < 8 * 1024
+        sender.hears_nothing_but_itself()
+
+
+def test_a_flood_of_pings_that_reads_no_pong_costs_no_more_than_its_queue() -> None:
+    hasty = {"WEBSOCKET_MAX_MESSAGES_PER_SECOND": "1000000"}
+    with running(COMMANDS["runner"], **hasty) as shell, Peer(shell.port, receive_buffer=4096) as mallory:
+        before = resident_kib(shell)
+        pings = frame(9, b"x" * 125) * 500
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            mallory._socket.settimeout(2)
+            for _ in range(300):
+                mallory._socket.sendall(pings)
+        assert resident_kib(shell) - before < 8 * 1024
+        wait_until(lambda: shell.connections() == 0)
+
+
+def resident_kib(shell: Shell) -> int:
+    with open(f"/proc/{shell.process.pid}/status") as status_file:
+        (line,) = [line for line in status_file if line.startswith("VmRSS")]
+    return int(line.split()[1])
+
+
+def test_a_stop_ends_connections_that_have_not_asked_for_anything() -> None:
+    with running(COMMANDS["runner"]) as shell, socket.create_connection(("127.0.0.1", shell.port)):
+        shell.process.send_signal(signal.SIGTERM)
+        assert shell.process.wait(3) == 0
