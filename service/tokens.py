@@ -23,14 +23,14 @@ from service.addresses import CheckedAddress
 from service.declaration import Fault
 from service.identity import Identity, TokenError
 
-# Under what nginx and every shell take in one header field, and room for a hundred addresses.
+# Under what nginx and every shell take in one header field, and room for dozens of addresses.
 MAX_TOKEN_LENGTH = 4096
 # A clock that issues tokens may be ahead of ours. `exp` needs no leeway: a client let in late would be closed at once.
 LEEWAY_S = 5.0
 _LOOK_AGAIN_S = 1.0
 # RFC 7518, section 3.2: not shorter than the hash.
 _SECRET_BYTES = 32
-_BETTER_KEYS = "`wsbundle token --new-key` makes proper ones"
+_BETTER_KEYS = "mend it, or move it away: `wsbundle token --new-key` then makes another"
 
 _BASE64URL = re.compile("[A-Za-z0-9_-]+")
 _TOKEN = re.compile(rf"{_BASE64URL.pattern}(\.{_BASE64URL.pattern}){{2}}")
