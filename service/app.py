@@ -14,7 +14,7 @@ from service.entry import center_of, settings_or_exit
 from service.exchange import Exchange
 from service.link import LinkClosedError
 from service.plain_http import Answer, passed_on
-from service.publish import PREFIX, TOO_LARGE, TOO_SLOW, Publisher, Request
+from service.publish import PREFIX, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
 from service.settings import Settings
 from service.watching import Watching
 
@@ -102,9 +102,15 @@ class Application:
                 body = await asyncio.wait_for(_read(receive, limits.message_size), limits.header_timeout)
             except asyncio.TimeoutError:
                 body = TOO_SLOW
-            response = self._publisher.publish(response, body) if isinstance(body, bytes) else body
+            response = await self._outcome(response, body) if isinstance(body, bytes) else body
         self._publisher.count(response)
         return response
+
+    async def _outcome(self, permit: Permit, body: bytes) -> Answer:
+        outcome: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        # Whoever is gone meanwhile has cancelled it.
+        self._publisher.publish(permit, body, lambda answer: None if outcome.done() else outcome.set_result(answer))
+        return await outcome
 
 
 async def _read(receive: Receive, most: int) -> bytes | Answer:

@@ -6,7 +6,7 @@ Source of `Idempotency-Key`: draft-ietf-httpapi-idempotency-key-header; of `WWW-
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
@@ -35,9 +35,10 @@ _CLOSE = ("connection", "close")
 METHOD_NOT_ALLOWED = say(405, "Publish with POST\n", ("allow", "POST"))
 TOO_SLOW = say(408, "The body did not come in time\n", _CLOSE)
 TOO_LARGE = say(413, "The message is longer than limits.message_size\n", _CLOSE)
-STATUSES = (201, 202, 400, 401, 403, 405, 408, 413, 422, 429, 503)
+STATUSES = (201, 202, 400, 401, 403, 405, 408, 409, 413, 422, 429, 503)
 """Every status that a publication can be answered with."""
 
+_UNDER_WAY = say(409, "This Idempotency-Key is just being published\n", ("retry-after", "1"))
 _ANOTHER_MESSAGE = say(422, "This Idempotency-Key belongs to another message\n")
 _DROPS = {400: BAD_REQUEST, 401: FORBIDDEN, 403: FORBIDDEN, 408: BAD_REQUEST, 413: LIMIT, 422: BAD_REQUEST, 429: LIMIT}
 _KEY = re.compile("[!-~]{1,128}")
@@ -80,10 +81,13 @@ class Permit(NamedTuple):
     bucket: Bucket
 
 
-class _Result(NamedTuple):
+@dataclass(slots=True)
+class _Outcome:
+    """What has become of a publication, as far as is known."""
+
     fingerprint: bytes
-    answer: Answer
     expires: float
+    answer: Answer = _UNDER_WAY
 
 
 class Publisher:
@@ -92,7 +96,7 @@ class Publisher:
     def __init__(self, center: Center) -> None:
         self._center = center
         self._buckets: OrderedDict[Address, Bucket] = OrderedDict()
-        self._results: OrderedDict[tuple[Address, str], _Result] = OrderedDict()
+        self._outcomes: OrderedDict[tuple[Address, str], _Outcome] = OrderedDict()
 
     def admit(self, request: Request) -> Permit | Answer:
         """Let a publication in, or say why not, before its body is read."""
@@ -124,29 +128,34 @@ class Publisher:
         media_type = request.value("content-type").partition(";")[0].strip().lower()
         return Permit(identity.subject, target, media_type == "application/json", "".join(keys), bucket)
 
-    def publish(self, permit: Permit, body: bytes) -> Answer:
-        """Send a publication to whoever is there; what has the key of an earlier one is not sent again."""
+    def publish(self, permit: Permit, body: bytes, then: Callable[[Answer], None]) -> None:
+        """Send a publication to whoever is there; what has the key of an earlier one is not sent again.
+
+        `then` takes the answer: at once, or when the other workers have said whether they know the address.
+        """
         permit.bucket.size -= len(body)
         fingerprint = sha256(b"%d %s\n%s" % (permit.is_json, permit.target.encode(), body)).digest()
         earlier = self._earlier(permit)
         if earlier is not None:
-            return earlier.answer if earlier.fingerprint == fingerprint else _ANOTHER_MESSAGE
-        try:
-            text = body.decode()
-            message = _check_json(body) if permit.is_json else msgspec.Raw(msgspec.json.encode(text))
-        except UnicodeDecodeError:
-            return say(400, "The body is not UTF-8\n")
-        except (ValueError, RecursionError) as error:
-            return say(400, f"The body is not JSON: {error}\n")
-        # As a string of JSON a text is longer than it was.
-        if memoryview(message).nbytes > self._center.settings.limits.message_size:
-            return TOO_LARGE
-        answer = self._deliver(permit, message)
+            then(earlier.answer if earlier.fingerprint == fingerprint else _ANOTHER_MESSAGE)
+            return
+        message = self._message(permit, body)
+        if isinstance(message, Answer):
+            then(message)
+            return
+        outcome = _Outcome(fingerprint, self._center.clock() + REMEMBERED_S)
         if permit.key:
-            self._results[permit.sender, permit.key] = _Result(fingerprint, answer, self._center.now() + REMEMBERED_S)
-            if len(self._results) > MAX_REMEMBERED:
-                self._results.popitem(last=False)
-        return answer
+            self._outcomes[permit.sender, permit.key] = outcome
+            if len(self._outcomes) > MAX_REMEMBERED:
+                self._outcomes.popitem(last=False)
+
+        def answer(online: int, _receipts: int) -> None:
+            if message.group is None and not online:
+                self._center.hub.tally.dropped[NOBODY] += 1
+            outcome.answer = respond(201 if online else 202, "application/json", b'{"online": %d}' % online)
+            then(outcome.answer)
+
+        self._deliver(message, permit.bucket, answer)
 
     def count(self, answer: Answer) -> None:
         """Add the answer that a request got to the tally."""
@@ -155,30 +164,46 @@ class Publisher:
         if answer.status in _DROPS:
             tally.dropped[_DROPS[answer.status]] += 1
 
-    def _earlier(self, permit: Permit) -> _Result | None:
+    def _earlier(self, permit: Permit) -> _Outcome | None:
         """What became of the publication that had the same key, if it is remembered."""
-        now = self._center.now()
-        while self._results and next(iter(self._results.values())).expires <= now:
-            self._results.popitem(last=False)
-        return self._results.get((permit.sender, permit.key))
+        now = self._center.clock()
+        while self._outcomes and next(iter(self._outcomes.values())).expires <= now:
+            self._outcomes.popitem(last=False)
+        return self._outcomes.get((permit.sender, permit.key))
 
-    def _deliver(self, permit: Permit, body: msgspec.Raw) -> Answer:
-        hub, address, group = self._center.hub, Address(permit.target), permit.target.removeprefix(GROUP)
-        recipients: Sequence[Member]
-        if group != permit.target:
-            recipients = hub.members_of(group)
-            message = Message(body, permit.sender, group=group)
-        else:
-            owner = hub.owner_of(address)
-            recipients = () if owner is None else (owner,)
-            message = Message(body, permit.sender, recipient=address)
-            hub.tally.dropped[NOBODY] += owner is None
+    def _message(self, permit: Permit, body: bytes) -> Message | Answer:
+        """What is sent, or why nothing is."""
+        try:
+            text = body.decode()
+            content = _check_json(body) if permit.is_json else msgspec.Raw(msgspec.json.encode(text))
+        except UnicodeDecodeError:
+            return say(400, "The body is not UTF-8\n")
+        except (ValueError, RecursionError) as error:
+            return say(400, f"The body is not JSON: {error}\n")
+        # As a string of JSON a text is longer than it was.
+        if memoryview(content).nbytes > self._center.settings.limits.message_size:
+            return TOO_LARGE
+        if permit.target.startswith(GROUP):
+            return Message(content, permit.sender, group=permit.target.removeprefix(GROUP))
+        return Message(content, permit.sender, recipient=Address(permit.target))
+
+    def _deliver(self, message: Message, bucket: Bucket, then: Callable[[int, int], None]) -> None:
+        hub, recipients = self._center.hub, self._recipients(message)
+        if message.recipient is not None and not recipients:
+            hub.bus.seek_to_deliver(message, None, then)
+            return
+        online = sum(recipient.reach(message.group) for recipient in recipients)
         for recipient in recipients:
             recipient.deliver(message)
-        online = len(recipients)
         hub.tally.routed += online
-        permit.bucket.messages -= max(0, online - 1)
-        return respond(201 if online else 202, "application/json", b'{"online": %d}' % online)
+        bucket.messages -= max(0, online - 1)
+        then(online, 0)
+
+    def _recipients(self, message: Message) -> Sequence[Member]:
+        if message.recipient is None:
+            return self._center.hub.members_of(str(message.group))
+        owner = self._center.hub.owner_of(message.recipient)
+        return () if owner is None else (owner,)
 
     def _bucket(self, sender: Address) -> Bucket:
         limits, now = self._center.settings.limits, self._center.clock()

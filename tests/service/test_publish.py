@@ -1,12 +1,15 @@
 """Messages from scripts: who may publish, what arrives, and what the script is told."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from centers import World, identity, limits
 
+from service.hub import Alone, Receipt, Tally
 from service.identity import bearer_tokens
+from service.message import Message
 from service.plain_http import DRAINING, Answer
 from service.publish import MAX_BUCKETS, MAX_REMEMBERED, STATUSES, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
 
@@ -26,7 +29,10 @@ class Script:
         given = {name.replace("_", "-"): [value] for name, value in fields.items()}
         headers = {"authorization": [f"Bearer {token}"], **given}
         permit = self.publisher.admit(Request(method, f"/publish/{target}", headers))
-        answer = self.publisher.publish(permit, body) if isinstance(permit, Permit) else permit
+        answers = [] if isinstance(permit, Permit) else [permit]
+        if isinstance(permit, Permit):
+            self.publisher.publish(permit, body, answers.append)
+        [answer] = answers
         self.publisher.count(answer)
         return answer
 
@@ -244,6 +250,36 @@ def test_a_refusal_is_not_remembered() -> None:
     assert script.post("alice", b"hello", idempotency_key="a").status == 202
 
 
+class Elsewhere(Alone):
+    """The other workers, who take their time to say whether they know an address."""
+
+    def __init__(self) -> None:
+        super().__init__(Tally())
+        self.sought: list[tuple[Message, Callable[[int, int], None]]] = []
+
+    def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: Callable[[int, int], None]) -> None:
+        self.sought.append((message, then))
+
+
+def test_an_address_that_nobody_here_has_is_sought_elsewhere() -> None:
+    script = Script()
+    others = script.world.center.hub.bus = Elsewhere()
+    fields = {"authorization": ["Bearer K"], "idempotency-key": ["a"]}
+    permit = script.publisher.admit(Request("POST", "/publish/alice", fields))
+    assert isinstance(permit, Permit)
+    answers: list[Answer] = []
+    script.publisher.publish(permit, b"hello", answers.append)
+    [(message, then)] = others.sought
+    assert (message.recipient, bytes(message.body)) == ("alice", b'"hello"')
+    assert answers == []
+    assert script.post("alice", idempotency_key="a").status == 409
+    then(1, 0)
+    assert answers[0].status == 201
+    assert script.post("alice", idempotency_key="a") == answers[0]
+    assert len(others.sought) == 1
+    assert script.world.dropped("nobody") == 0
+
+
 @pytest.mark.parametrize("key", ["", "x" * 129, "a b", "é", "a\n"])
 def test_a_key_is_visible_ascii_of_some_length(key: str) -> None:
     script = Script()
@@ -264,7 +300,7 @@ def test_what_scripts_make_the_service_remember_is_bounded() -> None:
         script.post("alice", idempotency_key=str(number))
     assert script.post("bob", idempotency_key=str(MAX_REMEMBERED)).status == 422
     assert script.post("bob", idempotency_key="0").status == 202
-    assert len(script.publisher._results) == MAX_REMEMBERED
+    assert len(script.publisher._outcomes) == MAX_REMEMBERED
     for number in range(MAX_BUCKETS + 1):
         script.world.tokens["L"] = identity(str(number), "*")
         script.post("alice", token="L")
