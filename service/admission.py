@@ -83,7 +83,7 @@ def _decide(center: Center, handshake: Handshake) -> Admission | Answer:
     settings, address = center.settings, handshake.client_address
     if center.draining:
         return DRAINING
-    if len(center.hub.members) >= settings.limits.connections:
+    if center.connections >= settings.limits.connections:
         return FULL
     if address is not None and center.connections_of.get(address, 0) >= settings.limits.connections_per_address:
         return TOO_MANY_FROM_ADDRESS

@@ -79,8 +79,20 @@ class Center:
 
     @property
     def connections(self) -> int:
-        """How many are open."""
-        return len(self.hub.members)
+        """How many are open, with those of the other workers."""
+        return len(self.hub.members) + self.hub.bus.connections
+
+    def count(self, client_address: str | None) -> None:
+        """One more connection of a client address is open, here or in another worker."""
+        if client_address is not None:
+            self.connections_of[client_address] = self.connections_of.get(client_address, 0) + 1
+
+    def uncount(self, client_address: str | None) -> None:
+        """The inverse of `count`."""
+        if client_address is not None:
+            self.connections_of[client_address] -= 1
+            if not self.connections_of[client_address]:
+                del self.connections_of[client_address]
 
     def status(self) -> str:
         """One line for the service manager."""

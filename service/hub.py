@@ -16,16 +16,20 @@ Proof = bool | str
 """What shows that an address belongs to whoever claims it: True for a token, or the secret of its last connection."""
 
 
-class Member(Protocol):
-    """What the hub needs of a session. `addresses` begins with the temporary one."""
-
-    addresses: list[Address]
+class Named(Protocol):
+    """Who sends a message."""
 
     @property
     def name(self) -> Address:
         """Under which address others know the client."""
 
-    def forward(self, text: bytes, sender: "Member") -> None:
+
+class Member(Named, Protocol):
+    """What the hub needs of a session. `addresses` begins with the temporary one."""
+
+    addresses: list[Address]
+
+    def forward(self, text: bytes, sender: Named) -> None:
         """Pass a message of v0 on to the client, which came as `text` and is known to be sound."""
 
     def deliver(self, message: Message) -> None:
@@ -49,6 +53,9 @@ class Member(Protocol):
 
     def replaced(self, address: Address) -> None:
         """A newer connection of the same client has this address now."""
+
+    def displaced(self, address: Address) -> None:
+        """A client of another worker was given this address a moment earlier."""
 
     def changed(self, address: Address, online: bool) -> None:
         """An address that the client watches has got an owner, or lost it."""
@@ -91,7 +98,8 @@ ADDRESS_TAKEN = "address_in_use"
 LIMIT = "limit"
 UNCONFIRMED = "unconfirmed"
 SLOW_CONSUMER = "slow_consumer"
-DROPS = (NOBODY, PLAIN, BAD_REQUEST, FORBIDDEN, NO_HELLO, ADDRESS_TAKEN, LIMIT, UNCONFIRMED, SLOW_CONSUMER)
+BUS_FULL = "bus_full"
+DROPS = (NOBODY, PLAIN, BAD_REQUEST, FORBIDDEN, NO_HELLO, ADDRESS_TAKEN, LIMIT, UNCONFIRMED, SLOW_CONSUMER, BUS_FULL)
 
 
 @dataclass(slots=True)
@@ -132,7 +140,11 @@ class Bus(Protocol):
     def left(self, group: str, member: Member) -> None:
         """The inverse of `joined`."""
 
-    def seek(self, text: bytes, sender: Member) -> None:
+    @property
+    def connections(self) -> int:
+        """How many clients the others have."""
+
+    def seek(self, text: bytes, sender: Named) -> None:
         """Pass a message of v0 on to whoever has its address, though nobody is known to."""
 
     def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: Callable[[int, int], None]) -> None:
@@ -159,7 +171,11 @@ class Alone:
 
     def left(self, group: str, member: Member) -> None: ...
 
-    def seek(self, text: bytes, sender: Member) -> None:
+    @property
+    def connections(self) -> int:
+        return 0
+
+    def seek(self, text: bytes, sender: Named) -> None:
         self._tally.dropped[NOBODY] += 1
 
     def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: Callable[[int, int], None]) -> None:
@@ -233,6 +249,10 @@ class Hub:
         if not alive:
             owner.abandon()  # which frees the address, and the first claimant gets it
             return
+        self.refuse_claimants(address)
+
+    def refuse_claimants(self, address: Address) -> None:
+        """Tell those who wait for an address that it stays with the client that has it."""
         for claimant in self._claimants.pop(address, ()):
             if claimant in self.members:
                 claimant.refused(address)
@@ -264,18 +284,53 @@ class Hub:
         member.granted(address)
         self._tell_watchers(address, online=True)
 
+    # What the bus has heard of other workers
+
+    def note_owner(self, address: Address, owner: Member) -> None:
+        """An address has an owner in another worker."""
+        is_new = address not in self._owners
+        self._owners[address] = owner
+        self._serve_claimants(address)
+        if is_new:
+            self._tell_watchers(address, online=True)
+
+    def forget_owner(self, address: Address) -> None:
+        """An address has lost its owner in another worker."""
+        del self._owners[address]
+        self.freed(address)
+
+    def displace(self, address: Address, owner: Member) -> None:
+        """An address was given to two clients at the same moment, and `owner` of this worker has come second."""
+        owner.addresses.remove(address)
+        self._release(address)
+        owner.displaced(address)
+
+    def note_in_group(self, member: Member, group: str) -> None:
+        """Another worker has members of a group."""
+        self._groups.setdefault(group, {})[member] = None
+
+    def forget_in_group(self, member: Member, group: str) -> None:
+        """The inverse of `note_in_group`."""
+        members = self._groups[group]
+        del members[member]
+        if not members:
+            del self._groups[group]
+
+    def groups(self) -> Iterable[tuple[str, Iterable[Member]]]:
+        """Every group, with who is in it."""
+        return self._groups.items()
+
+    # Groups and presence
+
     def join(self, member: Member, group: str) -> None:
         """Make a member one of a group; the first one founds it."""
-        self._groups.setdefault(group, {})[member] = None
+        self.note_in_group(member, group)
         self.bus.joined(group, member)
 
     def leave(self, member: Member, group: str) -> None:
         """The inverse of `join`; the last one to leave dissolves the group."""
-        members = self._groups[group]
-        del members[member]
+        self.forget_in_group(member, group)
         self.bus.left(group, member)
-        if not members:
-            del self._groups[group]
 
     def members_of(self, group: str) -> Sequence[Member]:
         """Who is in a group, in the order of joining."""

@@ -29,7 +29,7 @@ from service.close_codes import (
     CloseReason,
 )
 from service.hub import FORBIDDEN as NOT_ALLOWED
-from service.hub import PLAIN, Member, Proof, Receipt
+from service.hub import PLAIN, Named, Proof, Receipt
 from service.identity import Identity
 from service.message import Message
 
@@ -74,6 +74,8 @@ class Session(ABC):
     )
 
     protocol: str
+    confirms = False
+    """Whether the client can confirm a message."""
 
     def __init__(self, center: Center, client: Client, identity: Identity | None, client_address: str | None) -> None:
         self.client = client
@@ -92,8 +94,7 @@ class Session(ABC):
         self._farewell: CloseReason | None = None
         tally = center.hub.tally
         tally.accepted[self.protocol] = tally.accepted.get(self.protocol, 0) + 1
-        if client_address is not None:
-            center.connections_of[client_address] = center.connections_of.get(client_address, 0) + 1
+        center.count(client_address)
         if identity is not None:
             center.deadlines[self] = identity.expires
         center.hub.connect(self)
@@ -133,11 +134,7 @@ class Session(ABC):
         self._center.deadlines.pop(self, None)
         self._leave()
         self._center.events.closed(self.addresses[0], self._farewell or reason, self._center.clock() - self._since)
-        if self.client_address is not None:
-            counts = self._center.connections_of
-            counts[self.client_address] -= 1
-            if not counts[self.client_address]:
-                del counts[self.client_address]
+        self._center.uncount(self.client_address)
 
     def _leave(self) -> None:
         self._hub.disconnect(self)
@@ -177,7 +174,7 @@ class Session(ABC):
         return 0
 
     @abstractmethod
-    def forward(self, text: bytes, sender: Member) -> None: ...
+    def forward(self, text: bytes, sender: Named) -> None: ...
 
     def granted(self, address: Address) -> None:
         self._settled(address)
@@ -188,6 +185,9 @@ class Session(ABC):
 
     def replaced(self, address: Address) -> None:
         self.close(REPLACED)
+
+    def displaced(self, address: Address) -> None:
+        self.close(ADDRESS_IN_USE)
 
     def changed(self, address: Address, online: bool) -> None:  # noqa: B027  v0 watches nobody
         pass
@@ -275,5 +275,5 @@ class SessionV0(Session):
     def deliver(self, message: Message) -> None:
         self.client.send(message.v0)
 
-    def forward(self, text: bytes, sender: Member) -> None:
+    def forward(self, text: bytes, sender: Named) -> None:
         self.client.send(text)

@@ -46,6 +46,7 @@ from service.hub import (
     NOBODY,
     UNCONFIRMED,
     Member,
+    Named,
     Proof,
     Receipt,
     TooManyUnconfirmedError,
@@ -72,6 +73,7 @@ class SessionV1(Session):
     __slots__ = ("_greeted", "_groups", "_hello", "_resume", "_unconfirmed", "_watched")
 
     protocol = SUBPROTOCOL
+    confirms = True
 
     def __init__(self, center: Center, client: Client, identity: Identity | None, client_address: str | None) -> None:
         super().__init__(center, client, identity, client_address)
@@ -301,7 +303,7 @@ class SessionV1(Session):
     def deliver(self, message: Message) -> None:
         self.client.send(message.v1)
 
-    def forward(self, text: bytes, sender: Member) -> None:
+    def forward(self, text: bytes, sender: Named) -> None:
         envelope = read_envelope(text)
         self.deliver(Message(envelope.message, sender.name, recipient=envelope.recipient_uuid))
 

@@ -65,7 +65,7 @@ class Party:
 class World:
     """A center, and a clock that stands still; `tokens` are the ones that it takes."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, prefix: str = "temporary-", **settings: Any) -> None:
         self.time = 1_000_000.0
         self.tokens: dict[str, Identity] = {}
         temporary, secrets = count(1), count(1)
@@ -74,7 +74,7 @@ class World:
             self._verify,
             clock=lambda: self.time,
             now=lambda: self.time,
-            draw_address=lambda: f"temporary-{next(temporary)}",
+            draw_address=lambda: f"{prefix}{next(temporary)}",
             draw_secret=lambda: f"secret-{next(secrets)}",
         )
 

@@ -21,6 +21,8 @@ ALLOWED = {
 PURE = {
     "addresses.py",
     "admission.py",
+    "bus.py",
+    "bus_records.py",
     "center.py",
     "close_codes.py",
     "declaration.py",

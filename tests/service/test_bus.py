@@ -1,0 +1,371 @@
+"""Several workers are one notification center."""
+
+from typing import Any
+
+import pytest
+from centers import Party
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from workers import Host
+
+from service.addresses import Address
+from service.bus import MAX_QUEUED_BYTES
+from service.close_codes import ADDRESS_IN_USE, REPLACED
+from service.hub import Member
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host(3)
+
+
+def only(party: Party) -> Any:
+    (frame,) = party.heard()
+    return frame
+
+
+def test_a_message_reaches_a_client_of_another_worker(host: Host) -> None:
+    alice, bob = host.workers["0"].v0(), host.workers["1"].v0()
+    alice.register("alice")
+    host.settle()
+    bob.say(recipient_uuid="alice", message=[1], more=2)
+    host.settle()
+    assert only(alice) == {"recipient_uuid": "alice", "message": [1], "more": 2}
+
+
+def test_it_also_does_when_its_worker_has_not_been_heard_of_yet(host: Host) -> None:
+    alice, bob = host.workers["0"].v0(), host.workers["1"].v0()
+    alice.register("alice")
+    bob.say(recipient_uuid="alice", message=1)
+    host.settle()
+    assert only(alice)["message"] == 1
+
+
+def test_both_versions_talk_to_each_other_across_workers(host: Host) -> None:
+    old, new = host.workers["0"].v0(), host.workers["1"].v1("new")
+    old.register("old")
+    host.settle()
+    old.say(recipient_uuid="new", message=1)
+    new.say(id=1, recipient_uuid="old", message=2)
+    host.settle()
+    msg, ok = sorted(new.heard(), key=lambda frame: str(frame["type"]))
+    assert (msg["sender_uuid"], msg["message"]) == ("old", 1)
+    assert (ok["type"], ok["online"]) == ("ok", 1)
+    assert only(old) == {"recipient_uuid": "old", "message": 2}
+
+
+def test_a_message_for_nobody_is_told_when_all_workers_have_said_so(host: Host) -> None:
+    bob = host.workers["1"].v1("bob")
+    bob.say(id=1, recipient_uuid="nobody", message=1)
+    assert bob.heard() == []
+    host.settle()
+    assert only(bob)["code"] == 114
+    host.workers["1"].v0().say(recipient_uuid="nobody", message=1)
+    host.settle()
+    assert host.workers["1"].dropped("nobody") == 2
+
+
+def test_a_worker_that_dies_before_it_answers_keeps_nobody_waiting(host: Host) -> None:
+    bob = host.workers["1"].v1("bob")
+    bob.say(id=1, recipient_uuid="nobody", message=1)
+    host.kill("0")
+    host.settle()
+    assert only(bob)["code"] == 114
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_receipts_come_back_across_workers(host: Host, known: bool) -> None:
+    alice, bob = host.workers["0"].v1("alice"), host.workers["1"].v1("bob")
+    if known:
+        host.settle()
+    bob.say(id=7, recipient_uuid="alice", message=1, ack="delivered")
+    host.settle()
+    assert only(bob) == {"type": "ok", "id": 7, "online": 1, "receipts": 1}
+    alice.say(type="ack", key=only(alice)["key"])
+    host.settle()
+    assert only(bob) == {"type": "delivered", "id": 7, "recipient_uuid": "alice"}
+
+
+def test_what_a_dying_worker_had_not_confirmed_is_told_lost_once(host: Host) -> None:
+    host.workers["0"].v1("alice")
+    bob = host.workers["1"].v1("bob")
+    host.settle()
+    bob.say(id=7, recipient_uuid="alice", message=1, ack="delivered")
+    assert only(bob)["receipts"] == 1
+    host.kill("0")
+    assert only(bob) == {"type": "lost", "id": 7, "recipient_uuid": "alice"}
+    host.kill("2")
+    assert bob.heard() == []
+
+
+def test_a_client_of_v0_in_another_worker_gives_no_receipts(host: Host) -> None:
+    host.workers["0"].v0().register("old")
+    bob = host.workers["1"].v1("bob")
+    for _ in range(2):  # unknown at first, known then
+        bob.say(id=7, recipient_uuid="old", message=1, ack="delivered")
+        host.settle()
+        assert only(bob) == {"type": "ok", "id": 7, "online": 1, "receipts": 0}
+    host.kill("0")
+    assert bob.heard() == []
+
+
+def test_a_group_spans_workers(host: Host) -> None:
+    alice, bob, carol = (host.workers[str(number)].v1(name) for number, name in enumerate(("alice", "bob", "carol")))
+    for party in (alice, bob, carol):
+        party.say(type="join", id=1, group="g")
+        host.settle()
+        party.heard()
+    alice.say(id=2, group="g", message="hi", ack="delivered")
+    host.settle()
+    assert only(alice) == {"type": "ok", "id": 2, "online": 2, "receipts": 2}
+    bob.say(type="ack", key=only(bob)["key"])
+    host.settle()
+    assert only(alice) == {"type": "delivered", "id": 2, "recipient_uuid": "bob"}
+    host.kill("2")
+    assert only(alice) == {"type": "lost", "id": 2, "recipient_uuid": "carol"}
+    bob.say(type="leave", id=3, group="g")
+    host.settle()
+    alice.say(id=4, group="g", message="hi")
+    assert only(alice)["online"] == 0
+
+
+def test_presence_spans_workers(host: Host) -> None:
+    alice = host.workers["0"].v1("alice")
+    alice.say(type="presence", id=1, uuids=["bob"], watch=True)
+    alice.heard()
+    host.workers["1"].v1("bob")
+    host.settle()
+    assert only(alice) == {"type": "presence", "uuid": "bob", "state": "online"}
+    alice.say(type="presence", id=2, uuids=["bob"])
+    assert only(alice)["online"] == ["bob"]
+    host.kill("1")
+    assert only(alice) == {"type": "presence", "uuid": "bob", "state": "offline"}
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_nobody_takes_the_address_of_a_living_client_of_another_worker(host: Host, alive: bool) -> None:
+    alice, mallory = host.workers["0"].v0(), host.workers["1"].v0()
+    alice.register("alice")
+    host.settle()
+    mallory.register("alice")
+    host.settle()
+    alice.answer_probe(alive)
+    host.settle()
+    assert (mallory.client.closed == [ADDRESS_IN_USE]) is alive
+    assert alice.client.aborted is not alive
+    host.workers["2"].v0().say(recipient_uuid="alice", message=1)
+    host.settle()
+    assert len((alice if alive else mallory).heard()) == 1
+
+
+def test_the_secret_of_a_connection_counts_in_every_worker(host: Host) -> None:
+    old, new = host.workers["0"].v1(), host.workers["1"].v1()
+    old.say(type="hello", id=1, uuid="alice")
+    secret = only(old)["resume"]
+    host.settle()
+    new.say(type="hello", id=1, uuid="alice", resume=secret)
+    host.settle()
+    assert only(new)["uuid"] == "alice"
+    assert old.client.closed == [REPLACED]
+    assert old.client.probes == []
+
+
+def test_of_two_clients_that_are_granted_an_address_at_one_moment_the_earlier_one_keeps_it(host: Host) -> None:
+    first, second = host.workers["1"].v0(), host.workers["0"].v0()
+    first.register("alice")
+    host.workers["0"].time += 1
+    second.register("alice")
+    host.settle()
+    assert (first.client.closed, second.client.closed) == ([], [ADDRESS_IN_USE])
+    for worker in host.workers.values():
+        worker.v0().say(recipient_uuid="alice", message=1)
+        host.settle()
+    assert len(first.heard()) == 3
+
+
+def test_limits_hold_for_all_workers_together() -> None:
+    host = Host(2)
+    host.workers["0"].v0(address="192.0.2.1")
+    gone = host.workers["0"].v0(address="192.0.2.1")
+    host.workers["1"].v0()
+    host.settle()
+    for worker in host.workers.values():
+        assert worker.center.connections == 3
+        assert worker.center.connections_of == {"192.0.2.1": 2}
+    gone.session.end()
+    host.settle()
+    assert host.workers["1"].center.connections_of == {"192.0.2.1": 1}
+    host.kill("0")
+    assert host.workers["1"].center.connections == 1
+    assert host.workers["1"].center.connections_of == {}
+
+
+def test_a_new_worker_learns_what_the_others_have(host: Host) -> None:
+    alice = host.workers["0"].v1("alice")
+    alice.say(type="join", id=1, group="g")
+    alice.heard()
+    host.settle()
+    bob = host.add("3").v1("bob")
+    host.settle()
+    bob.say(id=1, group="g", message=1)
+    bob.say(id=2, recipient_uuid="alice", message=1)
+    assert [frame["online"] for frame in bob.heard()] == [1, 1]
+    assert host.workers["3"].center.connections == 2
+
+
+def test_a_worker_that_is_stuck_gets_no_more_than_it_can_keep_and_senders_are_told(host: Host) -> None:
+    host.workers["0"].v1("alice")
+    bob = host.workers["1"].v1("bob")
+    host.settle()
+    host.workers["0"].incoming["1"].queued = MAX_QUEUED_BYTES + 1
+    for ack in ("accepted", "delivered"):
+        bob.say(id=1, recipient_uuid="alice", message=1, ack=ack)
+        assert only(bob)["temporary"] is True
+    bob.say(id=2, recipient_uuid="nobody", message=1)
+    host.settle()
+    assert only(bob)["code"] == 114  # the stuck worker is not waited for
+    assert host.workers["1"].dropped("bus_full") >= 2
+
+
+addresses = st.sampled_from(["a", "b"])
+numbers = st.sampled_from("012")
+
+
+class BusModel(RuleBasedStateMachine):
+    """Clients come, claim, send and go in three workers; records arrive late, workers die and come back.
+
+    Whatever has happened: when all has arrived, the workers agree about every address.
+    """
+
+    @initialize()
+    def start(self) -> None:
+        self.host = Host(3)
+        self.parties: list[tuple[str, Party]] = []
+        self.sent = 0
+
+    @rule(number=numbers, is_v1=st.booleans())
+    def connect(self, number: str, is_v1: bool) -> None:
+        worker = self.host.workers.get(number)
+        if worker is not None and len(self.parties) < 8:
+            party = worker.v1() if is_v1 else worker.v0()
+            if is_v1:
+                party.say(type="hello", id=0)
+            self.parties.append((number, party))
+
+    @precondition(lambda self: self.parties)
+    @rule(data=st.data(), address=addresses)
+    def claim(self, data: st.DataObject, address: str) -> None:
+        number, party = data.draw(st.sampled_from(self.parties))
+        self.host.workers[number].time += 1e-3
+        if party.session.protocol == "v0":
+            party.register(address)
+        else:
+            party.say(type="hello", id=1, uuid=address)
+
+    @precondition(lambda self: self.parties)
+    @rule(data=st.data(), address=addresses)
+    def send(self, data: st.DataObject, address: str) -> None:
+        _, party = data.draw(st.sampled_from(self.parties))
+        party.say(id=2, recipient_uuid=address, message=self.sent, ack="delivered")
+        self.sent += 1
+
+    @precondition(lambda self: self.parties)
+    @rule(data=st.data(), alive=st.booleans())
+    def probe_ends(self, data: st.DataObject, alive: bool) -> None:
+        _, party = data.draw(st.sampled_from(self.parties))
+        if party.client.probes:
+            party.answer_probe(alive)
+        self._forget_the_gone()
+
+    @precondition(lambda self: self.parties)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        _, party = data.draw(st.sampled_from(self.parties))
+        party.session.end()
+        self._forget_the_gone()
+
+    @rule(receiver=numbers, sender=numbers, times=st.integers(1, 5))
+    def arrive(self, receiver: str, sender: str, times: int) -> None:
+        worker = self.host.workers.get(receiver)
+        for _ in range(times):
+            if worker is not None and sender in worker.peers:
+                worker.arrive(sender)
+        self._forget_the_gone()
+
+    @rule(number=numbers)
+    def die_or_come_back(self, number: str) -> None:
+        if number in self.host.workers:
+            self.host.kill(number)
+            self.parties = [(at, party) for at, party in self.parties if at != number]
+        else:
+            self.host.add(number)
+        self._forget_the_gone()
+
+    @rule()
+    def everything_arrives(self) -> None:
+        for _ in range(20):
+            self.host.settle()
+            self._forget_the_gone()
+            self._answer_probes()
+        self._workers_agree()
+        self._messages_arrive()
+
+    def _forget_the_gone(self) -> None:
+        for _, party in self.parties:
+            if party.client.closed:
+                party.session.end()
+        self.parties = [
+            (number, party)
+            for number, party in self.parties
+            if party.session in self.host.workers[number].center.hub.members
+        ]
+
+    def _answer_probes(self) -> None:
+        for _, party in self.parties:
+            while party.client.probes:
+                party.answer_probe(alive=True)
+
+    def _owner(self, address: str) -> tuple[str, Member] | None:
+        """The one worker whose client has an address, and the client."""
+        owners = [
+            (number, party.session) for number, party in self.parties if Address(address) in party.session.addresses
+        ]
+        assert len(owners) <= 1, f"{address} has {len(owners)} owners"
+        return owners[0] if owners else None
+
+    def _workers_agree(self) -> None:
+        for address in ("a", "b"):
+            owner = self._owner(address)
+            for number, worker in self.host.workers.items():
+                known = worker.center.hub.owner_of(Address(address))
+                if owner is None:
+                    assert known is None
+                elif owner[0] == number:
+                    assert known is owner[1]
+                else:
+                    assert known is worker.peers[owner[0]]
+
+    def _messages_arrive(self) -> None:
+        for _, party in self.parties:
+            party.heard() if party.session.protocol != "v0" else party.client.sent.clear()
+        for worker in self.host.workers.values():
+            for address in ("a", "b"):
+                self.sent += 1
+                worker.v0().say(recipient_uuid=address, message=f"#{self.sent}")
+                self.host.settle()
+                owner = self._owner(address)
+                for _, party in self.parties:
+                    heard = [frame["message"] for frame in party.heard()]
+                    expected = owner is not None and party.session is owner[1]
+                    assert heard == ([f"#{self.sent}"] if expected else [])
+
+
+TestBusModel = BusModel.TestCase
+TestBusModel.settings = settings(
+    deadline=None,
+    database=None,
+    max_examples=100,
+    stateful_step_count=40,
+    suppress_health_check=[HealthCheck.too_slow],
+)

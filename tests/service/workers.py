@@ -1,0 +1,72 @@
+"""Several workers of one host in one process: the test says when a record arrives, and when a worker dies."""
+
+from collections import deque
+
+from centers import Party, World
+
+from service.bus import EmbeddedBus, Peer
+
+
+class FakeWire:
+    """A stream to another worker; what was sent waits in `records` until the test lets it arrive."""
+
+    def __init__(self) -> None:
+        self.records: deque[bytes] = deque()
+        self.queued = 0
+
+    def send(self, record: bytes) -> None:
+        self.records.append(record)
+
+
+class Worker(World):
+    """One worker with its clients, and the wires on which it hears of the others."""
+
+    def __init__(self, number: str, **settings: object) -> None:
+        super().__init__(f"t{number}-", **settings)
+        self.number = number
+        self.bus = EmbeddedBus(self.center, number)
+        self.center.hub.bus = self.bus
+        self.parties: list[Party] = []
+        self.peers: dict[str, Peer] = {}
+        self.incoming: dict[str, FakeWire] = {}
+
+    def arrive(self, sender: str) -> bool:
+        """Let the next record of another worker arrive, if there is one."""
+        records = self.incoming[sender].records
+        if records and sender in self.peers:
+            self.bus.receive(self.peers[sender], records.popleft())
+            return True
+        return False
+
+
+class Host:
+    """All workers; each is connected to each."""
+
+    def __init__(self, size: int, **settings: object) -> None:
+        self.settings = settings
+        self.workers: dict[str, Worker] = {}
+        for number in range(size):
+            self.add(str(number))
+
+    def add(self, number: str) -> Worker:
+        """Start one more worker."""
+        new = Worker(number, **self.settings)
+        for other in self.workers.values():
+            new.incoming[other.number], other.incoming[number] = FakeWire(), FakeWire()
+            new.peers[other.number] = new.bus.meet(other.number, other.incoming[number])
+            other.peers[number] = other.bus.meet(number, new.incoming[other.number])
+        self.workers[number] = new
+        return new
+
+    def kill(self, number: str) -> None:
+        """Let a worker die: what it has sent still arrives, and then the others see that it is gone."""
+        del self.workers[number]
+        for other in self.workers.values():
+            while other.arrive(number):
+                pass
+            other.bus.part(other.peers.pop(number))
+
+    def settle(self) -> None:
+        """Let everything arrive that is on its way."""
+        while any(worker.arrive(sender) for worker in self.workers.values() for sender in worker.peers):
+            pass
