@@ -84,12 +84,17 @@ class Sent {
     this.#look();
   }
 
+  /** Whether no receipt is to come. */
+  get isComplete() {
+    return this.outcomes.size >= this.#receipts;
+  }
+
   giveUp() {
     if (!Number.isNaN(this.#receipts)) this.#settle(); // or else it is sent again
   }
 
   #look() {
-    if (this.outcomes.size >= this.#receipts) this.#settle();
+    if (this.isComplete) this.#settle();
   }
 
   #settle() {
@@ -158,6 +163,10 @@ class Link {
   sayText(text) {
     // What a lost connection does not take is kept by the client, or no longer matters.
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(text);
+  }
+
+  forgetIfComplete(id) {
+    if (this.receipts.get(id)?.isComplete) this.receipts.delete(id);
   }
 
   /** End it in order: what is still on its way is heard. */
@@ -346,7 +355,10 @@ class NotificationClient extends EventTarget {
         break;
       case "msg": this.#take(link, frame); break;
       case "delivered":
-      case "lost": link.receipts.get(frame.id)?.note(frame.recipient_uuid, frame.type); break;
+      case "lost":
+        link.receipts.get(frame.id)?.note(frame.recipient_uuid, frame.type);
+        link.forgetIfComplete(frame.id);
+        break;
       case "presence":
         if (this.#watched.has(frame.uuid)) this.#see(frame.uuid, frame.state === "online");
         break;
@@ -476,6 +488,7 @@ class NotificationClient extends EventTarget {
     this.#requests.delete(frame.id);
     if (frame.type === "ok") {
       request.onOk(frame);
+      link.forgetIfComplete(frame.id);
       request.resolve(frame);
     } else {
       link.receipts.delete(frame.id);

@@ -225,7 +225,7 @@ class _Link:
         return await self.socket.recv()
 
     def _ask_for_a_sign_of_life(self) -> None:
-        self.tasks.append(asyncio.create_task(self.say(encode({"type": "ping"}))))
+        self._ping = asyncio.create_task(self.say(encode({"type": "ping"})))
         self._after(self._ping_s * (SILENT_PING_INTERVALS - 1), self._give_up)
 
     def _give_up(self) -> None:
@@ -246,6 +246,10 @@ class _Link:
             sent._give_up()
         for task in self.tasks:
             task.cancel()
+
+    def forget_if_complete(self, number: int) -> None:
+        if (sent := self.receipts.get(number)) and sent._complete.is_set():
+            del self.receipts[number]
 
     async def say(self, text: bytes) -> None:
         # What a lost connection does not take is kept by the client, or no longer matters.
@@ -621,6 +625,7 @@ class Client:
         elif kind in ("delivered", "lost"):
             if sent := link.receipts.get(frame["id"]):
                 sent._note(frame["recipient_uuid"], kind)
+                link.forget_if_complete(frame["id"])
         elif kind == "presence":
             if frame["uuid"] in self._watched:
                 self._see(frame["uuid"], frame["state"] == "online")
@@ -641,6 +646,7 @@ class Client:
             return
         if frame["type"] == "ok":
             request.on_ok(frame)
+            link.forget_if_complete(frame["id"])
             request.answer.set_result(frame)
         else:
             link.receipts.pop(frame["id"], None)

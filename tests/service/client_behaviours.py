@@ -373,6 +373,18 @@ async def it_comes_back_after_a_while_from_all_other_codes(server: Server, clien
 
 
 @behaviour
+async def it_comes_back_after_a_while_from_4100_to_4199(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    assert await wait_after(server, client, await connected(server, client), 4199) == 0.5
+
+
+@behaviour
+async def it_comes_back_after_a_while_from_4300_on(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    assert await wait_after(server, client, await connected(server, client), 4300) == 0.5
+
+
+@behaviour
 async def a_silent_service_is_asked_for_a_sign_of_life_and_given_up(server: Server, client: Driver) -> None:
     await client.open(server.url)
     peer = await connected(server, client, ping_ms=5000)

@@ -529,6 +529,41 @@ def test_a_function_of_the_application_that_fails_is_not_hidden(shell: Shell) ->
         asyncio.run(asyncio.wait_for(enter(), DEADLINE_S))
 
 
+def test_messages_that_the_application_does_not_take_are_dropped_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.client, "MAX_INBOX", 1)
+
+    async def overflow(server: Server) -> None:
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        entering = Client(server.url, on_event=events.put_nowait)
+        entered = asyncio.create_task(entering.__aenter__())
+        peer = await server.accept()
+        await peer.greet()
+        client = await entered
+        for number in range(2):
+            await peer.say("msg", sender_uuid="bob", message=number)
+        assert await until("dropped", events) == Event("dropped", "bob")
+        assert (await taken(client, 1))[0].message == 0
+        await client.close()
+
+    async def serve_it() -> None:
+        async with Server().running() as server:
+            await asyncio.wait_for(overflow(server), DEADLINE_S)
+
+    asyncio.run(serve_it())
+
+
+def test_receipts_that_are_complete_are_forgotten(shell: Shell) -> None:
+    async def send_many() -> None:
+        async with Client(shell.url, "forgetful") as client:
+            sent = [await client.send("forgetful", number, ack="delivered") for number in range(3)]
+            await taken(client, 3)
+            assert [await one.outcome() for one in sent] == ["delivered"] * 3
+            assert client._link is not None
+            assert not client._link.receipts
+
+    asyncio.run(asyncio.wait_for(send_many(), DEADLINE_S))
+
+
 def test_a_token_that_cannot_be_fetched_is_tried_again(shell: Shell) -> None:
     events: list[Event] = []
     tokens = iter([OSError("no such file")])

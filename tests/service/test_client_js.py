@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,11 +12,12 @@ from typing import Any
 import pytest
 from chromium import CHROMIUM, Browser, Page, chromium
 from client_behaviours import BEHAVIOURS, DEADLINE_S, SECOND, Call, Driver, Frame, Server
-from shells import ROOT
+from shells import COMMANDS, ROOT, running
 
 import service.client
 from service.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
 
+NODE = shutil.which("node")
 SCRIPT = (ROOT / "service" / "client.js").read_text()
 
 # What a page does for a driver: it keeps the client, its events and its calls.
@@ -158,6 +161,41 @@ class TestInABrowser:
     @pytest.mark.parametrize("name", BEHAVIOURS)
     def test_the_client_behaves_so_that(self, name: str, browser: Browser) -> None:
         asyncio.run(play(name, browser))
+
+
+IN_NODE = """
+import {pathToFileURL} from "node:url";
+const [file, url] = process.argv.slice(-2);
+await import(pathToFileURL(file));
+const [alice, bob] = ["alice", "bob"].map((uuid) => new NotificationClient(url, {uuid}));
+await Promise.all([alice.open(), bob.open()]);
+bob.addEventListener("message", ({detail}) => console.log(detail.sender_uuid, detail.message));
+console.log(await (await alice.send("bob", "hello", {ack: "delivered"})).outcome);
+alice.close();
+bob.close();
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="Node is not installed (apt install nodejs)")
+def test_it_works_in_node_with_the_service() -> None:
+    assert NODE is not None
+    has_websocket = (
+        subprocess.run([NODE, "-p", "typeof WebSocket"], capture_output=True, text=True).stdout == "function\n"
+    )
+    flags = [] if has_websocket else ["--experimental-websocket"]  # before Node 22
+    with running(COMMANDS["runner"]) as shell:
+        arguments = [
+            NODE,
+            *flags,
+            "--input-type=module",
+            "-e",
+            IN_NODE,
+            "--",
+            str(ROOT / "service/client.js"),
+            shell.url,
+        ]
+        ended = subprocess.run(arguments, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert (ended.stdout, ended.returncode) == ("alice hello\ndelivered\n", 0), ended.stderr
 
 
 def constants() -> dict[str, float]:
