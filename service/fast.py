@@ -11,7 +11,7 @@ import logging
 import struct
 from collections.abc import Callable, MutableSet
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
@@ -93,6 +93,7 @@ class FastShell:
         limits = self.center.settings.limits
         client = WebSocket(self, transport, connections)
         reader = frame_reader(client, limits.message_size, client.broken, client.failed)
+        client.picows = reader.transport
         transport.set_protocol(reader)
         # Beyond this, `pause_writing` of the client is called.
         transport.set_write_buffer_limits(limits.queue)
@@ -149,11 +150,13 @@ class WebSocket(WSListener):
         "_session",
         "_shell",
         "_waiting",
+        "picows",
         "transport",
     )
 
     def __init__(self, shell: FastShell, transport: asyncio.Transport, connections: MutableSet[Any]) -> None:
         self.transport = transport
+        self.picows: WSTransport | None = None
         self._shell = shell
         self._connections = connections
         self._is_open = True
@@ -301,7 +304,14 @@ class WebSocket(WSListener):
 
     def broken(self, code: int, reason: str) -> None:
         """The client has sent what is no frame."""
-        self._session.close(CloseReason(code, reason))
+        # After a close frame it may send what it likes: RFC 6455, section 5.5.1. But when both come in one read, picows
+        # tells of this, and not of the close frame.
+        handshake = self.picows and self.picows.close_handshake
+        if handshake and handshake.recv and self._is_open:
+            code = cast(int, handshake.recv.code)  # 0 stands for none
+            self._answer_close(struct.pack("!H", code) if code else b"")
+        else:
+            self._session.close(CloseReason(code, reason))
 
     def failed(self) -> None:
         """We have made a mistake."""
@@ -313,6 +323,7 @@ class WebSocket(WSListener):
 
     def _ended(self) -> None:
         self._is_open = False
+        self.picows = None  # which refers to us
         self._waiting.clear()
         self._session.end()
         self._shell.clients.discard(self)

@@ -227,6 +227,17 @@ async def test_a_close_is_answered_with_its_code_and_ends_the_connection(payload
     assert guest.site.world.keeps() == []
 
 
+@pytest.mark.parametrize("given", [b"", (1000).to_bytes(2, "big"), (3001).to_bytes(2, "big")])
+@pytest.mark.parametrize("rest", [frame(CLOSE), b"\x81\x00", frame(3)], ids=["close", "unmasked", "unknown"])
+@in_a_loop
+async def test_what_follows_a_close_frame_is_not_looked_at(given: bytes, rest: bytes) -> None:
+    guest = Site().connect()
+    guest.say(frame(CLOSE, given), rest)
+    assert await guest.heard() == [(CLOSE, given)]
+    assert guest.transport.done == ["close"]
+    assert guest.site.world.keeps() == []
+
+
 @in_a_loop
 async def test_a_client_that_closes_and_does_not_read_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.farewell.CLOSE_GRACE_S", 0.01)
