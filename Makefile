@@ -1,5 +1,6 @@
 # `make` lists the targets. Every recipe is one command; what it does is in Python, where it is tested.
 PYTHON ?= python3
+PYTHON27 ?=
 ARGS ?=
 
 # Another PYTHON wants another VENV: make test PYTHON=python3.13 VENV=.venv-3.13
@@ -10,7 +11,7 @@ DEV := $(VENV)-dev/bin/python
 LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help render check run bundle install plan status uninstall test test-browser test-hosts lint golden docs bench lock clean
+.PHONY: help render check run bundle install plan status uninstall test test-browser test-hosts test-autobahn lint golden docs bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -48,6 +49,9 @@ test-browser: $(VENV)-dev/ready ## the client for browsers and the demo page in 
 
 test-hosts: $(VENV)-dev/ready ## make install and all that follows, on throw-away Debian hosts (as root)
 	@$(DEV) -m pytest -m host $(ARGS)
+
+test-autobahn: $(VENV)-dev/ready ## RFC 6455 by the book of Autobahn|Testsuite (ARGS=--write: the table in docs/protocol.md)
+	@PYTHON27="$(PYTHON27)" $(DEV) tests/autobahn/run_autobahn.py $(ARGS)
 
 lint: $(VENV)-dev/ready ## format, lint and types
 	@$(DEV) -m ruff format --check .
