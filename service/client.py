@@ -428,6 +428,8 @@ class Client:
             del self._requests[number]
 
     async def _transmit(self, number: int, request: _Request, link: _Link) -> None:
+        if request.answer.done():
+            return  # given up by whoever asked
         request.link = link
         if len(request.text) > link.message_size:
             # The service would close the connection, and on the next one as well.
@@ -494,7 +496,7 @@ class Client:
             socket.transport.abort()
             if isinstance(error, ConnectionClosed):
                 raise _closed(error) from None
-            if isinstance(error, ValueError | KeyError):
+            if isinstance(error, ValueError | KeyError | TypeError):
                 raise _Lost(f"not a hello of {SUBPROTOCOL}: {type(error).__name__} {error}") from None
             raise
         finally:

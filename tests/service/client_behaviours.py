@@ -516,8 +516,8 @@ async def what_is_too_long_for_the_service_is_not_sent(server: Server, client: D
     await client.open(server.url)
     peer = await connected(server, client)
     assert await (await client.call("send", "bob", "é" * 500)).answer() == {"error": 106, "temporary": False}
-    await client.call("send", "bob", "short")
-    assert (await peer.frame())["message"] == "short"
+    await client.call("send", "bob", "x" * 900)
+    assert (await peer.frame())["message"] == "x" * 900
 
 
 @behaviour
@@ -571,15 +571,22 @@ async def receipts_that_can_no_longer_come_count_as_lost(server: Server, client:
 async def what_is_sent_again_gets_its_receipts_on_the_new_connection(server: Server, client: Driver) -> None:
     await client.open(server.url)
     first = await connected(server, client)
-    sending = await client.call("send", "bob", "hello", ack="delivered")
-    await first.frame()
+    outcomes = ("delivered", "lost")
+    calls = [await client.call("send", "bob", outcome, ack="delivered") for outcome in outcomes]
+    for _ in calls:
+        await first.frame()
     first.abort()
     await client.event("disconnected")
     second = await connected(server, client)
-    frame = await second.frame()
-    await second.say("ok", id=frame["id"], online=1, receipts=1)
-    await second.say("delivered", id=frame["id"], recipient_uuid="bob")
-    assert await sending.outcome() == "delivered"
+    frames = [await second.frame() for _ in calls]
+    for frame in frames:
+        await second.say("ok", id=frame["id"], online=1, receipts=1)
+    waiting = [asyncio.create_task(call.outcome()) for call in calls]
+    known, _ = await asyncio.wait(waiting, timeout=5 * SECOND)
+    assert not known
+    for frame in frames:
+        await second.say(frame["message"], id=frame["id"], recipient_uuid="bob")
+    assert await asyncio.gather(*waiting) == list(outcomes)
 
 
 # Hearing

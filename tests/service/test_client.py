@@ -461,6 +461,14 @@ async def taken(client: Client, count: int) -> list[Message]:
     return messages
 
 
+def with_a_server(act: Callable[[Server], Any]) -> None:
+    async def serve_it() -> None:
+        async with Server().running() as server:
+            await asyncio.wait_for(act(server), DEADLINE_S)
+
+    asyncio.run(serve_it())
+
+
 async def until(kind: str, events: "asyncio.Queue[Event]") -> Event:
     """The next event of this kind."""
     while (event := await events.get()).kind != kind:
@@ -545,11 +553,26 @@ def test_messages_that_the_application_does_not_take_are_dropped_and_told(monkey
         assert (await taken(client, 1))[0].message == 0
         await client.close()
 
-    async def serve_it() -> None:
-        async with Server().running() as server:
-            await asyncio.wait_for(overflow(server), DEADLINE_S)
+    with_a_server(overflow)
 
-    asyncio.run(serve_it())
+
+def test_what_is_given_up_is_not_sent() -> None:
+    async def give_up(server: Server) -> None:
+        client = Client(server.url)
+        entered = asyncio.create_task(client.__aenter__())
+        peer = await server.accept()
+        calls = [asyncio.create_task(client.send("bob", "x" * number)) for number in (1, 2000, 2)]
+        await asyncio.sleep(0)
+        calls[0].cancel()
+        calls[1].cancel()
+        await peer.greet()
+        assert (await peer.frame())["message"] == "xx"
+        await entered
+        await client.close()
+        with pytest.raises(GoneError):
+            await calls[2]
+
+    with_a_server(give_up)
 
 
 def test_receipts_that_are_complete_are_forgotten(shell: Shell) -> None:
