@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import pytest
+from protocol_tables import close_reasons, with_tables
 
 import generator.__main__
 import service.client
@@ -42,7 +43,6 @@ from service.identity import Identity
 from service.session import Session, SessionV0
 from service.session_v1 import SessionV1
 from service.settings import Settings
-from tests.protocol_tables import close_reasons, with_tables
 
 ROOT = Path(__file__).parent.parent
 NAME = "queue-websocket"
