@@ -428,9 +428,9 @@ class Client:
             del self._requests[number]
 
     async def _transmit(self, number: int, request: _Request, link: _Link) -> None:
+        request.link = link
         if request.answer.done():
             return  # given up by whoever asked
-        request.link = link
         if len(request.text) > link.message_size:
             # The service would close the connection, and on the next one as well.
             reason = f"{len(request.text)} bytes; the service takes {link.message_size}"
