@@ -21,7 +21,9 @@ const STABLE_S = 30;
 const SILENT_PING_INTERVALS = 1.5;
 // How much of a token's life passes before a newer one is shown.
 const REFRESH_AT = 0.8;
-// How often the address may be in use after a lost connection: the service takes that one for alive until it has looked.
+// What is longer, setTimeout takes for nothing.
+const LONGEST_DELAY_MS = 2 ** 31 - 1;
+// How often the address may be in use after a lost connection, which the service takes for alive until it has looked.
 const TRIES_IN_USE = 5;
 // As the service has them.
 const MAX_ASKED_FOR = 100, LIMIT = 106, TOKEN_EXPIRED = 109, IN_USE = 113, QUEUE_FULL = 115;
@@ -151,7 +153,7 @@ class Link {
   }
 
   after(ms, act) {
-    const timer = setTimeout(() => { this.timers.delete(timer); act(); }, ms);
+    const timer = setTimeout(() => { this.timers.delete(timer); act(); }, Math.min(ms, LONGEST_DELAY_MS));
     this.timers.add(timer);
     return timer;
   }
@@ -424,8 +426,9 @@ class NotificationClient extends EventTarget {
       return;
     }
     const waitS = lost.toldS ?? this.#backoffS(link, lost.atOnce);
-    this.#nextTry = performance.now() + waitS * this.#secondMs;
-    this.#timer = setTimeout(() => this.#connect(), waitS * this.#secondMs);
+    const delayMs = Math.min(waitS * this.#secondMs, LONGEST_DELAY_MS);
+    this.#nextTry = performance.now() + delayMs;
+    this.#timer = setTimeout(() => this.#connect(), delayMs);
     if (!this.#link) this.#emit("disconnected", {reason: lost.reason, waitS});
   }
 

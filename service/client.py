@@ -48,7 +48,7 @@ STABLE_S = 30.0
 SILENT_PING_INTERVALS = 1.5
 # How much of a token's life passes before a newer one is shown.
 REFRESH_AT = 0.8
-# How often the address may be in use after a lost connection: the service takes that one for alive until it has looked.
+# How often the address may be in use after a lost connection, which the service takes for alive until it has looked.
 TRIES_IN_USE = 5
 MAX_INBOX = 10_000
 # The longest message that a service can be told to take, and what is around it.

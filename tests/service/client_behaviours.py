@@ -697,6 +697,18 @@ async def a_token_is_refreshed_when_most_of_its_life_has_passed(server: Server, 
     assert (await peer.frame())["token"] == "three"
 
 
+@behaviour
+async def a_token_for_decades_is_not_refreshed_at_once(server: Server, client: Driver) -> None:
+    await client.open(server.url, token=["one", "two"])
+    peer = await connected(server, client, expires=1e9)
+    for _ in range(2):
+        sending = await client.call("send", "bob", "hello")
+        frame = await peer.frame()
+        assert frame["type"] == "send"
+        await peer.say("ok", id=frame["id"], online=1)
+        await sending.answer()
+
+
 # The handshake
 
 
