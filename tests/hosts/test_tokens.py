@@ -13,13 +13,19 @@ from websockets.typing import Subprotocol
 from hosts.console import DOMAIN, NAME, Console
 
 KEYS = f"/etc/{NAME}/keys.json"
+METHODS: dict[str, dict[str, Any]] = {
+    "uvicorn": {},
+    "gunicorn": {"server": "gunicorn"},
+    "standalone": {"server": "standalone"},
+    "supervisor": {"manager": "supervisor"},
+}
 
 
 @contextmanager
-def opened(console: Console, *subprotocols: str, **headers: str) -> Iterator[ClientConnection]:
+def opened(console: Console, *subprotocols: str, query: str = "", **headers: str) -> Iterator[ClientConnection]:
     """A connection through nginx that has been welcomed."""
     with connect(
-        f"ws://{DOMAIN}/",
+        f"ws://{DOMAIN}/{query}",
         address=(console.host.address, 80),
         proxy=None,
         subprotocols=[Subprotocol(name) for name in subprotocols] or None,
@@ -29,9 +35,9 @@ def opened(console: Console, *subprotocols: str, **headers: str) -> Iterator[Cli
         yield client
 
 
-def refuses(console: Console, **headers: str) -> bool:
+def refuses(console: Console, query: str = "", **headers: str) -> bool:
     """Whether the handshake is answered with 401."""
-    with pytest.raises(InvalidStatus) as caught, opened(console, **headers):
+    with pytest.raises(InvalidStatus) as caught, opened(console, query=query, **headers):
         pass
     return caught.value.response.status_code == 401
 
@@ -43,11 +49,7 @@ def said(client: ClientConnection, **frame: object) -> dict[str, object]:
     return answer
 
 
-@pytest.mark.parametrize(
-    "method",
-    [{}, {"server": "gunicorn"}, {"server": "standalone"}, {"server": "uvicorn", "manager": "supervisor"}],
-    ids=["uvicorn", "gunicorn", "standalone", "supervisor"],
-)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_a_token_that_is_minted_on_the_host_opens_a_connection_through_nginx(
     empty: Console, method: dict[str, Any]
 ) -> None:
@@ -61,6 +63,23 @@ def test_a_token_that_is_minted_on_the_host_opens_a_connection_through_nginx(
     assert all(refuses(empty, Authorization=f"Bearer {wrong}") for wrong in ("", alice[:-4]))
     with opened(empty, Authorization=f"Bearer {bob}"):
         pass
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_no_log_of_the_host_has_a_token(empty: Console, method: dict[str, Any]) -> None:
+    empty.install(auth="token", log={"level": "debug"}, **method)
+    token = empty.wsbundle("token", "alice").splitlines()[-1]
+    bearer = {"Authorization": f"Bearer {token}"}
+    with opened(empty, "nc.v1", f"bearer.{token}", query=f"?token={token}") as client:
+        said(client, type="hello", id=1, token=token)
+    with opened(empty, query=f"?token={token}", **bearer):
+        pass
+    assert refuses(empty, query=f"?token={token}")
+    logs = empty.run("journalctl", "--no-pager")
+    logs += empty.run("sh", "-c", "find /var/log -type f ! -path '*/journal/*' -exec cat {} +")
+    assert '"status":101' in logs
+    assert "connected" in logs
+    assert not any(part in logs for part in token.split(".")[1:])
 
 
 def test_only_root_and_the_service_may_read_the_keys_and_nothing_else_shows_them(empty: Console) -> None:
