@@ -395,14 +395,15 @@ def test_listen_ends_when_nobody_reads_its_output_any_more(shell: Shell) -> None
             assert (pipe.returncode, pipe.stderr.read()) == (0, "")
 
 
-def test_listen_comes_back_when_the_server_does() -> None:
-    with running("service/server.py {WEBSOCKET_PORT}") as first, listening(url=first.url) as listener:
+@pytest.mark.parametrize("command", ["service/server.py", "-m service"])
+def test_listen_comes_back_when_the_server_does(command: str) -> None:
+    with running(command) as first, listening(url=first.url) as listener:
         assert line(listener).startswith("Connected as ")
         first.terminate()
         assert "1012" in line(listener)
         first.process.wait()
         environ = clean_environment(WEBSOCKET_PORT=str(first.port))
-        with subprocess.Popen([sys.executable, "service/server.py"], cwd=ROOT, env=environ) as second:
+        with subprocess.Popen([sys.executable, *command.split()], cwd=ROOT, env=environ) as second:
             try:
                 while not (text := line(listener)).startswith("Connected as "):
                     assert "next try in" in text
