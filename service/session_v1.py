@@ -147,7 +147,6 @@ class SessionV1(Session):
         if request.token is not None and not self._prove(request.id, request.token):
             return
         if self.identity is None and self._center.settings.auth == "token":
-            self._say(Failures.UNAUTHORIZED.answer(request.id, "a token is needed"))
             self.close(UNAUTHORIZED)
             return
         address = request.uuid or (self.identity.subject if self.identity else self.addresses[0])

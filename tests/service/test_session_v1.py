@@ -182,7 +182,7 @@ def test_a_token_proves_the_uuid(world: World) -> None:
 def test_without_a_token_there_is_nothing_but_the_end() -> None:
     mallory = with_tokens().v1()
     mallory.say(type="hello", id=1, uuid="alice")
-    assert without_words(only(mallory)) == error(101, 1)
+    assert mallory.heard() == []  # to close drops what waits
     assert mallory.client.closed == [UNAUTHORIZED]
 
 
