@@ -189,6 +189,7 @@ async def _serve(shell: Standalone, settings: Settings, listener: socket.socket)
         create_connection=Connection,
         server_header=None,
         compression=None,
+        open_timeout=settings.limits.header_timeout,
         max_size=settings.limits.message_size,
         ping_interval=settings.ping.interval,
         ping_timeout=settings.ping.timeout,
