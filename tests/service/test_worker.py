@@ -1,6 +1,9 @@
 """gunicorn's worker: what only gunicorn does to it. All else is in test_conformance.py."""
 
+import contextlib
+import os
 import signal
+from pathlib import Path
 
 import pytest
 from shells import COMMANDS, running, wait_until
@@ -29,6 +32,18 @@ def test_a_reload_closes_clients_with_1012_and_serves_on() -> None:
             assert client.close_code() == 1012
         with shell.client() as client:
             client.hears_nothing_but_itself()
+
+
+@pytest.mark.slow
+def test_a_worker_may_take_longer_to_send_its_clients_away_than_gunicorn_waits_for_signs_of_life() -> None:
+    impatient = COMMANDS["gunicorn"].replace("-m gunicorn", "-m gunicorn --timeout 2")
+    unhurried = {"WEBSOCKET_DRAIN_RATE": "1", "WEBSOCKET_DRAIN_WINDOW": "6"}
+    with running(impatient, **unhurried) as shell, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(shell.client()) for _ in range(5)]
+        children = Path(f"/proc/{shell.process.pid}/task/{shell.process.pid}/children").read_text()
+        (worker,) = map(int, children.split())
+        os.kill(worker, signal.SIGTERM)
+        assert [client.close_code() for client in clients] == [1012] * len(clients)
 
 
 @pytest.mark.slow
