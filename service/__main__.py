@@ -17,11 +17,12 @@ import uvicorn
 
 from service.center import Center
 from service.entry import ignore_hangups, settings_or_exit
-from service.listen import BACKLOG, ListenError, listening_sockets, name_of
+from service.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.logs import configure_logging
 from service.notify import Notifier
 from service.uvicorn_options import uvicorn_options
 from service.uvicorn_server import DrainingServer
+from service.workers import run_workers
 
 logger = logging.getLogger("service")
 
@@ -52,12 +53,16 @@ def main() -> None:
     """Run until SIGTERM or SIGINT."""
     settings = settings_or_exit(os.environ)
     configure_logging(settings.log)
+    is_worker = FDS_VARIABLE in os.environ
     _install_signal_handlers()
     ignore_hangups()
     try:
         sockets = listening_sockets(settings, os.environ)
     except ListenError as error:
         sys.exit(str(error))
+    if settings.workers not in (1, "auto") and not is_worker:
+        run_workers("service", settings, int(settings.workers), sockets)
+        return
     logger.info("listening on %s", ", ".join(map(name_of, sockets)))
 
     from service.app import app  # after the settings were found right: it reads them when it is imported

@@ -13,6 +13,7 @@ from service.close_codes import FULL, CloseReason
 from service.entry import center_of, settings_or_exit
 from service.exchange import Exchange
 from service.link import LinkClosedError
+from service.mesh import Mesh, MeshError
 from service.plain_http import Answer, passed_on
 from service.publish import PREFIX, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
 from service.settings import Settings
@@ -61,6 +62,7 @@ class Application:
 
     def __init__(self, settings: Settings) -> None:
         self.center = center_of(settings)
+        self._mesh = Mesh(self.center)
         self._exchange = Exchange(self.center)
         self._watching = Watching(self.center)
         self._publisher = Publisher(self.center)
@@ -71,7 +73,19 @@ class Application:
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await self._lifespan(receive, send)
+
+    async def _lifespan(self, receive: Receive, send: SendEvent) -> None:
+        await receive()
+        try:
+            await self._mesh.open()
+        except MeshError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._mesh.close()
+        await send({"type": "lifespan.shutdown.complete"})
 
     async def _websocket(self, scope: Scope, receive: Receive, send: SendEvent) -> None:
         if (await receive())["type"] != "websocket.connect":
@@ -156,14 +170,6 @@ async def _respond(send: SendEvent, kind: str, response: Answer) -> None:
     headers = [(name.encode(), value.encode()) for name, value in response.headers]
     await send({"type": f"{kind}.response.start", "status": response.status, "headers": headers})
     await send({"type": f"{kind}.response.body", "body": response.body})
-
-
-async def _lifespan(receive: Receive, send: SendEvent) -> None:
-    # There is nothing to prepare. Without an answer a server would log that the application has no lifespan.
-    await receive()
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    await send({"type": "lifespan.shutdown.complete"})
 
 
 def create_app(settings: Settings) -> Application:

@@ -30,8 +30,9 @@ MAX_QUEUED_BYTES = 16 * 1024 * 1024
 class Wire(Protocol):
     """The way to another worker."""
 
-    queued: int
-    """Bytes that wait to be sent."""
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be sent."""
 
     def send(self, record: bytes) -> None:
         """Send a record after all others; never waits."""

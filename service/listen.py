@@ -16,6 +16,9 @@ from service.settings import Settings
 # Connections that the kernel keeps until they are accepted; a restart makes all clients come back at once.
 BACKLOG = 2048
 
+# By which `service.workers` hands a worker its sockets.
+FDS_VARIABLE = "WEBSOCKET_LISTEN_FDS"
+
 # The first descriptor that systemd passes (SD_LISTEN_FDS_START).
 _FIRST_FD = 3
 
@@ -38,6 +41,8 @@ def listening_sockets(settings: Settings, environ: MutableMapping[str, str]) -> 
     Raises:
         ListenError
     """
+    if handed := environ.pop(FDS_VARIABLE, ""):
+        return [_passed_socket(int(fd)) for fd in handed.split()]
     passed = _passed_sockets(environ)
     if passed:
         return passed

@@ -39,13 +39,15 @@ from service.drain import drain
 from service.entry import center_of, ignore_hangups, settings_or_exit
 from service.exchange import Exchange
 from service.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError
-from service.listen import BACKLOG, ListenError, listening_sockets, name_of
+from service.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.logs import configure_logging
+from service.mesh import Mesh, MeshError
 from service.notify import Notifier
 from service.plain_http import Answer, passed_on, say
 from service.publish import PREFIX
 from service.settings import Settings
 from service.watching import Watching
+from service.workers import run_workers
 
 logger = logging.getLogger("service")
 
@@ -198,18 +200,19 @@ async def _serve(shell: Standalone, settings: Settings, listener: socket.socket)
     return server
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     """Serve until SIGTERM or SIGINT, then close every client and return within the drain timeout.
 
     Raises:
-        ListenError
+        MeshError
     """
     stopped = asyncio.Event()
     for stopping in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(stopping, stopped.set)
     shell = Standalone(settings)
     notifier = Notifier(os.environ)
-    listeners = listening_sockets(settings, os.environ)
+    mesh = Mesh(shell.center)
+    await mesh.open()
     servers = [await _serve(shell, settings, listener) for listener in listeners]
     logger.info("listening on %s", ", ".join(map(name_of, listeners)))
     notifier.ready(shell.center.status())
@@ -228,6 +231,7 @@ async def run(settings: Settings) -> None:
     for connection in tuple(shell.connections):
         # The library would wait until a client reads that does not.
         connection.transport.abort()
+    await mesh.close()
     alive.cancel()
 
 
@@ -247,9 +251,14 @@ def main() -> None:
     ignore_hangups()
     # The library logs an error, with a traceback, for every request that is not HTTP.
     logging.getLogger("websockets.server").addFilter(lambda record: record.msg != "opening handshake failed")
+    is_worker = FDS_VARIABLE in os.environ
     try:
-        asyncio.run(run(settings))
-    except ListenError as error:
+        listeners = listening_sockets(settings, os.environ)
+        if settings.workers not in (1, "auto") and not is_worker:
+            run_workers("service.server", settings, int(settings.workers), listeners)
+        else:
+            asyncio.run(run(settings, listeners))
+    except (ListenError, MeshError) as error:
         sys.exit(str(error))
 
 

@@ -225,6 +225,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"env": "WORKERS"},
         ),
     ] = 1
+    bus: Annotated[
+        Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=90)] | None,
+        Meta(
+            description="Where the workers meet: a directory of theirs alone. Left out, it is /run/NAME/bus.",
+            extra={
+                "env": "WEBSOCKET_BUS",
+                "expects": "an absolute path, such as /run/queue-websocket/bus",
+                "example": "/run/queue-websocket/bus",
+            },
+        ),
+    ] = None
     ping: Ping = Ping()
     auth: Annotated[
         Literal["none", "token"],
@@ -290,8 +301,6 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
                 values[setting.key] = read_words(text, setting) if setting.takes_many else read(text, setting)
             except SettingError as error:
                 faults[variable] = error.fault
-    if values.get("workers", 1) not in (1, "auto"):
-        faults["WORKERS"] = Fault(ONE_WORKER, "set WORKERS=1")
     if faults:
         raise SettingsError(faults)
     return struct_from(Settings, values)

@@ -16,7 +16,7 @@ def test_good_settings_are_returned() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_all_faults_are_told_at_once_one_line_each(command: str) -> None:
-    faults = {"WEBSOCKET_HOST": "localhost", "LOG_LEVEL": "loud", "WORKERS": "4"}
+    faults = {"WEBSOCKET_HOST": "localhost", "LOG_LEVEL": "loud", "WORKERS": "0"}
     ended = subprocess.run(
         [
             sys.executable,
@@ -32,8 +32,7 @@ def test_all_faults_are_told_at_once_one_line_each(command: str) -> None:
     assert told == [
         "WEBSOCKET_HOST: 'localhost' does not fit; use an IPv4 or IPv6 address, such as 127.0.0.1",
         "LOG_LEVEL: 'loud' is unknown; use one of critical, debug, error, info, warning",
-        "WORKERS: more than one worker would lose messages: workers do not pass them on to each other yet; "
-        "set WORKERS=1",
+        "WORKERS: 0 is too small; use a whole number from 1 to 64, or auto",
     ]
     assert "Traceback" not in ended.stderr
     assert ended.returncode == 2

@@ -49,11 +49,6 @@ FAULTS = [
     ("WEBSOCKET_WELCOME", "x" * 501, "is 501 characters long; use at most 500"),
     ("WEBSOCKET_WELCOME", "two\nlines", r"holds the control character '\n' at position 4; use text on one line"),
     ("WEBSOCKET_WELCOME", "\udcff", r"holds the control character '\udcff' at position 1; use text on one line"),
-    (
-        "WORKERS",
-        "4",
-        "more than one worker would lose messages: workers do not pass them on to each other yet; set WORKERS=1",
-    ),
 ]
 
 
@@ -66,7 +61,7 @@ def test_a_fault_says_what_is_wrong_and_how_to_mend_it(variable: str, text: str,
 
 def test_all_faults_come_at_once() -> None:
     with pytest.raises(SettingsError) as refused:
-        from_environ({"WEBSOCKET_PORT": "80", "LOG_LEVEL": "loud", "WORKERS": "2"})
+        from_environ({"WEBSOCKET_PORT": "80", "LOG_LEVEL": "loud", "WORKERS": "0"})
     assert list(refused.value.faults) == ["WEBSOCKET_PORT", "LOG_LEVEL", "WORKERS"]
 
 
@@ -105,9 +100,7 @@ def test_every_setting_says_what_it_means_and_has_a_default_that_it_takes() -> N
 
 
 def values(setting: Setting) -> st.SearchStrategy[object]:
-    """Every value that a setting may have, as far as the service runs with it."""
-    if setting.key == "workers":
-        return st.sampled_from([1, "auto"])
+    """Every value that a setting may have."""
     return st.one_of([values_of_kind(kind) for kind in setting.alternatives])
 
 
@@ -165,6 +158,7 @@ def test_the_environment_has_every_setting_as_a_person_would_write_it() -> None:
         "WEBSOCKET_PORT": "9000",
         "WEBSOCKET_SOCKET": "",
         "WORKERS": "1",
+        "WEBSOCKET_BUS": "",
         "WEBSOCKET_PING_INTERVAL": "20",
         "WEBSOCKET_PING_TIMEOUT": "7.5",
         "WEBSOCKET_AUTH": "none",
