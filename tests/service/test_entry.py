@@ -31,8 +31,8 @@ def test_all_faults_are_told_at_once_one_line_each(command: str) -> None:
     told = [line for line in ended.stderr.splitlines() if line.startswith(tuple(faults))]
     assert told == [
         "WEBSOCKET_HOST: 'localhost' does not fit; use an IPv4 or IPv6 address, such as 127.0.0.1",
-        "LOG_LEVEL: 'loud' is unknown; use one of critical, debug, error, info, warning",
         "WORKERS: 0 is too small; use a whole number from 1 to 64, or auto",
+        "LOG_LEVEL: 'loud' is unknown; use one of critical, debug, error, info, warning",
     ]
     assert "Traceback" not in ended.stderr
     assert ended.returncode == 2

@@ -62,7 +62,7 @@ def test_a_fault_says_what_is_wrong_and_how_to_mend_it(variable: str, text: str,
 def test_all_faults_come_at_once() -> None:
     with pytest.raises(SettingsError) as refused:
         from_environ({"WEBSOCKET_PORT": "80", "LOG_LEVEL": "loud", "WORKERS": "0"})
-    assert list(refused.value.faults) == ["WEBSOCKET_PORT", "LOG_LEVEL", "WORKERS"]
+    assert list(refused.value.faults) == ["WEBSOCKET_PORT", "WORKERS", "LOG_LEVEL"]
 
 
 def test_an_empty_environment_means_the_defaults() -> None:
