@@ -14,6 +14,8 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]
 # picows takes no less.
 _READ_BUFFER_BYTES = 2048
 
+_MAX_READ_BYTES = 64 * 1024
+
 # The real handshake is over: this one is only to make picows go on to the frames.
 _HANDSHAKE = (
     b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
@@ -74,6 +76,19 @@ class _Log:
         self._failed()
 
 
+class _Reader(WSProtocol):  # type: ignore[misc]
+    __slots__ = ()
+
+    # picows doubles its buffer whenever a read has filled it, without end: a client that sends faster than the kernel
+    # hands over could make us keep megabytes. So no read may fill a long one.
+    def get_buffer(self, sizehint: int) -> memoryview:
+        room: memoryview = _get_buffer(self, sizehint)
+        return room[:_MAX_READ_BYTES]
+
+
+_get_buffer = WSProtocol.get_buffer
+
+
 def frame_reader(
     listener: WSListener, max_frame_bytes: int, broken: Callable[[int, str], None], failed: Callable[[], None]
 ) -> Any:
@@ -82,7 +97,7 @@ def frame_reader(
     The listener gets every frame, and the end. `broken` is called instead for what is no frame, with a close code and a
     reason, and may be called again; `failed` is called while an exception of the listener is handled.
     """
-    reader = WSProtocol(
+    reader = _Reader(
         None,  # host_port
         None,  # ws_path
         False,  # is_client_side

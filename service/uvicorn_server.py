@@ -8,8 +8,7 @@ import uvicorn
 from service.center import Center
 from service.drain import drain
 
-# What the kernel keeps of a client's that we have not read; it takes twice as much for its own records. picows lets its
-# buffer grow as long as a read fills it: without a bound here a client could make us keep megabytes.
+# What the kernel keeps of a client that we have not read; by itself it would let that grow to 6 MB for each.
 RECEIVE_BUFFER_BYTES = 64 * 1024
 
 

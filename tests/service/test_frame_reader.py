@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
+from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from transports import frame, in_a_loop
 
 from service.frame_reader import feed, frame_reader
@@ -91,6 +92,14 @@ async def test_more_than_its_buffer_holds_may_come_at_once() -> None:
     listener = Listener()
     feed(listener.reader, frame(1, b"x" * MAX) * 50)
     assert listener.frames == [(TEXT, True, b"x" * MAX)] * 50
+
+
+@in_a_loop
+async def test_however_fast_a_client_sends_its_buffer_does_not_grow_without_end() -> None:
+    listener = Listener()
+    feed(listener.reader, frame(1, b"x" * MAX) * 5000)
+    assert len(listener.frames) == 5000
+    assert len(WSProtocol.get_buffer(listener.reader, -1)) < 128 * 1024
 
 
 @pytest.mark.parametrize("reserved", [0x40, 0x20, 0x10])
