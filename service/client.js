@@ -215,7 +215,7 @@ class NotificationClient extends EventTarget {
   /**
    * @param {string} url
    * @param {object} [options]
-   * @param {string} [options.uuid] the address; left out, the service draws one, or it is that of the token
+   * @param {string} [options.uuid] the address; left out, the service draws one
    * @param {string | (() => string | Promise<string>)} [options.token] may fetch a fresh one whenever one is needed
    * @param {number} [options.maxKept] how many requests may wait for an answer
    * @param {number} [options.secondMs] how long a second lasts: for tests, which do not wait

@@ -269,7 +269,7 @@ class _Request:
 class Client:
     """A client that stays connected. Use it as an asynchronous context manager; entering waits for the connection.
 
-    `uuid` is the address; left out, the service draws one, or it is that of the token. `token` may be a function,
+    `uuid` is the address; left out, the service draws one. `token` may be a function,
     asynchronous or not, that fetches a fresh one whenever one is needed. `on_event` is called with every change of
     state. `max_kept` bounds what waits for an answer. `reconnect=False`: the first loss is the last.
 

@@ -30,7 +30,7 @@ class Hello(msgspec.Struct):
 
     id: Id
     uuid: Annotated[
-        CheckedAddress | None, Meta(description="The address to register; left out, the token's or the temporary one.")
+        CheckedAddress | None, Meta(description="The address to register; left out, the temporary one.")
     ] = None
     token: Annotated[str | None, Meta(description="Proof of the address, with `auth: token`.")] = None
     resume: Annotated[
@@ -157,7 +157,9 @@ class Error(Reply, tag="error"):
 class Msg(Reply, tag="msg"):
     """Somebody says something to the client, or to a group that it is in."""
 
-    sender_uuid: Annotated[Address, Meta(description="The sender's first registered address, or its temporary one.")]
+    sender_uuid: Annotated[
+        Address, Meta(description="That of the sender's token, the first one it registered, or its temporary one.")
+    ]
     message: Annotated[msgspec.Raw, Meta(description="What the sender gave, to the letter.")]
     recipient_uuid: Annotated[Address | UnsetType, Meta(description="The address it was sent to, or else")] = UNSET
     group: Annotated[str | UnsetType, Meta(description="the group.")] = UNSET

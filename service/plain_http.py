@@ -30,7 +30,8 @@ def say(status: int, text: str, *headers: tuple[str, str]) -> Answer:
 NOT_FOUND = say(404, "WebSocket endpoint only")
 # To a client that wants a WebSocket, in place of the handshake.
 FULL = say(503, "Too many connections", _RETRY)
-DRAINING = say(503, "The service is about to stop", _RETRY)
+# The next one serves in a moment.
+DRAINING = say(503, "The service is about to stop", ("retry-after", "1"))
 TOO_MANY_FROM_ADDRESS = say(429, "Too many connections of this address", _RETRY)
 FOREIGN_ORIGIN = say(403, "This page may not connect here")
 UNAUTHORIZED = say(401, "A valid token is needed", ("www-authenticate", "Bearer"))

