@@ -11,7 +11,7 @@ DEV := $(VENV)-dev/bin/python
 LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help render check run bundle install plan status uninstall test test-browser test-hosts test-autobahn lint golden docs bench lock clean
+.PHONY: help render check run bundle install plan status uninstall test test-browser test-hosts test-autobahn fuzz lint golden docs bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -53,6 +53,9 @@ test-hosts: $(VENV)-dev/ready ## make install and all that follows, on throw-awa
 test-autobahn: $(VENV)-dev/ready ## RFC 6455 by the book of Autobahn|Testsuite (ARGS=--write: the table in docs/protocol.md)
 	@PYTHON27="$(PYTHON27)" $(DEV) tests/autobahn/run_autobahn.py $(ARGS)
 
+fuzz: $(VENV)-dev/ready ## search for bytes that break something, a minute for each target (ARGS="frames --seconds 600")
+	@$(DEV) tests/fuzz/run_fuzz.py $(ARGS)
+
 lint: $(VENV)-dev/ready ## format, lint and types
 	@$(DEV) -m ruff format --check .
 	@$(DEV) -m ruff check .
@@ -72,6 +75,7 @@ lock: $(VENV)-dev/ready ## lock requirements/*.in again, at the newest versions
 	@$(LOCK) -o requirements/generator.txt requirements/generator.in
 	@$(LOCK) -o requirements/service.txt requirements/service.in
 	@$(LOCK) -o requirements/dev.txt requirements/dev.in
+	@$(LOCK) -o requirements/fuzz.txt requirements/fuzz.in
 
 clean: ## remove what the other targets made
 	@rm -rf $(VENV) $(VENV)-dev build
