@@ -7,9 +7,9 @@ moment ago. An address that two workers have given away at the same moment stays
 Pure: a `Wire` carries the records; `service.bus_wires` has those of one host.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -39,10 +39,14 @@ class Wire(Protocol):
 
 
 class Receipts(msgspec.Struct):
-    """Who wants to hear about a message that went to another worker, and from whom it still has to."""
+    """Who wants to hear about a message that went to another worker, and of whom it still has to.
+
+    `outstanding` has each recipient under the address that it was sent to; a member of a group, under its temporary
+    one, and by which name others know it.
+    """
 
     receipt: Receipt
-    outstanding: list[Address]
+    outstanding: dict[Address, Address]
 
 
 class Peer:
@@ -105,23 +109,31 @@ class Peer:
         if self.is_full:
             raise TooManyUnconfirmedError
         if message.group is not None:
-            outstanding = list(self.groups.get(message.group, {}).values())
+            outstanding = dict(self.groups.get(message.group, {}))
         else:
-            outstanding = [message.recipient] if message.recipient in self.confirming and message.recipient else []
+            to = message.recipient
+            outstanding = {to: to} if to is not None and to in self.confirming else {}
         if outstanding:
             self.receipts[key] = Receipts(receipt, outstanding)
         return len(outstanding)
 
-    def settle(self, key: int, recipient: Address, delivered: bool) -> None:
-        """Tell the sender what became of its message."""
+    def settle(
+        self, key: int, recipient: Address, outcome: type[Delivered | Lost], name: Address | None = None
+    ) -> None:
+        """Tell the sender what became of its message; `name` is the recipient's by now."""
         waiting = self.receipts.get(key)
         if waiting is None or recipient not in waiting.outstanding:
             return
-        waiting.outstanding.remove(recipient)
+        known = waiting.outstanding.pop(recipient)
         if not waiting.outstanding:
             del self.receipts[key]
-        outcome = Delivered if delivered else Lost
-        waiting.receipt.sender.tell_outcome(outcome(id=waiting.receipt.id, recipient_uuid=recipient))
+        waiting.receipt.sender.tell_outcome(outcome(id=waiting.receipt.id, recipient_uuid=name or known))
+
+    def settle_others(self, key: int, expected: Sequence[Address]) -> None:
+        """Those who have left the group before the message came will never confirm it."""
+        waiting = self.receipts.get(key)
+        for recipient in waiting.outstanding.keys() - set(expected) if waiting else ():
+            self.settle(key, recipient, Lost)
 
     def accepts(self, proof: Proof) -> bool:
         return False  # only the worker itself can tell
@@ -147,12 +159,16 @@ class Peer:
 
 
 class _Elsewhere:
-    """The sender of a message that came from another worker: what becomes of it is told there."""
+    """The sender of a message that came from another worker: what becomes of it is told there.
 
-    def __init__(self, peer: Peer, name: Address, key: int) -> None:
+    `recipient` is as whom the message was to reach whoever this is about.
+    """
+
+    def __init__(self, peer: Peer, name: Address, key: int, recipient: Address) -> None:
         self._name = name
         self._peer = peer
         self._key = key
+        self._recipient = recipient
 
     @property
     def name(self) -> Address:
@@ -160,26 +176,15 @@ class _Elsewhere:
 
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
         delivered = isinstance(outcome, Delivered)
-        self._peer.tell(records.Outcome(self._key, outcome.recipient_uuid, delivered))
+        self._peer.tell(records.Outcome(self._key, self._recipient, outcome.recipient_uuid, delivered))
 
 
-class _Seek:
-    """A message on its way to all workers: who has yet to answer, and what the others have said."""
+class _Seek(NamedTuple):
+    """A message on its way to all workers: who has yet to answer. `key` is 0 when nobody wants a receipt."""
 
-    def __init__(self, asked: set[Peer], key: int | None, then: Callable[[int, int], None]) -> None:
-        self.asked = asked
-        self.key = key
-        self.online = 0
-        self.receipts = 0
-        self.then = then
-
-    def answered(self, peer: Peer, online: int, receipts: int) -> None:
-        """A worker has passed the message on to so many clients."""
-        self.asked.discard(peer)
-        self.online += online
-        self.receipts += receipts
-        if not receipts and self.key is not None:
-            peer.receipts.pop(self.key, None)
+    asked: set[Peer]
+    key: int
+    then: Callable[[int, int], None]
 
 
 class EmbeddedBus:
@@ -205,6 +210,7 @@ class EmbeddedBus:
             records.Said: self._said,
             records.Sought: self._found,
             records.Outcome: self._outcome,
+            records.Expected: self._expected,
             records.Claim: self._claimed,
             records.Answer: self._answered,
             records.Ask: self._ask,
@@ -258,27 +264,40 @@ class EmbeddedBus:
             if not online:
                 self.hub.tally.dropped[NOBODY] += 1
 
-        self._seek(None, lambda peer, number: peer.say(records.Text(text, sender.name, number)), found)
+        self._seek(0, lambda peer, number: peer.say(records.Text(text, sender.name, number)), found)
 
     def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: Callable[[int, int], None]) -> None:
         if receipt is not None and message.key is not None and message.recipient is not None:
             for peer in self.peers.values():
-                peer.receipts[message.key] = Receipts(receipt, [message.recipient])
-        self._seek(message.key, lambda peer, number: peer.say(peer.said(message, number)), then)
+                peer.receipts[message.key] = Receipts(receipt, {message.recipient: message.recipient})
+        self._seek(message.key or 0, lambda peer, number: peer.say(peer.said(message, number)), then)
 
-    def _seek(self, key: int | None, ask: Callable[[Peer, int], bool], then: Callable[[int, int], None]) -> None:
+    def _seek(self, key: int, ask: Callable[[Peer, int], bool], then: Callable[[int, int], None]) -> None:
         number = self.next_number()
         seek = self._seeks[number] = _Seek(set(self.peers.values()), key, then)
-        for peer in tuple(self.peers.values()):
+        for peer in self.peers.values():
             if not ask(peer, number):
-                seek.answered(peer, 0, 0)
-        self._end_seek(number)
+                self._found(peer, records.Sought(number, 0, 0))
+        if not self.peers:
+            self._end_seek(number, seek, 0, 0)
 
-    def _end_seek(self, number: int) -> None:
-        seek = self._seeks[number]
-        if not seek.asked:
-            del self._seeks[number]
-            seek.then(seek.online, seek.receipts)
+    def _found(self, peer: Peer, record: records.Sought) -> None:
+        seek = self._seeks.get(record.seek)
+        if seek is None or peer not in seek.asked:
+            return
+        seek.asked.discard(peer)
+        if not record.receipts:
+            peer.receipts.pop(seek.key, None)
+        # The first with the recipient is believed: a stuck worker need not say that it does not have it.
+        if record.online or not seek.asked:
+            self._end_seek(record.seek, seek, record.online, record.receipts)
+
+    def _end_seek(self, number: int, seek: _Seek, online: int, receipts: int) -> None:
+        del self._seeks[number]
+        for peer in seek.asked:
+            peer.receipts.pop(seek.key, None)
+        self.hub.tally.routed += online
+        seek.then(online, receipts)
 
     # What other workers tell
 
@@ -307,7 +326,7 @@ class EmbeddedBus:
             self.center.uncount(client_address)
         for key, waiting in tuple(peer.receipts.items()):
             for recipient in tuple(waiting.outstanding):
-                peer.settle(key, recipient, delivered=False)
+                peer.settle(key, recipient, Lost)
 
     def _answer_for(self, peer: Peer) -> None:
         """Give the answers that it cannot give any more."""
@@ -376,7 +395,7 @@ class EmbeddedBus:
     def _text(self, peer: Peer, record: records.Text) -> None:
         address = read_envelope(record.text).recipient_uuid
         owner = self.hub.owner_of(address)
-        sender = _Elsewhere(peer, record.sender, 0)
+        sender = _Elsewhere(peer, record.sender, 0, address)
         if isinstance(owner, Session):
             owner.forward(record.text, sender)
         elif not record.seek:
@@ -393,22 +412,26 @@ class EmbeddedBus:
             group=record.group,
             key=self.center.next_key() if record.key else None,
         )
-        receipt = Receipt(_Elsewhere(peer, record.sender, record.key), 0)
         recipients = [member for member in self._recipients(message) if isinstance(member, Session)]
-        receipts = 0
+        expected: list[Address] = []
+        online = 0
         for recipient in recipients:
             if message.key is not None:
+                sent_to = message.recipient or recipient.addresses[0]
+                receipt = Receipt(_Elsewhere(peer, record.sender, record.key, sent_to), 0)
                 try:
-                    receipts += recipient.expect(message.key, receipt, message)
+                    expected += [sent_to] * recipient.expect(message.key, receipt, message)
                 except TooManyUnconfirmedError:
                     self.hub.tally.dropped[UNCONFIRMED] += 1
-                    receipt.sender.tell_outcome(Lost(id=0, recipient_uuid=message.recipient or recipient.name))
                     continue
             recipient.deliver(message)
+            online += 1
         if record.seek:
-            peer.tell(records.Sought(record.seek, len(recipients), receipts))
+            peer.tell(records.Sought(record.seek, online, len(expected)))
         elif not recipients and record.recipient is not None:
             self._send_after(peer, record, message)
+        elif record.key and (record.group is not None or not expected):
+            peer.tell(records.Expected(record.key, expected))
 
     def _recipients(self, message: Message) -> tuple[Member, ...]:
         if message.group is not None:
@@ -419,9 +442,9 @@ class EmbeddedBus:
 
     def _send_after(self, peer: Peer, record: records.Said, message: Message) -> None:
         """A message for an address that has moved since its sender heard of it."""
-        sender = _Elsewhere(peer, record.sender, record.key)
         recipient = record.recipient
         assert recipient is not None
+        sender = _Elsewhere(peer, record.sender, record.key, recipient)
 
         def found(online: int, receipts: int) -> None:
             if not online:
@@ -430,12 +453,6 @@ class EmbeddedBus:
                 sender.tell_outcome(Lost(id=0, recipient_uuid=recipient))
 
         self.seek_to_deliver(message, Receipt(sender, 0) if record.key else None, found)
-
-    def _found(self, peer: Peer, record: records.Sought) -> None:
-        seek = self._seeks.get(record.seek)
-        if seek is not None and peer in seek.asked:
-            seek.answered(peer, record.online, record.receipts)
-            self._end_seek(record.seek)
 
     def _claimed(self, peer: Peer, record: records.Claim) -> None:
         owner = self.hub.owner_of(record.address)
@@ -464,7 +481,10 @@ class EmbeddedBus:
             waiting[1](record.alive)
 
     def _outcome(self, peer: Peer, record: records.Outcome) -> None:
-        peer.settle(record.key, record.recipient, record.delivered)
+        peer.settle(record.key, record.recipient, Delivered if record.delivered else Lost, record.name)
+
+    def _expected(self, peer: Peer, record: records.Expected) -> None:
+        peer.settle_others(record.key, record.recipients)
 
     # Figures
 

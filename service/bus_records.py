@@ -75,10 +75,11 @@ class Sought(_Record, tag=8):
 
 
 class Outcome(_Record, tag=9):
-    """What became of a message with a key."""
+    """What became of a message with a key; `recipient` is whom it was sent to, for a group a temporary address."""
 
     key: int
     recipient: Address
+    name: Address
     delivered: bool
 
 
@@ -110,7 +111,16 @@ class Counted(_Record, tag=13):
     counts: bytes
 
 
-Record = Came | Owns | Frees | Joined | Left | Text | Said | Sought | Outcome | Claim | Answer | Ask | Counted
+class Expected(_Record, tag=14):
+    """Of whom an outcome will follow for a message with a key: all others had gone when it came."""
+
+    key: int
+    recipients: list[Address]
+
+
+Record = (
+    Came | Owns | Frees | Joined | Left | Text | Said | Sought | Outcome | Claim | Answer | Ask | Counted | Expected
+)
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Record).decode

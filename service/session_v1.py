@@ -270,8 +270,8 @@ class SessionV1(Session):
                 except TooManyUnconfirmedError:
                     full += 1
                     continue
+            online += recipient.reach(message.group)  # before it is delivered: that may fill a queue
             recipient.deliver(message)
-            online += recipient.reach(message.group)
         self._hub.tally.dropped[UNCONFIRMED] += full
         self._hub.tally.routed += online
         if full and not online:

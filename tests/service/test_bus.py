@@ -228,6 +228,72 @@ def test_a_worker_that_is_stuck_gets_no_more_than_it_can_keep_and_senders_are_to
     assert host.workers["1"].dropped("bus_full") >= 2
 
 
+def test_a_stuck_worker_need_not_say_that_it_does_not_have_the_recipient(host: Host) -> None:
+    alice, bob = host.workers["0"].v1("alice"), host.workers["1"].v1("bob")
+    bob.say(id=7, recipient_uuid="alice", message=1, ack="delivered")
+    while host.workers["0"].arrive("1"):
+        pass
+    while host.workers["1"].arrive("0"):
+        pass
+    assert only(bob) == {"type": "ok", "id": 7, "online": 1, "receipts": 1}
+    alice.say(type="ack", key=only(alice)["key"])
+    host.settle()
+    assert only(bob)["type"] == "delivered"
+    host.kill("2")
+    assert bob.heard() == []
+
+
+def test_a_message_that_fills_the_queue_is_still_one_that_was_sent(host: Host) -> None:
+    alice, bob = host.workers["0"].v1("alice"), host.workers["1"].v1("bob")
+    host.settle()
+    wire = host.workers["0"].incoming["1"]
+    wire.send_also = lambda: setattr(wire, "queued", MAX_QUEUED_BYTES + 1)
+    bob.say(id=1, recipient_uuid="alice", message=1)
+    assert only(bob)["online"] == 1
+    host.settle()
+    assert only(alice)["message"] == 1
+
+
+def test_a_receipt_names_the_member_as_others_know_it_by_now(host: Host) -> None:
+    alice, bob = host.workers["0"].v1(), host.workers["1"].v1("bob")
+    alice.say(type="hello", id=1)
+    alice.say(type="join", id=2, group="g")
+    alice.say(type="hello", id=3, uuid="alice")
+    alice.heard()
+    host.settle()
+    bob.say(id=7, group="g", message=1, ack="delivered")
+    host.settle()
+    alice.say(type="ack", key=only(alice)["key"])
+    host.settle()
+    ok, delivered = bob.heard()
+    assert (ok["receipts"], delivered) == (1, {"type": "delivered", "id": 7, "recipient_uuid": "alice"})
+
+
+def test_of_a_member_that_leaves_before_the_message_comes_it_is_told_lost(host: Host) -> None:
+    alice, bob = host.workers["0"].v1("alice"), host.workers["1"].v1("bob")
+    alice.say(type="join", id=1, group="g")
+    host.settle()
+    alice.say(type="leave", id=2, group="g")
+    bob.say(id=7, group="g", message=1, ack="delivered")
+    host.settle()
+    ok, lost = bob.heard()
+    assert (ok["receipts"], lost) == (1, {"type": "lost", "id": 7, "recipient_uuid": "alice"})
+    assert "msg" not in [frame["type"] for frame in alice.heard()]
+
+
+def test_of_a_recipient_that_cannot_confirm_any_more_it_is_told_lost(host: Host) -> None:
+    alice, bob = host.workers["0"].v1("alice"), host.workers["1"].v1("bob")
+    host.settle()
+    alice.session.end()
+    old = host.workers["0"].v0()
+    old.register("alice")
+    bob.say(id=7, recipient_uuid="alice", message=1, ack="delivered")
+    host.settle()
+    ok, lost = bob.heard()
+    assert (ok["receipts"], lost) == (1, {"type": "lost", "id": 7, "recipient_uuid": "alice"})
+    assert only(old)["message"] == 1
+
+
 addresses = st.sampled_from(["a", "b"])
 numbers = st.sampled_from("012")
 

@@ -1,6 +1,7 @@
 """Several workers of one host in one process: the test says when a record arrives, and when a worker dies."""
 
 from collections import deque
+from collections.abc import Callable
 
 from centers import Party, World
 
@@ -8,14 +9,19 @@ from service.bus import EmbeddedBus, Peer
 
 
 class FakeWire:
-    """A stream to another worker; what was sent waits in `records` until the test lets it arrive."""
+    """A stream to another worker; what was sent waits in `records` until the test lets it arrive.
+
+    `send_also` is called for each record.
+    """
 
     def __init__(self) -> None:
         self.records: deque[bytes] = deque()
         self.queued = 0
+        self.send_also: Callable[[], None] = lambda: None
 
     def send(self, record: bytes) -> None:
         self.records.append(record)
+        self.send_also()
 
 
 class Worker(World):
