@@ -11,7 +11,7 @@ DEV := $(VENV)-dev/bin/python
 LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help render check run bundle install plan status uninstall test test-browser test-hosts test-autobahn fuzz lint golden docs bench lock clean
+.PHONY: help render check run bundle install plan status uninstall test test-browser test-hosts test-autobahn fuzz soak lint golden docs bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,6 +55,9 @@ test-autobahn: $(VENV)-dev/ready ## RFC 6455 by the book of Autobahn|Testsuite (
 
 fuzz: $(VENV)-dev/ready ## search for bytes that break something, a minute for each target (ARGS="frames --seconds 600")
 	@$(DEV) tests/fuzz/run_fuzz.py $(ARGS)
+
+soak: $(VENV)-dev/ready ## ten thousand clients, clients that die at any byte, one that does not read (ARGS="churn --quick")
+	@$(DEV) tests/soak/run_soak.py $(ARGS)
 
 lint: $(VENV)-dev/ready ## format, lint and types
 	@$(DEV) -m ruff format --check .
