@@ -2,6 +2,7 @@
 
 A worker listens under its process id, and connects to everybody who listens already. Whoever is connected to connects
 back, so that each sends on a stream of its own, in order. When either stream of two workers ends, both count as gone.
+Who has connected is what the kernel says, so that nobody can speak for another worker.
 
 Source: unix(7), SO_PEERCRED.
 """
@@ -25,6 +26,8 @@ from service.center import Center
 MAX_RECORD_BYTES = 32 * 1024 * 1024
 # How long after a lost connection a worker that still listens is looked for again.
 RETRY_S = 0.5
+# How long a worker that leaves waits until the others have taken what it had to say.
+FAREWELL_S = 1.0
 _UMASK_0600 = 0o177
 _SUFFIX = ".sock"
 
@@ -48,12 +51,13 @@ class OutgoingWire(asyncio.Protocol):
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._buffered = 0
+        self._has_ended = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)
         # We look at the size of the buffer ourselves.
         self._transport.set_write_buffer_limits(0)
-        self.send(self._mesh.number.encode())
+        self.peer = self._mesh.reached(self._number, self)
 
     @property
     def queued(self) -> int:
@@ -79,7 +83,15 @@ class OutgoingWire(asyncio.Protocol):
         self._buffered = 0
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._has_ended.set()
         self._mesh.lost(self._number, self)
+
+    async def finish(self) -> None:
+        """End the stream when all that waits was sent; a worker that does not take it is not waited for."""
+        self._flush()
+        self._transport.close()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._has_ended.wait(), FAREWELL_S)
 
     def close(self) -> None:
         """End the stream."""
@@ -87,26 +99,29 @@ class OutgoingWire(asyncio.Protocol):
 
 
 class IncomingWire(asyncio.Protocol):
-    """What another worker has to say. Its first record is its number."""
+    """What another worker has to say; it is heard as soon as there is a way to answer."""
 
     def __init__(self, mesh: "Mesh") -> None:
         self._mesh = mesh
         self._rest = b""
-        self._number: str | None = None
+        self._number = ""
         self._peer: Peer | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("socket")
-        _, uid, _ = _credentials.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _credentials.size))
+        pid, uid, _ = _credentials.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _credentials.size))
         if uid != os.geteuid():
             logger.warning("a process of user %d, which is no worker of ours, was turned away from the bus", uid)
             self._transport.abort()
+        else:
+            self._number = str(pid)
+            self._mesh.heard_of(self._number, self)
 
     def data_received(self, data: bytes) -> None:
         data, self._rest = self._rest + data, b""
         at = 0
-        while len(data) - at >= _length.size:
+        while self._peer is not None and len(data) - at >= _length.size:
             (size,) = _length.unpack_from(data, at)
             begin, end = at + _length.size, at + _length.size + size
             if size > MAX_RECORD_BYTES:
@@ -114,46 +129,29 @@ class IncomingWire(asyncio.Protocol):
                 return
             if end > len(data):
                 break
-            if self._number is None:
-                self._introduce(data[begin:end])
-            elif self._peer is None:
-                break  # see `meet`
-            elif not self._take(data[begin:end]):
+            if not self._take(self._peer, data[begin:end]):
                 return
             at = end
         self._rest = data[at:]
 
-    def _introduce(self, number: bytes) -> None:
-        if not number.isdigit() or len(number) > 10:
-            self._broken("it has no number")
-            return
-        self._number = number.decode()
-        self._transport.pause_reading()
-        self._mesh.heard_of(self._number, self)
-
     def meet(self, peer: Peer) -> None:
-        """From now on it is known who speaks."""
+        """From now on it can be answered."""
         self._peer = peer
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
-            self.data_received(b"")
+        self.data_received(b"")
 
-    def _take(self, record: bytes) -> bool:
-        assert self._peer is not None
+    def _take(self, peer: Peer, record: bytes) -> bool:
         try:
-            self._mesh.bus.receive(self._peer, record)
+            self._mesh.bus.receive(peer, record)
         except msgspec.MsgspecError as error:
             self._broken(str(error))
-            return False
-        return True
+        return not self._transport.is_closing()
 
     def _broken(self, what: str) -> None:
         logger.error("the bus does not understand worker %s: %s", self._number, what)
         self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._number is not None:
-            self._mesh.lost(self._number, self)
+        self._mesh.lost(self._number, self)
 
     def close(self) -> None:
         """End the stream."""
@@ -224,18 +222,22 @@ class Mesh:
         try:
             await asyncio.sleep(after_s)
             loop = asyncio.get_running_loop()
-            _, wire = await loop.create_unix_connection(lambda: OutgoingWire(self, number), str(self._path(number)))
+            await loop.create_unix_connection(lambda: OutgoingWire(self, number), str(self._path(number)))
         except ConnectionRefusedError:
             self._path(number).unlink(missing_ok=True)  # a process that was killed has left it
-            return
+            self._part(number)
         except OSError:
-            return
+            self._part(number)  # it has connected to us, and cannot be answered
         finally:
             del self._connecting[number]
+
+    def reached(self, number: str, wire: OutgoingWire) -> Peer:
+        """We have connected to another worker."""
         self._outgoing[number] = wire
-        wire.peer = self.bus.meet(number, wire)
+        peer = self.bus.meet(number, wire)
         if number in self._incoming:
-            self._incoming[number].meet(wire.peer)
+            self._incoming[number].meet(peer)
+        return peer
 
     def heard_of(self, number: str, wire: IncomingWire) -> None:
         """Another worker has connected to us."""
@@ -275,5 +277,6 @@ class Mesh:
         for task in tuple(self._connecting.values()):
             task.cancel()
         await asyncio.gather(*self._connecting.values(), return_exceptions=True)
+        await asyncio.gather(*(wire.finish() for wire in self._outgoing.values()))
         for number in {*self._outgoing, *self._incoming}:
             self._part(number)

@@ -1,0 +1,318 @@
+"""The wires between the workers of one host, as the kernel carries them."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+import struct
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from centers import World
+from transports import in_a_loop
+
+from service import bus_records as records
+from service.addresses import Address
+from service.mesh import MAX_RECORD_BYTES, Mesh, MeshError
+
+HEAD = struct.Struct("!I")
+
+# What another process does: it connects as the user that it is told, says something, and prints what becomes of it.
+SPEAK = """import os, socket, sys
+os.setgid(int(sys.argv[2])), os.setuid(int(sys.argv[2]))
+wire = socket.socket(socket.AF_UNIX)
+try:
+    wire.connect(sys.argv[1])
+    wire.sendall(bytes.fromhex(sys.argv[3]))
+    wire.settimeout(10)
+    print(wire.recv(1))
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+def framed(*texts: bytes) -> bytes:
+    return b"".join(HEAD.pack(len(text)) + text for text in texts)
+
+
+class Meeting:
+    """One worker in this process, under a number that it cannot have, and another one of bare sockets.
+
+    The kernel says that the other one is this process, so there can be only one.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.world = World(bus=str(directory))
+        self.mesh = Mesh(self.world.center)
+        self.path = directory / f"{os.getpid()}.sock"
+        self._directory = directory
+        self._open = contextlib.ExitStack()
+
+    def listen(self) -> socket.socket:
+        """What the worker connects to."""
+        listener = self._open.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(self.path))
+        listener.listen()
+        listener.setblocking(False)
+        return listener
+
+    def connect(self) -> socket.socket:
+        """A stream on which the other worker speaks."""
+        wire = self._open.enter_context(socket.socket(socket.AF_UNIX))
+        wire.connect(str(self._directory / f"{self.mesh.number}.sock"))
+        wire.setblocking(False)
+        return wire
+
+    async def meet(self) -> socket.socket:
+        """The stream on which the other worker speaks; both know each other."""
+        self.listen()
+        wire = self.connect()
+        await until(lambda: self.mesh.bus.peers and self.mesh._incoming)
+        return wire
+
+    async def say(self, wire: socket.socket, *texts: bytes) -> None:
+        """Send records."""
+        await asyncio.get_running_loop().sock_sendall(wire, framed(*texts))
+
+    def has(self, address: str) -> bool:
+        """Whether the worker knows who has an address."""
+        return self.world.center.hub.owner_of(Address(address)) is not None
+
+    async def close(self) -> None:
+        """Let both end."""
+        await self.mesh.close()
+        self._open.close()
+
+
+async def ended(wire: socket.socket) -> bool:
+    """Wait until the worker has closed a stream."""
+    try:
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(wire, 1), 5) == b""
+    except ConnectionResetError:
+        return True
+
+
+@contextlib.asynccontextmanager
+async def meeting(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Meeting]:
+    both = Meeting(directory)
+    with monkeypatch.context() as patch:
+        patch.setattr("service.mesh.os.getpid", lambda: 1)
+        await both.mesh.open()
+    try:
+        yield both
+    finally:
+        await both.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Look again and again until the condition holds."""
+
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("the condition did not come true in time")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def came(address: str) -> bytes:
+    return records.encode(records.Came(Address(address), True, None))
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "bus"
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 7, 1000])
+@in_a_loop
+async def test_records_arrive_wherever_they_are_cut(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    async with meeting(directory, monkeypatch) as both:
+        await both.meet()
+        (incoming,) = both.mesh._incoming.values()
+        data = framed(*(came(f"client {number}") for number in range(5)))
+        for at in range(0, len(data), step):
+            incoming.data_received(data[at : at + step])
+        assert all(both.has(f"client {number}") for number in range(5))
+
+
+@in_a_loop
+async def test_what_came_before_there_was_a_way_to_answer_is_heard(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with meeting(directory, monkeypatch) as both:
+        both.listen()
+        wire = both.connect()
+        wire.send(framed(came("alice")))
+        await until(lambda: both.has("alice"))
+
+
+@pytest.mark.parametrize(
+    ("garbage", "complaint"),
+    [
+        (HEAD.pack(MAX_RECORD_BYTES + 1), "a record is too long"),
+        (framed(b"garbage"), "Expected"),
+        (framed(b""), "truncated"),
+        (framed(records.encode(records.Text(b"no JSON", Address("a"), 0))), "JSON"),
+    ],
+)
+@in_a_loop
+async def test_what_cannot_be_understood_ends_the_link_and_nothing_else(
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    garbage: bytes,
+    complaint: str,
+) -> None:
+    async with meeting(directory, monkeypatch) as both:
+        here = both.world.v0()
+        wire = await both.meet()
+        await both.say(wire, came("alice"))
+        await until(lambda: both.has("alice"))
+        wire.send(garbage)
+        assert await ended(wire)
+        assert complaint in caplog.text
+        assert not both.has("alice")
+        here.say(recipient_uuid=here.session.addresses[0], message=1)
+        assert len(here.heard()) == 1
+
+
+@in_a_loop
+async def test_after_a_broken_link_the_other_worker_is_looked_for_again(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with meeting(directory, monkeypatch) as both:
+        wire = await both.meet()
+        await both.say(wire, b"garbage")
+        assert await ended(wire)
+        await until(lambda: both.mesh.bus.peers)
+        await both.say(both.connect(), came("alice"))
+        await until(lambda: both.has("alice"))
+
+
+@in_a_loop
+async def test_a_worker_that_connects_again_is_known_by_its_new_link(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with meeting(directory, monkeypatch) as both:
+        old = await both.meet()
+        await both.say(old, came("alice"))
+        await until(lambda: both.has("alice"))
+        await both.say(both.connect(), came("bob"))
+        assert await ended(old)
+        await until(lambda: both.has("bob"))
+        assert not both.has("alice")
+
+
+@in_a_loop
+async def test_a_process_that_cannot_be_answered_is_let_go(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with meeting(directory, monkeypatch) as both:
+        assert await ended(both.connect())
+        assert not both.mesh._incoming
+
+
+async def _speak(directory: Path, mesh: Mesh, user: int, text: bytes) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", SPEAK, str(directory / f"{mesh.number}.sock"), str(user), text.hex()),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 15)
+    return output.decode().strip()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@in_a_loop
+async def test_another_user_is_turned_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "bus"
+    async with meeting(directory, monkeypatch) as both:
+        assert await _speak(directory, both.mesh, 65534, b"") == "PermissionError"
+        # Even where somebody has opened the directory and the socket to everybody.
+        for path in (*reversed(directory.parents), directory, directory / f"{both.mesh.number}.sock"):
+            if path.stat().st_uid == os.geteuid() and path != Path("/"):
+                path.chmod(path.stat().st_mode | 0o777)
+        assert await _speak(directory, both.mesh, 65534, framed(came("alice"))) in (
+            "b''",
+            "ConnectionResetError",
+            "BrokenPipeError",
+        )
+        assert "user 65534" in caplog.text
+        assert not both.has("alice")
+
+
+def fault(directory: Path) -> str:
+    async def open_it() -> None:
+        await Mesh(World(bus=str(directory)).center).open()
+
+    with pytest.raises(MeshError) as raised:
+        asyncio.run(open_it())
+    return str(raised.value)
+
+
+def test_a_directory_that_others_may_use_is_refused(directory: Path) -> None:
+    directory.mkdir()
+    directory.chmod(0o750)
+    assert f"{directory}: others may write there; give it mode 0700" in fault(directory)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_another_user_is_refused(directory: Path) -> None:
+    directory.mkdir(mode=0o700)
+    os.chown(directory, 65534, 65534)
+    assert "the service's user as its owner" in fault(directory)
+
+
+def test_a_directory_that_cannot_be_made_is_told(directory: Path) -> None:
+    assert "make its parent directory" in fault(directory / "below")
+
+
+def test_a_file_in_its_place_is_told(directory: Path) -> None:
+    directory.write_text("")
+    assert str(directory) in fault(directory)
+
+
+@in_a_loop
+async def test_only_the_user_of_the_service_may_connect(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with meeting(directory, monkeypatch) as both:
+        assert mode(directory / f"{both.mesh.number}.sock") == 0o600
+        assert mode(directory) == 0o700
+
+
+@in_a_loop
+async def test_what_a_killed_worker_left_is_removed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkdir(directory, 0o700)
+    for left in ("99999999.sock", "no number.sock"):
+        with socket.socket(socket.AF_UNIX) as killed:
+            killed.bind(str(directory / left))
+    async with meeting(directory, monkeypatch):
+        assert sorted(os.listdir(directory)) == ["1.sock", "no number.sock"]
+
+
+@in_a_loop
+async def test_a_worker_that_leaves_leaves_nothing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with meeting(directory, monkeypatch) as both:
+        listener, wire = both.listen(), both.connect()
+        heard, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listener), 5)
+        await until(lambda: both.mesh.bus.peers)
+        client = both.world.v0()
+        await both.mesh.close()
+        assert await ended(wire)
+        assert not (directory / "1.sock").exists()
+        with heard:  # what it had to say at last
+            assert client.session.addresses[0].encode() in heard.recv(1000)
+
+
+@in_a_loop
+async def test_without_a_directory_a_worker_is_alone() -> None:
+    mesh = Mesh(World().center)
+    await mesh.open()
+    await mesh.close()
