@@ -18,8 +18,8 @@ Disagreements: TypeAlias = Iterator[tuple[str, str]]
 
 # A program that is stopped needs this long to end after the one inside it has, in seconds.
 MARGIN_S = 5
-# Files that a server process holds besides its connections: libraries, logs, listeners, pipes.
-SPARE_FILES = 256
+# Files that a server process holds besides its connections: libraries, logs, listeners, and the other workers.
+SPARE_FILES = 512
 # What nginx may pass on to the service.
 PUBLIC = ("= /", "= /health", "/publish/")
 
@@ -155,10 +155,19 @@ def _same_user(texts: Texts) -> Disagreements:
 
 
 def _same_workers(texts: Texts) -> Disagreements:
-    if _number(texts.gunicorn, "workers = ") != _env_number(texts, "WORKERS"):
+    given = _value(texts.gunicorn, r"workers = (.*)$")
+    if given.replace("len(os.sched_getaffinity(0))", "auto") != _env(texts, "WORKERS"):
         yield "gunicorn", f"workers is not {_env(texts, 'WORKERS')}, as .env says"
     if _number(texts.gunicorn, "max_requests = ") != 0:
         yield "gunicorn", "max_requests is not 0: a worker that is replaced closes all its WebSockets"
+
+
+def _bus_has_its_directory(texts: Texts) -> Disagreements:
+    directory = f"/run/{_value(texts.service, r'RuntimeDirectory=(.*)$')}"
+    if directory != (meant := _env(texts, "WEBSOCKET_BUS")):
+        yield "service", f"RuntimeDirectory= makes {directory}, .env says {meant}"
+    if _value(texts.service, r"RuntimeDirectoryMode=(.*)$") != "0700":
+        yield "service", "RuntimeDirectoryMode= lets others to the workers' sockets"
 
 
 def _start_limit_triggers(texts: Texts) -> Disagreements:
@@ -255,6 +264,11 @@ AGREEMENTS = (
         "same-workers",
         "Two numbers of workers disagree one day, and a worker that is recycled closes all its WebSockets.",
         _same_workers,
+    ),
+    Agreement(
+        "bus-has-its-directory",
+        "Workers that cannot meet do not start; and in a directory that others can write to they refuse to meet.",
+        _bus_has_its_directory,
     ),
     Agreement(
         "start-limit-triggers",

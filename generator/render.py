@@ -37,8 +37,9 @@ STOP_MARGIN_S = 5
 PROXY_MARGIN_S = 15
 # How long WebSockets live on after nginx was reloaded.
 WORKER_SHUTDOWN_S = 300
-# Files that a server process holds besides its connections.
-SPARE_FILES = 256
+# Files that a server process holds besides its connections; two of them for each of up to 127 others, which there are
+# while 64 workers are replaced.
+SPARE_FILES = 512
 BACKLOG = 2048
 DEBIANS_WORKER_CONNECTIONS = 768
 
@@ -111,14 +112,14 @@ def keys_file(deploy: Deploy) -> str:
     return deploy.keys or f"/etc/{deploy.name}/keys.json"
 
 
-def worker_count(deploy: Deploy) -> int:
-    """`auto` is as many as serve every message: one, as long as workers do not pass messages on to each other."""
-    return 1 if deploy.workers == "auto" else deploy.workers
+def bus(deploy: Deploy) -> str:
+    """Where the workers meet."""
+    return deploy.bus or f"/run/{deploy.name}/bus"
 
 
 def service_settings(deploy: Deploy) -> Deploy:
     """What the service is told: nothing that only a generator can work out is left open."""
-    return msgspec.structs.replace(deploy, workers=worker_count(deploy), keys=keys_file(deploy))
+    return msgspec.structs.replace(deploy, bus=bus(deploy), keys=keys_file(deploy))
 
 
 def graceful_timeout(deploy: Deploy) -> int:
@@ -190,7 +191,7 @@ def _settings(deploy: Deploy) -> list[Variable]:
 
 
 def _keys_of(key: str) -> tuple[str, ...]:
-    return (key, "name") if key == "keys" else (key,)
+    return (key, "name") if key in ("bus", "keys") else (key,)
 
 
 def _meaning(setting: Any) -> str:
@@ -215,7 +216,10 @@ NAMES: dict[str, Name] = {
     "home": Name(("name",), lambda d: f"/var/lib/{d.name}"),
     # In nginx a name of a variable has no hyphen; deployments have no underscore, so no two can meet.
     "identifier": Name(("name",), lambda d: d.name.replace("-", "_")),
-    "workers": Name(("workers",), worker_count),
+    "workers": Name(("workers",), lambda d: d.workers),
+    "runtime_directory": Name(("bus", "name"), lambda d: bus(d).removeprefix("/run/")),
+    # With one worker nothing could be replaced while another serves: there the service has no use for a reload.
+    "reloads": Name(("server", "workers"), lambda d: d.server == "gunicorn" or d.workers != 1),
     "socket": Name(("socket",), lambda d: d.socket),
     "listen_stream": Name(_ADDRESS, lambda d: d.socket or _address(d.host, d.port)),
     "listens_on_tcp": Name(("socket",), lambda d: d.socket is None),

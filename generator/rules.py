@@ -14,7 +14,7 @@ from generator.document import Origin
 from generator.quoting import Unquotable, env
 from generator.schema import Deploy, LetsEncrypt
 from service.declaration import Fault, settings_of, values_of
-from service.settings import ONE_WORKER, Settings
+from service.settings import Settings
 
 Origins: TypeAlias = Mapping[str, Origin]
 Findings: TypeAlias = Iterator[tuple[str, Fault]]
@@ -130,6 +130,13 @@ def _socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
             yield "socket", Fault(f"'{deploy.socket}' is not in the deployment's own directory", mend)
 
 
+def _bus_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
+    directory, _slash, last = (deploy.bus or "").rpartition("/")
+    if deploy.bus and (directory != f"/run/{deploy.name}" or last in ("", ".", "..") or deploy.bus == deploy.socket):
+        mend = f"leave it out: it is /run/{deploy.name}/bus then"
+        yield "bus", Fault(f"'{deploy.bus}' is no place for the workers alone in /run/{deploy.name}", mend)
+
+
 def _keys_can_be_read(deploy: Deploy, _: Origins) -> Findings:
     hidden = next((place for place in _HIDDEN_PLACES if (deploy.keys or "").startswith(place)), None)
     if hidden:
@@ -157,11 +164,6 @@ def _exposed_on_purpose(deploy: Deploy, _: Origins) -> Findings:
     elif deploy.tls == "off" and not deploy.nginx.trusted_proxies:
         mend = "set tls, or name the proxy that encrypts in nginx.trusted_proxies"
         yield "expose", Fault("opens the service to the network with no encryption anywhere", mend)
-
-
-def _one_worker(deploy: Deploy, _: Origins) -> Findings:
-    if deploy.workers not in (1, "auto"):
-        yield "workers", Fault(f"{deploy.workers}: {ONE_WORKER}", "use 1 or auto")
 
 
 def _ping_timeout_within_interval(deploy: Deploy, _: Origins) -> Findings:
@@ -374,6 +376,12 @@ RULES = (
         _socket_is_in_its_directory,
     ),
     Rule(
+        "bus-is-in-its-directory",
+        ("bus", "name", "socket"),
+        "The file system is read-only to the service; below /run/<name> the workers get a directory of their own.",
+        _bus_is_in_its_directory,
+    ),
+    Rule(
         "keys-can-be-read",
         ("keys", "name"),
         "The service has a user of its own, and under systemd no home directories and a /tmp of its own.",
@@ -387,12 +395,6 @@ RULES = (
         ("host", "socket", "expose", "tls", "nginx.trusted_proxies"),
         "On any address but loopback, clients reach the service past nginx: no TLS, no limits, forged addresses.",
         _exposed_on_purpose,
-    ),
-    Rule(
-        "one-worker",
-        ("workers",),
-        "Each worker has its own table of clients, so with N workers a message finds its recipient one time in N.",
-        _one_worker,
     ),
     Rule(
         "ping-timeout-within-interval",

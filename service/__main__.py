@@ -60,8 +60,8 @@ def main() -> None:
         sockets = listening_sockets(settings, os.environ)
     except ListenError as error:
         sys.exit(str(error))
-    if settings.workers not in (1, "auto") and not is_worker:
-        run_workers("service", settings, int(settings.workers), sockets)
+    if settings.workers != 1 and not is_worker:
+        run_workers("service", settings, sockets)
         return
     logger.info("listening on %s", ", ".join(map(name_of, sockets)))
 

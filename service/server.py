@@ -254,8 +254,8 @@ def main() -> None:
     is_worker = FDS_VARIABLE in os.environ
     try:
         listeners = listening_sockets(settings, os.environ)
-        if settings.workers not in (1, "auto") and not is_worker:
-            run_workers("service.server", settings, int(settings.workers), listeners)
+        if settings.workers != 1 and not is_worker:
+            run_workers("service.server", settings, listeners)
         else:
             asyncio.run(run(settings, listeners))
     except (ListenError, MeshError) as error:

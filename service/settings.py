@@ -13,9 +13,6 @@ from msgspec import Meta
 
 from service.declaration import Fault, SettingError, plain, read, read_words, settings_of, struct_from, values_of
 
-# Each worker keeps its own table of clients, so a message reaches a client of another worker only by luck: 1 in N.
-ONE_WORKER = "more than one worker would lose messages: workers do not pass them on to each other yet"
-
 Origin = Annotated[
     str,
     Meta(
@@ -221,7 +218,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=64)] | Literal["auto"],
         Meta(
-            description="Worker processes. `auto` takes as many as serve every message: one, for now.",
+            description="Worker processes; whichever of them a client is connected to, it reaches all others. `auto`: "
+            "one for each CPU that the service may use.",
             extra={"env": "WORKERS"},
         ),
     ] = 1

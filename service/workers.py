@@ -134,11 +134,13 @@ class Workers:
 
     async def _start(self) -> _Worker:
         fds = [listener.fileno() for listener in self._sockets]
+        # WATCHDOG_PID is this process: a worker that inherits it takes the watchdog for another's.
+        inherited = {name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"}
         process = await asyncio.create_subprocess_exec(
             *self._command,
             pass_fds=fds,
             env={
-                **os.environ,
+                **inherited,
                 FDS_VARIABLE: " ".join(map(str, fds)),
                 "NOTIFY_SOCKET": str(self._directory / "notify"),
                 "WATCHDOG_USEC": str(int(WATCHDOG_S * 1_000_000)),
@@ -200,6 +202,7 @@ class Workers:
         return True
 
 
-def run_workers(module: str, settings: Settings, number: int, sockets: Sequence[socket.socket]) -> None:
-    """Keep so many workers running until SIGTERM or SIGINT."""
+def run_workers(module: str, settings: Settings, sockets: Sequence[socket.socket]) -> None:
+    """Keep as many workers running as the settings ask for, until SIGTERM or SIGINT."""
+    number = len(os.sched_getaffinity(0)) if settings.workers == "auto" else settings.workers
     asyncio.run(Workers([sys.executable, "-m", module], settings, number, sockets).run())

@@ -63,6 +63,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     nginx_fault: str
     missing_includes: tuple[str, ...]
     nginx_carries: Carries | None
+    cores: int
     has_foreign_default_site: bool
     resolves: bool
     clock_behind_s: float

@@ -78,6 +78,9 @@ def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         yield Fault(f"{deploy.domain} does not lead to this host", mend)
     if facts.nginx_carries is not None:
         yield from _too_few_connections(deploy, facts.nginx_carries)
+    if deploy.workers != "auto" and deploy.workers > 2 * facts.cores:
+        mend = "use workers: auto, or a smaller number: more of them only take turns"
+        yield Fault(f"workers: {deploy.workers} is more than twice the {facts.cores} cores of this host", mend)
     if facts.clock_behind_s > 0:
         mend = "set it (timedatectl set-ntp true): certificates are checked against it"
         yield Fault(f"the clock is at least {facts.clock_behind_s / 3600:.0f} hours behind", mend)

@@ -64,6 +64,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         nginx_fault="" if re.search(rf"/{deploy.name}(?![\w.-])", fault) else fault,  # ours is about to be replaced
         missing_includes=() if main is None else tuple(missing_includes(main)),
         nginx_carries=None if main is None else facts.nginx_carries(main),
+        cores=os.cpu_count() or 1,
         primary_group=facts.primary_group(service_user(deploy)),
         has_foreign_default_site=default_site.stands(store.root) and not default_site.is_debians(store.root),
         resolves=has_route and facts.resolves_here(deploy.domain),

@@ -58,6 +58,8 @@ def test_all_files_agree_whatever_is_chosen(tls: str, listener: str) -> None:
         "limits: {connections: 100000}",
         "limits: {connections: 1, connections_per_address: 1}",
         "workers: auto",
+        "workers: 64",
+        "{bus: /run/queue-websocket/workers, manager: supervisor}",
         "user: web",
         "name: a-b-c",
         "{welcome: '/path/to {{ YOUR_NAME', env: {PLACE: '/path/to/yourdomain'}}",
@@ -84,14 +86,17 @@ EDITS = [
     ("stops-by-term", "service", "KillSignal=SIGTERM", "KillSignal=SIGQUIT"),
     ("stops-by-term", "supervisor", "stopsignal=TERM", "stopsignal=QUIT"),
     ("stops-by-term", "supervisor", "stopsignal=TERM\n", ""),
-    ("files-for-connections", "service", "LimitNOFILE=1256", "LimitNOFILE=1255"),
-    ("files-for-connections", "supervisor", "ulimit -n 1256", "ulimit -n 1024"),
+    ("files-for-connections", "service", "LimitNOFILE=1512", "LimitNOFILE=1511"),
+    ("files-for-connections", "supervisor", "ulimit -n 1512", "ulimit -n 1024"),
     ("files-for-connections", "main_context", "worker_rlimit_nofile 5000", "worker_rlimit_nofile 1999"),
     ("same-user", "service", "User=queue-websocket", "User=root"),
     ("same-user", "service", "Group=queue-websocket", "Group=www-data"),
     ("same-user", "supervisor", "\nuser=queue-websocket", ""),
     ("same-workers", "gunicorn", "workers = 1", "workers = 4"),
     ("same-workers", "gunicorn", "max_requests = 0", "max_requests = 1000"),
+    ("bus-has-its-directory", "service", "RuntimeDirectory=queue-websocket/bus", "RuntimeDirectory=queue-websocket"),
+    ("bus-has-its-directory", "service", "RuntimeDirectory=queue-websocket/bus\n", ""),
+    ("bus-has-its-directory", "service", "RuntimeDirectoryMode=0700", "RuntimeDirectoryMode=0755"),
     ("start-limit-triggers", "service", "RestartSec=2", "RestartSec=6"),
     ("start-limit-triggers", "service", "StartLimitBurst=10", "StartLimitBurst=30"),
     ("client-address-is-true", "site", "X-Forwarded-For $remote_addr", "X-Forwarded-For $proxy_add_x_forwarded_for"),
@@ -164,5 +169,5 @@ def test_a_line_that_is_missing_from_env_is_a_disagreement_and_no_crash(line: in
     files = tuple(replace(file, text=kept) if file is env else file for file in bundle.files)
     needed = """WEBSOCKET_HOST WEBSOCKET_PORT WEBSOCKET_PING_INTERVAL WEBSOCKET_PING_TIMEOUT WEBSOCKET_MAX_CONNECTIONS
         WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS WEBSOCKET_MAX_MESSAGE_SIZE WEBSOCKET_HEADER_TIMEOUT
-        WEBSOCKET_DRAIN_TIMEOUT WORKERS""".split()
+        WEBSOCKET_DRAIN_TIMEOUT WEBSOCKET_BUS WORKERS""".split()
     assert bool(broken(replace(bundle, files=files))) == ("".join(lines[line : line + 1]).partition("=")[0] in needed)

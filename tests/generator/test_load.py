@@ -107,7 +107,7 @@ def test_another_encoding_is_told(encoding: str, here: Path) -> None:
 
 
 def test_faults_are_told_in_the_order_of_the_text(here: Path) -> None:
-    Path("deploy.yaml").write_text("workers: 2\nport: 80\ndomain: A\nhost: x\ncolour: blue\n")
+    Path("deploy.yaml").write_text("workers: 65\nport: 80\ndomain: A\nhost: x\ncolour: blue\n")
     assert [fault.split(":")[1] for fault in faults()] == ["1", "2", "3", "4", "5"]
 
 
@@ -170,8 +170,8 @@ def test_an_overlay_stands_beside_its_file_and_has_its_ending(here: Path) -> Non
 
 
 def test_faults_of_both_files_are_told_each_with_its_own(here: Path) -> None:
-    Path("deploy.yaml").write_text("domain: a.org\nport: 80\nworkers: 2\n")
-    Path("deploy.prod.yaml").write_text("colour: blue\nworkers: 3\n")
+    Path("deploy.yaml").write_text("domain: a.org\nport: 80\nworkers: 65\n")
+    Path("deploy.prod.yaml").write_text("colour: blue\nworkers: 66\n")
     assert [fault.partition(": ")[0] for fault in faults("prod")] == [
         "deploy.prod.yaml:1:1",
         "deploy.prod.yaml:2:10",

@@ -26,6 +26,7 @@ GOOD = Facts(
     nginx_fault="",
     missing_includes=(),
     nginx_carries=Carries(768, 4),
+    cores=2,
     has_foreign_default_site=False,
     resolves=True,
     clock_behind_s=-1.0,
@@ -40,8 +41,8 @@ def told(**facts: object) -> list[str]:
     return [str(fault) for fault in problems(deploy(), replace(GOOD, **facts))]
 
 
-def warned(**facts: object) -> list[str]:
-    return [str(fault) for fault in warnings(deploy(), replace(GOOD, **facts))]
+def warned(given: str = "", **facts: object) -> list[str]:
+    return [str(fault) for fault in warnings(deploy(given), replace(GOOD, **facts))]
 
 
 def test_a_good_host_has_no_problem() -> None:
@@ -144,6 +145,14 @@ def test_an_nginx_that_takes_too_few_connections_is_a_warning() -> None:
         "set worker_connections to at least 834 in /etc/nginx/nginx.conf; then `nginx -t && systemctl reload nginx`"
     ]
     assert warned(nginx_carries=None) == []
+
+
+def test_more_workers_than_the_cores_can_run_are_told_before_installing() -> None:
+    assert warned("workers: 4") == warned("workers: auto", cores=1) == []
+    assert warned("workers: 5") == [
+        "workers: 5 is more than twice the 2 cores of this host; use workers: auto, or a smaller number: "
+        "more of them only take turns"
+    ]
 
 
 @pytest.mark.parametrize(

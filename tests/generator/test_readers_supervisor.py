@@ -51,7 +51,7 @@ def test_every_kind_of_program_is_accepted(either: None, server: str) -> None:
         ("environment=HOME=", 'environment=A="50%",HOME=', "50%"),
         ("umask=007", "umask=abc", "abc"),
         ("process_name=", "stopsignal=TERM\nstopsignal=", "stopsignal is given twice"),
-        ("stopasgroup=true", "killasgroup=false\nstopasgroup=true", "killasgroup is given twice"),
+        ("killasgroup=true", "killasgroup=false\nkillasgroup=true", "killasgroup is given twice"),
     ],
 )
 def test_a_fault_is_told_at_its_line(either: None, old: str, new: str, message: str) -> None:

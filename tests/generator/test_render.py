@@ -194,7 +194,7 @@ def test_every_proxy_is_believed_only_on_a_socket_that_only_nginx_can_open(choic
 def test_only_nginx_can_open_the_socket_of_systemd() -> None:
     files = rendered(socket="/run/chat/ws.sock")
     assert "SocketUser=root\nSocketGroup=www-data\nSocketMode=0660\n" in files[SOCKET]
-    assert "d /run/chat 0750 root www-data -\n" in files[TMPFILES]
+    assert "d /run/chat 0711 root root -\n" in files[TMPFILES]
 
 
 @pytest.mark.parametrize("server", CHOICES["server"])
@@ -213,7 +213,8 @@ def test_gunicorn_opens_nothing_to_others_where_it_makes_no_socket() -> None:
 
 @every_combination
 def test_no_runtime_directory_takes_the_socket_along_when_the_service_stops(choices: dict[str, Any]) -> None:
-    assert "RuntimeDirectory" not in rendered(**choices)[SERVICE]
+    # systemd removes the last part of the path alone.
+    assert setting(rendered(**choices)[SERVICE], "RuntimeDirectory=(.*)") == "chat/bus"
 
 
 # Times
@@ -258,7 +259,7 @@ def test_only_our_own_code_is_watched_and_only_gunicorn_is_reloaded(choices: dic
 @every_combination
 def test_supervisor_leaves_no_orphan_behind_and_no_log_unread(choices: dict[str, Any]) -> None:
     program = rendered(**choices)[SUPERVISOR]
-    for line in ("stopsignal=TERM", "stopasgroup=true", "killasgroup=true", "redirect_stderr=true"):
+    for line in ("stopsignal=TERM", "killasgroup=true", "redirect_stderr=true"):
         assert f"\n{line}\n" in program
     log = setting(program, "stdout_logfile=(.*)")
     assert log == setting(rendered(**choices)[LOGROTATE], r"(.*) \{")
@@ -283,8 +284,8 @@ def test_systemd_makes_the_only_directory_where_the_service_may_write() -> None:
 @pytest.mark.parametrize("connections", [1, 1000, 100_000])
 def test_every_connection_has_its_file(connections: int) -> None:
     files = rendered(limits={"connections": connections})
-    assert number(files[SERVICE], "LimitNOFILE=(.*)") >= connections + 256
-    assert f"ulimit -n {connections + 256} " in files[SUPERVISOR]
+    assert number(files[SERVICE], "LimitNOFILE=(.*)") >= connections + 512
+    assert f"ulimit -n {connections + 512} " in files[SUPERVISOR]
     needed = 2 * connections * 1.25
     assert number(files[MAIN], "worker_rlimit_nofile (.*);") >= 2 * needed
     assert f"at least {needed:.0f} in nginx.conf" in files[MAIN] or needed % 1
@@ -294,10 +295,29 @@ def test_debians_own_number_of_connections_still_fits_into_the_limit_of_files() 
     assert number(rendered(limits={"connections": 1})[MAIN], "worker_rlimit_nofile (.*);") == 2 * 768
 
 
-def test_auto_is_one_worker_everywhere() -> None:
-    files = rendered(workers="auto")
-    assert setting(files[ENV], "WORKERS='(.*)'") == "1"
-    assert setting(files[GUNICORN], "workers = (.*)") == "1"
+@pytest.mark.parametrize(("workers", "of_gunicorn"), [(4, "4"), ("auto", "len(os.sched_getaffinity(0))")])
+def test_how_many_workers_auto_means_is_left_to_the_host(workers: object, of_gunicorn: str) -> None:
+    files = rendered(workers=workers)
+    assert setting(files[ENV], "WORKERS='(.*)'") == str(workers)
+    assert setting(files[GUNICORN], "workers = (.*)") == of_gunicorn
+
+
+def test_there_is_a_reload_where_workers_can_be_replaced() -> None:
+    reload = "ExecReload=/bin/kill -HUP $MAINPID\n"
+    for server in ("uvicorn", "standalone"):
+        assert reload not in rendered(server=server)[SERVICE]
+        assert reload in rendered(server=server, workers=2)[SERVICE]
+        assert reload in rendered(server=server, workers="auto")[SERVICE]
+    assert reload in rendered(server="gunicorn")[SERVICE]
+
+
+@every_combination
+def test_the_workers_have_a_directory_to_meet_in(choices: dict[str, Any]) -> None:
+    files = rendered(**choices)
+    assert setting(files[ENV], "WEBSOCKET_BUS='(.*)'") == "/run/chat/bus"
+    assert "RuntimeDirectory=chat/bus\n" in files[SERVICE]
+    if choices["manager"] == "supervisor":
+        assert "d /run/chat 2750 chat www-data -\n" in files[TMPFILES]
 
 
 def test_the_limits_per_address_stand_before_the_websockets() -> None:
@@ -455,6 +475,7 @@ OTHER_VALUES: dict[str, Any] = {
     "log.level": "info",
     "log.format": "json",
     "auth": "token",
+    "bus": "/run/chat/workers",
     "keys": "/etc/other/keys.json",
     "origins": ("https://example.com",),
     "welcome": "Hello",

@@ -83,6 +83,11 @@ GOOD = {
         "{name: a, socket: /run/a/...}",
         "socket: null",
     ],
+    "bus-is-in-its-directory": [
+        "bus: /run/queue-websocket/bus",
+        "{name: a, bus: /run/a/workers, socket: /run/a/ws.sock}",
+        "bus: null",
+    ],
     "keys-can-be-read": ["keys: /etc/keys.json", "keys: /srv/home/keys.json", "keys: /homes/keys.json", "keys: null"],
     "host-is-an-address": ["host: ::1", "host: 127.0.0.2", "{host: '2001:db8::1', expose: true, tls: letsencrypt}"],
     "exposed-on-purpose": [
@@ -94,7 +99,6 @@ GOOD = {
         f"{{host: '::', expose: true, {OFFICE.strip()}}}",
         "expose: false",
     ],
-    "one-worker": ["workers: 1", "workers: auto"],
     "ping-timeout-within-interval": ["ping: {interval: 30}", "ping: {interval: 1.5, timeout: 1.5}"],
     "ping-before-idle-limit": [
         "{nginx: {idle_limit: 61}}",
@@ -189,6 +193,15 @@ BAD = {
         "socket: /run/queue-websockets/a",
         "socket: /run//queue-websocket/a",
     ],
+    "bus-is-in-its-directory": [
+        "bus: /run/queue-websocket",
+        "bus: /run/queue-websocket/",
+        "bus: /run/queue-websocket/..",
+        "bus: /run/queue-websocket/a/b",
+        "bus: /run/other/bus",
+        "bus: /var/lib/queue-websocket/bus",
+        "{bus: /run/queue-websocket/a, socket: /run/queue-websocket/a}",
+    ],
     "keys-can-be-read": [
         "keys: /home/me/keys.json",
         "keys: /root/keys.json",
@@ -206,7 +219,6 @@ BAD = {
         "{socket: /run/queue-websocket/a, expose: true}",
         "{host: 0.0.0.0, expose: true}",
     ],
-    "one-worker": ["workers: 2", "workers: 64"],
     "ping-timeout-within-interval": ["ping: {interval: 29.9}", "ping: {interval: 5, timeout: 6}"],
     "ping-before-idle-limit": [
         "nginx: {idle_limit: 60}",

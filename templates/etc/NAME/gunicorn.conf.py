@@ -1,11 +1,20 @@
 # How gunicorn runs {{ name | comment }}.
 # Rendered by wsbundle from deploy.yaml; edit that and run `make install`.
+{% if workers == "auto" %}
+
+import os
+{% endif %}
 
 # Under systemd the listener is inherited and `bind` has no effect; under supervisor gunicorn opens it.
 bind = {{ bind | python }}
 backlog = {{ backlog | python }}
 
+{% if workers == "auto" %}
+# One for each CPU that the service may use.
+workers = len(os.sched_getaffinity(0))
+{% else %}
 workers = {{ workers | python }}
+{% endif %}
 # Carries ping timing and limits into each worker: gunicorn has no settings for them.
 worker_class = 'service.worker.Worker'
 # A worker that is replaced closes all its WebSockets, so none is replaced for having served long enough.

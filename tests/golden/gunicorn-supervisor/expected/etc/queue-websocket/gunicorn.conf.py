@@ -1,11 +1,14 @@
 # How gunicorn runs queue-websocket.
 # Rendered by wsbundle from deploy.yaml; edit that and run `make install`.
 
+import os
+
 # Under systemd the listener is inherited and `bind` has no effect; under supervisor gunicorn opens it.
 bind = '127.0.0.1:8765'
 backlog = 2048
 
-workers = 1
+# One for each CPU that the service may use.
+workers = len(os.sched_getaffinity(0))
 # Carries ping timing and limits into each worker: gunicorn has no settings for them.
 worker_class = 'service.worker.Worker'
 # A worker that is replaced closes all its WebSockets, so none is replaced for having served long enough.
