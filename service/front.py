@@ -156,14 +156,34 @@ class PlainHttp(HttpToolsProtocol):
         super().__init__(config, server_state, app_state)
         self._reception = reception
         self._deadline: asyncio.TimerHandle | None = None
+        self._has_come_further = False
+        self._head_bytes = 0
 
     def data_received(self, data: bytes) -> None:
         if self._deadline is None:
             limits = cast(Any, self.config.app).center.settings.limits
             self._deadline = self.loop.call_later(limits.header_timeout, self.transport.abort)
+        self._has_come_further = False
         super().data_received(data)
+        # The parser keeps a head that does not end, and trailers, however long they are: gigabytes within the deadline.
+        self._head_bytes = 0 if self._has_come_further else self._head_bytes + len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        self._has_come_further = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._has_come_further = True
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._has_come_further = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._has_come_further = True
         self._cancel_deadline()
         super().on_message_complete()
 

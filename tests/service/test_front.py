@@ -163,6 +163,43 @@ async def test_a_head_that_is_too_long_and_complete_is_refused_with_431() -> Non
     assert status(transport) == 431
 
 
+CHUNKED = b"POST /elsewhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (b"GET / HTTP/1.1\r\n", b"X: y\r\n" * 100),
+        (b"GET / HTTP/1.1\r\nX: ", b"y" * 500),
+        (b"GET /", b"y" * 500),
+        (CHUNKED + b"0\r\n", b"X: y\r\n" * 100),
+        (CHUNKED + b"1;", b"y" * 500),
+    ],
+    ids=["fields", "a_field", "a_path", "trailers", "an_extension"],
+)
+@in_a_loop
+async def test_a_later_request_may_not_be_endless_either(begin: bytes, piece: bytes) -> None:
+    transport = House().knock()
+    transport.deliver(PLAIN)
+    transport.deliver(begin)
+    sent = 0
+    while not transport.is_closing():
+        transport.deliver(piece)
+        sent += len(piece)
+        assert sent < MAX_HEAD_BYTES + 2000
+
+
+@in_a_loop
+async def test_a_body_may_be_longer_than_a_head() -> None:
+    transport = House().knock()
+    transport.deliver(PLAIN)
+    transport.deliver(b"POST /elsewhere HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
+    for _ in range(60):
+        transport.deliver(b"x" * 1000)
+    assert not transport.is_closing()
+    transport.protocol.connection_lost(None)
+
+
 @in_a_loop
 async def test_uvicorn_stopping_ends_a_request_that_has_not_come() -> None:
     transport = House().knock()
