@@ -270,6 +270,9 @@ class WebSocket(WSListener):
             self._take(b"".join(message.pieces), message.is_text)
         elif len(message.pieces) >= MAX_FRAGMENTS:
             self._session.close(TOO_MANY_FRAGMENTS)
+        # As with pings, each costs us as much as a message: a thousand empty ones may stand for one.
+        elif pause := self._session.spend(1, 0):
+            self._hold(pause)
 
     def _take(self, data: bytes, is_text: bool) -> None:
         if is_text and not _is_utf8(data):

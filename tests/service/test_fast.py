@@ -215,6 +215,15 @@ async def test_pings_count_as_messages() -> None:
     assert guest.transport.done == ["pause_reading"]
 
 
+@in_a_loop
+async def test_pieces_of_messages_count_as_messages() -> None:
+    guest = Site(limits=limits(messages_per_second=5)).connect()
+    guest.say(frame(TEXT, b"", fin=False), *[frame(CONTINUATION, fin=False)] * 4)
+    assert guest.transport.done == []
+    guest.say(frame(CONTINUATION, fin=False))
+    assert guest.transport.done == ["pause_reading"]
+
+
 @pytest.mark.parametrize("payload", [b"", (1000).to_bytes(2, "big"), (4321).to_bytes(2, "big")])
 @in_a_loop
 async def test_a_close_is_answered_with_its_code_and_ends_the_connection(payload: bytes) -> None:
