@@ -26,6 +26,7 @@ def configure_logging(log: Log) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(log))
     logging.basicConfig(level=log.level.upper(), handlers=[handler])
+    logging.getLogger("asyncio").addFilter(_NoDescriptors().filter)
 
 
 def formatter(log: Log) -> logging.Formatter:
@@ -48,6 +49,23 @@ def _without_requests(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
         record.args = tuple(arg.partition("?")[0] if isinstance(arg, str) else arg for arg in record.args)
     return record.levelno >= logging.INFO
+
+
+class _NoDescriptors:
+    """While no descriptor is free, asyncio tries to accept a connection as often as the backlog is long, every second.
+
+    It logs each attempt with a traceback: three megabytes a second. One is enough.
+    """
+
+    _next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not str(record.msg).startswith("socket.accept() out of system resource"):
+            return True
+        is_due = record.created >= self._next
+        if is_due:
+            self._next = record.created + 1
+        return is_due
 
 
 class PlainFormatter(logging.Formatter):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import resource
 import socket
 import struct
 import time
@@ -301,6 +302,37 @@ def test_a_handshake_that_does_not_come_is_not_waited_for(command: str, said: by
         begin = time.monotonic()
         answered(client)
         assert 0.5 < time.monotonic() - begin < 5
+
+
+# When nothing is left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_flood_that_takes_all_descriptors_leaves_a_service_that_goes_on_and_a_short_log(command: str) -> None:
+    with running(COMMANDS[command], WEBSOCKET_HEADER_TIMEOUT="1", WORKERS="1") as shell:
+        pids = [shell.process.pid, *map(int, children(shell.process.pid))]
+        for pid in pids:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (descriptors(pid) + 20, 1000))
+        with contextlib.ExitStack() as stack:
+            for _ in range(60):
+                stack.enter_context(socket.create_connection(("127.0.0.1", shell.port), timeout=DEADLINE_S))
+            wait_until(
+                lambda: any(descriptors(pid) >= resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] for pid in pids)
+            )
+            later = time.monotonic() + 1.2
+            wait_until(lambda: time.monotonic() > later)
+        with shell.client() as client:
+            client.hears_nothing_but_itself()
+        assert len(shell.log()) < 10_000
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 # At rest
