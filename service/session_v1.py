@@ -61,6 +61,9 @@ MAX_GROUPS = 64
 MAX_WATCHED = 256
 MAX_UNCONFIRMED = 1024
 
+# To check a token costs as much as a hundred messages. So each counts as a tenth of what a second allows.
+TOKENS_PER_SECOND = 10
+
 _heading = msgspec.json.Decoder(Heading).decode
 _decoders: dict[str, Callable[[bytes], Any]] = {
     name: msgspec.json.Decoder(request).decode for name, request in REQUESTS.items()
@@ -161,6 +164,7 @@ class SessionV1(Session):
             self._claim(address, self.identity is not None or request.resume or False)
 
     def _prove(self, to: Id, token: str) -> bool:
+        self._messages_left -= self._center.settings.limits.messages_per_second / TOKENS_PER_SECOND
         try:
             identity = self._center.verify(token)
         except TokenError as error:

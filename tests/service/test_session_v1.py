@@ -208,6 +208,13 @@ def test_a_wrong_token_can_be_corrected_in_time() -> None:
     assert only(alice)["type"] == "ok"
 
 
+def test_a_client_that_shows_token_after_token_is_to_be_read_more_slowly() -> None:
+    mallory = World(limits=limits(messages_per_second=100)).v1()
+    pauses = [mallory.say(type="hello", id=1, token=f"guess {number}") for number in range(12)]
+    assert pauses[:9] == [0.0] * 9
+    assert pauses[-1] == pytest.approx(12 * (1 + 100 / 10) / 100 - 1)
+
+
 def test_an_expired_token_is_told_apart() -> None:
     world = with_tokens(alice=())
     world.time = 3_000_000.0
