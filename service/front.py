@@ -21,6 +21,8 @@ from service.handshake import HandshakeError, Upgrade, read_handshake
 from service.plain_http import Answer, say
 
 MAX_HEAD_BYTES = 16 * 1024
+# uvicorn keeps every request that comes before the last one is answered, and reads on.
+MAX_PIPELINED = 16
 
 _END_OF_HEAD = b"\r\n\r\n"
 _TOO_LONG = say(431, "The head of the request is too long")
@@ -147,6 +149,10 @@ class Front(asyncio.BufferedProtocol):
         self.transport.abort()
 
 
+class TooManyRequestsError(Exception):
+    """More of them than `MAX_PIPELINED` wait for an answer; whoever sends them is cut off."""
+
+
 class PlainHttp(HttpToolsProtocol):
     """uvicorn's protocol for HTTP, with a deadline for each request; a handshake that comes late is handed back."""
 
@@ -156,6 +162,7 @@ class PlainHttp(HttpToolsProtocol):
         super().__init__(config, server_state, app_state)
         self._reception = reception
         self._deadline: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._has_come_further = False
         self._head_bytes = 0
 
@@ -177,6 +184,9 @@ class PlainHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._has_come_further = True
         super().on_headers_complete()
+        if len(self.pipeline) > MAX_PIPELINED:
+            self.transport.abort()
+            raise TooManyRequestsError  # else the parser would go on with what was read
 
     def on_body(self, body: bytes) -> None:
         self._has_come_further = True
@@ -189,7 +199,23 @@ class PlainHttp(HttpToolsProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._cancel_deadline()
+        self._cancel_patience()
         super().connection_lost(error)
+
+    def pause_writing(self) -> None:
+        """The client does not read what it has asked for."""
+        super().pause_writing()
+        limits = cast(Any, self.config.app).center.settings.limits
+        self._patience = self.loop.call_later(limits.header_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._cancel_patience()
+        super().resume_writing()
+
+    def _cancel_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:

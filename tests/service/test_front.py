@@ -15,7 +15,7 @@ from transports import PEER, FakeTransport, frame, in_a_loop
 from uvicorn.server import ServerState
 
 from service.app import create_app
-from service.front import MAX_HEAD_BYTES, Front, Reception
+from service.front import MAX_HEAD_BYTES, MAX_PIPELINED, Front, Reception
 from service.settings import Limits, Settings
 
 PLAIN = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -187,6 +187,43 @@ async def test_a_later_request_may_not_be_endless_either(begin: bytes, piece: by
         transport.deliver(piece)
         sent += len(piece)
         assert sent < MAX_HEAD_BYTES + 2000
+
+
+@in_a_loop
+async def test_a_few_requests_may_come_before_the_first_is_answered() -> None:
+    transport = House().knock()
+    transport.deliver(PLAIN * MAX_PIPELINED)
+    assert not transport.is_closing()
+    for _ in range(10 * MAX_PIPELINED):
+        await asyncio.sleep(0)
+    assert b"".join(transport.writes).count(b"HTTP/1.1 200 ") == MAX_PIPELINED
+    transport.protocol.connection_lost(None)
+
+
+@in_a_loop
+async def test_who_asks_without_end_and_waits_for_no_answer_is_cut_off() -> None:
+    transport = House().knock()
+    transport.deliver(PLAIN)
+    transport.deliver(PLAIN * 1000)
+    assert transport.done[-1] == "close"  # which uvicorn adds
+    assert "abort" in transport.done
+    assert len(transport.protocol.pipeline) <= MAX_PIPELINED + 1
+    transport.protocol.connection_lost(None)
+
+
+@in_a_loop
+async def test_who_reads_no_answer_is_cut_off_in_the_end() -> None:
+    transport = House(limits=Limits(header_timeout=1)).knock()
+    transport.deliver(PLAIN)
+    transport.protocol.pause_writing()
+    transport.protocol.resume_writing()
+    transport.protocol.pause_writing()
+    timer = transport.protocol._patience
+    assert 0 < timer.when() - asyncio.get_running_loop().time() <= 1
+    assert not transport.is_closing()
+    timer._run()
+    assert transport.is_closing()
+    transport.protocol.connection_lost(None)
 
 
 @in_a_loop
