@@ -33,7 +33,7 @@ if not __package__:
     # Run as a file: Python then looks for modules beside this file, and not for the package that it is in.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from service.admission import Admission, Handshake, admit, client_address
+from service.admission import Admission, Handshake, admit, client_address, count_refusal
 from service.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
 from service.drain import drain
 from service.entry import center_of, ignore_hangups, settings_or_exit
@@ -52,6 +52,7 @@ from service.workers import run_workers
 logger = logging.getLogger("service")
 
 _NO_BODIES = say(501, "The standalone server reads no message over HTTP; use server: uvicorn\n")
+_NO_HANDSHAKE = say(400, "A WebSocket handshake is HTTP/1.1 and has one Host")
 
 
 class Connection(ServerConnection):
@@ -132,6 +133,10 @@ class Standalone:
             method, path = getattr(request, "method", "GET"), _path(request.path)
             forwarded = passed_on(name.lower() for name in request.headers)
             return _response(_NO_BODIES if path.startswith(PREFIX) else self._watching.answer(method, path, forwarded))
+        # The library takes any number of these, and HTTP/1.0 from its version 17 on.
+        if getattr(request, "protocol", "HTTP/1.1") != "HTTP/1.1" or len(request.headers.get_all("Host")) != 1:
+            count_refusal(self.center, _NO_HANDSHAKE)
+            return _response(_NO_HANDSHAKE)
         decision = admit(self.center, _handshake(connection, request.headers))
         if isinstance(decision, Answer):
             return _response(decision)
