@@ -22,7 +22,7 @@ from service.logs import configure_logging
 from service.notify import Notifier
 from service.uvicorn_options import uvicorn_options
 from service.uvicorn_server import DrainingServer
-from service.workers import run_workers
+from service.workers import end_with_manager, run_workers
 
 logger = logging.getLogger("service")
 
@@ -35,6 +35,7 @@ class Server(DrainingServer):
         self._notifier = notifier
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        end_with_manager(os.environ)
         await super().startup(sockets)
         # Not earlier: the ASGI lifespan's start is over before anybody can connect.
         self._notifier.ready(self._center.status())

@@ -10,6 +10,9 @@ from service.center import Center
 from service.close_codes import RESTART
 from service.session import Session
 
+# Whoever was accepted a moment ago is let in before nobody is: a handshake that is refused would be one too many.
+LAST_HANDSHAKES_S = 0.1
+
 
 def duration(clients: int, window_s: float, rate: float) -> float:
     """How long it takes to send so many clients away, in seconds: a few are gone at once, many take the window."""

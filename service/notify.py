@@ -9,6 +9,9 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 
+# A manager that is held up must not hold us up.
+_SEND_TIMEOUT_S = 0.1
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,6 +44,7 @@ class Notifier:
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+                manager.settimeout(_SEND_TIMEOUT_S)
                 manager.connect(address)
                 manager.send(state.encode())
         except OSError as error:

@@ -35,7 +35,7 @@ if not __package__:
 
 from service.admission import Admission, Handshake, admit, client_address, count_refusal
 from service.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
-from service.drain import drain
+from service.drain import LAST_HANDSHAKES_S, drain
 from service.entry import center_of, ignore_hangups, settings_or_exit
 from service.exchange import Exchange
 from service.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError
@@ -47,7 +47,7 @@ from service.plain_http import Answer, passed_on, say
 from service.publish import PREFIX
 from service.settings import Settings
 from service.watching import Watching
-from service.workers import run_workers
+from service.workers import end_with_manager, run_workers
 
 logger = logging.getLogger("service")
 
@@ -214,6 +214,7 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     stopped = asyncio.Event()
     for stopping in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(stopping, stopped.set)
+    end_with_manager(os.environ)
     shell = Standalone(settings)
     notifier = Notifier(os.environ)
     mesh = Mesh(shell.center)
@@ -224,6 +225,9 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     alive = asyncio.create_task(notifier.keep_alive(shell.center.status))
     await stopped.wait()
     notifier.stopping()
+    for listener in listeners:
+        asyncio.get_running_loop().remove_reader(listener)
+    await asyncio.sleep(LAST_HANDSHAKES_S)
     for server in servers:
         server.close(close_connections=False)
     ends = asyncio.get_running_loop().time() + settings.drain.timeout

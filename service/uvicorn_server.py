@@ -6,7 +6,7 @@ import socket
 import uvicorn
 
 from service.center import Center
-from service.drain import drain
+from service.drain import LAST_HANDSHAKES_S, drain
 
 # What the kernel keeps of a client that we have not read; by itself it would let that grow to 6 MB for each.
 RECEIVE_BUFFER_BYTES = 64 * 1024
@@ -28,6 +28,7 @@ class DrainingServer(uvicorn.Server):
         began = asyncio.get_running_loop().time()
         for server in self.servers:
             server.close()
+        await asyncio.sleep(LAST_HANDSHAKES_S)
         await drain(self._center)
         # The last clients have what is left of the time.
         spent = asyncio.get_running_loop().time() - began

@@ -2,7 +2,8 @@
 
 A worker is the service as it would run alone, but for two things: it listens on sockets that it is handed, and its
 service manager is this process. So a worker that does not give a sign of life in time is stuck, and is replaced, while
-the others serve. SIGHUP replaces all, one after another: the next one stops only when its successor serves.
+the others serve. SIGHUP replaces all, one after another: the next one stops only when its successor serves. When this
+process ends, however it does, the workers see a pipe of its close, and stop as well.
 
 Source: sd_notify(3), unix(7) on SCM_CREDENTIALS.
 """
@@ -16,7 +17,7 @@ import socket
 import struct
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from service.listen import FDS_VARIABLE
@@ -27,10 +28,14 @@ from service.settings import Settings
 WATCHDOG_S = 10.0
 # How long it may take to begin to serve.
 START_S = 30.0
-# Between the end of a worker and the start of its successor: a service that cannot run must not keep the host busy.
+# Between the end of a worker and the start of its successor; twice as long after each that ended before it served: a
+# service that cannot run must not keep the host busy.
 RESTART_DELAY_S = 1.0
+MAX_RESTART_DELAY_S = 30.0
 # Beyond what the service itself waits for when it stops.
 STOP_MARGIN_S = 5.0
+# By which a worker is handed the pipe that tells it of our end.
+LIFELINE_VARIABLE = "WEBSOCKET_LIFELINE_FD"
 _credentials = struct.Struct("3i")
 
 logger = logging.getLogger("service")
@@ -49,7 +54,8 @@ class _Worker:
 
     def hear(self, message: str, now: float) -> None:
         """A sign of life, in the words of sd_notify(3)."""
-        self.deadline = now + WATCHDOG_S
+        if not self.is_stopping:
+            self.deadline = now + WATCHDOG_S
         for line in message.splitlines():
             name, _, value = line.partition("=")
             if name == "READY":
@@ -74,9 +80,14 @@ class Workers:
         self._stopped = asyncio.Event()
         self._hangup = asyncio.Event()
         self._notifier = Notifier(os.environ)
+        self._lifeline, self._our_life = os.pipe()
+        self._has_failed = False
 
-    async def run(self) -> None:
-        """Keep them running until SIGTERM or SIGINT, then stop them all."""
+    async def run(self) -> bool:
+        """Keep them running until SIGTERM or SIGINT, then stop them all.
+
+        Returns: whether they could serve. When the first ones cannot, none is tried again.
+        """
         loop = asyncio.get_running_loop()
         for stopping in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(stopping, self._stopped.set)
@@ -89,108 +100,152 @@ class Workers:
             loop.add_reader(ears, self._hear, ears)
             await self._serve()
             loop.remove_reader(ears)
+        return not self._has_failed
 
     async def _serve(self) -> None:
         for _ in range(self._number):
             self._keep_one()
-        stopped = asyncio.create_task(self._stopped.wait())
-        await asyncio.wait({stopped, asyncio.create_task(self._complete.wait())}, return_when=asyncio.FIRST_COMPLETED)
-        self._notifier.ready(self._status())
-        alive = asyncio.create_task(self._notifier.keep_alive(self._status))
-        duties = [asyncio.create_task(self._end_the_stuck()), asyncio.create_task(self._replace_on_hangup())]
-        await stopped
+        duties = (self._tell_the_service_manager(), self._end_the_stuck(), self._replace_on_hangup())
+        tasks = [asyncio.create_task(duty) for duty in duties]
+        await self._stopped.wait()
         self._notifier.stopping()
         for worker in tuple(self._workers.values()):
             self._stop(worker)
         await asyncio.gather(*self._kept)
-        for task in (alive, *duties):
+        for task in tasks:
             task.cancel()
+
+    async def _tell_the_service_manager(self) -> None:
+        await self._complete.wait()
+        self._notifier.ready(self._status())
+        await self._notifier.keep_alive(self._status)
 
     def _status(self) -> str:
         states = ", ".join(worker.status for worker in self._workers.values())
         return f"{len(self._workers)} workers: {states}"
 
-    def _keep_one(self, is_successor: bool = False) -> "asyncio.Future[_Worker]":
+    def _keep_one(self) -> "asyncio.Future[_Worker]":
         """Start a worker, and another one whenever it ends though nobody has asked it to; the result is the first."""
         first: asyncio.Future[_Worker] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._keep(first, is_successor))
+        task = asyncio.create_task(self._keep(first))
         self._kept.add(task)
         task.add_done_callback(self._kept.discard)
         return first
 
-    async def _keep(self, first: "asyncio.Future[_Worker]", is_successor: bool) -> None:
+    async def _keep(self, first: "asyncio.Future[_Worker]") -> None:
+        delay_s = RESTART_DELAY_S
         while not self._stopped.is_set():
             worker = await self._start()
-            if not first.done():
-                first.set_result(worker)
-            code = await worker.process.wait()
-            del self._workers[worker.process.pid]
-            worker.has_ended.set()
-            if worker.is_stopping or (is_successor and not worker.ready.is_set()):
-                return
-            logger.error("worker %d ended with %d; another one takes its place", worker.process.pid, code)
+            if worker is not None:
+                if not first.done():
+                    first.set_result(worker)
+                if not await self._needs_a_successor(worker):
+                    return
+                if worker.ready.is_set():
+                    delay_s = RESTART_DELAY_S
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), RESTART_DELAY_S)
+                await asyncio.wait_for(self._stopped.wait(), delay_s)
+            delay_s = min(2 * delay_s, MAX_RESTART_DELAY_S)
 
-    async def _start(self) -> _Worker:
+    async def _needs_a_successor(self, worker: _Worker) -> bool:
+        """Wait until a worker ends."""
+        code = await worker.process.wait()
+        del self._workers[worker.process.pid]
+        worker.has_ended.set()
+        if worker.is_stopping or self._stopped.is_set() or self._others_are_enough():
+            return False
+        if self._complete.is_set() or worker.ready.is_set():
+            logger.error("worker %d ended with %d; another one takes its place", worker.process.pid, code)
+            return True
+        logger.error("worker %d ended with %d before it could serve", worker.process.pid, code)
+        self._has_failed = True
+        self._stopped.set()
+        return False
+
+    def _others_are_enough(self) -> bool:
+        """Whether a worker that has just ended need not be replaced, because its successor is there already."""
+        stopping = sum(worker.is_stopping for worker in self._workers.values())
+        return len(self._kept) - stopping > self._number
+
+    async def _start(self) -> _Worker | None:
         fds = [listener.fileno() for listener in self._sockets]
         # WATCHDOG_PID is this process: a worker that inherits it takes the watchdog for another's.
         inherited = {name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"}
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            pass_fds=fds,
-            env={
-                **inherited,
-                FDS_VARIABLE: " ".join(map(str, fds)),
-                "NOTIFY_SOCKET": str(self._directory / "notify"),
-                "WATCHDOG_USEC": str(int(WATCHDOG_S * 1_000_000)),
-                "WEBSOCKET_BUS": self._settings.bus or str(self._directory / "bus"),
-            },
-        )
-        worker = self._workers[process.pid] = _Worker(process, asyncio.get_running_loop().time())
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                pass_fds=[*fds, self._lifeline],
+                env={
+                    **inherited,
+                    FDS_VARIABLE: " ".join(map(str, fds)),
+                    LIFELINE_VARIABLE: str(self._lifeline),
+                    "NOTIFY_SOCKET": str(self._directory / "notify"),
+                    "WATCHDOG_USEC": str(int(WATCHDOG_S * 1_000_000)),
+                    "WEBSOCKET_BUS": self._settings.bus or str(self._directory / "bus"),
+                },
+            )
+        except OSError as error:
+            logger.error("no worker can be started: %s", error)
+            return None
+        worker = self._workers[process.pid] = _Worker(process, self._now())
+        if self._stopped.is_set():
+            self._stop(worker)
         return worker
 
     def _stop(self, worker: _Worker) -> None:
         if not worker.is_stopping:
             worker.is_stopping = True
-            worker.deadline = asyncio.get_running_loop().time() + self._settings.drain.timeout + STOP_MARGIN_S
+            worker.deadline = self._now() + self._settings.drain.timeout + STOP_MARGIN_S
             with contextlib.suppress(ProcessLookupError):
                 worker.process.terminate()
 
     def _hear(self, ears: socket.socket) -> None:
-        message, ancillary, _, _ = ears.recvmsg(4096, socket.CMSG_SPACE(_credentials.size))
-        for level, kind, data in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
-                pid, _, _ = _credentials.unpack(data)
-                if pid in self._workers:
-                    self._workers[pid].hear(message.decode(errors="replace"), asyncio.get_running_loop().time())
+        # All that has come, before anybody is found silent: this process may have been the one that was held up.
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                message, ancillary, _, _ = ears.recvmsg(4096, socket.CMSG_SPACE(_credentials.size))
+                for level, kind, data in ancillary:
+                    if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                        pid, _, _ = _credentials.unpack(data)
+                        if pid in self._workers:
+                            self._workers[pid].hear(message.decode(errors="replace"), self._now())
         if sum(worker.ready.is_set() for worker in self._workers.values()) >= self._number:
             self._complete.set()
 
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
     async def _end_the_stuck(self) -> None:
+        period_s = WATCHDOG_S / 10
         while True:
-            await asyncio.sleep(WATCHDOG_S / 10)
-            now = asyncio.get_running_loop().time()
+            looked = self._now()
+            await asyncio.sleep(period_s)
+            now = self._now()
             for worker in tuple(self._workers.values()):
-                if worker.deadline < now:
+                if now - looked > 2 * period_s:
+                    # We were held up ourselves, and have heard nobody meanwhile.
+                    worker.deadline += now - looked
+                elif worker.deadline < now:
                     logger.error("worker %d gave no sign of life for too long; it is killed", worker.process.pid)
                     with contextlib.suppress(ProcessLookupError):
                         worker.process.kill()
 
     async def _replace_on_hangup(self) -> None:
+        await self._complete.wait()
         while True:
             await self._hangup.wait()
             self._hangup.clear()
             logger.info("replacing %d workers, one after another", len(self._workers))
             for old in tuple(self._workers.values()):
-                if not await self._replace(old):
+                # One that has ended meanwhile has a successor of its own.
+                if not old.has_ended.is_set() and not await self._replace(old):
                     logger.error("the new worker does not start; the others stay as they are")
                     break
             else:
                 logger.info("all workers have been replaced")
 
     async def _replace(self, old: _Worker) -> bool:
-        new = await self._keep_one(is_successor=True)
+        new = await self._keep_one()
         outcomes = {asyncio.create_task(new.ready.wait()), asyncio.create_task(new.has_ended.wait())}
         _, pending = await asyncio.wait(outcomes, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
@@ -205,4 +260,24 @@ class Workers:
 def run_workers(module: str, settings: Settings, sockets: Sequence[socket.socket]) -> None:
     """Keep as many workers running as the settings ask for, until SIGTERM or SIGINT."""
     number = len(os.sched_getaffinity(0)) if settings.workers == "auto" else settings.workers
-    asyncio.run(Workers([sys.executable, "-m", module], settings, number, sockets).run())
+    could_serve = asyncio.run(Workers([sys.executable, "-m", module], settings, number, sockets).run())
+    for listener in sockets:
+        listener.close()
+    if not could_serve:
+        sys.exit(1)
+
+
+def end_with_manager(environ: Mapping[str, str]) -> None:
+    """Stop, as if asked to, when the process that has started this worker is gone, however that ended.
+
+    Nobody would end this worker any more, and it would keep the listening socket. To be called in the loop.
+    """
+    if lifeline := environ.get(LIFELINE_VARIABLE):
+        loop, pipe = asyncio.get_running_loop(), int(lifeline)
+
+        def stop() -> None:
+            loop.remove_reader(pipe)
+            logger.error("the process that watches the workers is gone; this one stops")
+            signal.raise_signal(signal.SIGTERM)
+
+        loop.add_reader(pipe, stop)

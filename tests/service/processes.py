@@ -1,0 +1,91 @@
+"""Several real workers behind one port: which they are, and which of them a client is connected to."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from shells import COMMANDS, Shell, running, wait_until
+
+# With so many workers; each tells the others where it is in the directory WEBSOCKET_BUS.
+SEVERAL = {
+    "runner": "-m service",
+    "standalone": "-m service.server",
+    "gunicorn": COMMANDS["gunicorn"].replace("-m gunicorn", "-m gunicorn -w {WORKERS}"),
+    "uvicorn": COMMANDS["uvicorn"].replace("-m uvicorn", "-m uvicorn --workers {WORKERS}"),
+}
+# These two are started, watched and replaced by our own process.
+OURS = ("runner", "standalone")
+
+
+class Processes:
+    """The workers of one running service."""
+
+    def __init__(self, shell: Shell, bus: Path, size: int) -> None:
+        self.shell = shell
+        self.bus = bus
+        self.size = size
+
+    def pids(self) -> list[int]:
+        """Every worker that takes part, by its process id."""
+        return sorted(int(path.stem) for path in self.bus.glob("*.sock") if _is_alive(path.stem))
+
+    def are_complete(self) -> bool:
+        """Whether all are there, each knows each, and nobody else is."""
+        pids = self.pids()
+        return len(pids) == self.size == len(list(self.bus.iterdir())) and all(
+            _streams(pid, self.bus / f"{pid}.sock") >= self.size - 1 for pid in pids
+        )
+
+    def wait(self, deadline_s: float = 30.0) -> list[int]:
+        """Wait until they are complete."""
+        wait_until(self.are_complete, deadline_s)
+        return self.pids()
+
+    @contextlib.contextmanager
+    def only(self, pid: int) -> Iterator[None]:
+        """Hold all others up for a moment, so that whoever connects now has this worker."""
+        others = [other for other in self.pids() if other != pid]
+        for other in others:
+            os.kill(other, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for other in others:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(other, signal.SIGCONT)
+
+    def connections(self, pid: int) -> int:
+        """How many connections this worker says are open in all."""
+        with self.only(pid):
+            return self.shell.connections()
+
+    def kill(self, pid: int) -> None:
+        """End a worker at once."""
+        os.kill(pid, signal.SIGKILL)
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _streams(pid: int, path: Path) -> int:
+    """How many others have connected to a worker: lines of /proc/net/unix with its path, beside its own."""
+    listed = [line.split() for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()]
+    # Its own was bound under a name with which nobody takes it for ready.
+    bound = str(path.with_name(f".{pid}"))
+    return sum(1 for fields in listed if fields[-1] == bound and fields[5] == "03")
+
+
+@contextlib.contextmanager
+def several(kind: str, size: int, bus: Path, **settings: str) -> Iterator[Processes]:
+    """Start a service of so many workers, and wait until each knows each."""
+    variables = {"WORKERS": str(size), "WEBSOCKET_BUS": str(bus), "LOG_LEVEL": "info", **settings}
+    with running(SEVERAL[kind], **variables) as shell:
+        processes = Processes(shell, bus, size)
+        processes.wait()
+        yield processes

@@ -1,0 +1,358 @@
+"""Several workers, as real processes, are one notification center; and the process that keeps them keeps them."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import OURS, SEVERAL, Processes, several
+from shells import DEADLINE_S, HANDSHAKE, TEXT, Client, Peer, running, wait_until
+from test_v1_conformance import Caller
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Path:
+    return tmp_path / "bus"
+
+
+@pytest.fixture(params=SEVERAL)
+def pair(request: pytest.FixtureRequest, bus: Path) -> Iterator[tuple[Processes, int, int]]:
+    """A service of two workers, and both."""
+    with several(request.param, 2, bus) as workers:
+        first, second = workers.pids()
+        yield workers, first, second
+        assert "Traceback" not in workers.shell.log()
+
+
+@contextlib.contextmanager
+def caller(workers: Processes, pid: int, uuid: str | None = None, **hello: object) -> Iterator[Caller]:
+    """A client of nc.v1 in this worker, of which the others know."""
+    with contextlib.ExitStack() as stack:
+        with workers.only(pid):
+            client = stack.enter_context(Caller(workers.shell))
+        if uuid is not None:
+            client.greeting = client.ask("hello", uuid=uuid, **hello)
+        yield client
+
+
+@contextlib.contextmanager
+def old_client(workers: Processes, pid: int, uuid: str) -> Iterator[Client]:
+    """A client of v0 in this worker."""
+    with contextlib.ExitStack() as stack:
+        with workers.only(pid):
+            client = stack.enter_context(workers.shell.client())
+        client.register(uuid)
+        yield client
+
+
+def until_known(client: Caller, *uuids: str) -> None:
+    """Wait until the worker of a client has heard of these addresses."""
+    wait_until(lambda: len(client.ask("presence", uuids=list(uuids))["online"]) == len(uuids))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_every_client_reaches_every_other_one(kind: str, size: int, bus: Path) -> None:
+    with several(kind, size, bus) as workers, contextlib.ExitStack() as stack:
+        old = {f"old {pid}": stack.enter_context(old_client(workers, pid, f"old {pid}")) for pid in workers.pids()}
+        new = {f"new {pid}": stack.enter_context(caller(workers, pid, f"new {pid}")) for pid in workers.pids()}
+        for sender, client in new.items():
+            for recipient in (*old, *new):
+                assert client.ask("send", recipient_uuid=recipient, message=f"from {sender}")["online"] == 1
+        for sender, elder in old.items():
+            for recipient in (*old, *new):
+                elder.send_to(recipient, f"from {sender}")
+        everybody = sorted(f"from {sender}" for sender in (*old, *new))
+        assert [sorted(client.hear()["message"] for _ in everybody) for client in new.values()] == [everybody] * size
+        heard = [sorted(json.loads(elder.receive())["message"] for _ in everybody) for elder in old.values()]
+        assert heard == [everybody] * size
+        assert all(client.hears_nothing() for client in new.values())
+
+
+def test_receipts_groups_and_presence_know_no_workers(pair: tuple[Processes, int, int]) -> None:
+    workers, first, second = pair
+    with caller(workers, first, "alice") as alice:
+        assert alice.ask("presence", uuids=["bob"], watch=True)["online"] == []
+        with caller(workers, second, "bob") as bob:
+            assert alice.hear() == {"type": "presence", "uuid": "bob", "state": "online"}
+            until_known(bob, "alice")
+            accepted = bob.ask("send", recipient_uuid="alice", message=1, ack="delivered")
+            assert (accepted["online"], accepted["receipts"]) == (1, 1)
+            alice.tell("ack", key=alice.hear()["key"])
+            assert bob.hear() == {"type": "delivered", "id": accepted["id"], "recipient_uuid": "alice"}
+            for party in (alice, bob):
+                party.ask("join", group="friends")
+            wait_until(lambda: alice.ask("send", group="friends", message="hi")["online"] == 1)
+            assert bob.hear()["group"] == "friends"
+            accepted = alice.ask("send", recipient_uuid="bob", message=1, ack="delivered")
+        outcomes = [alice.hear(), alice.hear()]
+        assert {"type": "lost", "id": accepted["id"], "recipient_uuid": "bob"} in outcomes
+        assert {"type": "presence", "uuid": "bob", "state": "offline"} in outcomes
+
+
+def test_nobody_takes_the_address_of_a_living_client_of_another_worker(pair: tuple[Processes, int, int]) -> None:
+    workers, first, second = pair
+    with caller(workers, first, "alice") as alice, caller(workers, second) as mallory:
+        until_known(mallory, "alice")
+        assert mallory.ask("hello", uuid="alice")["code"] == 113
+        with workers.only(second):
+            eve = workers.shell.client()
+        with eve:
+            eve.send_to("alice", "connected")
+            assert eve.close_code() == 4009
+        mallory.ask("send", recipient_uuid="alice", message="still yours")
+        assert alice.hear()["message"] == "still yours"
+
+
+def test_a_client_comes_back_by_its_secret_in_another_worker(pair: tuple[Processes, int, int]) -> None:
+    workers, first, second = pair
+    with caller(workers, first, "alice") as old, caller(workers, second) as new:
+        until_known(new, "alice")
+        assert new.ask("hello", uuid="alice", resume=old.greeting["resume"])["uuid"] == "alice"
+        assert old.close_code() == 4010
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in SEVERAL if kind != "uvicorn"])
+def test_the_address_of_a_dead_client_of_another_worker_is_given_away(kind: str, bus: Path) -> None:
+    # Not plain uvicorn: ASGI has no pings that could be sent when they are needed.
+    with several(kind, 2, bus) as workers, contextlib.ExitStack() as stack:
+        first, second = workers.pids()
+        with workers.only(first):
+            dead = stack.enter_context(Peer(workers.shell.port))
+            dead.send_frame(TEXT, b'{"recipient_uuid": "alice", "message": "connected"}')
+            assert dead.read_frame()
+        back = stack.enter_context(caller(workers, second))
+        until_known(back, "alice")
+        assert back.ask("hello", uuid="alice")["type"] == "ok"
+
+
+def test_the_limit_of_connections_holds_for_all_workers_together(bus: Path) -> None:
+    with several("runner", 2, bus, WEBSOCKET_MAX_CONNECTIONS="2") as workers:
+        first, second = workers.pids()
+        with caller(workers, first, "a"), caller(workers, second, "b") as b:
+            until_known(b, "a")
+            for pid in (first, second):
+                with workers.only(pid), Peer(workers.shell.port) as refused:
+                    assert refused.status == 503
+        wait_until(lambda: workers.connections(first) == workers.connections(second) == 0)
+
+
+def test_the_limit_of_one_address_holds_for_all_workers_together(bus: Path) -> None:
+    with several("runner", 2, bus, WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS="1") as workers:
+        first, second = workers.pids()
+        with _from_afar(workers, first) as here:
+            assert here.recv(12).endswith(b"101")
+            with _from_afar(workers, second) as refused:
+                assert refused.recv(12).endswith(b"429")
+        wait_until(lambda: workers.connections(second) == 0)
+        with _from_afar(workers, second) as there:
+            assert there.recv(12).endswith(b"101")
+
+
+def _from_afar(workers: Processes, pid: int) -> socket.socket:
+    """A client in this worker whose address a proxy tells; its answer is there."""
+    with workers.only(pid):
+        client = socket.create_connection(("127.0.0.1", workers.shell.port), DEADLINE_S)
+        client.sendall(HANDSHAKE + b"X-Forwarded-For: 192.0.2.1\r\n\r\n")
+        client.recv(1, socket.MSG_PEEK)
+    time.sleep(0.1)  # the others have heard of it
+    return client
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_each_worker_may_be_killed_in_turn(kind: str, bus: Path) -> None:
+    with several(kind, 3, bus) as workers:
+        for number, killed in enumerate(workers.pids()):
+            before = workers.pids()
+            kept = [pid for pid in before if pid != killed]
+            with caller(workers, kept[0], f"alice {number}") as alice, caller(workers, kept[1]) as bob:
+                with caller(workers, killed, f"gone {number}"):
+                    until_known(alice, f"gone {number}")
+                    workers.kill(killed)
+                    assert bob.ask("send", recipient_uuid=f"alice {number}", message=1)["online"] == 1
+                    assert alice.hear()["message"] == 1
+                    wait_until(lambda: alice.ask("presence", uuids=[f"gone {number}"])["online"] == [])  # noqa: B023
+                    assert alice.ask("send", recipient_uuid=f"gone {number}", message=1)["code"] == 114
+                    new = set(workers.wait()) - set(before)
+                    assert len(new) == 1
+                with caller(workers, new.pop(), f"gone {number}") as back:
+                    assert bob.ask("send", recipient_uuid=f"gone {number}", message=2)["online"] == 1
+                    assert back.hear()["message"] == 2
+                    assert back.ask("send", recipient_uuid=f"alice {number}", message=3)["online"] == 1
+                    assert alice.hear()["message"] == 3
+                    for pid in workers.pids():
+                        assert workers.connections(pid) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OURS)
+def test_a_stuck_worker_holds_nobody_up_and_is_replaced(kind: str, bus: Path) -> None:
+    with several(kind, 3, bus) as workers, contextlib.ExitStack() as stack:
+        before = stuck, first, second = workers.pids()
+        stack.enter_context(caller(workers, stuck, "stuck"))
+        alice = stack.enter_context(caller(workers, first, "alice"))
+        bob = stack.enter_context(caller(workers, second))
+        until_known(bob, "alice", "stuck")
+        os.kill(stuck, signal.SIGSTOP)
+        slowest, end = 0.0, time.monotonic() + 3
+        while time.monotonic() < end:
+            began = time.monotonic()
+            assert bob.ask("send", recipient_uuid="alice", message="quick")["online"] == 1
+            assert alice.hear()["message"] == "quick"
+            slowest = max(slowest, time.monotonic() - began)
+        assert slowest < 0.5
+        wait_until(lambda: stuck not in workers.pids(), 20)
+        assert f"worker {stuck} gave no sign of life" in workers.shell.log()
+        assert len(set(workers.wait()) - set(before)) == 1
+        assert bob.ask("send", recipient_uuid="stuck", message=1)["code"] == 114
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_held_up_for_a_while_goes_on_where_it_was(bus: Path) -> None:
+    with several("runner", 2, bus) as workers, contextlib.ExitStack() as stack:
+        held, other = workers.pids()
+        alice = stack.enter_context(caller(workers, held, "alice"))
+        bob = stack.enter_context(caller(workers, other))
+        until_known(bob, "alice")
+        os.kill(held, signal.SIGSTOP)
+        time.sleep(3)
+        for number in range(500):
+            assert bob.ask("send", recipient_uuid="alice", message=number)["online"] == 1
+        os.kill(held, signal.SIGCONT)
+        assert [alice.hear()["message"] for _ in range(500)] == list(range(500))
+        assert workers.pids() == [held, other]
+
+
+@pytest.mark.slow
+def test_what_waits_for_a_stuck_worker_is_bounded(bus: Path) -> None:
+    with several("runner", 2, bus) as workers, contextlib.ExitStack() as stack:
+        stuck, other = workers.pids()
+        stack.enter_context(caller(workers, stuck, "stuck"))
+        bob = stack.enter_context(caller(workers, other))
+        until_known(bob, "stuck")
+        os.kill(stuck, signal.SIGSTOP)
+        answers = [bob.ask("send", recipient_uuid="stuck", message="x" * 60_000) for _ in range(400)]
+        taken = sum(answer["type"] == "ok" for answer in answers)
+        assert 16 * 1024**2 / 60_000 - 1 < taken < 320
+        assert {answer["code"] for answer in answers if answer["type"] == "error"} == {114}
+        with workers.only(other):
+            assert f'reason="bus_full"}} {400 - taken}.0' in workers.shell.get("/metrics").body.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OURS)
+def test_a_manager_that_is_held_up_takes_nobody_for_stuck(kind: str, bus: Path) -> None:
+    with several(kind, 3, bus) as workers, Caller(workers.shell, "alice") as alice:
+        before, manager = workers.pids(), workers.shell.process.pid
+        os.kill(manager, signal.SIGSTOP)
+        end = time.monotonic() + 13
+        while time.monotonic() < end:
+            began = time.monotonic()
+            assert alice.ask("ping")["type"] == "pong"
+            assert time.monotonic() - began < 0.5
+        os.kill(manager, signal.SIGCONT)
+        time.sleep(2)
+        assert workers.pids() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OURS)
+def test_a_hangup_replaces_all_workers_and_refuses_nobody(kind: str, bus: Path) -> None:
+    with several(kind, 3, bus) as workers:
+        before = workers.pids()
+        with Caller(workers.shell, "alice") as alice:
+            workers.shell.process.send_signal(signal.SIGHUP)
+            accepted = 0
+            while set(before) & set(workers.pids()):
+                with Peer(workers.shell.port) as peer:
+                    assert peer.status == 101
+                    accepted += 1
+            assert accepted > 10
+            goaway = alice.hear()
+            assert goaway["type"] == "goaway"
+            assert alice.close_code() == 1012
+        wait_until(lambda: "all workers have been replaced" in workers.shell.log())
+        assert not set(workers.wait()) & set(before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OURS)
+def test_a_worker_that_dies_while_others_are_replaced_is_replaced_once(kind: str, bus: Path) -> None:
+    with several(kind, 3, bus) as workers:
+        before = workers.pids()
+        workers.shell.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: set(workers.pids()) - set(before))
+        for pid in set(workers.pids()) & set(before):
+            workers.kill(pid)
+        wait_until(lambda: "all workers have been replaced" in workers.shell.log())
+        workers.wait()
+        time.sleep(2)
+        assert len(workers.pids()) == 3
+        assert not set(workers.pids()) & set(before)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.05, 0.2, 0.5])
+@pytest.mark.parametrize("kind", OURS)
+def test_a_stop_in_the_middle_of_the_start_or_of_a_hangup_is_a_stop(kind: str, after_s: float, bus: Path) -> None:
+    with running(SEVERAL[kind], WORKERS="3", WEBSOCKET_BUS=str(bus)) as shell:
+        time.sleep(after_s)
+        children = Path(f"/proc/{shell.process.pid}/task/{shell.process.pid}/children").read_text().split()
+        shell.process.send_signal(signal.SIGHUP)
+        time.sleep(after_s / 4)
+        shell.terminate()
+        assert shell.process.wait(DEADLINE_S) == 0
+        assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+        assert "Traceback" not in shell.log()
+        assert list(bus.glob("*")) == [] or after_s < 0.5
+
+
+@pytest.mark.parametrize("kind", OURS)  # gunicorn's are in test_worker.py; uvicorn's own would stay
+def test_workers_end_when_whoever_started_them_is_killed(kind: str, bus: Path) -> None:
+    with several(kind, 2, bus) as workers, Caller(workers.shell) as client:
+        pids = workers.pids()
+        workers.shell.process.kill()
+        assert client.close_code() == 1012
+        wait_until(lambda: not any(Path(f"/proc/{pid}/fd").exists() for pid in pids))
+        assert list(bus.iterdir()) == []
+        with socket.create_server(("127.0.0.1", workers.shell.port)):
+            pass
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_a_service_whose_workers_cannot_start_ends_and_says_why(kind: str, bus: Path) -> None:
+    bus.mkdir(mode=0o755)
+    with running(SEVERAL[kind], WORKERS="3", WEBSOCKET_BUS=str(bus)) as shell:
+        assert shell.process.wait(DEADLINE_S) == 1
+        assert f"the workers cannot meet in {bus}: others may write there; give it mode 0700" in shell.log()
+        assert "before it could serve" in shell.log()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OURS)
+def test_workers_that_cannot_start_any_more_are_tried_ever_more_seldom(kind: str, bus: Path) -> None:
+    with several(kind, 2, bus) as workers, Caller(workers.shell) as client:
+        bus.chmod(0o755)
+        (killed,) = [pid for pid in workers.pids() if workers.connections(pid) and not _has(pid, client)][:1]
+        workers.kill(killed)
+        time.sleep(8)
+        assert 2 <= workers.shell.log().count("another one takes its place") <= 4
+        assert client.ask("ping")["type"] == "pong"
+        bus.chmod(0o700)
+        workers.wait(20)
+
+
+def _has(pid: int, client: Caller) -> bool:
+    """Whether a client is connected to this worker."""
+    port = client._socket.local_address[1]
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {fields[9] for fields in rows if fields[2].endswith(f":{port:04X}")}
+    links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir() if os.path.islink(fd)]
+    return any(f"socket:[{inode}]" in links for inode in inodes)
