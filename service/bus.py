@@ -237,6 +237,10 @@ class EmbeddedBus:
     def connections(self) -> int:
         return sum(len(peer.client_addresses) for peer in self.peers.values())
 
+    @property
+    def workers(self) -> int:
+        return 1 + len(self.peers)
+
     def frees(self, address: Address) -> None:
         del self._since[address]
         self._tell_all(records.Frees(address))

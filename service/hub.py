@@ -144,6 +144,10 @@ class Bus(Protocol):
     def connections(self) -> int:
         """How many clients the others have."""
 
+    @property
+    def workers(self) -> int:
+        """How many workers there are, with this one."""
+
     def seek(self, text: bytes, sender: Named) -> None:
         """Pass a message of v0 on to whoever has its address, though nobody is known to."""
 
@@ -174,6 +178,10 @@ class Alone:
     @property
     def connections(self) -> int:
         return 0
+
+    @property
+    def workers(self) -> int:
+        return 1
 
     def seek(self, text: bytes, sender: Named) -> None:
         self._tally.dropped[NOBODY] += 1

@@ -33,6 +33,7 @@ if not __package__:
     # Run as a file: Python then looks for modules beside this file, and not for the package that it is in.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from service.acceptor import share_listeners
 from service.admission import Admission, Handshake, admit, client_address, count_refusal
 from service.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
 from service.drain import LAST_HANDSHAKES_S, drain
@@ -219,6 +220,8 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     notifier = Notifier(os.environ)
     mesh = Mesh(shell.center)
     await mesh.open()
+    if settings.workers != 1:
+        share_listeners(shell.center)
     servers = [await _serve(shell, settings, listener) for listener in listeners]
     logger.info("listening on %s", ", ".join(map(name_of, listeners)))
     notifier.ready(shell.center.status())

@@ -5,6 +5,7 @@ import socket
 
 import uvicorn
 
+from service.acceptor import share_listeners
 from service.center import Center
 from service.drain import LAST_HANDSHAKES_S, drain
 
@@ -22,6 +23,8 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in sockets or ():
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)  # connections inherit it
+        if self._center.settings.workers != 1:
+            share_listeners(self._center)
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
