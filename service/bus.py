@@ -64,6 +64,8 @@ class Peer:
         self.groups: dict[str, dict[Address, Address]] = {}
         self.client_addresses: dict[Address, str | None] = {}
         self.receipts: dict[int, Receipts] = {}
+        self.has_told = False
+        """Whether all is known that its clients have."""
         self._bus = bus
 
     @property
@@ -211,6 +213,7 @@ class EmbeddedBus:
             records.Sought: self._found,
             records.Outcome: self._outcome,
             records.Expected: self._expected,
+            records.Told: self._told,
             records.Claim: self._claimed,
             records.Answer: self._answered,
             records.Ask: self._ask,
@@ -316,6 +319,7 @@ class EmbeddedBus:
             for member in members:
                 if isinstance(member, Session):
                     peer.tell(records.Joined(group, member.addresses[0], member.name))
+        peer.tell(records.Told())
         return peer
 
     def part(self, peer: Peer) -> None:
@@ -349,6 +353,9 @@ class EmbeddedBus:
         """
         record = records.decode(data)
         self._acts[type(record)](peer, record)
+
+    def _told(self, peer: Peer, record: records.Told) -> None:
+        peer.has_told = True
 
     def _came(self, peer: Peer, record: records.Came) -> None:
         peer.client_addresses[record.temporary] = record.client_address

@@ -118,8 +118,26 @@ class Expected(_Record, tag=14):
     recipients: list[Address]
 
 
+class Told(_Record, tag=15):
+    """That was all that the clients of this worker had when it met the other one."""
+
+
 Record = (
-    Came | Owns | Frees | Joined | Left | Text | Said | Sought | Outcome | Claim | Answer | Ask | Counted | Expected
+    Came
+    | Owns
+    | Frees
+    | Joined
+    | Left
+    | Text
+    | Said
+    | Sought
+    | Outcome
+    | Claim
+    | Answer
+    | Ask
+    | Counted
+    | Expected
+    | Told
 )
 
 encode = msgspec.msgpack.Encoder().encode

@@ -28,6 +28,10 @@ MAX_RECORD_BYTES = 32 * 1024 * 1024
 RETRY_S = 0.5
 # How long a worker that leaves waits until the others have taken what it had to say.
 FAREWELL_S = 1.0
+# How long a new worker waits to hear what the clients of the others have, before it has any itself: it would give away
+# what is theirs. A worker that is stuck has been killed by then.
+HEARING_S = 12.0
+_LOOK_S = 0.01
 _UMASK_0600 = 0o177
 _SUFFIX = ".sock"
 
@@ -176,7 +180,7 @@ class Mesh:
         return self._directory / f"{number}{_SUFFIX}"
 
     async def open(self) -> None:
-        """Listen, and connect to everybody who is there.
+        """Listen, connect to everybody who is there, and wait until they have told what they have.
 
         Raises:
             MeshError: the directory cannot be used, or is not ours alone.
@@ -213,6 +217,10 @@ class Mesh:
             if other.stem.isdigit() and other.stem != self.number:
                 self._connect(other.stem)
         await asyncio.gather(*self._connecting.values())
+        for _ in range(round(HEARING_S / _LOOK_S)):
+            if all(peer.has_told for peer in self.bus.peers.values()):
+                break
+            await asyncio.sleep(_LOOK_S)
 
     def _connect(self, number: str, after_s: float = 0.0) -> None:
         if not self._is_closed and number not in self._connecting and number not in self._outgoing:

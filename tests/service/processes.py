@@ -61,6 +61,18 @@ class Processes:
         with self.only(pid):
             return self.shell.connections()
 
+    def worker_of(self, client_port: int) -> int:
+        """To which worker the client with this port is connected; 0 when it is there no more."""
+        client = f":{client_port:04X}"
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        sockets = {f"socket:[{fields[9]}]" for fields in rows if fields[2].endswith(client)}
+        for pid in self.pids():
+            for fd in Path(f"/proc/{pid}/fd").glob("*"):
+                with contextlib.suppress(OSError):
+                    if os.readlink(fd) in sockets:
+                        return pid
+        return 0
+
     def kill(self, pid: int) -> None:
         """End a worker at once."""
         os.kill(pid, signal.SIGKILL)

@@ -48,6 +48,7 @@ class Meeting:
         self.world = World(bus=str(directory))
         self.mesh = Mesh(self.world.center)
         self.path = directory / f"{os.getpid()}.sock"
+        self.opened: asyncio.Future[None]
         self._directory = directory
         self._open = contextlib.ExitStack()
 
@@ -153,6 +154,42 @@ async def test_what_came_before_there_was_a_way_to_answer_is_heard(
         wire = both.connect()
         wire.send(framed(came("alice")))
         await until(lambda: both.has("alice"))
+
+
+@contextlib.asynccontextmanager
+async def opening(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Meeting, socket.socket]]:
+    """One that is about to join another worker, and the stream on which that one hears it."""
+    os.mkdir(directory, 0o700)
+    both = Meeting(directory)
+    listener = both.listen()
+    monkeypatch.setattr("service.mesh.os.getpid", lambda: 1)
+    both.opened = asyncio.create_task(both.mesh.open())
+    wire, _ = await asyncio.get_running_loop().sock_accept(listener)
+    try:
+        with wire:
+            yield both, wire
+            await asyncio.wait_for(both.opened, 5)
+    finally:
+        await both.close()
+
+
+@in_a_loop
+async def test_a_new_worker_has_no_clients_before_it_knows_what_the_others_have(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opening(directory, monkeypatch) as (both, _):
+        wire = both.connect()
+        await both.say(wire, came("alice"))
+        await until(lambda: both.has("alice"))
+        await asyncio.sleep(0.05)
+        assert not both.opened.done()
+        await both.say(wire, records.encode(records.Told()))
+
+
+@in_a_loop
+async def test_a_new_worker_waits_for_none_that_ends(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opening(directory, monkeypatch) as (_, wire):
+        wire.close()
 
 
 @pytest.mark.parametrize(
