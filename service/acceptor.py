@@ -106,7 +106,7 @@ class Acceptor:
 
 def has_its_share(connections: int, bus: Bus) -> bool:
     """Whether a worker with so many connections has more than the workers have on average."""
-    return connections > (connections + bus.connections) / bus.workers * FACTOR + FEW
+    return connections > (connections + bus.connections) / (1 + len(bus.others)) * FACTOR + FEW
 
 
 def share_listeners(center: Center) -> None:

@@ -105,7 +105,7 @@ class Application:
         if scope["path"].startswith(PREFIX):
             response = await self._publish(Request(scope["method"], scope["path"], fields), receive)
         else:
-            response = self._watching.answer(scope["method"], scope["path"], passed_on(fields))
+            response = await self._watching.answer(scope["method"], scope["path"], passed_on(fields))
         await _respond(send, "http", response)
 
     async def _publish(self, request: Request, receive: Receive) -> Answer:

@@ -7,7 +7,7 @@ moment ago. An address that two workers have given away at the same moment stays
 Pure: a `Wire` carries the records; `service.bus_wires` has those of one host.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
@@ -18,13 +18,15 @@ from service.addresses import Address
 from service.bus_records import Record
 from service.center import Center
 from service.frames import Delivered, Lost
-from service.hub import BUS_FULL, NOBODY, UNCONFIRMED, Member, Named, Proof, Receipt, TooManyUnconfirmedError
+from service.hub import BUS_FULL, NOBODY, UNCONFIRMED, Member, Named, Proof, Receipt, Tally, TooManyUnconfirmedError
 from service.message import Message
 from service.session import Session, read_envelope
 
 # What may wait for another worker, in bytes. One that is stuck for a second is sent no more than that; messages beyond
 # it are dropped, counted, and told to senders that want to know.
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
+# The number of a tally that nobody has asked for.
+_BEQUEST = 0
 
 
 class Wire(Protocol):
@@ -241,8 +243,8 @@ class EmbeddedBus:
         return sum(len(peer.client_addresses) for peer in self.peers.values())
 
     @property
-    def workers(self) -> int:
-        return 1 + len(self.peers)
+    def others(self) -> Collection[str]:
+        return self.peers.keys()
 
     def frees(self, address: Address) -> None:
         del self._since[address]
@@ -499,16 +501,27 @@ class EmbeddedBus:
 
     # Figures
 
-    def ask(self, peer: Peer, answer: Callable[[bytes], None]) -> None:
-        """Ask another worker for what it has counted; nothing comes when it goes before it answers."""
-        number = self.next_number()
-        self._asked[number] = (peer, answer)
-        peer.tell(records.Ask(number))
+    def ask_all(self, answer: Callable[[bytes], None]) -> None:
+        for peer in self.peers.values():
+            number = self.next_number()
+            self._asked[number] = (peer, answer)
+            peer.tell(records.Ask(number))
+
+    def bequeath(self) -> None:
+        """We are about to go: leave what we have counted to the worker that has come last, and will stay longest.
+
+        Without it the figures of the host would fall whenever a worker is replaced, and Prometheus take it for a start.
+        """
+        if self.peers:
+            heir = next(reversed(self.peers.values()))
+            heir.tell(records.Counted(_BEQUEST, msgspec.msgpack.encode(self.hub.tally)))
 
     def _ask(self, peer: Peer, record: records.Ask) -> None:
         peer.tell(records.Counted(record.number, msgspec.msgpack.encode(self.hub.tally)))
 
     def _counted(self, peer: Peer, record: records.Counted) -> None:
+        if record.number == _BEQUEST:
+            self.hub.tally.add(msgspec.msgpack.decode(record.counts, type=Tally))
         waiting = self._asked.pop(record.number, None)
         if waiting is not None:
             waiting[1](record.counts)

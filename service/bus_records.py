@@ -99,13 +99,13 @@ class Answer(_Record, tag=11):
 
 
 class Ask(_Record, tag=12):
-    """Asks for what the worker has counted."""
+    """Asks for the tally of a worker."""
 
     number: int
 
 
 class Counted(_Record, tag=13):
-    """The answer: see `service.metrics`."""
+    """The tally, a `service.hub.Tally`; `number` is 0 when it is left behind by a worker that goes."""
 
     number: int
     counts: bytes

@@ -3,14 +3,16 @@
 Pure: no clock, no loop, no socket.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from service.addresses import Address
 from service.close_codes import CloseReason
 from service.frames import Delivered, Id, Lost
 from service.message import Message
+
+Label = TypeVar("Label", int, str)
 
 Proof = bool | str
 """What shows that an address belongs to whoever claims it: True for a token, or the secret of its last connection."""
@@ -121,6 +123,20 @@ class Tally:
         """Count one more connection that is closed for this reason."""
         self.closed[reason.code] = self.closed.get(reason.code, 0) + 1
 
+    def add(self, other: "Tally") -> None:
+        """Count all that another worker has counted."""
+        self.routed += other.routed
+        _add(self.dropped, other.dropped)
+        _add(self.accepted, other.accepted)
+        _add(self.refused, other.refused)
+        _add(self.closed, other.closed)
+        _add(self.published, other.published)
+
+
+def _add(counts: dict[Label, int], others: Mapping[Label, int]) -> None:
+    for label, count in others.items():
+        counts[label] = counts.get(label, 0) + count
+
 
 class Bus(Protocol):
     """The hubs of the other workers, as this one knows them."""
@@ -145,8 +161,11 @@ class Bus(Protocol):
         """How many clients the others have."""
 
     @property
-    def workers(self) -> int:
-        """How many workers there are, with this one."""
+    def others(self) -> Collection[str]:
+        """The numbers of the other workers."""
+
+    def ask_all(self, answer: Callable[[bytes], None]) -> None:
+        """Ask the others for their tallies; each answers with a `Tally` as MessagePack, or nothing when it goes."""
 
     def seek(self, text: bytes, sender: Named) -> None:
         """Pass a message of v0 on to whoever has its address, though nobody is known to."""
@@ -180,8 +199,10 @@ class Alone:
         return 0
 
     @property
-    def workers(self) -> int:
-        return 1
+    def others(self) -> Collection[str]:
+        return ()
+
+    def ask_all(self, answer: Callable[[bytes], None]) -> None: ...
 
     def seek(self, text: bytes, sender: Named) -> None:
         self._tally.dropped[NOBODY] += 1

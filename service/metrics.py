@@ -4,9 +4,10 @@ The labels come from tables of ours and never from a client, so that the number 
 Source of the names: "Metric and label naming" of Prometheus.
 """
 
+import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,7 +17,7 @@ from prometheus_client.registry import Collector
 from service import close_codes
 from service.center import Center
 from service.close_codes import CloseReason
-from service.hub import DROPS
+from service.hub import DROPS, Label, Tally
 from service.plain_http import REFUSALS, Answer, respond
 from service.publish import STATUSES
 from service.session import SessionV0
@@ -24,7 +25,7 @@ from service.session_v1 import SessionV1
 
 _PROTOCOLS = (SessionV0.protocol, SessionV1.protocol)
 # Those of `service.handshake` as well: no WebSocket that RFC 6455 knows.
-_REFUSED = sorted({400, 426, 431, *(refusal.status for refusal in REFUSALS)})
+_REFUSED = sorted({400, 408, 426, 431, *(refusal.status for refusal in REFUSALS)})
 _CLOSED = sorted({value.code for value in vars(close_codes).values() if isinstance(value, CloseReason)})
 _LIMITS = ("connections", "connections_per_address", "message_size", "messages_per_second", "bytes_per_second", "queue")
 
@@ -33,15 +34,13 @@ _LIMITS = ("connections", "connections_per_address", "message_size", "messages_p
 # Asked for once: the start of the process must not seem to change.
 _BOOTED_AT = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
-Label = TypeVar("Label", int, str)
 
-
-def metrics(center: Center) -> Answer:
-    """All figures, in the text format 0.0.4 of Prometheus."""
+def metrics(center: Center, tallies: Sequence[Tally]) -> Answer:
+    """All figures, in the text format 0.0.4 of Prometheus; `tallies` are those of the workers that have told theirs."""
     # The library has one registry for everybody who loads it: what others put there would be public here.
     registry = CollectorRegistry()
-    registry.register(_CenterCollector(center))
-    _Process(registry=registry)
+    registry.register(_CenterCollector(center, tallies))
+    registry.register(_Processes([str(os.getpid()), *center.hub.bus.others]))
     return respond(200, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
 
 
@@ -50,12 +49,36 @@ class _Process(ProcessCollector):
         return _BOOTED_AT
 
 
+class _Processes(Collector):
+    """The workers as one process: Prometheus asks one of them, each time another one."""
+
+    def __init__(self, pids: Iterable[str]) -> None:
+        self._pids = pids
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for pid in self._pids:
+            for family in _Process(pid=partial(str, pid), registry=None).collect():
+                values = [each.samples[0].value for each in (families.get(family.name), family) if each is not None]
+                # The youngest tells that some worker was started anew.
+                value = max(values) if family.name == "process_start_time_seconds" else sum(values)
+                family.samples = [family.samples[0]._replace(value=value)]
+                families[family.name] = family
+        return families.values()
+
+
 class _CenterCollector(Collector):
-    def __init__(self, center: Center) -> None:
+    def __init__(self, center: Center, tallies: Sequence[Tally]) -> None:
         self._center = center
+        self._tallies = tallies
 
     def collect(self) -> Iterator[Metric]:
-        center, tally, limits = self._center, self._center.hub.tally, self._center.settings.limits
+        center, tally, limits = self._center, Tally(), self._center.settings.limits
+        for each in self._tallies:
+            tally.add(each)
+        workers, told = 1 + len(center.hub.bus.others), len(self._tallies)
+        yield GaugeMetricFamily("wsbundle_workers", "Workers that serve.", workers)
+        yield GaugeMetricFamily("wsbundle_workers_counted", "Workers whose figures are in these.", told)
         yield GaugeMetricFamily("wsbundle_connections", "Open WebSockets.", center.connections)
         yield GaugeMetricFamily("wsbundle_draining", "1 while the service is about to stop.", int(center.draining))
         yield _counters(

@@ -128,12 +128,14 @@ class Standalone:
         self._watching = Watching(self.center)
         self._admissions: WeakKeyDictionary[ServerConnection, Admission] = WeakKeyDictionary()
 
-    def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+    async def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """None lets the handshake go on."""
         if "websocket" not in (protocol.lower() for protocol in request.headers.get_all("Upgrade")):
             method, path = getattr(request, "method", "GET"), _path(request.path)
             forwarded = passed_on(name.lower() for name in request.headers)
-            return _response(_NO_BODIES if path.startswith(PREFIX) else self._watching.answer(method, path, forwarded))
+            if path.startswith(PREFIX):
+                return _response(_NO_BODIES)
+            return _response(await self._watching.answer(method, path, forwarded))
         # The library takes any number of these, and HTTP/1.0 from its version 17 on.
         if getattr(request, "protocol", "HTTP/1.1") != "HTTP/1.1" or len(request.headers.get_all("Host")) != 1:
             count_refusal(self.center, _NO_HANDSHAKE)

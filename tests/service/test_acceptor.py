@@ -25,7 +25,7 @@ class Others:
 
     def __init__(self, connections: int, workers: int) -> None:
         self.connections = connections
-        self.workers = workers
+        self.others = range(1, workers)
 
 
 def test_a_worker_has_its_share_when_it_has_clearly_more_than_the_average() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from centers import Party
 from hypothesis import HealthCheck, settings
@@ -12,7 +13,7 @@ from workers import Host
 from service.addresses import Address
 from service.bus import MAX_QUEUED_BYTES
 from service.close_codes import ADDRESS_IN_USE, REPLACED
-from service.hub import Member
+from service.hub import Member, Tally
 
 
 @pytest.fixture
@@ -435,3 +436,36 @@ TestBusModel.settings = settings(
     stateful_step_count=40,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+def test_each_worker_tells_what_it_has_counted(host: Host) -> None:
+    host.workers["1"].center.hub.tally.routed = 5
+    answers: list[bytes] = []
+    host.workers["0"].bus.ask_all(answers.append)
+    host.settle()
+    assert sorted(msgspec.msgpack.decode(each, type=Tally).routed for each in answers) == [0, 5]
+
+
+def test_a_worker_that_dies_before_it_tells_what_it_has_counted_is_not_waited_for(host: Host) -> None:
+    answers: list[bytes] = []
+    host.workers["0"].bus.ask_all(answers.append)
+    host.kill("1")
+    host.settle()
+    assert answers.count(b"") == 1
+
+
+def test_what_a_worker_has_counted_outlives_it(host: Host) -> None:
+    """Once: the youngest of the others has it."""
+    gone = host.workers["0"]
+    gone.center.hub.tally.routed = 5
+    gone.center.hub.tally.refused[503] = 2
+    gone.bus.bequeath()
+    host.settle()
+    host.kill("0")
+    tallies = [worker.center.hub.tally for worker in host.workers.values()]
+    assert [tally.routed for tally in tallies] == [0, 5]
+    assert tallies[1].refused == {503: 2}
+
+
+def test_the_last_worker_has_nobody_to_leave_anything_to() -> None:
+    Host(1).workers["0"].bus.bequeath()

@@ -20,14 +20,14 @@ Series = dict[tuple[str, str], float]
 
 def scraped(world: World) -> Series:
     """Every series by its name and the value of its label."""
-    families = text_string_to_metric_families(metrics(world.center).body.decode())
+    families = text_string_to_metric_families(metrics(world.center, [world.center.hub.tally]).body.decode())
     return {
         (sample.name, "".join(sample.labels.values())): sample.value for family in families for sample in family.samples
     }
 
 
 def test_the_format_is_that_of_prometheus() -> None:
-    assert dict(metrics(World().center).headers)["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert dict(metrics(World().center, []).headers)["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
 def test_every_reason_to_drop_a_message_is_there_from_the_start() -> None:
@@ -96,8 +96,8 @@ def test_operations_tells_what_every_series_and_every_reason_means() -> None:
 
 def test_the_library_is_loaded_when_somebody_asks_and_not_before() -> None:
     program = (
-        "import sys; from service.app import app; assert 'prometheus_client' not in sys.modules;"
-        "from service.watching import Watching; Watching(app.center).answer('GET', '/metrics', passed_on=False);"
+        "import asyncio, sys; from service.app import app; assert 'prometheus_client' not in sys.modules;"
+        "from service.watching import Watching; asyncio.run(Watching(app.center).answer('GET', '/metrics', passed_on=False));"
         "assert 'prometheus_client' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=clean_environment(), check=True, timeout=20)

@@ -1,18 +1,27 @@
 """What the service tells over HTTP about itself."""
 
+import asyncio
 import json
+import time
+from collections.abc import Callable
 
+import msgspec
 import pytest
 from centers import World
 
-from service.plain_http import NOT_FOUND
-from service.watching import Watching
+from service.hub import Tally
+from service.plain_http import NOT_FOUND, Answer
+from service.watching import PATIENCE_S, Watching
+
+
+def answered(watching: Watching, method: str, path: str, passed_on: bool) -> Answer:
+    return asyncio.run(watching.answer(method, path, passed_on))
 
 
 def test_health_is_the_guides_json() -> None:
     world = World()
     world.v0()
-    response = Watching(world.center).answer("GET", "/health", passed_on=True)
+    response = answered(Watching(world.center), "GET", "/health", passed_on=True)
     assert response.status == 200
     assert response.body == b'{"status": "healthy", "connections": 1}'
     assert json.loads(response.body) == {"status": "healthy", "connections": 1}
@@ -24,30 +33,71 @@ def test_health_is_the_guides_json() -> None:
     [("GET", "/"), ("GET", "/Health"), ("POST", "/health"), ("POST", "/metrics"), ("GET", "/metrics/"), ("BREW", "/")],
 )
 def test_anything_else_is_not_found(method: str, path: str) -> None:
-    assert Watching(World().center).answer(method, path, passed_on=False) == NOT_FOUND
+    assert answered(Watching(World().center), method, path, passed_on=False) == NOT_FOUND
 
 
 def test_the_service_is_ready_until_it_drains_and_alive_all_the_while() -> None:
     world = World()
     watching = Watching(world.center)
-    ready = watching.answer("GET", "/readyz", passed_on=False)
+    ready = answered(watching, "GET", "/readyz", passed_on=False)
     assert (ready.status, ready.body) == (200, b"ready")
     world.center.draining = True
-    ready = watching.answer("GET", "/readyz", passed_on=False)
-    assert (ready.status, dict(ready.headers)["retry-after"]) == (503, "5")
-    alive = watching.answer("GET", "/livez", passed_on=False)
+    ready = answered(watching, "GET", "/readyz", passed_on=False)
+    assert (ready.status, dict(ready.headers)["retry-after"]) == (503, "1")
+    alive = answered(watching, "GET", "/livez", passed_on=False)
     assert (alive.status, alive.body) == (200, b"alive")
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
 def test_what_came_through_a_proxy_learns_nothing_internal(path: str) -> None:
     watching = Watching(World().center)
-    assert watching.answer("GET", path, passed_on=False).status == 200
-    assert watching.answer("GET", path, passed_on=True) == NOT_FOUND
+    assert answered(watching, "GET", path, passed_on=False).status == 200
+    assert answered(watching, "GET", path, passed_on=True) == NOT_FOUND
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/livez", "/readyz"])
 def test_head_is_get_without_the_body(path: str) -> None:
     watching = Watching(World().center)
-    head, get = (watching.answer(method, path, passed_on=False) for method in ("HEAD", "GET"))
+    head, get = (answered(watching, method, path, passed_on=False) for method in ("HEAD", "GET"))
     assert head == get._replace(body=b"")
+
+
+class Others:
+    """A bus with so many other workers, of which some answer."""
+
+    connections = 0
+
+    def __init__(self, *answers: bytes) -> None:
+        self.others = [str(2_000_000_000 + number) for number in range(3)]
+        self.answers = answers
+
+    def ask_all(self, answer: Callable[[bytes], None]) -> None:
+        for counts in self.answers:
+            answer(counts)
+
+
+def told(body: bytes) -> set[str]:
+    return {line for line in body.decode().splitlines() if line.startswith(("wsbundle_workers", "wsbundle_messages_r"))}
+
+
+@pytest.mark.parametrize(("last", "counted", "routed"), [(Tally(routed=40), 4, 47), (None, 3, 7)])
+def test_the_figures_are_those_of_all_workers_that_tell_them(last: Tally | None, counted: int, routed: int) -> None:
+    """The last one has gone before it could answer."""
+    world = World()
+    world.center.hub.tally.routed = 1
+    answers = [msgspec.msgpack.encode(tally) for tally in (Tally(routed=2), Tally(routed=4))]
+    world.center.hub.bus = Others(*answers, msgspec.msgpack.encode(last) if last else b"")  # type: ignore[assignment]
+    assert told(answered(Watching(world.center), "GET", "/metrics", passed_on=False).body) == {
+        "wsbundle_workers 4.0",
+        f"wsbundle_workers_counted {counted}.0",
+        f"wsbundle_messages_routed_total {routed}.0",
+    }
+
+
+def test_a_worker_that_is_stuck_is_not_waited_for() -> None:
+    world = World()
+    world.center.hub.bus = Others(msgspec.msgpack.encode(Tally(routed=2)))  # type: ignore[assignment]
+    began = time.monotonic()
+    body = answered(Watching(world.center), "GET", "/metrics", passed_on=False).body
+    assert PATIENCE_S <= time.monotonic() - began < 4 * PATIENCE_S
+    assert {"wsbundle_workers_counted 2.0", "wsbundle_messages_routed_total 2.0"} < told(body)
