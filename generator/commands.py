@@ -61,11 +61,13 @@ def run(options: Namespace, report: Report) -> int:
         raise UsageError("gunicorn runs from its rendered files; to try the service here: --set server=uvicorn")
     host = f"[{deploy.host}]" if ":" in deploy.host else deploy.host
     report.line(f"Starting the service on {deploy.socket or f'ws://{host}:{deploy.port}/'}; Ctrl-C ends it.")
-    if deploy.keys is None and deploy.auth == "token":
+    if deploy.keys is None:
         from generator.minting import keys_for_trying
 
-        deploy = msgspec.structs.replace(deploy, keys=keys_for_trying(deploy.name))
-        report.line(f"A token for it: wsbundle token --keys {deploy.keys} --send-to '*' UUID")
+        are_needed = deploy.auth == "token"
+        deploy = msgspec.structs.replace(deploy, keys=keys_for_trying(deploy.name, are_needed))
+        if are_needed:
+            report.line(f"A token for it: wsbundle token --keys {deploy.keys} --send-to '*' UUID")
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-m", *module], {**os.environ, **to_environ(deploy), **deploy.env})
 

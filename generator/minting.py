@@ -36,13 +36,13 @@ def seconds(text: str) -> int:
     return int(found[1]) * _SECONDS[found[2]]
 
 
-def keys_for_trying(name: str) -> str:
-    """The keys of a service that is tried here, as root or not; they are made on demand, for their owner alone.
+def keys_for_trying(name: str, are_needed: bool) -> str:
+    """The keys of a service that is tried here, as root or not; when they are needed, they are made for their owner.
 
     Beside the bundle, not in it: that is copied to hosts.
     """
     path = Path(f"build/{name}.keys.json").resolve()
-    if not path.exists():
+    if are_needed and not path.exists():
         path.parent.mkdir(exist_ok=True)
         with_keys("new-key", str(path), "HS256")
     return str(path)

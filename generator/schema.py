@@ -45,7 +45,7 @@ class Limits(service.Limits, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     handshake_burst: Annotated[
         int,
         Meta(
-            ge=0,
+            ge=1,
             le=100_000,
             description="New connections that one address may open at once beyond that rate. After a restart every "
             "client of an office comes back together, so a burst below connections_per_address locks some out.",

@@ -4,6 +4,7 @@ Pure. Source of the form of a token in `Sec-WebSocket-Protocol`: no browser can 
 takes `base64url.bearer.authorization.k8s.io.TOKEN` there; ours is `bearer.TOKEN`, and is never sent back.
 """
 
+from ipaddress import IPv6Address, IPv6Network
 from typing import NamedTuple
 
 from service.center import Center, Client
@@ -45,7 +46,16 @@ def client_address(peer: str | None, forwarded: bool) -> str | None:
     """
     if not peer or (not forwarded and (peer.startswith("127.") or peer == "::1")):
         return None
-    return peer
+    return _network(peer) if ":" in peer else peer
+
+
+def _network(address: str) -> str:
+    """The /64 of an IPv6 address: whoever has one address has all of these. What is none stays as it is."""
+    try:
+        parsed = IPv6Address(address)
+    except ValueError:
+        return address
+    return str(parsed.ipv4_mapped or IPv6Network((parsed, 64), strict=False))
 
 
 class Admission(NamedTuple):
@@ -68,15 +78,15 @@ def admit(center: Center, handshake: Handshake) -> Admission | Answer:
     """Let a client in, or say why not."""
     decision = _decide(center, handshake)
     if isinstance(decision, Answer):
-        count_refusal(center, decision)
-        center.events.refused(decision.status, handshake.client_address, handshake.origins)
+        note_refusal(center, decision, handshake.client_address, handshake.origins)
     return decision
 
 
-def count_refusal(center: Center, refusal: Answer) -> None:
-    """Add one more handshake to those that were refused."""
+def note_refusal(center: Center, refusal: Answer, client_address: str | None, origins: tuple[str, ...] = ()) -> None:
+    """Count one more handshake that was refused, and tell the log."""
     refused = center.hub.tally.refused
     refused[refusal.status] = refused.get(refusal.status, 0) + 1
+    center.events.refused(refusal.status, client_address, origins)
 
 
 def _decide(center: Center, handshake: Handshake) -> Admission | Answer:
@@ -104,8 +114,13 @@ def _decide(center: Center, handshake: Handshake) -> Admission | Answer:
 
 
 def _is_allowed(origins: tuple[str, ...], allowed: tuple[str, ...]) -> bool:
-    # RFC 6454: scheme and host are the same in every case of letters, and compared whole.
-    return len(origins) == 1 and origins[0].lower() in allowed
+    # RFC 6454: scheme and host are the same in every case of letters, and compared whole. A browser never names the
+    # usual port; whoever writes the list may.
+    return len(origins) == 1 and _without_usual_port(origins[0].lower()) in map(_without_usual_port, allowed)
+
+
+def _without_usual_port(origin: str) -> str:
+    return origin.removesuffix(":443" if origin.startswith("https:") else ":80")
 
 
 def _tokens(handshake: Handshake) -> list[str]:

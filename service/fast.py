@@ -31,7 +31,7 @@ from service.close_codes import (
 from service.farewell import Farewell
 from service.frame_reader import feed, frame_reader
 from service.hub import SLOW_CONSUMER as READS_TOO_SLOWLY
-from service.link import MAX_FRAGMENTS
+from service.link import MAX_FRAGMENTS, has_hung_up
 from service.session import Session
 from service.ticker import Ticker
 
@@ -224,13 +224,19 @@ class WebSocket(WSListener):
 
     def probe(self, answered: Callable[[bool], None]) -> None:
         if not self._is_open or self._held_until:
-            # Who is read no further for a while has sent too much just now, and cannot answer.
-            answered(self._is_open)
+            answered(self._is_read_no_further())
             return
         payload = b"%d" % next(self._shell.payloads)
         self._probes = {**(self._probes or {}), payload: answered}
-        self._shell.loop.call_later(PROBE_TIMEOUT_S, self._tell, payload, False)
+        self._shell.loop.call_later(PROBE_TIMEOUT_S, self._expire, payload)
         self.transport.write(_frame(_PING, payload))
+
+    def _is_read_no_further(self) -> bool:
+        """Whether the client is there and cannot answer: it has sent too much just now."""
+        return self._is_open and self._held_until > 0 and not has_hung_up(self.transport)
+
+    def _expire(self, payload: bytes) -> None:
+        self._tell(payload, self._is_read_no_further())
 
     def _tell(self, payload: bytes, is_alive: bool) -> None:
         if self._probes and payload in self._probes:

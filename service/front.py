@@ -14,10 +14,11 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from service.admission import Handshake, admit, client_address, count_refusal
+from service.admission import Handshake, admit, client_address, note_refusal
 from service.farewell import Farewell
 from service.fast import FastShell
 from service.handshake import HandshakeError, Upgrade, read_handshake
+from service.link import CLOSE_GRACE_S
 from service.plain_http import Answer, say
 
 MAX_HEAD_BYTES = 16 * 1024
@@ -88,7 +89,7 @@ class Front(asyncio.BufferedProtocol):
             return
         length = found + len(_END_OF_HEAD)
         if found < 0 or length > MAX_HEAD_BYTES:
-            self._refuse(_TOO_LONG)
+            self._give_up(_TOO_LONG)
         else:
             self.decide(self._received[:length], self._received[length:])
 
@@ -97,8 +98,7 @@ class Front(asyncio.BufferedProtocol):
         try:
             upgrade = read_handshake(head)
         except HandshakeError as error:
-            count_refusal(self._shell.center, error.answer)
-            self._refuse(error.answer)
+            self._give_up(error.answer)
             return
         if upgrade is None:
             self._leave()
@@ -125,9 +125,14 @@ class Front(asyncio.BufferedProtocol):
             accept = upgrade.accept(decision.subprotocol)
             self._shell.open(self.transport, self._connections, decision, accept, rest)
 
+    def _give_up(self, answer: Answer) -> None:
+        """What was received is no handshake, and never will be."""
+        note_refusal(self._shell.center, answer, None)
+        self._refuse(answer)
+
     def _too_late(self) -> None:
         if self._received:
-            self._refuse(_TOO_SLOW)
+            self._give_up(_TOO_SLOW)
         else:
             self.transport.abort()
 
@@ -184,6 +189,10 @@ class PlainHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._has_come_further = True
         super().on_headers_complete()
+        # The application gives a body as long as this, and has an answer to one that takes longer.
+        self._cancel_deadline()
+        limits = cast(Any, self.config.app).center.settings.limits
+        self._deadline = self.loop.call_later(limits.header_timeout + CLOSE_GRACE_S, self.transport.abort)
         if len(self.pipeline) > MAX_PIPELINED:
             self.transport.abort()
             raise TooManyRequestsError  # else the parser would go on with what was read

@@ -1,5 +1,7 @@
 """What a shell that awaits offers for each client, and the bounds that every shell keeps."""
 
+import asyncio
+import select
 from typing import Protocol
 
 from service.close_codes import CloseReason
@@ -10,6 +12,16 @@ CLOSE_GRACE_S = 3.0
 # The pieces one message may come in. Clients that fragment at all send pieces of kilobytes; a piece costs us a
 # hundred bytes even when it is empty, so that the bound on a message's length does not bound this.
 MAX_FRAGMENTS = 1024
+
+
+def has_hung_up(transport: asyncio.BaseTransport) -> bool:
+    """Whether the peer has closed the connection or its half of it, even if what it sent before is not read yet.
+
+    Source: poll(2), POLLRDHUP.
+    """
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 class LinkClosedError(Exception):

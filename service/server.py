@@ -34,12 +34,13 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from service.acceptor import share_listeners
-from service.admission import Admission, Handshake, admit, client_address, count_refusal
+from service.admission import Admission, Handshake, admit, client_address, note_refusal
+from service.center import PROBE_TIMEOUT_S
 from service.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
 from service.drain import LAST_HANDSHAKES_S, drain
 from service.entry import center_of, ignore_hangups, settings_or_exit
 from service.exchange import Exchange
-from service.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError
+from service.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError, has_hung_up
 from service.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.logs import configure_logging
 from service.mesh import Mesh, MeshError
@@ -112,7 +113,13 @@ class LibraryLink:
 
     async def is_alive(self) -> bool:
         try:
-            await (await self._connection.ping())
+            pong = asyncio.ensure_future(await self._connection.ping())
+            while not pong.done():
+                await asyncio.wait([pong], timeout=PROBE_TIMEOUT_S / 4)
+                if not self._connection.transport.is_reading():
+                    # It has sent too much just now, is read no further for a while, and cannot answer.
+                    return not has_hung_up(self._connection.transport)
+            pong.result()
         except ConnectionClosed as error:
             raise LinkClosedError from error
         return True
@@ -138,7 +145,7 @@ class Standalone:
             return _response(await self._watching.answer(method, path, forwarded))
         # The library takes any number of these, and HTTP/1.0 from its version 17 on.
         if getattr(request, "protocol", "HTTP/1.1") != "HTTP/1.1" or len(request.headers.get_all("Host")) != 1:
-            count_refusal(self.center, _NO_HANDSHAKE)
+            note_refusal(self.center, _NO_HANDSHAKE, None)
             return _response(_NO_HANDSHAKE)
         decision = admit(self.center, _handshake(connection, request.headers))
         if isinstance(decision, Answer):

@@ -10,6 +10,7 @@ token with an audience, `aud`, is meant for somebody else: a deployment has keys
 import logging
 import os
 import re
+import stat
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Sequence
@@ -127,7 +128,10 @@ def read_keys(path: str) -> list[Secret | Ed25519]:
         KeysError
     """
     try:
-        with open(path, "rb") as file:
+        # Whoever opens a pipe waits until somebody writes to it.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise KeysError(path, Fault("is not a regular file", _BETTER_KEYS))
             keys = msgspec.json.decode(file.read(), type=KeySet).keys
     except FileNotFoundError:
         mend = "`make install` makes a deployment's, `wsbundle token --keys FILE --new-key` any other"

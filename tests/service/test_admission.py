@@ -6,6 +6,7 @@ import pytest
 from centers import FakeClient, World, identity, limits
 
 from service.admission import Admission, Handshake, admit, client_address
+from service.events import Events
 from service.plain_http import Answer
 
 
@@ -111,9 +112,31 @@ def test_without_tokens_nobody_asks_for_one() -> None:
     assert admitted(World(), authorizations=("Bearer whatever",)).identity is None
 
 
+@pytest.mark.parametrize("listed", ["https://good.example", "https://good.example:443"])
+def test_the_usual_port_may_stand_in_the_list_and_is_never_named_by_a_browser(listed: str) -> None:
+    world = World(origins=(listed, "http://plain.example:80"))
+    assert status(world, origins=("https://good.example",)) == 101
+    assert status(world, origins=("http://plain.example",)) == 101
+    assert status(world, origins=("http://good.example",)) == 403
+
+
+def test_what_is_refused_is_counted_and_told() -> None:
+    told: list[tuple[str, object]] = []
+    world = World(origins=("https://good.example",))
+    world.center.events = Events(lambda event, facts: told.append((event, facts["status"])))
+    status(world, origins=("https://evil.example",))
+    assert told == [("refused", 403)]
+    assert world.center.hub.tally.refused == {403: 1}
+
+
 @pytest.mark.parametrize(
     ("peer", "forwarded", "counted"),
     [
+        ("2001:db8:1:2:3:4:5:6", True, "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::ffff", False, "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", False, "fe80::/64"),
+        ("::ffff:192.0.2.1", True, "192.0.2.1"),
+        ("not:an:address", True, "not:an:address"),
         ("192.0.2.1", False, "192.0.2.1"),
         ("192.0.2.1", True, "192.0.2.1"),
         ("127.0.0.1", False, None),

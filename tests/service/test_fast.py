@@ -344,8 +344,6 @@ async def test_a_client_that_says_too_much_is_read_no_further_for_a_while() -> N
     guest = Site(limits=limits(messages_per_second=1000)).connect()
     guest.say(*[frame(TEXT, b"x")] * 1005)
     assert guest.transport.done == ["pause_reading"]
-    await asyncio.sleep(0.003)
-    assert guest.transport.done == ["pause_reading"]
     await asyncio.sleep(0.02)
     assert guest.transport.done == ["pause_reading", "resume_reading"]
     guest.say(frame(TEXT, b"x"))
@@ -470,3 +468,33 @@ async def test_a_client_that_we_do_not_read_is_alive_and_one_that_we_have_closed
     guest.session.close(RESTART)
     guest.client.probe(answers.append)
     assert answers == [True, False]
+
+
+@in_a_loop
+async def test_a_client_that_we_do_not_read_and_that_has_hung_up_is_dead() -> None:
+    guest = Site(limits=limits(messages_per_second=1)).connect()
+    guest.say(*[frame(TEXT, b"x")] * 2)
+    guest.transport.ends[1].close()
+    answers: list[bool] = []
+    guest.client.probe(answers.append)
+    assert answers == [False]
+
+
+@pytest.mark.parametrize("hangs_up", [True, False])
+def test_a_client_that_is_held_up_while_it_is_asked_is_alive_unless_it_hangs_up(
+    monkeypatch: pytest.MonkeyPatch, hangs_up: bool
+) -> None:
+    monkeypatch.setattr("service.fast.PROBE_TIMEOUT_S", 0.01)
+
+    @in_a_loop
+    async def asked() -> None:
+        guest = Site(limits=limits(messages_per_second=1)).connect()
+        answers: list[bool] = []
+        guest.client.probe(answers.append)
+        guest.say(*[frame(TEXT, b"x")] * 4)
+        if hangs_up:
+            guest.transport.ends[1].close()
+        await asyncio.sleep(0.05)
+        assert answers == [not hangs_up]
+
+    asked()

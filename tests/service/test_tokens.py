@@ -307,6 +307,13 @@ def test_a_broken_file_leaves_the_keys_from_before_in_force_and_is_logged_once(
     assert file.refuses(token())
 
 
+def test_a_pipe_in_the_place_of_the_keys_holds_nobody_up(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    os.mkfifo(path)
+    with pytest.raises(KeysError, match="is not a regular file"):
+        Keys(str(path)).load()
+
+
 def test_a_missing_file_leaves_the_keys_from_before_in_force(file: KeysFile, caplog: pytest.LogCaptureFixture) -> None:
     file.keys(token())
     file.path.unlink()

@@ -156,6 +156,31 @@ def test_the_address_of_a_dead_client_is_given_away(command: str) -> None:
         assert back.ask("hello", uuid="alice")["type"] == "ok"
 
 
+@pytest.mark.parametrize("command", [COMMANDS[name] for name in COMMANDS if name != "uvicorn"])
+def test_what_a_client_that_has_gone_said_last_does_not_keep_its_address(command: str) -> None:
+    with running(command, WEBSOCKET_MAX_MESSAGES_PER_SECOND="10") as shell, Caller(shell) as back:
+        with Peer(shell.port) as gone:
+            gone.send_frame(TEXT, b'{"recipient_uuid": "alice", "message": "connected"}')
+            wait_until(lambda: back.ask("presence", uuids=["alice"])["online"] == ["alice"])
+            for _ in range(200):
+                gone.send_frame(TEXT, b"x")
+        assert back.ask("hello", uuid="alice")["type"] == "ok"
+
+
+@pytest.mark.parametrize("command", [COMMANDS[name] for name in COMMANDS if name != "uvicorn"])
+def test_a_client_that_is_read_no_further_for_a_while_keeps_its_address(command: str) -> None:
+    with (
+        running(command, WEBSOCKET_MAX_MESSAGES_PER_SECOND="10") as shell,
+        Caller(shell) as mallory,
+        Peer(shell.port) as busy,
+    ):
+        busy.send_frame(TEXT, b'{"recipient_uuid": "alice", "message": "connected"}')
+        wait_until(lambda: mallory.ask("presence", uuids=["alice"])["online"] == ["alice"])
+        for _ in range(200):
+            busy.send_frame(TEXT, b"x")
+        assert mallory.ask("hello", uuid="alice")["code"] == 113
+
+
 def test_who_says_no_hello_in_time_is_closed(shell: Shell) -> None:
     with connect(shell.url, proxy=None, subprotocols=[Subprotocol("nc.v1")]) as silent:
         with contextlib.suppress(ConnectionClosed):

@@ -2,6 +2,8 @@
 
 import asyncio
 import functools
+import socket
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, ParamSpec
 
@@ -34,7 +36,15 @@ class FakeTransport(asyncio.Transport):
         self.most = 0
 
     def get_extra_info(self, name: str, default: object = None) -> object:
-        return self.peer if name == "peername" else default
+        return self.peer if name == "peername" else self.ends[0] if name == "socket" else default
+
+    @functools.cached_property
+    def ends(self) -> tuple[socket.socket, socket.socket]:
+        """Ours and the client's, for what only the kernel can tell."""
+        ends = socket.socketpair()
+        for end in ends:
+            weakref.finalize(self, end.close)
+        return ends
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self.protocol = protocol
