@@ -1,5 +1,6 @@
 """The commands that concern a host: install, plan, status, history, rollback, uninstall."""
 
+import re
 import time
 from argparse import Namespace
 
@@ -62,7 +63,10 @@ def show_plan(options: Namespace, report: Report) -> int:
         if due:
             report.line(f"It {effect}.")
     if todo.disconnects and before.name:
-        report.line(f"{_connections(store)} live connections end with it, and come back.")
+        connections = _connections(store)
+        report.fact(connections=connections)
+        spread = f"within {_drain_window(store, before)} s"
+        report.line(f"{connections} live connections end with it, {spread}, and come back.")
     return CHANGES_PENDING
 
 
@@ -165,8 +169,14 @@ def _text(store: Store, before: Side, path: str) -> str:
     return store.pristine(store.current, path).read_text(encoding="utf-8")
 
 
+def _drain_window(store: Store, running: Side) -> str:
+    """Over how many seconds the service that runs sends its clients away when it stops."""
+    found = re.search(r"(?m)^WEBSOCKET_DRAIN_WINDOW='(\d+)'", _text(store, running, f"etc/{store.name}/.env"))
+    return found[1] if found else "a few"
+
+
 def _connections(store: Store) -> str:
-    """The number that /health tells, asked where nginx asks."""
+    """The number that /health tells, of all workers, asked where nginx asks."""
     import http.client
     import json
     import socket

@@ -96,7 +96,7 @@ def test_plan_shows_the_difference_its_effects_and_how_many_connections_end(inst
         said = installed.wsbundle("plan", code=3)
     assert "-ListenStream=127.0.0.1:8765" in said
     assert "+ListenStream=127.0.0.1:9000" in said
-    assert "1 live connections end" in said
+    assert "1 live connections end with it, within 5 s, and come back." in said
     assert "secret" not in said
 
 
