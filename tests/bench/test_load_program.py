@@ -46,8 +46,9 @@ def what_is_found(wrong: str, window: int) -> str:
         ("lose", "lost or out of order"),
         ("change", "changed"),
         ("shorten", "changed"),
-        ("misroute", "misrouted"),
-        ("return_to_sender", "misrouted"),
+        # Its recipient may miss it before the other client gets it.
+        ("misroute", "misrouted|out of order"),
+        ("return_to_sender", "misrouted|out of order"),
         ("repeat", "out of order"),
         ("close", "closed the connection of client [0-9]+ with 1013"),
     ],
