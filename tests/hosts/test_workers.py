@@ -144,6 +144,14 @@ async def handshakes_during(console: Console, act: Callable[[], Awaitable[object
     return number
 
 
+async def replaced(console: Console, *command: str) -> None:
+    """Run a command, and wait until all workers are others than before."""
+    await until(lambda: len(workers_of(console)) == WORKERS)
+    before = workers_of(console)
+    await asyncio.to_thread(console.run, *command)
+    await until(lambda: len(there := workers_of(console)) == WORKERS and not there & before)
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_what_is_sent_arrives_whichever_worker_dies(installed: Console, server: str) -> None:
     installed.install(server=server, workers=WORKERS)
@@ -174,12 +182,9 @@ def test_what_is_sent_arrives_whichever_worker_dies(installed: Console, server: 
 @pytest.mark.parametrize("server", SERVERS)
 def test_no_handshake_is_refused_while_workers_are_replaced_or_installed_anew(installed: Console, server: str) -> None:
     installed.install(server=server, workers=WORKERS)
-    asyncio.run(until(lambda: len(workers_of(installed)) == WORKERS))
-    before = workers_of(installed)
 
     async def reload() -> None:
-        await asyncio.to_thread(installed.run, "systemctl", "reload", NAME)
-        await until(lambda: len(there := workers_of(installed)) == WORKERS and not there & before)
+        await replaced(installed, "systemctl", "reload", NAME)
 
     async def upgrade() -> None:
         changed = {"server": server, "workers": WORKERS, "limits": {"registrations": 9}}
@@ -188,3 +193,18 @@ def test_no_handshake_is_refused_while_workers_are_replaced_or_installed_anew(in
     for act in (reload, upgrade):
         assert asyncio.run(handshakes_during(installed, act)) > 3
     assert installed.routes()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_under_supervisor_a_hangup_replaces_the_workers_and_refuses_nobody(installed: Console, server: str) -> None:
+    installed.install(server=server, manager="supervisor", workers=WORKERS)
+    before = installed.main_pids()["supervisor"]
+
+    async def hang_up() -> None:
+        await replaced(installed, "supervisorctl", "signal", "HUP", NAME)
+
+    assert asyncio.run(handshakes_during(installed, hang_up)) > 3
+    assert installed.main_pids()["supervisor"] == before
+    installed.host.reboot()
+    assert installed.comes_to_route()
+    asyncio.run(until(lambda: len(workers_of(installed)) == WORKERS))
