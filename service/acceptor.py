@@ -56,7 +56,7 @@ class Acceptor:
         """Take none any more."""
         if self._is_serving:
             self._is_serving = False
-            self._look_away()
+            self.look_away()
             self._listener.close()
 
     async def wait_closed(self) -> None:
@@ -66,14 +66,15 @@ class Acceptor:
         self._pause = None
         self._loop.add_reader(self._listener, self._wake)
 
-    def _look_away(self) -> None:
+    def look_away(self) -> None:
+        """Leave what comes to the other workers."""
         self._loop.remove_reader(self._listener)
         if self._pause is not None:
             self._pause.cancel()
 
     def _wake(self) -> None:
         if has_its_share(len(self._open), self._center.hub.bus):
-            self._look_away()
+            self.look_away()
             self._pause = self._loop.call_later(PAUSE_S, self._take_what_is_left)
         else:
             self._accept()
@@ -91,7 +92,7 @@ class Acceptor:
             if error.errno not in _EXHAUSTED:
                 raise
             logger.error("cannot accept connections: %s", error.strerror)
-            self._look_away()
+            self.look_away()
             self._pause = self._loop.call_later(RETRY_S, self._watch)
             return
         connection.setblocking(False)

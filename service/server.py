@@ -33,7 +33,7 @@ if not __package__:
     # Run as a file: Python then looks for modules beside this file, and not for the package that it is in.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from service.acceptor import share_listeners
+from service.acceptor import Acceptor, share_listeners
 from service.admission import Admission, Handshake, admit, client_address, note_refusal
 from service.center import PROBE_TIMEOUT_S
 from service.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
@@ -237,8 +237,8 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     alive = asyncio.create_task(notifier.keep_alive(shell.center.status))
     await stopped.wait()
     notifier.stopping()
-    for listener in listeners:
-        asyncio.get_running_loop().remove_reader(listener)
+    for server, listener in zip(servers, listeners, strict=True):
+        _look_away(server, listener)
     await asyncio.sleep(LAST_HANDSHAKES_S)
     for server in servers:
         server.close(close_connections=False)
@@ -254,6 +254,14 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
         connection.transport.abort()
     await mesh.close()
     alive.cancel()
+
+
+def _look_away(server: Server, listener: socket.socket) -> None:
+    """Accept none any more, without that the library refuses those who have not finished their handshake."""
+    if isinstance(server.server, Acceptor):
+        server.server.look_away()
+    else:
+        asyncio.get_running_loop().remove_reader(listener)
 
 
 async def _all_closed(servers: Iterable[Server]) -> None:

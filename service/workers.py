@@ -76,6 +76,8 @@ class Workers:
         self._sockets = sockets
         self._workers: dict[int, _Worker] = {}
         self._kept: set[asyncio.Task[None]] = set()
+        self._posts = 0
+        """How many workers are there, or are about to be."""
         self._complete = asyncio.Event()
         self._stopped = asyncio.Event()
         self._hangup = asyncio.Event()
@@ -127,6 +129,7 @@ class Workers:
     def _keep_one(self) -> "asyncio.Future[_Worker]":
         """Start a worker, and another one whenever it ends though nobody has asked it to; the result is the first."""
         first: asyncio.Future[_Worker] = asyncio.get_running_loop().create_future()
+        self._posts += 1
         task = asyncio.create_task(self._keep(first))
         self._kept.add(task)
         task.add_done_callback(self._kept.discard)
@@ -140,6 +143,7 @@ class Workers:
                 if not first.done():
                     first.set_result(worker)
                 if not await self._needs_a_successor(worker):
+                    self._posts -= 1  # at once: another one may have ended at the same moment
                     return
                 if worker.ready.is_set():
                     delay_s = RESTART_DELAY_S
@@ -152,7 +156,7 @@ class Workers:
         code = await worker.process.wait()
         del self._workers[worker.process.pid]
         worker.has_ended.set()
-        if worker.is_stopping or self._stopped.is_set() or self._others_are_enough():
+        if self._stopped.is_set() or self._others_are_enough():
             return False
         if self._complete.is_set() or worker.ready.is_set():
             logger.error("worker %d ended with %d; another one takes its place", worker.process.pid, code)
@@ -163,9 +167,9 @@ class Workers:
         return False
 
     def _others_are_enough(self) -> bool:
-        """Whether a worker that has just ended need not be replaced, because its successor is there already."""
+        """Whether a worker that has just ended need not be replaced: its successor is there, or was before it ended."""
         stopping = sum(worker.is_stopping for worker in self._workers.values())
-        return len(self._kept) - stopping > self._number
+        return self._posts - stopping > self._number
 
     async def _start(self) -> _Worker | None:
         fds = [listener.fileno() for listener in self._sockets]

@@ -250,7 +250,8 @@ def test_what_waits_for_a_stuck_worker_is_bounded(bus: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", OURS)
 def test_a_manager_that_is_held_up_takes_nobody_for_stuck(kind: str, bus: Path) -> None:
-    with several(kind, 3, bus) as workers, Caller(workers.shell, "alice") as alice:
+    # So many that their signs of life fill the queue of the manager.
+    with several(kind, 6, bus) as workers, Caller(workers.shell, "alice") as alice:
         before, manager = workers.pids(), workers.shell.process.pid
         os.kill(manager, signal.SIGSTOP)
         end = time.monotonic() + 13
