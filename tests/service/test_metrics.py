@@ -97,7 +97,8 @@ def test_operations_tells_what_every_series_and_every_reason_means() -> None:
 def test_the_library_is_loaded_when_somebody_asks_and_not_before() -> None:
     program = (
         "import asyncio, sys; from service.app import app; assert 'prometheus_client' not in sys.modules;"
-        "from service.watching import Watching; asyncio.run(Watching(app.center).answer('GET', '/metrics', passed_on=False));"
+        "from service.watching import Watching; watching = Watching(app.center);"
+        "asyncio.run(watching.answer('GET', '/metrics', passed_on=False));"
         "assert 'prometheus_client' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=clean_environment(), check=True, timeout=20)
