@@ -1,10 +1,12 @@
 """Several workers, as real processes, are one notification center; and the process that keeps them keeps them."""
 
+import asyncio
 import contextlib
 import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,10 @@ import pytest
 from processes import OURS, SEVERAL, Processes, several
 from shells import DEADLINE_S, HANDSHAKE, TEXT, Client, Peer, running, wait_until
 from test_v1_conformance import Caller
+from transports import in_a_loop
+
+from service.settings import Settings
+from service.workers import Workers
 
 
 @pytest.fixture
@@ -249,16 +255,18 @@ def test_what_waits_for_a_stuck_worker_is_bounded(bus: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", OURS)
-def test_a_manager_that_is_held_up_takes_nobody_for_stuck(kind: str, bus: Path) -> None:
+def test_a_manager_that_is_held_up_takes_nobody_for_stuck_and_holds_nobody_up(kind: str, bus: Path) -> None:
     # So many that their signs of life fill the queue of the manager.
-    with several(kind, 6, bus) as workers, Caller(workers.shell, "alice") as alice:
+    with several(kind, 8, bus) as workers, contextlib.ExitStack() as stack:
         before, manager = workers.pids(), workers.shell.process.pid
+        clients = [stack.enter_context(caller(workers, pid)) for pid in before[:5]]
         os.kill(manager, signal.SIGSTOP)
         end = time.monotonic() + 13
         while time.monotonic() < end:
-            began = time.monotonic()
-            assert alice.ask("ping")["type"] == "pong"
-            assert time.monotonic() - began < 0.5
+            for client in clients:
+                began = time.monotonic()
+                assert client.ask("ping")["type"] == "pong"
+                assert time.monotonic() - began < 0.8
         os.kill(manager, signal.SIGCONT)
         time.sleep(2)
         assert workers.pids() == before
@@ -313,6 +321,19 @@ def test_a_stop_in_the_middle_of_the_start_or_of_a_hangup_is_a_stop(kind: str, a
         assert not any(Path(f"/proc/{pid}").exists() for pid in children)
         assert "Traceback" not in shell.log()
         assert list(bus.glob("*")) == [] or after_s < 0.5
+
+
+@in_a_loop
+async def test_a_worker_that_was_being_started_is_stopped_and_no_sign_of_life_lets_it_stay(tmp_path: Path) -> None:
+    workers = Workers([sys.executable, "-c", "import time; time.sleep(60)"], Settings(), 1, [])
+    workers._directory = tmp_path
+    workers._stopped.set()
+    worker = await workers._start()
+    assert worker is not None
+    ends = worker.deadline
+    worker.hear("WATCHDOG=1", ends)
+    assert worker.deadline == ends
+    assert await asyncio.wait_for(worker.process.wait(), DEADLINE_S) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("kind", OURS)  # gunicorn's are in test_worker.py; uvicorn's own would stay
