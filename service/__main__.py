@@ -15,14 +15,14 @@ from types import FrameType
 
 import uvicorn
 
-from service.center import Center
-from service.entry import ignore_hangups, settings_or_exit
-from service.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
-from service.logs import configure_logging
-from service.notify import Notifier
-from service.uvicorn_options import uvicorn_options
-from service.uvicorn_server import DrainingServer
-from service.workers import end_with_manager, run_workers
+from service.core.center import Center
+from service.fast.uvicorn_options import uvicorn_options
+from service.fast.uvicorn_server import DrainingServer
+from service.process.entry import ignore_hangups, settings_or_exit
+from service.process.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
+from service.process.logs import configure_logging
+from service.process.notify import Notifier
+from service.process.workers import end_with_manager, run_workers
 
 logger = logging.getLogger("service")
 

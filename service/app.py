@@ -8,16 +8,16 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from service.admission import Handshake, admit, client_address
-from service.close_codes import FULL, CloseReason
-from service.entry import center_of, settings_or_exit
-from service.exchange import Exchange
-from service.link import LinkClosedError
-from service.mesh import Mesh, MeshError
-from service.plain_http import Answer, passed_on
-from service.publish import PREFIX, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
+from service.core.admission import Handshake, admit, client_address
+from service.core.close_codes import FULL, CloseReason
+from service.core.plain_http import Answer, passed_on
+from service.links.exchange import Exchange
+from service.links.link import LinkClosedError
+from service.process.entry import center_of, settings_or_exit
+from service.process.mesh import Mesh, MeshError
 from service.settings import Settings
-from service.watching import Watching
+from service.web.publish import PREFIX, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
+from service.web.watching import Watching
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]

@@ -54,7 +54,7 @@ MAX_INBOX = 10_000
 # The longest message that a service can be told to take, and what is around it.
 MAX_FRAME_BYTES = 17 * 1024 * 1024
 MAX_UUID_LENGTH = 128
-# As the service has them in `service.frames`.
+# As the service has them in `service.core.frames`.
 MAX_ASKED_FOR = 100
 LIMIT, TOKEN_EXPIRED, IN_USE, QUEUE_FULL = 106, 109, 113, 115
 
@@ -181,7 +181,7 @@ class _Lost(Exception):
 
 
 def _closed(error: ConnectionClosed) -> _Lost:
-    """The three ranges of service/close_codes.py."""
+    """The three ranges of service/core/close_codes.py."""
     code, reason = (error.rcvd.code, error.rcvd.reason) if error.rcvd else (1006, "")
     return _Lost(f"closed with {code} {reason}".rstrip(), final=4000 <= code < 4100, at_once=4200 <= code < 4300)
 

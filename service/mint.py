@@ -19,9 +19,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from service.addresses import MAX_ADDRESS_LENGTH, Address
+from service.core.addresses import MAX_ADDRESS_LENGTH, Address
+from service.core.identity import TokenError
 from service.declaration import did_you_mean
-from service.identity import TokenError
 from service.tokens import MAX_TOKEN_LENGTH, Claims, Ed25519, Jwk, Keys, KeysError, KeySet, Secret, read_keys
 
 _ONLY_ITS_GROUP_READS = 0o640

@@ -33,23 +33,23 @@ if not __package__:
     # Run as a file: Python then looks for modules beside this file, and not for the package that it is in.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from service.acceptor import Acceptor, share_listeners
-from service.admission import Admission, Handshake, admit, client_address, note_refusal
-from service.center import PROBE_TIMEOUT_S
-from service.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
-from service.drain import LAST_HANDSHAKES_S, drain
-from service.entry import center_of, ignore_hangups, settings_or_exit
-from service.exchange import Exchange
-from service.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError, has_hung_up
-from service.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
-from service.logs import configure_logging
-from service.mesh import Mesh, MeshError
-from service.notify import Notifier
-from service.plain_http import Answer, passed_on, say
-from service.publish import PREFIX
+from service.core.admission import Admission, Handshake, admit, client_address, note_refusal
+from service.core.center import PROBE_TIMEOUT_S
+from service.core.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
+from service.core.plain_http import Answer, passed_on, say
+from service.links.exchange import Exchange
+from service.links.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError, has_hung_up
+from service.process.acceptor import Acceptor, share_listeners
+from service.process.drain import LAST_HANDSHAKES_S, drain
+from service.process.entry import center_of, ignore_hangups, settings_or_exit
+from service.process.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
+from service.process.logs import configure_logging
+from service.process.mesh import Mesh, MeshError
+from service.process.notify import Notifier
+from service.process.workers import end_with_manager, run_workers
 from service.settings import Settings
-from service.watching import Watching
-from service.workers import end_with_manager, run_workers
+from service.web.publish import PREFIX
+from service.web.watching import Watching
 
 logger = logging.getLogger("service")
 

@@ -20,9 +20,9 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta
 
-from service.addresses import CheckedAddress
+from service.core.addresses import CheckedAddress
+from service.core.identity import Identity, TokenError
 from service.declaration import Fault
-from service.identity import Identity, TokenError
 
 # Under what nginx and every shell take in one header field, and room for dozens of addresses.
 MAX_TOKEN_LENGTH = 4096
@@ -189,7 +189,7 @@ class _Verifier:
 
 
 class Keys:
-    """A file of keys, which `service.identity.Verify` can be: from a token to its bearer.
+    """A file of keys, which `service.core.identity.Verify` can be: from a token to its bearer.
 
     The file is read when the first token comes, or by `load`, and again when it has changed.
     `clock` is monotonic, `now` counts from the epoch, both in seconds.

@@ -15,10 +15,10 @@ from typing import Any
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
-from service.entry import settings_or_exit
-from service.logs import formatter
-from service.uvicorn_options import uvicorn_options
-from service.uvicorn_server import DrainingServer
+from service.fast.uvicorn_options import uvicorn_options
+from service.fast.uvicorn_server import DrainingServer
+from service.process.entry import settings_or_exit
+from service.process.logs import formatter
 
 # While a worker stops, uvicorn gives no signs of life any more, and gunicorn kills a worker that gives none.
 _NOTIFY_PERIOD_S = 1.0

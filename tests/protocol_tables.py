@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 from msgspec import inspect as declared
 
-import service.close_codes
-from service.close_codes import CloseReason
-from service.frames import REPLIES, REQUESTS, Failure, Failures
+import service.core.close_codes
+from service.core.close_codes import CloseReason
+from service.core.frames import REPLIES, REQUESTS, Failure, Failures
 
 PAGE = Path(__file__).parent.parent / "docs" / "protocol.md"
 
@@ -93,7 +93,7 @@ def with_tables(page: str) -> str:
 
 def close_reasons() -> list[CloseReason]:
     """Every reason for which the service closes a connection."""
-    return sorted(reason for reason in vars(service.close_codes).values() if isinstance(reason, CloseReason))
+    return sorted(reason for reason in vars(service.core.close_codes).values() if isinstance(reason, CloseReason))
 
 
 if __name__ == "__main__":

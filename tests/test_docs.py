@@ -35,13 +35,13 @@ from generator.load import ConfigError, load_text
 from generator.render import render
 from generator.rules import RULES
 from generator.schema import Deploy
-from service.addresses import Address
-from service.center import Center
-from service.close_codes import CloseReason
+from service.core.addresses import Address
+from service.core.center import Center
+from service.core.close_codes import CloseReason
+from service.core.identity import Identity
+from service.core.session import Session, SessionV0
+from service.core.session_v1 import SessionV1
 from service.declaration import SettingError, read, settings_of
-from service.identity import Identity
-from service.session import Session, SessionV0
-from service.session_v1 import SessionV1
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent

@@ -51,7 +51,7 @@ def runtime_id() -> str:
     """Names the code and the requirements: the same ones give the same runtime, which is then made once."""
     digest = hashlib.sha256(run(PYTHON, "--version").output.encode())
     for path in [ROOT / "requirements/service.txt", *_code()]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 
@@ -65,7 +65,9 @@ def make_runtime(store: Store, runtime: str, report: Report) -> None:
         (directory / "service").mkdir(parents=True)
         with report.step("install the service"):
             for path in _code():
-                shutil.copyfile(path, directory / "service" / path.name)
+                copy = directory / path.relative_to(ROOT)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, copy)
             venv = str(directory / "venv")
             must(run(*_WITH_US, PYTHON, "-m", "venv", venv), "making a virtual environment")
             _pip(venv)
@@ -104,7 +106,7 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
 
 
 def _code() -> list[Path]:
-    return sorted(path for path in (ROOT / "service").iterdir() if path.suffix in (".py", ".html", ".js"))
+    return sorted(path for path in (ROOT / "service").rglob("*") if path.suffix in (".py", ".html", ".js"))
 
 
 def _pip(venv: str) -> None:

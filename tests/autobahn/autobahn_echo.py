@@ -12,10 +12,10 @@ from collections.abc import Callable
 from websockets.frames import Frame, Opcode
 
 import service.__main__
-import service.admission
+import service.core.admission
 import service.server
-from service.fast import WebSocket
-from service.session import SessionV0
+from service.core.session import SessionV0
+from service.fast.fast import WebSocket
 
 
 class Binary(bytes):
@@ -57,7 +57,7 @@ SHELLS: dict[str, Callable[[], None]] = {"fast": service.__main__.main, "standal
 
 
 def main(shell: str) -> None:
-    vars(service.admission)["SessionV0"] = Echo
+    vars(service.core.admission)["SessionV0"] = Echo
     vars(service.server)["LibraryLink"] = Link
     sys.argv[1:] = []
     SHELLS[shell]()

@@ -20,12 +20,12 @@ from test_fast import Site  # noqa: E402
 from test_front import House  # noqa: E402
 from transports import FakeTransport, frames_in  # noqa: E402
 
-from service.handshake import HandshakeError, read_handshake  # noqa: E402
-from service.identity import TokenError  # noqa: E402
+from service.core.identity import TokenError  # noqa: E402
+from service.core.plain_http import Answer  # noqa: E402
+from service.fast.handshake import HandshakeError, read_handshake  # noqa: E402
 from service.mint import add_key, mint  # noqa: E402
-from service.plain_http import Answer  # noqa: E402
-from service.publish import PREFIX, Publisher, Request  # noqa: E402
 from service.tokens import Keys  # noqa: E402
+from service.web.publish import PREFIX, Publisher, Request  # noqa: E402
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 INTERNAL_ERROR = 1011

@@ -11,7 +11,7 @@ from fuzz_targets import CORPUS, TARGETS, FaultError, check_frames, frames, mess
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.session import Session, SessionV0
+from service.core.session import Session, SessionV0
 
 KEPT = [(target, name, data) for target in TARGETS for name, data in seeds(target).items()]
 unhurried = settings(deadline=None, database=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])

@@ -67,7 +67,8 @@ def copy(directory: Path) -> Path:
     shutil.copytree(ROOT / "templates", directory / "templates", copy_function=shutil.copyfile)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, directory / name)
-    for left in ("generator/__pycache__/x.pyc", "templates/__pycache__/x.pyc", "service/hub.py~", "deploy.prod.yaml"):
+    compiled = ("generator/__pycache__/x.pyc", "templates/__pycache__/x.pyc")
+    for left in (*compiled, "service/settings.py~", "deploy.prod.yaml"):
         (directory / left).parent.mkdir(exist_ok=True)
         (directory / left).write_text("left behind")
     return directory
@@ -152,7 +153,7 @@ def installer(directory: Path, *words: str) -> Outcome:
     return process(["sh", str(directory / "install"), *words], cwd="/")
 
 
-@pytest.mark.parametrize("path", ["service/hub.py", "install", "wheels/tiny-1.0-py3-none-any.whl", "deploy.yaml"])
+@pytest.mark.parametrize("path", ["service/core/hub.py", "install", "wheels/tiny-1.0-py3-none-any.whl", "deploy.yaml"])
 def test_a_damaged_member_is_refused_by_name(path: str, wheels: Path, tmp_path: Path) -> None:
     directory = unpacked(packed(wheels), tmp_path)
     content = (directory / path).read_bytes()

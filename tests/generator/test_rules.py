@@ -14,8 +14,8 @@ from generator.document import Mapping as Tree
 from generator.load import ConfigError, load_text
 from generator.rules import RULES
 from generator.schema import Deploy
-from service import link
 from service.declaration import settings_of
+from service.links import link
 from service.settings import Settings
 
 OFFICE = "nginx: {trusted_proxies: [10.0.0.0/8], idle_limit: 350}\n"

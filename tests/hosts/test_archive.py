@@ -78,7 +78,7 @@ def unchanged(console: Console) -> set[str]:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        ("echo >>service/hub.py; rm wheels/uvloop-*", "wsbundle: this archive is damaged"),
+        ("echo >>service/core/hub.py; rm wheels/uvloop-*", "wsbundle: this archive is damaged"),
         ("echo 3.9 x86_64 >wheels/targets; sed -i /targets/d SHA256SUMS", "wsbundle: this archive has wheels for"),
     ],
     ids=["damaged", "another Python"],

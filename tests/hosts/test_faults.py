@@ -33,7 +33,7 @@ def a_later_attempt_succeeds(console: Console) -> None:
 
 def test_a_full_disk(installed: Console) -> None:
     installed.run("sh", "-c", "cp -a /opt /tmp/opt && mount -t tmpfs -o size=340M tmpfs /opt && cp -a /tmp/opt/. /opt")
-    installed.run("sh", "-c", "echo '#' >>service/hub.py")
+    installed.run("sh", "-c", "echo '#' >>service/core/hub.py")
     installed.run("sh", "-c", "sed -i 's/^NEEDED_BYTES = .*/NEEDED_BYTES = 0/' generator/host/preflight.py")
     installed.run("sh", "-c", "head -c 1G /dev/zero >/opt/filler; test -s /opt/filler")
     assert "No space left" in installed.install(code=1, **OTHER_PORT)
@@ -54,7 +54,7 @@ def test_apt_fails(fresh: Console) -> None:
 
 
 def test_pip_fails(installed: Console) -> None:
-    installed.run("sh", "-c", "echo '#' >>service/hub.py; rm -rf /root/.cache/pip")
+    installed.run("sh", "-c", "echo '#' >>service/core/hub.py; rm -rf /root/.cache/pip")
     installed.write("/etc/pip.conf", "[global]\nindex-url = http://127.0.0.1:9/\nretries = 0\n")
     said = installed.install(code=1, **OTHER_PORT)
     assert "pip install failed" in said
@@ -88,22 +88,22 @@ def meanwhile(console: Console, program: str, act: str) -> None:
 def test_a_service_that_does_not_start(installed: Console, manager: str) -> None:
     installed.run("sh", "-c", "echo 'raise SystemExit(\"broken code\")' >>service/settings.py")
     installed.host.run("sed", "-i", "/broken code/d", "service/settings.py", directory=CLONE)
-    installed.run("sh", "-c", "echo 'raise SystemExit(\"broken code\")' >>service/listen.py")
+    installed.run("sh", "-c", "echo 'raise SystemExit(\"broken code\")' >>service/process/listen.py")
     said = installed.install(code=1, manager=manager, server="uvicorn", **OTHER_PORT)
     assert "does not work" in said
     assert "generation 1 runs again" in said
     nothing_happened(installed)
-    installed.run("sed", "-i", "/broken code/d", "service/listen.py")
+    installed.run("sed", "-i", "/broken code/d", "service/process/listen.py")
     a_later_attempt_succeeds(installed)
 
 
 def test_a_first_installation_whose_service_does_not_start_leaves_no_service(empty: Console) -> None:
-    empty.run("sh", "-c", "echo 'raise SystemExit(\"broken code\")' >>service/listen.py")
+    empty.run("sh", "-c", "echo 'raise SystemExit(\"broken code\")' >>service/process/listen.py")
     said = empty.install(code=1)
     assert "nothing is installed, as before" in said
     assert empty.run("systemctl", "--failed", "--no-legend") == ""
     assert empty.run("find", "/etc", "-name", f"{NAME}*") == ""
-    empty.run("sed", "-i", "/broken code/d", "service/listen.py")
+    empty.run("sed", "-i", "/broken code/d", "service/process/listen.py")
     empty.install()
     assert empty.routes()
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import uvicorn
 
-from service.entry import settings_or_exit
-from service.listen import listening_sockets
-from service.uvicorn_options import uvicorn_options
+from service.fast.uvicorn_options import uvicorn_options
+from service.process.entry import settings_or_exit
+from service.process.listen import listening_sockets
 
 
 async def probe(scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from service.center import Center
-from service.close_codes import CloseReason
-from service.identity import Identity, TokenError
-from service.session import Session, SessionV0
-from service.session_v1 import SessionV1
+from service.core.center import Center
+from service.core.close_codes import CloseReason
+from service.core.identity import Identity, TokenError
+from service.core.session import Session, SessionV0
+from service.core.session_v1 import SessionV1
 from service.settings import Limits, Settings
 
 
@@ -117,7 +117,7 @@ class World:
 
 def identity(subject: str, *may_send_to: str, expires: float = 2_000_000.0) -> Identity:
     """What a token says."""
-    from service.addresses import Address
+    from service.core.addresses import Address
 
     return Identity(subject=Address(subject), may_send_to=frozenset(may_send_to), expires=expires)
 

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from service import close_codes
+from service.core import close_codes
 
 DEADLINE_S = 20.0
 SECOND = 0.01

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from service.close_codes import CloseReason
-from service.link import LinkClosedError
+from service.core.close_codes import CloseReason
+from service.links.link import LinkClosedError
 
 
 class FakeLink:

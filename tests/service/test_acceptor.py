@@ -14,8 +14,8 @@ from centers import World
 from shells import COMMANDS, HANDSHAKE, Shell, running, wait_until
 from transports import in_a_loop
 
-from service import acceptor
-from service.acceptor import FEW, PAUSE_S, has_its_share, share_listeners
+from service.process import acceptor
+from service.process.acceptor import FEW, PAUSE_S, has_its_share, share_listeners
 
 CLIENTS, WORKERS = 1000, 4
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from centers import FakeClient, World, identity, limits
 
-from service.admission import Admission, Handshake, admit, client_address
-from service.events import Events
-from service.plain_http import Answer
+from service.core.admission import Admission, Handshake, admit, client_address
+from service.core.events import Events
+from service.core.plain_http import Answer
 
 
 def status(world: World, **handshake: Any) -> int:

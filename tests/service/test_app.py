@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from centers import FakeClient
 
-from service.admission import Admission, Handshake, admit
 from service.app import Application, create_app
+from service.core.admission import Admission, Handshake, admit
 from service.settings import Limits, Settings
 
 Events = list[dict[str, Any]]

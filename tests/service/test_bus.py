@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from workers import Host
 
-from service.addresses import Address
-from service.bus import MAX_QUEUED_BYTES
-from service.close_codes import ADDRESS_IN_USE, REPLACED
-from service.hub import Member, Tally
+from service.core.addresses import Address
+from service.core.bus import MAX_QUEUED_BYTES
+from service.core.close_codes import ADDRESS_IN_USE, REPLACED
+from service.core.hub import Member, Tally
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from websockets.sync.server import serve
 from websockets.typing import Subprotocol
 
 import service.client
-from service.addresses import MAX_ADDRESS_LENGTH
 from service.client import Backoff, Client, Event, GoneError, Message, RequestError, Sent, Token, health_url, one_line
-from service.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
+from service.core.addresses import MAX_ADDRESS_LENGTH
+from service.core.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
 
 # The client goes straight to the server, whatever proxy the environment names.
 PROXIES = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}

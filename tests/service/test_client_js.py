@@ -15,7 +15,7 @@ from client_behaviours import BEHAVIOURS, DEADLINE_S, SECOND, Call, Driver, Fram
 from shells import COMMANDS, ROOT, running
 
 import service.client
-from service.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
+from service.core.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
 
 NODE = shutil.which("node")
 SCRIPT = (ROOT / "service" / "client.js").read_text()

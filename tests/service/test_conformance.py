@@ -221,7 +221,7 @@ def test_a_fragmented_message_is_one_message(shell: Shell) -> None:
 
 def test_a_message_of_endless_empty_fragments_closes_with_1009(shell: Shell, request: pytest.FixtureRequest) -> None:
     if "[uvicorn]" in request.node.name:
-        pytest.skip("plain uvicorn has no bound: service.fast has one")
+        pytest.skip("plain uvicorn has no bound: service.fast.fast has one")
     with Peer(shell.port) as mallory:
         mallory.send_frame(TEXT, b"", fin=False)
         with contextlib.suppress(ConnectionError):
@@ -248,7 +248,7 @@ def test_a_handshake_that_cannot_be_read_is_refused_at_once(
     shell: Shell, fields: bytes, request: pytest.FixtureRequest
 ) -> None:
     if request.node.callspec.params["running_shell"] == "uvicorn":
-        pytest.skip("plain uvicorn never answers: service.front does")
+        pytest.skip("plain uvicorn never answers: service.fast.front does")
     with socket.create_connection(("127.0.0.1", shell.port), timeout=5) as client:
         client.sendall(HANDSHAKE + fields + b"\r\n")
         with client.makefile("rb") as reader:

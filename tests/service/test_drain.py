@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from centers import Party, World
 
-from service.close_codes import RESTART
-from service.drain import drain, duration
+from service.core.close_codes import RESTART
+from service.process.drain import drain, duration
 from service.settings import Drain
 
 
@@ -30,7 +30,7 @@ def drained(world: World, parties: list[Party], monkeypatch: pytest.MonkeyPatch)
         closed.append((round(world.time - began, 3), sum(bool(party.client.closed) for party in parties)))
         world.time += seconds
 
-    monkeypatch.setattr("service.drain.asyncio.sleep", sleep)
+    monkeypatch.setattr("service.process.drain.asyncio.sleep", sleep)
     asyncio.run(drain(world.center))
     return closed
 

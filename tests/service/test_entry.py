@@ -6,7 +6,7 @@ import sys
 import pytest
 from shells import COMMANDS, ROOT, clean_environment
 
-from service.entry import settings_or_exit
+from service.process.entry import settings_or_exit
 from service.settings import Settings
 
 

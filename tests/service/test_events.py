@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from centers import FakeClient, World, limits
 
-from service.admission import Admission, Handshake, admit
-from service.close_codes import SLOW_CONSUMER
-from service.events import Events
+from service.core.admission import Admission, Handshake, admit
+from service.core.close_codes import SLOW_CONSUMER
+from service.core.events import Events
 
 Told = list[tuple[str, dict[str, object]]]
 

@@ -19,7 +19,7 @@ from shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, free_po
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from service.frames import SUBPROTOCOL
+from service.core.frames import SUBPROTOCOL
 
 EXAMPLE = ROOT / "service" / "example.html"
 

@@ -8,12 +8,12 @@ from uuid import UUID
 import pytest
 from links import FakeLink, turns
 
-from service import outbox
-from service.admission import Admission
-from service.close_codes import TOO_MANY_ADDRESSES
-from service.entry import center_of
-from service.exchange import Exchange
-from service.outbox import MAX_QUEUED_MESSAGES
+from service.core.admission import Admission
+from service.core.close_codes import TOO_MANY_ADDRESSES
+from service.links import outbox
+from service.links.exchange import Exchange
+from service.links.outbox import MAX_QUEUED_MESSAGES
+from service.process.entry import center_of
 from service.settings import Limits, Settings
 
 SETTINGS = Settings(

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 from transports import FakeTransport
 
-from service.farewell import Farewell
+from service.fast.farewell import Farewell
 
 
 def leave(transport: FakeTransport, monkeypatch: pytest.MonkeyPatch) -> int:
     """Leave a peer that does not close, and do not wait for long; the result is how often the end was told."""
-    monkeypatch.setattr("service.farewell.CLOSE_GRACE_S", 0.01)
+    monkeypatch.setattr("service.fast.farewell.CLOSE_GRACE_S", 0.01)
     ends: list[None] = []
 
     async def play() -> None:
@@ -44,7 +44,7 @@ def test_a_connection_that_is_ending_already_is_let_alone(monkeypatch: pytest.Mo
 
 
 def test_a_peer_that_closes_in_time_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.farewell.CLOSE_GRACE_S", 0.01)
+    monkeypatch.setattr("service.fast.farewell.CLOSE_GRACE_S", 0.01)
     transport = FakeTransport()
 
     async def play() -> None:

@@ -9,11 +9,11 @@ import pytest
 from centers import World, limits
 from transports import FakeTransport, frame, in_a_loop
 
-from service.admission import Admission
-from service.close_codes import RESTART, CloseReason
-from service.fast import FastShell, WebSocket
-from service.link import MAX_FRAGMENTS
-from service.session import Session
+from service.core.admission import Admission
+from service.core.close_codes import RESTART, CloseReason
+from service.core.session import Session
+from service.fast.fast import FastShell, WebSocket
+from service.links.link import MAX_FRAGMENTS
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 ACCEPT = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
@@ -249,7 +249,7 @@ async def test_what_follows_a_close_frame_is_not_looked_at(given: bytes, rest: b
 
 @in_a_loop
 async def test_a_client_that_closes_and_does_not_read_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.farewell.CLOSE_GRACE_S", 0.01)
+    monkeypatch.setattr("service.fast.farewell.CLOSE_GRACE_S", 0.01)
     guest = Site().connect()
     guest.transport.buffered = 1
     guest.say(frame(CLOSE))
@@ -264,7 +264,7 @@ async def test_a_fault_of_ours_closes_with_1011_and_is_logged(
     def fail(session: Session, text: bytes) -> float:
         raise KeyError("a fault")
 
-    monkeypatch.setattr("service.session.SessionV0.receive", fail)
+    monkeypatch.setattr("service.core.session.SessionV0.receive", fail)
     guest = Site().connect()
     guest.say(frame(TEXT, b"x"))
     assert (await guest.closed()).code == 1011
@@ -450,7 +450,7 @@ async def test_a_client_that_answers_the_ping_of_a_probe_is_alive() -> None:
 
 @in_a_loop
 async def test_a_client_that_does_not_answer_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.fast.PROBE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("service.fast.fast.PROBE_TIMEOUT_S", 0.01)
     guest = Site().connect()
     answers, ping = await probe(guest)
     await asyncio.sleep(0.03)
@@ -484,7 +484,7 @@ async def test_a_client_that_we_do_not_read_and_that_has_hung_up_is_dead() -> No
 def test_a_client_that_is_held_up_while_it_is_asked_is_alive_unless_it_hangs_up(
     monkeypatch: pytest.MonkeyPatch, hangs_up: bool
 ) -> None:
-    monkeypatch.setattr("service.fast.PROBE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("service.fast.fast.PROBE_TIMEOUT_S", 0.01)
 
     @in_a_loop
     async def asked() -> None:

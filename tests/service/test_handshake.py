@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from service.handshake import MAX_FIELDS, HandshakeError, Upgrade, read_handshake
+from service.fast.handshake import MAX_FIELDS, HandshakeError, Upgrade, read_handshake
 
 # The example of RFC 6455, section 1.3.
 KEY, ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="

@@ -2,8 +2,8 @@
 
 from centers import World
 
-from service.addresses import Address
-from service.close_codes import ADDRESS_IN_USE
+from service.core.addresses import Address
+from service.core.close_codes import ADDRESS_IN_USE
 
 
 def test_a_client_is_reached_under_its_temporary_address_and_under_the_one_that_it_registered() -> None:

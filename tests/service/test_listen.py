@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from shells import ROOT, clean_environment, free_port
 
-from service.listen import ListenError, listening_sockets, name_of
+from service.process.listen import ListenError, listening_sockets, name_of
 from service.settings import Settings
 
 
@@ -121,7 +121,7 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
 def passed(*arguments: str, sockets: list[int], **variables: str) -> "subprocess.CompletedProcess[str]":
     """What a process finds to which systemd has passed these descriptors, from 3 on."""
     program = (
-        "import os, sys; from service.listen import *; from service.settings import Settings\n"
+        "import os, sys; from service.process.listen import *; from service.settings import Settings\n"
         "os.environ['LISTEN_PID'] = sys.argv[1] or str(os.getpid())\n"
         "try: found = listening_sockets(Settings(port=int(sys.argv[2])), os.environ)\n"
         "except ListenError as error: sys.exit(str(error))\n"

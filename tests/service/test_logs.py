@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.logs import MAX_MESSAGE, MAX_VALUE, formatter, keep_requests_out
+from service.process.logs import MAX_MESSAGE, MAX_VALUE, formatter, keep_requests_out
 from service.settings import Log
 
 HOSTILE = 'a\nb\rc\x1b[2Jd\u2028e\x85f\x7fg\u202eh\x00i "=" é'

@@ -9,11 +9,11 @@ from centers import World
 from prometheus_client.parser import text_string_to_metric_families
 from shells import ROOT, clean_environment
 
-from service.admission import Handshake, admit
-from service.close_codes import TOO_MANY_ADDRESSES
-from service.hub import DROPS
-from service.metrics import metrics
-from service.publish import Publisher, Request
+from service.core.admission import Handshake, admit
+from service.core.close_codes import TOO_MANY_ADDRESSES
+from service.core.hub import DROPS
+from service.web.metrics import metrics
+from service.web.publish import Publisher, Request
 
 Series = dict[tuple[str, str], float]
 
@@ -97,7 +97,7 @@ def test_operations_tells_what_every_series_and_every_reason_means() -> None:
 def test_the_library_is_loaded_when_somebody_asks_and_not_before() -> None:
     program = (
         "import asyncio, sys; from service.app import app; assert 'prometheus_client' not in sys.modules;"
-        "from service.watching import Watching; watching = Watching(app.center);"
+        "from service.web.watching import Watching; watching = Watching(app.center);"
         "asyncio.run(watching.answer('GET', '/metrics', passed_on=False));"
         "assert 'prometheus_client' in sys.modules"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.notify import Notifier
+from service.process.notify import Notifier
 
 
 class Manager:

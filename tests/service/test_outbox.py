@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 from links import FakeLink, turns
 
-from service import outbox
-from service.close_codes import RESTART, SLOW_CONSUMER
-from service.hub import Tally
-from service.outbox import MAX_QUEUED_MESSAGES, Outbox
+from service.core.close_codes import RESTART, SLOW_CONSUMER
+from service.core.hub import Tally
+from service.links import outbox
+from service.links.outbox import MAX_QUEUED_MESSAGES, Outbox
 
 KILOBYTE = b"x" * 1024
 MAX_QUEUED_BYTES = 256 * 1024

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.plain_http import FULL, NOT_FOUND, passed_on
+from service.core.plain_http import FULL, NOT_FOUND, passed_on
 
 
 def test_a_wrong_address_is_not_found() -> None:

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from service.addresses import Address
-from service.frames import REQUESTS
+from service.core.addresses import Address
+from service.core.frames import REQUESTS
 
 REGISTRATIONS = 2
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from centers import World, identity, limits
 
-from service.hub import Alone, Receipt, Tally
-from service.identity import bearer_tokens
-from service.message import Message
-from service.plain_http import DRAINING, Answer
-from service.publish import MAX_BUCKETS, MAX_REMEMBERED, STATUSES, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
+from service.core.hub import Alone, Receipt, Tally
+from service.core.identity import bearer_tokens
+from service.core.message import Message
+from service.core.plain_http import DRAINING, Answer
+from service.web.publish import MAX_BUCKETS, MAX_REMEMBERED, STATUSES, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
 
 
 class Script:

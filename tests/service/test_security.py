@@ -48,7 +48,7 @@ def shell(running_shell: Shell) -> Shell:
 def ours(shell: Shell, request: pytest.FixtureRequest) -> Shell:
     """The same where we have a say in how a handshake is read, and in what is logged."""
     if request.node.callspec.params["running_shell"] == "uvicorn":
-        pytest.skip("plain uvicorn reads by itself, and never answers some: service.front does")
+        pytest.skip("plain uvicorn reads by itself, and never answers some: service.fast.front does")
     return shell
 
 
@@ -297,7 +297,7 @@ def test_who_shows_no_token_is_gone_in_time(guarded: Guarded) -> None:
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", HANDSHAKE], ids=["nothing", "half", "no_end"])
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "uvicorn"])
 def test_a_handshake_that_does_not_come_is_not_waited_for(command: str, said: bytes) -> None:
-    # Not plain uvicorn, which waits for ever: service.front does not.
+    # Not plain uvicorn, which waits for ever: service.fast.front does not.
     with running(COMMANDS[command], WEBSOCKET_HEADER_TIMEOUT="1") as shell, asked(shell, said) as client:
         begin = time.monotonic()
         answered(client)

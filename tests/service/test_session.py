@@ -5,8 +5,8 @@ import json
 import pytest
 from centers import World, identity, limits
 
-from service.addresses import MAX_ADDRESS_LENGTH, Address
-from service.close_codes import FORBIDDEN, TOKEN_EXPIRED, TOO_MANY_ADDRESSES
+from service.core.addresses import MAX_ADDRESS_LENGTH, Address
+from service.core.close_codes import FORBIDDEN, TOKEN_EXPIRED, TOO_MANY_ADDRESSES
 
 
 @pytest.fixture

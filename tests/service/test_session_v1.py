@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from centers import Party, World, identity, limits
 
-from service.addresses import Address
-from service.close_codes import NO_HELLO, REPLACED, TOKEN_EXPIRED, UNAUTHORIZED
-from service.session_v1 import MAX_GROUPS, MAX_UNCONFIRMED, MAX_WATCHED
+from service.core.addresses import Address
+from service.core.close_codes import NO_HELLO, REPLACED, TOKEN_EXPIRED, UNAUTHORIZED
+from service.core.session_v1 import MAX_GROUPS, MAX_UNCONFIRMED, MAX_WATCHED
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from service.addresses import Address
-from service.identity import Identity, TokenError
+from service.core.addresses import Address
+from service.core.identity import Identity, TokenError
 from service.tokens import LEEWAY_S, MAX_TOKEN_LENGTH, Keys, KeysError, read_keys
 
 NOW = 1_700_000_000.0
@@ -393,7 +393,7 @@ def test_keys_that_may_not_be_read_ask_for_sudo(file: KeysFile) -> None:
 def test_who_shows_no_token_pays_for_no_cryptography() -> None:
     program = """
 import sys
-from service.entry import center_of
+from service.process.entry import center_of
 from service.settings import Settings
 center_of(Settings(keys="/etc/queue-websocket/keys.json"))
 print(sorted({"jwt", "cryptography", "cffi"} & set(sys.modules)))

@@ -6,9 +6,9 @@ import pytest
 import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from service.front import Reception
+from service.fast.front import Reception
+from service.fast.uvicorn_options import uvicorn_options
 from service.settings import Drain, Settings
-from service.uvicorn_options import uvicorn_options
 
 
 def config(only_proxies_connect: bool = False, settings: Settings | None = None) -> uvicorn.Config:

@@ -8,9 +8,9 @@ import uvicorn
 from centers import World
 from transports import in_a_loop
 
+from service.fast.uvicorn_options import uvicorn_options
+from service.fast.uvicorn_server import RECEIVE_BUFFER_BYTES, DrainingServer
 from service.settings import Drain, Settings
-from service.uvicorn_options import uvicorn_options
-from service.uvicorn_server import RECEIVE_BUFFER_BYTES, DrainingServer
 
 
 async def application(scope: object, receive: object, send: object) -> None:

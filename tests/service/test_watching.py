@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from centers import World
 
-from service.hub import Tally
-from service.plain_http import NOT_FOUND, Answer
-from service.watching import PATIENCE_S, Watching
+from service.core.hub import Tally
+from service.core.plain_http import NOT_FOUND, Answer
+from service.web.watching import PATIENCE_S, Watching
 
 
 def answered(watching: Watching, method: str, path: str, passed_on: bool) -> Answer:

@@ -17,8 +17,8 @@ from shells import DEADLINE_S, HANDSHAKE, TEXT, Client, Peer, running, wait_unti
 from test_v1_conformance import Caller
 from transports import in_a_loop
 
+from service.process.workers import Workers
 from service.settings import Settings
-from service.workers import Workers
 
 
 @pytest.fixture

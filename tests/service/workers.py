@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from centers import Party, World
 
-from service.bus import EmbeddedBus, Peer
+from service.core.bus import EmbeddedBus, Peer
 
 
 class FakeWire:

@@ -7,7 +7,7 @@ from typing import Any
 import soak_server
 
 import service.__main__
-from service.session import Session
+from service.core.session import Session
 
 
 def leaking(end: Callable[..., None]) -> Callable[..., None]:

@@ -32,5 +32,5 @@ forwarded_allow_ips = '127.0.0.1'
 accesslog = None
 errorlog = '-'
 # One line for each event, as `log.format` says, the master's and the workers'.
-logger_class = 'service.gunicorn_log.Log'
+logger_class = 'service.process.gunicorn_log.Log'
 loglevel = 'warning'

@@ -1,0 +1,537 @@
+"""The workers of one host as one notification center: each knows which addresses and groups the others have.
+
+Every worker tells all others what its clients come to own, and sends a message straight to the worker that has the
+recipient. A message for an address that nobody is known to have goes to all of them once: its owner may have come a
+moment ago. An address that two workers have given away at the same moment stays with the earlier client.
+
+Pure: a `Wire` carries the records; `service.bus_wires` has those of one host.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from itertools import count
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+import service.core.bus_records as records
+from service.core.addresses import Address
+from service.core.bus_records import Record
+from service.core.center import Center
+from service.core.frames import Delivered, Lost
+from service.core.hub import (
+    BUS_FULL,
+    NOBODY,
+    UNCONFIRMED,
+    Member,
+    Named,
+    Proof,
+    Receipt,
+    Tally,
+    TooManyUnconfirmedError,
+)
+from service.core.message import Message
+from service.core.session import Session, read_envelope
+
+# What may wait for another worker, in bytes. One that is stuck for a second is sent no more than that; messages beyond
+# it are dropped, counted, and told to senders that want to know.
+MAX_QUEUED_BYTES = 16 * 1024 * 1024
+# The number of a tally that nobody has asked for.
+_BEQUEST = 0
+
+
+class Wire(Protocol):
+    """The way to another worker."""
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be sent."""
+
+    def send(self, record: bytes) -> None:
+        """Send a record after all others; never waits."""
+
+
+class Receipts(msgspec.Struct):
+    """Who wants to hear about a message that went to another worker, and of whom it still has to.
+
+    `outstanding` has each recipient under the address that it was sent to; a member of a group, under its temporary
+    one, and by which name others know it.
+    """
+
+    receipt: Receipt
+    outstanding: dict[Address, Address]
+
+
+class Peer:
+    """Another worker, and to the hub the owner of all that its clients own.
+
+    `owned` is since when, on the host's monotonic clock; `groups` has the names of their members.
+    """
+
+    def __init__(self, bus: "EmbeddedBus", number: str, wire: Wire) -> None:
+        self.number = number
+        self.wire = wire
+        self.addresses: list[Address] = []
+        self.owned: dict[Address, float] = {}
+        self.confirming: set[Address] = set()
+        self.groups: dict[str, dict[Address, Address]] = {}
+        self.client_addresses: dict[Address, str | None] = {}
+        self.receipts: dict[int, Receipts] = {}
+        self.has_told = False
+        """Whether all is known that its clients have."""
+        self._bus = bus
+
+    @property
+    def name(self) -> Address:
+        return Address(f"worker {self.number}")
+
+    def tell(self, record: Record) -> None:
+        """Send what must arrive."""
+        self.wire.send(records.encode(record))
+
+    def say(self, record: Record) -> bool:
+        """Send a message; when too much waits already it is dropped, and the result is False."""
+        if self.is_full:
+            self._bus.hub.tally.dropped[BUS_FULL] += 1
+            return False
+        self.wire.send(records.encode(record))
+        return True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether messages for this worker are dropped."""
+        return self.wire.queued > MAX_QUEUED_BYTES
+
+    # As the owner of an address
+
+    def forward(self, text: bytes, sender: Named) -> None:
+        self.say(records.Text(text, sender.name, 0))
+
+    def deliver(self, message: Message) -> None:
+        self.say(self.said(message, 0))
+
+    def said(self, message: Message, seek: int) -> records.Said:
+        """The record of a message."""
+        body = bytes(message.body)
+        return records.Said(body, message.sender, message.recipient, message.group, message.key or 0, seek)
+
+    def reach(self, group: str | None) -> int:
+        if self.is_full:
+            return 0
+        return 1 if group is None else len(self.groups.get(group, ()))
+
+    def expect(self, key: int, receipt: Receipt, message: Message) -> int:
+        if self.is_full:
+            raise TooManyUnconfirmedError
+        if message.group is not None:
+            outstanding = dict(self.groups.get(message.group, {}))
+        else:
+            to = message.recipient
+            outstanding = {to: to} if to is not None and to in self.confirming else {}
+        if outstanding:
+            self.receipts[key] = Receipts(receipt, outstanding)
+        return len(outstanding)
+
+    def settle(
+        self, key: int, recipient: Address, outcome: type[Delivered | Lost], name: Address | None = None
+    ) -> None:
+        """Tell the sender what became of its message; `name` is the recipient's by now."""
+        waiting = self.receipts.get(key)
+        if waiting is None or recipient not in waiting.outstanding:
+            return
+        known = waiting.outstanding.pop(recipient)
+        if not waiting.outstanding:
+            del self.receipts[key]
+        waiting.receipt.sender.tell_outcome(outcome(id=waiting.receipt.id, recipient_uuid=name or known))
+
+    def settle_others(self, key: int, expected: Sequence[Address]) -> None:
+        """Those who have left the group before the message came will never confirm it."""
+        waiting = self.receipts.get(key)
+        for recipient in waiting.outstanding.keys() - set(expected) if waiting else ():
+            self.settle(key, recipient, Lost)
+
+    def accepts(self, proof: Proof) -> bool:
+        return False  # only the worker itself can tell
+
+    def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
+        number = self._bus.next_number()
+        self._bus.claims[number] = (self, answered)
+        self.tell(records.Claim(number, address, proof))
+
+    # It has no client of its own: nobody tells it anything but by its records.
+
+    def granted(self, address: Address) -> None: ...
+
+    def refused(self, address: Address) -> None: ...
+
+    def replaced(self, address: Address) -> None: ...
+
+    def displaced(self, address: Address) -> None: ...
+
+    def changed(self, address: Address, online: bool) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+class _Elsewhere:
+    """The sender of a message that came from another worker: what becomes of it is told there.
+
+    `recipient` is as whom the message was to reach whoever this is about.
+    """
+
+    def __init__(self, peer: Peer, name: Address, key: int, recipient: Address) -> None:
+        self._name = name
+        self._peer = peer
+        self._key = key
+        self._recipient = recipient
+
+    @property
+    def name(self) -> Address:
+        return self._name
+
+    def tell_outcome(self, outcome: Delivered | Lost) -> None:
+        delivered = isinstance(outcome, Delivered)
+        self._peer.tell(records.Outcome(self._key, self._recipient, outcome.recipient_uuid, delivered))
+
+
+class _Seek(NamedTuple):
+    """A message on its way to all workers: who has yet to answer. `key` is 0 when nobody wants a receipt."""
+
+    asked: set[Peer]
+    key: int
+    then: Callable[[int, int], None]
+
+
+class EmbeddedBus:
+    """This worker's side of the bus. `number` is its own among the workers of the host."""
+
+    def __init__(self, center: Center, number: str) -> None:
+        self.center = center
+        self.hub = center.hub
+        self.number = number
+        self.peers: dict[str, Peer] = {}
+        self.claims: dict[int, tuple[Peer, Callable[[bool], None]]] = {}
+        self._since: dict[Address, float] = {}
+        self._seeks: dict[int, _Seek] = {}
+        self._asked: dict[int, tuple[Peer, Callable[[bytes], None]]] = {}
+        self._numbers = count(1)
+        self._acts: dict[type[Record], Callable[[Peer, Any], None]] = {
+            records.Came: self._came,
+            records.Owns: self._owned,
+            records.Frees: self._freed,
+            records.Joined: self._joined,
+            records.Left: self._left,
+            records.Text: self._text,
+            records.Said: self._said,
+            records.Sought: self._found,
+            records.Outcome: self._outcome,
+            records.Expected: self._expected,
+            records.Told: self._told,
+            records.Claim: self._claimed,
+            records.Answer: self._answered,
+            records.Ask: self._ask,
+            records.Counted: self._counted,
+        }
+
+    def next_number(self) -> int:
+        """A number for what is to be answered."""
+        return next(self._numbers)
+
+    # What the hub tells
+
+    def owns(self, address: Address, member: Member) -> None:
+        since = self._since[address] = self.center.clock()
+        if isinstance(member, Session):
+            self._tell_all(self._owning(address, member, since))
+
+    def _owning(self, address: Address, member: Session, since: float) -> Record:
+        if address == member.addresses[0]:
+            return records.Came(address, member.confirms, member.client_address)
+        return records.Owns(address, member.confirms, since)
+
+    @property
+    def connections(self) -> int:
+        return sum(len(peer.client_addresses) for peer in self.peers.values())
+
+    @property
+    def others(self) -> Collection[str]:
+        return self.peers.keys()
+
+    def frees(self, address: Address) -> None:
+        del self._since[address]
+        self._tell_all(records.Frees(address))
+
+    def heir(self, address: Address) -> Member | None:
+        claims = [(peer.owned[address], peer.number, peer) for peer in self.peers.values() if address in peer.owned]
+        return min(claims)[2] if claims else None
+
+    def joined(self, group: str, member: Member) -> None:
+        self._tell_all(records.Joined(group, member.addresses[0], member.name))
+
+    def left(self, group: str, member: Member) -> None:
+        self._tell_all(records.Left(group, member.addresses[0]))
+
+    def _tell_all(self, record: Record) -> None:
+        if self.peers:
+            data = records.encode(record)
+            for peer in self.peers.values():
+                peer.wire.send(data)
+
+    # Messages for an address that nobody is known to have
+
+    def seek(self, text: bytes, sender: Named) -> None:
+        def found(online: int, receipts: int) -> None:
+            if not online:
+                self.hub.tally.dropped[NOBODY] += 1
+
+        self._seek(0, lambda peer, number: peer.say(records.Text(text, sender.name, number)), found)
+
+    def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: Callable[[int, int], None]) -> None:
+        if receipt is not None and message.key is not None and message.recipient is not None:
+            for peer in self.peers.values():
+                peer.receipts[message.key] = Receipts(receipt, {message.recipient: message.recipient})
+        self._seek(message.key or 0, lambda peer, number: peer.say(peer.said(message, number)), then)
+
+    def _seek(self, key: int, ask: Callable[[Peer, int], bool], then: Callable[[int, int], None]) -> None:
+        number = self.next_number()
+        seek = self._seeks[number] = _Seek(set(self.peers.values()), key, then)
+        for peer in self.peers.values():
+            if not ask(peer, number):
+                self._found(peer, records.Sought(number, 0, 0))
+        if not self.peers:
+            self._end_seek(number, seek, 0, 0)
+
+    def _found(self, peer: Peer, record: records.Sought) -> None:
+        seek = self._seeks.get(record.seek)
+        if seek is None or peer not in seek.asked:
+            return
+        seek.asked.discard(peer)
+        if not record.receipts:
+            peer.receipts.pop(seek.key, None)
+        # The first with the recipient is believed: a stuck worker need not say that it does not have it.
+        if record.online or not seek.asked:
+            self._end_seek(record.seek, seek, record.online, record.receipts)
+
+    def _end_seek(self, number: int, seek: _Seek, online: int, receipts: int) -> None:
+        del self._seeks[number]
+        for peer in seek.asked:
+            peer.receipts.pop(seek.key, None)
+        self.hub.tally.routed += online
+        seek.then(online, receipts)
+
+    # What other workers tell
+
+    def meet(self, number: str, wire: Wire) -> Peer:
+        """Another worker is there: tell it all that our clients have."""
+        peer = self.peers[number] = Peer(self, number, wire)
+        for member in self.hub.members:
+            if isinstance(member, Session):
+                for address in member.addresses:
+                    peer.tell(self._owning(address, member, self._since[address]))
+        for group, members in self.hub.groups():
+            for member in members:
+                if isinstance(member, Session):
+                    peer.tell(records.Joined(group, member.addresses[0], member.name))
+        peer.tell(records.Told())
+        return peer
+
+    def part(self, peer: Peer) -> None:
+        """Another worker has gone, and all its clients with it."""
+        del self.peers[peer.number]
+        self._answer_for(peer)
+        for address in tuple(peer.owned):
+            self._disowned(peer, address)
+        for group in tuple(peer.groups):
+            self.hub.forget_in_group(peer, group)
+        for client_address in peer.client_addresses.values():
+            self.center.uncount(client_address)
+        for key, waiting in tuple(peer.receipts.items()):
+            for recipient in tuple(waiting.outstanding):
+                peer.settle(key, recipient, Lost)
+
+    def _answer_for(self, peer: Peer) -> None:
+        """Give the answers that it cannot give any more."""
+        for number in [number for number, seek in self._seeks.items() if peer in seek.asked]:
+            self._found(peer, records.Sought(number, 0, 0))
+        for number in [number for number, (asked, _) in self.claims.items() if asked is peer]:
+            self._answered(peer, records.Answer(number, alive=False))
+        for number in [number for number, (asked, _) in self._asked.items() if asked is peer]:
+            self._counted(peer, records.Counted(number, b""))
+
+    def receive(self, peer: Peer, data: bytes) -> None:
+        """Act on a record.
+
+        Raises:
+            msgspec.MsgspecError: it is none.
+        """
+        record = records.decode(data)
+        self._acts[type(record)](peer, record)
+
+    def _told(self, peer: Peer, record: records.Told) -> None:
+        peer.has_told = True
+
+    def _came(self, peer: Peer, record: records.Came) -> None:
+        peer.client_addresses[record.temporary] = record.client_address
+        self.center.count(record.client_address)
+        self._note(peer, record.temporary, record.confirms, 0.0)
+
+    def _owned(self, peer: Peer, record: records.Owns) -> None:
+        self._note(peer, record.address, record.confirms, record.since)
+
+    def _note(self, peer: Peer, address: Address, confirms: bool, since: float) -> None:
+        peer.owned[address] = since
+        if confirms:
+            peer.confirming.add(address)
+        owner = self.hub.owner_of(address)
+        if owner is None:
+            self.hub.note_owner(address, peer)
+        elif isinstance(owner, Peer):
+            heir = self.heir(address)
+            assert heir is not None
+            self.hub.note_owner(address, heir)
+        elif (since, peer.number) < (self._since[address], self.number):
+            # Both clients were granted the address at the same moment. The other worker sees it as we do.
+            self.hub.displace(address, owner)
+
+    def _freed(self, peer: Peer, record: records.Frees) -> None:
+        address = record.address
+        if address in peer.client_addresses:
+            self.center.uncount(peer.client_addresses.pop(address))
+        self._disowned(peer, address)
+
+    def _disowned(self, peer: Peer, address: Address) -> None:
+        peer.owned.pop(address, None)
+        peer.confirming.discard(address)
+        if self.hub.owner_of(address) is peer:
+            self.hub.forget_owner(address)
+
+    def _joined(self, peer: Peer, record: records.Joined) -> None:
+        peer.groups.setdefault(record.group, {})[record.temporary] = record.name
+        self.hub.note_in_group(peer, record.group)
+
+    def _left(self, peer: Peer, record: records.Left) -> None:
+        members = peer.groups[record.group]
+        del members[record.temporary]
+        if not members:
+            del peer.groups[record.group]
+            self.hub.forget_in_group(peer, record.group)
+
+    def _text(self, peer: Peer, record: records.Text) -> None:
+        address = read_envelope(record.text).recipient_uuid
+        owner = self.hub.owner_of(address)
+        sender = _Elsewhere(peer, record.sender, 0, address)
+        if isinstance(owner, Session):
+            owner.forward(record.text, sender)
+        elif not record.seek:
+            # It has moved since the sender heard of it.
+            self.seek(record.text, sender)
+        if record.seek:
+            peer.tell(records.Sought(record.seek, int(isinstance(owner, Session)), 0))
+
+    def _said(self, peer: Peer, record: records.Said) -> None:
+        message = Message(
+            msgspec.Raw(record.body),
+            record.sender,
+            recipient=record.recipient,
+            group=record.group,
+            key=self.center.next_key() if record.key else None,
+        )
+        recipients = [member for member in self._recipients(message) if isinstance(member, Session)]
+        expected: list[Address] = []
+        online = 0
+        for recipient in recipients:
+            if message.key is not None:
+                sent_to = message.recipient or recipient.addresses[0]
+                receipt = Receipt(_Elsewhere(peer, record.sender, record.key, sent_to), 0)
+                try:
+                    expected += [sent_to] * recipient.expect(message.key, receipt, message)
+                except TooManyUnconfirmedError:
+                    self.hub.tally.dropped[UNCONFIRMED] += 1
+                    continue
+            recipient.deliver(message)
+            online += 1
+        if record.seek:
+            peer.tell(records.Sought(record.seek, online, len(expected)))
+        elif not recipients and record.recipient is not None:
+            self._send_after(peer, record, message)
+        elif record.key and (record.group is not None or not expected):
+            peer.tell(records.Expected(record.key, expected))
+
+    def _recipients(self, message: Message) -> tuple[Member, ...]:
+        if message.group is not None:
+            return tuple(self.hub.members_of(message.group))
+        assert message.recipient is not None
+        owner = self.hub.owner_of(message.recipient)
+        return () if owner is None else (owner,)
+
+    def _send_after(self, peer: Peer, record: records.Said, message: Message) -> None:
+        """A message for an address that has moved since its sender heard of it."""
+        recipient = record.recipient
+        assert recipient is not None
+        sender = _Elsewhere(peer, record.sender, record.key, recipient)
+
+        def found(online: int, receipts: int) -> None:
+            if not online:
+                self.hub.tally.dropped[NOBODY] += 1
+            if record.key and not receipts:
+                sender.tell_outcome(Lost(id=0, recipient_uuid=recipient))
+
+        self.seek_to_deliver(message, Receipt(sender, 0) if record.key else None, found)
+
+    def _claimed(self, peer: Peer, record: records.Claim) -> None:
+        owner = self.hub.owner_of(record.address)
+
+        def decided(alive: bool) -> None:
+            peer.tell(records.Answer(record.number, alive))
+
+        if not isinstance(owner, Session):
+            decided(False)
+        elif owner.accepts(record.proof):
+            self.hub.take_away(record.address, owner)
+            self.hub.refuse_claimants(record.address)
+            decided(False)
+        else:
+
+            def probed(alive: bool) -> None:
+                if not alive and self.hub.owner_of(record.address) is owner:
+                    owner.abandon()
+                decided(alive and self.hub.owner_of(record.address) is owner)
+
+            owner.probe(record.address, record.proof, probed)
+
+    def _answered(self, peer: Peer, record: records.Answer) -> None:
+        waiting = self.claims.pop(record.number, None)
+        if waiting is not None:
+            waiting[1](record.alive)
+
+    def _outcome(self, peer: Peer, record: records.Outcome) -> None:
+        peer.settle(record.key, record.recipient, Delivered if record.delivered else Lost, record.name)
+
+    def _expected(self, peer: Peer, record: records.Expected) -> None:
+        peer.settle_others(record.key, record.recipients)
+
+    # Figures
+
+    def ask_all(self, answer: Callable[[bytes], None]) -> None:
+        for peer in self.peers.values():
+            number = self.next_number()
+            self._asked[number] = (peer, answer)
+            peer.tell(records.Ask(number))
+
+    def bequeath(self) -> None:
+        """We are about to go: leave what we have counted to the worker that has come last, and will stay longest.
+
+        Without it the figures of the host would fall whenever a worker is replaced, and Prometheus take it for a start.
+        """
+        if self.peers:
+            heir = next(reversed(self.peers.values()))
+            heir.tell(records.Counted(_BEQUEST, msgspec.msgpack.encode(self.hub.tally)))
+
+    def _ask(self, peer: Peer, record: records.Ask) -> None:
+        peer.tell(records.Counted(record.number, msgspec.msgpack.encode(self.hub.tally)))
+
+    def _counted(self, peer: Peer, record: records.Counted) -> None:
+        if record.number == _BEQUEST:
+            self.hub.tally.add(msgspec.msgpack.decode(record.counts, type=Tally))
+        waiting = self._asked.pop(record.number, None)
+        if waiting is not None:
+            waiting[1](record.counts)

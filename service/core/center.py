@@ -1,0 +1,116 @@
+"""What all connections of one process share. Pure: the clocks and everything random are passed in.
+
+Every shell makes one `Center`, asks `service.core.admission` about each handshake, and calls `tick` once a second.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from service.core.addresses import Address
+from service.core.close_codes import CloseReason
+from service.core.events import Events, Tell, tell_nobody
+from service.core.hub import Hub
+from service.core.identity import Verify
+from service.settings import Settings
+
+
+class Client(Protocol):
+    """One WebSocket, as a session sees it; every shell has its own. No call ever waits."""
+
+    def send(self, text: bytes) -> None:
+        """Send a text message, in UTF-8, after all that waits already.
+
+        A client that has let more than `limits.queue` pile up is closed instead.
+        """
+
+    def close(self, reason: CloseReason) -> None:
+        """Drop what waits, send a close frame, and end the connection when it is answered, or soon."""
+
+    def abort(self) -> None:
+        """End the connection at once."""
+
+    def probe(self, answered: Callable[[bool], None]) -> None:
+        """Ping the client, and tell whether it has answered within `PROBE_TIMEOUT_S`."""
+
+
+# Long enough for a telephone that has to wake up its radio, short enough for a client that waits for its address.
+PROBE_TIMEOUT_S = 3.0
+
+
+class Deadline(Protocol):
+    """Who has asked to be called at a time."""
+
+    def due(self) -> None:
+        """The time has come."""
+
+
+class Center:
+    """The notification center of one process.
+
+    `clock` is monotonic, `now` counts from the epoch, both in seconds. `verify` tells whose token it is,
+    `tell` writes the log.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        verify: Verify,
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        draw_address: Callable[[], str],
+        draw_secret: Callable[[], str],
+        tell: Tell = tell_nobody,
+    ) -> None:
+        self.settings = settings
+        self.hub = Hub()
+        self.events = Events(tell)
+        self.verify = verify
+        self.clock = clock
+        self.now = now
+        self.draw_secret = draw_secret
+        self.draining = False
+        self.deadlines: dict[Deadline, float] = {}
+        """By `now`."""
+        self.connections_of: dict[str, int] = {}
+        """Open connections by client address."""
+        self._draw_address = draw_address
+        self._keys = 0
+
+    @property
+    def connections(self) -> int:
+        """How many are open, with those of the other workers."""
+        return len(self.hub.members) + self.hub.bus.connections
+
+    def count(self, client_address: str | None) -> None:
+        """One more connection of a client address is open, here or in another worker."""
+        if client_address is not None:
+            self.connections_of[client_address] = self.connections_of.get(client_address, 0) + 1
+
+    def uncount(self, client_address: str | None) -> None:
+        """The inverse of `count`."""
+        if client_address is not None:
+            self.connections_of[client_address] -= 1
+            if not self.connections_of[client_address]:
+                del self.connections_of[client_address]
+
+    def status(self) -> str:
+        """One line for the service manager."""
+        tally = self.hub.tally
+        return f"{self.connections} connections; messages: {tally.routed} routed, {sum(tally.dropped.values())} dropped"
+
+    def draw_address(self) -> Address:
+        """A temporary address, which nobody guesses."""
+        return Address(self._draw_address())
+
+    def next_key(self) -> int:
+        """A number by which a recipient confirms a message; each is used once."""
+        self._keys += 1
+        return self._keys
+
+    def tick(self) -> None:
+        """Call everybody whose time has come."""
+        now = self.now()
+        for deadline in [each for each, at in self.deadlines.items() if at <= now]:
+            del self.deadlines[deadline]
+            deadline.due()

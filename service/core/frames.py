@@ -1,0 +1,228 @@
+"""The frames of nc.v1: what a client may say, and what it may hear. docs/protocol.md derives its tables from here.
+
+One JSON object in one text frame. Unknown keys are ignored, so that a newer client can talk to an older service.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from service.core.addresses import Address, CheckedAddress, GroupName
+
+SUBPROTOCOL = "nc.v1"
+
+# A presence request with more would make one message cost the service a thousand.
+MAX_ASKED_FOR = 100
+
+Id = Annotated[int, Meta(ge=0, le=2**53 - 1)] | Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class Heading(msgspec.Struct, gc=False):
+    """What is read first of every frame: its type, and how the answer is to be marked."""
+
+    type: str = "send"
+    id: Id | None = None
+
+
+class Hello(msgspec.Struct):
+    """Says who the client is. It must come first, and may come again to register a further address."""
+
+    id: Id
+    uuid: Annotated[
+        CheckedAddress | None, Meta(description="The address to register; left out, the temporary one.")
+    ] = None
+    token: Annotated[str | None, Meta(description="Proof of the address, with `auth: token`.")] = None
+    resume: Annotated[
+        str | None,
+        Meta(description="`resume` of an earlier `ok`: takes the address over from that connection at once."),
+    ] = None
+
+
+class Send(msgspec.Struct):
+    """Says something to an address or to a group. The type may be left out: a message of v0 is one of these."""
+
+    message: Annotated[msgspec.Raw, Meta(description="Any JSON; it is passed on to the letter.")]
+    recipient_uuid: Annotated[CheckedAddress | None, Meta(description="The address, or else")] = None
+    group: Annotated[GroupName | None, Meta(description="the group; the sender itself gets no copy.")] = None
+    ack: Annotated[
+        Literal["none", "accepted", "delivered"],
+        Meta(
+            description="`accepted`: `ok` when it is in the recipient's queue. `delivered`: `delivered` or `lost` for "
+            "each recipient as well. Without an `id` nothing is answered."
+        ),
+    ] = "accepted"
+    id: Id | None = None
+
+
+class Ack(msgspec.Struct):
+    """Confirms a `msg` that had a `key`."""
+
+    key: int
+
+
+class Join(msgspec.Struct):
+    """Makes the client a member of a group."""
+
+    id: Id
+    group: GroupName
+
+
+class Leave(msgspec.Struct):
+    """The inverse of `join`."""
+
+    id: Id
+    group: GroupName
+
+
+class Presence(msgspec.Struct):
+    """Asks which addresses have an owner now."""
+
+    id: Id
+    uuids: Annotated[list[CheckedAddress], Meta(max_length=MAX_ASKED_FOR, description="The addresses.")]
+    watch: Annotated[bool | None, Meta(description="true: tell me of every change from now on; false: no longer.")] = (
+        None
+    )
+
+
+class Refresh(msgspec.Struct):
+    """Shows a newer token for the same address, before the old one expires."""
+
+    id: Id
+    token: str
+
+
+class Ping(msgspec.Struct):
+    """Asks for a sign of life: browsers cannot see the pings of WebSocket."""
+
+    id: Id | None = None
+
+
+REQUESTS: dict[str, type[msgspec.Struct]] = {
+    "hello": Hello,
+    "send": Send,
+    "ack": Ack,
+    "join": Join,
+    "leave": Leave,
+    "presence": Presence,
+    "refresh": Refresh,
+    "ping": Ping,
+}
+
+
+class Reply(msgspec.Struct, tag_field="type", kw_only=True):
+    """A frame from the service."""
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self)
+
+
+class Welcome(Reply, tag="welcome"):
+    """The first frame, before `hello`."""
+
+    uuid: Annotated[Address, Meta(description="The temporary address.")]
+    message: Annotated[str, Meta(description="The setting `welcome`.")]
+    server_time: Annotated[float, Meta(description="In seconds since the epoch.")]
+    protocol: Annotated[str, Meta(description="`nc.v1`.")] = SUBPROTOCOL
+
+
+class Ok(Reply, tag="ok"):
+    """A request was carried out. Each request answers with the keys that concern it."""
+
+    id: Id
+    uuid: Annotated[Address | UnsetType, Meta(description="To `hello`: the address.")] = UNSET
+    resume: Annotated[str | UnsetType, Meta(description="To `hello`: takes the address over later; a secret.")] = UNSET
+    ping_ms: Annotated[int | UnsetType, Meta(description="To `hello`: how often the service pings.")] = UNSET
+    limits: Annotated[dict[str, int] | UnsetType, Meta(description="To `hello`: see Limits.")] = UNSET
+    expires: Annotated[float | UnsetType, Meta(description="To `hello` and `refresh`: when the token does.")] = UNSET
+    online: Annotated[
+        int | list[Address] | UnsetType,
+        Meta(description="To `send`: in how many queues it is. To `presence`: the addresses that have an owner."),
+    ] = UNSET
+    receipts: Annotated[
+        int | UnsetType,
+        Meta(description="To a `send` that wants receipts: how many `delivered` or `lost` will follow."),
+    ] = UNSET
+
+
+class Error(Reply, tag="error"):
+    """A request was not carried out, and has changed nothing."""
+
+    id: Annotated[Id | None, Meta(description="null when the request had none that could be read.")]
+    code: Annotated[int, Meta(description="See Errors.")]
+    reason: Annotated[str, Meta(description="For people; it may change.")]
+    temporary: Annotated[bool, Meta(description="Whether the same request may succeed later.")]
+
+
+class Msg(Reply, tag="msg"):
+    """Somebody says something to the client, or to a group that it is in."""
+
+    sender_uuid: Annotated[
+        Address, Meta(description="That of the sender's token, the first one it registered, or its temporary one.")
+    ]
+    message: Annotated[msgspec.Raw, Meta(description="What the sender gave, to the letter.")]
+    recipient_uuid: Annotated[Address | UnsetType, Meta(description="The address it was sent to, or else")] = UNSET
+    group: Annotated[str | UnsetType, Meta(description="the group.")] = UNSET
+    key: Annotated[int | UnsetType, Meta(description="Confirm it with `ack`: the sender asks for a receipt.")] = UNSET
+
+
+class Delivered(Reply, tag="delivered"):
+    """A recipient has confirmed the message with this `id`."""
+
+    id: Id
+    recipient_uuid: Annotated[Address, Meta(description="What it was sent to; for a group, the member.")]
+
+
+class Lost(Reply, tag="lost"):
+    """A recipient has gone without confirming the message: it may have arrived, or not."""
+
+    id: Id
+    recipient_uuid: Annotated[Address, Meta(description="What it was sent to; for a group, the member.")]
+
+
+class Changed(Reply, tag="presence"):
+    """An address that the client watches has got an owner, or lost it."""
+
+    uuid: Annotated[Address, Meta(description="The address.")]
+    state: Annotated[Literal["online", "offline"], Meta(description="What it is now.")]
+
+
+class Goaway(Reply, tag="goaway"):
+    """The service is about to stop."""
+
+    reconnect_in_ms: Annotated[int, Meta(description="When to come back; each client is told another time.")]
+    deadline_ms: Annotated[int, Meta(description="When the service closes what is still open.")]
+
+
+class Pong(Reply, tag="pong"):
+    """The answer to `ping`."""
+
+    id: Id | UnsetType = UNSET
+
+
+REPLIES: tuple[type[Reply], ...] = (Welcome, Ok, Error, Msg, Delivered, Lost, Changed, Goaway, Pong)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A row of the table of errors."""
+
+    code: int
+    reason: str
+    temporary: bool = False
+
+    def answer(self, to: Any, reason: str = "") -> Error:
+        return Error(id=to, code=self.code, reason=reason or self.reason, temporary=self.temporary)
+
+
+class Failures:
+    """Every error. Numbers follow Centrifugo's where the meaning is the same."""
+
+    UNAUTHORIZED: ClassVar = Failure(101, "unauthorized")
+    FORBIDDEN: ClassVar = Failure(103, "forbidden")
+    UNKNOWN_TYPE: ClassVar = Failure(104, "unknown type")
+    LIMIT: ClassVar = Failure(106, "limit exceeded")
+    BAD_REQUEST: ClassVar = Failure(107, "bad request")
+    TOKEN_EXPIRED: ClassVar = Failure(109, "token expired")
+    IN_USE: ClassVar = Failure(113, "address in use")
+    NOBODY: ClassVar = Failure(114, "nobody has this address", temporary=True)
+    QUEUE_FULL: ClassVar = Failure(115, "too many unconfirmed messages", temporary=True)

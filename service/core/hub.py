@@ -1,0 +1,381 @@
+"""Who is connected, under which addresses and in which groups, and where a message goes.
+
+Pure: no clock, no loop, no socket.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, TypeVar
+
+from service.core.addresses import Address
+from service.core.close_codes import CloseReason
+from service.core.frames import Delivered, Id, Lost
+from service.core.message import Message
+
+Label = TypeVar("Label", int, str)
+
+Proof = bool | str
+"""What shows that an address belongs to whoever claims it: True for a token, or the secret of its last connection."""
+
+
+class Named(Protocol):
+    """Who sends a message."""
+
+    @property
+    def name(self) -> Address:
+        """Under which address others know the client."""
+
+
+class Member(Named, Protocol):
+    """What the hub needs of a session. `addresses` begins with the temporary one."""
+
+    addresses: list[Address]
+
+    def forward(self, text: bytes, sender: Named) -> None:
+        """Pass a message of v0 on to the client, which came as `text` and is known to be sound."""
+
+    def deliver(self, message: Message) -> None:
+        """Pass a message on to the client."""
+
+    def reach(self, group: str | None) -> int:
+        """How many clients a message to this group, or to one address, reaches here."""
+
+    def expect(self, key: int, receipt: "Receipt", message: Message) -> int:
+        """Remember that the message, which has this key, is to be confirmed; the result is how often it will be.
+
+        Raises:
+            TooManyUnconfirmedError: nothing has changed.
+        """
+
+    def granted(self, address: Address) -> None:
+        """A claim has succeeded."""
+
+    def refused(self, address: Address) -> None:
+        """A claim has failed: the owner is alive."""
+
+    def replaced(self, address: Address) -> None:
+        """A newer connection of the same client has this address now."""
+
+    def displaced(self, address: Address) -> None:
+        """A client of another worker was given this address a moment earlier."""
+
+    def changed(self, address: Address, online: bool) -> None:
+        """An address that the client watches has got an owner, or lost it."""
+
+    def accepts(self, proof: Proof) -> bool:
+        """Whether whoever shows this is the same client, on another connection."""
+
+    def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
+        """Find out whether the client is alive, and say so once, in a few seconds at most."""
+
+    def abandon(self) -> None:
+        """The client is dead: drop the connection."""
+
+
+class ReceiptTaker(Protocol):
+    """Who may ask for a receipt."""
+
+    def tell_outcome(self, outcome: Delivered | Lost) -> None:
+        """What became of the message."""
+
+
+class Receipt(NamedTuple):
+    """Who wants to hear that a message has arrived, and under which id."""
+
+    sender: ReceiptTaker
+    id: Id
+
+
+class TooManyUnconfirmedError(Exception):
+    """A client has not confirmed so many messages that it gets no further one that wants a receipt."""
+
+
+# Every reason for which a message goes nowhere; each is a series of the metrics from the start.
+NOBODY = "nobody"
+PLAIN = "plain"
+BAD_REQUEST = "bad_request"
+FORBIDDEN = "forbidden"
+NO_HELLO = "no_hello"
+ADDRESS_TAKEN = "address_in_use"
+LIMIT = "limit"
+UNCONFIRMED = "unconfirmed"
+SLOW_CONSUMER = "slow_consumer"
+BUS_FULL = "bus_full"
+DROPS = (NOBODY, PLAIN, BAD_REQUEST, FORBIDDEN, NO_HELLO, ADDRESS_TAKEN, LIMIT, UNCONFIRMED, SLOW_CONSUMER, BUS_FULL)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the messages and of the handshakes so far."""
+
+    routed: int = 0
+    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DROPS, 0))
+    accepted: dict[str, int] = field(default_factory=dict)
+    """Connections by protocol."""
+    refused: dict[int, int] = field(default_factory=dict)
+    """Handshakes by HTTP status."""
+    closed: dict[int, int] = field(default_factory=dict)
+    """Connections that the service closed, by close code."""
+    published: dict[int, int] = field(default_factory=dict)
+    """Requests to publish, by HTTP status."""
+
+    def close(self, reason: CloseReason) -> None:
+        """Count one more connection that is closed for this reason."""
+        self.closed[reason.code] = self.closed.get(reason.code, 0) + 1
+
+    def add(self, other: "Tally") -> None:
+        """Count all that another worker has counted."""
+        self.routed += other.routed
+        _add(self.dropped, other.dropped)
+        _add(self.accepted, other.accepted)
+        _add(self.refused, other.refused)
+        _add(self.closed, other.closed)
+        _add(self.published, other.published)
+
+
+def _add(counts: dict[Label, int], others: Mapping[Label, int]) -> None:
+    for label, count in others.items():
+        counts[label] = counts.get(label, 0) + count
+
+
+class Bus(Protocol):
+    """The hubs of the other workers, as this one knows them."""
+
+    def owns(self, address: Address, member: Member) -> None:
+        """Tell the others that one of our members has got an address."""
+
+    def frees(self, address: Address) -> None:
+        """Tell the others that none of our members has it any more."""
+
+    def heir(self, address: Address) -> Member | None:
+        """Who has an address that none of our members has."""
+
+    def joined(self, group: str, member: Member) -> None:
+        """Tell the others that one of our members is in a group."""
+
+    def left(self, group: str, member: Member) -> None:
+        """The inverse of `joined`."""
+
+    @property
+    def connections(self) -> int:
+        """How many clients the others have."""
+
+    @property
+    def others(self) -> Collection[str]:
+        """The numbers of the other workers."""
+
+    def ask_all(self, answer: Callable[[bytes], None]) -> None:
+        """Ask the others for their tallies; each answers with a `Tally` as MessagePack, or nothing when it goes."""
+
+    def seek(self, text: bytes, sender: Named) -> None:
+        """Pass a message of v0 on to whoever has its address, though nobody is known to."""
+
+    def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: Callable[[int, int], None]) -> None:
+        """Pass a message on to whoever has its address, though nobody is known to.
+
+        `then` is told how many have it, and how many of them will confirm it.
+        """
+
+
+class Alone:
+    """The bus of the only worker: there is nobody else to tell or to ask."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def owns(self, address: Address, member: Member) -> None: ...
+
+    def frees(self, address: Address) -> None: ...
+
+    def heir(self, address: Address) -> Member | None:
+        return None
+
+    def joined(self, group: str, member: Member) -> None: ...
+
+    def left(self, group: str, member: Member) -> None: ...
+
+    @property
+    def connections(self) -> int:
+        return 0
+
+    @property
+    def others(self) -> Collection[str]:
+        return ()
+
+    def ask_all(self, answer: Callable[[bytes], None]) -> None: ...
+
+    def seek(self, text: bytes, sender: Named) -> None:
+        self._tally.dropped[NOBODY] += 1
+
+    def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: Callable[[int, int], None]) -> None:
+        then(0, 0)
+
+
+class Hub:
+    """Three maps: from an address to its owner, from a group to its members, and from an address to who watches it.
+
+    An address belongs to whoever has it first, and as long as that client is alive. A second claimant waits until the
+    owner has been probed: a client that lost its network gets its address back, and nobody else can take it.
+    """
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self.bus: Bus = Alone(self.tally)
+        self.members: dict[Member, None] = {}
+        self._owners: dict[Address, Member] = {}
+        self._claimants: dict[Address, dict[Member, None]] = {}
+        self._groups: dict[str, dict[Member, None]] = {}
+        self._watchers: dict[Address, dict[Member, None]] = {}
+        self.owner_of: Callable[[Address], Member | None] = self._owners.get
+
+    def connect(self, member: Member) -> None:
+        """Let a new member be reached under its temporary address."""
+        self.members[member] = None
+        self._owners[member.addresses[0]] = member
+        self.bus.owns(member.addresses[0], member)
+
+    def disconnect(self, member: Member, groups: Iterable[str] = (), watched: Iterable[Address] = ()) -> None:
+        """Forget a member, and everything that was its own. Once is enough, twice does no harm."""
+        if member not in self.members:
+            return
+        del self.members[member]
+        for group in groups:
+            self.leave(member, group)
+        for address in watched:
+            self.unwatch(member, address)
+        for address in member.addresses:
+            # It may have a newer owner, who outlives this connection and must stay reachable.
+            if self._owners.get(address) is member:
+                self._release(address)
+
+    def claim(self, member: Member, address: Address, proof: Proof = False) -> None:
+        """Ask for an address; `granted` or `refused` of the member tells the outcome, now or a few seconds later."""
+        owner = self._owners.get(address)
+        if owner is None:
+            self._give(address, member)
+        elif owner is member:
+            member.granted(address)
+        elif owner.accepts(proof):
+            self.take_away(address, owner)
+            self.claim(member, address)
+            self._serve_claimants(address)
+        elif address in self._claimants and not proof:
+            self._claimants[address][member] = None
+        else:
+            self._claimants.setdefault(address, {})[member] = None
+            owner.probe(address, proof, lambda alive: self._probed(address, owner, alive))
+
+    def take_away(self, address: Address, owner: Member) -> None:
+        """Let an address be free, because its owner is the client of old that has come back on another connection."""
+        owner.addresses.remove(address)
+        del self._owners[address]
+        self.bus.frees(address)
+        owner.replaced(address)
+
+    def _probed(self, address: Address, owner: Member, alive: bool) -> None:
+        if self._owners.get(address) is not owner:
+            return  # it left meanwhile, and whoever waited has been served
+        if not alive:
+            owner.abandon()  # which frees the address, and the first claimant gets it
+            return
+        self.refuse_claimants(address)
+
+    def refuse_claimants(self, address: Address) -> None:
+        """Tell those who wait for an address that it stays with the client that has it."""
+        for claimant in self._claimants.pop(address, ()):
+            if claimant in self.members:
+                claimant.refused(address)
+
+    def _release(self, address: Address) -> None:
+        del self._owners[address]
+        self.bus.frees(address)
+        self.freed(address)
+
+    def freed(self, address: Address) -> None:
+        """An address has lost its owner, here or in another worker: see who is next."""
+        heir = self.bus.heir(address)
+        if heir is not None:
+            self._owners[address] = heir
+        self._serve_claimants(address)
+        if address not in self._owners:
+            self._tell_watchers(address, online=False)
+
+    def _serve_claimants(self, address: Address) -> None:
+        for claimant in self._claimants.pop(address, ()):
+            if claimant in self.members:
+                # The first finds it free; those behind it find an owner, who is probed in turn.
+                self.claim(claimant, address)
+
+    def _give(self, address: Address, member: Member) -> None:
+        self._owners[address] = member
+        member.addresses.append(address)
+        self.bus.owns(address, member)
+        member.granted(address)
+        self._tell_watchers(address, online=True)
+
+    # What the bus has heard of other workers
+
+    def note_owner(self, address: Address, owner: Member) -> None:
+        """An address has an owner in another worker."""
+        is_new = address not in self._owners
+        self._owners[address] = owner
+        self._serve_claimants(address)
+        if is_new:
+            self._tell_watchers(address, online=True)
+
+    def forget_owner(self, address: Address) -> None:
+        """An address has lost its owner in another worker."""
+        del self._owners[address]
+        self.freed(address)
+
+    def displace(self, address: Address, owner: Member) -> None:
+        """An address was given to two clients at the same moment, and `owner` of this worker has come second."""
+        owner.addresses.remove(address)
+        self._release(address)
+        owner.displaced(address)
+
+    def note_in_group(self, member: Member, group: str) -> None:
+        """Another worker has members of a group."""
+        self._groups.setdefault(group, {})[member] = None
+
+    def forget_in_group(self, member: Member, group: str) -> None:
+        """The inverse of `note_in_group`."""
+        members = self._groups[group]
+        del members[member]
+        if not members:
+            del self._groups[group]
+
+    def groups(self) -> Iterable[tuple[str, Iterable[Member]]]:
+        """Every group, with who is in it."""
+        return self._groups.items()
+
+    # Groups and presence
+
+    def join(self, member: Member, group: str) -> None:
+        """Make a member one of a group; the first one founds it."""
+        self.note_in_group(member, group)
+        self.bus.joined(group, member)
+
+    def leave(self, member: Member, group: str) -> None:
+        """The inverse of `join`; the last one to leave dissolves the group."""
+        self.forget_in_group(member, group)
+        self.bus.left(group, member)
+
+    def members_of(self, group: str) -> Sequence[Member]:
+        """Who is in a group, in the order of joining."""
+        return tuple(self._groups.get(group, ()))
+
+    def watch(self, member: Member, address: Address) -> None:
+        """Tell a member from now on when an address gets an owner or loses it."""
+        self._watchers.setdefault(address, {})[member] = None
+
+    def unwatch(self, member: Member, address: Address) -> None:
+        """The inverse of `watch`."""
+        watchers = self._watchers[address]
+        del watchers[member]
+        if not watchers:
+            del self._watchers[address]
+
+    def _tell_watchers(self, address: Address, online: bool) -> None:
+        for watcher in tuple(self._watchers.get(address, ())):
+            watcher.changed(address, online)

@@ -1,0 +1,281 @@
+"""One client's side of the protocol: what it says comes in, and what follows goes to the clients that it concerns.
+
+Here is what both versions have in common, and v0:
+
+- The first text a client gets is the welcome, which names its temporary UUID.
+- `{"recipient_uuid": U, "message": "connected"}` registers U for the connection it came on.
+- Any other object with these two keys goes to whoever owns U, to the letter as it came in. Further keys travel along.
+  Nobody owns U: it goes nowhere.
+- Everything else is plain text: accepted, counted, sent nowhere.
+- A binary frame means the text that its bytes are in UTF-8; when they are not UTF-8, it is counted as plain text.
+
+A client of v0 never gets a frame that it did not ask for: no acknowledgement and no error, only close codes.
+Pure: no loop, no socket, no clock of its own.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import msgspec
+
+from service.core.addresses import Address, CheckedAddress
+from service.core.center import Center, Client
+from service.core.close_codes import (
+    ADDRESS_IN_USE,
+    FORBIDDEN,
+    REPLACED,
+    TOKEN_EXPIRED,
+    TOO_MANY_ADDRESSES,
+    CloseReason,
+)
+from service.core.hub import FORBIDDEN as NOT_ALLOWED
+from service.core.hub import PLAIN, Named, Proof, Receipt
+from service.core.identity import Identity
+from service.core.message import Message
+
+# As every JSON encoder spells it; the message is not decoded to find other spellings, such as "\u0063onnected".
+_CONNECTED = msgspec.Raw(b'"connected"')
+
+
+class Envelope(msgspec.Struct, gc=False):
+    """What the service reads of a message of v0.
+
+    `message` is checked to be JSON, and never built: width costs nothing.
+    """
+
+    recipient_uuid: CheckedAddress
+    message: msgspec.Raw
+
+
+read_envelope = msgspec.json.Decoder(Envelope).decode
+
+
+class Session(ABC):
+    """One client, from its welcome to its end. `identity` is what a token has proved, None when none is asked for.
+
+    A shell calls `start`, then `receive` for each message, and at last `end`.
+    """
+
+    __slots__ = (
+        "_bytes_left",
+        "_center",
+        "_claims",
+        "_closing",
+        "_farewell",
+        "_hub",
+        "_messages_left",
+        "_owner_of",
+        "_refilled_at",
+        "_since",
+        "addresses",
+        "client",
+        "client_address",
+        "identity",
+    )
+
+    protocol: str
+    confirms = False
+    """Whether the client can confirm a message."""
+
+    def __init__(self, center: Center, client: Client, identity: Identity | None, client_address: str | None) -> None:
+        self.client = client
+        self.client_address = client_address
+        self.identity = identity
+        self.addresses = [center.draw_address()]
+        self._center = center
+        self._hub = center.hub
+        self._owner_of = center.hub.owner_of
+        self._claims: set[Address] | None = None
+        self._closing = False
+        limits = center.settings.limits
+        self._messages_left: float = limits.messages_per_second
+        self._bytes_left: float = limits.bytes_per_second
+        self._since = self._refilled_at = center.clock()
+        self._farewell: CloseReason | None = None
+        tally = center.hub.tally
+        tally.accepted[self.protocol] = tally.accepted.get(self.protocol, 0) + 1
+        center.count(client_address)
+        if identity is not None:
+            center.deadlines[self] = identity.expires
+        center.hub.connect(self)
+
+    @property
+    def name(self) -> Address:
+        """Under which address others know the client: its token's, the first one registered, or the temporary one."""
+        if self.identity is not None:
+            return self.identity.subject
+        return self.addresses[min(1, len(self.addresses) - 1)]
+
+    @abstractmethod
+    def start(self) -> None:
+        """Greet the client."""
+
+    @abstractmethod
+    def receive(self, text: bytes) -> float:
+        """Act on one text message, which is UTF-8.
+
+        Returns: for how many seconds the client is to be read no further, for it has sent more than it may; mostly 0.
+        """
+
+    def receive_binary(self, data: bytes) -> float:
+        """Act on one binary message: it means the text that its bytes are in UTF-8."""
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            data = b""  # no message in either version
+        return self.receive(data)
+
+    def end(self, reason: CloseReason | None = None) -> None:
+        """The connection is gone. Once is enough, twice does no harm.
+
+        `reason`: why the shell has closed it, if it has done so of its own accord.
+        """
+        if self not in self._hub.members:
+            return
+        self._closing = True
+        self._center.deadlines.pop(self, None)
+        self._leave()
+        self._center.events.closed(self.addresses[0], self._farewell or reason, self._center.clock() - self._since)
+        self._center.uncount(self.client_address)
+
+    def _leave(self) -> None:
+        self._hub.disconnect(self)
+
+    def close(self, reason: CloseReason) -> None:
+        """End the connection, and tell the client why. What it still says is not heard."""
+        if not self._closing:
+            self._closing = True
+            self._farewell = reason
+            self._hub.tally.close(reason)
+            self.client.close(reason)
+
+    def abandon(self) -> None:
+        self.end()
+        self.client.abort()
+
+    def accepts(self, proof: Proof) -> bool:
+        return proof is True
+
+    def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
+        self.client.probe(answered)
+
+    def due(self) -> None:
+        """The token of the client has expired."""
+        self.close(TOKEN_EXPIRED)
+
+    def goaway(self, reconnect_in_ms: int, deadline_ms: int) -> None:  # noqa: B027  v0 has no such frame
+        """Announce that the connection will be closed, and when it is a good time to come back."""
+
+    @abstractmethod
+    def deliver(self, message: Message) -> None: ...
+
+    def reach(self, group: str | None) -> int:
+        return 1
+
+    def expect(self, key: int, receipt: Receipt, message: Message) -> int:
+        return 0
+
+    @abstractmethod
+    def forward(self, text: bytes, sender: Named) -> None: ...
+
+    def granted(self, address: Address) -> None:
+        self._settled(address)
+        self._center.events.registered(self.addresses[0], address)
+
+    @abstractmethod
+    def refused(self, address: Address) -> None: ...
+
+    def replaced(self, address: Address) -> None:
+        self.close(REPLACED)
+
+    def displaced(self, address: Address) -> None:
+        self.close(ADDRESS_IN_USE)
+
+    def changed(self, address: Address, online: bool) -> None:  # noqa: B027  v0 watches nobody
+        pass
+
+    def _settled(self, address: Address) -> None:
+        if self._claims:
+            self._claims.discard(address)
+
+    def _may_claim_one_more(self, address: Address) -> bool:
+        claims = self._claims or ()
+        known = address in self.addresses or address in claims
+        return known or len(self.addresses) - 1 + len(claims) < self._center.settings.limits.registrations
+
+    def _claim(self, address: Address, proof: Proof) -> None:
+        if self._claims is None:
+            self._claims = set()
+        self._claims.add(address)
+        self._hub.claim(self, address, proof)
+
+    def _may_send(self, permission: str) -> bool:
+        return self.identity is None or self.identity.may_send(permission)
+
+    def spend(self, messages: int, size: int) -> float:
+        """Take from what the client may send; the result is how long it must pause."""
+        self._messages_left -= messages
+        self._bytes_left -= size
+        return self._refill() if self._messages_left < 0 or self._bytes_left < 0 else 0.0
+
+    def _refill(self) -> float:
+        # A bucket holds what one second may bring. It is filled only when it is empty, so that most messages ask no
+        # clock: after a silence a client can send two buckets at once, and no more.
+        limits, now = self._center.settings.limits, self._center.clock()
+        elapsed, self._refilled_at = now - self._refilled_at, now
+        messages, size = limits.messages_per_second, limits.bytes_per_second
+        self._messages_left = min(messages, self._messages_left + elapsed * messages)
+        self._bytes_left = min(size, self._bytes_left + elapsed * size)
+        return max(0.0, -self._messages_left / messages, -self._bytes_left / size)
+
+
+class SessionV0(Session):
+    """A client that has offered no subprotocol."""
+
+    __slots__ = ()
+
+    protocol = "v0"
+
+    def start(self) -> None:
+        # Any other brace stays as it is.
+        self.client.send(self._center.settings.welcome.replace("{uuid}", self.addresses[0]).encode())
+
+    def receive(self, text: bytes) -> float:
+        if self._closing:
+            return 0.0
+        pause = self.spend(1, len(text))
+        try:
+            envelope = read_envelope(text)
+        # ValueError: not JSON, or not our object. RecursionError: nested a thousand deep.
+        except (ValueError, RecursionError):
+            self._hub.tally.dropped[PLAIN] += 1
+            return pause
+        address = envelope.recipient_uuid
+        if envelope.message == _CONNECTED:
+            self._register(address)
+        elif self.identity is not None and not self.identity.may_send(address):
+            self._hub.tally.dropped[NOT_ALLOWED] += 1
+        elif (owner := self._owner_of(address)) is None:
+            self._hub.bus.seek(text, self)
+        else:
+            self._hub.tally.routed += 1
+            owner.forward(text, self)
+        return pause
+
+    def _register(self, address: Address) -> None:
+        if self.identity is not None and address != self.identity.subject:
+            self.close(FORBIDDEN)
+        elif self._may_claim_one_more(address):
+            self._claim(address, self.identity is not None)
+        else:
+            self.close(TOO_MANY_ADDRESSES)
+
+    def refused(self, address: Address) -> None:
+        self._settled(address)
+        self.close(ADDRESS_IN_USE)
+
+    def deliver(self, message: Message) -> None:
+        self.client.send(message.v0)
+
+    def forward(self, text: bytes, sender: Named) -> None:
+        self.client.send(text)

@@ -1,0 +1,376 @@
+"""nc.v1: requests with answers, receipts, presence and groups. Its frames stand in `service.core.frames`.
+
+Every request with an `id` is answered by one `ok` or one `error` with that `id`. Pure, as `service.core.session`.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from hmac import compare_digest
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from service.core.addresses import Address
+from service.core.center import Center, Client
+from service.core.close_codes import NO_HELLO, UNAUTHORIZED
+from service.core.frames import (
+    REQUESTS,
+    SUBPROTOCOL,
+    Ack,
+    Changed,
+    Delivered,
+    Failure,
+    Failures,
+    Goaway,
+    Heading,
+    Hello,
+    Id,
+    Join,
+    Leave,
+    Lost,
+    Ok,
+    Ping,
+    Pong,
+    Presence,
+    Refresh,
+    Reply,
+    Send,
+    Welcome,
+)
+from service.core.hub import (
+    ADDRESS_TAKEN,
+    BAD_REQUEST,
+    FORBIDDEN,
+    LIMIT,
+    NOBODY,
+    UNCONFIRMED,
+    Member,
+    Named,
+    Proof,
+    Receipt,
+    TooManyUnconfirmedError,
+)
+from service.core.hub import NO_HELLO as BEFORE_HELLO
+from service.core.identity import GROUP, Identity, TokenError
+from service.core.message import Message
+from service.core.session import Session, read_envelope
+
+# What one client can make the service remember.
+MAX_GROUPS = 64
+MAX_WATCHED = 256
+MAX_UNCONFIRMED = 1024
+
+# To check a token costs as much as a hundred messages. So each counts as a tenth of what a second allows.
+TOKENS_PER_SECOND = 10
+
+_heading = msgspec.json.Decoder(Heading).decode
+_decoders: dict[str, Callable[[bytes], Any]] = {
+    name: msgspec.json.Decoder(request).decode for name, request in REQUESTS.items()
+}
+
+
+class SessionV1(Session):
+    """A client that speaks nc.v1."""
+
+    __slots__ = ("_greeted", "_groups", "_hello", "_resume", "_unconfirmed", "_watched")
+
+    protocol = SUBPROTOCOL
+    confirms = True
+
+    def __init__(self, center: Center, client: Client, identity: Identity | None, client_address: str | None) -> None:
+        super().__init__(center, client, identity, client_address)
+        self._greeted = False
+        self._hello: dict[Address, Id] = {}
+        """The requests that wait until their address is decided about."""
+        self._resume: str | None = None
+        self._groups: dict[str, None] = {}
+        self._watched: dict[Address, None] = {}
+        self._unconfirmed: dict[int, tuple[Receipt, Address]] = {}
+        center.deadlines[self] = center.now() + center.settings.limits.hello_timeout
+
+    def start(self) -> None:
+        temporary = self.addresses[0]
+        text = self._center.settings.welcome.replace("{uuid}", temporary)
+        self._say(Welcome(uuid=temporary, message=text, server_time=self._center.now()))
+
+    def receive(self, text: bytes) -> float:
+        if self._closing:
+            return 0.0
+        pause = self.spend(1, len(text))
+        try:
+            heading = _heading(text)
+        except (ValueError, RecursionError):
+            self._fail(None, Failures.BAD_REQUEST, BAD_REQUEST, "not an object that can be read")
+            return pause
+        decode = _decoders.get(heading.type)
+        if decode is None:
+            self._fail(heading.id, Failures.UNKNOWN_TYPE, BAD_REQUEST)
+        elif not self._greeted and heading.type not in ("hello", "ping"):
+            self._fail(heading.id, Failures.UNAUTHORIZED, BEFORE_HELLO, "say hello first")
+        else:
+            try:
+                request = decode(text)
+            except (ValueError, RecursionError) as error:
+                self._fail(heading.id, Failures.BAD_REQUEST, BAD_REQUEST, str(error))
+            else:
+                self._act(request)
+                pause = self._refill() if self._messages_left < 0 else pause
+        return pause
+
+    def _act(self, request: Any) -> None:
+        match request:
+            case Send():
+                self._send(request)
+            case Ack():
+                self._confirm(request.key)
+            case Hello():
+                self._say_hello(request)
+            case Ping():
+                self._say(Pong(id=UNSET if request.id is None else request.id))
+            case Join():
+                self._join(request)
+            case Leave():
+                self._leave_group(request)
+            case Presence():
+                self._tell_presence(request)
+            case Refresh():
+                self._refresh(request)
+
+    def _say(self, reply: Reply) -> None:
+        self.client.send(reply.encode())
+
+    def _fail(self, to: Id | None, failure: Failure, drop: str, reason: str = "") -> None:
+        self._hub.tally.dropped[drop] += 1
+        self._say(failure.answer(to, reason))
+
+    # Who the client is
+
+    def _say_hello(self, request: Hello) -> None:
+        if request.token is not None and not self._prove(request.id, request.token):
+            return
+        if self.identity is None and self._center.settings.auth == "token":
+            self.close(UNAUTHORIZED)
+            return
+        address = request.uuid or self.addresses[0]
+        if self.identity is not None and request.uuid not in (None, self.identity.subject):
+            self._fail(request.id, Failures.FORBIDDEN, FORBIDDEN, "the token is for another address")
+        elif not self._may_claim_one_more(address):
+            self._fail(request.id, Failures.LIMIT, LIMIT, "too many addresses")
+        elif address in self._hello:
+            self._fail(request.id, Failures.BAD_REQUEST, BAD_REQUEST, "an earlier hello asks for this address already")
+        else:
+            self._hello[address] = request.id
+            self._claim(address, self.identity is not None or request.resume or False)
+
+    def _prove(self, to: Id, token: str) -> bool:
+        self._messages_left -= self._center.settings.limits.messages_per_second / TOKENS_PER_SECOND
+        try:
+            identity = self._center.verify(token)
+        except TokenError as error:
+            failure = Failures.TOKEN_EXPIRED if error.expired else Failures.UNAUTHORIZED
+            self._fail(to, failure, FORBIDDEN, str(error))
+            return False
+        if self.identity is not None and identity.subject != self.identity.subject:
+            self._fail(to, Failures.FORBIDDEN, FORBIDDEN, "the token is for another address")
+            return False
+        self.identity = identity
+        if self._greeted:
+            self._center.deadlines[self] = identity.expires
+        return True
+
+    def accepts(self, proof: Proof) -> bool:
+        if isinstance(proof, bool) or self._resume is None:
+            return super().accepts(proof)
+        return compare_digest(proof.encode(), self._resume.encode())
+
+    def granted(self, address: Address) -> None:
+        super().granted(address)
+        to = self._hello.pop(address)
+        self._greeted = True
+        self._center.deadlines.pop(self, None)
+        if self.identity is not None:
+            self._center.deadlines[self] = self.identity.expires
+        if self._resume is None:
+            self._resume = self._center.draw_secret()
+        settings = self._center.settings
+        limits = settings.limits
+        self._say(
+            Ok(
+                id=to,
+                uuid=address,
+                resume=self._resume,
+                ping_ms=round(settings.ping.interval * 1000),
+                limits={
+                    "message_size": limits.message_size,
+                    "messages_per_second": limits.messages_per_second,
+                    "bytes_per_second": limits.bytes_per_second,
+                    "registrations": limits.registrations,
+                },
+                expires=UNSET if self.identity is None else self.identity.expires,
+            )
+        )
+
+    def refused(self, address: Address) -> None:
+        self._settled(address)
+        self._fail(self._hello.pop(address), Failures.IN_USE, ADDRESS_TAKEN)
+
+    def due(self) -> None:
+        if self._greeted:
+            super().due()
+        else:
+            self.close(NO_HELLO)
+
+    def _refresh(self, request: Refresh) -> None:
+        if self.identity is None:
+            self._fail(request.id, Failures.BAD_REQUEST, BAD_REQUEST, "there is no token to refresh")
+        elif self._prove(request.id, request.token):
+            self._say(Ok(id=request.id, expires=self.identity.expires))
+
+    # What it has to say
+
+    def _send(self, request: Send) -> None:
+        to, group, address = request.id, request.group, request.recipient_uuid
+        if (group is None) == (address is None):
+            self._refuse(to, Failures.BAD_REQUEST, BAD_REQUEST, "give one of recipient_uuid and group")
+        elif not self._may_send(address or GROUP + str(group)):
+            self._refuse(to, Failures.FORBIDDEN, FORBIDDEN)
+        elif address is not None:
+            owner = self._owner_of(address)
+            if owner is None:
+                self._seek(request)
+            else:
+                self._pass_on(request, (owner,))
+        else:
+            recipients = [member for member in self._hub.members_of(str(group)) if member is not self]
+            reached = sum(member.reach(str(group)) for member in recipients)
+            most = self._center.settings.limits.messages_per_second
+            if reached > most:
+                reason = f"{reached} recipients; {most} messages per second are allowed"
+                self._refuse(to, Failures.LIMIT, LIMIT, reason)
+            else:
+                self._messages_left -= reached - 1
+                self._pass_on(request, recipients)
+
+    def _message(self, request: Send) -> tuple[Message, Receipt | None]:
+        """What is passed on, and who wants to hear of it, if anybody does."""
+        to = request.id
+        receipt = Receipt(self, to) if request.ack == "delivered" and to is not None else None
+        key = None if receipt is None else self._center.next_key()
+        message = Message(request.message, self.name, recipient=request.recipient_uuid, group=request.group, key=key)
+        return message, receipt
+
+    def _seek(self, request: Send) -> None:
+        message, receipt = self._message(request)
+        self._hub.bus.seek_to_deliver(message, receipt, partial(self._passed_on, request))
+
+    def _pass_on(self, request: Send, recipients: Iterable[Member]) -> None:
+        message, receipt = self._message(request)
+        online = receipts = full = 0
+        for recipient in recipients:
+            if receipt is not None and message.key is not None:
+                try:
+                    receipts += recipient.expect(message.key, receipt, message)
+                except TooManyUnconfirmedError:
+                    full += 1
+                    continue
+            online += recipient.reach(message.group)  # before it is delivered: that may fill a queue
+            recipient.deliver(message)
+        self._hub.tally.dropped[UNCONFIRMED] += full
+        self._hub.tally.routed += online
+        if full and not online:
+            self._say(Failures.QUEUE_FULL.answer(request.id))
+        else:
+            self._passed_on(request, online, receipts)
+
+    def _passed_on(self, request: Send, online: int, receipts: int) -> None:
+        if online or request.group is not None:
+            self._answer_send(request, online, receipts)
+        else:
+            self._refuse(request.id, Failures.NOBODY, NOBODY)
+
+    def _answer_send(self, request: Send, online: int, receipts: int) -> None:
+        if request.id is not None and request.ack != "none":
+            counted = receipts if request.ack == "delivered" else UNSET
+            self._say(Ok(id=request.id, online=online, receipts=counted))
+
+    def _refuse(self, to: Id | None, failure: Failure, drop: str, reason: str = "") -> None:
+        # Whoever gives no id wants no answer, as in v0.
+        if to is None:
+            self._hub.tally.dropped[drop] += 1
+        else:
+            self._fail(to, failure, drop, reason)
+
+    # What it hears
+
+    def deliver(self, message: Message) -> None:
+        self.client.send(message.v1)
+
+    def forward(self, text: bytes, sender: Named) -> None:
+        envelope = read_envelope(text)
+        self.deliver(Message(envelope.message, sender.name, recipient=envelope.recipient_uuid))
+
+    def expect(self, key: int, receipt: Receipt, message: Message) -> int:
+        if len(self._unconfirmed) >= MAX_UNCONFIRMED:
+            raise TooManyUnconfirmedError
+        self._unconfirmed[key] = (receipt, message.recipient or self.name)
+        return 1
+
+    def _confirm(self, key: int) -> None:
+        noted = self._unconfirmed.pop(key, None)
+        if noted is not None:
+            receipt, address = noted
+            receipt.sender.tell_outcome(Delivered(id=receipt.id, recipient_uuid=address))
+
+    def tell_outcome(self, outcome: Delivered | Lost) -> None:
+        """What became of a message for which the client wanted a receipt."""
+        if not self._closing:
+            self._say(outcome)
+
+    def goaway(self, reconnect_in_ms: int, deadline_ms: int) -> None:
+        self._say(Goaway(reconnect_in_ms=reconnect_in_ms, deadline_ms=deadline_ms))
+
+    # Whom it knows
+
+    def _join(self, request: Join) -> None:
+        if not self._may_send(GROUP + request.group):
+            self._fail(request.id, Failures.FORBIDDEN, FORBIDDEN)
+        elif request.group not in self._groups and len(self._groups) >= MAX_GROUPS:
+            self._fail(request.id, Failures.LIMIT, LIMIT, "too many groups")
+        else:
+            self._groups[request.group] = None
+            self._hub.join(self, request.group)
+            self._say(Ok(id=request.id))
+
+    def _leave_group(self, request: Leave) -> None:
+        if request.group in self._groups:
+            del self._groups[request.group]
+            self._hub.leave(self, request.group)
+        self._say(Ok(id=request.id))
+
+    def _tell_presence(self, request: Presence) -> None:
+        new = set(request.uuids) - self._watched.keys()
+        if not all(map(self._may_send, request.uuids)):
+            self._fail(request.id, Failures.FORBIDDEN, FORBIDDEN)
+            return
+        if request.watch and len(self._watched) + len(new) > MAX_WATCHED:
+            self._fail(request.id, Failures.LIMIT, LIMIT, "too many watched addresses")
+            return
+        for address in request.uuids:
+            if request.watch and address not in self._watched:
+                self._watched[address] = None
+                self._hub.watch(self, address)
+            elif request.watch is False and address in self._watched:
+                del self._watched[address]
+                self._hub.unwatch(self, address)
+        online = [address for address in request.uuids if self._owner_of(address) is not None]
+        self._say(Ok(id=request.id, online=online))
+
+    def changed(self, address: Address, online: bool) -> None:
+        self._say(Changed(uuid=address, state="online" if online else "offline"))
+
+    def _leave(self) -> None:
+        self._hub.disconnect(self, self._groups, self._watched)
+        unconfirmed, self._unconfirmed = self._unconfirmed, {}
+        for receipt, address in unconfirmed.values():
+            receipt.sender.tell_outcome(Lost(id=receipt.id, recipient_uuid=address))

@@ -1,0 +1,393 @@
+"""The fast shell: WebSockets without a task, a queue or a timer for each, and with as few writes as possible.
+
+What one turn of the event loop has for a client leaves in one write, and one call per turn does that for all clients.
+There is no compression: it would cost 34 KiB for each client, so no offer of it is accepted.
+
+Source: RFC 6455, sections 5.4 (fragments), 5.5 (control frames) and 7 (closing).
+"""
+
+import asyncio
+import logging
+import struct
+from collections.abc import Callable, MutableSet
+from itertools import count
+from typing import Any, cast
+
+from picows import WSFrame, WSListener, WSMsgType, WSTransport
+
+from service.core.admission import Admission
+from service.core.center import PROBE_TIMEOUT_S, Center
+from service.core.close_codes import (
+    BROKEN_FRAME,
+    FAULT,
+    NO_PONG,
+    NOT_UTF8,
+    RESTART,
+    SLOW_CONSUMER,
+    TOO_LONG,
+    TOO_MANY_FRAGMENTS,
+    CloseReason,
+)
+from service.core.hub import SLOW_CONSUMER as READS_TOO_SLOWLY
+from service.core.session import Session
+from service.fast.farewell import Farewell
+from service.fast.frame_reader import feed, frame_reader
+from service.links.link import MAX_FRAGMENTS, has_hung_up
+from service.process.ticker import Ticker
+
+logger = logging.getLogger(__name__)
+
+_TEXT, _BINARY, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
+_PING, _PONG, _CLOSE = WSMsgType.PING, WSMsgType.PONG, WSMsgType.CLOSE
+
+# RFC 6455 section 7.4: the codes that may stand in a close frame.
+_CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
+
+# What is not left to the end of the turn, so that little waits: many messages for one client, and a long one, which
+# gains nothing by company.
+_MAX_WAITING = 128
+_LONG = 4096
+
+
+def _head(opcode: WSMsgType, length: int) -> bytes:
+    """What stands before the payload of a frame that is a whole message, from a server."""
+    first = 0x80 | opcode.value
+    if length < 126:
+        return bytes((first, length))
+    if length < 0x10000:
+        return struct.pack("!BBH", first, 126, length)
+    return struct.pack("!BBQ", first, 127, length)
+
+
+def _frame(opcode: WSMsgType, payload: bytes) -> bytes:
+    return _head(opcode, len(payload)) + payload
+
+
+# To look a head up takes a quarter of the time that it takes to make it, and most messages are short.
+_SHORT = 1024
+_TEXT_HEADS = [_head(_TEXT, length) for length in range(_SHORT)]
+
+
+class FastShell:
+    """What all WebSockets of one process share. To be made while the event loop runs."""
+
+    def __init__(self, center: Center) -> None:
+        self.center = center
+        self.loop = asyncio.get_running_loop()
+        self.clients: set[WebSocket] = set()
+        self.payloads = count()
+        """Of pings: no two are the same."""
+        self._ticker = Ticker(center)
+        self._is_sweeping = False
+        self._to_flush: list[WebSocket] = []
+
+    def open(
+        self,
+        transport: asyncio.Transport,
+        connections: MutableSet[Any],
+        admission: Admission,
+        accept: bytes,
+        rest: bytes,
+    ) -> None:
+        """Serve a client to its end. `accept` answers its handshake, `rest` is what it has sent after that."""
+        limits = self.center.settings.limits
+        client = WebSocket(self, transport, connections)
+        reader = frame_reader(client, limits.message_size, client.broken, client.failed)
+        client.picows = reader.transport
+        transport.set_protocol(reader)
+        # Beyond this, `pause_writing` of the client is called.
+        transport.set_write_buffer_limits(limits.queue)
+        client.start(admission.open(self.center, client), accept)
+        self._ticker.wake()
+        if not self._is_sweeping:
+            self._sweep()
+        feed(reader, rest)
+
+    def flush_soon(self, client: "WebSocket") -> None:
+        """Call the client's `flush` at the end of this turn of the loop."""
+        if not self._to_flush:
+            self.loop.call_soon(self._flush)
+        self._to_flush.append(client)
+
+    def _flush(self) -> None:
+        clients, self._to_flush = self._to_flush, []
+        for client in clients:
+            client.flush()
+
+    def _sweep(self) -> None:
+        # One look at all clients costs less than a timer for each: a millisecond per second for 10,000.
+        ping, now = self.center.settings.ping, self.loop.time()
+        for client in tuple(self.clients):
+            client.keep_alive(now, ping.interval, ping.timeout)
+        self._is_sweeping = bool(self.clients)
+        if self.clients:
+            self.loop.call_later(min(ping.interval, ping.timeout, 8.0) / 8, self._sweep)
+
+
+class _Fragments:
+    """The message that a client has begun and not finished."""
+
+    __slots__ = ("is_text", "length", "pieces")
+
+    def __init__(self, is_text: bool) -> None:
+        self.is_text = is_text
+        self.pieces: list[bytes] = []
+        self.length = 0
+
+
+class WebSocket(WSListener):
+    """One client: a `service.core.center.Client` for its session, and a listener for picows."""
+
+    __slots__ = (
+        "_connections",
+        "_fragments",
+        "_has_spoken",
+        "_heard_at",
+        "_held_until",
+        "_is_open",
+        "_is_pinged",
+        "_probes",
+        "_session",
+        "_shell",
+        "_waiting",
+        "picows",
+        "transport",
+    )
+
+    def __init__(self, shell: FastShell, transport: asyncio.Transport, connections: MutableSet[Any]) -> None:
+        self.transport = transport
+        self.picows: WSTransport | None = None
+        self._shell = shell
+        self._connections = connections
+        self._is_open = True
+        self._waiting: list[bytes] = []
+        """What the next `flush` writes."""
+        self._fragments: _Fragments | None = None
+        self._has_spoken = False
+        self._heard_at = shell.loop.time()
+        self._is_pinged = False
+        self._held_until = 0.0
+        self._probes: dict[bytes, Callable[[bool], None]] | None = None
+
+    def start(self, session: Session, accept: bytes) -> None:
+        """Answer the handshake, and begin to serve the client."""
+        self._session = session
+        self._connections.add(self)
+        self._shell.clients.add(self)
+        self._waiting.append(accept)
+        session.start()
+        self.flush()
+
+    # What the session wants of it
+
+    def send(self, text: bytes) -> None:
+        if not self._is_open:
+            return
+        waiting = self._waiting
+        if not waiting:
+            self._shell.flush_soon(self)
+        length = len(text)
+        waiting.append((_TEXT_HEADS[length] if length < _SHORT else _head(_TEXT, length)) + text)
+        if length > _LONG or len(waiting) >= _MAX_WAITING:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            frames = b"".join(self._waiting)
+            self._waiting.clear()
+            self.transport.write(frames)
+
+    def pause_writing(self) -> None:
+        """More than `limits.queue` waits to be written."""
+        if self._is_open:
+            self._shell.center.hub.tally.dropped[READS_TOO_SLOWLY] += 1
+            self._session.close(SLOW_CONSUMER)
+
+    def resume_writing(self) -> None:
+        pass
+
+    def close(self, reason: CloseReason) -> None:
+        if self._is_open:
+            self._part(struct.pack("!H", reason.code) + reason.reason.encode())
+            Farewell(self.transport, self._ended)
+
+    def _part(self, payload: bytes) -> None:
+        self._is_open = False
+        self._waiting.clear()
+        self.transport.write(_frame(_CLOSE, payload))
+
+    def abort(self) -> None:
+        self._is_open = False
+        self._waiting.clear()
+        self.transport.abort()
+
+    def probe(self, answered: Callable[[bool], None]) -> None:
+        if not self._is_open or self._held_until:
+            answered(self._is_read_no_further())
+            return
+        payload = b"%d" % next(self._shell.payloads)
+        self._probes = {**(self._probes or {}), payload: answered}
+        self._shell.loop.call_later(PROBE_TIMEOUT_S, self._expire, payload)
+        self.transport.write(_frame(_PING, payload))
+
+    def _is_read_no_further(self) -> bool:
+        """Whether the client is there and cannot answer: it has sent too much just now."""
+        return self._is_open and self._held_until > 0 and not has_hung_up(self.transport)
+
+    def _expire(self, payload: bytes) -> None:
+        self._tell(payload, self._is_read_no_further())
+
+    def _tell(self, payload: bytes, is_alive: bool) -> None:
+        if self._probes and payload in self._probes:
+            self._probes.pop(payload)(is_alive)
+
+    # What picows has to say
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        self._has_spoken = True
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._session.close(BROKEN_FRAME)
+        elif frame.msg_type is _TEXT and frame.fin and self._fragments is None:
+            text = frame.get_payload_as_bytes()
+            if text.isascii() or _is_utf8(text):
+                if pause := self._session.receive(text):
+                    self._hold(pause)
+            else:
+                self._session.close(NOT_UTF8)
+        elif frame.msg_type in (_TEXT, _BINARY, _CONTINUATION):
+            self._take_piece(frame)
+        else:
+            self._obey(frame.msg_type, frame.get_payload_as_bytes())
+
+    def _take_piece(self, frame: WSFrame) -> None:
+        if (frame.msg_type is _CONTINUATION) == (self._fragments is None):
+            self._session.close(BROKEN_FRAME)
+            return
+        if self._fragments is None:
+            self._fragments = _Fragments(frame.msg_type is _TEXT)
+        message = self._fragments
+        message.pieces.append(frame.get_payload_as_bytes())
+        message.length += frame.payload_size
+        if message.length > self._shell.center.settings.limits.message_size:
+            self._session.close(TOO_LONG)
+        elif frame.fin:
+            self._fragments = None
+            self._take(b"".join(message.pieces), message.is_text)
+        elif len(message.pieces) >= MAX_FRAGMENTS:
+            self._session.close(TOO_MANY_FRAGMENTS)
+        # As with pings, each costs us as much as a message: a thousand empty ones may stand for one.
+        elif pause := self._session.spend(1, 0):
+            self._hold(pause)
+
+    def _take(self, data: bytes, is_text: bool) -> None:
+        if is_text and not _is_utf8(data):
+            self._session.close(NOT_UTF8)
+        elif pause := self._session.receive(data) if is_text else self._session.receive_binary(data):
+            self._hold(pause)
+
+    def _obey(self, opcode: WSMsgType, payload: bytes) -> None:
+        if not self._is_open:
+            return
+        if opcode is _CLOSE:
+            self._answer_close(payload)
+            return
+        # Else a flood of pings would cost the client nothing.
+        if pause := self._session.spend(1, len(payload)):
+            self._hold(pause)
+        if opcode is _PING:
+            self.transport.write(_frame(_PONG, payload))
+        else:
+            self._tell(payload, True)
+
+    def _answer_close(self, payload: bytes) -> None:
+        if payload and int.from_bytes(payload[:2], "big") not in _CLOSE_CODES:
+            self._session.close(BROKEN_FRAME)
+        else:
+            self._session.end()
+            self._part(payload[:2])
+            if self.transport.get_write_buffer_size():
+                Farewell(self.transport, self._ended)
+            else:
+                self.transport.close()  # the client has said that nothing follows
+
+    def broken(self, code: int, reason: str) -> None:
+        """The client has sent what is no frame."""
+        # After a close frame it may send what it likes: RFC 6455, section 5.5.1. But when both come in one read, picows
+        # tells of this, and not of the close frame.
+        handshake = self.picows and self.picows.close_handshake
+        if handshake and handshake.recv and self._is_open:
+            code = cast(int, handshake.recv.code)  # 0 stands for none
+            self._answer_close(struct.pack("!H", code) if code else b"")
+        else:
+            self._session.close(CloseReason(code, reason))
+
+    def failed(self) -> None:
+        """We have made a mistake."""
+        logger.exception("a client cannot be served")
+        self._session.close(FAULT)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._ended()
+
+    def _ended(self) -> None:
+        self._is_open = False
+        self.picows = None  # which refers to us
+        self._waiting.clear()
+        self._session.end()
+        self._shell.clients.discard(self)
+        self._connections.discard(self)
+
+    # Time
+
+    def _hold(self, pause: float) -> None:
+        if not self._is_open:
+            return
+        if not self._held_until:
+            self.transport.pause_reading()
+            self._shell.loop.call_later(pause, self._release)
+        self._held_until = self._shell.loop.time() + pause
+
+    def _release(self) -> None:
+        if self._is_open:
+            # What was left of the last read has made the pause longer meanwhile.
+            rest = self._held_until - self._shell.loop.time()
+            if rest > 0:
+                self._shell.loop.call_later(rest, self._release)
+            else:
+                self._held_until = 0.0
+                self.transport.resume_reading()
+
+    def keep_alive(self, now: float, interval: float, timeout: float) -> None:
+        """Ping a client that has been silent, and give up one that stays so. It is called again and again.
+
+        Whatever comes from the client is a sign of life, not its pong alone; uvicorn and the websockets library want
+        the pong. And as long as we do not read it, it cannot give one.
+        """
+        if not self._is_open:
+            return
+        silence = now - self._heard_at
+        if self._has_spoken or self._held_until:
+            self._heard_at = now
+            self._has_spoken = self._is_pinged = False
+        elif silence >= interval + timeout:
+            # Asked before the close frame is written, which would lie in the buffer as well.
+            is_stuck = self.transport.get_write_buffer_size() > 0
+            self._session.close(NO_PONG)
+            if is_stuck:
+                self.transport.abort()
+        elif silence >= interval and not self._is_pinged:
+            self._is_pinged = True
+            self.transport.write(_frame(_PING, b""))
+
+    def shutdown(self) -> None:
+        """uvicorn stops."""
+        self._session.close(RESTART)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

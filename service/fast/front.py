@@ -1,0 +1,258 @@
+"""Reads first what comes in on a connection under uvicorn: WebSockets go to the fast shell, all else back to uvicorn.
+
+So no handshake is read twice, none is let through that RFC 6455 forbids, each refusal says why and arrives, and nobody
+holds a connection by never finishing a request.
+"""
+
+import asyncio
+from functools import partial
+from http import HTTPStatus
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from service.core.admission import Handshake, admit, client_address, note_refusal
+from service.core.plain_http import Answer, say
+from service.fast.farewell import Farewell
+from service.fast.fast import FastShell
+from service.fast.handshake import HandshakeError, Upgrade, read_handshake
+from service.links.link import CLOSE_GRACE_S
+
+MAX_HEAD_BYTES = 16 * 1024
+# uvicorn keeps every request that comes before the last one is answered, and reads on.
+MAX_PIPELINED = 16
+
+_END_OF_HEAD = b"\r\n\r\n"
+_TOO_LONG = say(431, "The head of the request is too long")
+_TOO_SLOW = say(408, "The request takes too long")
+
+# What a protocol has read here it takes away before another one reads: all connections share the place.
+_room = memoryview(bytearray(64 * 1024))
+
+
+class Reception:
+    """Receives the connections of one server; uvicorn takes it as `http`, and calls it for each."""
+
+    shell: FastShell | None = None
+
+    def __call__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> "Front":
+        # Not earlier: gunicorn's master makes the reception, and its workers use it.
+        if self.shell is None:
+            self.shell = FastShell(cast(Any, config.app).center)
+            self.server_state = server_state
+            self.plain_http = partial(PlainHttp, self, config, server_state, app_state)
+            self._believed = ProxyHeadersMiddleware(config.loaded_app, config.forwarded_allow_ips).trusted_hosts
+        return Front(self, self.shell)
+
+    def client_address(self, peer: str, upgrade: Upgrade) -> str | None:
+        """Where a client comes from; what a proxy says of it is believed only of those that uvicorn believes, too."""
+        forwarded = upgrade.members("x-forwarded-for") if peer in self._believed else ()
+        # A proxy adds its own peer at the end; all before that the client may have written.
+        return client_address(forwarded[-1] if forwarded else peer, bool(forwarded))
+
+
+class Front(asyncio.BufferedProtocol):
+    """Reads the head of a connection's first request."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, reception: Reception, shell: FastShell) -> None:
+        self._reception = reception
+        self._shell = shell
+        self._connections = cast(set[Any], reception.server_state.connections)
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._connections.add(self)
+        self._deadline = self._shell.loop.call_later(self._shell.center.settings.limits.header_timeout, self._too_late)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._leave()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._received += _room[:nbytes]
+        found = self._received.find(_END_OF_HEAD)
+        if found < 0 and len(self._received) <= MAX_HEAD_BYTES:
+            return
+        length = found + len(_END_OF_HEAD)
+        if found < 0 or length > MAX_HEAD_BYTES:
+            self._give_up(_TOO_LONG)
+        else:
+            self.decide(self._received[:length], self._received[length:])
+
+    def decide(self, head: bytes, rest: bytes) -> None:
+        """Go on with the head of a request, and what has been received after it."""
+        try:
+            upgrade = read_handshake(head)
+        except HandshakeError as error:
+            self._give_up(error.answer)
+            return
+        if upgrade is None:
+            self._leave()
+            http = self._reception.plain_http()
+            http.connection_made(self.transport)
+            hand_over(self.transport, http)
+            http.data_received(head + rest)
+        else:
+            self._open(upgrade, rest)
+
+    def _open(self, upgrade: Upgrade, rest: bytes) -> None:
+        peer = self.transport.get_extra_info("peername")
+        handshake = Handshake(
+            client_address=self._reception.client_address(peer[0] if isinstance(peer, tuple) else "", upgrade),
+            origins=upgrade.values("origin"),
+            authorizations=upgrade.values("authorization"),
+            subprotocols=upgrade.members("sec-websocket-protocol"),
+        )
+        decision = admit(self._shell.center, handshake)
+        if isinstance(decision, Answer):
+            self._refuse(decision)
+        else:
+            self._leave()
+            accept = upgrade.accept(decision.subprotocol)
+            self._shell.open(self.transport, self._connections, decision, accept, rest)
+
+    def _give_up(self, answer: Answer) -> None:
+        """What was received is no handshake, and never will be."""
+        note_refusal(self._shell.center, answer, None)
+        self._refuse(answer)
+
+    def _too_late(self) -> None:
+        if self._received:
+            self._give_up(_TOO_SLOW)
+        else:
+            self.transport.abort()
+
+    def _refuse(self, answer: Answer) -> None:
+        self._deadline.cancel()
+        head = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}".encode()]
+        fields = [(name.encode(), value.encode()) for name, value in answer.headers]
+        for name, value in (*self._reception.server_state.default_headers, *fields, (b"connection", b"close")):
+            head.append(name + b": " + value)
+        self.transport.write(b"\r\n".join(head) + _END_OF_HEAD + answer.body)
+        Farewell(self.transport, self._leave)
+
+    def _leave(self) -> None:
+        self._deadline.cancel()
+        self._connections.discard(self)
+
+    def shutdown(self) -> None:
+        """uvicorn stops."""
+        self.transport.abort()
+
+
+class TooManyRequestsError(Exception):
+    """More of them than `MAX_PIPELINED` wait for an answer; whoever sends them is cut off."""
+
+
+class PlainHttp(HttpToolsProtocol):
+    """uvicorn's protocol for HTTP, with a deadline for each request; a handshake that comes late is handed back."""
+
+    def __init__(
+        self, reception: Reception, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]
+    ) -> None:
+        super().__init__(config, server_state, app_state)
+        self._reception = reception
+        self._deadline: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._has_come_further = False
+        self._head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        if self._deadline is None:
+            limits = cast(Any, self.config.app).center.settings.limits
+            self._deadline = self.loop.call_later(limits.header_timeout, self.transport.abort)
+        self._has_come_further = False
+        super().data_received(data)
+        # The parser keeps a head that does not end, and trailers, however long they are: gigabytes within the deadline.
+        self._head_bytes = 0 if self._has_come_further else self._head_bytes + len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        self._has_come_further = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._has_come_further = True
+        super().on_headers_complete()
+        # The application gives a body as long as this, and has an answer to one that takes longer.
+        self._cancel_deadline()
+        limits = cast(Any, self.config.app).center.settings.limits
+        self._deadline = self.loop.call_later(limits.header_timeout + CLOSE_GRACE_S, self.transport.abort)
+        if len(self.pipeline) > MAX_PIPELINED:
+            self.transport.abort()
+            raise TooManyRequestsError  # else the parser would go on with what was read
+
+    def on_body(self, body: bytes) -> None:
+        self._has_come_further = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._has_come_further = True
+        self._cancel_deadline()
+        super().on_message_complete()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._cancel_deadline()
+        self._cancel_patience()
+        super().connection_lost(error)
+
+    def pause_writing(self) -> None:
+        """The client does not read what it has asked for."""
+        super().pause_writing()
+        limits = cast(Any, self.config.app).center.settings.limits
+        self._patience = self.loop.call_later(limits.header_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._cancel_patience()
+        super().resume_writing()
+
+    def _cancel_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return True
+
+    def _unsupported_upgrade_warning(self) -> None:
+        pass  # it is for whoever has installed uvicorn; any client could fill the log
+
+    def handle_websocket_upgrade(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.abort()  # the answer to the request before would come after that to the handshake
+            return
+        self.connections.discard(self)
+        self._cancel_deadline()
+        lines = [self.scope["method"].encode() + b" " + self.url + b" HTTP/" + self.scope["http_version"].encode()]
+        lines += [name + b": " + value for name, value in self.scope["headers"]]
+        front = self._reception(self.config, self.server_state, self.app_state)
+        front.connection_made(self.transport)
+        hand_over(self.transport, front)
+        front.decide(b"\r\n".join(lines) + _END_OF_HEAD, b"")
+
+
+def hand_over(transport: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:
+    """Change the protocol for one of the other kind, buffered or not; uvloop looks only when it begins to read."""
+    transport.pause_reading()
+    transport.set_protocol(protocol)
+    transport.resume_reading()

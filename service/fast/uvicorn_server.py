@@ -1,0 +1,42 @@
+"""uvicorn's server, as the runner and the gunicorn worker have it."""
+
+import asyncio
+import socket
+
+import uvicorn
+
+from service.core.center import Center
+from service.process.acceptor import share_listeners
+from service.process.drain import LAST_HANDSHAKES_S, drain
+
+# What the kernel keeps of a client that we have not read; by itself it would let that grow to 6 MB for each.
+RECEIVE_BUFFER_BYTES = 64 * 1024
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that sends its clients away one after another before it stops."""
+
+    def __init__(self, config: uvicorn.Config, center: Center) -> None:
+        super().__init__(config)
+        self._center = center
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in sockets or ():
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)  # connections inherit it
+        if self._center.settings.workers != 1:
+            share_listeners(self._center)
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        began = asyncio.get_running_loop().time()
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LAST_HANDSHAKES_S)
+        await drain(self._center)
+        # The last clients have what is left of the time.
+        spent = asyncio.get_running_loop().time() - began
+        self.config.timeout_graceful_shutdown = max(1, self._center.settings.drain.timeout - round(spent))
+        await super().shutdown(sockets)
+        # Those that have not closed by now: uvicorn leaves them to the end of the process.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()

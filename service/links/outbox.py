@@ -1,0 +1,89 @@
+"""What one client has yet to be sent: a bounded queue, and the one task that empties it.
+
+Whoever has a message for a client puts it here and goes on: a client that does not read costs nobody else a moment,
+and never more memory than the bounds below.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from service.core.center import PROBE_TIMEOUT_S
+from service.core.close_codes import SLOW_CONSUMER, CloseReason
+from service.core.hub import SLOW_CONSUMER as READS_TOO_SLOWLY
+from service.core.hub import Tally
+from service.links.link import CLOSE_GRACE_S, Link, LinkClosedError
+
+# Bounds the burst of work when a client reads again after a pause.
+MAX_QUEUED_MESSAGES = 8192
+# What a queued text costs beside its own length: the object's head and its place in the queue.
+_OVERHEAD = 64
+
+
+class Outbox:
+    """The texts that wait for one client. `writer`, its task, ends when the client is gone or has been told so.
+
+    `farewell` is why it was closed, None as long as it was not.
+    """
+
+    def __init__(self, link: Link, max_bytes: int, tally: Tally) -> None:
+        self._link = link
+        self._max_bytes = max_bytes
+        self._tally = tally
+        self._texts: deque[bytes] = deque()
+        self._bytes = 0
+        self.farewell: CloseReason | None = None
+        self._wake = asyncio.Event()
+        self._probes: set[asyncio.Task[None]] = set()
+        self.writer = asyncio.create_task(self._write())
+
+    def send(self, text: bytes) -> None:
+        """Send `text` after all that waits already; a client that has let too much pile up is closed instead."""
+        if self.farewell is not None:
+            return
+        self._texts.append(text)
+        self._bytes += len(text) + _OVERHEAD
+        if self._bytes > self._max_bytes or len(self._texts) > MAX_QUEUED_MESSAGES:
+            self._tally.dropped[READS_TOO_SLOWLY] += len(self._texts)
+            self._tally.close(SLOW_CONSUMER)
+            self.close(SLOW_CONSUMER)
+        self._wake.set()
+
+    def close(self, reason: CloseReason) -> None:
+        """Drop what waits, and close the connection; a client that does not take even that is cut off."""
+        if self.farewell is not None:
+            return
+        self.farewell = reason
+        self._texts.clear()
+        self._wake.set()
+        asyncio.get_running_loop().call_later(CLOSE_GRACE_S, self.writer.cancel)
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self.writer.cancel()
+
+    def probe(self, answered: Callable[[bool], None]) -> None:
+        """Ping the client, and tell whether it has answered within `PROBE_TIMEOUT_S`."""
+        probe = asyncio.create_task(self._probe(answered))
+        self._probes.add(probe)
+        probe.add_done_callback(self._probes.discard)
+
+    async def _probe(self, answered: Callable[[bool], None]) -> None:
+        try:
+            alive = await asyncio.wait_for(self._link.is_alive(), PROBE_TIMEOUT_S)
+        except (LinkClosedError, asyncio.TimeoutError):
+            alive = False
+        answered(alive)
+
+    async def _write(self) -> None:
+        try:
+            while self.farewell is None:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._texts:
+                    text = self._texts.popleft()
+                    self._bytes -= len(text) + _OVERHEAD
+                    await self._link.send(text)
+            await self._link.close(self.farewell)
+        except LinkClosedError:
+            pass

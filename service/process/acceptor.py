@@ -1,0 +1,123 @@
+"""Takes the connections of listeners that several workers share, and leaves to each worker its share.
+
+Every worker is woken for each connection, and whoever is first gets it; on an idle host that is often the same one, and
+it takes all that wait. So a worker takes one at a time, and one that has more clients than the others first looks away
+for a moment: if nobody else takes the connection meanwhile, it does.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
+
+from service.core.center import Center
+from service.core.hub import Bus
+
+# How long another worker has to take a connection.
+PAUSE_S = 0.005
+# After the host has run out of files or memory.
+RETRY_S = 1.0
+# How many more than the workers have on average are too many: a part, and a few that have yet to say what they want.
+FACTOR, FEW = 1.1, 16
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+logger = logging.getLogger(__name__)
+
+Protocols = Callable[[], asyncio.BaseProtocol]
+
+
+class Acceptor:
+    """To whoever asks the loop for a server, the server of one listener."""
+
+    def __init__(self, center: Center, protocols: Protocols, listener: socket.socket) -> None:
+        self.sockets = [listener]
+        self._center = center
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._protocols = protocols
+        self._opening: set[asyncio.Task[Any]] = set()
+        self._open: WeakSet[socket.socket] = WeakSet()
+        self._pause: asyncio.TimerHandle | None = None
+        self._is_serving = True
+        listener.setblocking(False)
+        self._watch()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def is_serving(self) -> bool:
+        return self._is_serving
+
+    def close(self) -> None:
+        """Take none any more."""
+        if self._is_serving:
+            self._is_serving = False
+            self.look_away()
+            self._listener.close()
+
+    async def wait_closed(self) -> None:
+        """Nothing is left to wait for: the servers count their connections themselves."""
+
+    def _watch(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listener, self._wake)
+
+    def look_away(self) -> None:
+        """Leave what comes to the other workers."""
+        self._loop.remove_reader(self._listener)
+        if self._pause is not None:
+            self._pause.cancel()
+
+    def _wake(self) -> None:
+        if has_its_share(len(self._open), self._center.hub.bus):
+            self.look_away()
+            self._pause = self._loop.call_later(PAUSE_S, self._take_what_is_left)
+        else:
+            self._accept()
+
+    def _take_what_is_left(self) -> None:
+        self._watch()
+        self._accept()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            logger.error("cannot accept connections: %s", error.strerror)
+            self.look_away()
+            self._pause = self._loop.call_later(RETRY_S, self._watch)
+            return
+        connection.setblocking(False)
+        self._open.add(connection)
+        task = self._loop.create_task(self._hand_over(connection))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _hand_over(self, connection: socket.socket) -> None:
+        await self._loop.connect_accepted_socket(self._protocols, connection)
+
+
+def has_its_share(connections: int, bus: Bus) -> bool:
+    """Whether a worker with so many connections has more than the workers have on average."""
+    return connections > (connections + bus.connections) / (1 + len(bus.others)) * FACTOR + FEW
+
+
+def share_listeners(center: Center) -> None:
+    """Let the servers that the running loop makes from now on leave connections to the other workers.
+
+    uvicorn and websockets both get theirs from the loop, and offer no other place to put one.
+    """
+    loop = asyncio.get_running_loop()
+
+    async def create_server(protocols: Protocols, *_: object, sock: socket.socket, **__: object) -> Acceptor:
+        return Acceptor(center, protocols, sock)
+
+    loop.create_server = create_server  # type: ignore[assignment, method-assign]

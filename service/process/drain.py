@@ -1,0 +1,36 @@
+"""The service is about to stop: send its clients away, not all at one moment, so that they do not all come back at one.
+
+Clients of nc.v1 are told at once when to come back; each client is closed with 1012 when its turn has come.
+"""
+
+import asyncio
+import random
+
+from service.core.center import Center
+from service.core.close_codes import RESTART
+from service.core.session import Session
+
+# Whoever was accepted a moment ago is let in before nobody is: a handshake that is refused would be one too many.
+LAST_HANDSHAKES_S = 0.1
+
+
+def duration(clients: int, window_s: float, rate: float) -> float:
+    """How long it takes to send so many clients away, in seconds: a few are gone at once, many take the window."""
+    return min(window_s, clients / rate)
+
+
+async def drain(center: Center) -> None:
+    """Close every session within `drain.window`; no new one is let in from now on."""
+    center.draining = True
+    settings = center.settings.drain
+    sessions = [member for member in center.hub.members if isinstance(member, Session)]
+    random.shuffle(sessions)
+    lasting = duration(len(sessions), settings.window, settings.rate)
+    deadline_ms = round(lasting * 1000)
+    turns = [(lasting * (number + 1) / len(sessions), session) for number, session in enumerate(sessions)]
+    for turn, session in turns:
+        session.goaway(round(turn * 1000), deadline_ms)
+    began = center.clock()
+    for turn, session in turns:
+        await asyncio.sleep(max(0.0, began + turn - center.clock()))
+        session.close(RESTART)

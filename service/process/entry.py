@@ -1,0 +1,80 @@
+"""What every way to start the service has in common: settings, log, hangups, and how a fault is told.
+
+Exit codes: 1 when the service cannot start, 2 when its settings are wrong. The reason is one line each on stderr.
+"""
+
+import logging
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from types import FrameType
+from uuid import uuid4
+
+from service.core.center import Center
+from service.core.identity import Identity, TokenError, Verify
+from service.declaration import Fault
+from service.process.logs import keep_requests_out, tell
+from service.settings import Settings, SettingsError, from_environ
+from service.tokens import Keys, KeysError
+
+logger = logging.getLogger("service")
+
+
+def settings_or_exit(environ: Mapping[str, str]) -> Settings:
+    """The settings from an environment; when they are wrong, all faults are printed and the process ends.
+
+    With `auth: token` the keys are a part of them: gunicorn would start workers without end that find none.
+    """
+    try:
+        settings = from_environ(environ)
+        _verify_with(settings)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    return settings
+
+
+def center_of(settings: Settings) -> Center:
+    """The notification center of this process."""
+    keep_requests_out()
+    return Center(
+        settings,
+        _verify_with(settings),
+        clock=time.monotonic,
+        now=time.time,
+        draw_address=lambda: str(uuid4()),
+        draw_secret=lambda: secrets.token_urlsafe(16),
+        tell=tell,
+    )
+
+
+def _verify_with(settings: Settings) -> Verify:
+    """Raises: SettingsError: tokens are asked for, and there are no keys."""
+    if settings.keys is None:
+        if settings.auth == "token":
+            fault = Fault("is not set, and WEBSOCKET_AUTH=token needs it", "name a file of keys")
+            raise SettingsError({"WEBSOCKET_KEYS": fault})
+        return _without_keys
+    keys = Keys(settings.keys)
+    if settings.auth == "token":
+        try:
+            keys.load()
+        except KeysError as error:
+            fault = Fault(f"{error.path} {error.fault.what}", error.fault.mend)
+            raise SettingsError({"WEBSOCKET_KEYS": fault}) from None
+    return keys
+
+
+def _without_keys(token: str) -> Identity:
+    raise TokenError("no keys are configured")
+
+
+def ignore_hangups() -> None:
+    """Survive SIGHUP, of which a process dies otherwise: many a service reads its settings anew, and admins try it."""
+
+    def ignore(signal_number: int, frame: FrameType | None) -> None:
+        logger.warning("SIGHUP is ignored: settings are read at the start; restart the service to change them")
+
+    signal.signal(signal.SIGHUP, ignore)

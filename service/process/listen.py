@@ -1,0 +1,143 @@
+"""The socket the service listens on: handed over by systemd, or bound here.
+
+Source: sd_listen_fds(3), unix(7), ip(7).
+"""
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+
+from service.settings import Settings
+
+# Connections that the kernel keeps until they are accepted; a restart makes all clients come back at once.
+BACKLOG = 2048
+
+# By which `service.process.workers` hands a worker its sockets.
+FDS_VARIABLE = "WEBSOCKET_LISTEN_FDS"
+
+# The first descriptor that systemd passes (SD_LISTEN_FDS_START).
+_FIRST_FD = 3
+
+# The group is nginx's. Nobody else may connect: the service believes what this socket's user says about the client.
+_UMASK_0660 = 0o117
+
+
+class ListenError(Exception):
+    """There is nothing to listen on; the message says where, what, and the mend."""
+
+    def __init__(self, where: str, what: str, mend: str) -> None:
+        super().__init__(f"cannot listen on {where}: {what}; {mend}")
+
+
+def listening_sockets(settings: Settings, environ: MutableMapping[str, str]) -> list[socket.socket]:
+    """The sockets that systemd has passed, or else the one that the settings ask for.
+
+    The variables about passed sockets are taken out of `environ`: they are meant for this process and no child of it.
+
+    Raises:
+        ListenError
+    """
+    if handed := environ.pop(FDS_VARIABLE, ""):
+        return [_passed_socket(int(fd)) for fd in handed.split()]
+    passed = _passed_sockets(environ)
+    if passed:
+        return passed
+    return [_unix_socket(Path(settings.socket)) if settings.socket else _tcp_socket(settings.host, settings.port)]
+
+
+def name_of(listener: socket.socket) -> str:
+    """The address of a listening socket, as the log shows it."""
+    address = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return str(address)
+    host, port = address[:2]
+    return f"[{host}]:{port}" if listener.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def _passed_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
+    number = _number_passed(environ)
+    for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environ.pop(variable, None)
+    return [_passed_socket(fd) for fd in range(_FIRST_FD, _FIRST_FD + number)]
+
+
+def _number_passed(environ: Mapping[str, str]) -> int:
+    # Another process's sockets: the variables were inherited through a program that did not know them.
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        return 0
+    number = environ.get("LISTEN_FDS", "")
+    return int(number) if number.isascii() and number.isdigit() else 0
+
+
+def _passed_socket(fd: int) -> socket.socket:
+    mend = "give the .socket unit ListenStream= lines only, and Accept=no"
+    try:
+        listener = socket.socket(fileno=fd)
+        listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ListenError(f"descriptor {fd}", error.strerror or str(error), mend) from None
+    if not listening or listener.type != socket.SOCK_STREAM:
+        listener.detach()
+        raise ListenError(f"descriptor {fd}", "it is not a listening stream socket", mend)
+    os.set_inheritable(fd, False)
+    return listener
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
+    where = f"{host}:{port}"
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # A restart must not wait for the last connections' TIME_WAIT. Two servers on one port remain impossible:
+    # that would take SO_REUSEPORT, with which a second copy starts silently and gets half of the clients.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            mend = f"stop what listens there (ss -ltnp 'sport = :{port}'), or choose another port"
+            raise ListenError(where, "the port is in use", mend) from None
+        raise ListenError(where, error.strerror or str(error), "use an address of this host") from None
+    return listener
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(_UMASK_0660)
+    try:
+        _remove_stale(path)
+        listener.bind(str(path))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        mend = "make its directory, and let the service's user write there"
+        raise ListenError(str(path), error.strerror or str(error), mend) from None
+    except ListenError:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket file that a killed process has left behind."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise ListenError(str(path), "it is not a socket", "choose another path, or remove it")
+    except FileNotFoundError:
+        return
+    if _is_alive(path):
+        raise ListenError(str(path), "the socket is in use", "stop the process that listens there (ss -lxp)")
+    path.unlink()
+
+
+def _is_alive(path: Path) -> bool:
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+        # Must not wait: a process that is alive but stuck has a full backlog, and is alive all the same (EAGAIN).
+        probe.setblocking(False)
+        return probe.connect_ex(str(path)) != errno.ECONNREFUSED

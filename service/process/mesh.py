@@ -1,0 +1,291 @@
+"""The wires between the workers of one host: a Unix stream socket from each to each, in a directory of their own.
+
+A worker listens under its process id, and connects to everybody who listens already. Whoever is connected to connects
+back, so that each sends on a stream of its own, in order. When either stream of two workers ends, both count as gone.
+Who has connected is what the kernel says, so that nobody can speak for another worker.
+
+Source: unix(7), SO_PEERCRED.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import stat
+import struct
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from service.core.bus import EmbeddedBus, Peer
+from service.core.center import Center
+
+# No message is longer than 16 MiB: what claims to be has lost its place in the stream.
+MAX_RECORD_BYTES = 32 * 1024 * 1024
+# How long after a lost connection a worker that still listens is looked for again.
+RETRY_S = 0.5
+# How long a worker that leaves waits until the others have taken what it had to say.
+FAREWELL_S = 1.0
+# How long a new worker waits to hear what the clients of the others have, before it has any itself: it would give away
+# what is theirs. A worker that is stuck has been killed by then.
+HEARING_S = 12.0
+_LOOK_S = 0.01
+_UMASK_0600 = 0o177
+_SUFFIX = ".sock"
+
+_length = struct.Struct("!I")
+_credentials = struct.Struct("3i")
+
+logger = logging.getLogger(__name__)
+
+
+class MeshError(Exception):
+    """The workers cannot find each other; the message says where, what, and the mend."""
+
+
+class OutgoingWire(asyncio.Protocol):
+    """What we have to say to another worker. The records of one turn of the loop leave in one write."""
+
+    def __init__(self, mesh: "Mesh", number: str) -> None:
+        self.peer: Peer | None = None
+        self._mesh = mesh
+        self._number = number
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._buffered = 0
+        self._has_ended = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+        # We look at the size of the buffer ourselves.
+        self._transport.set_write_buffer_limits(0)
+        self.peer = self._mesh.reached(self._number, self)
+
+    @property
+    def queued(self) -> int:
+        return self._buffered + self._waiting_bytes
+
+    def send(self, record: bytes) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._waiting += (_length.pack(len(record)), record)
+        self._waiting_bytes += len(record)
+
+    def _flush(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(b"".join(self._waiting))
+            self._buffered = self._transport.get_write_buffer_size()
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    def pause_writing(self) -> None:
+        self._buffered = self._transport.get_write_buffer_size()
+
+    def resume_writing(self) -> None:
+        self._buffered = 0
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._has_ended.set()
+        self._mesh.lost(self._number, self)
+
+    async def finish(self) -> None:
+        """End the stream when all that waits was sent; a worker that does not take it is not waited for."""
+        self._flush()
+        self._transport.close()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._has_ended.wait(), FAREWELL_S)
+
+    def close(self) -> None:
+        """End the stream."""
+        self._transport.abort()
+
+
+class IncomingWire(asyncio.Protocol):
+    """What another worker has to say; it is heard as soon as there is a way to answer."""
+
+    def __init__(self, mesh: "Mesh") -> None:
+        self._mesh = mesh
+        self._rest = b""
+        self._number = ""
+        self._peer: Peer | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("socket")
+        pid, uid, _ = _credentials.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _credentials.size))
+        if uid != os.geteuid():
+            logger.warning("a process of user %d, which is no worker of ours, was turned away from the bus", uid)
+            self._transport.abort()
+        else:
+            self._number = str(pid)
+            self._mesh.heard_of(self._number, self)
+
+    def data_received(self, data: bytes) -> None:
+        data, self._rest = self._rest + data, b""
+        at = 0
+        while self._peer is not None and len(data) - at >= _length.size:
+            (size,) = _length.unpack_from(data, at)
+            begin, end = at + _length.size, at + _length.size + size
+            if size > MAX_RECORD_BYTES:
+                self._broken("a record is too long")
+                return
+            if end > len(data):
+                break
+            if not self._take(self._peer, data[begin:end]):
+                return
+            at = end
+        self._rest = data[at:]
+
+    def meet(self, peer: Peer) -> None:
+        """From now on it can be answered."""
+        self._peer = peer
+        self.data_received(b"")
+
+    def _take(self, peer: Peer, record: bytes) -> bool:
+        try:
+            self._mesh.bus.receive(peer, record)
+        except msgspec.MsgspecError as error:
+            self._broken(str(error))
+        return not self._transport.is_closing()
+
+    def _broken(self, what: str) -> None:
+        logger.error("the bus does not understand worker %s: %s", self._number, what)
+        self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._mesh.lost(self._number, self)
+
+    def close(self) -> None:
+        """End the stream."""
+        self._transport.abort()
+
+
+class Mesh:
+    """This worker's place among the workers that meet in the directory `bus` of the settings.
+
+    Without one it is alone, and nothing is opened.
+    """
+
+    def __init__(self, center: Center) -> None:
+        self._center = center
+        self._server: asyncio.Server | None = None
+        self._outgoing: dict[str, OutgoingWire] = {}
+        self._incoming: dict[str, IncomingWire] = {}
+        self._connecting: dict[str, asyncio.Task[None]] = {}
+        self._is_closed = False
+
+    def _path(self, number: str) -> Path:
+        return self._directory / f"{number}{_SUFFIX}"
+
+    async def open(self) -> None:
+        """Listen, connect to everybody who is there, and wait until they have told what they have.
+
+        Raises:
+            MeshError: the directory cannot be used, or is not ours alone.
+        """
+        if self._center.settings.bus is None:
+            return
+        self._directory = Path(self._center.settings.bus)
+        try:
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            state = self._directory.stat()
+        except OSError as error:
+            raise MeshError(
+                f"the workers cannot meet in {self._directory}: {error.strerror}; make its parent directory, and let "
+                "the service's user write there"
+            ) from None
+        if state.st_uid != os.geteuid() or stat.S_IMODE(state.st_mode) & 0o077:
+            raise MeshError(
+                f"the workers cannot meet in {self._directory}: others may write there; give it mode 0700 and the "
+                "service's user as its owner, or name another directory"
+            )
+        self.number = str(os.getpid())
+        self.bus = self._center.hub.bus = EmbeddedBus(self._center, self.number)
+        # Whoever finds a socket that nobody listens on takes it for that of a dead worker, and removes it: ours appears
+        # under its name only when we listen.
+        unnamed = self._directory / f".{self.number}"
+        unnamed.unlink(missing_ok=True)
+        before = os.umask(_UMASK_0600)
+        try:
+            self._server = await asyncio.get_running_loop().create_unix_server(lambda: IncomingWire(self), unnamed)
+        finally:
+            os.umask(before)
+        unnamed.rename(self._path(self.number))
+        for other in self._directory.glob(f"*{_SUFFIX}"):
+            if other.stem.isdigit() and other.stem != self.number:
+                self._connect(other.stem)
+        await asyncio.gather(*self._connecting.values())
+        for _ in range(round(HEARING_S / _LOOK_S)):
+            if all(peer.has_told for peer in self.bus.peers.values()):
+                break
+            await asyncio.sleep(_LOOK_S)
+
+    def _connect(self, number: str, after_s: float = 0.0) -> None:
+        if not self._is_closed and number not in self._connecting and number not in self._outgoing:
+            self._connecting[number] = asyncio.create_task(self._reach(number, after_s))
+
+    async def _reach(self, number: str, after_s: float) -> None:
+        try:
+            await asyncio.sleep(after_s)
+            loop = asyncio.get_running_loop()
+            await loop.create_unix_connection(lambda: OutgoingWire(self, number), str(self._path(number)))
+        except ConnectionRefusedError:
+            self._path(number).unlink(missing_ok=True)  # a process that was killed has left it
+            self._part(number)
+        except OSError:
+            self._part(number)  # it has connected to us, and cannot be answered
+        finally:
+            del self._connecting[number]
+
+    def reached(self, number: str, wire: OutgoingWire) -> Peer:
+        """We have connected to another worker."""
+        self._outgoing[number] = wire
+        peer = self.bus.meet(number, wire)
+        if number in self._incoming:
+            self._incoming[number].meet(peer)
+        return peer
+
+    def heard_of(self, number: str, wire: IncomingWire) -> None:
+        """Another worker has connected to us."""
+        if number in self._incoming:
+            self._part(number)
+        self._incoming[number] = wire
+        outgoing = self._outgoing.get(number)
+        if outgoing is not None and outgoing.peer is not None:
+            wire.meet(outgoing.peer)
+        else:
+            self._connect(number)
+
+    def lost(self, number: str, wire: OutgoingWire | IncomingWire) -> None:
+        """A stream to or from another worker has ended."""
+        if wire in (self._outgoing.get(number), self._incoming.get(number)):
+            self._part(number)
+            if self._path(number).exists():
+                self._connect(number, RETRY_S)
+
+    def _part(self, number: str) -> None:
+        outgoing, incoming = self._outgoing.pop(number, None), self._incoming.pop(number, None)
+        if outgoing is not None:
+            outgoing.close()
+            if outgoing.peer is not None:
+                self.bus.part(outgoing.peer)
+        if incoming is not None:
+            incoming.close()
+
+    async def close(self) -> None:
+        """Leave."""
+        self._is_closed = True
+        if self._server is None:
+            return
+        self._server.close()
+        with contextlib.suppress(OSError):
+            self._path(self.number).unlink()
+        for task in tuple(self._connecting.values()):
+            task.cancel()
+        await asyncio.gather(*self._connecting.values(), return_exceptions=True)
+        self.bus.bequeath()
+        await asyncio.gather(*(wire.finish() for wire in self._outgoing.values()))
+        for number in {*self._outgoing, *self._incoming}:
+            self._part(number)

@@ -1,0 +1,1 @@
+"""What the service answers over HTTP, beside handshakes: to scripts, and about itself."""

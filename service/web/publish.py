@@ -1,0 +1,227 @@
+"""A message from a script: `POST /publish/ADDRESS` or `POST /publish/group:NAME`, with a token that allows it.
+
+Pure: a shell asks `Publisher.admit` before it reads the body, and `Publisher.publish` with it.
+Source of `Idempotency-Key`: draft-ietf-httpapi-idempotency-key-header; of `WWW-Authenticate`: RFC 6750, section 3.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from math import ceil
+from typing import NamedTuple
+
+import msgspec
+
+from service.core.addresses import MAX_ADDRESS_LENGTH, Address
+from service.core.center import Center
+from service.core.hub import BAD_REQUEST, FORBIDDEN, LIMIT, NOBODY, Member
+from service.core.identity import GROUP, TokenError, bearer_tokens
+from service.core.message import Message
+from service.core.plain_http import DRAINING, Answer, respond, say
+
+PREFIX = "/publish/"
+
+# A script that has heard nothing tries again within minutes, or not at all.
+REMEMBERED_S = 300
+MAX_REMEMBERED = 10_000
+# Whoever is forgotten begins with a full bucket, which a second of silence brings as well.
+MAX_BUCKETS = 10_000
+
+# The rest of the body is not read, so that the connection cannot serve another request.
+_CLOSE = ("connection", "close")
+
+METHOD_NOT_ALLOWED = say(405, "Publish with POST\n", ("allow", "POST"))
+TOO_SLOW = say(408, "The body did not come in time\n", _CLOSE)
+TOO_LARGE = say(413, "The message is longer than limits.message_size\n", _CLOSE)
+STATUSES = (201, 202, 400, 401, 403, 405, 408, 409, 413, 422, 429, 503)
+"""Every status that a publication can be answered with."""
+
+_UNDER_WAY = say(409, "This Idempotency-Key is just being published\n", ("retry-after", "1"))
+_ANOTHER_MESSAGE = say(422, "This Idempotency-Key belongs to another message\n")
+_DROPS = {400: BAD_REQUEST, 401: FORBIDDEN, 403: FORBIDDEN, 408: BAD_REQUEST, 413: LIMIT, 422: BAD_REQUEST, 429: LIMIT}
+_KEY = re.compile("[!-~]{1,128}")
+
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+class Request(NamedTuple):
+    """The head of a request. `path` is decoded; `fields` has the values of each header field by its lower-case name."""
+
+    method: str
+    path: str
+    fields: Mapping[str, Sequence[str]]
+
+    def values(self, name: str) -> Sequence[str]:
+        """All values of a header field."""
+        return self.fields.get(name, ())
+
+    def value(self, name: str) -> str:
+        """The last value of a header field; nothing where there is none."""
+        return next(reversed(self.values(name)), "")
+
+
+@dataclass(slots=True)
+class Bucket:
+    """What a token may still send at `filled_at`; below zero, what it has sent in advance."""
+
+    messages: float
+    size: float
+    filled_at: float
+
+
+class Permit(NamedTuple):
+    """A publication that goes out when its body is there. `target` is an address, or a group behind `group:`."""
+
+    sender: Address
+    target: str
+    is_json: bool
+    key: str
+    bucket: Bucket
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What has become of a publication, as far as is known."""
+
+    fingerprint: bytes
+    expires: float
+    answer: Answer = _UNDER_WAY
+
+
+class Publisher:
+    """Who may publish, how fast, and what has become of it."""
+
+    def __init__(self, center: Center) -> None:
+        self._center = center
+        self._buckets: OrderedDict[Address, Bucket] = OrderedDict()
+        self._outcomes: OrderedDict[tuple[Address, str], _Outcome] = OrderedDict()
+
+    def admit(self, request: Request) -> Permit | Answer:
+        """Let a publication in, or say why not, before its body is read."""
+        center, target = self._center, request.path.removeprefix(PREFIX)
+        if request.method != "POST":
+            return METHOD_NOT_ALLOWED
+        if center.draining:
+            return DRAINING
+        tokens = bearer_tokens(request.values("authorization"))
+        if len(tokens) != 1:
+            return _unauthorized("One token is needed: Authorization: Bearer TOKEN")
+        try:
+            identity = center.verify(tokens[0])
+        except TokenError as error:
+            return _unauthorized(str(error))
+        keys = request.values("idempotency-key")
+        if not 1 <= len(target.removeprefix(GROUP)) <= MAX_ADDRESS_LENGTH:
+            return say(400, f"An address has 1 to {MAX_ADDRESS_LENGTH} characters\n")
+        if len(keys) > 1 or not all(map(_KEY.fullmatch, keys)):
+            return say(400, "An Idempotency-Key has 1 to 128 visible ASCII characters\n")
+        if not identity.may_send(target):
+            return say(403, "The token does not allow to send there\n")
+        if int(request.value("content-length") or 0) > center.settings.limits.message_size:
+            return TOO_LARGE
+        bucket = self._bucket(identity.subject)
+        if wait_s := self._wait(bucket):
+            return say(429, "The token has published too much\n", ("retry-after", str(ceil(wait_s))))
+        bucket.messages -= 1
+        media_type = request.value("content-type").partition(";")[0].strip().lower()
+        return Permit(identity.subject, target, media_type == "application/json", "".join(keys), bucket)
+
+    def publish(self, permit: Permit, body: bytes, then: Callable[[Answer], None]) -> None:
+        """Send a publication to whoever is there; what has the key of an earlier one is not sent again.
+
+        `then` takes the answer: at once, or when the other workers have said whether they know the address.
+        """
+        permit.bucket.size -= len(body)
+        fingerprint = sha256(b"%d %s\n%s" % (permit.is_json, permit.target.encode(), body)).digest()
+        earlier = self._earlier(permit)
+        if earlier is not None:
+            then(earlier.answer if earlier.fingerprint == fingerprint else _ANOTHER_MESSAGE)
+            return
+        message = self._message(permit, body)
+        if isinstance(message, Answer):
+            then(message)
+            return
+        outcome = _Outcome(fingerprint, self._center.clock() + REMEMBERED_S)
+        if permit.key:
+            self._outcomes[permit.sender, permit.key] = outcome
+            if len(self._outcomes) > MAX_REMEMBERED:
+                self._outcomes.popitem(last=False)
+
+        def answer(online: int, _receipts: int) -> None:
+            if message.group is None and not online:
+                self._center.hub.tally.dropped[NOBODY] += 1
+            outcome.answer = respond(201 if online else 202, "application/json", b'{"online": %d}' % online)
+            then(outcome.answer)
+
+        self._deliver(message, permit.bucket, answer)
+
+    def count(self, answer: Answer) -> None:
+        """Add the answer that a request got to the tally."""
+        tally = self._center.hub.tally
+        tally.published[answer.status] = tally.published.get(answer.status, 0) + 1
+        if answer.status in _DROPS:
+            tally.dropped[_DROPS[answer.status]] += 1
+
+    def _earlier(self, permit: Permit) -> _Outcome | None:
+        """What became of the publication that had the same key, if it is remembered."""
+        now = self._center.clock()
+        while self._outcomes and next(iter(self._outcomes.values())).expires <= now:
+            self._outcomes.popitem(last=False)
+        return self._outcomes.get((permit.sender, permit.key))
+
+    def _message(self, permit: Permit, body: bytes) -> Message | Answer:
+        """What is sent, or why nothing is."""
+        try:
+            text = body.decode()
+            content = _check_json(body) if permit.is_json else msgspec.Raw(msgspec.json.encode(text))
+        except UnicodeDecodeError:
+            return say(400, "The body is not UTF-8\n")
+        except (ValueError, RecursionError) as error:
+            return say(400, f"The body is not JSON: {error}\n")
+        # As a string of JSON a text is longer than it was.
+        if memoryview(content).nbytes > self._center.settings.limits.message_size:
+            return TOO_LARGE
+        if permit.target.startswith(GROUP):
+            return Message(content, permit.sender, group=permit.target.removeprefix(GROUP))
+        return Message(content, permit.sender, recipient=Address(permit.target))
+
+    def _deliver(self, message: Message, bucket: Bucket, then: Callable[[int, int], None]) -> None:
+        hub, recipients = self._center.hub, self._recipients(message)
+        if message.recipient is not None and not recipients:
+            hub.bus.seek_to_deliver(message, None, then)
+            return
+        online = sum(recipient.reach(message.group) for recipient in recipients)
+        for recipient in recipients:
+            recipient.deliver(message)
+        hub.tally.routed += online
+        bucket.messages -= max(0, online - 1)
+        then(online, 0)
+
+    def _recipients(self, message: Message) -> Sequence[Member]:
+        if message.recipient is None:
+            return self._center.hub.members_of(str(message.group))
+        owner = self._center.hub.owner_of(message.recipient)
+        return () if owner is None else (owner,)
+
+    def _bucket(self, sender: Address) -> Bucket:
+        limits, now = self._center.settings.limits, self._center.clock()
+        messages, size = limits.messages_per_second, limits.bytes_per_second
+        bucket = self._buckets.setdefault(sender, Bucket(messages, size, now))
+        self._buckets.move_to_end(sender)
+        if len(self._buckets) > MAX_BUCKETS:
+            self._buckets.popitem(last=False)
+        elapsed, bucket.filled_at = now - bucket.filled_at, now
+        bucket.messages = min(messages, bucket.messages + elapsed * messages)
+        bucket.size = min(size, bucket.size + elapsed * size)
+        return bucket
+
+    def _wait(self, bucket: Bucket) -> float:
+        """For how many seconds nothing may be taken from a bucket; 0 when something may."""
+        limits = self._center.settings.limits
+        return max(0.0, (1 - bucket.messages) / limits.messages_per_second, -bucket.size / limits.bytes_per_second)
+
+
+def _unauthorized(what: str) -> Answer:
+    return say(401, f"{what}\n", ("www-authenticate", "Bearer"))

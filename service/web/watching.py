@@ -1,0 +1,67 @@
+"""What the service tells over HTTP about itself.
+
+`/health` is the guide's, and nginx passes it on for those who are listed. `/livez`, `/readyz` and `/metrics` are for
+programs of this host: nginx passes none of them on, and if one comes through a proxy all the same, it is not found.
+"""
+
+import asyncio
+import contextlib
+
+import msgspec
+
+from service.core.center import Center
+from service.core.hub import Tally
+from service.core.plain_http import DRAINING, NOT_FOUND, Answer, respond, say
+
+# How long another worker has to say what it has counted. One that is stuck is replaced soon.
+PATIENCE_S = 0.5
+
+_ALIVE = say(200, "alive")
+_READY = say(200, "ready")
+
+
+class Watching:
+    """The answers to whatever is no handshake and no publication."""
+
+    def __init__(self, center: Center) -> None:
+        self._center = center
+
+    async def answer(self, method: str, path: str, passed_on: bool) -> Answer:
+        """The response to a request, which came through a proxy or did not; to HEAD it is that to GET without body."""
+        response = NOT_FOUND
+        if method in ("GET", "HEAD"):
+            response = self._health() if path == "/health" else await self._internal("" if passed_on else path)
+        return response._replace(body=b"") if method == "HEAD" else response
+
+    def _health(self) -> Answer:
+        body = f'{{"status": "healthy", "connections": {self._center.connections}}}'
+        return respond(200, "application/json", body.encode())
+
+    async def _internal(self, path: str) -> Answer:
+        match path:
+            case "/livez":
+                return _ALIVE
+            case "/readyz":
+                return DRAINING if self._center.draining else _READY
+            case "/metrics":
+                from service.web.metrics import metrics  # takes 5 MB, which nobody pays who does not ask
+
+                return metrics(self._center, await self._tallies())
+        return NOT_FOUND
+
+    async def _tallies(self) -> list[Tally]:
+        """What the workers have counted, as far as they tell it in time."""
+        bus, complete = self._center.hub.bus, asyncio.Event()
+        answers: list[bytes] = []
+        others = len(bus.others)
+
+        def take(counts: bytes) -> None:
+            answers.append(counts)
+            if len(answers) == others:
+                complete.set()
+
+        bus.ask_all(take)
+        if others:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(complete.wait(), PATIENCE_S)
+        return [self._center.hub.tally, *(msgspec.msgpack.decode(each, type=Tally) for each in answers if each)]
