@@ -41,6 +41,8 @@ GOALS = (
     Goal("fast", "W=1", 0.95, to="nchan"),
     Goal("fast", "W=16", 0.95, to="nchan"),
     Goal("fast", "handshakes", 1.5),
+    Goal("workers", "W=1", 0.9, to="fast"),
+    Goal("workers", "W=16", 0.9, to="fast"),
 )
 MOST_KIB = {"fast": 12.0}
 

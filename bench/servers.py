@@ -1,6 +1,7 @@
 """The servers of the comparison, each with the job of protocol v0, and how they are started."""
 
 import contextlib
+import http.client
 import os
 import resource
 import signal
@@ -35,12 +36,14 @@ class Server(NamedTuple):
 
     `command` makes its command line for a port and a directory of its own, and raises MissingError when it cannot.
     `subscribes_by_path`: clients say in the path who they are, as with nchan, and need not register.
+    `workers`: of our service, so many must be there before it is measured.
     """
 
     title: str
     command: Callable[[int, Path], list[str]]
     environment: Mapping[str, str] = {}
     subscribes_by_path: bool = False
+    workers: int = 1
 
 
 class Running(NamedTuple):
@@ -74,6 +77,12 @@ def _floor(port: int, _: Path) -> list[str]:
 REFERENCE = "uvicorn"
 SERVERS = {
     "fast": Server("**fast shell**, `python -m service`", _python("-m service"), _ADMIT_ALL),
+    "workers": Server(
+        "fast shell, two workers: half of the pairs have one in each",
+        _python("-m service"),
+        {**_ADMIT_ALL, "WORKERS": "2"},
+        workers=2,
+    ),
     "asgi": Server(
         "ASGI shell, `uvicorn service.app:app`",
         _python("-m uvicorn service.app:app --port {port} --log-level warning"),
@@ -133,7 +142,7 @@ def running(server: Server) -> Iterator[Running]:
                 start_new_session=True,
             )
         try:
-            _wait_until_it_answers(port, process, log)
+            _wait_until(lambda: _answers(port) and _has_workers(server, port), process, log)
             yield Running(port, _family(process.pid), server.subscribes_by_path)
         finally:
             _stop(process)
@@ -146,9 +155,9 @@ def _free_port() -> int:
         return port
 
 
-def _wait_until_it_answers(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_until(is_up: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Path) -> None:
     end = time.monotonic() + DEADLINE_S
-    while not _answers(port):
+    while not is_up():
         if process.poll() is not None or time.monotonic() > end:
             last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
             raise StartError(f"does not start: {last}")
@@ -163,6 +172,14 @@ def _answers(port: int) -> bool:
             return connection.recv(1) == b"H"
     except OSError:
         return False
+
+
+def _has_workers(server: Server, port: int) -> bool:
+    if server.workers == 1:
+        return True
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)) as watcher:
+        watcher.request("GET", "/metrics")
+        return f"\nwsbundle_workers_counted {server.workers}.0\n" in watcher.getresponse().read().decode()
 
 
 def _family(pid: int) -> list[int]:
