@@ -56,8 +56,8 @@ def test_a_token_that_is_minted_on_the_host_opens_a_connection_through_nginx(
     empty.install(auth="token", **method)
     alice, bob = (empty.wsbundle("token", who, "--send-to", "*").splitlines()[-1] for who in ("alice", "bob"))
     with opened(empty, "nc.v1", Authorization=f"Bearer {alice}") as one, opened(empty, "nc.v1") as other:
-        assert said(one, type="hello", id=1)["uuid"] == "alice"
-        assert said(other, type="hello", id=1, token=bob)["uuid"] == "bob"
+        assert said(one, type="hello", id=1, uuid="alice")["uuid"] == "alice"
+        assert said(other, type="hello", id=1, uuid="bob", token=bob)["uuid"] == "bob"
         assert said(one, id=2, recipient_uuid="bob", message="hello")["online"] == 1
         assert json.loads(other.recv(timeout=5))["sender_uuid"] == "alice"
     assert all(refuses(empty, Authorization=f"Bearer {wrong}") for wrong in ("", alice[:-4]))
