@@ -87,7 +87,7 @@ def _is_alive(pid: str) -> bool:
 
 def _streams(pid: int, path: Path) -> int:
     """How many others have connected to a worker: lines of /proc/net/unix with its path, beside its own."""
-    listed = [line.split() for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()]
+    listed = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
     # Its own was bound under a name with which nobody takes it for ready.
     bound = str(path.with_name(f".{pid}"))
     return sum(1 for fields in listed if fields[-1] == bound and fields[5] == "03")
@@ -95,9 +95,11 @@ def _streams(pid: int, path: Path) -> int:
 
 @contextlib.contextmanager
 def several(kind: str, size: int, bus: Path, **settings: str) -> Iterator[Processes]:
-    """Start a service of so many workers, and wait until each knows each."""
+    """Start a service of so many workers, and wait until each knows each and serves."""
     variables = {"WORKERS": str(size), "WEBSOCKET_BUS": str(bus), "LOG_LEVEL": "info", **settings}
     with running(SEVERAL[kind], **variables) as shell:
         processes = Processes(shell, bus, size)
-        processes.wait()
+        for pid in processes.wait():
+            with processes.only(pid):
+                assert shell.get("/livez").status == 200
         yield processes
