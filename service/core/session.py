@@ -110,6 +110,10 @@ class Session(ABC):
     def start(self) -> None:
         """Greet the client."""
 
+    def _welcome(self) -> str:
+        # Any other brace stays as it is.
+        return self._center.settings.welcome.replace("{uuid}", self.addresses[0])
+
     @abstractmethod
     def receive(self, text: bytes) -> float:
         """Act on one text message, which is UTF-8.
@@ -237,8 +241,7 @@ class SessionV0(Session):
     protocol = "v0"
 
     def start(self) -> None:
-        # Any other brace stays as it is.
-        self.client.send(self._center.settings.welcome.replace("{uuid}", self.addresses[0]).encode())
+        self.client.send(self._welcome().encode())
 
     def receive(self, text: bytes) -> float:
         if self._closing:

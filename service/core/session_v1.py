@@ -90,9 +90,7 @@ class SessionV1(Session):
         center.deadlines[self] = center.now() + center.settings.limits.hello_timeout
 
     def start(self) -> None:
-        temporary = self.addresses[0]
-        text = self._center.settings.welcome.replace("{uuid}", temporary)
-        self._say(Welcome(uuid=temporary, message=text, server_time=self._center.now()))
+        self._say(Welcome(uuid=self.addresses[0], message=self._welcome(), server_time=self._center.now()))
 
     def receive(self, text: bytes) -> float:
         if self._closing:

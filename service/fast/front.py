@@ -166,6 +166,7 @@ class PlainHttp(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state)
         self._reception = reception
+        self._header_timeout: int = cast(Any, config.app).center.settings.limits.header_timeout
         self._deadline: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._has_come_further = False
@@ -173,8 +174,7 @@ class PlainHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._deadline is None:
-            limits = cast(Any, self.config.app).center.settings.limits
-            self._deadline = self.loop.call_later(limits.header_timeout, self.transport.abort)
+            self._deadline = self.loop.call_later(self._header_timeout, self.transport.abort)
         self._has_come_further = False
         super().data_received(data)
         # The parser keeps a head that does not end, and trailers, however long they are: gigabytes within the deadline.
@@ -191,8 +191,7 @@ class PlainHttp(HttpToolsProtocol):
         super().on_headers_complete()
         # The application gives a body as long as this, and has an answer to one that takes longer.
         self._cancel_deadline()
-        limits = cast(Any, self.config.app).center.settings.limits
-        self._deadline = self.loop.call_later(limits.header_timeout + CLOSE_GRACE_S, self.transport.abort)
+        self._deadline = self.loop.call_later(self._header_timeout + CLOSE_GRACE_S, self.transport.abort)
         if len(self.pipeline) > MAX_PIPELINED:
             self.transport.abort()
             raise TooManyRequestsError  # else the parser would go on with what was read
@@ -214,8 +213,7 @@ class PlainHttp(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read what it has asked for."""
         super().pause_writing()
-        limits = cast(Any, self.config.app).center.settings.limits
-        self._patience = self.loop.call_later(limits.header_timeout, self.transport.abort)
+        self._patience = self.loop.call_later(self._header_timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
         self._cancel_patience()
