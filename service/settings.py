@@ -238,7 +238,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     auth: Annotated[
         Literal["none", "token"],
         Meta(
-            description="Who may register an address: `none`, whoever comes first and is still there; `token`, the "
+            description="Who may register an address; `none`: whoever comes first and is still there, `token`: the "
             "holder of a token for it, which `wsbundle token` mints.",
             extra={"env": "WEBSOCKET_AUTH"},
         ),
