@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from service.core.center import Center, Client
 from service.core.frames import SUBPROTOCOL
+from service.core.hub import count_up
 from service.core.identity import Identity, TokenError, bearer_tokens
 from service.core.plain_http import (
     DRAINING,
@@ -84,8 +85,7 @@ def admit(center: Center, handshake: Handshake) -> Admission | Answer:
 
 def note_refusal(center: Center, refusal: Answer, client_address: str | None, origins: tuple[str, ...] = ()) -> None:
     """Count one more handshake that was refused, and tell the log."""
-    refused = center.hub.tally.refused
-    refused[refusal.status] = refused.get(refusal.status, 0) + 1
+    count_up(center.hub.tally.refused, refusal.status)
     center.events.refused(refusal.status, client_address, origins)
 
 

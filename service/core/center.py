@@ -9,7 +9,7 @@ from typing import Protocol
 from service.core.addresses import Address
 from service.core.close_codes import CloseReason
 from service.core.events import Events, Tell, tell_nobody
-from service.core.hub import Hub
+from service.core.hub import Hub, count_up
 from service.core.identity import Verify
 from service.settings import Settings
 
@@ -85,7 +85,7 @@ class Center:
     def count(self, client_address: str | None) -> None:
         """One more connection of a client address is open, here or in another worker."""
         if client_address is not None:
-            self.connections_of[client_address] = self.connections_of.get(client_address, 0) + 1
+            count_up(self.connections_of, client_address)
 
     def uncount(self, client_address: str | None) -> None:
         """The inverse of `count`."""

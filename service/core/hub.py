@@ -104,6 +104,11 @@ BUS_FULL = "bus_full"
 DROPS = (NOBODY, PLAIN, BAD_REQUEST, FORBIDDEN, NO_HELLO, ADDRESS_TAKEN, LIMIT, UNCONFIRMED, SLOW_CONSUMER, BUS_FULL)
 
 
+def count_up(counts: dict[Label, int], label: Label, number: int = 1) -> None:
+    """Count so many more under a label, which may be a new one."""
+    counts[label] = counts.get(label, 0) + number
+
+
 @dataclass(slots=True)
 class Tally:
     """What became of the messages and of the handshakes so far."""
@@ -121,7 +126,7 @@ class Tally:
 
     def close(self, reason: CloseReason) -> None:
         """Count one more connection that is closed for this reason."""
-        self.closed[reason.code] = self.closed.get(reason.code, 0) + 1
+        count_up(self.closed, reason.code)
 
     def add(self, other: "Tally") -> None:
         """Count all that another worker has counted."""
@@ -134,8 +139,8 @@ class Tally:
 
 
 def _add(counts: dict[Label, int], others: Mapping[Label, int]) -> None:
-    for label, count in others.items():
-        counts[label] = counts.get(label, 0) + count
+    for label, number in others.items():
+        count_up(counts, label, number)
 
 
 class Bus(Protocol):

@@ -29,7 +29,7 @@ from service.core.close_codes import (
     CloseReason,
 )
 from service.core.hub import FORBIDDEN as NOT_ALLOWED
-from service.core.hub import PLAIN, Named, Proof, Receipt
+from service.core.hub import PLAIN, Named, Proof, Receipt, count_up
 from service.core.identity import Identity
 from service.core.message import Message
 
@@ -92,8 +92,7 @@ class Session(ABC):
         self._bytes_left: float = limits.bytes_per_second
         self._since = self._refilled_at = center.clock()
         self._farewell: CloseReason | None = None
-        tally = center.hub.tally
-        tally.accepted[self.protocol] = tally.accepted.get(self.protocol, 0) + 1
+        count_up(center.hub.tally.accepted, self.protocol)
         center.count(client_address)
         if identity is not None:
             center.deadlines[self] = identity.expires

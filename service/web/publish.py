@@ -16,7 +16,7 @@ import msgspec
 
 from service.core.addresses import MAX_ADDRESS_LENGTH, Address
 from service.core.center import Center
-from service.core.hub import BAD_REQUEST, FORBIDDEN, LIMIT, NOBODY, Member
+from service.core.hub import BAD_REQUEST, FORBIDDEN, LIMIT, NOBODY, Member, count_up
 from service.core.identity import GROUP, TokenError, bearer_tokens
 from service.core.message import Message
 from service.core.plain_http import DRAINING, Answer, respond, say
@@ -160,7 +160,7 @@ class Publisher:
     def count(self, answer: Answer) -> None:
         """Add the answer that a request got to the tally."""
         tally = self._center.hub.tally
-        tally.published[answer.status] = tally.published.get(answer.status, 0) + 1
+        count_up(tally.published, answer.status)
         if answer.status in _DROPS:
             tally.dropped[_DROPS[answer.status]] += 1
 
