@@ -251,7 +251,7 @@ class NotificationClient extends EventTarget {
    * @param {string} to
    * @param {unknown} message anything that can be JSON
    * @param {{ack?: "accepted" | "delivered"}} [options]
-   * @returns {Promise<Sent>} when it is in the recipient's queue; fails when nobody has this address
+   * @returns {Promise<Sent>} when it has left the service for the recipient; fails when nobody has this address
    */
   send(to, message, {ack = "accepted"} = {}) {
     return this.#send({recipient_uuid: to, message, ack});

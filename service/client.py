@@ -342,14 +342,14 @@ class Client:
     # What the application asks for
 
     async def send(self, to: str, message: Any, *, ack: str = "accepted") -> Sent:
-        """Say something to an address; returns when it is in the recipient's queue.
+        """Say something to an address; returns when it has left the service for the recipient.
 
             sent = await client.send("bob", "hello", ack="delivered")
             if await sent.outcome() == "lost":
                 ...
 
         Raises:
-            RequestError: also when nobody has this address.
+            RequestError: also when nobody has this address, or (error 116) whoever had it was lost meanwhile.
         """
         return await self._send(message, ack, recipient_uuid=to)
 

@@ -208,6 +208,7 @@ async def _serve(shell: Standalone, settings: Settings, listener: socket.socket)
         compression=None,
         open_timeout=settings.limits.header_timeout,
         max_size=settings.limits.message_size,
+        write_limit=0,  # what was sent has then left: `service.core.center.Client.when_left`
         ping_interval=settings.ping.interval,
         ping_timeout=settings.ping.timeout,
         close_timeout=min(CLOSE_GRACE_S, settings.drain.timeout),

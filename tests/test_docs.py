@@ -401,6 +401,9 @@ class Speaker:
     def send(self, text: bytes) -> None:
         self._tell(text.decode())
 
+    def when_left(self, then: Callable[[bool], None]) -> None:
+        then(True)
+
     def close(self, reason: CloseReason) -> None:
         self._tell(f"closed {reason.code} {reason.reason}")
 

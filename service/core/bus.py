@@ -9,7 +9,7 @@ Pure: a `Wire` carries the records; `service.process.mesh` has those of one host
 
 from collections.abc import Callable, Collection, Sequence
 from itertools import count
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -25,8 +25,10 @@ from service.core.hub import (
     Member,
     Named,
     Proof,
+    Reach,
     Receipt,
     Tally,
+    TellReach,
     TooManyUnconfirmedError,
 )
 from service.core.message import Message
@@ -72,7 +74,6 @@ class Peer:
         self.wire = wire
         self.addresses: list[Address] = []
         self.owned: dict[Address, float] = {}
-        self.confirming: set[Address] = set()
         self.groups: dict[str, dict[Address, Address]] = {}
         self.client_addresses: dict[Address, str | None] = {}
         self.receipts: dict[int, Receipts] = {}
@@ -107,12 +108,10 @@ class Peer:
         self.say(records.Text(text, sender.name, 0))
 
     def deliver(self, message: Message) -> None:
-        self.say(self.said(message, 0))
+        self.say(said(message))
 
-    def said(self, message: Message, seek: int) -> records.Said:
-        """The record of a message."""
-        body = bytes(message.body)
-        return records.Said(body, message.sender, message.recipient, message.group, message.key or 0, seek)
+    def hand_over(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
+        self._bus.hand_over((self,), message, receipt, then)
 
     def reach(self, group: str | None) -> int:
         if self.is_full:
@@ -122,11 +121,7 @@ class Peer:
     def expect(self, key: int, receipt: Receipt, message: Message) -> int:
         if self.is_full:
             raise TooManyUnconfirmedError
-        if message.group is not None:
-            outstanding = dict(self.groups.get(message.group, {}))
-        else:
-            to = message.recipient
-            outstanding = {to: to} if to is not None and to in self.confirming else {}
+        outstanding = dict(self.groups.get(str(message.group), {}))
         if outstanding:
             self.receipts[key] = Receipts(receipt, outstanding)
         return len(outstanding)
@@ -193,12 +188,19 @@ class _Elsewhere:
         self._peer.tell(records.Outcome(self._key, self._recipient, outcome.recipient_uuid, delivered))
 
 
-class _Seek(NamedTuple):
-    """A message on its way to all workers: who has yet to answer. `key` is 0 when nobody wants a receipt."""
+class _Question(msgspec.Struct):
+    """A message on its way to some workers: who has yet to answer. `key` is 0 when nobody wants a receipt."""
 
     asked: set[Peer]
     key: int
-    then: Callable[[int, int], None]
+    then: TellReach
+    reach: Reach = Reach()
+
+
+def said(message: Message, number: int = 0, seeks: bool = False) -> records.Said:
+    """The record of a message."""
+    body = bytes(message.body)
+    return records.Said(body, message.sender, message.recipient, message.group, message.key or 0, number, seeks)
 
 
 class EmbeddedBus:
@@ -211,7 +213,7 @@ class EmbeddedBus:
         self.peers: dict[str, Peer] = {}
         self.claims: dict[int, tuple[Peer, Callable[[bool], None]]] = {}
         self._since: dict[Address, float] = {}
-        self._seeks: dict[int, _Seek] = {}
+        self._questions: dict[int, _Question] = {}
         self._asked: dict[int, tuple[Peer, Callable[[bytes], None]]] = {}
         self._numbers = count(1)
         self._acts: dict[type[Record], Callable[[Peer, Any], None]] = {
@@ -222,7 +224,7 @@ class EmbeddedBus:
             records.Left: self._left,
             records.Text: self._text,
             records.Said: self._said,
-            records.Sought: self._found,
+            records.Reached: self._reached,
             records.Outcome: self._outcome,
             records.Expected: self._expected,
             records.Told: self._told,
@@ -245,8 +247,8 @@ class EmbeddedBus:
 
     def _owning(self, address: Address, member: Session, since: float) -> Record:
         if address == member.addresses[0]:
-            return records.Came(address, member.confirms, member.client_address)
-        return records.Owns(address, member.confirms, since)
+            return records.Came(address, member.client_address)
+        return records.Owns(address, since)
 
     @property
     def connections(self) -> int:
@@ -276,47 +278,55 @@ class EmbeddedBus:
             for peer in self.peers.values():
                 peer.wire.send(data)
 
-    # Messages for an address that nobody is known to have
+    # Messages that are to be answered
 
     def seek(self, text: bytes, sender: Named) -> None:
-        def found(online: int, receipts: int) -> None:
-            if not online:
+        def told(reach: Reach) -> None:
+            self.hub.tally.routed += reach.online
+            if not reach.online:
                 self.hub.tally.dropped[NOBODY] += 1
 
-        self._seek(0, lambda peer, number: peer.say(records.Text(text, sender.name, number)), found)
+        peers = tuple(self.peers.values())
+        self._question(peers, 0, lambda peer, number: peer.say(records.Text(text, sender.name, number)), told)
 
-    def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: Callable[[int, int], None]) -> None:
+    def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
+        self.hand_over(tuple(self.peers.values()), message, receipt, then, seeks=True)
+
+    def hand_over(
+        self, peers: Sequence[Peer], message: Message, receipt: Receipt | None, then: TellReach, seeks: bool = False
+    ) -> None:
+        """Hand a message over to some workers, of which one has the recipient."""
         if receipt is not None and message.key is not None and message.recipient is not None:
-            for peer in self.peers.values():
+            for peer in peers:
                 peer.receipts[message.key] = Receipts(receipt, {message.recipient: message.recipient})
-        self._seek(message.key or 0, lambda peer, number: peer.say(peer.said(message, number)), then)
+        self._question(peers, message.key or 0, lambda peer, number: peer.say(said(message, number, seeks)), then)
 
-    def _seek(self, key: int, ask: Callable[[Peer, int], bool], then: Callable[[int, int], None]) -> None:
+    def _question(self, peers: Sequence[Peer], key: int, send: Callable[[Peer, int], bool], then: TellReach) -> None:
         number = self.next_number()
-        seek = self._seeks[number] = _Seek(set(self.peers.values()), key, then)
-        for peer in self.peers.values():
-            if not ask(peer, number):
-                self._found(peer, records.Sought(number, 0, 0))
-        if not self.peers:
-            self._end_seek(number, seek, 0, 0)
+        question = self._questions[number] = _Question(set(peers), key, then)
+        for peer in peers:
+            if not send(peer, number):
+                self._reached(peer, records.Reached(number, Reach()))
+        if not peers:
+            self._end(number, question)
 
-    def _found(self, peer: Peer, record: records.Sought) -> None:
-        seek = self._seeks.get(record.seek)
-        if seek is None or peer not in seek.asked:
+    def _reached(self, peer: Peer, record: records.Reached) -> None:
+        question = self._questions.get(record.number)
+        if question is None or peer not in question.asked:
             return
-        seek.asked.discard(peer)
-        if not record.receipts:
-            peer.receipts.pop(seek.key, None)
+        question.asked.discard(peer)
+        question.reach = question.reach.plus(record.reach)
+        if not record.reach.receipts:
+            peer.receipts.pop(question.key, None)
         # The first with the recipient is believed: a stuck worker need not say that it does not have it.
-        if record.online or not seek.asked:
-            self._end_seek(record.seek, seek, record.online, record.receipts)
+        if record.reach.online or not question.asked:
+            self._end(record.number, question)
 
-    def _end_seek(self, number: int, seek: _Seek, online: int, receipts: int) -> None:
-        del self._seeks[number]
-        for peer in seek.asked:
-            peer.receipts.pop(seek.key, None)
-        self.hub.tally.routed += online
-        seek.then(online, receipts)
+    def _end(self, number: int, question: _Question) -> None:
+        del self._questions[number]
+        for peer in question.asked:
+            peer.receipts.pop(question.key, None)
+        question.then(question.reach)
 
     # What other workers tell
 
@@ -350,8 +360,9 @@ class EmbeddedBus:
 
     def _answer_for(self, peer: Peer) -> None:
         """Give the answers that it cannot give any more."""
-        for number in [number for number, seek in self._seeks.items() if peer in seek.asked]:
-            self._found(peer, records.Sought(number, 0, 0))
+        # It may have had the recipient, and the message may have left.
+        for number in [number for number, question in self._questions.items() if peer in question.asked]:
+            self._reached(peer, records.Reached(number, Reach(lost=1)))
         for number in [number for number, (asked, _) in self.claims.items() if asked is peer]:
             self._answered(peer, records.Answer(number, alive=False))
         for number in [number for number, (asked, _) in self._asked.items() if asked is peer]:
@@ -372,15 +383,13 @@ class EmbeddedBus:
     def _came(self, peer: Peer, record: records.Came) -> None:
         peer.client_addresses[record.temporary] = record.client_address
         self.center.count(record.client_address)
-        self._note(peer, record.temporary, record.confirms, 0.0)
+        self._note(peer, record.temporary, 0.0)
 
     def _owned(self, peer: Peer, record: records.Owns) -> None:
-        self._note(peer, record.address, record.confirms, record.since)
+        self._note(peer, record.address, record.since)
 
-    def _note(self, peer: Peer, address: Address, confirms: bool, since: float) -> None:
+    def _note(self, peer: Peer, address: Address, since: float) -> None:
         peer.owned[address] = since
-        if confirms:
-            peer.confirming.add(address)
         owner = self.hub.owner_of(address)
         if owner is None:
             self.hub.note_owner(address, peer)
@@ -400,7 +409,6 @@ class EmbeddedBus:
 
     def _disowned(self, peer: Peer, address: Address) -> None:
         peer.owned.pop(address, None)
-        peer.confirming.discard(address)
         if self.hub.owner_of(address) is peer:
             self.hub.forget_owner(address)
 
@@ -421,11 +429,11 @@ class EmbeddedBus:
         sender = _Elsewhere(peer, record.sender, 0, address)
         if isinstance(owner, Session):
             owner.forward(record.text, sender)
-        elif not record.seek:
+        elif not record.number:
             # It has moved since the sender heard of it.
             self.seek(record.text, sender)
-        if record.seek:
-            peer.tell(records.Sought(record.seek, int(isinstance(owner, Session)), 0))
+        if record.number:
+            peer.tell(records.Reached(record.number, Reach(online=int(isinstance(owner, Session)))))
 
     def _said(self, peer: Peer, record: records.Said) -> None:
         message = Message(
@@ -435,47 +443,47 @@ class EmbeddedBus:
             group=record.group,
             key=self.center.next_key() if record.key else None,
         )
-        recipients = [member for member in self._recipients(message) if isinstance(member, Session)]
+        if message.recipient is not None:
+            self._said_to_one(peer, record, message, message.recipient)
+        else:
+            self._said_to_group(peer, record, message)
+
+    def _said_to_one(self, peer: Peer, record: records.Said, message: Message, recipient: Address) -> None:
+        def told(reach: Reach) -> None:
+            if record.number:
+                peer.tell(records.Reached(record.number, reach))
+            elif not reach.online:
+                self.hub.tally.dropped[NOBODY] += 1
+
+        receipt = Receipt(_Elsewhere(peer, record.sender, record.key, recipient), 0) if record.key else None
+        owner = self.hub.owner_of(recipient)
+        if not isinstance(owner, Session):
+            if record.seeks:
+                told(Reach())
+            else:
+                # It has moved since the sender heard of it.
+                self.seek_to_deliver(message, receipt, told)
+        elif record.number:
+            owner.hand_over(message, receipt, told)
+        else:
+            owner.deliver(message)
+
+    def _said_to_group(self, peer: Peer, record: records.Said, message: Message) -> None:
         expected: list[Address] = []
-        online = 0
-        for recipient in recipients:
+        for member in self.hub.members_of(str(message.group)):
+            if not isinstance(member, Session):
+                continue
             if message.key is not None:
-                sent_to = message.recipient or recipient.addresses[0]
-                receipt = Receipt(_Elsewhere(peer, record.sender, record.key, sent_to), 0)
+                temporary = member.addresses[0]
+                receipt = Receipt(_Elsewhere(peer, record.sender, record.key, temporary), 0)
                 try:
-                    expected += [sent_to] * recipient.expect(message.key, receipt, message)
+                    expected += [temporary] * member.expect(message.key, receipt, message)
                 except TooManyUnconfirmedError:
                     self.hub.tally.dropped[UNCONFIRMED] += 1
                     continue
-            recipient.deliver(message)
-            online += 1
-        if record.seek:
-            peer.tell(records.Sought(record.seek, online, len(expected)))
-        elif not recipients and record.recipient is not None:
-            self._send_after(peer, record, message)
-        elif record.key and (record.group is not None or not expected):
+            member.deliver(message)
+        if record.key:
             peer.tell(records.Expected(record.key, expected))
-
-    def _recipients(self, message: Message) -> tuple[Member, ...]:
-        if message.group is not None:
-            return tuple(self.hub.members_of(message.group))
-        assert message.recipient is not None
-        owner = self.hub.owner_of(message.recipient)
-        return () if owner is None else (owner,)
-
-    def _send_after(self, peer: Peer, record: records.Said, message: Message) -> None:
-        """A message for an address that has moved since its sender heard of it."""
-        recipient = record.recipient
-        assert recipient is not None
-        sender = _Elsewhere(peer, record.sender, record.key, recipient)
-
-        def found(online: int, receipts: int) -> None:
-            if not online:
-                self.hub.tally.dropped[NOBODY] += 1
-            if record.key and not receipts:
-                sender.tell_outcome(Lost(id=0, recipient_uuid=recipient))
-
-        self.seek_to_deliver(message, Receipt(sender, 0) if record.key else None, found)
 
     def _claimed(self, peer: Peer, record: records.Claim) -> None:
         owner = self.hub.owner_of(record.address)

@@ -3,7 +3,7 @@
 import msgspec
 
 from service.core.addresses import Address
-from service.core.hub import Proof
+from service.core.hub import Proof, Reach
 
 
 class _Record(msgspec.Struct, array_like=True, gc=False):
@@ -11,10 +11,9 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
 
 
 class Came(_Record, tag=1):
-    """A client has connected; `confirms`: it speaks nc.v1. Its end is told by `Frees` of its temporary address."""
+    """A client has connected. Its end is told by `Frees` of its temporary address."""
 
     temporary: Address
-    confirms: bool
     client_address: str | None
 
 
@@ -22,7 +21,6 @@ class Owns(_Record, tag=2):
     """A client has an address, `since` this time of the host's monotonic clock, in seconds."""
 
     address: Address
-    confirms: bool
     since: float
 
 
@@ -48,30 +46,32 @@ class Left(_Record, tag=5):
 
 
 class Text(_Record, tag=6):
-    """A message of v0. `seek` is 0 when the sender believes that its recipient is here."""
+    """A message of v0. `number` is 0 when the sender believes that its recipient is here, and wants no answer."""
 
     text: bytes
     sender: Address
-    seek: int
+    number: int
 
 
 class Said(_Record, tag=7):
-    """A message of nc.v1, or of somebody over HTTP. `key` is 0 when nobody wants a receipt."""
+    """A message of nc.v1, or of somebody over HTTP. `key` is 0 when nobody wants a receipt, `number` when nobody wants
+    an answer. `seeks`: it was sent to all, to find its recipient.
+    """
 
     body: bytes
     sender: Address
     recipient: Address | None
     group: str | None
     key: int
-    seek: int
+    number: int
+    seeks: bool
 
 
-class Sought(_Record, tag=8):
-    """The answer to a message that was sent to find its recipient."""
+class Reached(_Record, tag=8):
+    """The answer to a message with a number: what has become of it, a `service.core.hub.Reach`."""
 
-    seek: int
-    online: int
-    receipts: int
+    number: int
+    reach: Reach
 
 
 class Outcome(_Record, tag=9):
@@ -112,7 +112,7 @@ class Counted(_Record, tag=13):
 
 
 class Expected(_Record, tag=14):
-    """Of whom an outcome will follow for a message with a key: all others had gone when it came."""
+    """Of whom an outcome will follow for a message to a group, which has a key: all others had left when it came."""
 
     key: int
     recipients: list[Address]
@@ -130,7 +130,7 @@ Record = (
     | Left
     | Text
     | Said
-    | Sought
+    | Reached
     | Outcome
     | Claim
     | Answer

@@ -23,8 +23,15 @@ class Client(Protocol):
         A client that has let more than `limits.queue` pile up is closed instead.
         """
 
+    def when_left(self, then: Callable[[bool], None]) -> None:
+        """Tell later, once, what has become of all that was sent so far.
+
+        True: the system has it, and it arrives even if this process is killed. False: the connection was lost before;
+        some of it may have left.
+        """
+
     def close(self, reason: CloseReason) -> None:
-        """Drop what waits, send a close frame, and end the connection when it is answered, or soon."""
+        """Send what waits and a close frame, and end the connection when it is answered, or soon."""
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -48,8 +48,8 @@ class Send(msgspec.Struct):
     ack: Annotated[
         Literal["none", "accepted", "delivered"],
         Meta(
-            description="`accepted`: `ok` when it is in the recipient's queue. `delivered`: `delivered` or `lost` for "
-            "each recipient as well. Without an `id` nothing is answered."
+            description="`accepted`: `ok` when it has left the service for the recipient. `delivered`: `delivered` or "
+            "`lost` for each recipient as well. Without an `id` nothing is answered."
         ),
     ] = "accepted"
     id: Id | None = None
@@ -137,7 +137,7 @@ class Ok(Reply, tag="ok"):
     expires: Annotated[float | UnsetType, Meta(description="To `hello` and `refresh`: when the token does.")] = UNSET
     online: Annotated[
         int | list[Address] | UnsetType,
-        Meta(description="To `send`: in how many queues it is. To `presence`: the addresses that have an owner."),
+        Meta(description="To `send`: for how many recipients. To `presence`: the addresses that have an owner."),
     ] = UNSET
     receipts: Annotated[
         int | UnsetType,
@@ -226,3 +226,4 @@ class Failures:
     IN_USE: ClassVar = Failure(113, "address in use")
     NOBODY: ClassVar = Failure(114, "nobody has this address", temporary=True)
     QUEUE_FULL: ClassVar = Failure(115, "too many unconfirmed messages", temporary=True)
+    GONE: ClassVar = Failure(116, "the recipient was lost; it may have arrived", temporary=True)

@@ -18,6 +18,26 @@ Proof = bool | str
 """What shows that an address belongs to whoever claims it: True for a token, or the secret of its last connection."""
 
 
+class Reach(NamedTuple):
+    """What has become of a message to an address. Nobody has the address when all are 0."""
+
+    online: int = 0
+    """It has left for so many recipients, or they will confirm it."""
+    receipts: int = 0
+    """So many of them will."""
+    lost: int = 0
+    """So many were lost before it had left: it may have arrived, or not."""
+    full: int = 0
+    """So many have too much to confirm already: it was not sent to them."""
+
+    def plus(self, other: "Reach") -> "Reach":
+        """Both together."""
+        return Reach(*map(sum, zip(self, other, strict=True)))
+
+
+TellReach = Callable[[Reach], None]
+
+
 class Named(Protocol):
     """Who sends a message."""
 
@@ -37,11 +57,18 @@ class Member(Named, Protocol):
     def deliver(self, message: Message) -> None:
         """Pass a message on to the client."""
 
+    def hand_over(self, message: Message, receipt: "Receipt | None", then: TellReach) -> None:
+        """Pass a message to one address on, and tell once what has become of it.
+
+        Not before it has left the service, unless the recipient will confirm it: what was told to be on its way arrives
+        even if the worker is killed.
+        """
+
     def reach(self, group: str | None) -> int:
-        """How many clients a message to this group, or to one address, reaches here."""
+        """How many clients a message to this group, or to one address, reaches here, as far as is known."""
 
     def expect(self, key: int, receipt: "Receipt", message: Message) -> int:
-        """Remember that the message, which has this key, is to be confirmed; the result is how often it will be.
+        """Remember that a message, which has this key, is to be confirmed; the result is how often it will be.
 
         Raises:
             TooManyUnconfirmedError: nothing has changed.
@@ -99,9 +126,22 @@ NO_HELLO = "no_hello"
 ADDRESS_TAKEN = "address_in_use"
 LIMIT = "limit"
 UNCONFIRMED = "unconfirmed"
+GONE = "gone"
 SLOW_CONSUMER = "slow_consumer"
 BUS_FULL = "bus_full"
-DROPS = (NOBODY, PLAIN, BAD_REQUEST, FORBIDDEN, NO_HELLO, ADDRESS_TAKEN, LIMIT, UNCONFIRMED, SLOW_CONSUMER, BUS_FULL)
+DROPS = (
+    NOBODY,
+    PLAIN,
+    BAD_REQUEST,
+    FORBIDDEN,
+    NO_HELLO,
+    ADDRESS_TAKEN,
+    LIMIT,
+    UNCONFIRMED,
+    GONE,
+    SLOW_CONSUMER,
+    BUS_FULL,
+)
 
 
 def count_up(counts: dict[Label, int], label: Label, number: int = 1) -> None:
@@ -175,11 +215,8 @@ class Bus(Protocol):
     def seek(self, text: bytes, sender: Named) -> None:
         """Pass a message of v0 on to whoever has its address, though nobody is known to."""
 
-    def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: Callable[[int, int], None]) -> None:
-        """Pass a message on to whoever has its address, though nobody is known to.
-
-        `then` is told how many have it, and how many of them will confirm it.
-        """
+    def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
+        """Hand a message over to whoever has its address, though nobody is known to."""
 
 
 class Alone:
@@ -212,8 +249,8 @@ class Alone:
     def seek(self, text: bytes, sender: Named) -> None:
         self._tally.dropped[NOBODY] += 1
 
-    def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: Callable[[int, int], None]) -> None:
-        then(0, 0)
+    def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
+        then(Reach())
 
 
 class Hub:

@@ -29,7 +29,17 @@ from service.core.close_codes import (
     CloseReason,
 )
 from service.core.hub import FORBIDDEN as NOT_ALLOWED
-from service.core.hub import PLAIN, Named, Proof, Receipt, count_up
+from service.core.hub import (
+    PLAIN,
+    UNCONFIRMED,
+    Named,
+    Proof,
+    Reach,
+    Receipt,
+    TellReach,
+    TooManyUnconfirmedError,
+    count_up,
+)
 from service.core.identity import Identity
 from service.core.message import Message
 
@@ -74,8 +84,6 @@ class Session(ABC):
     )
 
     protocol: str
-    confirms = False
-    """Whether the client can confirm a message."""
 
     def __init__(self, center: Center, client: Client, identity: Identity | None, client_address: str | None) -> None:
         self.client = client
@@ -171,6 +179,21 @@ class Session(ABC):
 
     @abstractmethod
     def deliver(self, message: Message) -> None: ...
+
+    def hand_over(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
+        receipts = 0
+        if receipt is not None and message.key is not None:
+            try:
+                receipts = self.expect(message.key, receipt, message)
+            except TooManyUnconfirmedError:
+                self._hub.tally.dropped[UNCONFIRMED] += 1
+                then(Reach(full=1))
+                return
+        self.deliver(message)
+        if receipts:
+            then(Reach(online=1, receipts=receipts))
+        else:
+            self.client.when_left(lambda has_left: then(Reach(online=1) if has_left else Reach(lost=1)))
 
     def reach(self, group: str | None) -> int:
         return 1

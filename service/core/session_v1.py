@@ -42,12 +42,14 @@ from service.core.hub import (
     ADDRESS_TAKEN,
     BAD_REQUEST,
     FORBIDDEN,
+    GONE,
     LIMIT,
     NOBODY,
     UNCONFIRMED,
     Member,
     Named,
     Proof,
+    Reach,
     Receipt,
     TooManyUnconfirmedError,
 )
@@ -76,7 +78,6 @@ class SessionV1(Session):
     __slots__ = ("_greeted", "_groups", "_hello", "_resume", "_unconfirmed", "_watched")
 
     protocol = SUBPROTOCOL
-    confirms = True
 
     def __init__(self, center: Center, client: Client, identity: Identity | None, client_address: str | None) -> None:
         super().__init__(center, client, identity, client_address)
@@ -234,11 +235,7 @@ class SessionV1(Session):
         elif not self._may_send(address or GROUP + str(group)):
             self._refuse(to, Failures.FORBIDDEN, FORBIDDEN)
         elif address is not None:
-            owner = self._owner_of(address)
-            if owner is None:
-                self._seek(request)
-            else:
-                self._pass_on(request, (owner,))
+            self._send_to_one(request, self._owner_of(address))
         else:
             recipients = [member for member in self._hub.members_of(str(group)) if member is not self]
             reached = sum(member.reach(str(group)) for member in recipients)
@@ -248,7 +245,7 @@ class SessionV1(Session):
                 self._refuse(to, Failures.LIMIT, LIMIT, reason)
             else:
                 self._messages_left -= reached - 1
-                self._pass_on(request, recipients)
+                self._send_to_group(request, recipients)
 
     def _message(self, request: Send) -> tuple[Message, Receipt | None]:
         """What is passed on, and who wants to hear of it, if anybody does."""
@@ -258,11 +255,29 @@ class SessionV1(Session):
         message = Message(request.message, self.name, recipient=request.recipient_uuid, group=request.group, key=key)
         return message, receipt
 
-    def _seek(self, request: Send) -> None:
+    def _send_to_one(self, request: Send, owner: Member | None) -> None:
         message, receipt = self._message(request)
-        self._hub.bus.seek_to_deliver(message, receipt, partial(self._passed_on, request))
+        then = partial(self._reached, request)
+        if owner is None:
+            self._hub.bus.seek_to_deliver(message, receipt, then)
+        elif request.id is not None and request.ack != "none":
+            owner.hand_over(message, receipt, then)
+        else:
+            then(Reach(online=owner.reach(None)))
+            owner.deliver(message)
 
-    def _pass_on(self, request: Send, recipients: Iterable[Member]) -> None:
+    def _reached(self, request: Send, reach: Reach) -> None:
+        self._hub.tally.routed += reach.online
+        if reach.online:
+            self._answer_send(request, reach.online, reach.receipts)
+        elif reach.full:
+            self._say(Failures.QUEUE_FULL.answer(request.id))
+        elif reach.lost:
+            self._refuse(request.id, Failures.GONE, GONE)
+        else:
+            self._refuse(request.id, Failures.NOBODY, NOBODY)
+
+    def _send_to_group(self, request: Send, recipients: Iterable[Member]) -> None:
         message, receipt = self._message(request)
         online = receipts = full = 0
         for recipient in recipients:
@@ -279,13 +294,7 @@ class SessionV1(Session):
         if full and not online:
             self._say(Failures.QUEUE_FULL.answer(request.id))
         else:
-            self._passed_on(request, online, receipts)
-
-    def _passed_on(self, request: Send, online: int, receipts: int) -> None:
-        if online or request.group is not None:
             self._answer_send(request, online, receipts)
-        else:
-            self._refuse(request.id, Failures.NOBODY, NOBODY)
 
     def _answer_send(self, request: Send, online: int, receipts: int) -> None:
         if request.id is not None and request.ack != "none":

@@ -63,6 +63,9 @@ def _frame(opcode: WSMsgType, payload: bytes) -> bytes:
     return _head(opcode, len(payload)) + payload
 
 
+# How often a client that does not take all that was written to it is looked at, when somebody wants to know.
+_LOOK_S = 0.02
+
 # To look a head up takes a quarter of the time that it takes to make it, and most messages are short.
 _SHORT = 1024
 _TEXT_HEADS = [_head(_TEXT, length) for length in range(_SHORT)]
@@ -80,6 +83,7 @@ class FastShell:
         self._ticker = Ticker(center)
         self._is_sweeping = False
         self._to_flush: list[WebSocket] = []
+        self._leaving: list[tuple[WebSocket, int, Callable[[bool], None]]] = []
 
     def open(
         self,
@@ -113,6 +117,27 @@ class FastShell:
         clients, self._to_flush = self._to_flush, []
         for client in clients:
             client.flush()
+
+    def look_soon(self, client: "WebSocket", position: int, then: Callable[[bool], None]) -> None:
+        """Tell whether all has left that was written to a client up to a position."""
+        if not self._leaving:
+            # A turn after the flush: uvloop's transports write at the end of a turn.
+            self.loop.call_soon(self.loop.call_soon, self._look)
+        self._leaving.append((client, position, then))
+
+    def _look(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        waiting = []
+        for client, position, then in leaving:
+            has_left = client.has_left(position)
+            if has_left is None:
+                waiting.append((client, position, then))
+            else:
+                then(has_left)
+        if waiting:
+            if not self._leaving:
+                self.loop.call_later(_LOOK_S, self._look)
+            self._leaving = waiting + self._leaving
 
     def _sweep(self) -> None:
         # One look at all clients costs less than a timer for each: a millisecond per second for 10,000.
@@ -150,6 +175,7 @@ class WebSocket(WSListener):
         "_session",
         "_shell",
         "_waiting",
+        "_written",
         "picows",
         "transport",
     )
@@ -162,6 +188,8 @@ class WebSocket(WSListener):
         self._is_open = True
         self._waiting: list[bytes] = []
         """What the next `flush` writes."""
+        self._written = 0
+        """Bytes that `flush` has written so far."""
         self._fragments: _Fragments | None = None
         self._has_spoken = False
         self._heard_at = shell.loop.time()
@@ -196,7 +224,20 @@ class WebSocket(WSListener):
         if self._waiting:
             frames = b"".join(self._waiting)
             self._waiting.clear()
+            self._written += len(frames)
             self.transport.write(frames)
+
+    def when_left(self, then: Callable[[bool], None]) -> None:
+        self._shell.look_soon(self, self._written + sum(map(len, self._waiting)), then)
+
+    def has_left(self, position: int) -> bool | None:
+        """Whether the system has all that was to be written up to a position; None when that is not decided yet."""
+        if self.transport.is_closing():
+            return False
+        # Pings and pongs wait in the buffer as well, so this may be too cautious for a moment, and never too bold.
+        if self._written - self.transport.get_write_buffer_size() >= position:
+            return True
+        return None if self._is_open or position <= self._written else False
 
     def pause_writing(self) -> None:
         """More than `limits.queue` waits to be written."""
@@ -213,8 +254,8 @@ class WebSocket(WSListener):
             Farewell(self.transport, self._ended)
 
     def _part(self, payload: bytes) -> None:
+        self.flush()
         self._is_open = False
-        self._waiting.clear()
         self.transport.write(_frame(_CLOSE, payload))
 
     def abort(self) -> None:

@@ -5,6 +5,7 @@ and never more memory than the bounds below.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 
@@ -32,29 +33,40 @@ class Outbox:
         self._tally = tally
         self._texts: deque[bytes] = deque()
         self._bytes = 0
+        self._taken = self._sent = 0
+        self._leaving: deque[tuple[int, Callable[[bool], None]]] = deque()
         self.farewell: CloseReason | None = None
         self._wake = asyncio.Event()
         self._probes: set[asyncio.Task[None]] = set()
         self.writer = asyncio.create_task(self._write())
+        self.writer.add_done_callback(lambda _: self._give_up())
 
     def send(self, text: bytes) -> None:
         """Send `text` after all that waits already; a client that has let too much pile up is closed instead."""
         if self.farewell is not None:
             return
         self._texts.append(text)
+        self._taken += 1
         self._bytes += len(text) + _OVERHEAD
         if self._bytes > self._max_bytes or len(self._texts) > MAX_QUEUED_MESSAGES:
             self._tally.dropped[READS_TOO_SLOWLY] += len(self._texts)
             self._tally.close(SLOW_CONSUMER)
+            self._texts.clear()
             self.close(SLOW_CONSUMER)
         self._wake.set()
 
+    def when_left(self, then: Callable[[bool], None]) -> None:
+        """Tell later whether all that was sent so far has left for the client; see `service.core.center.Client`."""
+        self._leaving.append((self._taken, then))
+        self._wake.set()
+        if self.writer.done():
+            asyncio.get_running_loop().call_soon(self._give_up)
+
     def close(self, reason: CloseReason) -> None:
-        """Drop what waits, and close the connection; a client that does not take even that is cut off."""
+        """Send what waits, and close the connection; a client that does not take that in time is cut off."""
         if self.farewell is not None:
             return
         self.farewell = reason
-        self._texts.clear()
         self._wake.set()
         asyncio.get_running_loop().call_later(CLOSE_GRACE_S, self.writer.cancel)
 
@@ -76,14 +88,25 @@ class Outbox:
         answered(alive)
 
     async def _write(self) -> None:
-        try:
-            while self.farewell is None:
-                await self._wake.wait()
-                self._wake.clear()
+        with contextlib.suppress(LinkClosedError):
+            while True:
                 while self._texts:
                     text = self._texts.popleft()
                     self._bytes -= len(text) + _OVERHEAD
                     await self._link.send(text)
+                    self._sent += 1
+                    self._tell()
+                self._tell()
+                if self.farewell is not None:
+                    break
+                await self._wake.wait()
+                self._wake.clear()
             await self._link.close(self.farewell)
-        except LinkClosedError:
-            pass
+
+    def _tell(self) -> None:
+        while self._leaving and self._leaving[0][0] <= self._sent:
+            self._leaving.popleft()[1](True)
+
+    def _give_up(self) -> None:
+        while self._leaving:
+            self._leaving.popleft()[1](False)

@@ -16,7 +16,7 @@ import msgspec
 
 from service.core.addresses import MAX_ADDRESS_LENGTH, Address
 from service.core.center import Center
-from service.core.hub import BAD_REQUEST, FORBIDDEN, LIMIT, NOBODY, Member, count_up
+from service.core.hub import BAD_REQUEST, FORBIDDEN, GONE, LIMIT, NOBODY, Reach, TellReach, count_up
 from service.core.identity import GROUP, TokenError, bearer_tokens
 from service.core.message import Message
 from service.core.plain_http import DRAINING, Answer, respond, say
@@ -40,6 +40,7 @@ STATUSES = (201, 202, 400, 401, 403, 405, 408, 409, 413, 422, 429, 503)
 
 _UNDER_WAY = say(409, "This Idempotency-Key is just being published\n", ("retry-after", "1"))
 _ANOTHER_MESSAGE = say(422, "This Idempotency-Key belongs to another message\n")
+_RECIPIENT_LOST = say(503, "The recipient was lost; the message may have arrived\n", ("retry-after", "1"))
 _DROPS = {400: BAD_REQUEST, 401: FORBIDDEN, 403: FORBIDDEN, 408: BAD_REQUEST, 413: LIMIT, 422: BAD_REQUEST, 429: LIMIT}
 _KEY = re.compile("[!-~]{1,128}")
 
@@ -149,10 +150,18 @@ class Publisher:
             if len(self._outcomes) > MAX_REMEMBERED:
                 self._outcomes.popitem(last=False)
 
-        def answer(online: int, _receipts: int) -> None:
-            if message.group is None and not online:
-                self._center.hub.tally.dropped[NOBODY] += 1
-            outcome.answer = respond(201 if online else 202, "application/json", b'{"online": %d}' % online)
+        def answer(reach: Reach) -> None:
+            tally = self._center.hub.tally
+            tally.routed += reach.online
+            if reach.lost and not reach.online:
+                tally.dropped[GONE] += 1
+                self._outcomes.pop((permit.sender, permit.key), None)  # what is tried again is sent again
+                then(_RECIPIENT_LOST)
+                return
+            if message.group is None and not reach.online:
+                tally.dropped[NOBODY] += 1
+            status = 201 if reach.online else 202
+            outcome.answer = respond(status, "application/json", b'{"online": %d}' % reach.online)
             then(outcome.answer)
 
         self._deliver(message, permit.bucket, answer)
@@ -187,23 +196,21 @@ class Publisher:
             return Message(content, permit.sender, group=permit.target.removeprefix(GROUP))
         return Message(content, permit.sender, recipient=Address(permit.target))
 
-    def _deliver(self, message: Message, bucket: Bucket, then: Callable[[int, int], None]) -> None:
-        hub, recipients = self._center.hub, self._recipients(message)
-        if message.recipient is not None and not recipients:
-            hub.bus.seek_to_deliver(message, None, then)
+    def _deliver(self, message: Message, bucket: Bucket, then: TellReach) -> None:
+        hub = self._center.hub
+        if message.recipient is not None:
+            owner = hub.owner_of(message.recipient)
+            if owner is None:
+                hub.bus.seek_to_deliver(message, None, then)
+            else:
+                owner.hand_over(message, None, then)
             return
+        recipients = hub.members_of(str(message.group))
         online = sum(recipient.reach(message.group) for recipient in recipients)
         for recipient in recipients:
             recipient.deliver(message)
-        hub.tally.routed += online
         bucket.messages -= max(0, online - 1)
-        then(online, 0)
-
-    def _recipients(self, message: Message) -> Sequence[Member]:
-        if message.recipient is None:
-            return self._center.hub.members_of(str(message.group))
-        owner = self._center.hub.owner_of(message.recipient)
-        return () if owner is None else (owner,)
+        then(Reach(online=online))
 
     def _bucket(self, sender: Address) -> Bucket:
         limits, now = self._center.settings.limits, self._center.clock()

@@ -14,16 +14,27 @@ from service.settings import Limits, Settings
 
 
 class FakeClient:
-    """What the service sends lands in `sent` and `closed`; a probe waits until the test answers it."""
+    """What the service sends lands in `sent` and `closed`; a probe waits until the test answers it.
+
+    What is sent has left at once, unless the client `reads_slowly`: then the test says in `leaving` whether it has.
+    """
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.closed: list[CloseReason] = []
         self.aborted = False
         self.probes: list[Callable[[bool], None]] = []
+        self.reads_slowly = False
+        self.leaving: list[Callable[[bool], None]] = []
 
     def send(self, text: bytes) -> None:
         self.sent.append(text)
+
+    def when_left(self, then: Callable[[bool], None]) -> None:
+        if self.reads_slowly:
+            self.leaving.append(then)
+        else:
+            then(True)
 
     def close(self, reason: CloseReason) -> None:
         self.closed.append(reason)

@@ -159,8 +159,7 @@ class Client:
 
     def reset(self) -> None:
         """Go away with a TCP reset."""
-        self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._socket.socket.close()
+        reset(self._socket.socket)
 
     def close_code(self) -> int:
         """Wait for the server to close, and tell why it did."""
@@ -170,6 +169,12 @@ class Client:
         code = self._socket.close_code
         assert code is not None
         return code
+
+
+def reset(connection: socket.socket) -> None:
+    """End a connection with a TCP reset. Source: socket(7), SO_LINGER."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 # The caller adds header fields of its own, and the empty line.
@@ -204,6 +209,11 @@ class Peer:
         while line := self._reader.readline().strip():
             name, _, value = line.decode().partition(":")
             yield name.lower(), value.strip()
+
+    def reset(self) -> None:
+        """Go away with a TCP reset."""
+        self._reader.close()  # which keeps the socket open
+        reset(self._socket)
 
     def send_frame(self, opcode: int, payload: bytes, fin: bool = True) -> None:
         """Send one frame of at most 65,535 bytes, masked with zeros."""

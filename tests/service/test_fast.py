@@ -271,17 +271,84 @@ async def test_a_fault_of_ours_closes_with_1011_and_is_logged(
     assert "KeyError: 'a fault'" in caplog.text
 
 
+# What has left
+
+
+async def decided(verdicts: list[bool], within_s: float = 1.0) -> list[bool]:
+    """What was told about whether something has left, as soon as it is."""
+    for _ in range(round(within_s / 0.01)):
+        if verdicts:
+            break
+        await asyncio.sleep(0.01)
+    return verdicts
+
+
+@in_a_loop
+async def test_what_the_system_has_taken_has_left() -> None:
+    guest = Site().connect()
+    verdicts: list[bool] = []
+    guest.client.send(b"x")
+    guest.client.when_left(verdicts.append)
+    assert verdicts == []
+    assert await decided(verdicts) == [True]
+
+
+@in_a_loop
+async def test_what_the_client_does_not_take_has_left_when_it_does() -> None:
+    guest = Site().connect()
+    verdicts: list[bool] = []
+    guest.client.send(b"first")
+    guest.client.when_left(verdicts.append)
+    await asyncio.sleep(0)
+    second = len(b"second") + 2  # with the head of its frame
+    guest.transport.buffered = 1 + second
+    guest.client.send(b"second")
+    guest.client.when_left(verdicts.append)
+    assert await decided(verdicts, 0.1) == []
+    guest.transport.buffered = second
+    assert await decided(verdicts) == [True]
+    guest.transport.buffered = 0
+    verdicts.clear()
+    assert await decided(verdicts) == [True]
+
+
+@pytest.mark.parametrize("end", [lambda guest: guest.transport.abort(), lambda guest: guest.client.abort()])
+@in_a_loop
+async def test_what_waits_for_a_client_that_is_lost_never_leaves(end: Callable[[Guest], None]) -> None:
+    guest = Site().connect()
+    verdicts: list[bool] = []
+    guest.client.send(b"x")
+    guest.client.when_left(verdicts.append)
+    end(guest)
+    assert await decided(verdicts) == [False]
+    guest.client.when_left(verdicts.append)
+    assert await decided([]) == []
+    assert verdicts == [False, False]
+
+
+@in_a_loop
+async def test_what_was_sent_before_the_close_frame_leaves_with_it() -> None:
+    guest = Site().connect()
+    verdicts: list[bool] = []
+    guest.client.send(b"x")
+    guest.client.when_left(verdicts.append)
+    guest.session.close(RESTART)
+    guest.client.send(b"never written")
+    assert await decided(verdicts) == [True]
+
+
 # How a connection ends
 
 
 @in_a_loop
-async def test_to_close_drops_what_waits_and_says_that_nothing_follows() -> None:
+async def test_to_close_writes_what_waits_and_says_that_nothing_follows() -> None:
     guest = Site().connect()
-    guest.client.send(b"too late")
+    guest.client.send(b"in time")
     guest.session.close(RESTART)
-    guest.client.send(b"far too late")
+    guest.client.send(b"too late")
     guest.client.close(CloseReason(4321, "again"))
-    assert await guest.closed() == RESTART
+    text, (opcode, payload) = await guest.heard()
+    assert (text, opcode, payload[2:]) == ((TEXT, b"in time"), CLOSE, RESTART.reason.encode())
     assert guest.transport.done == ["resume_reading", "write_eof"]
 
 

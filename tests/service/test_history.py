@@ -24,9 +24,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 from websockets.typing import Subprotocol
 
+from service.core.frames import Failures
+
 LASTS_S = float(os.environ.get("WEBSOCKET_HISTORY_S", "20"))
 SEED = int(os.environ.get("WEBSOCKET_HISTORY_SEED", random.randrange(1_000_000)))
 WORKERS, CLIENTS = 4, 12
+GONE = Failures.GONE.code
 # How long a worker is held up at most, unless it is until its end.
 HELD_S = 2.0
 # All that is told about a message is told within this time, beside the times for which workers are held up.
@@ -42,6 +45,8 @@ class Life:
     worker: int
     began: float
     ended: float = float("inf")
+    was_cut: bool = False
+    """By the client itself, which then does not hear what is on its way."""
     heard: list[tuple[int, str]] = field(default_factory=list)
     """Message and to whom it was sent, in order."""
 
@@ -50,6 +55,9 @@ class Life:
 
     def lasts(self, since: float, until: float) -> bool:
         return self.began <= since and until <= self.ended
+
+    def touches(self, since: float, until: float) -> bool:
+        return self.began <= until and since <= self.ended
 
 
 @dataclass
@@ -64,6 +72,11 @@ class Sent:
     answers: list[dict[str, Any]] = field(default_factory=list)
     answered_at: float = float("inf")
     outcomes: list[str] = field(default_factory=list)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the sender was told that the message has left for whoever has the address."""
+        return any(answer.get("online") and not answer.get("receipts") for answer in self.answers)
 
     def __str__(self) -> str:
         told = [*(f"{answer['type']} {answer.get('online', '')}" for answer in self.answers), *self.outcomes]
@@ -115,8 +128,10 @@ class History:
             must_arrive = True
         else:
             must_arrive = any(answer.get("online") for answer in sent.answers)
-            if "error" in kinds and times:
+            if times and any(answer["type"] == "error" and answer["code"] != GONE for answer in sent.answers):
                 yield f"{sent} came all the same"
+            if sent.has_left and not times and not self._recipient_cut_it(sent):
+                yield f"{sent} had left, and never came; {self._lives_of(sent.to)}"
             waited = sent.life.lasts(sent.at, sent.at + self.patience_s)
             if len(kinds) > 1 or (waited and not kinds):
                 yield f"{sent} has {len(kinds)} answers"
@@ -126,7 +141,14 @@ class History:
             if "delivered" in sent.outcomes and not times:
                 yield f"{sent} never came"
         if must_arrive and not times and self._both_stayed(sent):
-            yield f"{sent} is lost; {', '.join(str(life) for life in self.lives if life.owner == sent.to)}"
+            yield f"{sent} is lost; {self._lives_of(sent.to)}"
+
+    def _lives_of(self, owner: str) -> str:
+        return ", ".join(str(life) for life in self.lives if life.owner == owner)
+
+    def _recipient_cut_it(self, sent: Sent) -> bool:
+        lives = [life for life in self.lives if life.owner == sent.to and life.was_cut]
+        return any(life.touches(sent.at - MARGIN_S, sent.answered_at + MARGIN_S) for life in lives)
 
     def _both_stayed(self, sent: Sent) -> bool:
         until = min(sent.at if sent.life.protocol == "v0" else sent.answered_at, sent.at + HELD_S) + HELD_S + MARGIN_S
@@ -301,6 +323,8 @@ class Faults:
     def _disconnect(self) -> object:
         actor = self._dice.choice(self._actors)
         if actor.link is not None:
+            if actor.life is not None:
+                actor.life.was_cut = True
             actor.link.transport.abort()
         return actor.name
 
@@ -333,7 +357,10 @@ def test_every_message_becomes_what_was_promised(kind: str, tmp_path: Path) -> N
         history, faults = asyncio.run(live(workers))
         assert "Traceback" not in workers.shell.log()
     heard = sum(len(life.heard) for life in history.lives)
-    print(f"{len(history.sent)} sent, {heard} heard, {len(history.lives)} connections, {dict(faults.happened)}")
+    left = sum(sent.has_left for sent in history.sent.values())
+    print(f"{len(history.sent)} sent, {left} told to have left, {heard} heard, {len(history.lives)} connections")
+    print(dict(faults.happened))
     broken = list(itertools.islice(history.violations(), 50))
     assert not broken, "\n".join((*faults.told, *broken))
     assert heard > 0.5 * len(history.sent) > 1000
+    assert left > 0.1 * len(history.sent)

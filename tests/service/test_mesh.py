@@ -123,7 +123,7 @@ def mode(path: Path) -> int:
 
 
 def came(address: str) -> bytes:
-    return records.encode(records.Came(Address(address), True, None))
+    return records.encode(records.Came(Address(address), None))
 
 
 @pytest.fixture

@@ -96,6 +96,57 @@ def test_what_a_slow_client_loses_is_counted() -> None:
     assert tally.closed == {SLOW_CONSUMER.code: 1}
 
 
+def test_what_the_client_has_taken_has_left() -> None:
+    async def scenario(link: FakeLink, box: Outbox) -> None:
+        verdicts: list[bool] = []
+        box.when_left(verdicts.append)
+        assert verdicts == []
+        await turns()
+        assert verdicts == [True]
+        link.reads.clear()
+        for text in (b"a", b"b"):
+            box.send(text)
+            box.when_left(verdicts.append)
+        await turns()
+        assert verdicts == [True]
+        link.reads.set()
+        await turns()
+        assert verdicts == [True, True, True]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("end", [Outbox.abort, lambda box: box.close(SLOW_CONSUMER), lambda box: None])
+def test_what_a_lost_client_has_not_taken_has_not_left(end: Callable[[Outbox], None]) -> None:
+    async def scenario(link: FakeLink, box: Outbox) -> None:
+        verdicts: list[bool] = []
+        link.gone = True
+        box.send(b"a")
+        box.when_left(verdicts.append)
+        end(box)
+        await turns()
+        assert verdicts == [False]
+        box.send(b"b")
+        box.when_left(verdicts.append)
+        await turns()
+        assert verdicts == [False, False]
+
+    run(scenario)
+
+
+def test_what_waits_is_sent_before_the_close_frame() -> None:
+    async def scenario(link: FakeLink, box: Outbox) -> None:
+        verdicts: list[bool] = []
+        box.send(b"a")
+        box.when_left(verdicts.append)
+        box.close(RESTART)
+        box.send(b"too late")
+        await turns()
+        assert (link.sent, verdicts, link.closed) == (["a"], [True], [RESTART])
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_probe_tells_whether_the_client_answers_a_ping_in_time(monkeypatch: pytest.MonkeyPatch, alive: bool) -> None:
     monkeypatch.setattr(outbox, "PROBE_TIMEOUT_S", 0.05)

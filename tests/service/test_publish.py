@@ -1,13 +1,12 @@
 """Messages from scripts: who may publish, what arrives, and what the script is told."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from centers import World, identity, limits
 
-from service.core.hub import Alone, Receipt, Tally
+from service.core.hub import Alone, Reach, Receipt, Tally, TellReach
 from service.core.identity import bearer_tokens
 from service.core.message import Message
 from service.core.plain_http import DRAINING, Answer
@@ -255,9 +254,9 @@ class Elsewhere(Alone):
 
     def __init__(self) -> None:
         super().__init__(Tally())
-        self.sought: list[tuple[Message, Callable[[int, int], None]]] = []
+        self.sought: list[tuple[Message, TellReach]] = []
 
-    def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: Callable[[int, int], None]) -> None:
+    def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
         self.sought.append((message, then))
 
 
@@ -273,11 +272,29 @@ def test_an_address_that_nobody_here_has_is_sought_elsewhere() -> None:
     assert (message.recipient, bytes(message.body)) == ("alice", b'"hello"')
     assert answers == []
     assert script.post("alice", idempotency_key="a").status == 409
-    then(1, 0)
+    then(Reach(online=1))
     assert answers[0].status == 201
     assert script.post("alice", idempotency_key="a") == answers[0]
     assert len(others.sought) == 1
     assert script.world.dropped("nobody") == 0
+
+
+def test_what_a_lost_recipient_may_not_have_got_is_told_and_sent_again() -> None:
+    script = Script()
+    alice = script.world.v0()
+    alice.register("alice")
+    alice.client.reads_slowly = True
+    answers: list[Answer] = []
+    for _ in range(2):
+        permit = script.publisher.admit(
+            Request("POST", "/publish/alice", {"authorization": ["Bearer K"], "idempotency-key": ["a"]})
+        )
+        assert isinstance(permit, Permit)
+        script.publisher.publish(permit, b"hello", answers.append)
+        alice.client.leaving.pop()(len(answers) == 1)
+    assert [answer.status for answer in answers] == [503, 201]
+    assert script.world.dropped("gone") == 1
+    assert len(alice.heard()) == 2
 
 
 @pytest.mark.parametrize("key", ["", "x" * 129, "a b", "é", "a\n"])

@@ -367,6 +367,58 @@ def test_a_client_of_v0_gives_no_receipts_and_the_sender_is_told(world: World, b
     assert only(bob) == {"type": "ok", "id": 7, "online": 1, "receipts": 0}
 
 
+def test_a_message_is_acknowledged_when_it_has_left_and_not_before(world: World, alice: Party, bob: Party) -> None:
+    alice.client.reads_slowly = True
+    bob.say(id=7, recipient_uuid="alice", message=1)
+    assert only(alice)["message"] == 1
+    assert bob.heard() == []
+    alice.client.leaving.pop()(True)
+    assert only(bob) == {"type": "ok", "id": 7, "online": 1}
+    assert world.center.hub.tally.routed == 1
+
+
+def test_who_sends_to_a_client_that_is_lost_before_it_has_left_is_told(world: World, alice: Party, bob: Party) -> None:
+    alice.client.reads_slowly = True
+    bob.say(id=7, recipient_uuid="alice", message=1)
+    alice.client.leaving.pop()(False)
+    refused = only(bob)
+    assert (refused["id"], refused["code"], refused["temporary"]) == (7, 116, True)
+    assert (world.center.hub.tally.routed, world.dropped("gone")) == (0, 1)
+
+
+def test_what_the_recipient_confirms_need_not_have_left(alice: Party, bob: Party) -> None:
+    alice.client.reads_slowly = True
+    bob.say(id=7, recipient_uuid="alice", message=1, ack="delivered")
+    assert only(bob) == {"type": "ok", "id": 7, "online": 1, "receipts": 1}
+
+
+def test_what_a_client_of_v0_cannot_confirm_is_acknowledged_when_it_has_left(world: World, bob: Party) -> None:
+    old = world.v0()
+    old.register("old")
+    old.client.reads_slowly = True
+    bob.say(id=7, recipient_uuid="old", message=1, ack="delivered")
+    assert bob.heard() == []
+    old.client.leaving.pop()(True)
+    assert only(bob) == {"type": "ok", "id": 7, "online": 1, "receipts": 0}
+
+
+@pytest.mark.parametrize("request_", [{"id": 7, "ack": "none"}, {"ack": "accepted"}])
+def test_who_wants_no_answer_waits_for_nothing(
+    world: World, alice: Party, bob: Party, request_: dict[str, object]
+) -> None:
+    alice.client.reads_slowly = True
+    bob.say(recipient_uuid="alice", message=1, **request_)
+    assert (alice.client.leaving, bob.heard()) == ([], [])
+    assert world.center.hub.tally.routed == 1
+
+
+def test_a_group_waits_for_none_of_its_members(alice: Party, bob: Party) -> None:
+    alice.say(type="join", id=1, group="g")
+    alice.client.reads_slowly = True
+    bob.say(id=2, group="g", message="hi")
+    assert only(bob) == {"type": "ok", "id": 2, "online": 1}
+
+
 def test_a_client_that_never_confirms_gets_no_further_message_that_wants_a_receipt(
     world: World, alice: Party, bob: Party
 ) -> None:

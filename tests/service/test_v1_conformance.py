@@ -102,6 +102,30 @@ def test_a_message_is_acknowledged_delivered_and_confirmed(shell: Shell) -> None
         assert bob.hear() == {"type": "delivered", "id": accepted["id"], "recipient_uuid": "alice"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [COMMANDS[name] for name in COMMANDS if name != "uvicorn"])
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_message_is_acknowledged_when_it_has_left_and_not_before(command: str, reads: bool) -> None:
+    # Not plain uvicorn: an ASGI application cannot see what its server still has.
+    with (
+        running(command, WEBSOCKET_MAX_QUEUE=str(16 * 1024 * 1024)) as shell,
+        Peer(shell.port, receive_buffer=4096) as late,
+        Caller(shell) as bob,
+    ):
+        uuid = late.wait_for(TEXT).decode().split()[-1]
+        for _ in range(120):  # more than the kernel keeps for a client that does not read
+            bob.tell("send", recipient_uuid=uuid, message="x" * 60_000)
+        bob.tell("send", id="late", recipient_uuid=uuid, message="y")
+        assert bob.hears_nothing()
+        if reads:
+            while b'"y"' not in late.wait_for(TEXT):
+                pass
+            assert bob.hear() == {"type": "ok", "id": "late", "online": 1}
+        else:
+            late.reset()
+            assert bob.hear()["code"] == 116
+
+
 def test_what_was_not_confirmed_is_told_lost_when_the_recipient_goes(shell: Shell) -> None:
     with Caller(shell, "bob") as bob:
         with Caller(shell, "alice"):
