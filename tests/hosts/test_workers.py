@@ -12,6 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from hosts.console import DOMAIN, NAME, Console
+from hosts.talkers import TALKERS, talk
 
 WORKERS, CALLERS = 4, 80
 PATIENCE_S = 20.0
@@ -161,7 +162,7 @@ def test_what_is_sent_arrives_whichever_worker_dies(installed: Console, server: 
 
     async def play() -> None:
         await until(lambda: len(workers_of(installed)) == WORKERS)
-        async with crowd(installed) as callers:
+        async with crowd(installed) as callers, talk(installed) as talking:
             before = workers_of(installed)
             assert that_have_clients(installed) == before
             assert await lost_while(callers, nothing_happens) == (0, CALLERS)
@@ -171,6 +172,8 @@ def test_what_is_sent_arrives_whichever_worker_dies(installed: Console, server: 
                 assert stayed > 0
                 await all_there(callers)
                 await until(lambda: len(workers_of(installed)) == WORKERS)
+                accepted = talking.accepted
+                await until(lambda accepted=accepted: talking.accepted > accepted + TALKERS)  # type: ignore[misc]
             assert await lost_while(callers, nothing_happens) == (0, CALLERS)
             assert not before & workers_of(installed)
 
