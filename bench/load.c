@@ -103,17 +103,16 @@ static double now(void)
     return seconds_of(CLOCK_MONOTONIC);
 }
 
-/* To the nanosecond and with all threads, also those that have ended; /proc/PID/stat counts in steps of 10 ms. */
-static double server_seconds(void)
+/* Of each process of the server, to the nanosecond and with all threads, also those that have ended; /proc/PID/stat
+   counts in steps of 10 ms. */
+static void read_clocks(double *server)
 {
-    double sum = 0;
     for (int i = 0; i < pid_count; i++) {
         clockid_t clock;
         if (clock_getcpuclockid(pids[i], &clock) != 0)
             fail("process %d of the server is gone", pids[i]);
-        sum += seconds_of(clock);
+        server[i] = seconds_of(clock);
     }
-    return sum;
 }
 
 static long resident_kib(void)
@@ -477,11 +476,12 @@ static void open_clients(int count)
 static void measure(double seconds)
 {
     read_until(now() + WARM_UP_SECONDS);
-    double start = now(), own = seconds_of(CLOCK_PROCESS_CPUTIME_ID), server = server_seconds();
+    double start = now(), own = seconds_of(CLOCK_PROCESS_CPUTIME_ID), then[pid_count], server[pid_count];
+    read_clocks(then);
     long before = done;
     read_until(start + seconds);
     double lasted = now() - start;
-    server = server_seconds() - server;
+    read_clocks(server);
     own = seconds_of(CLOCK_PROCESS_CPUTIME_ID) - own;
     long counted = done - before;
     if (counted == 0)
@@ -498,8 +498,10 @@ static void measure(double seconds)
     }
     if (missing > 0)
         fail("lost: %ld messages", missing);
-    printf("{\"done\": %ld, \"seconds\": %.6f, \"server_seconds\": %.6f, \"load_seconds\": %.6f}\n", counted, lasted,
-           server, own);
+    printf("{\"done\": %ld, \"seconds\": %.6f, \"load_seconds\": %.6f, \"process_seconds\": [", counted, lasted, own);
+    for (int i = 0; i < pid_count; i++)
+        printf("%s%.6f", i ? ", " : "", server[i] - then[i]);
+    printf("]}\n");
 }
 
 static void route(int pair_count, double seconds)

@@ -1,6 +1,7 @@
 """The load generator tells a server that does its job from one that does not."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -67,6 +68,12 @@ def test_messages_that_arrived_are_counted(floor: Running) -> None:
     assert 0.2 <= cost.seconds < 2
     assert 0 < cost.server_seconds <= cost.seconds
     assert 0 < cost.load_seconds <= cost.seconds
+
+
+def test_the_cpu_time_of_each_process_is_told_apart(floor: Running) -> None:
+    cost = load.route(floor._replace(pids=[os.getpid(), *floor.pids]), window=4, seconds=0.2, pairs=3)
+    idle, busy = cost.process_seconds
+    assert 0 <= idle < busy / 2
 
 
 def test_handshakes_to_the_close_are_counted(floor: Running) -> None:
