@@ -87,10 +87,7 @@ def _scaling(results: Results) -> Iterator[str]:
         if {"fast", "two-cpus"} <= measured:
             ratio = results.ratio("two-cpus", scenario, "fast", lambda cost: cost.per_second)
             load = results.median("two-cpus", scenario, _load_share)
-            yield (
-                f"two-cpus, {scenario}: {ratio:.2f} times fast by the clock, bounded by the load, which took "
-                f"{load:.2f} of a CPU"
-            )
+            yield f"two-cpus, {scenario}: {ratio:.2f} times fast by the clock; the load took {load:.2f} of a CPU"
 
 
 def _remarks(results: Results) -> Iterator[str]:
