@@ -52,9 +52,15 @@ class Results:
     def median(self, name: str, scenario: str, figure: Callable[[Cost], float]) -> float:
         return statistics.median(map(figure, self.costs[name, scenario]))
 
-    def ratio(self, name: str, scenario: str, to: str = REFERENCE) -> float:
+    def ratio(
+        self,
+        name: str,
+        scenario: str,
+        to: str = REFERENCE,
+        figure: Callable[[Cost], float] = lambda cost: cost.per_server_second,
+    ) -> float:
         rounds = zip(self.costs[name, scenario], self.costs[to, scenario], strict=True)
-        return statistics.median(mine.per_server_second / other.per_server_second for mine, other in rounds)
+        return statistics.median(figure(mine) / figure(other) for mine, other in rounds)
 
 
 def measure(names: Iterable[str], plan: Plan, progress: Callable[[str], None]) -> Results:

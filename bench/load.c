@@ -31,6 +31,7 @@
 #define MAX_WINDOW 32          /* that many messages, and a response with headers, fit into a client's buffer */
 #define BUFFER_LENGTH 8192
 #define WARM_UP_SECONDS 0.4
+#define LAP 64                 /* messages; no pair is more than two laps ahead of another */
 #define SETTLING_SECONDS 0.5
 #define PATIENCE_SECONDS 10.0  /* after so long without a sign of life a server counts as stuck */
 #define LOST_AFTER_SECONDS 3.0
@@ -71,10 +72,13 @@ static int port, epoll;
 static int *pids, pid_count;
 
 static struct client *clients;
+static int *order; /* in which they connect */
 static int client_count, opened, ready;
 static struct pair *pairs;
 static int window;
 static bool sending;
+static long lap_end = LAP;
+static int behind; /* pairs that have yet to reach the end of the lap */
 static long done; /* messages that arrived, or handshakes that were completed to the close */
 
 static void fail(const char *format, ...)
@@ -103,17 +107,16 @@ static double now(void)
     return seconds_of(CLOCK_MONOTONIC);
 }
 
-/* To the nanosecond and with all threads, also those that have ended; /proc/PID/stat counts in steps of 10 ms. */
-static double server_seconds(void)
+/* Of each process of the server, to the nanosecond and with all threads, also those that have ended; /proc/PID/stat
+   counts in steps of 10 ms. */
+static void read_clocks(double *server)
 {
-    double sum = 0;
     for (int i = 0; i < pid_count; i++) {
         clockid_t clock;
         if (clock_getcpuclockid(pids[i], &clock) != 0)
             fail("process %d of the server is gone", pids[i]);
-        sum += seconds_of(clock);
+        server[i] = seconds_of(clock);
     }
-    return sum;
 }
 
 static long resident_kib(void)
@@ -210,8 +213,6 @@ static void send_all(struct client *client, const void *data, size_t length)
 
 static void open_client(struct client *client)
 {
-    static int next_number;
-    client->number = next_number++;
     client->state = UPGRADING;
     client->received = 0;
     client->fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -251,7 +252,13 @@ static void close_client(struct client *client)
 {
     close(client->fd);
     done++;
+    client->number += client_count;
     open_client(client);
+}
+
+static void open_next(void)
+{
+    open_client(&clients[order[opened++]]);
 }
 
 static void become_ready(struct client *client)
@@ -259,7 +266,7 @@ static void become_ready(struct client *client)
     client->state = READY;
     ready++;
     if (opened < client_count)
-        open_client(&clients[opened++]);
+        open_next();
 }
 
 static size_t write_close(unsigned char *frame)
@@ -306,12 +313,23 @@ static void fill_window(struct pair *pair)
 {
     unsigned char frames[MAX_WINDOW * MASKED_FRAME_LENGTH];
     size_t length = 0;
-    for (; pair->sent - pair->arrived < window; pair->sent++) {
+    for (; pair->sent - pair->arrived < window && pair->sent < lap_end + LAP; pair->sent++) {
         write_sequence(pair->text, pair->sent);
         length += write_frame(frames + length, TEXT, pair->text, TEXT_LENGTH);
     }
     if (length > 0)
         send_all(&clients[2 * (pair - pairs)], frames, length);
+}
+
+/* Were pairs free to run, those within one worker would be served again and again before others get a turn, and hardly a
+   message would go from worker to worker. */
+static void next_lap(void)
+{
+    lap_end += LAP;
+    for (int i = 0; i < client_count / 2; i++) {
+        behind += pairs[i].arrived < lap_end;
+        fill_window(&pairs[i]);
+    }
 }
 
 /* Says what is wrong with a text that was not expected. */
@@ -343,6 +361,7 @@ static void message_arrived(struct client *client, const char *text, size_t leng
     if (pair->arrived == pair->sent)
         fail("client %d got a message twice, or before it was sent", client->number);
     pair->arrived++;
+    behind -= pair->arrived == lap_end;
     done++;
 }
 
@@ -431,6 +450,8 @@ static void read_client(struct client *client)
     /* All that was read together is answered together. */
     if (sending && client->number % 2 == 1)
         fill_window(&pairs[client->number / 2]);
+    if (sending && behind == 0)
+        next_lap();
 }
 
 /* Scenarios */
@@ -461,7 +482,7 @@ static void open_clients(int count)
 {
     client_count = count;
     while (opened < count && opened - ready < OPENING_AT_ONCE)
-        open_client(&clients[opened++]);
+        open_next();
     double active = now();
     while (ready < count) {
         int before = ready;
@@ -477,15 +498,14 @@ static void open_clients(int count)
 static void measure(double seconds)
 {
     read_until(now() + WARM_UP_SECONDS);
-    double start = now(), own = seconds_of(CLOCK_PROCESS_CPUTIME_ID), server = server_seconds();
+    double start = now(), own = seconds_of(CLOCK_PROCESS_CPUTIME_ID), then[pid_count], server[pid_count];
+    read_clocks(then);
     long before = done;
     read_until(start + seconds);
     double lasted = now() - start;
-    server = server_seconds() - server;
+    read_clocks(server);
     own = seconds_of(CLOCK_PROCESS_CPUTIME_ID) - own;
     long counted = done - before;
-    if (counted == 0)
-        fail("lost: nothing arrived in %.1f seconds", lasted);
 
     sending = false;
     long missing = 0;
@@ -498,18 +518,35 @@ static void measure(double seconds)
     }
     if (missing > 0)
         fail("lost: %ld messages", missing);
-    printf("{\"done\": %ld, \"seconds\": %.6f, \"server_seconds\": %.6f, \"load_seconds\": %.6f}\n", counted, lasted,
-           server, own);
+    if (counted == 0)
+        fail("lost: nothing arrived in %.1f seconds", lasted);
+    printf("{\"done\": %ld, \"seconds\": %.6f, \"load_seconds\": %.6f, \"process_seconds\": [", counted, lasted, own);
+    for (int i = 0; i < pid_count; i++)
+        printf("%s%.6f", i ? ", " : "", server[i] - then[i]);
+    printf("]}\n");
+}
+
+/* Workers of one server often take neighbours in turn, or several together. Were pairs neighbours, too few of them, or
+   too many, would have one client in each worker. It is the same mix every time. */
+static void mix(int *numbers, int count)
+{
+    for (int i = count - 1; i > 0; i--) {
+        int other = random() % (i + 1), number = numbers[i];
+        numbers[i] = numbers[other];
+        numbers[other] = number;
+    }
 }
 
 static void route(int pair_count, double seconds)
 {
+    mix(order, 2 * pair_count);
     open_clients(2 * pair_count);
     for (int i = 0; i < pair_count; i++) {
         write_text(pairs[i].text, 2 * i + 1, 2 * i, 0);
         write_text(pairs[i].expected, 2 * i + 1, 2 * i, 0);
     }
     sending = true;
+    behind = pair_count;
     for (int i = 0; i < pair_count; i++)
         fill_window(&pairs[i]);
     measure(seconds);
@@ -517,8 +554,9 @@ static void route(int pair_count, double seconds)
 
 static void handshakes(int at_once, double seconds)
 {
-    for (int i = 0; i < at_once; i++)
-        open_client(&clients[i]);
+    client_count = at_once;
+    while (opened < at_once)
+        open_next();
     measure(seconds);
 }
 
@@ -562,12 +600,15 @@ int main(int argc, char **argv)
     pid_count = word_count - numbers;
     pids = calloc(pid_count, sizeof *pids);
     clients = calloc(capacity, sizeof *clients);
+    order = calloc(capacity, sizeof *order);
     pairs = calloc(count, sizeof *pairs);
     epoll = epoll_create1(0);
-    if (pids == NULL || clients == NULL || pairs == NULL || epoll < 0)
+    if (pids == NULL || clients == NULL || order == NULL || pairs == NULL || epoll < 0)
         fail("out of memory or files");
     for (int i = 0; i < pid_count; i++)
         pids[i] = whole_number(words[numbers + i], 1, 1 << 30);
+    for (int i = 0; i < capacity; i++)
+        order[i] = clients[i].number = i;
 
     if (scenario == ROUTE)
         route(count, seconds);

@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from bench.programs import compiled
-from bench.servers import Running, on_cpu
+from bench.servers import Running, load_cpus, on_cpus
 
 DEADLINE_S = 120.0
 PAIRS = 50
@@ -24,12 +24,16 @@ class LoadError(Exception):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """What was done in some seconds, and the CPU time that it took the server and the load."""
+    """What was done in some seconds, and the CPU time that it took the load and each process of the server."""
 
     done: int
     seconds: float
-    server_seconds: float
     load_seconds: float
+    process_seconds: tuple[float, ...]
+
+    @property
+    def server_seconds(self) -> float:
+        return sum(self.process_seconds)
 
     @property
     def per_second(self) -> float:
@@ -39,6 +43,11 @@ class Cost(msgspec.Struct, frozen=True):
     def per_server_second(self) -> float:
         """Steadier than `per_second`: what else the machine does, and a busy load, count for less."""
         return self.done / self.server_seconds
+
+    @property
+    def per_busiest_second(self) -> float:
+        """What fits into a second when each process of the server has a CPU of its own: the busiest is full first."""
+        return self.done / max(self.process_seconds)
 
 
 class _Growth(msgspec.Struct):
@@ -84,7 +93,7 @@ def idle(server: Running, connections: int) -> float:
 def _result(kind: type[Result], scenario: str, server: Running, *numbers: float) -> Result:
     dialect = ["--subscribe-by-path"] if server.subscribes_by_path else []
     words = [scenario, *map(str, (server.port, *numbers, *server.pids))]
-    command = on_cpu(-1, [compiled("load.c"), *dialect, *words])
+    command = on_cpus(load_cpus(server.cpus), [compiled("load.c"), *dialect, *words])
     done = subprocess.run(command, capture_output=True, timeout=DEADLINE_S)
     if done.returncode == 1:
         raise LoadError(f"{scenario}: {msgspec.json.decode(done.stdout, type=_Fault).fault}")

@@ -49,7 +49,7 @@ MOST_KIB = {"fast": 12.0}
 
 def report(results: Results) -> str:
     """All of it, in Markdown."""
-    remarks = bullets([*_goals(results), *_remarks(results)])
+    remarks = bullets([*_goals(results), *_scaling(results), *_remarks(results)])
     if not results.measured:
         return remarks
     rows = [_row(results, name) for name in results.measured]
@@ -76,6 +76,18 @@ def _goals(results: Results) -> Iterator[str]:
             kib = results.idle_kib[name]
             verdict = "above its goal" if kib > most else "reached"
             yield f"{name}, idle: {kib:.1f} KiB per connection; goal {most:.1f}, {verdict}"
+
+
+def _scaling(results: Results) -> Iterator[str]:
+    measured = {*results.measured}
+    for scenario in SCENARIOS:
+        if {"fast", "workers"} <= measured:
+            ratio = results.ratio("workers", scenario, "fast", lambda cost: cost.per_busiest_second)
+            yield f"scaling, {scenario}: two workers with a CPU each can do {ratio:.2f} times the work of one"
+        if {"fast", "two-cpus"} <= measured:
+            ratio = results.ratio("two-cpus", scenario, "fast", lambda cost: cost.per_second)
+            load = results.median("two-cpus", scenario, _load_share)
+            yield f"two-cpus, {scenario}: {ratio:.2f} times fast by the clock; the load took {load:.2f} of a CPU"
 
 
 def _remarks(results: Results) -> Iterator[str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.programs import BUILD, HERE, PATH, ROOT, compiled, nchan_module, node_modules, program
+from bench.programs import BUILD, HERE, PATH, ROOT, MissingError, compiled, nchan_module, node_modules, program
 
 DEADLINE_S = 15.0
 
@@ -36,7 +36,7 @@ class Server(NamedTuple):
 
     `command` makes its command line for a port and a directory of its own, and raises MissingError when it cannot.
     `subscribes_by_path`: clients say in the path who they are, as with nchan, and need not register.
-    `workers`: of our service, so many must be there before it is measured.
+    `workers`: of our service, so many must be there before it is measured. `cpus` is how many of them it runs on.
     """
 
     title: str
@@ -44,6 +44,7 @@ class Server(NamedTuple):
     environment: Mapping[str, str] = {}
     subscribes_by_path: bool = False
     workers: int = 1
+    cpus: int = 1
 
 
 class Running(NamedTuple):
@@ -52,6 +53,7 @@ class Running(NamedTuple):
     port: int
     pids: list[int]
     subscribes_by_path: bool
+    cpus: int
 
 
 def _python(arguments: str) -> Callable[[int, Path], list[str]]:
@@ -83,6 +85,13 @@ SERVERS = {
         {**_ADMIT_ALL, "WORKERS": "2"},
         workers=2,
     ),
+    "two-cpus": Server(
+        "fast shell, two workers on two CPUs",
+        _python("-m service"),
+        {**_ADMIT_ALL, "WORKERS": "2"},
+        workers=2,
+        cpus=2,
+    ),
     "asgi": Server(
         "ASGI shell, `uvicorn service.app:app`",
         _python("-m uvicorn service.app:app --port {port} --log-level warning"),
@@ -112,10 +121,29 @@ def allow_many_files() -> int:
     return hard
 
 
-def on_cpu(position: int, command: list[str]) -> list[str]:
-    """The command, held on one CPU: servers on the first (0), the load on the last (-1)."""
+def server_cpus(number: int) -> list[int]:
+    """The first CPUs, for a server.
+
+    Raises:
+        MissingError: there are not so many.
+    """
     cpus = sorted(os.sched_getaffinity(0))
-    return command if len(cpus) == 1 else [program("taskset", "util-linux"), "-c", str(cpus[position]), *command]
+    if len(cpus) < number:
+        raise MissingError(f"{number} CPUs are needed, and there is {len(cpus)}; use a larger machine")
+    return cpus[:number]
+
+
+def load_cpus(taken: int) -> list[int]:
+    """The last CPU, for the load of a server on the first ones; all of them when the server leaves none."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return cpus[taken:][-1:] or cpus
+
+
+def on_cpus(cpus: list[int], command: list[str]) -> list[str]:
+    """The command, held on these CPUs."""
+    if len(cpus) == len(os.sched_getaffinity(0)):
+        return command
+    return [program("taskset", "util-linux"), "-c", ",".join(map(str, cpus)), *command]
 
 
 @contextlib.contextmanager
@@ -128,7 +156,7 @@ def running(server: Server) -> Iterator[Running]:
     """
     with tempfile.TemporaryDirectory(prefix="wsbundle-bench-") as name:
         port, directory = _free_port(), Path(name)
-        command = on_cpu(0, server.command(port, directory))
+        command = on_cpus(server_cpus(server.cpus), server.command(port, directory))
         log = directory / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -143,7 +171,7 @@ def running(server: Server) -> Iterator[Running]:
             )
         try:
             _wait_until(lambda: _answers(port) and _has_workers(server, port), process, log)
-            yield Running(port, _family(process.pid), server.subscribes_by_path)
+            yield Running(port, _family(process.pid), server.subscribes_by_path, server.cpus)
         finally:
             _stop(process)
 

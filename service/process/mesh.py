@@ -52,8 +52,7 @@ class OutgoingWire(asyncio.Protocol):
         self.peer: Peer | None = None
         self._mesh = mesh
         self._number = number
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
+        self._waiting = bytearray()
         self._buffered = 0
         self._has_ended = asyncio.Event()
 
@@ -65,20 +64,20 @@ class OutgoingWire(asyncio.Protocol):
 
     @property
     def queued(self) -> int:
-        return self._buffered + self._waiting_bytes
+        return self._buffered + len(self._waiting)
 
     def send(self, record: bytes) -> None:
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._waiting += (_length.pack(len(record)), record)
-        self._waiting_bytes += len(record)
+        self._waiting += _length.pack(len(record))
+        self._waiting += record
 
     def _flush(self) -> None:
+        # The transport keeps what it cannot write yet, without a copy: it is ours no more.
+        records, self._waiting = self._waiting, bytearray()
         if not self._transport.is_closing():
-            self._transport.write(b"".join(self._waiting))
+            self._transport.write(records)
             self._buffered = self._transport.get_write_buffer_size()
-        self._waiting.clear()
-        self._waiting_bytes = 0
 
     def pause_writing(self) -> None:
         self._buffered = self._transport.get_write_buffer_size()
@@ -124,31 +123,29 @@ class IncomingWire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         data, self._rest = self._rest + data, b""
+        peer, receive, last = self._peer, self._mesh.bus.receive, len(data) - _length.size
         at = 0
-        while self._peer is not None and len(data) - at >= _length.size:
-            (size,) = _length.unpack_from(data, at)
-            begin, end = at + _length.size, at + _length.size + size
-            if size > MAX_RECORD_BYTES:
-                self._broken("a record is too long")
-                return
-            if end > len(data):
-                break
-            if not self._take(self._peer, data[begin:end]):
-                return
-            at = end
+        try:
+            while peer is not None and at <= last:
+                (size,) = _length.unpack_from(data, at)
+                begin = at + _length.size
+                end = begin + size
+                if size > MAX_RECORD_BYTES:
+                    self._broken("a record is too long")
+                    return
+                if end > len(data):
+                    break
+                receive(peer, data[begin:end])
+                at = end
+        except msgspec.MsgspecError as error:
+            self._broken(str(error))
+            return
         self._rest = data[at:]
 
     def meet(self, peer: Peer) -> None:
         """From now on it can be answered."""
         self._peer = peer
         self.data_received(b"")
-
-    def _take(self, peer: Peer, record: bytes) -> bool:
-        try:
-            self._mesh.bus.receive(peer, record)
-        except msgspec.MsgspecError as error:
-            self._broken(str(error))
-        return not self._transport.is_closing()
 
     def _broken(self, what: str) -> None:
         logger.error("the bus does not understand worker %s: %s", self._number, what)

@@ -10,7 +10,7 @@ def results_of(**messages_per_server_second: int) -> Results:
     results = Results(QUICK)
     for name, rate in messages_per_server_second.items():
         for scenario in SCENARIOS:
-            calm, disturbed = Cost(rate, 1.0, 1.0, 0.5), Cost(rate, 4.0, 2.0, 0.5)
+            calm, disturbed = Cost(rate, 1.0, 0.5, (1.0,)), Cost(rate, 4.0, 0.5, (2.0,))
             results.costs[name, scenario] = [calm, disturbed, calm]
         results.idle_kib[name] = 10.0
     return results
@@ -18,7 +18,7 @@ def results_of(**messages_per_server_second: int) -> Results:
 
 def test_ratios_are_those_of_the_median_round() -> None:
     results = results_of(fast=300, uvicorn=100)
-    results.costs["uvicorn", "W=1"][0] = Cost(1, 1.0, 1.0, 0.5)
+    results.costs["uvicorn", "W=1"][0] = Cost(1, 1.0, 0.5, (1.0,))
     assert results.ratio("fast", "W=1") == 3.0
 
 
@@ -51,5 +51,21 @@ def test_without_the_reference_there_are_no_ratios() -> None:
 
 def test_a_load_at_its_limit_is_mentioned() -> None:
     results = results_of(uvicorn=100)
-    results.costs["uvicorn", "W=16"] = [Cost(100, 1.0, 0.7, 0.99)] * 3
+    results.costs["uvicorn", "W=16"] = [Cost(100, 1.0, 0.99, (0.7,))] * 3
     assert "- uvicorn, W=16: the load was at its limit" in report(results)
+
+
+def test_workers_scale_by_what_the_busiest_of_them_is_left_with() -> None:
+    results = results_of(fast=100, workers=100, uvicorn=100)
+    results.costs["workers", "W=1"] = [Cost(100, 1.0, 0.5, (0.0, 0.5, 0.5))] * 3
+    results.costs["workers", "W=16"] = [Cost(100, 1.0, 0.5, (0.0, 0.8, 0.2))] * 3
+    text = report(results)
+    assert "- scaling, W=1: two workers with a CPU each can do 2.00 times the work of one" in text
+    assert "- scaling, W=16: two workers with a CPU each can do 1.25 times the work of one" in text
+
+
+def test_what_two_cpus_do_by_the_clock_is_told_with_what_the_load_took() -> None:
+    results = results_of(**{"fast": 100, "uvicorn": 100, "two-cpus": 100})
+    results.costs["two-cpus", "W=1"] = [Cost(150, 1.0, 0.6, (0.0, 0.7, 0.7))] * 3
+    text = report(results)
+    assert "- two-cpus, W=1: 1.50 times fast by the clock; the load took 0.60 of a CPU" in text

@@ -1,6 +1,8 @@
 """The load generator tells a server that does its job from one that does not."""
 
+import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from bench import load
-from bench.load import LoadError
+from bench.load import Cost, LoadError
 from bench.programs import MissingError, compiled
 from bench.servers import SERVERS, Running, Server, StartError, running
 
@@ -31,6 +34,33 @@ def _with_a_compiler() -> None:
 def floor() -> Iterator[Running]:
     with running(SERVERS["floor"]) as server:
         yield server
+
+
+class Slow:
+    """A server that does the job, and keeps each message for one of its clients for a while."""
+
+    def __init__(self) -> None:
+        self.order: list[int] = []
+        self._clients: dict[int, ServerConnection] = {}
+
+    async def measure(self, pairs: int, seconds: float) -> Cost:
+        async with serve(self._serve_client, "127.0.0.1", 0, compression=None) as server:
+            (listener,) = server.sockets
+            running = Running(listener.getsockname()[1], [os.getpid()], subscribes_by_path=False, cpus=1)
+            return await asyncio.to_thread(load.route, running, window=1, seconds=seconds, pairs=pairs)
+
+    async def _serve_client(self, client: ServerConnection) -> None:
+        await client.send("Welcome!")
+        async for text in client:
+            data = json.loads(text)
+            number = int(data["recipient_uuid"][-12:])
+            if data["message"] == "connected":
+                self.order.append(number)
+                self._clients[number] = client
+                continue
+            if number == 1:
+                await asyncio.sleep(0.01)
+            await self._clients[number].send(text)
 
 
 def what_is_found(wrong: str, window: int) -> str:
@@ -67,6 +97,25 @@ def test_messages_that_arrived_are_counted(floor: Running) -> None:
     assert 0.2 <= cost.seconds < 2
     assert 0 < cost.server_seconds <= cost.seconds
     assert 0 < cost.load_seconds <= cost.seconds
+
+
+def test_the_cpu_time_of_each_process_is_told_apart(floor: Running) -> None:
+    cost = load.route(floor._replace(pids=[os.getpid(), *floor.pids]), window=4, seconds=0.2, pairs=3)
+    idle, busy = cost.process_seconds
+    assert 0 <= idle < busy / 2
+
+
+def test_no_pair_runs_away_from_one_that_is_served_late() -> None:
+    cost = asyncio.run(Slow().measure(pairs=4, seconds=0.2))
+    assert cost.done < 4 * 2 * 64
+
+
+@pytest.mark.parametrize("together", [1, 2, 10])
+def test_about_half_of_the_pairs_have_one_in_each_worker_however_many_workers_take_together(together: int) -> None:
+    server = Slow()
+    asyncio.run(server.measure(pairs=50, seconds=0.1))
+    worker = {number: turn // together % 2 for turn, number in enumerate(server.order)}
+    assert 15 <= sum(worker[number] != worker[number + 1] for number in range(0, 100, 2)) <= 35
 
 
 def test_handshakes_to_the_close_are_counted(floor: Running) -> None:

@@ -1,5 +1,6 @@
 """What the benchmark needs and how to get it, and how it is asked."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from bench import programs
 from bench.__main__ import main
 from bench.programs import MissingError
+from bench.servers import load_cpus, server_cpus
 
 
 @pytest.fixture
@@ -43,3 +45,25 @@ def test_what_it_does_not_know_is_refused(arguments: list[str], capsys: pytest.C
         main(arguments)
     assert ended.value.code == 2
     assert arguments[-1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cpus", "taken", "server", "load"),
+    [
+        ({0}, 1, [0], [0]),
+        ({0, 1}, 1, [0], [1]),
+        ({0, 1}, 2, [0, 1], [0, 1]),
+        ({2, 3, 5, 7}, 2, [2, 3], [7]),
+    ],
+)
+def test_the_load_has_a_cpu_of_its_own_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, cpus: set[int], taken: int, server: list[int], load: list[int]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cpus)
+    assert (server_cpus(taken), load_cpus(taken)) == (server, load)
+
+
+def test_two_cpus_are_not_measured_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    with pytest.raises(MissingError, match="2 CPUs are needed, and there is 1"):
+        server_cpus(2)
