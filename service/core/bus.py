@@ -44,9 +44,8 @@ _BEQUEST = 0
 class Wire(Protocol):
     """The way to another worker."""
 
-    @property
-    def queued(self) -> int:
-        """Bytes that wait to be sent."""
+    queued: int
+    """Bytes that wait to be sent."""
 
     def send(self, record: bytes) -> None:
         """Send a record after all others; never waits."""
@@ -424,14 +423,12 @@ class EmbeddedBus:
             self.hub.forget_in_group(peer, record.group)
 
     def _text(self, peer: Peer, record: records.Text) -> None:
-        address = read_envelope(record.text).recipient_uuid
-        owner = self.hub.owner_of(address)
-        sender = _Elsewhere(peer, record.sender, 0, address)
+        owner = self.hub.owner_of(read_envelope(record.text).recipient_uuid)
         if isinstance(owner, Session):
-            owner.forward(record.text, sender)
+            owner.forward(record.text, record)
         elif not record.number:
             # It has moved since the sender heard of it.
-            self.seek(record.text, sender)
+            self.seek(record.text, record)
         if record.number:
             peer.tell(records.Reached(record.number, Reach(online=int(isinstance(owner, Session)))))
 

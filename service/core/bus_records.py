@@ -46,10 +46,12 @@ class Left(_Record, tag=5):
 
 
 class Text(_Record, tag=6):
-    """A message of v0. `number` is 0 when the sender believes that its recipient is here, and wants no answer."""
+    """A message of v0, and by its `name` who has sent it. `number` is 0 when the sender's worker believes that the
+    recipient is here, and wants no answer.
+    """
 
     text: bytes
-    sender: Address
+    name: Address
     number: int
 
 

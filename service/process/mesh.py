@@ -52,8 +52,8 @@ class OutgoingWire(asyncio.Protocol):
         self.peer: Peer | None = None
         self._mesh = mesh
         self._number = number
+        self.queued = 0
         self._waiting = bytearray()
-        self._buffered = 0
         self._has_ended = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -62,28 +62,24 @@ class OutgoingWire(asyncio.Protocol):
         self._transport.set_write_buffer_limits(0)
         self.peer = self._mesh.reached(self._number, self)
 
-    @property
-    def queued(self) -> int:
-        return self._buffered + len(self._waiting)
-
     def send(self, record: bytes) -> None:
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._flush)
         self._waiting += _length.pack(len(record))
         self._waiting += record
+        self.queued += len(record)
 
     def _flush(self) -> None:
         # The transport keeps what it cannot write yet, without a copy: it is ours no more.
         records, self._waiting = self._waiting, bytearray()
         if not self._transport.is_closing():
             self._transport.write(records)
-            self._buffered = self._transport.get_write_buffer_size()
+        self._look()
 
-    def pause_writing(self) -> None:
-        self._buffered = self._transport.get_write_buffer_size()
+    def _look(self) -> None:
+        self.queued = len(self._waiting) + self._transport.get_write_buffer_size()
 
-    def resume_writing(self) -> None:
-        self._buffered = 0
+    pause_writing = resume_writing = _look
 
     def connection_lost(self, error: Exception | None) -> None:
         self._has_ended.set()
