@@ -108,11 +108,10 @@ class Host:
         if after is not None and (generation := self.store.generation(after)).tls == "letsencrypt":
             must(place.prepare(generation.domain), "making a placeholder certificate")
         # At no time does a link that nginx reads lead nowhere: after a power cut it would not start, with any site.
+        self._put_all(todo.puts_first)
         if after is not None:
             self.store.make_current(after)
-        for path, link in todo.puts.items():
-            if path != SHARED:
-                self._put(path, link)
+        self._put_all(todo.puts_then)
         for path in reversed(todo.removes):
             if path != SHARED:
                 self._remove(path)
@@ -120,6 +119,11 @@ class Host:
         if after is None:
             self.store.make_current(None)
             place.remove()
+
+    def _put_all(self, links: dict[str, str]) -> None:
+        for path, link in links.items():
+            if path != SHARED:
+                self._put(path, link)
 
     def _put(self, path: str, link: str) -> None:
         target = self.store.root / path

@@ -26,12 +26,16 @@ class Side(msgspec.Struct, frozen=True):
 
 
 class Switch(msgspec.Struct, frozen=True):
-    """What is to be done, in this order. Paths are without the leading slash."""
+    """What is to be done, in this order. Paths are without the leading slash.
+
+    `puts_first` are links that stand before the generation is current, `puts_then` those that stand afterwards.
+    """
 
     stops_systemd: bool
     stops_supervisor: bool
     takes_default_site: bool
-    puts: dict[str, str]
+    puts_first: dict[str, str]
+    puts_then: dict[str, str]
     removes: tuple[str, ...]
     returns_default_site: bool
     reloads_units: bool
@@ -41,6 +45,11 @@ class Switch(msgspec.Struct, frozen=True):
     updates_supervisor: bool
     restarts_program: bool
     reloads_nginx: bool
+
+    @property
+    def puts(self) -> dict[str, str]:
+        """Every link that is put in place."""
+        return self.puts_first | self.puts_then
 
     @property
     def disconnects(self) -> bool:
@@ -61,11 +70,13 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
     under_systemd, under_supervisor = after.manager == "systemd", after.manager == "supervisor"
     puts = {path: link for path, link in after.links.items() if everything or before.links.get(path) != link}
     removes = tuple(path for path in before.links if path not in after.links)
+    puts_first, puts_then = _in_order(puts, before, program)
     return Switch(
         stops_systemd=before.manager == "systemd" and not under_systemd,
         stops_supervisor=before.manager == "supervisor" and not under_supervisor,
         takes_default_site=after.default_server and (everything or not before.default_server),
-        puts=puts,
+        puts_first=puts_first,
+        puts_then=puts_then,
         removes=removes,
         returns_default_site=not after.default_server and (everything or before.default_server),
         reloads_units="systemd" in (before.manager, after.manager) and changed(unit, socket),
@@ -76,3 +87,20 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
         restarts_program=under_supervisor and (everything or (settings and before.manager == "supervisor")),
         reloads_nginx=changed(f"etc/nginx/sites-available/{name}", "etc/nginx/modules-enabled/90-wsbundle.conf"),
     )
+
+
+def _in_order(puts: dict[str, str], before: Side, program: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Which links stand before the generation is current, and which afterwards: whatever boots meanwhile serves.
+
+    A generation holds the files of every server and every manager. So a link that stands too early leads to a file that
+    does no harm, but one that stands too late is missed: by the new server, or because neither manager starts it.
+    """
+    first: dict[str, str] = {}
+    then: dict[str, str] = {}
+    last: dict[str, str] = {}
+    for path, link in puts.items():
+        leads_somewhere = before.name != "" and (not link.startswith("/") or path in before.manifest)
+        # supervisor, with whatever else it runs, does not start where the directory for a program's log is missing, and
+        # it is the new generation that makes that directory at boot.
+        (last if path == program else first if leads_somewhere else then)[path] = link
+    return first, then | last

@@ -22,7 +22,7 @@ def installed(given: str = "", runtime: str = "r1") -> Side:
 
 def acts(switch: Switch) -> set[str]:
     """The names of what is to be done, links apart."""
-    names = set(switch.__struct_fields__) - {"puts", "removes"}
+    names = set(switch.__struct_fields__) - {"puts_first", "puts_then", "removes"}
     return {name for name in names if getattr(switch, name)}
 
 
@@ -86,6 +86,47 @@ def test_a_first_installation_stops_nothing_and_puts_every_link() -> None:
     assert todo.puts == installed().links
     assert not {"stops_systemd", "stops_supervisor"} & acts(todo)
     assert {"restarts_socket", "restarts_service", "reloads_nginx"} <= acts(todo)
+
+
+UNITS = {
+    f"etc/systemd/system/{NAME}.{kind}": f"/opt/{NAME}/current/etc/systemd/system/{NAME}.{kind}"
+    for kind in ("service", "socket")
+}
+WANTS = {
+    f"etc/systemd/system/sockets.target.wants/{NAME}.socket": f"../{NAME}.socket",
+    f"etc/systemd/system/multi-user.target.wants/{NAME}.service": f"../{NAME}.service",
+}
+
+
+def test_what_the_new_generation_is_started_by_stands_before_it_is_current() -> None:
+    before, after = installed("manager: supervisor"), installed()
+    after.links.update(WANTS)
+    todo = plan(before, after)
+    assert todo.puts_first == UNITS | WANTS
+    assert todo.puts_then == {}
+
+
+def test_what_the_new_server_reads_stands_before_the_generation_is_current() -> None:
+    todo = plan(installed(), installed("server: gunicorn"))
+    assert set(todo.puts_first) == {f"etc/{NAME}/gunicorn.conf.py"}
+    assert todo.puts_then == {}
+
+
+def test_supervisor_hears_of_a_program_once_the_directory_for_its_log_is_made_at_boot() -> None:
+    todo = plan(installed(), installed("manager: supervisor"))
+    assert f"etc/tmpfiles.d/{NAME}.conf" in todo.puts_first
+    assert set(todo.puts_then) == {f"etc/supervisor/conf.d/{NAME}.conf"}
+    first = list(plan(Side(), installed("manager: supervisor")).puts_then)
+    assert first[-1] == f"etc/supervisor/conf.d/{NAME}.conf"
+
+
+def test_no_link_stands_before_what_it_leads_to() -> None:
+    after = installed()
+    after.links.update(WANTS)
+    assert plan(Side(), after).puts_first == {}
+    older = installed("manager: supervisor")
+    del older.manifest[f"etc/systemd/system/{NAME}.socket"]
+    assert f"etc/systemd/system/{NAME}.socket" in plan(older, after).puts_then
 
 
 def test_an_uninstallation_removes_every_link_and_starts_nothing() -> None:

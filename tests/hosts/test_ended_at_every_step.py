@@ -17,7 +17,7 @@ from hosts.conftest import running
 from hosts.console import CLONE, NAME, Console
 
 AT_ONCE = 4
-BY_SUPERVISOR = {"manager": "supervisor", "server": "standalone"}
+BY_SUPERVISOR: dict[str, Any] = {"manager": "supervisor", "server": "standalone"}
 _ENDING = Path(__file__).with_name("ended_at.py")
 Recover = Callable[[Console, int], None]
 
@@ -207,8 +207,13 @@ def test_when_the_installer_is_killed_its_guardian_takes_the_change_back_in_seco
 
 @pytest.mark.parametrize(
     ("before", "after", "words"),
-    [({}, BY_SUPERVISOR, "install"), (BY_SUPERVISOR, {}, "install"), ({}, {}, "uninstall")],
-    ids=["to supervisor", "to systemd", "uninstall"],
+    [
+        ({}, BY_SUPERVISOR, "install"),
+        (BY_SUPERVISOR, {}, "install"),
+        ({}, {"server": "gunicorn"}, "install"),
+        ({}, {}, "uninstall"),
+    ],
+    ids=["to supervisor", "to systemd", "to another server", "uninstall"],
 )
 @pytest.mark.usefixtures("only_trixie")
 def test_a_host_whose_power_is_cut_serves_after_it_has_booted(
@@ -233,6 +238,7 @@ def test_a_host_whose_power_is_cut_serves_after_it_has_booted(
             console.host.boot()
             try:
                 assert console.is_active("nginx")
+                assert console.is_active("supervisor")  # it may run what is not ours
                 assert words == "uninstall" or console.comes_to_route()
                 console.install(**before)
                 assert console.routes()
