@@ -170,7 +170,8 @@ def test_an_uninstallation_is_completed_or_taken_back(several_installed: list[Co
         if step % 2:
             console.wsbundle("uninstall")
             assert console.current() == ""
-            assert not console.run("find", "/etc", "-name", f"{NAME}*")
+            left = console.run("find", "/etc", "-path", f"*{NAME}*", "-o", "-name", "*wsbundle*").split()
+            assert left == [f"/etc/{NAME}", f"/etc/{NAME}/keys.json"]
         console.run(
             "sh", "-c", f"mkdir -p /opt/{NAME}; test -e /opt/{NAME}/runtimes || mv /root/warm /opt/{NAME}/runtimes"
         )
