@@ -22,6 +22,7 @@ from generator.report import CommandError, Report
 
 # Not in /run/lock: anybody may write there.
 _LOCK = "/run/wsbundle.lock"
+_NOTHING = "nothing is installed, as before"
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -75,14 +76,13 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
         if makes_keys:
             keys.make(number, report)
         host.switch(plan(side(store, before), side(store, number), everything), number)
-        with report.step(f"send a message through nginx ({generation.domain})"):
-            probe(Endpoint(generation.domain, generation.tls != "off", asks_for_token=generation.auth == "token"))
+        _send_a_message(generation, report)
         store.record(_proven(generation))
     except (StepFailed, Unhealthy, OSError) as error:
         report.error(f"Generation {number} does not work: {error}")
         _print_log(store, generation, began, report)
-        _undo(store, before, number, report)
-        back = f"generation {before} runs again" if before else "nothing is installed, as before"
+        sound = _undo(store, before, number, report)
+        back = f"generation {before} {'runs again' if sound else 'is current again'}" if before else _NOTHING
         raise CommandError(f"Undone: {back}.") from None
     except BaseException:
         report.error("Interrupted; going back.")
@@ -120,7 +120,8 @@ def finish_pending(store: Store, report: Report) -> bool:
 def _undo(store: Store, before: int | None, after: int | None, report: Report) -> bool:
     """Back to `before`, from wherever a switch to `after` has got to: nothing is taken for granted.
 
-    Whether all went well; if not, the switch stays pending, and the next run does not trust what it finds.
+    Whether all went well and clients get through. A switch that could not be undone stays pending, so that the next run
+    does not trust what it finds.
     """
     whole = after if after is not None and store.is_whole(after) else None
     if before is not None and not store.is_whole(before):
@@ -137,7 +138,22 @@ def _undo(store: Store, before: int | None, after: int | None, report: Report) -
         if not failures:
             store.end()
             store.sweep()
-    return not failures
+    return not failures and (before is None or _answers(store.generation(before), report))
+
+
+def _answers(generation: Generation, report: Report) -> bool:
+    """Whether clients of a generation that is back get through: supervisor calls running what has yet to listen."""
+    try:
+        _send_a_message(generation, report)
+    except Unhealthy as error:
+        report.error(f"Generation {generation.number} is back, and does not answer: {error}")
+        return False
+    return True
+
+
+def _send_a_message(generation: Generation, report: Report) -> None:
+    with report.step(f"send a message through nginx ({generation.domain})"):
+        probe(Endpoint(generation.domain, generation.tls != "off", asks_for_token=generation.auth == "token"))
 
 
 def _take(lock: int, report: Report) -> None:

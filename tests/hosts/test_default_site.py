@@ -55,7 +55,9 @@ def test_an_installation_that_fails_brings_it_back(installed: Console) -> None:
     foreign = "server { listen 127.0.0.1:80; server_name ws.example.com; return 404; }\n"
     installed.write("/etc/nginx/conf.d/000-foreign.conf", foreign)
     installed.run("sh", "-c", "sed -i 's/^_PATIENCE_S = .*/_PATIENCE_S = 2.0/' generator/host/probe.py")
-    assert "generation 1 runs again" in installed.install(code=1, **ALONE)
+    said = installed.install(code=1, **ALONE)
+    assert "Generation 1 is back, and does not answer" in said  # the foreign server is still in its way
+    assert "Undone: generation 1 is current again." in said
     assert installed.run("readlink", SITE) == "/etc/nginx/sites-available/default\n"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hosts.console import CLONE, NAME, Console
-from hosts.test_ended_at_every_step import ended_at, leaves_nothing_behind
+from hosts.test_ended_at_every_step import BY_SUPERVISOR, ended_at, leaves_nothing_behind
 
 _ENDING = Path(__file__).with_name("ended_at.py")
 SITE = f"/etc/nginx/sites-available/{NAME}"
@@ -130,6 +130,17 @@ def test_an_installer_that_is_told_to_end_takes_back_what_it_did(installed: Cons
         nothing_happened(installed)
         installed.configure(**OTHER_PORT)
     a_later_attempt_succeeds(installed)
+
+
+def test_a_change_is_taken_back_when_clients_get_through_again(installed: Console) -> None:
+    """supervisor calls running, after three seconds, what has yet to listen."""
+    installed.install(**BY_SUPERVISOR)
+    installed.run("sed", "-i", "1i import time; time.sleep(6)", f"/opt/{NAME}/current/service/server.py")
+    installed.configure(**BY_SUPERVISOR, **OTHER_PORT)
+    installed.host.push([_ENDING], "/root")
+    assert ended_at(installed, "reload-or-restart nginx", "install", by="all")
+    assert "Nothing to do" in installed.install(**BY_SUPERVISOR)
+    assert installed.routes()
 
 
 def test_nobody_reads_what_it_says(installed: Console) -> None:
