@@ -19,9 +19,10 @@ NAME = "queue-websocket"
 DOMAIN = "ws.example.com"
 SETTINGS: dict[str, Any] = {"name": NAME, "domain": DOMAIN}
 
-# Everything an installation may touch: type, mode, owner, links' targets and, of files, size, time and digest.
+# Everything an installation may touch: type, mode, owner, links' targets and, of files, size, time and digest. Left out
+# is what the system writes by itself, as logrotate does within the hour after midnight, or after a boot that missed it.
 _NOT = "/run/systemd /run/udev /run/log /run/credentials /run/user /run/agetty.reload /run/wsbundle.lock"
-_NOT += " /var/lib/apt /var/lib/systemd"
+_NOT += " /var/lib/apt /var/lib/logrotate /var/lib/systemd"
 _LISTING = rf"""
 find /etc /opt /run /usr/lib/systemd /var/lib -xdev \( -path {" -o -path ".join(_NOT.split())} \) -prune \
     -o \( -type l -printf '%p -> %l\n' \) -o \( -type f -printf '%p %m %u:%g %s %T@\n' -exec sha256sum {{}} + \) \
