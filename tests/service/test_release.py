@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_layers import SERVICE, imports
 
 from service.process.release import Deployment, Release, ReleaseError, read_env
 from service.settings import Settings
@@ -95,3 +96,21 @@ def test_what_cannot_be_followed_is_told(line: str, told: str, installed: Instal
 def test_a_file_of_settings_that_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="No such file or directory; let the service's user read it"):
         read_env(tmp_path / ".env")
+
+
+def test_all_that_a_manager_and_workers_of_other_code_must_agree_on_is_known() -> None:
+    """What the manager is made of, and of what the workers' records are."""
+    from generator.host.succession import SHARED_MODULES
+
+    def ours(module: str) -> set[str]:
+        path = SERVICE / f"{module}.py"
+        named = {
+            name.removeprefix("service.").replace(".", "/") for name in imports(path) if name.startswith("service.")
+        }
+        return {name for name in named if (SERVICE / f"{name}.py").exists()}
+
+    manager = {"process/workers"}
+    while manager != (more := manager.union(*map(ours, manager))):
+        manager = more
+    wire = {"process/mesh", "core/bus", "core/bus_records"} | ours("core/bus_records")
+    assert set(SHARED_MODULES) == {f"service/{name}.py" for name in manager | wire}
