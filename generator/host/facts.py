@@ -255,4 +255,4 @@ def program_state(name: str) -> str:
 def log_of(units: tuple[str, ...], since: float, lines: int = 20) -> str:
     """The last lines that units wrote to the journal since a moment, in seconds since the epoch."""
     named = [f"--unit={unit}" for unit in units]
-    return run("journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(lines), *named, f"--since=@{since:.0f}").output
+    return run("journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(lines), *named, f"--since=@{since:.6f}").output
