@@ -137,6 +137,11 @@ def proxy_read_timeout(deploy: Deploy) -> int:
     return ceil(deploy.ping.interval + deploy.ping.timeout + PROXY_MARGIN_S)
 
 
+def replaces_workers(deploy: Deploy) -> bool:
+    """Whether the service is several workers of our own manager, which replaces them one after another on demand."""
+    return deploy.server != "gunicorn" and deploy.workers != 1
+
+
 def nginx_connections(deploy: Deploy) -> int:
     """What `worker_connections` times `worker_processes` of nginx must reach: two for each WebSocket, and a quarter."""
     return ceil(2 * deploy.limits.connections * 1.25)
@@ -218,8 +223,7 @@ NAMES: dict[str, Name] = {
     "identifier": Name(("name",), lambda d: d.name.replace("-", "_")),
     "workers": Name(("workers",), lambda d: d.workers),
     "runtime_directory": Name(("bus", "name"), lambda d: bus(d).removeprefix("/run/")),
-    # With one worker nothing could be replaced while another serves: there the service has no use for a reload.
-    "reloads": Name(("server", "workers"), lambda d: d.server == "gunicorn" or d.workers != 1),
+    "replaces_workers": Name(("server", "workers"), replaces_workers),
     "socket": Name(("socket",), lambda d: d.socket),
     "listen_stream": Name(_ADDRESS, lambda d: d.socket or _address(d.host, d.port)),
     "listens_on_tcp": Name(("socket",), lambda d: d.socket is None),

@@ -50,7 +50,10 @@ _HIDDEN_PLACES = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
 
 # They change what Python, gunicorn, uvicorn, systemd or the linker do, behind every rendered file's back.
 _MEANT_FOR_OTHERS = ("GUNICORN_", "LD_", "LISTEN_", "NOTIFY_", "PYTHON", "UVICORN_", "WATCHDOG_")
-_MEANT_FOR_OTHERS_EXACTLY = ("HOME", "IFS", "PATH", "SHELL", "USER", "WEB_CONCURRENCY", "XDG_RUNTIME_DIR")
+_MEANT_FOR_OTHERS_EXACTLY = """
+    HOME IFS PATH RUNTIME_DIRECTORY SHELL USER WEBSOCKET_CODE WEBSOCKET_ENV_FILE WEBSOCKET_LIFELINE_FD
+    WEBSOCKET_LISTEN_FDS WEB_CONCURRENCY XDG_RUNTIME_DIR
+""".split()
 
 
 # How long the service waits for the last client's answer to its close frame: `service.links.link.CLOSE_GRACE_S`.

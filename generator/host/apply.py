@@ -10,6 +10,7 @@ from generator.host import default_site
 from generator.host.certificates import Place
 from generator.host.facts import Outcome, await_new_workers, has, is_active, nginx_workers, program_state, run
 from generator.host.store import Store, sync
+from generator.host.succession import shared
 from generator.host.switch import Side, Switch
 from generator.report import CommandError, Report
 from generator.write import put_link, temporary_of
@@ -48,6 +49,8 @@ def side(store: Store, number: int | None) -> Side:
         manifest=store.manifest(number),
         links=store.links(number),
         default_server=generation.default_server,
+        replaces_workers=generation.replaces_workers,
+        shared=shared(store.home / "runtimes" / generation.runtime),
     )
 
 
@@ -100,6 +103,7 @@ class Host:
         units = (self.socket, self.service) if todo.restarts_socket else (self.service,)
         due = todo.restarts_socket or todo.restarts_service
         yield f"restart {' and '.join(units)}", due, lambda: self._restart_units(*units)
+        yield f"reload {self.service}, worker by worker", todo.reloads_service, self._reload_service
         yield f"restart {name} under supervisor", todo.restarts_program, self._restart_program
         yield "reload nginx", todo.reloads_nginx, self._reload_nginx
 
@@ -177,6 +181,11 @@ class Host:
         # After a start that failed again and again systemd would refuse this one.
         run("systemctl", "reset-failed", self.service)
         self._systemctl("restart", *units)
+
+    def _reload_service(self) -> None:
+        # It lasts as long as each worker needs to start and to stop: the service tells systemd, which ends it in time.
+        # One that does not run is started.
+        must(run("systemctl", "reload-or-restart", self.service, timeout_s=None), f"reloading {self.service}")
 
     def _update_supervisor(self) -> None:
         wanted = f"etc/supervisor/conf.d/{self.store.name}.conf" in self.store.links(self.store.current)

@@ -69,7 +69,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     clock_behind_s: float
 
 
-def run(*command: str, timeout_s: float = 60, **environment: str) -> Outcome:
+def run(*command: str, timeout_s: float | None = 60, **environment: str) -> Outcome:
     """Run a program to its end, in a clean environment and without a terminal."""
     variables = {"PATH": _PATH, "LC_ALL": "C.UTF-8", **environment}
     try:
@@ -87,7 +87,7 @@ def run(*command: str, timeout_s: float = 60, **environment: str) -> Outcome:
         return Outcome(127, f"{command[0]} is not installed")
     except subprocess.TimeoutExpired as error:
         said = (error.stdout or b"").decode(errors="replace")
-        return Outcome(124, f"{said}\n{command[0]} did not end within {timeout_s:g} s".strip())
+        return Outcome(124, f"{said}\n{command[0]} did not end within {error.timeout:g} s".strip())
     return Outcome(done.returncode, done.stdout.decode(errors="replace").strip())
 
 
@@ -255,4 +255,4 @@ def program_state(name: str) -> str:
 def log_of(units: tuple[str, ...], since: float, lines: int = 20) -> str:
     """The last lines that units wrote to the journal since a moment, in seconds since the epoch."""
     named = [f"--unit={unit}" for unit in units]
-    return run("journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(lines), *named, f"--since=@{since:.0f}").output
+    return run("journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(lines), *named, f"--since=@{since:.6f}").output

@@ -1,6 +1,5 @@
 """The commands that concern a host: install, plan, status, history, rollback, uninstall."""
 
-import re
 import time
 from argparse import Namespace
 
@@ -13,13 +12,16 @@ from generator.host import install as installing
 from generator.host.apply import side
 from generator.host.certificates import Place, described
 from generator.host.certificates import due as certificate_due
+from generator.host.clients import connections, farewell
 from generator.host.drift import drifts
 from generator.host.facts import is_active, runs
-from generator.host.provide import runtime_id
+from generator.host.provide import ROOT, runtime_id
 from generator.host.store import Store
+from generator.host.succession import shared
 from generator.host.switch import Side, plan
 from generator.load import Loaded
 from generator.readers.nginx import DEFAULT_SITE
+from generator.render import replaces_workers
 from generator.report import CommandError, Report, paint
 
 CHANGES_PENDING, DRIFT_FOUND = 3, 4
@@ -39,7 +41,12 @@ def show_plan(options: Namespace, report: Report) -> int:
     todo = plan(before, _planned(loaded, bundle))
     changed = sorted(_changed(store, before, bundle))
     asks = certificate_due(loaded.deploy, Place(store.name), time.time())
-    report.fact(changed=[path for path, _ in changed], disconnects=todo.disconnects, asks_for_certificate=asks)
+    report.fact(
+        changed=[path for path, _ in changed],
+        disconnects=todo.disconnects,
+        reloads_service=todo.reloads_service,
+        asks_for_certificate=asks,
+    )
     for path, diff in changed:
         report.line(f"{paint('changes', 'yellow')} /{path}")
         for line in diff:
@@ -51,8 +58,10 @@ def show_plan(options: Namespace, report: Report) -> int:
         return 0
     takes = todo.takes_default_site and default_site.stands(store.root)
     was_taken = store.default_site.is_symlink()
+    restarts = todo.disconnects or before.runtime != runtime_id()
     effects = {
-        "restarts the service": todo.disconnects or before.runtime != runtime_id(),
+        "restarts the service": restarts and not todo.reloads_service,
+        "reloads the service, worker by worker: nobody who connects has to wait": todo.reloads_service,
         "reloads nginx": todo.reloads_nginx,
         f"asks for a certificate ({asks})": asks is not None,
         f"takes nginx's default site away (/{DEFAULT_SITE})": takes,
@@ -63,10 +72,9 @@ def show_plan(options: Namespace, report: Report) -> int:
         if due:
             report.line(f"It {effect}.")
     if todo.disconnects and before.name:
-        connections = _connections(store)
-        report.fact(connections=connections)
-        spread = f"within {_drain_window(store, before)} s"
-        report.line(f"{connections} live connections end with it, {spread}, and come back.")
+        number, becomes = farewell(store, todo)
+        report.fact(connections=number)
+        report.line(becomes)
     return CHANGES_PENDING
 
 
@@ -83,7 +91,7 @@ def status(options: Namespace, report: Report) -> int:
         "deployment": f"{store.name}, generation {number} of {_when(generation.installed_at)}",
         "service": f"{'running' if active else 'NOT RUNNING'}, {generation.server} under {generation.manager}",
         "nginx": "running" if nginx else "NOT RUNNING",
-        "connections": _connections(store),
+        "connections": connections(store),
     }
     if store.pending is not None:
         rows["unfinished"] = "a change was cut short; `wsbundle install` undoes it first"
@@ -143,6 +151,8 @@ def _planned(loaded: Loaded, bundle: Bundle) -> Side:
         runtime=runtime_id(),
         manifest=manifest,
         default_server=deploy.nginx.default_server,
+        replaces_workers=replaces_workers(deploy),
+        shared=shared(ROOT),
     )
 
 
@@ -167,38 +177,6 @@ def _text(store: Store, before: Side, path: str) -> str:
     if entry is None or not entry["installed"] or store.current is None:
         return ""
     return store.pristine(store.current, path).read_text(encoding="utf-8")
-
-
-def _drain_window(store: Store, running: Side) -> str:
-    """Over how many seconds the service that runs sends its clients away when it stops."""
-    found = re.search(r"(?m)^WEBSOCKET_DRAIN_WINDOW='(\d+)'", _text(store, running, f"etc/{store.name}/.env"))
-    return found[1] if found else "a few"
-
-
-def _connections(store: Store) -> str:
-    """The number that /health tells, of all workers, asked where nginx asks."""
-    import http.client
-    import json
-    import socket
-
-    number = store.current
-    if number is None:
-        return "0"
-    listener = store.generation(number).listener
-    connection = http.client.HTTPConnection("localhost", timeout=5)
-    try:
-        if listener.startswith("unix:"):
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.connect(listener.removeprefix("unix:"))
-        else:
-            host, _, port = listener.rpartition(":")
-            connection.sock = socket.create_connection((host.strip("[]"), int(port)), timeout=5)
-        connection.request("GET", "/health")
-        return str(json.loads(connection.getresponse().read())["connections"])
-    except (OSError, ValueError, KeyError, http.client.HTTPException):
-        return "unknown"
-    finally:
-        connection.close()
 
 
 def _when(seconds: float) -> str:

@@ -15,7 +15,7 @@ from generator.host.facts import PYTHON, missing_packages, run
 from generator.host.preflight import packages
 from generator.host.store import READY, Generation, Store
 from generator.host.transaction import undisturbed
-from generator.render import keys_file, upstream
+from generator.render import keys_file, replaces_workers, upstream
 from generator.report import CommandError, Report
 from generator.schema import Deploy
 
@@ -100,6 +100,7 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             default_server=deploy.nginx.default_server,
             auth=deploy.auth,
             keys=keys_file(deploy),
+            replaces_workers=replaces_workers(deploy),
         )
         store.add(bundle, generation)
     return number

@@ -41,6 +41,7 @@ class Generation(msgspec.Struct, frozen=True):
     default_server: bool = False
     auth: str = "none"
     keys: str | None = None
+    replaces_workers: bool = False
 
 
 class Pending(msgspec.Struct, frozen=True):

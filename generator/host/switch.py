@@ -19,6 +19,10 @@ class Side(msgspec.Struct, frozen=True):
     manifest: Manifest = {}
     links: dict[str, str] = {}
     default_server: bool = False
+    replaces_workers: bool = False
+    """Whether a reload replaces the workers, one after another: `generator.render.replaces_workers`."""
+    shared: str = ""
+    """What the code of workers must have in common to take over from each other: `generator.host.succession`."""
 
     def hash_of(self, path: str) -> str | None:
         entry = self.manifest.get(path)
@@ -42,6 +46,7 @@ class Switch(msgspec.Struct, frozen=True):
     makes_directories: bool
     restarts_socket: bool
     restarts_service: bool
+    reloads_service: bool
     updates_supervisor: bool
     restarts_program: bool
     reloads_nginx: bool
@@ -54,7 +59,8 @@ class Switch(msgspec.Struct, frozen=True):
     @property
     def disconnects(self) -> bool:
         """Whether connections end with it, and clients come back."""
-        return self.restarts_service or self.restarts_program or self.stops_systemd or self.stops_supervisor
+        restarts = self.restarts_service or self.restarts_program or self.stops_systemd or self.stops_supervisor
+        return restarts or self.reloads_service
 
 
 def plan(before: Side, after: Side, everything: bool = False) -> Switch:
@@ -68,6 +74,9 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
     program = f"etc/supervisor/conf.d/{name}.conf"
     settings = changed(f"etc/{name}/.env", f"etc/{name}/gunicorn.conf.py") or before.runtime != after.runtime
     under_systemd, under_supervisor = after.manager == "systemd", after.manager == "supervisor"
+    # New workers must be understood by the process that runs and starts them, and by the old ones beside them.
+    understood = before.replaces_workers and after.replaces_workers and before.shared == after.shared
+    succeeds = understood and not changed(unit, socket)
     puts = {path: link for path, link in after.links.items() if everything or before.links.get(path) != link}
     removes = tuple(path for path in before.links if path not in after.links)
     puts_first, puts_then = _in_order(puts, before, program)
@@ -82,7 +91,8 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
         reloads_units="systemd" in (before.manager, after.manager) and changed(unit, socket),
         makes_directories=after.name != "" and changed(f"etc/tmpfiles.d/{name}.conf"),
         restarts_socket=under_systemd and changed(socket),
-        restarts_service=under_systemd and (settings or changed(unit, socket)),
+        restarts_service=under_systemd and not succeeds and (settings or changed(unit, socket)),
+        reloads_service=under_systemd and succeeds and settings,
         updates_supervisor="supervisor" in (before.manager, after.manager) and changed(program),
         restarts_program=under_supervisor and (everything or (settings and before.manager == "supervisor")),
         reloads_nginx=changed(f"etc/nginx/sites-available/{name}", "etc/nginx/modules-enabled/90-wsbundle.conf"),

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from generator.host import facts
 from generator.host.apply import Host, StepFailed, side
+from generator.host.clients import farewell
 from generator.host.drift import put_back
 from generator.host.guardian import guarded
 from generator.host.keys import KeysPlace
@@ -75,7 +76,10 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
         store.restore(number)
         if makes_keys:
             keys.make(number, report)
-        host.switch(plan(side(store, before), side(store, number), everything), number)
+        todo = plan(side(store, before), side(store, number), everything)
+        if before is not None and todo.disconnects:
+            report.line(farewell(store, todo)[1])
+        host.switch(todo, number)
         _send_a_message(generation, report)
         store.record(_proven(generation))
     except (StepFailed, Unhealthy, OSError) as error:

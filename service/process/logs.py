@@ -22,10 +22,10 @@ _logger = logging.getLogger("service")
 
 
 def configure_logging(log: Log) -> None:
-    """One stream, stderr, for all that this process has to say."""
+    """One stream, stderr, for all that this process has to say; a second time, the new settings hold."""
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(log))
-    logging.basicConfig(level=log.level.upper(), handlers=[handler])
+    logging.basicConfig(level=log.level.upper(), handlers=[handler], force=True)
     logging.getLogger("asyncio").addFilter(_NoDescriptors().filter)
 
 

@@ -30,6 +30,10 @@ class Notifier:
         """The service has begun to stop."""
         self._send("STOPPING=1\nSTATUS=stopping")
 
+    def extend(self, seconds: float) -> None:
+        """What is under way, such as a reload, takes so long from now on: the manager gives it the time."""
+        self._send(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000:.0f}")
+
     async def keep_alive(self, status: Callable[[], str]) -> None:
         """Give a sign of life for ever, twice as often as asked. A loop that is stuck gives none: that is the point."""
         if self._address and self.watchdog_s is not None:

@@ -2,8 +2,9 @@
 
 A worker is the service as it would run alone, but for two things: it listens on sockets that it is handed, and its
 service manager is this process. So a worker that does not give a sign of life in time is stuck, and is replaced, while
-the others serve. SIGHUP replaces all, one after another: the next one stops only when its successor serves. When this
-process ends, however it does, the workers see a pipe of its close, and stop as well.
+the others serve. SIGHUP, or whoever asks on our socket and waits for the answer, has all replaced by workers of the
+release that is current then, one after another: the next one stops only when its successor serves. When this process
+ends, however it does, the workers see a pipe of its close, and stop as well.
 
 Source: sd_notify(3), unix(7) on SCM_CREDENTIALS.
 """
@@ -21,7 +22,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from service.process.listen import FDS_VARIABLE
+from service.process.logs import configure_logging
 from service.process.notify import Notifier
+from service.process.release import Deployment, Release, ReleaseError
+from service.process.reload import DIRECTORY_VARIABLE, DONE, NAME
 from service.settings import Settings
 
 # How long a worker may be silent. It gives a sign of life twice as often.
@@ -44,8 +48,9 @@ logger = logging.getLogger("service")
 class _Worker:
     """One worker process, from its start to its end."""
 
-    def __init__(self, process: asyncio.subprocess.Process, now: float) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, release: Release, now: float) -> None:
         self.process = process
+        self.release = release
         self.ready = asyncio.Event()
         self.has_ended = asyncio.Event()
         self.is_stopping = False
@@ -65,14 +70,16 @@ class _Worker:
 
 
 class Workers:
-    """All workers of one service. `command` starts one of them."""
+    """All workers of one service. A Python with `arguments` runs one of them, in the environment of a release."""
 
     def __init__(
-        self, command: Sequence[str], settings: Settings, number: int, sockets: Sequence[socket.socket]
+        self, arguments: Sequence[str], deployment: Deployment, settings: Settings, sockets: Sequence[socket.socket]
     ) -> None:
-        self._command = command
-        self._settings = settings
-        self._number = number
+        self._arguments = arguments
+        self._deployment = deployment
+        self._release = deployment.first(settings)
+        """What workers are started with from now on."""
+        self._number = self._release.workers
         self._sockets = sockets
         self._workers: dict[int, _Worker] = {}
         self._kept: set[asyncio.Task[None]] = set()
@@ -80,7 +87,9 @@ class Workers:
         """How many workers are there, or are about to be."""
         self._complete = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._hangup = asyncio.Event()
+        self._is_asked_to_reload = asyncio.Event()
+        self._asking: list[socket.socket] = []
+        """Who waits to be told what has become of the next reload."""
         self._notifier = Notifier(os.environ)
         self._lifeline, self._our_life = os.pipe()
         self._has_failed = False
@@ -93,21 +102,25 @@ class Workers:
         loop = asyncio.get_running_loop()
         for stopping in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(stopping, self._stopped.set)
-        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
+        loop.add_signal_handler(signal.SIGHUP, self._is_asked_to_reload.set)
         with tempfile.TemporaryDirectory(prefix="service-") as directory, contextlib.ExitStack() as stack:
             self._directory = Path(directory)
             ears = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
             ears.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             ears.bind(str(self._directory / "notify"))
             loop.add_reader(ears, self._hear, ears)
+            stack.callback(loop.remove_reader, ears)
+            if runtime := os.environ.get(DIRECTORY_VARIABLE):
+                door = stack.enter_context(_listening(Path(runtime) / NAME))
+                loop.add_reader(door, self._let_in, door)
+                stack.callback(loop.remove_reader, door)
             await self._serve()
-            loop.remove_reader(ears)
         return not self._has_failed
 
     async def _serve(self) -> None:
         for _ in range(self._number):
-            self._keep_one()
-        duties = (self._tell_the_service_manager(), self._end_the_stuck(), self._replace_on_hangup())
+            self._keep_one(self._release)
+        duties = (self._tell_the_service_manager(), self._end_the_stuck(), self._reload_when_asked())
         tasks = [asyncio.create_task(duty) for duty in duties]
         await self._stopped.wait()
         self._notifier.stopping()
@@ -116,6 +129,8 @@ class Workers:
         await asyncio.gather(*self._kept)
         for task in tasks:
             task.cancel()
+        for connection in self._asking:
+            connection.close()
 
     async def _tell_the_service_manager(self) -> None:
         await self._complete.wait()
@@ -126,33 +141,38 @@ class Workers:
         states = ", ".join(worker.status for worker in self._workers.values())
         return f"{len(self._workers)} workers: {states}"
 
-    def _keep_one(self) -> "asyncio.Future[_Worker]":
-        """Start a worker, and another one whenever it ends though nobody has asked it to; the result is the first."""
-        first: asyncio.Future[_Worker] = asyncio.get_running_loop().create_future()
+    def _keep_one(self, release: Release) -> "asyncio.Future[_Worker | None]":
+        """Start a worker, and another one whenever it ends though nobody has asked it to.
+
+        The result is the first, or None where it cannot be started and is not needed.
+        """
+        first: asyncio.Future[_Worker | None] = asyncio.get_running_loop().create_future()
         self._posts += 1
-        task = asyncio.create_task(self._keep(first))
+        task = asyncio.create_task(self._keep(release, first))
         self._kept.add(task)
         task.add_done_callback(self._kept.discard)
         return first
 
-    async def _keep(self, first: "asyncio.Future[_Worker]") -> None:
+    async def _keep(self, release: Release, first: "asyncio.Future[_Worker | None]") -> None:
         delay_s = RESTART_DELAY_S
         while not self._stopped.is_set():
-            worker = await self._start()
-            if worker is not None:
-                if not first.done():
-                    first.set_result(worker)
-                if not await self._needs_a_successor(worker):
-                    self._posts -= 1  # at once: another one may have ended at the same moment
-                    return
-                if worker.ready.is_set():
-                    delay_s = RESTART_DELAY_S
+            worker = await self._start(release)
+            if not first.done():
+                first.set_result(worker)
+            if not await self._needs_a_successor(worker):
+                self._posts -= 1  # at once: another one may have ended at the same moment
+                return
+            if worker is not None and worker.ready.is_set():
+                delay_s = RESTART_DELAY_S
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), delay_s)
             delay_s = min(2 * delay_s, MAX_RESTART_DELAY_S)
+            release = self._release
 
-    async def _needs_a_successor(self, worker: _Worker) -> bool:
-        """Wait until a worker ends."""
+    async def _needs_a_successor(self, worker: _Worker | None) -> bool:
+        """Wait until a worker ends; None is one that could not be started."""
+        if worker is None:
+            return not self._others_are_enough()
         code = await worker.process.wait()
         del self._workers[worker.process.pid]
         worker.has_ended.set()
@@ -171,13 +191,15 @@ class Workers:
         stopping = sum(worker.is_stopping for worker in self._workers.values())
         return self._posts - stopping > self._number
 
-    async def _start(self) -> _Worker | None:
+    async def _start(self, release: Release) -> _Worker | None:
         fds = [listener.fileno() for listener in self._sockets]
         # WATCHDOG_PID is this process: a worker that inherits it takes the watchdog for another's.
-        inherited = {name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"}
+        inherited = {name: value for name, value in release.environ.items() if name != "WATCHDOG_PID"}
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._command,
+                release.python,
+                *self._arguments,
+                cwd=release.directory,
                 pass_fds=[*fds, self._lifeline],
                 env={
                     **inherited,
@@ -185,13 +207,13 @@ class Workers:
                     LIFELINE_VARIABLE: str(self._lifeline),
                     "NOTIFY_SOCKET": str(self._directory / "notify"),
                     "WATCHDOG_USEC": str(int(WATCHDOG_S * 1_000_000)),
-                    "WEBSOCKET_BUS": self._settings.bus or str(self._directory / "bus"),
+                    "WEBSOCKET_BUS": release.settings.bus or str(self._directory / "bus"),
                 },
             )
         except OSError as error:
             logger.error("no worker can be started: %s", error)
             return None
-        worker = self._workers[process.pid] = _Worker(process, self._now())
+        worker = self._workers[process.pid] = _Worker(process, release, self._now())
         if self._stopped.is_set():
             self._stop(worker)
         return worker
@@ -199,7 +221,7 @@ class Workers:
     def _stop(self, worker: _Worker) -> None:
         if not worker.is_stopping:
             worker.is_stopping = True
-            worker.deadline = self._now() + self._settings.drain.timeout + STOP_MARGIN_S
+            worker.deadline = self._now() + _stop_s(worker)
             with contextlib.suppress(ProcessLookupError):
                 worker.process.terminate()
 
@@ -234,39 +256,93 @@ class Workers:
                     with contextlib.suppress(ProcessLookupError):
                         worker.process.kill()
 
-    async def _replace_on_hangup(self) -> None:
+    def _let_in(self, door: socket.socket) -> None:
+        connection, _ = door.accept()
+        self._asking.append(connection)
+        self._is_asked_to_reload.set()
+
+    async def _reload_when_asked(self) -> None:
         await self._complete.wait()
         while True:
-            await self._hangup.wait()
-            self._hangup.clear()
-            logger.info("replacing %d workers, one after another", len(self._workers))
-            for old in tuple(self._workers.values()):
-                # One that has ended meanwhile has a successor of its own.
-                if not old.has_ended.is_set() and not await self._replace(old):
-                    logger.error("the new worker does not start; the others stay as they are")
-                    break
-            else:
-                logger.info("all workers have been replaced")
+            await self._is_asked_to_reload.wait()
+            self._is_asked_to_reload.clear()
+            with contextlib.ExitStack() as asking:
+                connections = [asking.enter_context(connection) for connection in self._asking]
+                self._asking.clear()
+                try:
+                    await self._reload()
+                    outcome = DONE
+                except ReleaseError as error:
+                    outcome = str(error)
+                    logger.error("%s", outcome)
+                for connection in connections:
+                    with contextlib.suppress(OSError):  # it waits no longer
+                        connection.send(outcome.encode())
 
-    async def _replace(self, old: _Worker) -> bool:
-        new = await self._keep_one()
-        outcomes = {asyncio.create_task(new.ready.wait()), asyncio.create_task(new.has_ended.wait())}
-        _, pending = await asyncio.wait(outcomes, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        if not new.ready.is_set():
-            return False
-        self._stop(old)
-        await old.has_ended.wait()
-        return True
+    async def _reload(self) -> None:
+        """Put workers of the current release in the place of all others; the first has to prove that it can serve.
+
+        Raises:
+            ReleaseError
+        """
+        release = self._deployment.current(self._release)
+        logger.info("replacing %d workers by %d, one after another", len(self._workers), release.workers)
+        while True:
+            await self._add(release)
+            if release is not self._release:
+                self._release = release
+                configure_logging(release.settings.log)
+            outdated = [worker for worker in self._workers.values() if worker.release is not release]
+            if self._posts - len(outdated) >= release.workers:
+                break
+            if outdated and self._posts > self._number:  # one that has ended meanwhile has made way already
+                await self._end(outdated[0])
+        self._number = release.workers
+        # Those of before first: what is left of them, when there are to be fewer than there were.
+        rest = sorted(self._workers.values(), key=lambda worker: worker.release is release)
+        for worker in rest[: self._posts - self._number]:
+            await self._end(worker)
+        logger.info(DONE)
+
+    async def _add(self, release: Release) -> None:
+        self._notifier.extend(START_S + STOP_MARGIN_S)
+        new = await self._keep_one(release)
+        if new is not None:
+            outcomes = {asyncio.create_task(new.ready.wait()), asyncio.create_task(new.has_ended.wait())}
+            _, pending = await asyncio.wait(outcomes, return_when=asyncio.FIRST_COMPLETED)
+            for task in pending:
+                task.cancel()
+        if new is None or not new.ready.is_set():
+            raise ReleaseError("the new worker does not start; the others stay as they are")
+
+    async def _end(self, worker: _Worker) -> None:
+        self._notifier.extend(_stop_s(worker) + STOP_MARGIN_S)
+        self._stop(worker)
+        await worker.has_ended.wait()
+
+
+def _listening(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)  # a process that was killed has left it
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(str(path))
+    door.listen()
+    return door
+
+
+def _stop_s(worker: _Worker) -> float:
+    """How long a worker may take to stop."""
+    return worker.release.settings.drain.timeout + STOP_MARGIN_S
 
 
 def run_workers(module: str, settings: Settings, sockets: Sequence[socket.socket]) -> None:
     """Keep as many workers running as the settings ask for, until SIGTERM or SIGINT."""
-    number = len(os.sched_getaffinity(0)) if settings.workers == "auto" else settings.workers
-    could_serve = asyncio.run(Workers([sys.executable, "-m", module], settings, number, sockets).run())
-    for listener in sockets:
-        listener.close()
+    try:
+        could_serve = asyncio.run(Workers(["-m", module], Deployment(os.environ), settings, sockets).run())
+    except ReleaseError as error:
+        sys.exit(str(error))
+    finally:
+        for listener in sockets:
+            listener.close()
     if not could_serve:
         sys.exit(1)
 

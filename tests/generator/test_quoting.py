@@ -22,6 +22,7 @@ from supervisor.options import ServerOptions  # type: ignore[import-untyped]
 
 from generator import quoting
 from generator.quoting import Quoted, Unquotable
+from service.process.release import read_env
 
 SBIN = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 NGINX = shutil.which("nginx", path=SBIN)
@@ -131,6 +132,15 @@ def test_a_value_in_env_reaches_sh_unchanged_or_is_refused(candidates: list[str]
 def test_a_value_in_env_reaches_bash_unchanged_or_is_refused(candidates: list[str]) -> None:
     carried = accepted(quoting.env, candidates)
     assert variables_in_shell("bash", carried) == by_number(carried)
+
+
+@read_back
+@given(candidates=batches)
+def test_a_value_in_env_reaches_workers_that_are_reloaded_unchanged_or_is_refused(candidates: list[str]) -> None:
+    carried = accepted(quoting.env, candidates)
+    with directory() as work:
+        (work / ".env").write_text(env_file(carried))
+        assert read_env(work / ".env") == by_number(carried)
 
 
 @read_back

@@ -303,12 +303,21 @@ def test_how_many_workers_auto_means_is_left_to_the_host(workers: object, of_gun
 
 
 def test_there_is_a_reload_where_workers_can_be_replaced() -> None:
-    reload = "ExecReload=/bin/kill -HUP $MAINPID\n"
+    ours = "ExecReload=/opt/chat/current/venv/bin/python -m service.process.reload\n"
     for server in ("uvicorn", "standalone"):
-        assert reload not in rendered(server=server)[SERVICE]
-        assert reload in rendered(server=server, workers=2)[SERVICE]
-        assert reload in rendered(server=server, workers="auto")[SERVICE]
-    assert reload in rendered(server="gunicorn")[SERVICE]
+        assert "ExecReload=" not in rendered(server=server)[SERVICE]
+        for workers in (2, "auto"):
+            assert ours in rendered(server=server, workers=workers)[SERVICE]
+    for workers in (1, 2):
+        assert "ExecReload=/bin/kill -HUP $MAINPID\n" in rendered(server="gunicorn", workers=workers)[SERVICE]
+
+
+def test_workers_are_told_where_to_look_for_what_is_current_and_only_where_they_look() -> None:
+    told = {"systemd": "Environment=WEBSOCKET_ENV_FILE=/etc/chat/.env\n", "supervisor": '="/etc/chat/.env"\n'}
+    for path, line in ((SERVICE, told["systemd"]), (SUPERVISOR, told["supervisor"])):
+        assert line in rendered(workers=4)[path]
+        for other in ({"workers": 1}, {"server": "gunicorn", "workers": 4}):
+            assert "WEBSOCKET_" not in rendered(**other)[path]
 
 
 @every_combination

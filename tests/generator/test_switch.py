@@ -6,18 +6,19 @@ import pytest
 
 from generator.host.switch import Side, Switch, plan
 from generator.load import load_text
-from generator.render import render
+from generator.render import render, replaces_workers
 
 NAME = "queue-websocket"
 
 
-def installed(given: str = "", runtime: str = "r1") -> Side:
+def installed(given: str = "", runtime: str = "r1", shared: str = "s1") -> Side:
     """A deployment as one end of a switch."""
     deploy = load_text(f"domain: a.org\n{given}\n", "deploy.yaml").deploy
     files = json.loads(render(deploy).manifest())["files"]
     links = {file["path"]: f"/opt/{NAME}/current/{file['path']}" for file in files if file["installed"]}
     manifest = {file["path"]: file for file in files}
-    return Side(NAME, deploy.manager, runtime, manifest, links, deploy.nginx.default_server)
+    several = replaces_workers(deploy)
+    return Side(NAME, deploy.manager, runtime, manifest, links, deploy.nginx.default_server, several, shared)
 
 
 def acts(switch: Switch) -> set[str]:
@@ -60,6 +61,58 @@ def test_a_default_server_of_ours_takes_nginxs_default_site_away_and_leaving_it_
 
 def test_other_code_restarts_the_service() -> None:
     assert acts(plan(installed(), installed(runtime="r2"))) == {"restarts_service"}
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "standalone"])
+@pytest.mark.parametrize(
+    ("given", "runtime"),
+    [("workers: 4, welcome: Hello", "r1"), ("workers: 4", "r2"), ("workers: 2", "r1"), ("workers: auto", "r1")],
+)
+def test_several_workers_of_ours_are_reloaded_in_place_of_a_restart(given: str, runtime: str, server: str) -> None:
+    before, after = f"{{server: {server}, workers: 4}}", f"{{server: {server}, {given}}}"
+    todo = plan(several(before), several(after, runtime))
+    assert acts(todo) == {"reloads_service"}
+    assert todo.disconnects
+    assert acts(plan(several(after, runtime), several(before))) == {"reloads_service"}
+
+
+def several(given: str, runtime: str = "r1", shared: str = "s1") -> Side:
+    return installed(given[1:-1].replace(", ", "\n"), runtime, shared)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("{workers: 1}", "{workers: 4}"),
+        ("{workers: 4}", "{workers: 1}"),
+        ("{server: gunicorn, workers: 4}", "{server: gunicorn, workers: 4}"),
+        ("{server: uvicorn, workers: 4}", "{server: standalone, workers: 4}"),
+        ("{workers: 4}", "{workers: 4, drain: {timeout: 20}}"),  # another unit
+        ("{workers: 4}", "{workers: 4, port: 9000}"),  # another socket
+        ("{workers: 4}", "{workers: 4, bus: /run/queue-websocket/elsewhere}"),
+    ],
+)
+def test_where_a_reload_would_not_suffice_the_service_restarts(before: str, after: str) -> None:
+    done = acts(plan(several(before), several(after, runtime="r2")))
+    assert "restarts_service" in done
+    assert "reloads_service" not in done
+
+
+def test_workers_that_would_not_understand_each_other_are_restarted() -> None:
+    before, after = several("{workers: 4}"), several("{workers: 4}", runtime="r2", shared="s2")
+    assert acts(plan(before, after)) == {"restarts_service"}
+
+
+def test_several_workers_and_nothing_new_for_them_take_nothing() -> None:
+    before, after = several("{workers: 4}"), several("{workers: 4, limits: {handshakes_per_second: 5}}")
+    assert acts(plan(before, before)) == set()
+    assert acts(plan(before, after)) == {"reloads_nginx"}
+
+
+def test_under_supervisor_several_workers_are_restarted() -> None:
+    before, after = "{manager: supervisor, workers: 4}", "{manager: supervisor, workers: 4, welcome: Hello}"
+    assert acts(plan(several(before), several(after))) == {"restarts_program"}
+    assert acts(plan(several(before), several("{workers: 4}"))) >= {"stops_supervisor", "restarts_service"}
 
 
 def test_other_code_restarts_the_program_under_supervisor() -> None:
@@ -135,13 +188,15 @@ def test_an_uninstallation_removes_every_link_and_starts_nothing() -> None:
     assert acts(todo) == {"stops_systemd", "reloads_units", "reloads_nginx"}
 
 
+@pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("manager", ["systemd", "supervisor"])
-def test_after_an_interrupted_switch_nothing_is_taken_for_granted(manager: str) -> None:
-    side = installed(f"manager: {manager}")
+def test_after_an_interrupted_switch_nothing_is_taken_for_granted(manager: str, workers: int) -> None:
+    side = several(f"{{manager: {manager}, workers: {workers}}}")
     todo = plan(side, side, everything=True)
     assert todo.puts == side.links
     restarts = "restarts_service" if manager == "systemd" else "restarts_program"
     assert {restarts, "reloads_nginx"} <= acts(todo)
+    assert "reloads_service" not in acts(todo)
 
 
 def test_what_is_rendered_but_not_installed_concerns_nobody() -> None:

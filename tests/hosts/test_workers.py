@@ -1,10 +1,11 @@
 """Four workers are one notification center, whoever is killed, replaced or installed anew."""
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -17,12 +18,13 @@ from hosts.talkers import TALKERS, talk
 WORKERS, CALLERS = 4, 80
 PATIENCE_S = 20.0
 SERVERS = ("uvicorn", "gunicorn", "standalone")
+OURS = ("uvicorn", "standalone")
 
 
 def workers_of(console: Console) -> set[int]:
     """The processes that take part in the bus."""
     listed = console.run("sh", "-c", f"cd /run/{NAME}/bus && ls")
-    return {int(name.removesuffix(".sock")) for name in listed.split() if name[0] != "."}
+    return {int(name.removesuffix(".sock")) for name in listed.split() if name[0].isdigit()}
 
 
 def that_have_clients(console: Console) -> set[int]:
@@ -52,9 +54,10 @@ class Caller:
                     async for text in self._connection:
                         self._hear(str(text))
             except (OSError, ConnectionClosed, InvalidHandshake):
-                await asyncio.sleep(0.3)
+                pass
             finally:
                 self.is_there.clear()
+            await asyncio.sleep(0.3)
 
     def _hear(self, text: str) -> None:
         message = json.loads(text)["message"] if text.startswith("{") else None
@@ -198,6 +201,152 @@ def test_no_handshake_is_refused_while_workers_are_replaced_or_installed_anew(in
     assert installed.routes()
 
 
+@asynccontextmanager
+async def one_in_each(console: Console) -> AsyncIterator[dict[int, ClientConnection]]:
+    """A client in each worker: while it connects, the other workers are held up."""
+    workers, clients = workers_of(console), {}
+    for worker in workers:
+        others = " ".join(map(str, workers - {worker}))
+        await asyncio.to_thread(console.run, "sh", "-c", f"kill -STOP {others}")
+        try:
+            clients[worker] = await dial(console.host.address)
+            assert "Welcome" in await clients[worker].recv()
+        finally:
+            await asyncio.to_thread(console.run, "sh", "-c", f"kill -CONT {others}")
+    yield clients
+    for client in clients.values():
+        await client.close()
+
+
+async def welcome(console: Console) -> str:
+    async with await dial(console.host.address) as client:
+        return str(await client.recv())
+
+
+async def fewest_workers(console: Console, act: Callable[[], Awaitable[object]]) -> int:
+    """How many workers there were at least while something happened."""
+    acting, numbers = asyncio.ensure_future(act()), [WORKERS]
+    while not acting.done():
+        numbers.append(len(await asyncio.to_thread(workers_of, console)))
+    await acting
+    return min(numbers)
+
+
+async def ended(client: ClientConnection) -> float:
+    """When a client was sent away by a worker that stops."""
+    await client.wait_closed()
+    assert client.close_code == 1012
+    return time.monotonic()
+
+
+async def several_there(console: Console) -> set[int]:
+    await until(lambda: len(workers_of(console)) == WORKERS)
+    return workers_of(console)
+
+
+@pytest.mark.parametrize("server", OURS)
+def test_an_upgrade_replaces_one_worker_after_the_other(installed: Console, server: str) -> None:
+    # All clients come from one address.
+    limits = {"connections_per_address": 1000, "handshakes_per_second": 1000, "handshake_burst": 1000}
+    running: dict[str, Any] = {"server": server, "workers": WORKERS, "limits": limits}
+    changed = {**running, "welcome": "Welcome back {uuid}"}
+    installed.install(**running)
+    before = installed.main_pids()
+    said = []
+
+    async def upgrade() -> None:
+        said.append(await asyncio.to_thread(lambda: installed.install(**changed)))
+
+    async def play() -> None:
+        old = await several_there(installed)
+        async with crowd(installed) as callers, one_in_each(installed) as clients:
+            installed.configure(**changed)
+            planned = await asyncio.to_thread(installed.wsbundle, "plan", code=3)
+            assert "It reloads the service, worker by worker" in planned
+            assert f"{CALLERS + WORKERS} live connections end with it, those of each worker in its turn" in planned
+            handshakes, fewest, *ends = await asyncio.gather(
+                handshakes_during(installed, upgrade),
+                fewest_workers(installed, lambda: until(lambda: len(said) > 0)),
+                *map(ended, clients.values()),
+            )
+            assert handshakes > 10
+            assert fewest >= WORKERS - 1
+            moments = sorted(ends)
+            # A successor has to start in between.
+            assert all(later - earlier > 0.2 for earlier, later in itertools.pairwise(moments))
+            await all_there(callers)
+            assert await lost_while(callers, nothing_happens) == (0, CALLERS)
+        assert not old & await several_there(installed)
+        assert "Welcome back" in await welcome(installed)
+
+    asyncio.run(play())
+    assert f"reload {NAME}.service, worker by worker" in said[0]
+    assert "live connections end with it, those of each worker in its turn" in said[0]
+    assert installed.main_pids() == before
+    assert "Nothing to do" in installed.install(**changed)
+    for number in (2, 6):
+        installed.install(**{**changed, "workers": number})
+        asyncio.run(until(lambda: len(workers_of(installed)) == number))  # noqa: B023
+    assert installed.main_pids() == before
+    assert installed.comes_to_route()
+
+
+def test_other_code_is_reloaded_and_restarted_only_where_workers_would_not_understand_it(installed: Console) -> None:
+    installed.install(workers=WORKERS)
+    before = installed.main_pids()
+    old = asyncio.run(several_there(installed))
+    installed.run("sh", "-c", "echo '# New.' >>service/web/metrics.py")
+    assert "worker by worker" in installed.install(workers=WORKERS)
+    new = asyncio.run(several_there(installed))
+    assert not old & new
+    runs_in = {installed.run("readlink", f"/proc/{pid}/cwd").strip() for pid in new}
+    assert runs_in == {installed.run("sh", "-c", f"dirname $(readlink -f /opt/{NAME}/current/service)").strip()}
+    assert installed.main_pids() == before
+    installed.run("sh", "-c", "echo '# New.' >>service/core/bus.py")
+    assert "worker by worker" not in installed.install(workers=WORKERS)
+    assert installed.main_pids()[f"{NAME}.service"] != before[f"{NAME}.service"]
+    assert installed.comes_to_route()
+
+
+@pytest.mark.parametrize("server", OURS)
+def test_an_upgrade_whose_workers_do_not_start_is_undone(installed: Console, server: str) -> None:
+    installed.install(server=server, workers=WORKERS)
+    generation = installed.current()
+    installed.write("/etc/keys.json", "{")
+    said = installed.install(server=server, workers=WORKERS, auth="token", keys="/etc/keys.json", code=1)
+    assert f"reloading {NAME}.service failed" in said
+    assert "the new worker does not start; the others stay as they are" in said
+    assert f"Undone: generation {generation} runs again." in said
+    assert installed.current() == generation
+    assert installed.comes_to_route()
+    asyncio.run(several_there(installed))
+
+
+@pytest.mark.parametrize("server", OURS)
+def test_a_reload_says_what_has_become_of_it_and_takes_its_time(installed: Console, server: str) -> None:
+    installed.install(server=server, workers=WORKERS, drain={"rate": 1})
+    old = asyncio.run(several_there(installed))
+    before = installed.main_pids()
+    installed.run("sed", "-i", "s/^WORKERS=.*/WORKERS='many'/", f"/etc/{NAME}/.env")
+    assert installed.host.run("systemctl", "reload", NAME, check=False).returncode == 1
+    assert "WORKERS: 'many' is not a whole number" in installed.run("journalctl", "-u", NAME, "-n", "20", "-o", "cat")
+    assert workers_of(installed) == old
+    installed.run("sed", "-i", f"s/^WORKERS=.*/WORKERS='{WORKERS}'/", f"/etc/{NAME}/.env")
+    # Longer than systemd would wait: the service tells it how long each step may take.
+    installed.write(f"/etc/systemd/system/{NAME}.service.d/short.conf", "[Service]\nTimeoutStartSec=3s\n")
+    installed.run("systemctl", "daemon-reload")
+    with ExitStack() as clients:
+        for _ in range(5):
+            clients.enter_context(installed.client())
+        began = time.monotonic()
+        installed.run("systemctl", "reload", NAME)
+        assert time.monotonic() - began > 4
+    new = workers_of(installed)
+    assert len(new) == WORKERS
+    assert not new & old
+    assert installed.main_pids() == before
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_under_supervisor_a_hangup_replaces_the_workers_and_refuses_nobody(installed: Console, server: str) -> None:
     installed.install(server=server, manager="supervisor", workers=WORKERS)
@@ -206,8 +355,11 @@ def test_under_supervisor_a_hangup_replaces_the_workers_and_refuses_nobody(insta
     async def hang_up() -> None:
         await replaced(installed, "supervisorctl", "signal", "HUP", NAME)
 
+    installed.run("sed", "-i", "s/'Welcome!/'Welcome back!/", f"/etc/{NAME}/.env")
     assert asyncio.run(handshakes_during(installed, hang_up)) > 3
     assert installed.main_pids()["supervisor"] == before
+    # gunicorn's first process keeps the settings that it was started with.
+    assert ("Welcome back!" in asyncio.run(welcome(installed))) is (server in OURS)
     installed.host.reboot()
     assert installed.comes_to_route()
     asyncio.run(until(lambda: len(workers_of(installed)) == WORKERS))

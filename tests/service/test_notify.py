@@ -36,6 +36,11 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
     manager.close()
 
 
+def test_time_is_asked_for_in_microseconds(manager: Manager) -> None:
+    Notifier({"NOTIFY_SOCKET": manager.address}).extend(1.5)
+    assert manager.heard() == "EXTEND_TIMEOUT_USEC=1500000"
+
+
 def test_ready_is_told_with_a_status(manager: Manager) -> None:
     Notifier({"NOTIFY_SOCKET": manager.address}).ready("0 connections")
     assert manager.heard() == "READY=1\nSTATUS=0 connections"

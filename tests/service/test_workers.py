@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from shells import DEADLINE_S, HANDSHAKE, TEXT, Client, Peer, running, wait_unti
 from test_v1_conformance import Caller
 from transports import in_a_loop
 
+from service.process.release import Deployment
 from service.process.workers import Workers
 from service.settings import Settings
 
@@ -329,10 +329,10 @@ def test_a_stop_in_the_middle_of_the_start_or_of_a_hangup_is_a_stop(kind: str, a
 
 @in_a_loop
 async def test_a_worker_that_was_being_started_is_stopped_and_no_sign_of_life_lets_it_stay(tmp_path: Path) -> None:
-    workers = Workers([sys.executable, "-c", "import time; time.sleep(60)"], Settings(), 1, [])
+    workers = Workers(["-c", "import time; time.sleep(60)"], Deployment(os.environ), Settings(), [])
     workers._directory = tmp_path
     workers._stopped.set()
-    worker = await workers._start()
+    worker = await workers._start(workers._release)
     assert worker is not None
     ends = worker.deadline
     worker.hear("WATCHDOG=1", ends)

@@ -1,0 +1,31 @@
+"""Whether workers of new code can take over from old ones, one after another, under a manager of the old code."""
+
+import hashlib
+from pathlib import Path
+
+# What the process that watches the workers is made of: it starts new ones, and hears of them. And what workers say to
+# each other, old ones to new ones as well. `tests/service/test_release.py` knows whether one is missing.
+SHARED_MODULES = (
+    "service/core/addresses.py",
+    "service/core/bus.py",
+    "service/core/bus_records.py",
+    "service/core/hub.py",
+    "service/declaration.py",
+    "service/process/listen.py",
+    "service/process/logs.py",
+    "service/process/mesh.py",
+    "service/process/notify.py",
+    "service/process/release.py",
+    "service/process/reload.py",
+    "service/process/workers.py",
+    "service/settings.py",
+)
+
+
+def shared(code: Path) -> str:
+    """Names what of a directory of code must be the same for a succession; code of an earlier version may lack some."""
+    digest = hashlib.sha256()
+    for module in SHARED_MODULES:
+        path = code / module
+        digest.update(hashlib.sha256(path.read_bytes() if path.exists() else b"").digest())
+    return digest.hexdigest()

@@ -1,0 +1,102 @@
+"""What workers are started with, read anew for each reload: the code and the settings of the deployment.
+
+An upgrade puts another directory of code and another .env in the place of the old ones, under the same paths. The
+process that watches the workers goes on with its own code and environment; the workers that it starts must not.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from service.settings import Settings, SettingsError, from_environ
+
+# By which the unit says where the settings are, and in which directory the code: `service`, and `venv` beside it.
+ENV_FILE_VARIABLE = "WEBSOCKET_ENV_FILE"
+CODE_VARIABLE = "WEBSOCKET_CODE"
+
+
+class ReleaseError(Exception):
+    """There is nothing that workers could be started with; the message says where, what, and the mend."""
+
+
+class Release(NamedTuple):
+    """What one generation of workers is started with. `directory` is where they run, None for that of this process."""
+
+    python: str
+    directory: Path | None
+    environ: Mapping[str, str]
+    settings: Settings
+
+    @property
+    def workers(self) -> int:
+        """How many there are to be."""
+        number = self.settings.workers
+        return len(os.sched_getaffinity(0)) if number == "auto" else number
+
+
+class Deployment:
+    """Where what is current is found. Without the variables of a unit, that is what this process was started with."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        """Raises: ReleaseError: the file of settings cannot be read."""
+        self._environ = environ
+        self._env_file = environ.get(ENV_FILE_VARIABLE)
+        self._code = environ.get(CODE_VARIABLE)
+        # What was set by the file as it was, and no longer by the file as it will be, must not be inherited.
+        self._names = frozenset(read_env(Path(self._env_file)) if self._env_file else ())
+
+    def first(self, settings: Settings) -> Release:
+        """That of this process itself."""
+        return self._release(self._environ, settings)
+
+    def current(self, running: Release) -> Release:
+        """What is current now; it has to get along with what is running.
+
+        Raises:
+            ReleaseError
+        """
+        if self._env_file is None:
+            return self._release(running.environ, running.settings)
+        inherited = {name: value for name, value in self._environ.items() if name not in self._names}
+        environ = {**inherited, **read_env(Path(self._env_file))}
+        try:
+            settings = from_environ(environ)
+        except SettingsError as error:
+            raise ReleaseError(f"{self._env_file}: {'; '.join(str(error).splitlines())}") from None
+        for name in ("host", "port", "socket", "bus"):
+            if getattr(settings, name) != getattr(running.settings, name):
+                raise ReleaseError(f"{self._env_file}: `{name}` has changed; restart the service")
+        return self._release(environ, settings)
+
+    def _release(self, environ: Mapping[str, str], settings: Settings) -> Release:
+        if self._code is None:
+            return Release(sys.executable, None, environ, settings)
+        # Where the links lead now: a worker that has begun with one directory must not import the rest from another.
+        code = Path(self._code)
+        return Release(
+            str((code / "venv").resolve() / "bin/python"), (code / "service").resolve().parent, environ, settings
+        )
+
+
+def read_env(path: Path) -> dict[str, str]:
+    """The variables of a file that systemd and sh read alike, as `generator.quoting.env` writes it.
+
+    Raises:
+        ReleaseError
+    """
+    try:
+        words = shlex.split(os.fsdecode(path.read_bytes()), comments=True)
+    except OSError as error:
+        raise ReleaseError(f"{path}: {error.strerror}; let the service's user read it") from None
+    except ValueError as error:
+        raise ReleaseError(f"{path}: {error}; write NAME='value' on each line") from None
+    variables = {}
+    for word in words:
+        name, is_variable, value = word.partition("=")
+        if not is_variable:
+            raise ReleaseError(f"{path}: {name!r} is no variable; write NAME='value' on each line")
+        variables[name] = value
+    return variables

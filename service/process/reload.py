@@ -1,0 +1,31 @@
+"""`python -m service.process.reload`: asks the process that watches the workers to replace them, and waits.
+
+It ends with 0 when all of them are new, and with 1 and the reason when the new ones cannot serve: `ExecReload=` of the
+unit, so that `systemctl reload` says what has become of it. A signal would have no answer.
+"""
+
+import os
+import socket
+import sys
+
+# Where that process listens, in the runtime directory of its unit. Source: systemd.exec(5), "RuntimeDirectory=".
+DIRECTORY_VARIABLE = "RUNTIME_DIRECTORY"
+NAME = "manager"
+DONE = "all workers have been replaced"
+
+
+def main() -> None:
+    """Ask, and wait for the answer, which is all that is ever said."""
+    path = f"{os.environ.get(DIRECTORY_VARIABLE, '')}/{NAME}"
+    try:
+        with socket.socket(socket.AF_UNIX) as manager:
+            manager.connect(path)
+            answer = b"".join(iter(lambda: manager.recv(4096), b"")).decode()
+    except OSError as error:
+        sys.exit(f"the service cannot be asked at {path}: {error.strerror}")
+    if answer != DONE:
+        sys.exit(answer or "the service has ended before its workers were replaced")
+
+
+if __name__ == "__main__":
+    main()

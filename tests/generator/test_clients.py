@@ -1,0 +1,69 @@
+"""How many connections a switch ends, and in what way, as it is told before."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from generator.host.clients import connections, farewell
+from generator.host.store import Generation, Store
+from generator.host.switch import Side, plan
+from generator.load import load_text
+from generator.render import render
+
+NAME = "queue-websocket"
+
+
+class Health(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b'{"connections": 12}' if self.path == "/health" else b""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def installed(root: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr("shutil.chown", lambda *_: None)  # only root may give files away
+    store = Store(NAME, root)
+    bundle = render(load_text("domain: a.org\ndrain: {window: 6}\n", "deploy.yaml").deploy)
+    (store.home / "runtimes/r1").mkdir(parents=True)
+    store.add(bundle, Generation(1, "r1", 0.0, "uvicorn", "systemd", f"127.0.0.1:{port}", "a.org", "off"))
+    store.make_current(1)
+    return store
+
+
+def test_a_restart_sends_all_away_within_the_window(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, side = installed(tmp_path, port, monkeypatch), Side(NAME, "systemd", "r1")
+    told = "12 live connections end with it, within 6 s, and come back."
+    assert farewell(store, plan(side, Side(NAME, "systemd", "r2"))) == ("12", told)
+
+
+def test_a_reload_sends_those_of_each_worker_away_in_its_turn(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = installed(tmp_path, port, monkeypatch)
+    before, after = (Side(NAME, "systemd", runtime, replaces_workers=True) for runtime in ("r1", "r2"))
+    told = "12 live connections end with it, those of each worker in its turn, within 6 s, and come back."
+    assert farewell(store, plan(before, after)) == ("12", told)
+
+
+def test_where_nobody_answers_or_nothing_is_installed_nobody_can_be_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert connections(Store("other", tmp_path)) == "0"
+    assert connections(installed(tmp_path, 1, monkeypatch)) == "unknown"
