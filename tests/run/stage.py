@@ -97,6 +97,13 @@ class Stage:
         self._write(self.bundle)
         for directory in (f"run/{NAME}", f"var/lib/{NAME}", f"var/log/{NAME}", "var/log/nginx", f"var/lib/{NAME}-acme"):
             (root / directory).mkdir(parents=True)
+        self._code.mkdir()
+        (self._code / "service").symlink_to(REPOSITORY / "service")
+        (self._code / "venv").symlink_to(sys.prefix)
+
+    @property
+    def _code(self) -> Path:
+        return self.root / "code"
 
     def _write(self, bundle: Bundle) -> None:
         for file in bundle.files:
@@ -111,7 +118,7 @@ class Stage:
         """The rendered text on this machine: its paths below `root`, our interpreter and code, our user and ports."""
         moves = {
             rf"/opt/{NAME}/current/venv/bin/python": sys.executable,
-            rf"/opt/{NAME}/current": str(REPOSITORY),
+            rf"/opt/{NAME}/current": str(self._code),
             rf"(?<![\w.-])/(etc|run|var/lib|var/log)/({NAME}|nginx)": rf"{self.root}/\1/\2",
             rf"(?m)^user={NAME}$": f"user={pwd.getpwuid(os.geteuid()).pw_name}",
             r"(?m)^( *)listen 80\b": rf"\1listen 127.0.0.1:{self.http_port}",
