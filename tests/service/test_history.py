@@ -362,5 +362,6 @@ def test_every_message_becomes_what_was_promised(kind: str, tmp_path: Path) -> N
     print(dict(faults.happened))
     broken = list(itertools.islice(history.violations(), 50))
     assert not broken, "\n".join((*faults.told, *broken))
-    assert heard > 0.5 * len(history.sent) > 1000
-    assert left > 0.1 * len(history.sent)
+    # How much is sent and heard while workers are held up and drained is a matter of chance; that it is much, is not.
+    assert heard > 1000
+    assert left > 500
