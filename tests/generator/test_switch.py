@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from msgspec import structs
 
 from generator.host.switch import Side, Switch, plan
 from generator.load import load_text
@@ -101,6 +102,12 @@ def test_where_a_reload_would_not_suffice_the_service_restarts(before: str, afte
 def test_workers_that_would_not_understand_each_other_are_restarted() -> None:
     before, after = several("{workers: 4}"), several("{workers: 4}", runtime="r2", shared="s2")
     assert acts(plan(before, after)) == {"restarts_service"}
+
+
+def test_a_generation_of_before_there_were_reloads_is_restarted() -> None:
+    old, new = several("{workers: 4}"), several("{workers: 4}", runtime="r2")
+    unaware = structs.replace(old, replaces_workers=False)
+    assert acts(plan(unaware, new)) == acts(plan(new, unaware)) == {"restarts_service"}
 
 
 def test_several_workers_and_nothing_new_for_them_take_nothing() -> None:

@@ -322,6 +322,24 @@ def test_an_upgrade_whose_workers_do_not_start_is_undone(installed: Console, ser
     asyncio.run(several_there(installed))
 
 
+def test_an_upgrade_that_is_killed_while_workers_are_replaced_is_undone(installed: Console) -> None:
+    installed.install(workers=WORKERS, drain={"rate": 1})
+    generation = installed.current()
+    old = asyncio.run(several_there(installed))
+    with ExitStack() as clients:
+        for _ in range(5):  # one second for each
+            clients.enter_context(installed.client())
+        installed.configure(workers=WORKERS, drain={"rate": 1}, welcome="Welcome back {uuid}")
+        installed.run("sh", "-c", ".venv/bin/wsbundle install >/dev/null 2>&1 & echo $! >/run/installer")
+        asyncio.run(until(lambda: bool(workers_of(installed) - old)))
+        installed.run("sh", "-c", "kill -9 $(cat /run/installer)")
+        asyncio.run(until(lambda: "pending.json" not in installed.run("ls", f"/opt/{NAME}")))
+    assert installed.current() == generation
+    assert installed.comes_to_route()
+    assert "Welcome! " in asyncio.run(welcome(installed))
+    asyncio.run(several_there(installed))
+
+
 @pytest.mark.parametrize("server", OURS)
 def test_a_reload_says_what_has_become_of_it_and_takes_its_time(installed: Console, server: str) -> None:
     installed.install(server=server, workers=WORKERS, drain={"rate": 1})

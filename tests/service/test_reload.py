@@ -97,6 +97,15 @@ def test_new_workers_have_the_settings_that_are_current(deployment: Deployment) 
     assert deployment.welcome() == "Hello"
 
 
+def test_the_log_of_all_is_written_as_the_settings_say_that_are_current(deployment: Deployment) -> None:
+    deployment.install("2", "r1", WORKERS="2", LOG_FORMAT="json")
+    deployment.reload_to(2)
+    assert f'"message": "{DONE}"' in deployment.workers.shell.log()
+    deployment.install("3", "r1", WORKERS="2", LOG_LEVEL="error")
+    deployment.reload_to(2)
+    assert deployment.workers.shell.log().count(DONE) == 1
+
+
 def test_a_hangup_does_the_same_without_an_answer(deployment: Deployment) -> None:
     before = deployment.workers.pids()
     deployment.install("2", "r1", WORKERS="2", WEBSOCKET_WELCOME="Hello {uuid}")
