@@ -116,12 +116,22 @@ class Store:
         # The files as they were written, to show what was edited since; .env among them is nobody's but root's.
         (directory / PRISTINE).mkdir(mode=0o700, exist_ok=True)
         write(bundle, directory / PRISTINE)
+        if self.current is not None:
+            self._keep_times(directory, self.directory(self.current))
         for part in ("service", "venv"):
             put_link(directory / part, f"../../runtimes/{generation.runtime}/{part}")
         self.record(generation)
         for folder, _, _ in os.walk(directory):  # the files themselves are synced as they are written
             sync(Path(folder))
         sync(directory.parent)
+
+    def _keep_times(self, directory: Path, before: Path) -> None:
+        """Let what is as it was before be as old: else systemd would say of a unit that it changed on disk."""
+        for path in directory.rglob("*"):
+            old = before / path.relative_to(directory)
+            if path.is_file() and _same(old, path):
+                state = old.stat()
+                os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
     def record(self, generation: Generation) -> None:
         text = msgspec.json.format(msgspec.json.encode(generation), indent=2).decode() + "\n"

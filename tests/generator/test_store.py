@@ -1,5 +1,6 @@
 """What is installed, on disk: whole generations, one of them current, and a switch that may be pending."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -45,6 +46,17 @@ def test_a_generation_is_read_as_it_was_written(store: Store) -> None:
     assert store.is_whole(1)
     assert store.generation(1) == generation(1)
     assert (store.directory(1) / "venv").readlink() == Path("../../runtimes/r1/venv")
+
+
+def test_what_is_as_it_was_in_the_current_generation_is_as_old(store: Store) -> None:
+    add(store, 1)
+    store.make_current(1)
+    unit, env = f"etc/systemd/system/{NAME}.service", f"etc/{NAME}/.env"
+    for path in (unit, env):
+        os.utime(store.directory(1) / path, (1000, 1000))
+    store.add(bundle("welcome: Hello"), generation(2))
+    assert (store.directory(2) / unit).stat().st_mtime == 1000
+    assert (store.directory(2) / env).stat().st_mtime > 1000
 
 
 def test_the_switch_is_one_link(store: Store) -> None:

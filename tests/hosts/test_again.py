@@ -52,6 +52,7 @@ def test_another_ping_interval_restarts_the_service_and_lets_its_socket_stand(in
     assert {f"/{path}" for path in facts["changed"]} == {ENV, SITE}  # type: ignore[attr-defined]
     installed.install(ping={"interval": 20, "timeout": 10})
     assert installed.routes()
+    assert installed.run("systemctl", "show", "--property=NeedDaemonReload", f"{NAME}.service").strip().endswith("=no")
     assert since == installed.run("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", f"{NAME}.socket")
 
 
