@@ -8,17 +8,15 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
 import sys
-from types import FrameType
 
 import uvicorn
 
 from service.core.center import Center
 from service.fast.uvicorn_options import uvicorn_options
 from service.fast.uvicorn_server import DrainingServer
-from service.process.entry import ignore_hangups, settings_or_exit
+from service.process.entry import ignore_hangups, settings_or_exit, stop_when_asked
 from service.process.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
@@ -55,7 +53,7 @@ def main() -> None:
     settings = settings_or_exit(os.environ)
     configure_logging(settings.log)
     is_worker = FDS_VARIABLE in os.environ
-    _install_signal_handlers()
+    stop_when_asked()
     ignore_hangups()
     try:
         sockets = listening_sockets(settings, os.environ)
@@ -72,16 +70,6 @@ def main() -> None:
     options = uvicorn_options(settings, only_proxies_connect)
     config = uvicorn.Config(app, backlog=BACKLOG, log_config=None, **options)
     Server(config, app.center, Notifier(os.environ)).run(sockets)
-
-
-def _install_signal_handlers() -> None:
-    def stop(signal_number: int, frame: FrameType | None) -> None:
-        sys.exit(0)
-
-    # While it serves, uvicorn has handlers of its own for these two. When it has stopped, it raises the signal again:
-    # without ours the process would then die of it, which supervisor and shells take for a crash.
-    for stopping in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stopping, stop)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from service.links.exchange import Exchange
 from service.links.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError, has_hung_up
 from service.process.acceptor import Acceptor, share_listeners
 from service.process.drain import LAST_HANDSHAKES_S, drain
-from service.process.entry import center_of, ignore_hangups, settings_or_exit
+from service.process.entry import center_of, ignore_hangups, settings_or_exit, stop_when_asked
 from service.process.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.process.logs import configure_logging
 from service.process.mesh import Mesh, MeshError
@@ -278,6 +278,7 @@ def main() -> None:
     chosen = {} if port is None else {"WEBSOCKET_PORT": port, "WEBSOCKET_SOCKET": ""}
     settings = settings_or_exit({**os.environ, **chosen})
     configure_logging(settings.log)
+    stop_when_asked()
     ignore_hangups()
     # The library logs an error, with a traceback, for every request that is not HTTP.
     logging.getLogger("websockets.server").addFilter(lambda record: record.msg != "opening handshake failed")

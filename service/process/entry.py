@@ -71,6 +71,20 @@ def _without_keys(token: str) -> Identity:
     raise TokenError("no keys are configured")
 
 
+def stop_when_asked() -> None:
+    """End with status 0 at SIGTERM and SIGINT, also when they come before the service is up or after it has stopped.
+
+    While it serves, the event loop has handlers of its own. When uvicorn has stopped, it raises the signal again:
+    without these here the process would die of it, which supervisor and shells take for a crash.
+    """
+
+    def stop(signal_number: int, frame: FrameType | None) -> None:
+        sys.exit(0)
+
+    for stopping in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stopping, stop)
+
+
 def ignore_hangups() -> None:
     """Survive SIGHUP, of which a process dies otherwise: many a service reads its settings anew, and admins try it."""
 

@@ -1,6 +1,7 @@
 """The runner, `python -m service`, as a service manager meets it."""
 
 import contextlib
+import itertools
 import shutil
 import signal
 import socket
@@ -162,9 +163,14 @@ def test_on_a_unix_socket_the_proxy_says_who_comes(tmp_path: Path) -> None:
 
 
 def test_a_stop_before_it_is_up_ends_it_with_status_0() -> None:
-    program = "import os, signal, service.__main__ as m; m._install_signal_handlers(); os.kill(os.getpid(), {})"
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        ended = subprocess.run([sys.executable, "-c", program.format(int(stop))], cwd=ROOT, timeout=20)
+    program = """
+import os, sys, {0} as entry
+entry.listening_sockets = lambda *_: os.kill(os.getpid(), {1})
+sys.argv[1:] = []
+entry.main()
+"""
+    for module, stop in itertools.product(("service.__main__", "service.server"), (signal.SIGTERM, signal.SIGINT)):
+        ended = subprocess.run([sys.executable, "-c", program.format(module, int(stop))], cwd=ROOT, timeout=20)
         assert ended.returncode == 0
 
 
