@@ -181,6 +181,9 @@ class Session(ABC):
     def deliver(self, message: Message) -> None: ...
 
     def hand_over(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
+        if self._closing:
+            then(Reach())  # it is sent nothing any more
+            return
         receipts = 0
         if receipt is not None and message.key is not None:
             try:

@@ -228,6 +228,9 @@ class WebSocket(WSListener):
             self.transport.write(frames)
 
     def when_left(self, then: Callable[[bool], None]) -> None:
+        if not self._is_open:
+            self._shell.loop.call_soon(then, False)  # what was sent last was not even written
+            return
         self._shell.look_soon(self, self._written + sum(map(len, self._waiting)), then)
 
     def has_left(self, position: int) -> bool | None:

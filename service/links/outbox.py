@@ -57,10 +57,11 @@ class Outbox:
 
     def when_left(self, then: Callable[[bool], None]) -> None:
         """Tell later whether all that was sent so far has left for the client; see `service.core.center.Client`."""
+        if self.farewell is not None or self.writer.done():
+            asyncio.get_running_loop().call_soon(then, False)  # what was sent last was not even queued
+            return
         self._leaving.append((self._taken, then))
         self._wake.set()
-        if self.writer.done():
-            asyncio.get_running_loop().call_soon(self._give_up)
 
     def close(self, reason: CloseReason) -> None:
         """Send what waits, and close the connection; a client that does not take that in time is cut off."""

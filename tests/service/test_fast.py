@@ -334,7 +334,10 @@ async def test_what_was_sent_before_the_close_frame_leaves_with_it() -> None:
     guest.client.when_left(verdicts.append)
     guest.session.close(RESTART)
     guest.client.send(b"never written")
-    assert await decided(verdicts) == [True]
+    refused: list[bool] = []
+    guest.client.when_left(refused.append)
+    assert refused == []
+    assert (await decided(verdicts), await decided(refused)) == ([True], [False])
 
 
 # How a connection ends

@@ -141,8 +141,11 @@ def test_what_waits_is_sent_before_the_close_frame() -> None:
         box.when_left(verdicts.append)
         box.close(RESTART)
         box.send(b"too late")
+        refused: list[bool] = []
+        box.when_left(refused.append)
+        assert refused == []
         await turns()
-        assert (link.sent, verdicts, link.closed) == (["a"], [True], [RESTART])
+        assert (link.sent, verdicts, refused, link.closed) == (["a"], [True], [False], [RESTART])
 
     run(scenario)
 

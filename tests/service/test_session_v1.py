@@ -386,6 +386,14 @@ def test_who_sends_to_a_client_that_is_lost_before_it_has_left_is_told(world: Wo
     assert (world.center.hub.tally.routed, world.dropped("gone")) == (0, 1)
 
 
+@pytest.mark.parametrize("ack", ["accepted", "delivered"])
+def test_a_client_that_is_being_closed_is_nobody(alice: Party, bob: Party, ack: str) -> None:
+    alice.session.close(REPLACED)
+    bob.say(id=7, recipient_uuid="alice", message=1, ack=ack)
+    assert without_words(only(bob)) == error(114, 7)
+    assert alice.heard() == []
+
+
 def test_what_the_recipient_confirms_need_not_have_left(alice: Party, bob: Party) -> None:
     alice.client.reads_slowly = True
     bob.say(id=7, recipient_uuid="alice", message=1, ack="delivered")
