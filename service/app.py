@@ -16,7 +16,7 @@ from service.links.link import LinkClosedError
 from service.process.entry import center_of, settings_or_exit
 from service.process.mesh import Mesh, MeshError
 from service.settings import Settings
-from service.web.publish import PREFIX, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
+from service.web.publish import NOT_LEFT_YET, PATIENCE_S, PREFIX, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
 from service.web.watching import Watching
 
 Scope = MutableMapping[str, Any]
@@ -124,7 +124,10 @@ class Application:
         outcome: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         # Whoever is gone meanwhile has cancelled it.
         self._publisher.publish(permit, body, lambda answer: None if outcome.done() else outcome.set_result(answer))
-        return await outcome
+        try:
+            return await asyncio.wait_for(outcome, PATIENCE_S)
+        except asyncio.TimeoutError:
+            return NOT_LEFT_YET
 
 
 async def _read(receive: Receive, most: int) -> bytes | Answer:

@@ -36,8 +36,8 @@ def alone(store: Store, report: Report) -> Iterator[None]:
     """
     lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        _take(lock, report)
         report.goes_on_unheard = True
+        _take(lock, report)
         with guarded(lambda unheard: finish_pending(store, unheard)):
             for number in _ENDINGS:
                 signal.signal(number, signal.default_int_handler)

@@ -11,6 +11,7 @@ from service.core.close_codes import CloseReason
 from service.core.events import Events, Tell, tell_nobody
 from service.core.hub import Hub, count_up
 from service.core.identity import Verify
+from service.core.status import status_line
 from service.settings import Settings
 
 
@@ -102,9 +103,9 @@ class Center:
                 del self.connections_of[client_address]
 
     def status(self) -> str:
-        """One line for the service manager."""
+        """One line for the service manager, of this worker alone."""
         tally = self.hub.tally
-        return f"{self.connections} connections; messages: {tally.routed} routed, {sum(tally.dropped.values())} dropped"
+        return status_line(len(self.hub.members), tally.routed, sum(tally.dropped.values()))
 
     def draw_address(self) -> Address:
         """A temporary address, which nobody guesses."""

@@ -15,7 +15,11 @@ SUBPROTOCOL = "nc.v1"
 # A presence request with more would make one message cost the service a thousand.
 MAX_ASKED_FOR = 100
 
-Id = Annotated[int, Meta(ge=0, le=2**53 - 1)] | Annotated[str, Meta(min_length=1, max_length=64)]
+# What every client can send back as it came: integers are exact up to here in JavaScript.
+MAX_ID = 2**53 - 1
+MAX_ID_LENGTH = 64
+
+Id = Annotated[int, Meta(ge=0, le=MAX_ID)] | Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 
 
 class Heading(msgspec.Struct, gc=False):

@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from service.core.addresses import Address
 from service.core.center import Center, Client
-from service.core.close_codes import NO_HELLO, UNAUTHORIZED
+from service.core.close_codes import GIVEN_TWICE, NO_HELLO, UNAUTHORIZED
 from service.core.frames import (
     REQUESTS,
     SUBPROTOCOL,
@@ -99,6 +99,9 @@ class SessionV1(Session):
         pause = self.spend(1, len(text))
         try:
             heading = _heading(text)
+        except msgspec.ValidationError as error:
+            self._fail(None, Failures.BAD_REQUEST, BAD_REQUEST, str(error))
+            return pause
         except (ValueError, RecursionError):
             self._fail(None, Failures.BAD_REQUEST, BAD_REQUEST, "not an object that can be read")
             return pause
@@ -213,6 +216,9 @@ class SessionV1(Session):
     def refused(self, address: Address) -> None:
         self._settled(address)
         self._fail(self._hello.pop(address), Failures.IN_USE, ADDRESS_TAKEN)
+
+    def displaced(self, address: Address) -> None:
+        self.close(GIVEN_TWICE)  # it has been told that the address is its own
 
     def due(self) -> None:
         if self._greeted:

@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from service.core.status import together
 from service.process.listen import FDS_VARIABLE
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
@@ -138,8 +139,7 @@ class Workers:
         await self._notifier.keep_alive(self._status)
 
     def _status(self) -> str:
-        states = ", ".join(worker.status for worker in self._workers.values())
-        return f"{len(self._workers)} workers: {states}"
+        return f"{len(self._workers)} workers: {together(worker.status for worker in self._workers.values())}"
 
     def _keep_one(self, release: Release) -> "asyncio.Future[_Worker | None]":
         """Start a worker, and another one whenever it ends though nobody has asked it to.
@@ -313,7 +313,9 @@ class Workers:
             for task in pending:
                 task.cancel()
         if new is None or not new.ready.is_set():
-            raise ReleaseError("the new worker does not start; the others stay as they are")
+            fresh = sum(worker.release is release for worker in self._workers.values())
+            already = f"{fresh} of {release.workers} are new already, " if fresh else ""
+            raise ReleaseError(f"the new worker does not start; {already}the others stay as they are")
 
     async def _end(self, worker: _Worker) -> None:
         self._notifier.extend(_stop_s(worker) + STOP_MARGIN_S)

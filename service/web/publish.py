@@ -35,6 +35,9 @@ _CLOSE = ("connection", "close")
 METHOD_NOT_ALLOWED = say(405, "Publish with POST\n", ("allow", "POST"))
 TOO_SLOW = say(408, "The body did not come in time\n", _CLOSE)
 TOO_LARGE = say(413, "The message is longer than limits.message_size\n", _CLOSE)
+# How long a script waits to hear whether its message has left. nginx gives the service 5 s for an answer.
+PATIENCE_S = 3.0
+NOT_LEFT_YET = say(503, "The recipient takes it too slowly; the message may arrive yet\n", ("retry-after", "3"))
 STATUSES = (201, 202, 400, 401, 403, 405, 408, 409, 413, 422, 429, 503)
 """Every status that a publication can be answered with."""
 

@@ -7,8 +7,13 @@ import pytest
 from centers import FakeClient
 
 from service.app import Application, create_app
+from service.core.addresses import Address
 from service.core.admission import Admission, Handshake, admit
+from service.core.identity import Identity
+from service.core.plain_http import Answer
+from service.core.session import SessionV0
 from service.settings import Limits, Settings
+from service.web.publish import NOT_LEFT_YET, Permit, Request
 
 Events = list[dict[str, Any]]
 
@@ -35,6 +40,25 @@ def talk(app: Application, scope: dict[str, Any], *received: dict[str, Any]) -> 
 
 CONNECT, DISCONNECT = {"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1005}
 WEBSOCKET = {"type": "websocket", "path": "/", "headers": [], "extensions": {"websocket.http.response": {}}}
+
+
+def test_a_script_is_told_when_its_message_takes_too_long_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.app.PATIENCE_S", 0.01)
+    answer: list[Answer] = []
+
+    async def play() -> None:
+        app = create_app(Settings())
+        app.center.verify = lambda token: Identity(subject=Address("script"), may_send_to=frozenset("*"), expires=2e9)
+        slow = FakeClient()
+        slow.reads_slowly = True
+        SessionV0(app.center, slow, None, None).receive(b'{"recipient_uuid": "alice", "message": "connected"}')
+        permit = app._publisher.admit(Request("POST", "/publish/alice", {"authorization": ["Bearer K"]}))
+        assert isinstance(permit, Permit)
+        answer.append(await app._outcome(permit, b"hello"))
+        slow.leaving.pop()(True)  # too late
+
+    asyncio.run(play())
+    assert answer == [NOT_LEFT_YET]
 
 
 def http(method: str, path: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from workers import Host
 
 from service.core.addresses import Address
 from service.core.bus import MAX_QUEUED_BYTES
-from service.core.close_codes import ADDRESS_IN_USE, REPLACED
+from service.core.close_codes import ADDRESS_IN_USE, GIVEN_TWICE, REPLACED
 from service.core.hub import Member, Tally
 from service.core.session_v1 import MAX_UNCONFIRMED
 
@@ -259,6 +259,14 @@ def test_of_two_clients_that_are_granted_an_address_at_one_moment_the_earlier_on
         worker.v0().say(recipient_uuid="alice", message=1)
         host.settle()
     assert len(first.heard()) == 3
+
+
+def test_a_client_that_was_told_to_have_an_address_may_come_back_when_another_one_keeps_it(host: Host) -> None:
+    host.workers["1"].v1("alice")
+    host.workers["0"].time += 1
+    second = host.workers["0"].v1("alice")
+    host.settle()
+    assert second.client.closed == [GIVEN_TWICE]
 
 
 def test_limits_hold_for_all_workers_together() -> None:

@@ -176,6 +176,21 @@ def test_code_that_does_not_start_or_is_not_there_leaves_all_as_they_are(deploym
     assert deployment.welcome() == "Welcome!"
 
 
+def test_where_only_the_second_does_not_start_it_is_told_that_the_first_is_new_already(deployment: Deployment) -> None:
+    deployment.install("2", "r2", WORKERS="2")
+    once = deployment.home / "once"
+    settings = deployment.home / "runtimes/r2/service/settings.py"
+    good = settings.read_text()
+    settings.write_text(
+        f"{good}\nimport pathlib\nonce = pathlib.Path({str(once)!r})\n"
+        "if once.exists(): raise SystemExit('broken')\nonce.touch()\n"
+    )
+    assert deployment.reload(code=1) == FAILED.replace("the others", "1 of 2 are new already, the others")
+    assert sorted(map(deployment.code_of, deployment.workers.pids())) == ["r1", "r2"]
+    settings.write_text(good)
+    deployment.reload_to(2)
+
+
 def test_who_asks_while_workers_are_replaced_gets_a_replacement_of_its_own(deployment: Deployment) -> None:
     deployment.workers.shell.process.send_signal(signal.SIGHUP)
     deployment.reload_to(2)
