@@ -34,9 +34,9 @@ ADDRESS_IN_USE = CloseReason(4009, "address in use")
 REPLACED = CloseReason(4010, "replaced by a newer connection")
 
 FULL = CloseReason(4100, "too many connections")
-# Both clients did nothing wrong. Whose address it is, is clear when this one comes back.
-GIVEN_TWICE = CloseReason(4102, "address given away twice")
 # The client did nothing wrong: it may return when it, or the service, is faster.
 SLOW_CONSUMER = CloseReason(4101, "slow consumer")
+# Both clients did nothing wrong. Whose address it is, is clear when this one comes back.
+GIVEN_TWICE = CloseReason(4102, "address given away twice")
 
 TOKEN_EXPIRED = CloseReason(4200, "token expired")

@@ -9,7 +9,8 @@ Source: RFC 6455, sections 5.4 (fragments), 5.5 (control frames) and 7 (closing)
 import asyncio
 import logging
 import struct
-from collections.abc import Callable, MutableSet
+from collections import deque
+from collections.abc import Callable, Iterable, MutableSet
 from itertools import count
 from typing import Any, cast
 
@@ -83,7 +84,8 @@ class FastShell:
         self._ticker = Ticker(center)
         self._is_sweeping = False
         self._to_flush: list[WebSocket] = []
-        self._leaving: list[tuple[WebSocket, int, Callable[[bool], None]]] = []
+        self._to_look_at: dict[WebSocket, None] = {}
+        self._slow: dict[WebSocket, None] = {}
 
     def open(
         self,
@@ -118,26 +120,27 @@ class FastShell:
         for client in clients:
             client.flush()
 
-    def look_soon(self, client: "WebSocket", position: int, then: Callable[[bool], None]) -> None:
-        """Tell whether all has left that was written to a client up to a position."""
-        if not self._leaving:
+    def look_soon(self, client: "WebSocket") -> None:
+        """Call the client's `tell_what_has_left` when what it has to write now is written."""
+        if not self._to_look_at:
             # A turn after the flush: uvloop's transports write at the end of a turn.
             self.loop.call_soon(self.loop.call_soon, self._look)
-        self._leaving.append((client, position, then))
+        self._to_look_at[client] = None
 
     def _look(self) -> None:
-        leaving, self._leaving = self._leaving, []
-        waiting = []
-        for client, position, then in leaving:
-            has_left = client.has_left(position)
-            if has_left is None:
-                waiting.append((client, position, then))
-            else:
-                then(has_left)
-        if waiting:
-            if not self._leaving:
-                self.loop.call_later(_LOOK_S, self._look)
-            self._leaving = waiting + self._leaving
+        clients, self._to_look_at = self._to_look_at, {}
+        self._look_at(clients)
+
+    def _look_again(self) -> None:
+        clients, self._slow = self._slow, {}
+        self._look_at(clients)
+
+    def _look_at(self, clients: Iterable["WebSocket"]) -> None:
+        for client in clients:
+            if not client.tell_what_has_left():
+                if not self._slow:
+                    self.loop.call_later(_LOOK_S, self._look_again)
+                self._slow[client] = None  # and keeps nobody else waiting
 
     def _sweep(self) -> None:
         # One look at all clients costs less than a timer for each: a millisecond per second for 10,000.
@@ -171,6 +174,7 @@ class WebSocket(WSListener):
         "_held_until",
         "_is_open",
         "_is_pinged",
+        "_leaving",
         "_probes",
         "_session",
         "_shell",
@@ -190,6 +194,8 @@ class WebSocket(WSListener):
         """What the next `flush` writes."""
         self._written = 0
         """Bytes that `flush` has written so far."""
+        self._leaving: deque[tuple[int, Callable[[bool], None]]] | None = None
+        """Who waits to hear whether all has left up to a position, in order."""
         self._fragments: _Fragments | None = None
         self._has_spoken = False
         self._heard_at = shell.loop.time()
@@ -231,9 +237,19 @@ class WebSocket(WSListener):
         if not self._is_open:
             self._shell.loop.call_soon(then, False)  # what was sent last was not even written
             return
-        self._shell.look_soon(self, self._written + sum(map(len, self._waiting)), then)
+        if self._leaving is None:
+            self._leaving = deque()
+        self._leaving.append((self._written + sum(map(len, self._waiting)), then))
+        self._shell.look_soon(self)
 
-    def has_left(self, position: int) -> bool | None:
+    def tell_what_has_left(self) -> bool:
+        """Tell those who wait for it; whether nobody waits any more. Where none is due, one look shows it."""
+        leaving = self._leaving
+        while leaving and (has_left := self._has_left(leaving[0][0])) is not None:
+            leaving.popleft()[1](has_left)
+        return not leaving
+
+    def _has_left(self, position: int) -> bool | None:
         """Whether the system has all that was to be written up to a position; None when that is not decided yet."""
         if self.transport.is_closing():
             return False

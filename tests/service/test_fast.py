@@ -312,6 +312,39 @@ async def test_what_the_client_does_not_take_has_left_when_it_does() -> None:
     assert await decided(verdicts) == [True]
 
 
+@in_a_loop
+async def test_who_does_not_read_keeps_nobody_else_waiting_and_costs_one_look_however_much_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.fast.fast._LOOK_S", 1000)
+    site = Site()
+    slow, quick = site.connect(), site.connect()
+    slow.transport.buffered = 1_000_000
+    verdicts: list[bool] = []
+    for _ in range(500):
+        slow.client.send(b"x")
+        slow.client.when_left(verdicts.append)
+    looks = 0
+
+    def look() -> int:
+        nonlocal looks
+        looks += 1
+        return slow.transport.buffered
+
+    monkeypatch.setattr(slow.transport, "get_write_buffer_size", look)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (looks, verdicts) == (1, [])
+    quick.client.send(b"x")
+    quick.client.when_left(verdicts.append)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert verdicts == [True]
+    slow.transport.buffered = 0
+    site.shell._look_again()
+    assert verdicts == [True] * 501
+
+
 @pytest.mark.parametrize("end", [lambda guest: guest.transport.abort(), lambda guest: guest.client.abort()])
 @in_a_loop
 async def test_what_waits_for_a_client_that_is_lost_never_leaves(end: Callable[[Guest], None]) -> None:
