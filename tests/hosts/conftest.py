@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from hosts import driver
 from hosts.console import CLONE, NAME, ROOT, Console
 from hosts.driver import CACHE, Host
 
-SUITES = ("bookworm", "trixie")
+SUITES = ("bookworm", "trixie", "resolute")
 _PACKAGES = ("make", "python3-venv", "nginx", "supervisor", "logrotate", "openssl")
 
 
@@ -33,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", params=SUITES)
 def suite(request: pytest.FixtureRequest) -> str:
-    """A release of Debian."""
+    """A release of Debian, or Ubuntu 26.04 as the driver makes it."""
     if reason := driver.why_not():
         pytest.skip(reason)
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -102,11 +103,11 @@ def warm_layers(
 ) -> Iterator[tuple[Path, ...]]:
     """Prepared, and the runtime is there: what a first installation that failed leaves behind."""
     target = CACHE / f"layer-{os.getpid()}-warm{suite}"
-    runtimes = f"opt/{NAME}/runtimes"
-    (target / runtimes).parent.mkdir(parents=True)
-    shutil.copytree(installed_layers[0] / runtimes, target / runtimes, symlinks=True)
-    clone = CLONE.lstrip("/")
-    shutil.copytree(installed_layers[0] / clone, target / clone, symlinks=True)
+    target.mkdir()
+    home = "home/ubuntu" if suite == "resolute" else "root"
+    paths = (f"opt/{NAME}/runtimes", f"{home}/{CLONE}")
+    copy = ("cp", "--archive", "--no-preserve=xattr", "--parents", *paths, target)
+    subprocess.run(copy, cwd=installed_layers[0], check=True)
     yield (target, *prepared)
     shutil.rmtree(target)
 

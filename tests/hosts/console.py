@@ -1,6 +1,7 @@
 """A person at the console of a host, in a clone of this project; and that person's client on another machine."""
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 from hosts.driver import Host
 
 ROOT = Path(__file__).parent.parent.parent
-CLONE = "/root/clone"
+CLONE = "clone"  # in the home of who works there
 NAME = "queue-websocket"
 DOMAIN = "ws.example.com"
 SETTINGS: dict[str, Any] = {"name": NAME, "domain": DOMAIN}
@@ -31,30 +32,47 @@ find /etc /opt /run /usr/lib/systemd /var/lib -xdev \( -path {" -o -path ".join(
 
 
 class Console:
-    """What is typed at one host, and what comes back."""
+    """What is typed at one host, and what comes back: by root, or on Ubuntu by an ordinary user with `sudo`."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.checkout = f"{host.home}/{CLONE}"
+        self._sudo: tuple[str, ...] = ()
+        if host.user != "root":
+            self._sudo = ("runuser", "-u", host.user, "--", "env", f"HOME={host.home}", "sudo")
 
     def clone(self) -> None:
         """Put this project there, as `git clone` would."""
         listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
                                 cwd=ROOT, capture_output=True, text=True, check=True).stdout  # fmt: skip
-        target = self.host.root / CLONE.lstrip("/")
         for path in filter(None, listed.split("\0")):
             if (ROOT / path).is_file() and not path.startswith("tests/"):
-                (target / path).parent.mkdir(parents=True, exist_ok=True)
-                (target / path).write_bytes((ROOT / path).read_bytes())
+                self._put(path, (ROOT / path).read_bytes())
         self.write("README.md", "a clone")
-        ready = target / ".venv/ready"
+        ready = self.host.root / self.checkout[1:] / ".venv/ready"
         if ready.exists():
             ready.touch()
 
     def write(self, path: str, text: str) -> None:
         """Make a file of the clone, or of the host by an absolute path, hold this text."""
-        target = self.host.root / (path.lstrip("/") if path.startswith("/") else f"{CLONE}/{path}".lstrip("/"))
+        if path.startswith("/"):
+            target = self.host.root / path[1:]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        else:
+            self._put(path, text.encode())
+
+    def _put(self, path: str, content: bytes) -> None:
+        """A file of the clone; it and its directories belong to who works there."""
+        home = self.host.root / self.host.home[1:]
+        target = home / CLONE / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+        target.write_bytes(content)
+        owner = home.stat()
+        for each in (target, *target.parents):
+            if each == home:
+                break
+            os.chown(each, owner.st_uid, owner.st_gid)
 
     def configure(self, **settings: Any) -> None:
         """Write deploy.yaml; every JSON document is YAML too."""
@@ -63,11 +81,11 @@ class Console:
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
         """What a command says, on both streams."""
         words = [f"{name}={value}" for name, value in environment.items()]
-        return self.host.run("env", *words, *command, check=check, directory=CLONE).stdout
+        return self.host.run(*self._sudo, "env", *words, *command, check=check, directory=CLONE).stdout
 
     def wsbundle(self, *words: str, code: int = 0) -> str:
         """Run `wsbundle`, expect an exit code and never a traceback; what it said."""
-        done = self.host.run(".venv/bin/wsbundle", *words, check=False, directory=CLONE)
+        done = self.host.run(*self._sudo, ".venv/bin/wsbundle", *words, check=False, directory=CLONE)
         assert done.returncode == code, f"wsbundle {' '.join(words)}: exit code {done.returncode}\n{done.stdout}"
         assert "Traceback" not in done.stdout, done.stdout
         return done.stdout

