@@ -32,9 +32,10 @@ PLACEHOLDER = r"(?<![a-z0-9-])(?:your-?(?:domain|host)|changeme)(?![a-z0-9-])|YO
 
 # Other packages' files stand under these names in /etc, /etc/systemd/system, /etc/nginx or /var/lib.
 _TAKEN_NAMES = """
-    apparmor apt certbot cron dbus default docker dpkg emergency fail2ban fstab getty group hosts letsencrypt logrotate
-    machine-id mysql networking nginx passwd postfix postgresql profile rc-local redis rescue root rsyslog security
-    shadow skel snap ssh sshd ssl sudo supervisor supervisord sysctl syslog systemd udev ufw user www-data
+    apparmor apt certbot credentials cron dbus default docker dpkg emergency fail2ban fstab getty group hosts
+    letsencrypt logrotate machine-id mysql networking nginx passwd postfix postgresql private profile rc-local redis
+    rescue root rsyslog security shadow skel snap ssh sshd ssl sudo supervisor supervisord sysctl syslog systemd udev
+    ufw user www-data
 """.split()
 
 # Debian's own accounts and groups, besides, and those of well-known services. A group counts as much as an account: a

@@ -10,13 +10,14 @@ import shutil
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from generator.host.facts import Outcome, await_new_workers, has, nginx_workers, run
 from generator.host.x509 import DAY_S, der, read, served
 from generator.report import CommandError, Report
 from generator.schema import Deploy
-from generator.write import put_link
+from generator.write import put_link, temporary_of
 from service.declaration import Fault
 
 FILE, KEY = "fullchain.pem", "privkey.pem"
@@ -62,12 +63,16 @@ class Place:
         return made
 
     def remove(self) -> None:
-        """Take away all of it but certbot's own."""
-        self.link.unlink(missing_ok=True)
-        for directory in (self.placeholder, self.webroot, *self.link.parent.glob("placeholder.*")):
-            shutil.rmtree(directory, ignore_errors=True)
-        if self.link.parent.is_dir() and not any(self.link.parent.iterdir()):
-            self.link.parent.rmdir()
+        """Take away all of it but certbot's own, and what others have put beside it."""
+        for link in (self.link, self.link.with_name("tls.new"), temporary_of(self.link)):
+            if link.is_symlink() and str(link.readlink()) in (str(self.lineage), str(self.placeholder)):
+                link.unlink()
+        for directory in (self.placeholder, *self.link.parent.glob("placeholder.*")):
+            for file in (directory / FILE, directory / KEY):
+                file.unlink(missing_ok=True)
+        for directory in (self.placeholder, self.placeholder.with_suffix(".new"), self.webroot, self.link.parent):
+            with suppress(OSError):  # others have files in it, or it is not there
+                directory.rmdir()
 
     def _make_placeholder(self, domain: str) -> Outcome:
         # Whole or not at all: a pair with half a key would stop every site of the host.

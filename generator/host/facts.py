@@ -45,6 +45,24 @@ class Carries(msgspec.Struct, frozen=True):
     worker_processes: int
 
 
+class Account(msgspec.Struct, frozen=True):
+    """A user of the host. Source: passwd(5)."""
+
+    uid: int
+    comment: str
+    home: str
+    shell: str
+
+    @property
+    def can_log_in(self) -> bool:
+        return not self.shell.endswith(("/nologin", "/false"))
+
+    @property
+    def is_a_person(self) -> bool:
+        """Debian numbers those from 1000 on; nobody has the largest number. Source: Debian Policy, section 9.2.2."""
+        return 1000 <= self.uid < 65_534 and self.can_log_in
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """A host as preflight wants to know it."""
 
@@ -59,6 +77,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     taken: tuple[Listener, ...]
     has_host: bool
     primary_group: str
+    account: Account | None
+    """The service's user where it was there before us; one that we made is no news."""
+    runs_as_account: bool
+    has_group: bool
+    """Whether a group of the user's name is there and the user is not."""
     foreign: tuple[str, ...]
     nginx_fault: str
     missing_includes: tuple[str, ...]
@@ -185,6 +208,23 @@ def nginx_carries(main: str) -> Carries:
     processes = found.get("worker_processes", "1")
     cores = os.cpu_count() or 1
     return Carries(int(found.get("worker_connections", "512")), cores if processes == "auto" else int(processes))
+
+
+def account_of(user: str) -> Account | None:
+    """A user of the host; None where there is none."""
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        return None
+    return Account(entry.pw_uid, entry.pw_gecos, entry.pw_dir, entry.pw_shell)
+
+
+def group_of(name: str) -> int | None:
+    """The number of a group; None where there is none."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
 
 
 def primary_group(user: str) -> str:

@@ -6,24 +6,24 @@ packages, and where it got that far the user and /opt/<name>/runtimes; `uninstal
 
 import json
 import os
-import pwd
-import shutil
 import time
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from generator.bundle import Bundle
-from generator.host import certificates
+from generator.host import belongings, certificates
+from generator.host.belongings import Belongings
 from generator.host.certificates import Place
 from generator.host.drift import Drift, copies, drifts, keep_copy
-from generator.host.facts import is_active, run, runs
+from generator.host.facts import is_active, runs
 from generator.host.provide import install_packages, make_runtime, runtime_id, stage
 from generator.host.store import Store
 from generator.host.survey import preflight
 from generator.host.transaction import alone, change, finish_pending, leave, undisturbed
 from generator.judge import judge
 from generator.load import Loaded
+from generator.render import service_user
 from generator.report import CommandError, Report
 from generator.schema import Deploy
 
@@ -33,7 +33,9 @@ KEPT_GENERATIONS = 5
 def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> int:
     """Make the host run this bundle; on any failure it runs what it ran before."""
     deploy, store = loaded.deploy, Store(loaded.deploy.name)
-    if os.geteuid():
+    user = service_user(deploy)
+    mine = belongings.recorded(store, user)
+    if os.geteuid() or _is_anothers(store, mine):
         preflight(loaded, store, bundle, report)  # says so, among all else that is wrong
     os.umask(0o022)
     with alone(store, report):
@@ -50,12 +52,16 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
         if install_packages(deploy, report):
             preflight(loaded, store, bundle, report)  # again: a package may bring what is in the way
             judge(loaded, bundle, report)  # the readers that were not at hand before
-        make_runtime(store, runtime, report)
-        number = stage(deploy, bundle, store, runtime, report)
-        kept = copies(store, store.current)
-        for drift in found:
-            keep_copy(drift, store, kept)
-        change(store, number, report, everything=same or bool(found) or not sound)
+        belongings.claim(store, deploy, user, mine)
+        try:
+            make_runtime(store, runtime, report)
+            number = stage(deploy, bundle, store, runtime, report)
+            kept = copies(store, store.current)
+            for drift in found:
+                keep_copy(drift, store, kept)
+            change(store, number, report, everything=same or bool(found) or not sound)
+        finally:
+            belongings.settle(store, user)
         if found and kept.exists():
             kept.rename(kept.with_name(f"{kept.name}-{time.time():.0f}"))
         pruned = store.prune(KEPT_GENERATIONS)
@@ -73,6 +79,8 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
     """
     name, store = deploy.name, Store(deploy.name)
     _must_be_root()
+    if _is_anothers(store, belongings.recorded(store, service_user(deploy))):
+        raise CommandError(f"{name} is not installed; {store.home} is not ours")
     with alone(store, report):
         sound = finish_pending(store, report)
         kept = [n for n in store.numbers() if store.is_whole(n) and n != store.current]
@@ -98,34 +106,56 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
     """Remove exactly what was installed; with `purge` also data, keys and user. One that was cut short is completed."""
     name, store = deploy.name, Store(deploy.name)
     _must_be_root()
+    mine = belongings.recorded(store, service_user(deploy))
+    if _is_anothers(store, mine) or not (store.home.is_dir() or (purge and mine)):
+        report.line(f"Nothing to do: {name} is not installed.")
+        for path in belongings.foreign(store, deploy, mine):
+            report.line(f"{path} is not ours, and stays as it is.")
+        return 0
     with alone(store, report), undisturbed():
         store.sweep()
-        user = _user_of(store) or deploy.user or name
-        home = store.home.exists()
-        if not home and not (purge and _remains(name, user)):
-            report.line(f"Nothing to do: {name} is not installed.")
-            return 0
+        owners = {service_user(deploy), *mine.users, *(store.user(n) for n in store.numbers() if store.is_whole(n))}
         backup = Path(f"/var/backups/{name}-{time.time():.0f}")
         for drift in drifts(store):
             report.line(str(drift))
             keep_copy(drift, store, backup)
-        failures = leave(store, report) if home else []
+        failures = leave(store, report) if store.home.is_dir() else []
         if not purge:
             certificates.forget(Place(name), report)
         else:
             failures += certificates.delete(Place(name))
-            with report.step("remove data, keys and user"):
-                _purge(name, user)
-        with report.step(f"remove /opt/{name}"):
+        with report.step("remove data, keys and user" if purge else f"remove /opt/{name}"):
+            belongings.remove(store, mine, owners, purge)
+            failures += belongings.remove_users(store, mine, report) if purge else []
             store.vanish()
-            shutil.rmtree(f"/run/{name}", ignore_errors=True)
-        kept = "" if purge else f"; its data is kept in /var/lib/{name}, its keys in /etc/{name}"
-        report.line(f"{name} is gone{kept}")
+        _say_goodbye(store, mine, report, purge)
         if backup.exists():
             report.line(f"What was edited by hand is kept in {backup}.")
         for failure in failures:
             report.error(failure)
     return 1 if failures else 0
+
+
+def _say_goodbye(store: Store, mine: Belongings, report: Report, purge: bool) -> None:
+    """Bring the record up to date, and say what is kept."""
+    name = store.name
+    if purge:
+        for line in belongings.leftovers(store, mine.directories):
+            report.line(line)
+        belongings.record(store, Belongings())
+        report.line(f"{name} is gone")
+        return
+    gone = [f"/opt/{name}", f"/run/{name}", f"/var/lib/{name}-acme"]
+    for line in belongings.leftovers(store, [path for path in mine.directories if path in gone]):
+        report.line(line)
+    belongings.record(store, mine)
+    belongings.settle(store, "")
+    report.line(f"{name} is gone; its data is kept in /var/lib/{name}, its keys in /etc/{name}")
+
+
+def _is_anothers(store: Store, mine: Belongings) -> bool:
+    """Whether /opt/<name> is there and no installation has made it: nothing in it may be read as ours."""
+    return os.path.lexists(store.home) and f"/opt/{store.name}" not in mine.directories
 
 
 def _must_be_root() -> None:
@@ -154,31 +184,6 @@ def _drifts(store: Store, report: Report, overwrite: bool) -> list[Drift]:
             "Edited by hand; take the edits into deploy.yaml, or install with --overwrite (copies are kept)."
         )
     return found
-
-
-def _purge(name: str, user: str) -> None:
-    for directory in (f"/var/lib/{name}", f"/var/log/{name}", f"/etc/{name}"):
-        shutil.rmtree(directory, ignore_errors=True)
-    if _is_ours(name, user):
-        run("userdel", user)
-        run("groupdel", user)
-
-
-def _remains(name: str, user: str) -> bool:
-    return any(map(os.path.exists, (f"/var/lib/{name}", f"/etc/{name}"))) or _is_ours(name, user)
-
-
-def _is_ours(name: str, user: str) -> bool:
-    """Whether we made a user: `user` may name one that was there before, such as www-data."""
-    try:
-        return pwd.getpwnam(user).pw_gecos == f"WebSocket service {name}"
-    except KeyError:
-        return False
-
-
-def _user_of(store: Store) -> str | None:
-    numbers = [number for number in store.numbers() if store.is_whole(number)]
-    return str(store.manifest(numbers[-1])[f"etc/{store.name}/.env"]["group"]) if numbers else None
 
 
 def _farewell(store: Store, report: Report) -> None:

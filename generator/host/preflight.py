@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from math import ceil
 
-from generator.host.facts import Carries, Facts
+from generator.host.facts import Account, Carries, Facts
 from generator.readers.nginx import DEFAULT_SITE
 from generator.render import nginx_connections, service_user
 from generator.schema import Deploy
@@ -12,6 +12,7 @@ from service.declaration import Fault
 # Debian and Ubuntu releases with Python 3.10 or newer and systemd 249 or newer.
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
 OLDEST_PYTHON = (3, 10)
+_OWN_USER = "write a `user:` in deploy.yaml that does not exist yet: it is made, and for this service alone"
 NEEDED_BYTES = 300 * 1024 * 1024
 
 
@@ -63,12 +64,28 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     if deploy.nginx.default_server and facts.has_foreign_default_site:
         mend = "move it away, or set nginx.default_server to false"
         yield Fault(f"/{DEFAULT_SITE} is not Debian's any more, and nginx takes one default site only", mend)
-    user = service_user(deploy)
+    yield from _of_the_user(service_user(deploy), facts)
+    for path in facts.foreign:
+        yield Fault(f"{path} is there, and is not ours", "choose another name in deploy.yaml, or move it away")
+
+
+def _of_the_user(user: str, facts: Facts) -> Iterator[Fault]:
     if facts.primary_group not in ("", user):
         what = f"the user {user} has the group {facts.primary_group}, so the service could not read its .env"
         yield Fault(what, f"groupadd {user}; usermod --gid {user} {user}; or choose another user")
-    for path in facts.foreign:
-        yield Fault(f"{path} is there, and is not ours", "choose another name in deploy.yaml, or move it away")
+    if facts.has_group:
+        what = f"there is a group {user}, and no user of that name: one that is made would become its member"
+        yield Fault(what, "write another `user:` in deploy.yaml, or remove the group if nobody needs it")
+    # An installation of an earlier release may run as it: that must be able to change a setting.
+    if facts.account is not None and not facts.runs_as_account and (whose := _whose(facts.account)):
+        yield Fault(f"the user {user} {whose}, and the service would own whatever it owns", _OWN_USER)
+
+
+def _whose(account: Account) -> str:
+    """Why a service must not run as a user."""
+    if account.uid == 0:
+        return "is root"
+    return f"is a person (uid {account.uid}, {account.shell})" if account.is_a_person else ""
 
 
 def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
@@ -76,6 +93,11 @@ def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     if facts.has_route and not facts.resolves:
         mend = f"point the DNS record of {deploy.domain} here; until then clients do not find it"
         yield Fault(f"{deploy.domain} does not lead to this host", mend)
+    if facts.account is not None and (facts.runs_as_account or not _whose(facts.account)):
+        user = service_user(deploy)
+        whose = _whose(facts.account) or "was there before and is not ours"
+        what = f"the user {user} {whose}: whatever else runs as {user} can read this service's keys, and stop it"
+        yield Fault(what, _OWN_USER)
     if facts.nginx_carries is not None:
         yield from _too_few_connections(deploy, facts.nginx_carries)
     if deploy.workers != "auto" and deploy.workers > 2 * facts.cores:

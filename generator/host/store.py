@@ -12,7 +12,9 @@ changes all of them at once: after a power cut the host has the old generation o
 
 import json
 import os
+import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ from generator.write import put_link, put_text, temporary_of, write
 RECORD = "generation.json"
 READY = "ready"
 PRISTINE = "pristine"
+_DIRECTORIES = ("runtimes", "generations", "edited")
+# The last one says that it is to go.
+_FILES = ("current", "default-site", "pending.json")
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -69,11 +74,24 @@ class Store:
         return f"{self.name}.service", f"{self.name}.socket"
 
     @property
+    def is_ours(self) -> bool:
+        """Whether it is there and was made by an installation; others use /opt, too."""
+        if self.home.is_symlink() or not self.home.is_dir():
+            return False
+        if any(self.is_whole(number) for number in self.numbers()):
+            return True
+        parts = {entry.name: entry for entry in self.home.iterdir()}
+        names = [entry.name for part in ("runtimes", "generations") if part in parts for entry in parts[part].iterdir()]
+        fits = all(re.fullmatch(r"[0-9]+|[0-9a-f]{12}", name) for name in names)
+        return bool(parts.keys() & {"runtimes", "generations", "pending.json"}) and fits and not self.strangers()
+
+    @property
     def current(self) -> int | None:
         """The number of the current generation."""
         try:
-            return int((self.home / "current").readlink().name)
-        except (FileNotFoundError, ValueError):
+            link = (self.home / "current").readlink()
+            return int(link.name) if link.parent.name == "generations" and self.is_whole(int(link.name)) else None
+        except (OSError, ValueError):  # others have their own /opt/<name>/current, which need be no link
             return None
 
     def numbers(self) -> list[int]:
@@ -93,6 +111,10 @@ class Store:
         """The manifest's entries of a generation by path; also those that are not installed."""
         document = json.loads((self.directory(number) / MANIFEST).read_bytes())
         return {entry["path"]: entry for entry in document["files"]}
+
+    def user(self, number: int) -> str:
+        """As whom the service of a generation runs."""
+        return str(self.manifest(number)[f"etc/{self.name}/.env"]["group"])
 
     def links(self, number: int | None) -> dict[str, str]:
         """Every path that a generation has on the host, and what its link says; nothing for no generation."""
@@ -199,7 +221,7 @@ class Store:
             for number in self.numbers():
                 if number != self.current and not (self.is_whole(number) and self.generation(number).healthy):
                     self.remove(number)
-        for name in ("pending.json", "current", "default-site"):
+        for name in _FILES:
             temporary_of(self.home / name).unlink(missing_ok=True)
 
     def vanish(self) -> None:
@@ -208,15 +230,17 @@ class Store:
             self.remove(number)
         for runtime in (self.home / "runtimes").glob("*"):
             remove_runtime(runtime)
-        for entry in self.home.glob("*"):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-        shutil.rmtree(self.home, ignore_errors=True)
+        for part in _DIRECTORIES:
+            shutil.rmtree(self.home / part, ignore_errors=True)
+        for part in _FILES:
+            (self.home / part).unlink(missing_ok=True)
+        with suppress(OSError):  # others have files in it, or it is gone
+            self.home.rmdir()
 
     def strangers(self) -> list[str]:
         """What stands in its directory and is not its own."""
-        ours = {"runtimes", "generations", "edited", "current", "pending.json", "default-site"}
-        return [str(path) for path in self.home.glob("*") if path.name not in ours]
+        ours = {*_DIRECTORIES, *_FILES, *(temporary_of(self.home / part).name for part in _FILES)}
+        return sorted(path.name for path in self.home.iterdir() if path.name not in ours) if self.home.is_dir() else []
 
 
 def remove_runtime(directory: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from generator.bundle import Bundle
 from generator.document import Located
-from generator.host import certificates, default_site, facts, keys
+from generator.host import belongings, certificates, default_site, facts, keys
 from generator.host.apply import SHARED
 from generator.host.facts import Facts, Listener
 from generator.host.preflight import packages, problems, warnings
@@ -45,7 +45,10 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
     foreign = [f"/{path}" for path in paths if path not in ours and os.path.lexists(store.root / path)]
     # A unit of ours would hide one of the same name that a package has brought.
     foreign += [path for unit in store.units if os.path.lexists(path := f"/usr/lib/systemd/system/{unit}")]
-    foreign += store.strangers()
+    user = service_user(deploy)
+    mine = belongings.recorded(store, user)
+    foreign += belongings.foreign(store, deploy, mine)
+    account = facts.account_of(user)
     fault = facts.nginx_fault()
     main = main_text()
     missing, has_route = facts.missing_packages(packages(deploy)), facts.has_route()
@@ -65,7 +68,10 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         missing_includes=() if main is None else tuple(missing_includes(main)),
         nginx_carries=None if main is None else facts.nginx_carries(main),
         cores=os.cpu_count() or 1,
-        primary_group=facts.primary_group(service_user(deploy)),
+        primary_group=facts.primary_group(user),
+        account=None if user in mine.users else account,
+        runs_as_account=store.current is not None and store.user(store.current) == user,
+        has_group=account is None and user not in mine.users and facts.group_of(user) is not None,
         has_foreign_default_site=default_site.stands(store.root) and not default_site.is_debians(store.root),
         resolves=has_route and facts.resolves_here(deploy.domain),
         clock_behind_s=(ROOT / "pyproject.toml").stat().st_mtime - time.time(),

@@ -5,11 +5,12 @@ import os
 import pytest
 from msgspec.structs import replace
 
-from generator.host.facts import Carries, Facts, Listener, nginx_carries, primary_group
+from generator.host.facts import Account, Carries, Facts, Listener, nginx_carries, primary_group
 from generator.host.preflight import NEEDED_BYTES, SUPPORTED, packages, problems, warnings
 from generator.load import load_text
 from generator.schema import Deploy
 
+PERSON = Account(1001, "Jo", "/home/jo", "/bin/bash")
 GOOD = Facts(
     is_root=True,
     system="debian",
@@ -22,6 +23,9 @@ GOOD = Facts(
     taken=(),
     has_host=True,
     primary_group="",
+    account=None,
+    runs_as_account=False,
+    has_group=False,
     foreign=(),
     nginx_fault="",
     missing_includes=(),
@@ -84,6 +88,9 @@ def test_every_supported_system_will_do(system: str, versions: tuple[str, ...]) 
             "the user queue-websocket has the group users, so the service could not read its .env; groupadd",
         ),
         ({"foreign": ("/etc/x",)}, "/etc/x is there, and is not ours"),
+        ({"account": PERSON}, "the user queue-websocket is a person (uid 1001, /bin/bash), and the service would own"),
+        ({"account": Account(0, "", "/root", "/bin/sh")}, "the user queue-websocket is root"),
+        ({"has_group": True}, "there is a group queue-websocket, and no user of that name"),
     ],
 )
 def test_each_problem_is_told_with_its_mend(facts: dict[str, object], finding: str) -> None:
@@ -136,6 +143,28 @@ def test_only_a_default_server_of_ours_minds_another_default_site() -> None:
 
 def test_a_user_with_a_group_of_its_own_name_is_no_problem() -> None:
     assert told(primary_group="queue-websocket") == []
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        Account(999, "", "/nonexistent", "/usr/sbin/nologin"),
+        Account(999, "", "/srv", "/bin/sh"),
+        Account(1001, "", "/srv", "/usr/sbin/nologin"),
+        Account(65_534, "nobody", "/nonexistent", "/bin/sh"),
+    ],
+)
+def test_a_user_that_is_not_ours_is_a_warning(account: Account) -> None:
+    assert told(account=account) == []
+    (warning,) = warned(account=account)
+    assert "the user queue-websocket was there before and is not ours" in warning
+
+
+def test_a_deployment_that_runs_as_a_person_already_is_warned_and_can_be_changed() -> None:
+    facts: dict[str, object] = {"account": PERSON, "runs_as_account": True}
+    assert told(**facts) == []
+    (warning,) = warned("", **facts)
+    assert "the user queue-websocket is a person (uid 1001, /bin/bash)" in warning
 
 
 def test_an_nginx_that_takes_too_few_connections_is_a_warning() -> None:

@@ -158,7 +158,34 @@ def test_what_is_not_its_own_is_told(store: Store) -> None:
     store.make_current(1)
     assert store.strangers() == []
     (store.home / "README").touch()
-    assert store.strangers() == [str(store.home / "README")]
+    assert store.strangers() == ["README"]
+
+
+def test_what_is_not_its_own_outlives_it(store: Store) -> None:
+    add(store, 1)
+    store.make_current(1)
+    (store.home / "README").touch()
+    store.vanish()
+    assert [path.name for path in store.home.iterdir()] == ["README"]
+
+
+def test_a_directory_of_others_is_no_store(store: Store) -> None:
+    assert not store.is_ours
+    for path in ("releases/20260101", "generations/photos", "runtimes/python3"):
+        (store.home / path).mkdir(parents=True)
+    (store.home / "current").symlink_to("releases/20260101")
+    assert not store.is_ours
+    assert store.current is None
+
+
+@pytest.mark.parametrize("holds", ["generation", "runtime"])
+def test_a_store_is_known_by_what_it_holds(store: Store, holds: str) -> None:
+    if holds == "generation":
+        add(store, 1)
+        (store.home / "README").touch()
+    else:
+        (store.home / "runtimes/0123456789ab").mkdir(parents=True)
+    assert store.is_ours
 
 
 def test_a_record_is_readable_by_people(store: Store) -> None:

@@ -215,7 +215,8 @@ def test_uninstalling_leaves_certbots_files_and_purging_leaves_none(host: Consol
     said = host.wsbundle("uninstall", *(["--purge"] if purge else []))
     assert ("certbot delete" in said) == (not purge)
     left = {line.split()[0] for line in host.listing() - before}
-    data = {f"/etc/{NAME}", f"/etc/{NAME}/keys.json", f"/var/lib/{NAME}"}
+    record = f"/var/lib/wsbundle.d/{NAME}.json"
+    data = {f"/etc/{NAME}", f"/etc/{NAME}/keys.json", f"/var/lib/{NAME}", record}
     ours = {path for path in left if NAME in path} - (set() if purge else data)
     assert all(path.startswith("/etc/letsencrypt/") for path in ours)
     assert bool(ours) == (not purge)

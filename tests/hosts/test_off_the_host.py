@@ -16,9 +16,9 @@ def rest(console: Console, *kept: str) -> set[str]:
 def test_nothing_of_it_stays_but_data_and_user(empty: Console) -> None:
     before, users = rest(empty), empty.run("getent", "passwd")
     empty.install()
-    empty.run("touch", f"/var/lib/{NAME}/data")
+    empty.run("runuser", "-u", NAME, "--", "touch", f"/var/lib/{NAME}/data")
     empty.wsbundle("uninstall")
-    assert rest(empty, f"/var/lib/{NAME}", f"/etc/{NAME}") == before
+    assert rest(empty, f"/var/lib/{NAME}", f"/etc/{NAME}", "/var/lib/wsbundle.d") == before
     assert empty.run("ls", f"/etc/{NAME}") == "keys.json\n"
     assert NAME in empty.run("getent", "passwd")
     assert empty.run("ls", f"/var/lib/{NAME}") == "data\n"
