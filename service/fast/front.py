@@ -9,12 +9,14 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
+import httptools
 import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.core.admission import Handshake, admit, client_address, note_refusal
+from service.core.center import Center
 from service.core.plain_http import Answer, say
 from service.fast.farewell import Farewell
 from service.fast.fast import FastShell
@@ -28,6 +30,8 @@ MAX_PIPELINED = 16
 _END_OF_HEAD = b"\r\n\r\n"
 _TOO_LONG = say(431, "The head of the request is too long")
 _TOO_SLOW = say(408, "The request takes too long")
+_NOT_HTTP = say(400, "This is not HTTP/1.1")
+_TOO_MANY = say(429, f"More than {MAX_PIPELINED} requests wait for an answer")
 
 # What a protocol has read here it takes away before another one reads: all connections share the place.
 _room = memoryview(bytearray(64 * 1024))
@@ -89,7 +93,7 @@ class Front(asyncio.BufferedProtocol):
             return
         length = found + len(_END_OF_HEAD)
         if found < 0 or length > MAX_HEAD_BYTES:
-            self._give_up(_TOO_LONG)
+            self.give_up(_TOO_LONG)
         else:
             self.decide(self._received[:length], self._received[length:])
 
@@ -98,7 +102,7 @@ class Front(asyncio.BufferedProtocol):
         try:
             upgrade = read_handshake(head)
         except HandshakeError as error:
-            self._give_up(error.answer)
+            self.give_up(error.answer)
             return
         if upgrade is None:
             self._leave()
@@ -107,9 +111,10 @@ class Front(asyncio.BufferedProtocol):
             hand_over(self.transport, http)
             http.data_received(head + rest)
         else:
-            self._open(upgrade, rest)
+            self.open(upgrade, rest)
 
-    def _open(self, upgrade: Upgrade, rest: bytes) -> None:
+    def open(self, upgrade: Upgrade, rest: bytes) -> None:
+        """Let in a client that asks for a WebSocket, or refuse it."""
         peer = self.transport.get_extra_info("peername")
         handshake = Handshake(
             client_address=self._reception.client_address(peer[0] if isinstance(peer, tuple) else "", upgrade),
@@ -125,14 +130,14 @@ class Front(asyncio.BufferedProtocol):
             accept = upgrade.accept(decision.subprotocol)
             self._shell.open(self.transport, self._connections, decision, accept, rest)
 
-    def _give_up(self, answer: Answer) -> None:
-        """What was received is no handshake, and never will be."""
+    def give_up(self, answer: Answer) -> None:
+        """Refuse what was received: it is not a request, and never will be one."""
         note_refusal(self._shell.center, answer, None)
         self._refuse(answer)
 
     def _too_late(self) -> None:
         if self._received:
-            self._give_up(_TOO_SLOW)
+            self.give_up(_TOO_SLOW)
         else:
             self.transport.abort()
 
@@ -155,32 +160,109 @@ class Front(asyncio.BufferedProtocol):
 
 
 class TooManyRequestsError(Exception):
-    """More of them than `MAX_PIPELINED` wait for an answer; whoever sends them is cut off."""
+    """More of them than `MAX_PIPELINED` wait for an answer."""
 
 
 class PlainHttp(HttpToolsProtocol):
-    """uvicorn's protocol for HTTP, with a deadline for each request; a handshake that comes late is handed back."""
+    """uvicorn's protocol for HTTP, with a deadline for each request; a handshake that comes late is handed back.
+
+    A request that cannot be read is counted and refused without a warning in the log, which anybody could fill. And an
+    offer of another protocol is ignored, where uvicorn loses the body that comes with it: RFC 9110, section 7.8.
+    """
 
     def __init__(
         self, reception: Reception, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]
     ) -> None:
         super().__init__(config, server_state, app_state)
         self._reception = reception
-        self._header_timeout: int = cast(Any, config.app).center.settings.limits.header_timeout
+        self._center: Center = cast(Any, config.app).center
+        self._header_timeout: int = self._center.settings.limits.header_timeout
         self._deadline: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._has_come_further = False
+        self._has_given_up = False
         self._head_bytes = 0
 
     def data_received(self, data: bytes) -> None:
+        if self._has_given_up:
+            return
+        self._unset_keepalive_if_required()
         if self._deadline is None:
-            self._deadline = self.loop.call_later(self._header_timeout, self.transport.abort)
+            self._deadline = self.loop.call_later(self._header_timeout, self._too_late)
         self._has_come_further = False
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._decide(data[offer.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            self._give_up(_TOO_MANY if isinstance(error.__context__, TooManyRequestsError) else _NOT_HTTP)
+            return
         # The parser keeps a head that does not end, and trailers, however long they are: gigabytes within the deadline.
         self._head_bytes = 0 if self._has_come_further else self._head_bytes + len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
+            self._give_up(_TOO_LONG)
+
+    def _decide(self, rest: bytes) -> None:
+        """Another protocol is offered, or a tunnel asked for. `rest` is what follows on the head of the request."""
+        if self.scope["method"] == "CONNECT":
+            self._give_up(_NOT_HTTP)
+            return
+        try:
+            upgrade = read_handshake(self._head())
+        except HandshakeError as error:
+            self._give_up(error.answer)
+            return
+        if upgrade is None:
+            # The parser has made up its mind not to read the body; a new one reads the request without the offer.
+            self._start_parser()
+            self.data_received(self._head(without=b"upgrade") + rest)
+        elif self.cycle is not None and not self.cycle.response_complete:
+            self.transport.abort()  # the answer to the request before would come after that to the handshake
+        else:
+            self._hand_back().open(upgrade, rest)
+
+    def _head(self, without: bytes = b"") -> bytes:
+        lines = [self.scope["method"].encode() + b" " + self.url + b" HTTP/" + self.scope["http_version"].encode()]
+        lines += [name + b": " + value for name, value in self.scope["headers"] if name != without]
+        return b"\r\n".join(lines) + _END_OF_HEAD
+
+    def _start_parser(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        # As uvicorn has it, so that a request is answered though another one follows on its "Connection: close".
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    def _should_upgrade(self) -> bool:
+        return True  # nothing is done before `_decide`
+
+    def _give_up(self, answer: Answer) -> None:
+        """What was received cannot be read. The requests before it are answered all the same."""
+        self._has_given_up = True
+        self._cancel_deadline()
+        if self.cycle is None or self.cycle.response_complete or (self.cycle.more_body and not self._has_begun()):
+            self._hand_back().give_up(answer)
+            return
+        note_refusal(self._center, answer, None)
+        if self.cycle.more_body:
             self.transport.abort()
+        else:
+            self.cycle.keep_alive = False
+
+    def _too_late(self) -> None:
+        note_refusal(self._center, _TOO_SLOW, None)
+        self.transport.abort()
+
+    def _has_begun(self) -> bool:
+        """Whether an answer has begun, or must come first, so that no other one may be written."""
+        return bool(self.cycle.response_started or self.pipeline)
+
+    def _hand_back(self) -> Front:
+        # For uvicorn the connection ends here.
+        self.connection_lost(ConnectionAbortedError())
+        front = self._reception(self.config, self.server_state, self.app_state)
+        front.connection_made(self.transport)
+        hand_over(self.transport, front)
+        return front
 
     def on_message_begin(self) -> None:
         self._has_come_further = True
@@ -188,13 +270,12 @@ class PlainHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._has_come_further = True
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise TooManyRequestsError
         super().on_headers_complete()
         # The application gives a body as long as this, and has an answer to one that takes longer.
         self._cancel_deadline()
         self._deadline = self.loop.call_later(self._header_timeout + CLOSE_GRACE_S, self.transport.abort)
-        if len(self.pipeline) > MAX_PIPELINED:
-            self.transport.abort()
-            raise TooManyRequestsError  # else the parser would go on with what was read
 
     def on_body(self, body: bytes) -> None:
         self._has_come_further = True
@@ -228,25 +309,6 @@ class PlainHttp(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-
-    def _should_upgrade_to_ws(self) -> bool:
-        return True
-
-    def _unsupported_upgrade_warning(self) -> None:
-        pass  # it is for whoever has installed uvicorn; any client could fill the log
-
-    def handle_websocket_upgrade(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.abort()  # the answer to the request before would come after that to the handshake
-            return
-        self.connections.discard(self)
-        self._cancel_deadline()
-        lines = [self.scope["method"].encode() + b" " + self.url + b" HTTP/" + self.scope["http_version"].encode()]
-        lines += [name + b": " + value for name, value in self.scope["headers"]]
-        front = self._reception(self.config, self.server_state, self.app_state)
-        front.connection_made(self.transport)
-        hand_over(self.transport, front)
-        front.decide(b"\r\n".join(lines) + _END_OF_HEAD, b"")
 
 
 def hand_over(transport: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:

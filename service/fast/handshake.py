@@ -56,7 +56,10 @@ class HandshakeError(Exception):
 
 
 def read_handshake(head: bytes) -> Upgrade | None:
-    """What the head of a request, with the empty line that ends it, asks for; None when it is for no WebSocket.
+    """What the head of a request, with the empty line that ends it, asks for; None when it is not for a WebSocket.
+
+    An offer that cannot be taken is ignored, so that the request is answered as if it had none: of another protocol,
+    with a method other than GET, or in HTTP/1.0. Source: RFC 9110, section 7.8.
 
     Raises:
         HandshakeError
@@ -72,21 +75,19 @@ def read_handshake(head: bytes) -> Upgrade | None:
     fields: dict[str, list[str]] = {}
     for name, value in _fields.findall(block):
         fields.setdefault(name.lower(), []).append(value.strip(" \t"))
-    if "websocket" not in _tokens(fields, "upgrade"):
+    if "websocket" not in _tokens(fields, "upgrade") or method != "GET" or version == "HTTP/1.0":
         return None
     if sum(map(len, fields.values())) > MAX_FIELDS:
         raise HandshakeError(431, "There are too many header fields")
-    if (fault := _fault(method, version, fields)) is not None:
+    if (fault := _fault(version, fields)) is not None:
         raise HandshakeError(400, fault)
     if fields.get("sec-websocket-version") != ["13"]:
         raise HandshakeError(426, "Sec-WebSocket-Version must be 13", ("sec-websocket-version", "13"))
     return Upgrade(fields)
 
 
-def _fault(method: str, version: str, fields: Fields) -> str | None:
+def _fault(version: str, fields: Fields) -> str | None:
     keys = fields.get("sec-websocket-key", ())
-    if method != "GET":
-        return "The method of a WebSocket handshake is GET"
     if version != "HTTP/1.1":
         return "A WebSocket handshake is HTTP/1.1"
     if len(fields.get("host", ())) != 1:

@@ -62,6 +62,15 @@ def test_a_message_of_a_script_reaches_a_client(stage: Stage) -> None:
         assert json.loads(alice.text()) == {"recipient_uuid": "alice", "message": "x" * 19_000}
 
 
+def test_a_message_of_a_script_that_offers_http_2_reaches_a_client(stage: Stage) -> None:
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAoAAA"}
+    with stage.connect() as alice:
+        alice.text()
+        alice.register("alice")
+        assert post(stage, "alice", b"hello", **offer)[::2] == (201, '{"online": 1}')
+        assert json.loads(alice.text()) == {"recipient_uuid": "alice", "message": "hello"}
+
+
 def test_what_is_wrong_is_told_through_nginx_as_well(stage: Stage) -> None:
     assert stage.ask("POST", "/publish/alice", b"hello")[0] == 401
     assert post(stage, "bob", b"hello")[0] == 403

@@ -2,9 +2,12 @@
 
 import contextlib
 import http.client
+import io
 import json
 import re
+import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +127,79 @@ def test_a_message_of_a_script_arrives(publishing: Service) -> None:
         assert publishing.post("%C3%BC%20/x", b"hello", "*").status == 201
     wait_until(lambda: publishing.shell.connections() == 0)
     assert publishing.post("alice", b"hello", "alice")[::2] == (202, '{"online": 0}')
+
+
+OFFERS = {
+    "h2c": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAA\r\n",
+    "tls": "Connection: upgrade\r\nUpgrade: TLS/1.2, HTTP/1.1\r\n",
+    "websocket": "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+    "list": "Connection: keep-alive, Upgrade\r\nUpgrade: h2c, websocket\r\n",
+    "twice": "Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n",
+}
+BODIES = {
+    "length": "Content-Length: 11\r\n\r\nGET / hello",
+    "chunks": "Transfer-Encoding: chunked\r\n\r\n6\r\nGET / \r\n5\r\nhello\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("offer", OFFERS)
+def test_an_upgrade_that_is_not_taken_is_ignored_and_the_body_read(publishing: Service, offer: str, body: str) -> None:
+    if is_plain_uvicorn(publishing) and offer in ("websocket", "twice"):
+        pytest.skip("uvicorn never answers it")
+    token = mint(publishing.keys, "the-script", 60, ("*",))
+    fields = f"Host: a\r\nAuthorization: Bearer {token}\r\nIdempotency-Key: {offer}-{body}\r\n"
+    address = ("127.0.0.1", publishing.shell.port)
+    with (
+        publishing.shell.client() as alice,
+        socket.create_connection(address, DEADLINE_S) as script,
+        script.makefile("rb") as answers,
+    ):
+        alice.register("alice")
+        # As the first request of a connection, as a later one, and in pieces.
+        for version, pieces in (("1.1", 1), ("1.1", 2), ("1.1", 20), ("1.0", 1)):
+            request = f"POST /publish/alice HTTP/{version}\r\n{fields}{OFFERS[offer]}{BODIES[body]}".encode()
+            size = -(-len(request) // pieces)
+            for start in range(0, len(request), size):
+                script.sendall(request[start : start + size])
+            answered = next_answer(answers)
+            if is_plain_uvicorn(publishing):
+                assert answered[0] == 400, "uvicorn loses the body, and nobody may take it for an empty one"
+                break
+            assert answered == (201, b'{"online": 1}')
+        else:
+            assert json.loads(alice.receive())["message"] == "GET / hello"
+        alice.hears_nothing_but_itself()
+
+
+def next_answer(answers: io.BufferedReader) -> tuple[int, bytes]:
+    """Status and body of the next response on a connection."""
+    status = int(answers.readline().split()[1])
+    headers = http.client.parse_headers(answers)
+    return status, answers.read(int(headers["content-length"] or 0))
+
+
+def is_plain_uvicorn(service: Service) -> bool:
+    return "uvicorn" in Path(f"/proc/{service.shell.process.pid}/cmdline").read_text().split("\0")
+
+
+@pytest.mark.parametrize("more", [[], ["--header", "Transfer-Encoding: chunked"]], ids=["length", "chunks"])
+def test_a_message_of_curl_arrives_whatever_version_of_http_it_would_like(publishing: Service, more: list[str]) -> None:
+    curl = shutil.which("curl")
+    if curl is None or "HTTP2" not in subprocess.run([curl, "--version"], capture_output=True, text=True).stdout:
+        pytest.skip("curl is not installed, or does not know HTTP/2")
+    token = mint(publishing.keys, "the-script", 60, ("*",))
+    url = f"http://127.0.0.1:{publishing.shell.port}/publish/alice"
+    with publishing.shell.client() as alice:
+        alice.register("alice")
+        command = [curl, "--silent", "--http2", "--data-binary", "hello", "--oauth2-bearer", token, *more, url, url]
+        heard = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S).stdout
+        if is_plain_uvicorn(publishing):
+            assert heard == "The body did not come whole; leave out Upgrade\n" * 2
+        else:
+            assert heard == '{"online": 1}' * 2
+            assert [json.loads(alice.receive())["message"] for _ in range(2)] == ["hello"] * 2
+        alice.hears_nothing_but_itself()
 
 
 def test_a_script_is_told_what_is_wrong_in_one_line(publishing: Service) -> None:
