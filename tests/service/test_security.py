@@ -311,6 +311,7 @@ def test_a_handshake_that_does_not_come_is_not_waited_for(command: str, said: by
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_flood_that_takes_all_descriptors_leaves_a_service_that_goes_on_and_a_short_log(command: str) -> None:
     with running(COMMANDS[command], WEBSOCKET_HEADER_TIMEOUT="1", WORKERS="1") as shell:
+        assert shell.get("/livez").status == 200  # gunicorn listens before its worker is there
         pids = [shell.process.pid, *map(int, children(shell.process.pid))]
         for pid in pids:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (descriptors(pid) + 20, 1000))
