@@ -110,7 +110,7 @@ def _same_listener(texts: Texts) -> Disagreements:
 
 def _proxy_outlives_ping(texts: Texts) -> Disagreements:
     needed = _env_number(texts, "WEBSOCKET_PING_INTERVAL") + _env_number(texts, "WEBSOCKET_PING_TIMEOUT")
-    given = _number(texts.site, "proxy_read_timeout ")
+    given = _number(dict(_locations(texts)).get("= /", ""), "proxy_read_timeout ")
     if not given > needed:
         yield "site", f"proxy_read_timeout {given:g}s is not above ping interval and timeout together ({needed:g}s)"
 
@@ -196,7 +196,7 @@ def _same_limits(texts: Texts) -> Disagreements:
         given = set(re.findall(rf"^\s*{directive}(\d+)", texts.site, re.MULTILINE))
         if given != {meant := _env(texts, f"WEBSOCKET_{variable}")}:
             yield "site", f"{directive}is {', '.join(sorted(given)) or 'missing'}, .env says {meant}"
-    publish = _locations(texts).get("/publish/")
+    publish = dict(_locations(texts)).get("/publish/")
     if publish is not None and _number(publish, "client_max_body_size ") != _env_number(
         texts, "WEBSOCKET_MAX_MESSAGE_SIZE"
     ):
@@ -204,14 +204,14 @@ def _same_limits(texts: Texts) -> Disagreements:
 
 
 def _only_the_public_is_reached(texts: Texts) -> Disagreements:
-    for location, text in _locations(texts).items():
+    for location, text in _locations(texts):
         if "proxy_pass " in text and location not in PUBLIC:
             yield "site", f"location {location} is passed on to the service"
 
 
-def _locations(texts: Texts) -> dict[str, str]:
-    """What stands in each location of the site; none holds another."""
-    return dict(re.findall(r"^\s*location ([^{]*?) {$(.*?)^\s*}$", texts.site, re.MULTILINE | re.DOTALL))
+def _locations(texts: Texts) -> list[tuple[str, str]]:
+    """Each location of the site and what stands in it; none holds another."""
+    return re.findall(r"^\s*location ([^{]*?) {$(.*?)^\s*}$", texts.site, re.MULTILINE | re.DOTALL)
 
 
 def _names_are_ours(texts: Texts) -> Disagreements:

@@ -161,6 +161,11 @@ def upstream(deploy: Deploy) -> str:
     return f"unix:{deploy.socket}" if deploy.socket else _address(_reachable(deploy.host), deploy.port)
 
 
+def _listens(deploy: Deploy, port: int) -> list[str]:
+    """As nginx's `listen` takes it; every address of IPv4 is written as the port alone."""
+    return [str(port) if host == "0.0.0.0" else _address(host, port) for host in deploy.nginx.listen]
+
+
 def _bind(deploy: Deploy) -> str:
     return f"unix:{deploy.socket}" if deploy.socket else _address(deploy.host, deploy.port)
 
@@ -263,7 +268,16 @@ NAMES: dict[str, Name] = {
     "certificate_key": Name(("tls", "certificate.key", "name"), _certificate_key),
     "default_server": Name(("nginx.default_server",), lambda d: d.nginx.default_server),
     "tls_default_server": Name(("nginx.default_server", "tls"), lambda d: d.nginx.default_server and d.tls != "off"),
+    "http_listens": Name(("nginx.listen",), lambda d: _listens(d, 80)),
+    "https_listens": Name(("nginx.listen",), lambda d: _listens(d, 443)),
     "trusted_proxies": Name(("nginx.trusted_proxies",), lambda d: d.nginx.trusted_proxies),
+    "default_server_trusts": Name(
+        ("nginx.default_server", "nginx.trusted_proxies"),
+        lambda d: d.nginx.default_server and bool(d.nginx.trusted_proxies),
+    ),
+    "redirect_trusts": Name(
+        ("tls", "nginx.trusted_proxies"), lambda d: d.tls != "off" and bool(d.nginx.trusted_proxies)
+    ),
     "health_from": Name(("nginx.health_from",), lambda d: d.nginx.health_from),
     "server_names_hash_bucket_size": Name(("domain",), _server_names_hash_bucket_size),
     "settings": Name((), _settings),

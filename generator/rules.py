@@ -217,6 +217,17 @@ def _addresses_are_networks(deploy: Deploy, _: Origins) -> Findings:
                 yield key, Fault(f"'{address}' is no IP address or network", mend)
 
 
+def _nginx_listens_on_addresses(deploy: Deploy, _: Origins) -> Findings:
+    listen = deploy.nginx.listen
+    if not listen:
+        yield "nginx.listen", Fault("is empty, so no client could come", "leave it out, or name an address")
+    for position, address in enumerate(listen):
+        if not _is_address(address) or address.lower().startswith(_MAPPED):
+            yield "nginx.listen", Fault(f"'{address}' is not an IPv4 or IPv6 address", "use one, such as 203.0.113.5")
+        elif _same_address(address, listen[:position]):
+            yield "nginx.listen", Fault(f"'{address}' is given twice", "keep one")
+
+
 def _proxies_are_few(deploy: Deploy, _: Origins) -> Findings:
     for address in deploy.nginx.trusted_proxies:
         if address.endswith("/0"):
@@ -304,6 +315,12 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _same_address(address: str, others: tuple[str, ...]) -> bool:
+    from ipaddress import ip_address
+
+    return any(_is_address(other) and ip_address(other) == ip_address(address) for other in others)
 
 
 def _reachable_past_nginx(deploy: Deploy) -> bool:
@@ -436,6 +453,12 @@ RULES = (
         ("nginx.trusted_proxies", "nginx.health_from"),
         "nginx refuses what is no address, and reads 10.1.2.3/8 as the whole of 10.0.0.0/8.",
         _addresses_are_networks,
+    ),
+    Rule(
+        "nginx-listens-on-addresses",
+        ("nginx.listen",),
+        "nginx looks a name up once, when it starts, and refuses an address that stands twice.",
+        _nginx_listens_on_addresses,
     ),
     Rule(
         "proxies-are-few",

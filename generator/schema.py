@@ -18,6 +18,10 @@ AddressRange = Annotated[
     str,
     Meta(pattern=r"^[0-9A-Fa-f.:/]+$", extra={"expects": "an IP address or network, such as 10.0.0.0/8"}),
 ]
+Address = Annotated[
+    str,
+    Meta(pattern=r"^[0-9A-Fa-f.:]+$", extra={"expects": "an IPv4 or IPv6 address, such as 203.0.113.5"}),
+]
 VariableName = Annotated[
     str,
     Meta(
@@ -106,6 +110,15 @@ class Nginx(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             "and its own default site is out of the way."
         ),
     ] = False
+    listen: Annotated[
+        tuple[Address, ...],
+        Meta(
+            description="The addresses of this host on which nginx waits for clients, by default all. "
+            "A host without IPv6 wants `[0.0.0.0]`; a host on which another site has an address for "
+            "itself (`listen 203.0.113.5:80;`) wants that address named here as well.",
+            extra={"expects": "a list of IP addresses"},
+        ),
+    ] = ("0.0.0.0", "::")
     trusted_proxies: Annotated[
         tuple[AddressRange, ...],
         Meta(

@@ -162,7 +162,7 @@ def rendered_words() -> str:
 
 
 def unknown_blocks(document: Document) -> Iterator[str]:
-    known = r"console( terminal| host)?|sh host|yaml|json|text( wire)?|\w+ \S+/\S+"
+    known = r"console( terminal| host)?|sh host|yaml|json|haproxy|text( wire)?|\w+ \S+/\S+"
     for block in blocks(document):
         if not re.fullmatch(known, block.kind) or (block.kind.startswith("console") and not transcript(block)):
             yield f"{block.line}: ```{block.kind}"

@@ -110,6 +110,7 @@ EDITS = [
         "limit_conn queue_websocket_connections 100;",
         "limit_conn queue_websocket_connections 50;",
     ),
+    ("same-limits", "site", "limit_conn queue_websocket_publishers 100;", "limit_conn queue_websocket_publishers 50;"),
     ("same-limits", "site", "client_max_body_size 65536;", "client_max_body_size 1m;"),
     ("same-limits", "site", "        client_max_body_size 65536;\n", ""),
     ("only-the-public-is-reached", "site", "location = /health {", "location = /metrics {"),
@@ -142,8 +143,8 @@ def test_a_socket_that_is_changed_in_one_file_is_noticed() -> None:
 
 
 def test_one_location_that_passes_on_what_the_client_says_of_itself_is_noticed() -> None:
-    health = "Connection close;\n        proxy_set_header X-Forwarded-For $remote_addr;\n"
-    bundle = edited(rendered(), "site", health, "Connection close;\n")
+    health = "request_headers off;\n        proxy_set_header X-Forwarded-For $remote_addr;\n"
+    bundle = edited(rendered(), "site", health, "request_headers off;\n")
     assert broken(bundle) == {("client-address-is-true", paths(bundle.name)["site"])}
 
 

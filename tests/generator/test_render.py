@@ -144,7 +144,7 @@ def test_two_deployments_on_one_host_share_nothing_but_the_main_context() -> Non
     assert one[MAIN] == two[MAIN]
     named = r"zone=(\w+)|^upstream (\w+)|^log_format (\w+)|shared:(\w+)|^map \S+ \$(\w+)"
     names_of_one = set(re.findall(named, one[SITE], re.MULTILINE))
-    assert len(names_of_one) == 6
+    assert len(names_of_one) == 8
     assert not names_of_one & set(re.findall(named, two[f"{SITE}-two"], re.MULTILINE))
 
 
@@ -236,7 +236,7 @@ def test_whoever_stops_something_waits_longer_than_what_it_stops(choices: dict[s
 @pytest.mark.parametrize(("interval", "timeout"), [(60, 30), (1, 1), (3600, 3600), (12.5, 1.25)])
 def test_nginx_bears_silence_longer_than_the_service(choices: dict[str, Any], interval: float, timeout: float) -> None:
     site = rendered(**choices, ping={"interval": interval, "timeout": timeout})[SITE]
-    websocket = site[site.index("location = / {") : site.index("location = /health {")]
+    websocket = site.partition("location = / {")[2].partition("location ")[0]
     assert 15 <= number(websocket, r"proxy_read_timeout (\d+)s;") - (interval + timeout) < 16
 
 
@@ -338,6 +338,15 @@ def test_the_limits_per_address_stand_before_the_websockets() -> None:
     assert site.count("_status 429;") == 4
 
 
+def test_nginx_waits_for_clients_where_it_is_told_to() -> None:
+    settings = {"listen": ["203.0.113.5", "2001:db8::5"], "default_server": True}
+    site = rendered(tls="files", nginx=settings)[SITE]
+    ports = re.findall(r"listen (.*);", site)
+    default = ["203.0.113.5:80 default_server", "[2001:db8::5]:80 default_server"]
+    default += ["203.0.113.5:443 ssl default_server", "[2001:db8::5]:443 ssl default_server"]
+    assert ports == [*default, "203.0.113.5:80", "[2001:db8::5]:80", "203.0.113.5:443 ssl", "[2001:db8::5]:443 ssl"]
+
+
 def test_a_message_over_http_may_be_as_long_as_one_over_a_websocket() -> None:
     site = rendered(limits={"message_size": 1000, "messages_per_second": 7})[SITE]
     publish = site[site.index("location /publish/ {") :]
@@ -348,7 +357,7 @@ def test_a_message_over_http_may_be_as_long_as_one_over_a_websocket() -> None:
 
 def test_a_slow_request_is_given_up_by_nginx_when_the_service_would() -> None:
     site = rendered(tls="files", limits={"header_timeout": 33}, nginx={"default_server": True})[SITE]
-    assert site.count("client_header_timeout 33s;") == site.count("client_header_timeout ") == 4
+    assert site.count("client_header_timeout 33s;") == site.count("client_header_timeout ") == 3
     assert site.count("client_body_timeout 33s;") == 1
 
 
@@ -373,7 +382,8 @@ def test_nginx_gets_room_for_a_long_domain(length: int, size: str | None) -> Non
 def test_what_clients_say_of_their_address_is_overwritten(choices: dict[str, Any]) -> None:
     site = rendered(**choices)[SITE]
     assert site.count("proxy_set_header X-Forwarded-For $remote_addr;") == site.count("proxy_pass ")
-    assert site.count("proxy_pass ") == (2 if choices["server"] == "standalone" else 3)
+    passes = 1 + (choices["server"] != "standalone") + (1 if choices["tls"] == "off" else 2)
+    assert site.count("proxy_pass ") == passes
     assert "$proxy_add_x_forwarded_for" not in site
 
 
@@ -397,12 +407,21 @@ def test_a_certificate_of_lets_encrypt_is_served_through_the_link_that_its_hook_
     assert "d /var/lib/chat-acme 0755 root root -\n" in files[TMPFILES]
 
 
-@pytest.mark.parametrize(("tls", "refusals"), [("off", 1), ("files", 2), ("letsencrypt", 2)])
-def test_a_host_of_our_own_refuses_whoever_names_no_site(tls: str, refusals: int) -> None:
+@pytest.mark.parametrize(("tls", "ports"), [("off", 1), ("files", 2), ("letsencrypt", 2)])
+def test_a_host_of_our_own_refuses_whoever_names_no_site(tls: str, ports: int) -> None:
     assert rendered(tls=tls)[SITE].count("return 444;") == 0
     site = rendered(tls=tls, nginx={"default_server": True})[SITE]
-    assert site.count("return 444;") == refusals
-    assert site.count(" default_server;") == 2 * refusals
+    assert site.count("return 444;") == 1
+    assert site.count(" default_server;") == 2 * ports
+
+
+@every_combination
+def test_whoever_may_ask_for_the_health_is_the_same_everywhere(choices: dict[str, Any]) -> None:
+    given = {"default_server": True, "trusted_proxies": ["10.0.0.0/8"], "health_from": ["10.0.0.1", "fd00::/8"]}
+    site = rendered(**choices, nginx=given)[SITE]
+    for server in site.split("\nserver {\n")[1:]:
+        assert re.findall("(?:allow|deny) (.*);", server) == ["10.0.0.1", "fd00::/8", "all"]
+        assert re.findall("set_real_ip_from (.*);", server) == ["10.0.0.0/8"]
 
 
 def test_only_trusted_proxies_may_name_a_client() -> None:
@@ -491,6 +510,7 @@ OTHER_VALUES: dict[str, Any] = {
     "certificate.file": "/etc/ssl/other.pem",
     "certificate.key": "/etc/ssl/other.key",
     "user": "somebody",
+    "nginx.listen": ("203.0.113.5", "::"),
     "nginx.trusted_proxies": ("10.0.0.0/8",),
     "nginx.health_from": ("10.0.0.1", "10.0.0.2"),
     "env": {"A": "2"},

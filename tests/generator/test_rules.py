@@ -123,6 +123,10 @@ GOOD = {
         "nginx: {health_from: [10.0.0.1, 10.0.0.1/32, 10.0.0.0/8, '::1', '::/64', '2001:DB8::/32']}",
         "nginx: {health_from: [0.0.0.0/0], trusted_proxies: []}",
     ],
+    "nginx-listens-on-addresses": [
+        "nginx: {listen: [203.0.113.5]}",
+        "nginx: {listen: ['::', 0.0.0.0, 203.0.113.5, '2001:DB8::5']}",
+    ],
     "proxies-are-few": [
         "nginx: {trusted_proxies: [0.0.0.0/1, '::/10', 10.0.0.0], idle_limit: 350}",
         "nginx: {health_from: ['::/0', 0.0.0.0/0]}",
@@ -244,6 +248,13 @@ BAD = {
         "nginx: {health_from: ['10.0.0.1/']}",
         "nginx: {health_from: ['2001:db8::1/32']}",
         "nginx: {trusted_proxies: [0.0.0.0/0.0.0.0], idle_limit: 350}",
+    ],
+    "nginx-listens-on-addresses": [
+        "nginx: {listen: []}",
+        "nginx: {listen: [203.0.113]}",
+        "nginx: {listen: [203.0.113.5, 203.0.113.5]}",
+        "nginx: {listen: ['2001:db8::5', '2001:DB8:0::5']}",
+        "nginx: {listen: ['::ffff:203.0.113.5']}",
     ],
     "proxies-are-few": ["nginx: {trusted_proxies: ['::/0'], idle_limit: 350}"],
     "address-share": ["limits: {connections: 99}", "limits: {connections: 1, connections_per_address: 2}"],

@@ -86,8 +86,46 @@ def test_health_is_for_those_who_are_listed() -> None:
 
 def test_a_large_or_slow_request_is_no_burden() -> None:
     with probed() as stage:
-        assert stage.get("/", headers={"X-Large": "x" * 9000})[0] == 400
+        assert stage.get("/", headers={"X-Large": "x" * 42_000})[0] == 431
         assert stage.get("/", headers={"Content-Length": "20000"})[0] == 413
+
+
+LONG_FIELDS = {
+    "cookies of 9 kB": {"Cookie": "a=" + "x" * 9_000},
+    "cookies of 32 KiB": {"Cookie": "a=" + "x" * 32_766},
+    "Negotiate": {"Authorization": "Negotiate " + "x" * 16_000},
+    "a page with a long address": {"Referer": "https://example.com/?" + "x" * 16_000},
+    "all at once": {
+        "Cookie": "a=" + "x" * 32_766,
+        "Authorization": "Negotiate " + "x" * 16_000,
+        "Referer": "https://example.com/?" + "x" * 16_000,
+    },
+}
+
+
+@pytest.mark.parametrize("fields", LONG_FIELDS.values(), ids=LONG_FIELDS)
+def test_long_fields_of_a_browser_are_let_through_and_kept_from_the_service(fields: dict[str, str]) -> None:
+    with probed() as stage:
+        _, _, received = seen(stage, {**fields, "Origin": "https://example.com"})
+        assert received["origin"] == ["https://example.com"]
+        assert not {"cookie", "referer", "authorization"} & received.keys()
+
+
+def test_a_token_reaches_the_service() -> None:
+    with probed() as stage:
+        assert seen(stage, {"Authorization": "bearer eyJ"})[2]["authorization"] == ["bearer eyJ"]
+        status, _, body = stage.ask("POST", "/publish/a", b"x", headers={"Authorization": "Bearer e", "Cookie": "a=b"})
+        fields = dict(json.loads(body)["headers"])
+        assert (status, fields["authorization"], fields["content-length"]) == (200, "Bearer e", "1")
+        assert "cookie" not in fields
+
+
+def test_a_head_that_is_too_long_has_a_line_in_the_log() -> None:
+    with probed() as stage:
+        assert stage.get("/", headers={"Cookie": "a=secret" + "x" * 42_000})[0] == 431
+        log = stage.root / f"var/log/nginx/{NAME}_access.log"
+        wait_until(lambda: '"status":431' in log.read_text(), "a line")
+        assert "secret" not in log.read_text()
 
 
 def test_the_log_has_one_line_of_json_per_connection_without_the_query() -> None:

@@ -1,0 +1,209 @@
+"""The rendered site behind load balancers: their health checks as they send them, and a real HAProxy."""
+
+import contextlib
+import re
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from stage import (
+    DEADLINE_S,
+    DOMAIN,
+    REPOSITORY,
+    Client,
+    Stage,
+    as_systemd,
+    free_port,
+    needed,
+    nginx,
+    process,
+    wait_until,
+)
+
+pytestmark = pytest.mark.slow
+
+# What stands before and after the path, and the name in the TLS handshake. The addresses are those of a target.
+CHECKS = {
+    "AWS ALB": (
+        "GET",
+        "HTTP/1.1",
+        ["Host: 10.0.0.5:80", "User-Agent: ELB-HealthChecker/2.0", "Connection: close"],
+        None,
+    ),
+    "AWS NLB": ("GET", "HTTP/1.1", ["Host: 10.0.0.5:80", "Connection: close"], None),
+    "GCP": ("GET", "HTTP/1.1", ["Host: 10.0.0.5", "User-Agent: GoogleHC/1.0", "Connection: close"], None),
+    "GCP, IPv6": ("GET", "HTTP/1.1", ["Host: [fd00::5]:80", "Connection: close"], None),
+    "Caddy": ("GET", "HTTP/1.1", ["Host: backend-1:80", "Accept-Encoding: gzip", "Connection: close"], "backend-1"),
+    "HAProxy httpchk": ("GET", "HTTP/1.0", [], None),
+    "HEAD": ("HEAD", "HTTP/1.0", [], None),
+    "HEAD, with a host": ("HEAD", "HTTP/1.1", ["Host: whatever.example", "Connection: close"], "whatever.example"),
+    "our own name": ("GET", "HTTP/1.1", [f"Host: {DOMAIN}", "Connection: close"], DOMAIN),
+}
+
+
+def asked(
+    stage: Stage, encrypted: bool, method: str, version: str, fields: list[str], server_name: str | None, path: str
+) -> tuple[int, str]:
+    """Status and body of a request to the letter; status 0 where the connection ends without an answer."""
+    port = stage.https_port if encrypted else stage.http_port
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), DEADLINE_S))
+        if encrypted:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            connection = stack.enter_context(context.wrap_socket(connection, server_hostname=server_name))
+        connection.sendall("\r\n".join([f"{method} {path} {version}", *fields, "", ""]).encode())
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(65536):
+                answer += part
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    return int(head.split()[1]) if head else 0, body
+
+
+@contextlib.contextmanager
+def served(**settings: Any) -> Iterator[Stage]:
+    with TemporaryDirectory(prefix="ws-") as directory:
+        stage = Stage(Path(directory), **settings)
+        with nginx(stage), as_systemd(stage):
+            yield stage
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "standalone"])
+@pytest.mark.parametrize("default_server", [False, True])
+@pytest.mark.parametrize("tls", ["off", "files"])
+def test_a_health_check_is_answered_whatever_host_it_names(tls: str, default_server: bool, server: str) -> None:
+    with served(tls=tls, nginx={"default_server": default_server}, server=server) as stage:
+        for encrypted in {False, tls != "off"}:
+            for name, check in CHECKS.items():
+                status, body = asked(stage, encrypted, *check, path="/health")
+                assert (name, status) == (name, 200)
+                assert body == ("" if check[0] == "HEAD" else '{"status": "healthy", "connections": 0}')
+
+
+@pytest.mark.parametrize("default_server", [False, True])
+@pytest.mark.parametrize("tls", ["off", "files"])
+def test_who_is_not_listed_learns_nothing_of_the_health(tls: str, default_server: bool) -> None:
+    with served(tls=tls, nginx={"default_server": default_server, "health_from": ["192.0.2.1"]}) as stage:
+        for encrypted in {False, tls != "off"}:
+            for name, check in CHECKS.items():
+                expected = 0 if default_server and name != "our own name" else 403
+                assert (name, asked(stage, encrypted, *check, path="/health")[0]) == (name, expected)
+
+
+@pytest.mark.parametrize("default_server", [False, True])
+@pytest.mark.parametrize("tls", ["off", "files"])
+def test_a_client_behind_the_balancer_is_not_taken_for_the_balancer(tls: str, default_server: bool) -> None:
+    settings = {"default_server": default_server, "trusted_proxies": ["127.0.0.1"], "health_from": ["127.0.0.1"]}
+    with served(tls=tls, nginx=settings) as stage:
+        for encrypted in {False, tls != "off"}:
+            for name, (method, version, fields, server_name) in CHECKS.items():
+                through = [*fields, "X-Forwarded-For: 203.0.113.9"]
+                status, _ = asked(stage, encrypted, method, version, through, server_name, path="/health")
+                assert (name, status) in ((name, 403), (name, 0))
+
+
+def test_all_but_health_is_still_for_those_who_name_the_site() -> None:
+    with served(tls="files", nginx={"default_server": True}) as stage:
+        for encrypted in (False, True):
+            for path in ("/", "/publish/alice", "/metrics", "/health/", "/healthy"):
+                assert asked(stage, encrypted, *CHECKS["AWS ALB"], path=path)[0] == 0
+
+
+BALANCER = """
+global
+    stats socket {root}/haproxy.sock level admin
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 1h
+    timeout server 1h
+    timeout check 2s
+    option forwardfor
+frontend clients
+    bind 127.0.0.1:{port}
+    default_backend chosen
+backend without-host
+    option httpchk GET /health
+    server one 127.0.0.1:{http} check inter 200ms
+backend with-host
+    option httpchk
+    http-check send meth GET uri /health ver HTTP/1.1 hdr Host {domain}
+    server one 127.0.0.1:{http} check inter 200ms
+backend with-another-host
+    option httpchk
+    http-check send meth HEAD uri /health ver HTTP/1.1 hdr Host balancer.example
+    server one 127.0.0.1:{http} check inter 200ms
+backend encrypted
+    option httpchk
+    http-check send meth GET uri /health ver HTTP/1.1 hdr Host {domain}
+    server one 127.0.0.1:{https} check check-ssl verify none inter 200ms
+backend chosen
+    option httpchk
+    http-check send meth GET uri /health ver HTTP/1.1 hdr Host {domain}
+    server one 127.0.0.1:{chosen} {ssl} check inter 200ms
+"""
+
+
+@contextlib.contextmanager
+def balanced(stage: Stage) -> Iterator[int]:
+    """HAProxy in front of the site; the port on which it takes clients."""
+    port, encrypted = free_port(), stage.deploy.tls != "off"
+    text = BALANCER.format(
+        root=stage.root, port=port, domain=DOMAIN, http=stage.http_port, https=stage.https_port,
+        chosen=stage.https_port if encrypted else stage.http_port, ssl="ssl verify none" if encrypted else "",
+    )  # fmt: skip
+    if not encrypted:
+        text = text.replace(text[text.index("\nbackend encrypted") : text.index("\nbackend chosen")], "")
+    (stage.root / "haproxy.cfg").write_text(text)
+    with process(stage, "haproxy", [needed("haproxy"), "-db", "-f", f"{stage.root}/haproxy.cfg"]):
+        wait_until((stage.root / "haproxy.sock").exists, "HAProxy listens")
+        yield port
+
+
+def states(stage: Stage) -> dict[str, tuple[str, str]]:
+    """What HAProxy thinks of each server, and what the last check had; INI while it has not been asked."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(stage.root / "haproxy.sock"))
+        asking.sendall(b"show stat\n")
+        text = b"".join(iter(lambda: asking.recv(65536), b"")).decode()
+    names, *rows = (line.split(",") for line in text.splitlines() if line)
+    servers = [dict(zip(names, row, strict=False)) for row in rows]
+    return {row["# pxname"]: (row["status"], row["check_status"]) for row in servers if row["svname"] == "one"}
+
+
+@pytest.mark.parametrize("default_server", [False, True])
+@pytest.mark.parametrize("tls", ["off", "files"])
+def test_haproxy_finds_the_server_up_and_clients_get_through(tls: str, default_server: bool) -> None:
+    settings = {"default_server": default_server, "trusted_proxies": ["127.0.0.1"]}
+    with served(tls=tls, nginx=settings) as stage, balanced(stage) as port:
+        wait_until(lambda: set(states(stage).values()) == {("UP", "L7OK")}, "HAProxy finds all up")
+        raw = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
+        with Client(raw, {}) as client:
+            assert "Welcome" in client.text()
+            client.register("alice")
+
+
+def test_haproxy_that_is_not_listed_finds_it_down() -> None:
+    with served(nginx={"default_server": True, "health_from": ["192.0.2.1"]}) as stage, balanced(stage):
+        wait_until(lambda: {state for state, _ in states(stage).values()} == {"DOWN"}, "HAProxy finds all down")
+
+
+def test_the_lines_for_haproxy_in_the_docs_are_taken(tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs/operations.md").read_text()
+    (lines,) = re.findall(r"^```haproxy\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(
+        "defaults\n    mode http\n    timeout connect 2s\n    timeout client 1h\n    timeout server 1h\n"
+        f"frontend clients\n    bind 127.0.0.1:{free_port()}\n    default_backend websockets\n{lines}"
+    )
+    done = subprocess.run(
+        [needed("haproxy"), "-c", "-f", str(config)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    assert "WARNING" not in done.stdout
