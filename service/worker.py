@@ -55,7 +55,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         service.propagate = False
         # Where gunicorn was started without the rendered gunicorn.conf.py, whose logger_class does this.
         for handler in service.handlers:
-            handler.setFormatter(formatter(_settings.log))
+            handler.setFormatter(formatter(_settings.log, getattr(handler, "stream", None)))
 
     async def _serve(self) -> None:
         # As in the class above, except for the server.

@@ -15,6 +15,7 @@ from uuid import uuid4
 from service.core.center import Center
 from service.core.identity import Identity, TokenError, Verify
 from service.declaration import Fault
+from service.process.journal import prefix_stderr
 from service.process.logs import keep_requests_out, tell
 from service.settings import Settings, SettingsError, from_environ
 from service.tokens import Keys, KeysError
@@ -27,6 +28,7 @@ def settings_or_exit(environ: Mapping[str, str]) -> Settings:
 
     With `auth: token` the keys are a part of them: gunicorn would start workers without end that find none.
     """
+    prefix_stderr()
     try:
         settings = from_environ(environ)
         _verify_with(settings)

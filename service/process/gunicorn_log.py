@@ -15,4 +15,4 @@ class Log(Logger):  # type: ignore[misc]
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         for handler in self.error_log.handlers:
-            handler.setFormatter(formatter(settings_or_exit(os.environ).log))
+            handler.setFormatter(formatter(settings_or_exit(os.environ).log, getattr(handler, "stream", None)))

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from datetime import datetime, timezone
 
+from service.process.journal import is_journal, prefix
 from service.settings import Log
 
 MAX_VALUE = 200
@@ -24,14 +25,16 @@ _logger = logging.getLogger("service")
 def configure_logging(log: Log) -> None:
     """One stream, stderr, for all that this process has to say; a second time, the new settings hold."""
     handler = logging.StreamHandler()
-    handler.setFormatter(formatter(log))
+    handler.setFormatter(formatter(log, handler.stream))
     logging.basicConfig(level=log.level.upper(), handlers=[handler], force=True)
     logging.getLogger("asyncio").addFilter(_NoDescriptors().filter)
 
 
-def formatter(log: Log) -> logging.Formatter:
-    """What makes lines of records."""
-    return JsonFormatter() if log.format == "json" else PlainFormatter()
+def formatter(log: Log, stream: object = None) -> logging.Formatter:
+    """What makes lines of records for this stream; the journal wants their priorities, and has the time itself."""
+    journal = is_journal(stream)
+    lines = JsonFormatter() if log.format == "json" else PlainFormatter(has_time=not journal)
+    return _JournalFormatter(lines) if journal else lines
 
 
 def tell(event: str, facts: Mapping[str, object]) -> None:
@@ -71,8 +74,13 @@ class _NoDescriptors:
 class PlainFormatter(logging.Formatter):
     """Time, level, logger and message, then the facts as `name=value`."""
 
+    def __init__(self, has_time: bool = True) -> None:
+        super().__init__()
+        self._has_time = has_time
+
     def format(self, record: logging.LogRecord) -> str:
-        line = [self.formatTime(record), record.levelname, f"{record.name}:", _shown(record.getMessage(), MAX_MESSAGE)]
+        line = [self.formatTime(record)] if self._has_time else []
+        line += [record.levelname, f"{record.name}:", _shown(record.getMessage(), MAX_MESSAGE)]
         line += [f"{name}={_word(value)}" for name, value in _facts(record).items()]
         if record.exc_info:
             line.append(_shown(self.formatException(record.exc_info)[-MAX_TRACEBACK:], MAX_TRACEBACK))
@@ -97,6 +105,17 @@ class JsonFormatter(logging.Formatter):
             line["exception"] = self.formatException(record.exc_info)[-MAX_TRACEBACK:]
         # JSON itself escapes no more than U+0000 to U+001F.
         return json.dumps(line).replace("\x7f", "\\u007f")
+
+
+class _JournalFormatter(logging.Formatter):
+    """The line of another, with its priority in front."""
+
+    def __init__(self, lines: logging.Formatter) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def format(self, record: logging.LogRecord) -> str:
+        return prefix(record.levelno) + self._lines.format(record)
 
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:

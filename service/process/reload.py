@@ -8,6 +8,8 @@ import os
 import socket
 import sys
 
+from service.process.journal import prefix_stderr
+
 # Where that process listens, in the runtime directory of its unit. Source: systemd.exec(5), "RuntimeDirectory=".
 DIRECTORY_VARIABLE = "RUNTIME_DIRECTORY"
 NAME = "manager"
@@ -16,6 +18,7 @@ DONE = "all workers have been replaced"
 
 def main() -> None:
     """Ask, and wait for the answer, which is all that is ever said."""
+    prefix_stderr()
     path = f"{os.environ.get(DIRECTORY_VARIABLE, '')}/{NAME}"
     try:
         with socket.socket(socket.AF_UNIX) as manager:
