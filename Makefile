@@ -42,7 +42,7 @@ uninstall: $(VENV)/ready ## remove exactly what was installed (ARGS=--purge: als
 	@$(WSBUNDLE) uninstall $(ARGS)
 
 test: $(VENV)-dev/ready ## all tests but those in a browser and on hosts
-	@$(DEV) -m pytest -m "not browser and not host" $(ARGS)
+	@$(DEV) -m pytest -m "not browser and not host" -n auto --dist worksteal $(ARGS)
 
 test-browser: $(VENV)-dev/ready ## the client for browsers and the demo page in a real Chromium
 	@$(DEV) -m pytest -m browser $(ARGS)

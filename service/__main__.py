@@ -8,15 +8,23 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
+from collections.abc import Generator
 
 import uvicorn
 
 from service.core.center import Center
 from service.fast.uvicorn_options import uvicorn_options
 from service.fast.uvicorn_server import DrainingServer
-from service.process.entry import ignore_hangups, settings_or_exit, stop_when_asked
+from service.process.entry import (
+    hold_stops,
+    ignore_hangups,
+    let_stops_through,
+    settings_or_exit,
+    stop_signals,
+)
 from service.process.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
@@ -31,6 +39,14 @@ class Server(DrainingServer):
     def __init__(self, config: uvicorn.Config, center: Center, notifier: Notifier) -> None:
         super().__init__(config, center)
         self._notifier = notifier
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        # In place of uvicorn's: when it has stopped, that raises the signal again, and the process would die of it.
+        for stopping in stop_signals():
+            signal.signal(stopping, self.handle_exit)
+        let_stops_through()
+        yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         end_with_manager(os.environ)
@@ -53,7 +69,7 @@ def main() -> None:
     settings = settings_or_exit(os.environ)
     configure_logging(settings.log)
     is_worker = FDS_VARIABLE in os.environ
-    stop_when_asked()
+    hold_stops()
     ignore_hangups()
     try:
         sockets = listening_sockets(settings, os.environ)

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import re
-import signal
 import socket
 import sys
 from asyncio import TimerHandle
@@ -41,7 +40,14 @@ from service.links.exchange import Exchange
 from service.links.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError, has_hung_up
 from service.process.acceptor import Acceptor, share_listeners
 from service.process.drain import LAST_HANDSHAKES_S, drain
-from service.process.entry import center_of, ignore_hangups, settings_or_exit, stop_when_asked
+from service.process.entry import (
+    center_of,
+    hold_stops,
+    ignore_hangups,
+    let_stops_through,
+    settings_or_exit,
+    stop_signals,
+)
 from service.process.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.process.logs import configure_logging
 from service.process.mesh import Mesh, MeshError
@@ -223,8 +229,9 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
         MeshError
     """
     stopped = asyncio.Event()
-    for stopping in (signal.SIGTERM, signal.SIGINT):
+    for stopping in stop_signals():
         asyncio.get_running_loop().add_signal_handler(stopping, stopped.set)
+    let_stops_through()
     end_with_manager(os.environ)
     shell = Standalone(settings)
     notifier = Notifier(os.environ)
@@ -255,6 +262,7 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
         connection.transport.abort()
     await mesh.close()
     alive.cancel()
+    hold_stops()
 
 
 def _look_away(server: Server, listener: socket.socket) -> None:
@@ -278,7 +286,7 @@ def main() -> None:
     chosen = {} if port is None else {"WEBSOCKET_PORT": port, "WEBSOCKET_SOCKET": ""}
     settings = settings_or_exit({**os.environ, **chosen})
     configure_logging(settings.log)
-    stop_when_asked()
+    hold_stops()
     ignore_hangups()
     # The library logs an error, with a traceback, for every request that is not HTTP.
     logging.getLogger("websockets.server").addFilter(lambda record: record.msg != "opening handshake failed")

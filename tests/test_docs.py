@@ -50,7 +50,7 @@ SETTINGS = {setting.key: setting for setting in settings_of(Deploy)}
 SECTIONS = {key.partition(".")[0] for key in SETTINGS if "." in key}
 
 NOT_BUILT = (".git", ".venv*", "build", "__pycache__", ".*_cache", "*.egg-info")
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 class Document(NamedTuple):

@@ -36,7 +36,7 @@ def prefix(level: int) -> str:
 def prefix_stderr() -> None:
     """Mark every line that is not logged as an error for the journal: tracebacks, and why the process ends."""
     if is_journal(sys.stderr) and not isinstance(sys.stderr, _Prefixed):
-        sys.stderr = _Prefixed(sys.stderr)  # type: ignore[assignment]
+        sys.stderr = _Prefixed(sys.stderr)
 
 
 class _Prefixed(io.TextIOBase):

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from service.core.status import together
+from service.process.entry import hold_stops, let_stops_through, stop_signals
 from service.process.listen import FDS_VARIABLE
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
@@ -101,8 +102,9 @@ class Workers:
         Returns: whether they could serve. When the first ones cannot, none is tried again.
         """
         loop = asyncio.get_running_loop()
-        for stopping in (signal.SIGTERM, signal.SIGINT):
+        for stopping in stop_signals():
             loop.add_signal_handler(stopping, self._stopped.set)
+        let_stops_through()
         loop.add_signal_handler(signal.SIGHUP, self._is_asked_to_reload.set)
         with tempfile.TemporaryDirectory(prefix="service-") as directory, contextlib.ExitStack() as stack:
             self._directory = Path(directory)
@@ -116,6 +118,7 @@ class Workers:
                 loop.add_reader(door, self._let_in, door)
                 stack.callback(loop.remove_reader, door)
             await self._serve()
+        hold_stops()
         return not self._has_failed
 
     async def _serve(self) -> None:

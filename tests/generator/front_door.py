@@ -34,6 +34,6 @@ def wsbundle(*arguments: str) -> Outcome:
 
 def process(command: Sequence[str | Path], **options: Any) -> Outcome:
     done = subprocess.run(
-        command, check=False, **{"env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 60, **options}
+        command, check=False, **{"env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 300, **options}
     )
     return Outcome(done.returncode, done.stdout or "", done.stderr or "")

@@ -67,7 +67,7 @@ def test_a_function_that_raises_or_exits_gives_a_status() -> None:
 def test_what_hangs_is_ended_and_told_so(job: Job) -> None:
     started = time.monotonic()
     assert outcome(job, 0.2).failure == "did not answer within 0.2 s"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_what_hangs_does_not_keep_the_others_waiting_nor_spoil_them() -> None:

@@ -21,7 +21,7 @@ from websockets.typing import Subprotocol
 
 from service.core import close_codes
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 SECOND = 0.01
 
 Frame = dict[str, Any]

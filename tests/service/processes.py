@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from shells import COMMANDS, Shell, running, wait_until
+from shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
 
 # With so many workers; each tells the others where it is in the directory WEBSOCKET_BUS.
 SEVERAL = {
@@ -38,7 +38,7 @@ class Processes:
             _streams(pid, self.bus / f"{pid}.sock") >= self.size - 1 for pid in pids
         )
 
-    def wait(self, deadline_s: float = 30.0) -> list[int]:
+    def wait(self, deadline_s: float = DEADLINE_S) -> list[int]:
         """Wait until they are complete."""
         wait_until(self.are_complete, deadline_s)
         return self.pids()

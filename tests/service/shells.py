@@ -21,7 +21,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 15.0
+# Reached by nothing but a failure, however busy the machine is.
+DEADLINE_S = 60.0
 
 # Ping timing, message size and compression are ours only where we say so: this is what a plain uvicorn needs.
 _PLAIN_UVICORN = (
@@ -274,7 +275,7 @@ def running(command: str, answers_on: str | None = None, **variables: str) -> It
         )
         shell = Shell(process, port, Path(log.name))
         try:
-            wait_until(lambda: process.poll() is not None or _answers(answers_on or port))
+            wait_until(lambda: process.poll() is not None or answers(answers_on or port))
             assert process.poll() is None, shell.log()
             yield shell
         finally:
@@ -283,7 +284,8 @@ def running(command: str, answers_on: str | None = None, **variables: str) -> It
             process.wait()
 
 
-def _answers(where: str | int) -> bool:
+def answers(where: str | int) -> bool:
+    """Whether somebody listens on this Unix socket or port."""
     family, address = (socket.AF_UNIX, where) if isinstance(where, str) else (socket.AF_INET, ("127.0.0.1", where))
     with contextlib.closing(socket.socket(family)) as probe:
         return probe.connect_ex(address) == 0

@@ -135,7 +135,7 @@ def client(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[st
         env=clean_environment(**PROXIES, **variables),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
 
 
@@ -288,7 +288,7 @@ def test_send_waits_until_the_message_is_delivered(shell: Shell) -> None:
         sent = client("send", "--wait", "delivered", "confirming", "hello", WEBSOCKET_URL=shell.url)
         assert (sent.returncode, sent.stdout, sent.stderr) == (0, "Delivered.\n", "")
         assert json.loads(line(listener))["message"] == "hello"
-        assert listener.wait(10) == 0
+        assert listener.wait(DEADLINE_S) == 0
 
 
 def test_a_message_that_nobody_can_confirm_is_not_delivered(shell: Shell) -> None:
@@ -367,7 +367,7 @@ def test_ctrl_c_ends_it_without_a_traceback(shell: Shell) -> None:
     with listening(url=shell.url) as listener:
         line(listener)
         listener.send_signal(signal.SIGINT)
-        assert listener.wait(10) == 130
+        assert listener.wait(DEADLINE_S) == 130
         assert listener.stdout is not None
         assert listener.stdout.read() == ""
 

@@ -26,7 +26,7 @@ def test_all_faults_are_told_at_once_one_line_each(command: str) -> None:
         env=clean_environment(**faults),
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
     told = [line for line in ended.stderr.splitlines() if line.startswith(tuple(faults))]
     assert told == [

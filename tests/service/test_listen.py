@@ -140,7 +140,7 @@ def passed(*arguments: str, sockets: list[int], **variables: str) -> "subprocess
         close_fds=False,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
 
 

@@ -27,7 +27,7 @@ wire = socket.socket(socket.AF_UNIX)
 try:
     wire.connect(sys.argv[1])
     wire.sendall(bytes.fromhex(sys.argv[3]))
-    wire.settimeout(10)
+    wire.settimeout(60)
     print(wire.recv(1))
 except OSError as error:
     print(type(error).__name__)

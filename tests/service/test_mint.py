@@ -29,7 +29,7 @@ def mint(*words: object) -> Said:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert "Traceback" not in done.stderr

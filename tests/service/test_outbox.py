@@ -221,7 +221,7 @@ def test_a_client_that_does_not_take_its_close_frame_is_given_up(monkeypatch: py
         box.send(b"a")
         await turns()
         box.close(RESTART)
-        await asyncio.wait([box.writer], timeout=5)
+        await asyncio.wait([box.writer], timeout=60)
         assert box.writer.cancelled()
         assert link.closed == []
 

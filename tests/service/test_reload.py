@@ -60,7 +60,7 @@ class Deployment:
             env=clean_environment(RUNTIME_DIRECTORY=str(self.home)),
             capture_output=True,
             text=True,
-            timeout=4 * DEADLINE_S,
+            timeout=DEADLINE_S,
         )
         assert done.returncode == code, done.stderr
         return done.stderr.strip()
@@ -110,7 +110,7 @@ def test_a_hangup_does_the_same_without_an_answer(deployment: Deployment) -> Non
     before = deployment.workers.pids()
     deployment.install("2", "r1", WORKERS="2", WEBSOCKET_WELCOME="Hello {uuid}")
     deployment.workers.shell.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: DONE in deployment.workers.shell.log(), 4 * DEADLINE_S)
+    wait_until(lambda: DONE in deployment.workers.shell.log())
     assert not set(deployment.workers.wait()) & set(before)
     assert deployment.welcome() == "Hello"
 

@@ -301,7 +301,7 @@ def test_a_handshake_that_does_not_come_is_not_waited_for(command: str, said: by
     with running(COMMANDS[command], WEBSOCKET_HEADER_TIMEOUT="1") as shell, asked(shell, said) as client:
         begin = time.monotonic()
         answered(client)
-        assert 0.5 < time.monotonic() - begin < 5
+        assert 0.5 < time.monotonic() - begin < 8  # by default it is 10 s
 
 
 # When nothing is left

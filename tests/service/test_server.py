@@ -17,7 +17,7 @@ def start(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str
         env=clean_environment(**variables),
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
 
 
@@ -65,7 +65,7 @@ def test_what_is_no_http_leaves_no_traceback_in_the_log() -> None:
     with running("service/server.py {WEBSOCKET_PORT}", LOG_LEVEL="info") as shell:
         with socket.create_connection(("127.0.0.1", shell.port)) as scanner:
             scanner.sendall(b"\x16\x03\x01\x00\xa5\x01\r\n\r\n")
-            scanner.settimeout(10)
+            scanner.settimeout(60)
             while scanner.recv(1024):
                 pass
         assert "Traceback" not in shell.log()

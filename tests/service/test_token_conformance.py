@@ -156,7 +156,7 @@ def test_without_keys_a_service_that_asks_for_tokens_does_not_start(command: str
         env=clean_environment(WEBSOCKET_AUTH="token", WEBSOCKET_KEYS=keys),
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert ended.returncode == 2

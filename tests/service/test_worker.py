@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from shells import COMMANDS, running, wait_until
+from shells import COMMANDS, DEADLINE_S, running, wait_until
 
 from service.worker import Worker
 
@@ -58,4 +58,4 @@ def test_a_quick_stop_is_quick() -> None:
     with running(COMMANDS["gunicorn"]) as shell, shell.client() as client:
         shell.process.send_signal(signal.SIGQUIT)
         assert client.close_code() == 1012
-        assert shell.process.wait(5) == 0
+        assert shell.process.wait(DEADLINE_S) == 0
