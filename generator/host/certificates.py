@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
+from generator.host.chain import joined, judged, position_of_key
 from generator.host.facts import Outcome, await_new_workers, has, nginx_workers, run
 from generator.host.x509 import DAY_S, der, read, served
 from generator.report import CommandError, Report
@@ -99,25 +101,15 @@ def faults(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
         yield "certificate.file", Fault("cannot be checked without openssl", "apt-get install openssl")
         return
     file, key = Path(deploy.certificate.file or ""), Path(deploy.certificate.key or "")
-    whole = True
-    for setting, path, faults_of in (("certificate.file", file, _faults_of_file), ("certificate.key", key, _of_key)):
-        for fault in faults_of(path):
-            whole = False
-            yield setting, fault
-    if whole and (mismatch := _mismatch(file, key)):
+    of_file, of_key = list(_faults_of_file(file)), list(_of_key(key))
+    yield from (("certificate.file", fault) for fault in of_file)
+    yield from (("certificate.key", fault) for fault in of_key)
+    if not of_file + of_key and (mismatch := _mismatch(file, key)):
         yield "certificate.key", mismatch
-    certificate = read(file)
-    if certificate is None:
-        return
-    if now > certificate.ends:
-        yield "certificate.file", Fault(f"ended {-certificate.days_left(now)} days ago", "renew it")
-    if now < certificate.begins:
-        begins = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(certificate.begins))
-        yield "certificate.file", Fault(f"is valid from {begins} on only", "wait, or set this host's clock")
-    if not certificate.covers(deploy.domain):
-        names = ", ".join(certificate.names) or "no name at all"
-        mend = f"get one for {deploy.domain}, or write the domain that it is for"
-        yield "certificate.file", Fault(f"is for {names}, not for {deploy.domain}", mend)
+        if (position_of_key(file.read_text(encoding="latin-1"), key) or 0) > 1:
+            return  # the first certificate is not the one to judge
+    if not of_file:
+        yield from (("certificate.file", fault) for fault in _refused(file, deploy.domain, now))
 
 
 def warnings(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
@@ -132,10 +124,54 @@ def warnings(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
         return
     if 0 <= certificate.ends - now < SHORT_S:
         yield "certificate.file", Fault(f"ends in {certificate.days_left(now)} days", "renew it")
-    verdict = run("openssl", "verify", "-no_check_time", "-untrusted", str(file), str(file))
-    if not verdict.succeeded:
-        mend = "append the intermediate certificates; with an authority of your own, clients must know its root"
-        yield "certificate.file", Fault("leads to no authority that this host knows", mend)
+    for fault in judged(file.read_text(encoding="latin-1"), now).warnings:
+        yield "certificate.file", fault
+
+
+def refusals(
+    deploy: Deploy, place: Place, now: float, shown_for: Callable[[str], bytes | None] = served
+) -> list[Fault]:
+    """Why clients refuse what nginx serves, or will once it reads its files again. Nothing that only root could see."""
+    path = _served_file(deploy, place)
+    if deploy.tls == "files":
+        found = [fault for _, fault in faults(deploy, now)]
+    elif isinstance(text := _text_of(path), Fault):
+        found = [Fault(text.what, "wsbundle install gets one")]
+    elif not place.serves_lineage:
+        found = [Fault("it is a placeholder", "wsbundle install asks for the real one")]
+    else:
+        found = list(_refused(path, deploy.domain, now))
+    if not found and (other := shown_for(deploy.domain)) is not None and other != der(path):
+        with NamedTemporaryFile("w", prefix="wsbundle-") as file:
+            file.write(ssl.DER_cert_to_PEM_cert(other))
+            file.flush()
+            mend = "systemctl reload nginx"
+            refused = _refused(Path(file.name), deploy.domain, now)
+            found = [Fault(f"nginx still serves another, which {fault.what}", mend) for fault in refused]
+    return [fault for fault in found if os.geteuid() == 0 or "Permission denied" not in fault.what]
+
+
+def _served_file(deploy: Deploy, place: Place) -> Path:
+    return place.link / FILE if deploy.tls == "letsencrypt" else Path(deploy.certificate.file or "")
+
+
+def _refused(file: Path, domain: str, now: float) -> Iterator[Fault]:
+    """What clients find wrong with a certificate that can be read."""
+    certificate = read(file)
+    if certificate is None:
+        return
+    if now > certificate.ends:
+        yield Fault(f"ended {-certificate.days_left(now)} days ago", "renew it")
+    if now < certificate.begins:
+        begins = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(certificate.begins))
+        yield Fault(f"is valid from {begins} on only", "wait, or set this host's clock")
+    if not certificate.covers(domain):
+        names = ", ".join(certificate.names) or "no name at all"
+        if not certificate.names:
+            names += " (clients read subjectAltName, not the common name)"
+        mend = f"get one for {domain}, or write the domain that it is for"
+        yield Fault(f"is for {names}, not for {domain}", mend)
+    yield from judged(file.read_text(encoding="latin-1"), now).faults
 
 
 def due(deploy: Deploy, place: Place, now: float) -> str | None:
@@ -210,19 +246,17 @@ def described(
     deploy: Deploy, place: Place, now: float, shown_for: Callable[[str], bytes | None] = served
 ) -> dict[str, object]:
     """The certificate in use, as facts and in words, below `text`; `shown_for` asks nginx which one it shows."""
-    path = place.link / FILE if deploy.tls == "letsencrypt" else Path(deploy.certificate.file or "")
+    path = _served_file(deploy, place)
     certificate = read(path)
     if certificate is None:
         return {"text": f"NONE can be read in {path}"}
     is_placeholder = deploy.tls == "letsencrypt" and not place.serves_lineage
     kind = "placeholder" if is_placeholder else "lineage" if deploy.tls == "letsencrypt" else "file"
     days = certificate.days_left(now)
-    text = f"{certificate}, {days} days left" if days >= 0 else f"{certificate}, ENDED {-days} days ago"
-    if is_placeholder:
-        text = f"a PLACEHOLDER for {', '.join(certificate.names)}: `wsbundle install` asks for the real one"
-    elif not certificate.covers(deploy.domain):
-        text += f"; it is NOT FOR {deploy.domain}"
-    elif (other := shown_for(deploy.domain)) is not None and other != der(path):
+    text = f"a PLACEHOLDER for {', '.join(certificate.names)}" if is_placeholder else str(certificate)
+    if days >= 0 and not is_placeholder:
+        text += f", {days} days left"
+    if (other := shown_for(deploy.domain)) is not None and other != der(path):
         text += "; nginx serves ANOTHER: systemctl reload nginx"
     return {"kind": kind, "names": certificate.names, "issuer": certificate.issuer, "days_left": days, "text": text}
 
@@ -244,6 +278,8 @@ def _faults_of_file(path: Path) -> Iterator[Fault]:
     text = _text_of(path)
     if isinstance(text, Fault):
         yield text
+    elif fault := joined(text):
+        yield fault
     elif read(path) is None:
         yield Fault(
             f"{path} starts with no certificate in PEM", "openssl x509 -in FILE -out fullchain.pem converts one"
@@ -268,8 +304,14 @@ def _mismatch(file: Path, key: Path) -> Fault | None:
     except ssl.SSLError as error:
         # The second is what a key of another kind than the certificate's gets: RSA instead of EC.
         if error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
+            number = position_of_key(file.read_text(encoding="latin-1"), key)
+            if number is not None:
+                mend = "put that first, and behind it the one that signed it"
+                return Fault(f"{key} belongs to certificate {number} of {file}, and nginx serves the first", mend)
             mend = "name the key that the certificate was made for; in the file, its own certificate comes first"
             return Fault(f"{key} does not belong to {file}", mend)
+        if error.reason in ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"):
+            return None  # said of the certificate itself, in words
         return Fault(f"nginx would refuse it: {error}", "make a new key, and get a certificate for it")
     return None
 

@@ -148,6 +148,15 @@ def python_version() -> tuple[int, ...]:
     return tuple(int(part) for part in outcome.output.split()) if outcome.succeeded else ()
 
 
+def made_for(venv: Path) -> tuple[int, ...]:
+    """The Python of a virtual environment, such as (3, 11); nothing where there is none. Source: PEP 405."""
+    try:
+        found = re.search(r"(?m)^version *= *(\d+)\.(\d+)", (venv / "pyvenv.cfg").read_text(encoding="utf-8"))
+    except OSError:
+        return ()
+    return (int(found[1]), int(found[2])) if found else ()
+
+
 def free_bytes(path: str) -> int:
     """Of the file system on which a directory stands, or would stand."""
     status = os.statvfs(path if os.path.exists(path) else "/")

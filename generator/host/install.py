@@ -17,9 +17,9 @@ from generator.host.belongings import Belongings
 from generator.host.certificates import Place
 from generator.host.drift import Drift, copies, drifts, keep_copy
 from generator.host.facts import is_active, runs
-from generator.host.provide import install_packages, make_runtime, runtime_id, stage
+from generator.host.provide import can_start, install_packages, make_runtime, outdated, runtime_id, stage
 from generator.host.store import Store
-from generator.host.survey import preflight
+from generator.host.survey import certificate_will_do, preflight
 from generator.host.transaction import alone, change, finish_pending, leave, undisturbed
 from generator.judge import judge
 from generator.load import Loaded
@@ -44,6 +44,8 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
         runtime = runtime_id()
         same = _is_same(store, bundle, runtime)
         if sound and same and not found and is_active("nginx.service") and runs(store.name, deploy.manager):
+            if not certificate_will_do(loaded, report):
+                raise CommandError(f"{store.name} runs, and clients refuse its certificate. Nothing was changed.")
             certificates.obtain(deploy, Place(deploy.name), report)
             report.fact(generation=store.current, changed=False)
             report.line(f"Nothing to do: generation {store.current} of {store.name} is current and runs.")
@@ -84,12 +86,15 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
     with alone(store, report):
         sound = finish_pending(store, report)
         kept = [n for n in store.numbers() if store.is_whole(n) and n != store.current]
-        healthy = [n for n in kept if store.generation(n).healthy]
+        healthy = [n for n in kept if store.generation(n).healthy and can_start(store, n)]
         earlier = [n for n in healthy if store.current is None or n < store.current]
         target = number if number is not None else (earlier[-1] if earlier else None)
         if target is None or target not in kept:
             known = ", ".join(map(str, healthy)) or "none"
             raise CommandError(f"{name} has no such generation to go back to; kept and healthy: {known}")
+        if not can_start(store, target):
+            why = outdated(store, target) or "its Python is gone"
+            raise CommandError(f"generation {target} cannot run here any more ({why}); change deploy.yaml, and install")
         found = drifts(store)
         for drift in found:
             report.line(str(drift))

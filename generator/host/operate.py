@@ -10,21 +10,23 @@ from generator.commands import loaded_for, verified
 from generator.host import default_site
 from generator.host import install as installing
 from generator.host.apply import side
-from generator.host.certificates import Place, described
+from generator.host.certificates import Place
 from generator.host.certificates import due as certificate_due
-from generator.host.clients import connections, farewell
-from generator.host.drift import drifts
-from generator.host.facts import is_active, runs
+from generator.host.clients import farewell
 from generator.host.provide import ROOT, runtime_id
+from generator.host.status import DRIFT_FOUND, status, when
 from generator.host.store import Store
 from generator.host.succession import shared
+from generator.host.survey import certificate_will_do
 from generator.host.switch import Side, plan
+from generator.host.transaction import is_under_way
 from generator.load import Loaded
 from generator.readers.nginx import DEFAULT_SITE
 from generator.render import replaces_workers
 from generator.report import CommandError, Report, paint
 
-CHANGES_PENDING, DRIFT_FOUND = 3, 4
+__all__ = ["DRIFT_FOUND", "history", "install", "rollback", "show_plan", "status", "uninstall"]
+CHANGES_PENDING = 3
 
 
 def install(options: Namespace, report: Report) -> int:
@@ -37,9 +39,12 @@ def show_plan(options: Namespace, report: Report) -> int:
     """What `install` would change; nothing is changed."""
     loaded, bundle = verified(options, report)
     store = Store(loaded.deploy.name)
+    if is_under_way():
+        raise CommandError("an installation is under way; ask again when it has ended")
     before = side(store, store.current)
     todo = plan(before, _planned(loaded, bundle))
     changed = sorted(_changed(store, before, bundle))
+    will_do = certificate_will_do(loaded, report)
     asks = certificate_due(loaded.deploy, Place(store.name), time.time())
     report.fact(
         changed=[path for path, _ in changed],
@@ -54,8 +59,9 @@ def show_plan(options: Namespace, report: Report) -> int:
     if before.runtime != runtime_id():
         report.line(f"{paint('changes', 'yellow')} the service's code or requirements")
     elif not changed and asks is None:
-        report.line("Nothing to do: the host runs this already.")
-        return 0
+        if will_do:
+            report.line("Nothing to do: the host runs this already.")
+        return 0 if will_do else 1
     takes = todo.takes_default_site and default_site.stands(store.root)
     was_taken = store.default_site.is_symlink()
     restarts = todo.disconnects or before.runtime != runtime_id()
@@ -75,44 +81,7 @@ def show_plan(options: Namespace, report: Report) -> int:
         number, becomes = farewell(store, todo)
         report.fact(connections=number)
         report.line(becomes)
-    return CHANGES_PENDING
-
-
-def status(options: Namespace, report: Report) -> int:
-    """What runs, since when, and whether the host is as it was installed."""
-    deploy = loaded_for(options, report).deploy
-    store = Store(deploy.name)
-    number = store.current
-    if number is None:
-        raise CommandError(f"{store.name} is not installed")
-    generation, found = store.generation(number), drifts(store)
-    active, nginx = runs(store.name, generation.manager), is_active("nginx.service")
-    rows = {
-        "deployment": f"{store.name}, generation {number} of {_when(generation.installed_at)}",
-        "service": f"{'running' if active else 'NOT RUNNING'}, {generation.server} under {generation.manager}",
-        "nginx": "running" if nginx else "NOT RUNNING",
-        "connections": connections(store),
-    }
-    if store.pending is not None:
-        rows["unfinished"] = "a change was cut short; `wsbundle install` undoes it first"
-    report.fact(
-        generation=number,
-        running=active,
-        nginx=nginx,
-        pending=store.pending is not None,
-        drift=[drift.path for drift in found],
-    )
-    if deploy.tls == generation.tls != "off":
-        certificate = described(deploy, Place(store.name), time.time())
-        rows["certificate"] = str(certificate["text"])
-        report.fact(certificate=certificate)
-    for name, text in rows.items():
-        report.line(f"{name + ':':13} {text}")
-    for drift in found:
-        report.line(str(drift))
-    if found:
-        return DRIFT_FOUND
-    return 0 if active and nginx and store.pending is None else 1
+    return CHANGES_PENDING if will_do else 1
 
 
 def history(options: Namespace, report: Report) -> int:
@@ -126,7 +95,7 @@ def history(options: Namespace, report: Report) -> int:
     for number, generation in kept:
         mark = "current" if number == store.current else "" if generation.healthy else "never healthy"
         what = f"{generation.server} under {generation.manager}, {generation.domain}"
-        report.line(f"{number:4}  {_when(generation.installed_at)}  {what}  {mark}".rstrip())
+        report.line(f"{number:4}  {when(generation.installed_at)}  {what}  {mark}".rstrip())
     return 0
 
 
@@ -177,7 +146,3 @@ def _text(store: Store, before: Side, path: str) -> str:
     if entry is None or not entry["installed"] or store.current is None:
         return ""
     return store.pristine(store.current, path).read_text(encoding="utf-8")
-
-
-def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -11,6 +11,7 @@ import msgspec
 
 _PATIENCE_S = 30.0
 _PAUSE_S = 0.2
+_EXCHANGE_S = 10.0
 
 
 class Unhealthy(Exception):
@@ -46,7 +47,7 @@ def probe(endpoint: Endpoint, patience_s: float = _PATIENCE_S) -> float:
     while True:
         began = time.monotonic()
         try:
-            _exchange_a_message(endpoint)
+            _exchange_a_message(endpoint, _EXCHANGE_S)
             return time.monotonic() - began
         except Exception as error:  # whatever a broken service answers is the finding, not a fault of the probe
             if time.monotonic() > deadline:
@@ -54,7 +55,19 @@ def probe(endpoint: Endpoint, patience_s: float = _PATIENCE_S) -> float:
         time.sleep(_PAUSE_S)
 
 
-def _exchange_a_message(endpoint: Endpoint) -> None:
+def silence(endpoint: Endpoint, within_s: float) -> str | None:
+    """The same once: why no message came back within this time; None where one did."""
+    try:
+        _exchange_a_message(endpoint, within_s)
+    except TimeoutError:
+        return f"no answer within {within_s:g} s"
+    except Exception as error:  # as above
+        return str(error) or type(error).__name__
+    return None
+
+
+def _exchange_a_message(endpoint: Endpoint, within_s: float) -> None:
+    """Raises what a client meets, at the latest when the time is over: a service that hangs never closes either."""
     from websockets.sync.client import connect
     from websockets.typing import Subprotocol
 
@@ -64,17 +77,28 @@ def _exchange_a_message(endpoint: Endpoint) -> None:
         # Without one a client of nc.v1 may ask for a sign of life, and no more; who has only public keys can mint none.
         texts = [{"type": "ping", "id": me}]
     subprotocols = [Subprotocol("nc.v1")] if endpoint.asks_for_token else None
-    raw = socket.create_connection((endpoint.address, endpoint.port), timeout=5)
-    connected = connect(
-        endpoint.url, sock=raw, ssl=_context(endpoint), open_timeout=5, proxy=None, subprotocols=subprotocols
-    )
-    with closing(raw), connected as client:
-        client.recv(timeout=5)
-        for text in texts:
-            client.send(json.dumps(text))
-        answer = {"type": "pong", "id": me} if endpoint.asks_for_token else texts[-1]
-        if json.loads(client.recv(timeout=5)) != answer:
-            raise Unhealthy("another message came back")
+    deadline = time.monotonic() + within_s
+
+    def left() -> float:
+        return max(0.1, deadline - time.monotonic())
+
+    with closing(socket.create_connection((endpoint.address, endpoint.port), timeout=within_s)) as raw:
+        connected = connect(
+            endpoint.url,
+            sock=raw,
+            ssl=_context(endpoint),
+            open_timeout=left(),
+            close_timeout=1,
+            proxy=None,
+            subprotocols=subprotocols,
+        )
+        with connected as client:
+            client.recv(timeout=left())
+            for text in texts:
+                client.send(json.dumps(text))
+            answer = {"type": "pong", "id": me} if endpoint.asks_for_token else texts[-1]
+            if json.loads(client.recv(timeout=left())) != answer:
+                raise Unhealthy("another message came back")
 
 
 def _context(endpoint: Endpoint) -> ssl.SSLContext | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from generator.bundle import Bundle
 from generator.environment import from_wheels
 from generator.host.apply import StepFailed, must
-from generator.host.facts import PYTHON, missing_packages, run
+from generator.host.facts import PYTHON, made_for, missing_packages, python_version, run
 from generator.host.preflight import packages
 from generator.host.store import READY, Generation, Store
 from generator.host.transaction import undisturbed
@@ -48,11 +48,25 @@ def install_packages(deploy: Deploy, report: Report) -> bool:
 
 
 def runtime_id() -> str:
-    """Names the code and the requirements: the same ones give the same runtime, which is then made once."""
-    digest = hashlib.sha256(run(PYTHON, "--version").output.encode())
+    """Names the code, the requirements and the Python: the same ones give the same runtime, which is then made once."""
+    digest = hashlib.sha256(".".join(map(str, python_version()[:2])).encode())
     for path in [ROOT / "requirements/service.txt", *_code()]:
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
+
+
+def outdated(store: Store, number: int) -> str | None:
+    """Why a generation's service will not start, or not for long: another Python than the host's. In words."""
+    wanted, there = made_for(store.directory(number) / "venv"), python_version()[:2]
+    if wanted in ((), there):
+        return None
+    host = f"this host has {'.'.join(map(str, there))}" if there else "this host has none"
+    return f"made for Python {'.'.join(map(str, wanted))}, {host}"
+
+
+def can_start(store: Store, number: int) -> bool:
+    """Whether a generation's Python is still there and finds what it needs."""
+    return run(str(store.directory(number) / "venv/bin/python"), "-I", "-c", "import msgspec").succeeded
 
 
 def make_runtime(store: Store, runtime: str, report: Report) -> None:
@@ -69,7 +83,9 @@ def make_runtime(store: Store, runtime: str, report: Report) -> None:
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, copy)
             venv = str(directory / "venv")
-            must(run(*_WITH_US, PYTHON, "-m", "venv", venv), "making a virtual environment")
+            # By its full name, /usr/bin/python3.11: when the host gets another release, and python3 leads to a newer
+            # one, the service goes on with what it was made for until that package is removed.
+            must(run(*_WITH_US, os.path.realpath(PYTHON), "-m", "venv", venv), "making a virtual environment")
             _pip(venv)
             python = f"{venv}/bin/python"
             must(run(python, "-m", "compileall", "-q", str(directory / "service"), timeout_s=120), "compiling")

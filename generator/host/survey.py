@@ -22,19 +22,27 @@ from generator.schema import Deploy
 
 
 def preflight(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> None:
-    deploy, now = loaded.deploy, time.time()
+    deploy = loaded.deploy
     there = gather(deploy, store, bundle)
-    report.warnings(Located(loaded.origins[key], key, fault) for key, fault in certificates.warnings(deploy, now))
-    unfit = [Located(loaded.origins[key], key, fault) for key, fault in certificates.faults(deploy, now)]
-    unfit += [Located(loaded.origins["keys"], "keys", fault) for fault in keys.faults(deploy)]
+    will_do = certificate_will_do(loaded, report)
+    unfit = [Located(loaded.origins["keys"], "keys", fault) for fault in keys.faults(deploy)]
     report.faults(unfit)
     for warning in warnings(deploy, there):
         report.warning(warning)
     found = list(problems(deploy, there))
-    if found or unfit:
+    if found or unfit or not will_do:
         for problem in found:
             report.error(str(problem))
         raise CommandError("Nothing was changed.")
+
+
+def certificate_will_do(loaded: Loaded, report: Report) -> bool:
+    """Whether clients take the certificate that deploy.yaml names, if it does; says why not."""
+    deploy, now = loaded.deploy, time.time()
+    report.warnings(Located(loaded.origins[key], key, fault) for key, fault in certificates.warnings(deploy, now))
+    unfit = [Located(loaded.origins[key], key, fault) for key, fault in certificates.faults(deploy, now)]
+    report.faults(unfit)
+    return not unfit
 
 
 def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:

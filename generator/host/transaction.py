@@ -49,6 +49,17 @@ def alone(store: Store, report: Report) -> Iterator[None]:
         os.close(lock)
 
 
+def is_under_way(lock: str = _LOCK) -> bool:
+    """Whether an installation, of whatever deployment, is at work; only looks. Source: proc_locks(5)."""
+    try:
+        status = os.stat(lock)
+        held = Path("/proc/locks").read_text(encoding="ascii")
+    except OSError:
+        return False
+    place = f" {os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino} "
+    return any(place in line for line in held.splitlines())
+
+
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """What is under way is brought to its end, also by the programs that are started for it."""
@@ -155,9 +166,13 @@ def _answers(generation: Generation, report: Report) -> bool:
     return True
 
 
+def endpoint(generation: Generation) -> Endpoint:
+    return Endpoint(generation.domain, generation.tls != "off", asks_for_token=generation.auth == "token")
+
+
 def _send_a_message(generation: Generation, report: Report) -> None:
     with report.step(f"send a message through nginx ({generation.domain})"):
-        probe(Endpoint(generation.domain, generation.tls != "off", asks_for_token=generation.auth == "token"))
+        probe(endpoint(generation))
 
 
 def _take(lock: int, report: Report) -> None:

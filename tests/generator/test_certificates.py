@@ -6,10 +6,22 @@ import time
 from pathlib import Path
 
 import pytest
-from certificate_maker import Pair, openssl, pair
+from certificate_maker import Authority, Pair, openssl, pair
 
 from generator.host import facts
-from generator.host.certificates import FILE, KEY, Place, delete, described, due, faults, forget, obtain, warnings
+from generator.host.certificates import (
+    FILE,
+    KEY,
+    Place,
+    delete,
+    described,
+    due,
+    faults,
+    forget,
+    obtain,
+    refusals,
+    warnings,
+)
 from generator.host.x509 import DAY_S, der, read
 from generator.report import CommandError, Report
 from generator.schema import Certificate, Deploy, LetsEncrypt
@@ -34,6 +46,11 @@ def warned(file: Path, key: Path, now: float = NOW) -> list[str]:
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return pair(tmp_path_factory.mktemp("good"))
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "root")
 
 
 # tls: files
@@ -112,7 +129,7 @@ def test_a_key_that_is_damaged_is_refused(tmp_path: Path, good: Pair) -> None:
 
 def test_a_key_that_is_too_short_for_tls_is_refused(tmp_path: Path) -> None:
     [line] = told(*pair(tmp_path, key=("-newkey", "rsa:1024")))
-    assert "EE_KEY_TOO_SMALL" in line
+    assert "CN=Test has a key that is too short: clients refuse it; get a new one" in line
 
 
 def test_an_expired_certificate_is_refused(good: Pair) -> None:
@@ -134,7 +151,7 @@ def test_a_certificate_for_another_domain_is_refused(good: Pair) -> None:
 
 def test_a_certificate_with_a_common_name_only_is_refused(tmp_path: Path) -> None:
     [line] = told(*pair(tmp_path, "", subject="/CN=ws.a.org"))
-    assert line.startswith("certificate.file: is for no name at all, not for ws.a.org; ")
+    assert line.startswith("certificate.file: is for no name at all (clients read subjectAltName, not the common name)")
 
 
 def test_all_faults_are_told_at_once(good: Pair, tmp_path: Path) -> None:
@@ -169,9 +186,12 @@ def test_a_key_that_is_open_to_everybody_is_warned_about(tmp_path: Path, mode: i
     assert (warning in warned(*made)) == is_open
 
 
-def test_a_certificate_of_an_unknown_authority_is_warned_about(good: Pair) -> None:
+def test_a_certificate_of_an_unknown_authority_is_warned_about(good: Pair, authority: Authority) -> None:
+    mend = "use tls: letsencrypt, or a certificate of an authority; or give it to every client"
+    what = "is signed by itself, so that clients refuse it unless they know it"
+    assert warned(*good) == [f"certificate.file: {what}; {mend}"]
     mend = "append the intermediate certificates; with an authority of your own, clients must know its root"
-    assert warned(*good) == [f"certificate.file: leads to no authority that this host knows; {mend}"]
+    assert warned(*authority.leaf()) == [f"certificate.file: leads to no authority that this host knows; {mend}"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -195,6 +215,81 @@ def test_who_may_not_look_is_told_and_meets_no_traceback(tmp_path: Path) -> None
 
 def test_files_that_are_missing_are_not_warned_about(tmp_path: Path) -> None:
     assert warned(tmp_path / "a", tmp_path / "b") == []
+
+
+# The chain
+
+
+def test_a_whole_chain_is_taken(authority: Authority) -> None:
+    inner = authority.below("inner")
+    file, key = inner.leaf()
+    assert told(inner.chained(file), key) == []
+    assert told(inner.chained(file, authority.file), key) == []
+
+
+def test_an_intermediate_that_has_ended_is_refused_by_name(authority: Authority) -> None:
+    inner = authority.below("inner", days=1)
+    file, key = inner.leaf()
+    [line] = told(inner.chained(file), key, now=NOW + 3 * DAY_S)
+    mend = "put the authority's present chain behind your certificate"
+    assert line == (f"certificate.file: is signed through CN=inner, which has ended: clients refuse it; {mend}")
+    assert told(file, key, now=NOW + 3 * DAY_S) == []
+
+
+def test_a_certificate_for_clients_only_is_refused(authority: Authority) -> None:
+    [line] = told(*authority.leaf("extendedKeyUsage=clientAuth"))
+    assert line.startswith("certificate.file: is not for servers: clients refuse it; get one for servers")
+    assert told(*authority.leaf("extendedKeyUsage=clientAuth,serverAuth")) == []
+
+
+def test_a_chain_through_what_is_no_authority_is_refused(authority: Authority) -> None:
+    nobody = authority.below("nobody", "basicConstraints=CA:FALSE")
+    file, key = nobody.leaf()
+    [line] = told(nobody.chained(file), key)
+    assert "is signed through CN=nobody, which may sign no certificates of servers" in line
+
+
+def test_a_chain_that_was_joined_without_a_line_feed_is_told_how_to_join_it(authority: Authority) -> None:
+    file, key = authority.leaf()
+    both = file.with_name("joined.pem")
+    both.write_text(file.read_text().rstrip() + authority.file.read_text())
+    [line] = told(both, key)
+    assert line.startswith("certificate.file: has the end of one certificate and the start of the next on one line")
+    assert line.endswith("begin a line there: (cat certificate.pem; echo; cat chain.pem) >fullchain.pem")
+
+
+def test_a_certificate_that_is_not_the_first_is_told_its_place(authority: Authority) -> None:
+    inner = authority.below("inner")
+    file, key = inner.leaf()
+    wrong = authority.chained(inner.file, file)
+    [line] = told(wrong, key)
+    assert line.startswith(f"certificate.key: {key} belongs to certificate 3 of {wrong}, and nginx serves the first")
+
+
+def test_another_order_and_what_is_not_of_the_chain_are_warned_about(authority: Authority) -> None:
+    inner = authority.below("inner")
+    file, key = inner.leaf()
+    assert warned(authority.chained(file, inner.file), key)[0].endswith(
+        "put them in this order: CN=leaf, then CN=inner, then CN=root"
+    )
+    other = authority.below("other")
+    assert "holds what is not of its chain: CN=other" in warned(inner.chained(file, other.file), key)[0]
+    assert told(authority.chained(file, inner.file), key) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [(("-newkey", "ed25519"), "ED25519"), (("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp521r1"), "secp521r1")],
+)
+def test_a_key_that_no_browser_takes_is_warned_about(authority: Authority, key: tuple[str, ...], kind: str) -> None:
+    made = authority.leaf(key=key)
+    assert told(*made) == []
+    assert f"has a key of the kind {kind}, which no common browser takes" in warned(*made)[0]
+
+
+def test_a_signature_with_sha_1_is_refused(authority: Authority) -> None:
+    [line] = told(*authority.leaf(digest="sha1"))
+    assert "CN=leaf is signed with SHA-1 or older: clients refuse it" in line
 
 
 # The placeholder
@@ -434,24 +529,44 @@ def shown(deploy: Deploy, place: Place, now: float = NOW + HOUR_S) -> str:
     return str(described(deploy, place, now, nobody)["text"])
 
 
+def refused(deploy: Deploy, place: Place, now: float = NOW + HOUR_S) -> list[str]:
+    return [str(fault) for fault in refusals(deploy, place, now, nobody)]
+
+
 def test_status_tells_a_placeholder_from_a_certificate(certbot: Certbot) -> None:
     deploy = with_letsencrypt()
-    assert shown(deploy, certbot.place) == "a PLACEHOLDER for ws.a.org: `wsbundle install` asks for the real one"
+    assert shown(deploy, certbot.place) == "a PLACEHOLDER for ws.a.org"
+    assert refused(deploy, certbot.place) == ["it is a placeholder; wsbundle install asks for the real one"]
     obtain(deploy, certbot.place, Report(json=True))
     assert shown(deploy, certbot.place) == "ws.a.org by CN=Test, 89 days left"
+    assert refused(deploy, certbot.place) == []
     facts = described(deploy, certbot.place, NOW + HOUR_S, nobody)
     assert (facts["kind"], facts["days_left"]) == ("lineage", 89)
 
 
 def test_status_tells_a_certificate_that_will_not_do(certbot: Certbot) -> None:
     obtain(with_letsencrypt(), certbot.place, Report(json=True))
-    assert shown(with_letsencrypt("ws.b.org"), certbot.place).endswith("; it is NOT FOR ws.b.org")
-    assert "ENDED 3 days ago" in shown(with_letsencrypt(), certbot.place, NOW + 92.5 * DAY_S)
+    assert "is for ws.a.org, not for ws.b.org" in refused(with_letsencrypt("ws.b.org"), certbot.place)[0]
+    assert refused(with_letsencrypt(), certbot.place, NOW + 92.5 * DAY_S) == ["ended 3 days ago; renew it"]
+    (certbot.place.lineage / FILE).unlink()
+    assert "is not there; wsbundle install gets one" in refused(with_letsencrypt(), certbot.place)[0]
 
 
 def test_status_tells_of_a_file(good: Pair, tmp_path: Path) -> None:
     assert shown(with_files(*good), Place(NAME, tmp_path)) == "ws.a.org by CN=Test, 89 days left"
-    assert shown(with_files(tmp_path / "a", good.key), Place(NAME)) == f"NONE can be read in {tmp_path}/a"
+    gone = with_files(tmp_path / "a", good.key)
+    assert shown(gone, Place(NAME)) == f"NONE can be read in {tmp_path}/a"
+    assert f"{tmp_path}/a is not there" in refused(gone, Place(NAME))[0]
+
+
+def test_a_certificate_that_ended_and_is_still_served_is_refused_whatever_the_file_is(
+    good: Pair, tmp_path: Path
+) -> None:
+    old = pair(tmp_path, days=1)
+    deploy, later = with_files(*good), NOW + 3 * DAY_S
+    assert refusals(deploy, Place(NAME), later, lambda _: der(good.file)) == []
+    [fault] = refusals(deploy, Place(NAME), later, lambda _: der(old.file))
+    assert str(fault) == "nginx still serves another, which ended 2 days ago; systemctl reload nginx"
 
 
 def test_status_tells_that_nginx_shows_another_than_the_file(good: Pair, tmp_path: Path) -> None:

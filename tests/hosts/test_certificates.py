@@ -162,7 +162,7 @@ def test_an_authority_that_does_not_answer_leaves_a_service_that_runs_on_a_place
     assert f"No new certificate for {DOMAIN} (there is none yet)" in said
     assert "run `wsbundle install` again" in said
     assert unheard.current() == "1"
-    assert "PLACEHOLDER" in unheard.status()
+    assert "CLIENTS REFUSE IT: it is a placeholder" in unheard.status(code=1)
     with client(unheard, careless()) as websocket:
         assert answers(websocket)
     assert unheard.run("stat", "-Lc", "%a %U", f"{LINK}/privkey.pem").strip() == "600 root"
@@ -254,6 +254,23 @@ def test_a_certificate_in_files_is_served(unheard: Console) -> None:
     assert f"{DOMAIN} by CN=root, 89 days left" in unheard.status()
     make_pair(unheard, "/etc/ssl/good", DOMAIN)
     assert "nginx serves ANOTHER: systemctl reload nginx" in unheard.status()
+
+
+def test_a_certificate_that_clients_refuse_later_is_told_by_status_plan_and_install(unheard: Console) -> None:
+    settings = make_pair(unheard, "/etc/ssl/good", DOMAIN)
+    unheard.install(**settings)
+    make_pair(unheard, "/etc/ssl/good", OTHER_DOMAIN)
+    what = f"is for {OTHER_DOMAIN}, not for {DOMAIN}"
+    assert f"CLIENTS REFUSE IT: {what}" in unheard.status(code=1)
+    for word in ("plan", "install"):
+        said = unheard.wsbundle(word, code=1)
+        assert what in said
+        assert "Nothing to do" not in said
+    make_pair(unheard, "/etc/ssl/good", DOMAIN)
+    unheard.run("systemctl", "reload", "nginx")
+    assert "Nothing to do" in unheard.wsbundle("install")
+    unheard.run("rm", "/etc/ssl/good/file.pem")
+    assert "CLIENTS REFUSE IT: /etc/ssl/good/file.pem is not there" in unheard.status(code=1)
 
 
 def test_certificate_files_that_will_not_do_are_refused_before_anything_changes(unheard: Console) -> None:

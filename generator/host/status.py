@@ -1,0 +1,89 @@
+"""`wsbundle status`: what runs here, whether clients get through, and whether the host is as it was installed."""
+
+import time
+from argparse import Namespace
+
+from msgspec.structs import replace
+
+from generator.commands import loaded_for
+from generator.host.certificates import Place, described, refusals
+from generator.host.clients import connections
+from generator.host.drift import drifts
+from generator.host.facts import is_active, runs
+from generator.host.probe import silence
+from generator.host.provide import outdated
+from generator.host.store import Generation, Store
+from generator.host.transaction import endpoint, is_under_way
+from generator.host.x509 import served
+from generator.report import CommandError, Report
+from generator.schema import Deploy
+
+DRIFT_FOUND = 4
+# As long as a client would wait.
+_PATIENCE_S = 5.0
+
+
+def status(options: Namespace, report: Report) -> int:
+    """Report it all, and fail when clients do not get through, or will not for long. Nothing is changed."""
+    deploy = loaded_for(options, report).deploy
+    store, under_way = Store(deploy.name), is_under_way()
+    number = store.current
+    if number is None:
+        raise CommandError(f"{store.name} is not installed" + (": an installation is under way" if under_way else ""))
+    generation = store.generation(number)
+    rows, works = _of_the_service(store, generation, report)
+    works &= _add_what_is_pending(store, under_way, rows, report)
+    if aged := outdated(store, number):
+        rows["python"] = f"{aged}: run `make install`"
+    report.fact(generation=number, outdated=aged)
+    works &= aged is None
+    if deploy.tls == generation.tls != "off":
+        works &= _add_certificate(replace(deploy, domain=generation.domain), store, rows, report)
+    for name, text in rows.items():
+        report.line(f"{name + ':':13} {text}")
+    found = [] if under_way else drifts(store)  # what is being changed is half changed
+    report.fact(drift=[drift.path for drift in found])
+    for drift in found:
+        report.line(str(drift))
+    return 1 if not works else DRIFT_FOUND if found else 0
+
+
+def when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _of_the_service(store: Store, generation: Generation, report: Report) -> tuple[dict[str, str], bool]:
+    """Asked as the proof of an installation asks: a process that is there need not answer."""
+    active, nginx = runs(store.name, generation.manager), is_active("nginx.service")
+    why = silence(endpoint(generation), _PATIENCE_S) if active and nginx else None
+    answers = active and nginx and why is None
+    report.fact(running=active, answering=answers, nginx=nginx)
+    state = "NOT RUNNING" if not active else "running" if why is None else f"NOT ANSWERING ({why})"
+    rows = {
+        "deployment": f"{store.name}, generation {generation.number} of {when(generation.installed_at)}",
+        "service": f"{state}, {generation.server} under {generation.manager}",
+        "nginx": "running" if nginx else "NOT RUNNING",
+        "connections": connections(store) if why is None else "unknown",
+    }
+    return rows, answers
+
+
+def _add_what_is_pending(store: Store, under_way: bool, rows: dict[str, str], report: Report) -> bool:
+    """Whether nothing is left half-done."""
+    pending = store.pending is not None
+    report.fact(pending=pending, under_way=under_way)
+    if under_way:
+        rows["unfinished"] = "an installation is under way"
+    elif pending:
+        rows["unfinished"] = "a change was cut short; `wsbundle install` undoes it first"
+    return under_way or not pending
+
+
+def _add_certificate(deploy: Deploy, store: Store, rows: dict[str, str], report: Report) -> bool:
+    """Whether clients take it."""
+    place, now, shown = Place(store.name), time.time(), served(deploy.domain)
+    refused = [str(fault) for fault in refusals(deploy, place, now, lambda _: shown)]
+    certificate = described(deploy, place, now, lambda _: shown)
+    report.fact(certificate={**certificate, "refused": refused})
+    rows["certificate"] = "\n".join([str(certificate["text"]), *(f"  CLIENTS REFUSE IT: {why}" for why in refused)])
+    return not refused

@@ -1,0 +1,44 @@
+"""`wsbundle status` fails when clients do not get through, whatever the manager says; and says why."""
+
+import json
+import time
+
+from hosts.console import NAME, Console
+from hosts.test_ended_at_every_step import _ENDING, stopped_at
+
+ENV = f"/etc/{NAME}/.env"
+
+
+def test_a_service_that_hangs_does_not_answer(installed: Console) -> None:
+    assert "running, uvicorn under systemd" in installed.status()
+    installed.run("systemctl", "kill", "--signal=SIGSTOP", f"{NAME}.service")
+    began = time.monotonic()
+    said = installed.status(code=1)
+    assert time.monotonic() - began < 15
+    assert "NOT ANSWERING (no answer within 5 s)" in said
+    facts = json.loads(installed.wsbundle("status", "--format", "json", code=1))
+    assert (facts["running"], facts["answering"]) == (True, False)
+    installed.run("systemctl", "kill", "--signal=SIGCONT", f"{NAME}.service")
+    assert "running" in installed.status()
+
+
+def test_a_service_that_is_down_and_was_edited_is_down_above_all(installed: Console) -> None:
+    installed.run("sh", "-c", f"echo >>{ENV}")
+    assert f"{ENV}: was edited" in installed.status(code=4)
+    installed.run("systemctl", "stop", f"{NAME}.socket", f"{NAME}.service")
+    said = installed.status(code=1)
+    assert "NOT RUNNING" in said
+    assert f"{ENV}: was edited" in said
+
+
+def test_an_installation_that_is_under_way_is_not_one_that_was_cut_short(installed: Console) -> None:
+    installed.host.push([_ENDING], "/root")
+    installed.configure(port=9000)
+    with stopped_at(installed, 12, "install") as step:
+        assert step is not None
+        said = installed.wsbundle("status")
+        assert "an installation is under way" in said
+        assert "cut short" not in said
+        assert "an installation is under way" in installed.wsbundle("plan", code=1)
+        done = installed.host.run("runuser", "-u", "nobody", "--", "cat", "/proc/locks", check=False)
+        assert "FLOCK" in done.stdout
