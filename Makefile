@@ -48,7 +48,7 @@ test-browser: $(VENV)-dev/ready ## the client for browsers and the demo page in 
 	@$(DEV) -m pytest -m browser $(ARGS)
 
 test-hosts: $(VENV)-dev/ready ## make install and all that follows, on throw-away Debian hosts (as root)
-	@$(DEV) -m pytest -m host $(ARGS)
+	@$(DEV) -m pytest -m host -n 3 --dist loadgroup $(ARGS)
 
 test-autobahn: $(VENV)-dev/ready ## RFC 6455 by the book of Autobahn|Testsuite (ARGS=--write: the table in docs/protocol.md)
 	@PYTHON27="$(PYTHON27)" $(DEV) tests/autobahn/run_autobahn.py $(ARGS)

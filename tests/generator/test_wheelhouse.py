@@ -101,7 +101,10 @@ def test_what_two_files_lock_is_named_once(tmp_path: Path) -> None:
     assert len(requirements_for(DEBIAN_12, [lock, lock])) == 1
 
 
-@pytest.mark.parametrize("python", ["3.10", "3.11", "3.13"])
+PYTHONS = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+
+
+@pytest.mark.parametrize("python", PYTHONS)
 def test_of_our_own_requirements_each_package_is_named_in_one_version(python: str) -> None:
     locks = [(ROOT / lock).read_text() for lock in LOCKS]
     lines = requirements_for(Target(python, "x86_64"), locks)

@@ -30,6 +30,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if str(item.path).startswith(here):
             item.add_marker("host")
+            # With pytest-xdist each suite has a process of its own, so that its layers are made once.
+            item.add_marker(pytest.mark.xdist_group(_suite_of(item)))
+
+
+def _suite_of(item: pytest.Item) -> str:
+    parameters = getattr(item, "callspec", None)
+    return str(parameters.params.get("suite")) if parameters else "none"
 
 
 @pytest.fixture(scope="session", params=SUITES)
@@ -66,7 +73,7 @@ def prepared(suite: str, bare: tuple[Path, ...]) -> tuple[Path, ...]:
     texts = [(ROOT / f"requirements/{name}.txt").read_bytes() for name in ("generator", "service")]
     key = hashlib.sha256(b"".join([bare[0].name.encode(), *texts, (ROOT / "pyproject.toml").read_bytes()])).hexdigest()
     target = CACHE / f"prepared-{suite}-{key[:8]}"
-    with driver.taking_turns():
+    with driver.taking_turns(suite):
         if not target.exists():
             _prepare(bare, target)
     return (target, *bare)

@@ -57,7 +57,7 @@ def base(suite: str, packages: str = "") -> Path:
     ingredients += [_UBUNTU.read_text()] if suite in _MADE_OF else []
     key = hashlib.sha256(repr(tuple(ingredients)).encode()).hexdigest()[:8]
     target = CACHE / f"debian-{suite}-{key}"
-    with taking_turns():
+    with taking_turns(suite):
         if not target.exists():
             _build(suite, packages, sources, options, target)
     return target
@@ -85,9 +85,9 @@ def _build(suite: str, packages: str, sources: str, options: Sequence[str], targ
 
 
 @contextmanager
-def taking_turns() -> Iterator[None]:
+def taking_turns(suite: str) -> Iterator[None]:
     """Two runs at once build no base twice."""
-    with (CACHE / ".lock").open("w") as lock:
+    with (CACHE / f".lock-{suite}").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -15,9 +15,9 @@ Installer = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The archive of the default deployment, for Debian 12 and 13."""
+    """The archive of the default deployment, for Debian 12, 13 and Ubuntu 26.04."""
     file = tmp_path_factory.mktemp("bundle") / "bundle.tar.gz"
-    pythons = ("--python", "3.11", "--python", "3.13")
+    pythons = ("--python", "3.11", "--python", "3.13", "--python", "3.14")
     command = [sys.executable, "-m", "generator", "bundle", *pythons, "--set", f"domain={DOMAIN}", "-o", str(file)]
     subprocess.run(command, cwd=ROOT, check=True)
     return file

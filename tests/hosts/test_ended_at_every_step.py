@@ -16,6 +16,7 @@ import pytest
 from hosts.conftest import running
 from hosts.console import CLONE, NAME, Console
 
+pytestmark = pytest.mark.exhaustive
 AT_ONCE = 4
 BY_SUPERVISOR: dict[str, Any] = {"manager": "supervisor", "server": "standalone"}
 _ENDING = Path(__file__).with_name("ended_at.py")
@@ -46,7 +47,7 @@ def ended_at(console: Console, step: int | str, *words: str, by: str = "SIGKILL"
 
 
 @contextmanager
-def stopped_at(console: Console, step: int, *words: str) -> Iterator[str | None]:
+def stopped_at(console: Console, step: int | str, *words: str) -> Iterator[str | None]:
     """The same, but the installer waits there for its end."""
     command = (".venv/bin/python", "-B", "/root/ended_at.py", str(step), "SIGSTOP", *words)
     words_of_shell = console.host.command(*command, directory=CLONE)
