@@ -424,6 +424,7 @@ def play(wire: str) -> str:
         lambda token: Identity(subject=Address(token), may_send_to=frozenset("*"), expires=2e9),
         clock=lambda: 0.0,
         now=lambda: 1_764_000_000.0,
+        soon=lambda act: None,
         draw_address=temporary.pop,
         draw_secret=lambda: "a-secret",
     )

@@ -12,6 +12,7 @@ from service.core.events import Events, Tell, tell_nobody
 from service.core.hub import Hub, count_up
 from service.core.identity import Verify
 from service.core.status import status_line
+from service.core.turns import Turns
 from service.settings import Settings
 
 
@@ -45,18 +46,12 @@ class Client(Protocol):
 PROBE_TIMEOUT_S = 3.0
 
 
-class Deadline(Protocol):
-    """Who has asked to be called at a time."""
-
-    def due(self) -> None:
-        """The time has come."""
-
-
 class Center:
     """The notification center of one process.
 
-    `clock` is monotonic, `now` counts from the epoch, both in seconds. `verify` tells whose token it is,
-    `tell` writes the log.
+    `clock` is monotonic, `now` counts from the epoch, both in seconds; `now` is only for the ends of tokens and to be
+    shown, for it may be set while we run. `soon` calls a function in the next turn of the event loop. `verify` tells
+    whose token it is, `tell` writes the log.
     """
 
     def __init__(
@@ -66,6 +61,7 @@ class Center:
         *,
         clock: Callable[[], float],
         now: Callable[[], float],
+        soon: Callable[[Callable[[], None]], object],
         draw_address: Callable[[], str],
         draw_secret: Callable[[], str],
         tell: Tell = tell_nobody,
@@ -73,13 +69,16 @@ class Center:
         self.settings = settings
         self.hub = Hub()
         self.events = Events(tell)
+        self.turns = Turns(soon)
         self.verify = verify
         self.clock = clock
         self.now = now
         self.draw_secret = draw_secret
         self.draining = False
-        self.deadlines: dict[Deadline, float] = {}
-        """By `now`."""
+        self.deadlines: dict[Callable[[], None], float] = {}
+        """What is to be called when, by `clock`."""
+        self.expiries: dict[Callable[[], None], float] = {}
+        """The same for the ends of tokens, by `now`."""
         self.connections_of: dict[str, int] = {}
         """Open connections by client address."""
         self._draw_address = draw_address
@@ -118,7 +117,7 @@ class Center:
 
     def tick(self) -> None:
         """Call everybody whose time has come."""
-        now = self.now()
-        for deadline in [each for each, at in self.deadlines.items() if at <= now]:
-            del self.deadlines[deadline]
-            deadline.due()
+        for times, now in ((self.deadlines, self.clock()), (self.expiries, self.now())):
+            for call in [each for each, at in times.items() if at <= now]:
+                if times.pop(call, None) is not None:  # one of those before may have ended it
+                    call()

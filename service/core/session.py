@@ -42,6 +42,7 @@ from service.core.hub import (
 )
 from service.core.identity import Identity
 from service.core.message import Message
+from service.core.turns import NEXT_TURN, SHARE
 
 # As every JSON encoder spells it; the message is not decoded to find other spellings, such as "\u0063onnected".
 _CONNECTED = msgspec.Raw(b'"connected"')
@@ -57,6 +58,11 @@ class Envelope(msgspec.Struct, gc=False):
     message: msgspec.Raw
 
 
+# A client that owes a moment waits a little longer: to let it go on for each single message would cost more than those.
+MIN_PAUSE_S = 0.01
+# How often a client is asked whether it is alive, however often others ask for its address.
+PROBE_PERIOD_S = 1.0
+
 read_envelope = msgspec.json.Decoder(Envelope).decode
 
 
@@ -67,15 +73,19 @@ class Session(ABC):
     """
 
     __slots__ = (
+        "_asking",
         "_bytes_left",
         "_center",
         "_claims",
         "_closing",
+        "_deaf",
         "_farewell",
         "_hub",
         "_messages_left",
         "_owner_of",
+        "_probed_at",
         "_refilled_at",
+        "_share_ends",
         "_since",
         "addresses",
         "client",
@@ -95,15 +105,21 @@ class Session(ABC):
         self._owner_of = center.hub.owner_of
         self._claims: set[Address] | None = None
         self._closing = False
+        self._deaf = False
+        self._asking: list[Callable[[bool], None]] = []
+        """Who wants to know whether the client is alive."""
+        self._probed_at = float("-inf")
         limits = center.settings.limits
         self._messages_left: float = limits.messages_per_second
+        self._share_ends = max(0.0, self._messages_left - SHARE)
+        """What is left then of `_messages_left`."""
         self._bytes_left: float = limits.bytes_per_second
         self._since = self._refilled_at = center.clock()
         self._farewell: CloseReason | None = None
         count_up(center.hub.tally.accepted, self.protocol)
         center.count(client_address)
         if identity is not None:
-            center.deadlines[self] = identity.expires
+            center.expiries[self.expired] = identity.expires
         center.hub.connect(self)
 
     @property
@@ -112,6 +128,11 @@ class Session(ABC):
         if self.identity is not None:
             return self.identity.subject
         return self.addresses[min(1, len(self.addresses) - 1)]
+
+    @property
+    def flow(self) -> object:
+        """With whom the client shares its turns: see `service.core.turns`."""
+        return self.client_address or self.client
 
     @abstractmethod
     def start(self) -> None:
@@ -125,7 +146,8 @@ class Session(ABC):
     def receive(self, text: bytes) -> float:
         """Act on one text message, which is UTF-8.
 
-        Returns: for how many seconds the client is to be read no further, for it has sent more than it may; mostly 0.
+        Returns: for how many seconds nothing further of the client is to be acted on, for it has sent more than it may;
+            mostly 0. `NEXT_TURN`: until it is its turn. `LATER`: the same, and then with this message again.
         """
 
     def receive_binary(self, data: bytes) -> float:
@@ -139,13 +161,16 @@ class Session(ABC):
     def end(self, reason: CloseReason | None = None) -> None:
         """The connection is gone. Once is enough, twice does no harm.
 
+        What the client had sent before may still be given to `receive`: what is for others goes out.
         `reason`: why the shell has closed it, if it has done so of its own accord.
         """
         if self not in self._hub.members:
             return
         self._closing = True
-        self._center.deadlines.pop(self, None)
+        self._center.deadlines.pop(self._probe, None)
+        self._center.expiries.pop(self.expired, None)
         self._leave()
+        self._probed(alive=False)
         self._center.events.closed(self.addresses[0], self._farewell or reason, self._center.clock() - self._since)
         self._center.uncount(self.client_address)
 
@@ -155,7 +180,7 @@ class Session(ABC):
     def close(self, reason: CloseReason) -> None:
         """End the connection, and tell the client why. What it still says is not heard."""
         if not self._closing:
-            self._closing = True
+            self._closing = self._deaf = True
             self._farewell = reason
             self._hub.tally.close(reason)
             self.client.close(reason)
@@ -168,10 +193,26 @@ class Session(ABC):
         return proof is True
 
     def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
-        self.client.probe(answered)
+        # Whoever asks for the address can ask again and again. So all who ask share a probe, and the next one waits.
+        self._asking.append(answered)
+        if len(self._asking) > 1:
+            return
+        if self._center.clock() >= self._probed_at + PROBE_PERIOD_S:
+            self._probe()
+        else:
+            self._center.deadlines[self._probe] = self._probed_at + PROBE_PERIOD_S
 
-    def due(self) -> None:
-        """The token of the client has expired."""
+    def _probe(self) -> None:
+        self.client.probe(self._probed)
+
+    def _probed(self, alive: bool) -> None:
+        self._probed_at = self._center.clock()
+        asking, self._asking = self._asking, []
+        for answered in asking:
+            answered(alive)
+
+    def expired(self) -> None:
+        """The token of the client has ended."""
         self.close(TOKEN_EXPIRED)
 
     def goaway(self, reconnect_in_ms: int, deadline_ms: int) -> None:  # noqa: B027  v0 has no such frame
@@ -242,14 +283,24 @@ class Session(ABC):
         return self.identity is None or self.identity.may_send(permission)
 
     def spend(self, messages: int, size: int) -> float:
-        """Take from what the client may send; the result is how long it must pause."""
+        """Take from what the client may send; the result is that of `receive`."""
         self._messages_left -= messages
         self._bytes_left -= size
-        return self._refill() if self._messages_left < 0 or self._bytes_left < 0 else 0.0
+        return self._pause() if self._messages_left < self._share_ends or self._bytes_left < 0 else 0.0
+
+    def give_back(self, messages: int, size: int) -> None:
+        """The inverse of `spend`: what we have asked for ourselves costs the client nothing."""
+        self._messages_left += messages
+        self._bytes_left += size
+
+    def _pause(self) -> float:
+        debt = self._refill()
+        self._share_ends = max(0.0, self._messages_left - SHARE)
+        return max(debt, MIN_PAUSE_S) if debt else NEXT_TURN
 
     def _refill(self) -> float:
-        # A bucket holds what one second may bring. It is filled only when it is empty, so that most messages ask no
-        # clock: after a silence a client can send two buckets at once, and no more.
+        # A bucket holds what one second may bring. It is filled only when a share of it is used up, so that most
+        # messages ask no clock: after a silence a client of a small bucket can send two of them at once, and no more.
         limits, now = self._center.settings.limits, self._center.clock()
         elapsed, self._refilled_at = now - self._refilled_at, now
         messages, size = limits.messages_per_second, limits.bytes_per_second
@@ -269,7 +320,7 @@ class SessionV0(Session):
         self.client.send(self._welcome().encode())
 
     def receive(self, text: bytes) -> float:
-        if self._closing:
+        if self._deaf:
             return 0.0
         pause = self.spend(1, len(text))
         try:
@@ -280,7 +331,8 @@ class SessionV0(Session):
             return pause
         address = envelope.recipient_uuid
         if envelope.message == _CONNECTED:
-            self._register(address)
+            if not self._closing:
+                self._register(address)
         elif self.identity is not None and not self.identity.may_send(address):
             self._hub.tally.dropped[NOT_ALLOWED] += 1
         elif (owner := self._owner_of(address)) is None:

@@ -57,14 +57,18 @@ from service.core.hub import NO_HELLO as BEFORE_HELLO
 from service.core.identity import GROUP, Identity, TokenError
 from service.core.message import Message
 from service.core.session import Session, read_envelope
+from service.core.turns import LATER, NotNowError
 
 # What one client can make the service remember.
 MAX_GROUPS = 64
 MAX_WATCHED = 256
 MAX_UNCONFIRMED = 1024
 
-# To check a token costs as much as a hundred messages. So each counts as a tenth of what a second allows.
-TOKENS_PER_SECOND = 10
+# A token or a `resume` may be a guess, and to check a token takes as long as many messages: each counts as a tenth of
+# what a second allows.
+GUESSES_PER_SECOND = 10
+# In messages, for the turn of the loop in which it is checked.
+TOKEN_COST = 64
 
 _heading = msgspec.json.Decoder(Heading).decode
 _decoders: dict[str, Callable[[bytes], Any]] = {
@@ -88,13 +92,13 @@ class SessionV1(Session):
         self._groups: dict[str, None] = {}
         self._watched: dict[Address, None] = {}
         self._unconfirmed: dict[int, tuple[Receipt, Address]] = {}
-        center.deadlines[self] = center.now() + center.settings.limits.hello_timeout
+        center.deadlines[self._no_hello] = center.clock() + center.settings.limits.hello_timeout
 
     def start(self) -> None:
         self._say(Welcome(uuid=self.addresses[0], message=self._welcome(), server_time=self._center.now()))
 
     def receive(self, text: bytes) -> float:
-        if self._closing:
+        if self._deaf:
             return 0.0
         pause = self.spend(1, len(text))
         try:
@@ -110,22 +114,26 @@ class SessionV1(Session):
             self._fail(heading.id, Failures.UNKNOWN_TYPE, BAD_REQUEST)
         elif not self._greeted and heading.type not in ("hello", "ping"):
             self._fail(heading.id, Failures.UNAUTHORIZED, BEFORE_HELLO, "say hello first")
-        else:
+        elif not self._closing or heading.type == "send":  # of a client that has gone, the rest is for itself alone
             try:
                 request = decode(text)
             except (ValueError, RecursionError) as error:
                 self._fail(heading.id, Failures.BAD_REQUEST, BAD_REQUEST, str(error))
             else:
-                self._act(request)
-                pause = self._refill() if self._messages_left < 0 else pause
+                try:
+                    self._act(request, len(text))
+                except NotNowError:
+                    self.give_back(1, len(text))
+                    return LATER
+                pause = self._pause() if self._messages_left < 0 else pause
         return pause
 
-    def _act(self, request: Any) -> None:
+    def _act(self, request: Any, size: int) -> None:
         match request:
             case Send():
                 self._send(request)
             case Ack():
-                self._confirm(request.key)
+                self._confirm(request.key, size)
             case Hello():
                 self._say_hello(request)
             case Ping():
@@ -163,10 +171,16 @@ class SessionV1(Session):
             self._fail(request.id, Failures.BAD_REQUEST, BAD_REQUEST, "an earlier hello asks for this address already")
         else:
             self._hello[address] = request.id
+            if request.resume is not None:
+                self._pay_for_a_guess()
             self._claim(address, self.identity is not None or request.resume or False)
 
+    def _pay_for_a_guess(self) -> None:
+        self._messages_left -= self._center.settings.limits.messages_per_second / GUESSES_PER_SECOND
+
     def _prove(self, to: Id, token: str) -> bool:
-        self._messages_left -= self._center.settings.limits.messages_per_second / TOKENS_PER_SECOND
+        self._center.turns.begin(TOKEN_COST)
+        self._pay_for_a_guess()
         try:
             identity = self._center.verify(token)
         except TokenError as error:
@@ -178,7 +192,7 @@ class SessionV1(Session):
             return False
         self.identity = identity
         if self._greeted:
-            self._center.deadlines[self] = identity.expires
+            self._center.expiries[self.expired] = identity.expires
         return True
 
     def accepts(self, proof: Proof) -> bool:
@@ -190,9 +204,9 @@ class SessionV1(Session):
         super().granted(address)
         to = self._hello.pop(address)
         self._greeted = True
-        self._center.deadlines.pop(self, None)
+        self._center.deadlines.pop(self._no_hello, None)
         if self.identity is not None:
-            self._center.deadlines[self] = self.identity.expires
+            self._center.expiries[self.expired] = self.identity.expires
         if self._resume is None:
             self._resume = self._center.draw_secret()
         settings = self._center.settings
@@ -220,11 +234,8 @@ class SessionV1(Session):
     def displaced(self, address: Address) -> None:
         self.close(GIVEN_TWICE)  # it has been told that the address is its own
 
-    def due(self) -> None:
-        if self._greeted:
-            super().due()
-        else:
-            self.close(NO_HELLO)
+    def _no_hello(self) -> None:
+        self.close(NO_HELLO)
 
     def _refresh(self, request: Refresh) -> None:
         if self.identity is None:
@@ -250,7 +261,8 @@ class SessionV1(Session):
                 reason = f"{reached} recipients; {most} messages per second are allowed"
                 self._refuse(to, Failures.LIMIT, LIMIT, reason)
             else:
-                self._messages_left -= reached - 1
+                self._center.turns.begin(reached)
+                self._messages_left -= max(0, reached - 1)
                 self._send_to_group(request, recipients)
 
     def _message(self, request: Send) -> tuple[Message, Receipt | None]:
@@ -329,9 +341,10 @@ class SessionV1(Session):
         self._unconfirmed[key] = (receipt, message.recipient or self.name)
         return 1
 
-    def _confirm(self, key: int) -> None:
+    def _confirm(self, key: int, size: int) -> None:
         noted = self._unconfirmed.pop(key, None)
         if noted is not None:
+            self.give_back(1, size)  # others have asked for it
             receipt, address = noted
             receipt.sender.tell_outcome(Delivered(id=receipt.id, recipient_uuid=address))
 
@@ -383,6 +396,7 @@ class SessionV1(Session):
         self._say(Changed(uuid=address, state="online" if online else "offline"))
 
     def _leave(self) -> None:
+        self._center.deadlines.pop(self._no_hello, None)
         self._hub.disconnect(self, self._groups, self._watched)
         unconfirmed, self._unconfirmed = self._unconfirmed, {}
         for receipt, address in unconfirmed.values():

@@ -29,11 +29,15 @@ from service.core.close_codes import (
     TOO_MANY_FRAGMENTS,
     CloseReason,
 )
+from service.core.hub import LIMIT
 from service.core.hub import SLOW_CONSUMER as READS_TOO_SLOWLY
 from service.core.session import Session
+from service.core.turns import NEXT_TURN
 from service.fast.farewell import Farewell
 from service.fast.frame_reader import feed, frame_reader
-from service.links.link import MAX_FRAGMENTS, has_hung_up
+from service.fast.hangups import Hangups, unread_bytes
+from service.fast.kept import Kept
+from service.links.link import LAST_WORDS_S, MAX_FRAGMENTS, READ_AHEAD_BYTES, has_hung_up
 from service.process.ticker import Ticker
 
 logger = logging.getLogger(__name__)
@@ -81,6 +85,7 @@ class FastShell:
         self.clients: set[WebSocket] = set()
         self.payloads = count()
         """Of pings: no two are the same."""
+        self.hangups = Hangups(self.loop)
         self._ticker = Ticker(center)
         self._is_sweeping = False
         self._to_flush: list[WebSocket] = []
@@ -171,13 +176,17 @@ class WebSocket(WSListener):
         "_fragments",
         "_has_spoken",
         "_heard_at",
-        "_held_until",
+        "_is_held",
         "_is_open",
+        "_is_paused",
         "_is_pinged",
+        "_is_set_aside",
+        "_kept",
         "_leaving",
         "_probes",
         "_session",
         "_shell",
+        "_unread",
         "_waiting",
         "_written",
         "picows",
@@ -200,7 +209,15 @@ class WebSocket(WSListener):
         self._has_spoken = False
         self._heard_at = shell.loop.time()
         self._is_pinged = False
-        self._held_until = 0.0
+        self._is_held = False
+        """Nothing of it is carried out until it is its turn."""
+        self._is_set_aside = False
+        """What comes in is not carried out at once: it is held, or not open any more."""
+        self._kept = Kept()
+        """What has come in and is to be carried out, in order."""
+        self._is_paused = False
+        """So much is kept that no more is read."""
+        self._unread = 0
         self._probes: dict[bytes, Callable[[bool], None]] | None = None
 
     def start(self, session: Session, accept: bytes) -> None:
@@ -269,21 +286,27 @@ class WebSocket(WSListener):
 
     def close(self, reason: CloseReason) -> None:
         if self._is_open:
+            self._kept.clear()
             self._part(struct.pack("!H", reason.code) + reason.reason.encode())
             Farewell(self.transport, self._ended)
 
     def _part(self, payload: bytes) -> None:
         self.flush()
-        self._is_open = False
+        self._shut()
         self.transport.write(_frame(_CLOSE, payload))
 
-    def abort(self) -> None:
+    def _shut(self) -> None:
         self._is_open = False
+        self._is_set_aside = True
+        self._shell.hangups.forget(self.transport)
+
+    def abort(self) -> None:
+        self._shut()
         self._waiting.clear()
         self.transport.abort()
 
     def probe(self, answered: Callable[[bool], None]) -> None:
-        if not self._is_open or self._held_until:
+        if not self._is_open or self._is_paused:
             answered(self._is_read_no_further())
             return
         payload = b"%d" % next(self._shell.payloads)
@@ -293,45 +316,81 @@ class WebSocket(WSListener):
 
     def _is_read_no_further(self) -> bool:
         """Whether the client is there and cannot answer: it has sent too much just now."""
-        return self._is_open and self._held_until > 0 and not has_hung_up(self.transport)
+        return self._is_open and self._is_paused and not has_hung_up(self.transport)
 
     def _expire(self, payload: bytes) -> None:
         self._tell(payload, self._is_read_no_further())
 
-    def _tell(self, payload: bytes, is_alive: bool) -> None:
-        if self._probes and payload in self._probes:
-            self._probes.pop(payload)(is_alive)
+    def _tell(self, payload: bytes, is_alive: bool) -> bool:
+        if not self._probes or payload not in self._probes:
+            return False
+        self._probes.pop(payload)(is_alive)
+        return True
+
+    def _is_answer(self, pong: bytes) -> bool:
+        """Whether we have asked for it."""
+        if self._is_pinged and not pong:
+            self._is_pinged = False
+            return True
+        return self._tell(pong, True)
 
     # What picows has to say
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         self._has_spoken = True
-        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+        if self._is_set_aside:
+            self._keep(frame)
+        elif frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._session.close(BROKEN_FRAME)
         elif frame.msg_type is _TEXT and frame.fin and self._fragments is None:
             text = frame.get_payload_as_bytes()
             if text.isascii() or _is_utf8(text):
                 if pause := self._session.receive(text):
-                    self._hold(pause)
+                    self._hold(pause, True, text)
             else:
                 self._session.close(NOT_UTF8)
-        elif frame.msg_type in (_TEXT, _BINARY, _CONTINUATION):
-            self._take_piece(frame)
+        elif frame.msg_type is _CLOSE:
+            self._answer_close(frame.get_payload_as_bytes())
         else:
-            self._obey(frame.msg_type, frame.get_payload_as_bytes())
+            self._carry_out(frame.msg_type, bool(frame.fin), frame.get_payload_as_bytes())
 
-    def _take_piece(self, frame: WSFrame) -> None:
-        if (frame.msg_type is _CONTINUATION) == (self._fragments is None):
+    def _keep(self, frame: WSFrame) -> None:
+        """Let a frame wait behind those that wait already; that the client goes, or is alive, waits for none."""
+        if not self._is_open:
+            return
+        payload = frame.get_payload_as_bytes()
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._kept.end_with(BROKEN_FRAME)
+        elif frame.msg_type is _CLOSE:
+            self._answer_close(payload)
+        elif frame.msg_type is not _PONG or not self._is_answer(payload):
+            self._kept.add(frame.msg_type, bool(frame.fin), payload)
+            if not self._is_paused and len(self._kept) >= READ_AHEAD_BYTES:
+                self._is_paused, self._unread = True, 0
+                self.transport.pause_reading()
+                # The loop does not see this any more.
+                self._shell.hangups.watch(self.transport)
+
+    def _carry_out(self, opcode: WSMsgType, fin: bool, payload: bytes) -> None:
+        if opcode is _PING or opcode is _PONG:
+            self._obey(opcode, payload)
+        elif fin and self._fragments is None and opcode is not _CONTINUATION:
+            self._take(payload, opcode is _TEXT)
+        else:
+            self._take_piece(opcode, fin, payload)
+
+    def _take_piece(self, opcode: WSMsgType, fin: bool, payload: bytes) -> None:
+        if (opcode is _CONTINUATION) == (self._fragments is None):
             self._session.close(BROKEN_FRAME)
             return
         if self._fragments is None:
-            self._fragments = _Fragments(frame.msg_type is _TEXT)
+            self._fragments = _Fragments(opcode is _TEXT)
         message = self._fragments
-        message.pieces.append(frame.get_payload_as_bytes())
-        message.length += frame.payload_size
+        message.pieces.append(payload)
+        message.length += len(payload)
         if message.length > self._shell.center.settings.limits.message_size:
             self._session.close(TOO_LONG)
-        elif frame.fin:
+        elif fin:
             self._fragments = None
             self._take(b"".join(message.pieces), message.is_text)
         elif len(message.pieces) >= MAX_FRAGMENTS:
@@ -344,21 +403,16 @@ class WebSocket(WSListener):
         if is_text and not _is_utf8(data):
             self._session.close(NOT_UTF8)
         elif pause := self._session.receive(data) if is_text else self._session.receive_binary(data):
-            self._hold(pause)
+            self._hold(pause, is_text, data)
 
     def _obey(self, opcode: WSMsgType, payload: bytes) -> None:
-        if not self._is_open:
-            return
-        if opcode is _CLOSE:
-            self._answer_close(payload)
+        if opcode is _PONG and self._is_answer(payload):
             return
         # Else a flood of pings would cost the client nothing.
         if pause := self._session.spend(1, len(payload)):
             self._hold(pause)
-        if opcode is _PING:
+        if opcode is _PING and self._is_open:
             self.transport.write(_frame(_PONG, payload))
-        else:
-            self._tell(payload, True)
 
     def _answer_close(self, payload: bytes) -> None:
         if payload and int.from_bytes(payload[:2], "big") not in _CLOSE_CODES:
@@ -366,6 +420,7 @@ class WebSocket(WSListener):
         else:
             self._session.end()
             self._part(payload[:2])
+            self._let_finish()
             if self.transport.get_write_buffer_size():
                 Farewell(self.transport, self._ended)
             else:
@@ -379,6 +434,8 @@ class WebSocket(WSListener):
         if handshake and handshake.recv and self._is_open:
             code = cast(int, handshake.recv.code)  # 0 stands for none
             self._answer_close(struct.pack("!H", code) if code else b"")
+        elif self._is_held:
+            self._kept.end_with(CloseReason(code, reason))
         else:
             self._session.close(CloseReason(code, reason))
 
@@ -391,43 +448,70 @@ class WebSocket(WSListener):
         self._ended()
 
     def _ended(self) -> None:
-        self._is_open = False
+        self._shut()
         self.picows = None  # which refers to us
         self._waiting.clear()
         self._session.end()
+        self._let_finish()
         self._shell.clients.discard(self)
         self._connections.discard(self)
 
+    def _let_finish(self) -> None:
+        """The client has gone: what it has said before goes out at its pace, and not for ever."""
+        if self._kept:
+            self._shell.loop.call_later(LAST_WORDS_S, self._forget)
+
+    def _forget(self) -> None:
+        self._shell.center.hub.tally.dropped[LIMIT] += len(list(self._kept))
+        self._kept.clear()
+
     # Time
 
-    def _hold(self, pause: float) -> None:
-        if not self._is_open:
-            return
-        if not self._held_until:
-            self.transport.pause_reading()
-            self._shell.loop.call_later(pause, self._release)
-        self._held_until = self._shell.loop.time() + pause
+    def _hold(self, pause: float, is_text: bool = True, data: bytes = b"") -> None:
+        """Carry out nothing further for a while; then `data` again, when it is for later."""
+        if pause < 0:
+            self._kept.put_back(_TEXT if is_text else _BINARY, data)
+        self._is_held = self._is_set_aside = True
+        if pause <= NEXT_TURN:
+            self._wait_for_turn()
+        else:
+            self._shell.loop.call_later(pause, self._wait_for_turn)
 
-    def _release(self) -> None:
-        if self._is_open:
-            # What was left of the last read has made the pause longer meanwhile.
-            rest = self._held_until - self._shell.loop.time()
-            if rest > 0:
-                self._shell.loop.call_later(rest, self._release)
-            else:
-                self._held_until = 0.0
-                self.transport.resume_reading()
+    def _wait_for_turn(self) -> None:
+        self._shell.center.turns.wait(self._session.flow, self._go_on)
+
+    def _go_on(self) -> None:
+        """Carry out what is kept, as far as the client may."""
+        self._is_held, self._is_set_aside = False, not self._is_open
+        try:
+            while self._kept and not self._is_held:
+                match self._kept.take():
+                    case CloseReason() as fault:
+                        self._session.close(fault)
+                    case frame:
+                        self._carry_out(*frame)
+        except Exception:  # whatever it is, others wait behind us
+            self.failed()
+        if self._is_paused and self._is_open and len(self._kept) < READ_AHEAD_BYTES // 2:
+            self._is_paused = False
+            self._shell.hangups.forget(self.transport)
+            self.transport.resume_reading()
+
+    def _has_sent_more(self) -> bool:
+        """Whether more has arrived of a client that is read no further."""
+        before, self._unread = self._unread, unread_bytes(self.transport)
+        return self._unread > before
 
     def keep_alive(self, now: float, interval: float, timeout: float) -> None:
         """Ping a client that has been silent, and give up one that stays so. It is called again and again.
 
         Whatever comes from the client is a sign of life, not its pong alone; uvicorn and the websockets library want
-        the pong. And as long as we do not read it, it cannot give one.
+        the pong. What is carried out late is none.
         """
         if not self._is_open:
             return
         silence = now - self._heard_at
-        if self._has_spoken or self._held_until:
+        if self._has_spoken or (self._is_paused and self._has_sent_more()):
             self._heard_at = now
             self._has_spoken = self._is_pinged = False
         elif silence >= interval + timeout:

@@ -13,6 +13,12 @@ CLOSE_GRACE_S = 3.0
 # hundred bytes even when it is empty, so that the bound on a message's length does not bound this.
 MAX_FRAGMENTS = 1024
 
+# How much of what a client has sent is kept until the client may go on; beyond this it is read no further.
+READ_AHEAD_BYTES = 64 * 1024
+# How long what a client had sent before it went is still carried out, at the pace that its limits allow: as long as most
+# WebSocket libraries wait for the answer to their close frame.
+LAST_WORDS_S = 10.0
+
 
 def has_hung_up(transport: asyncio.BaseTransport) -> bool:
     """Whether the peer has closed the connection or its half of it, even if what it sent before is not read yet.

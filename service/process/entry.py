@@ -3,6 +3,7 @@
 Exit codes: 1 when the service cannot start, 2 when its settings are wrong. The reason is one line each on stderr.
 """
 
+import asyncio
 import logging
 import secrets
 import signal
@@ -46,6 +47,7 @@ def center_of(settings: Settings) -> Center:
         _verify_with(settings),
         clock=time.monotonic,
         now=time.time,
+        soon=lambda act: asyncio.get_running_loop().call_soon(act),
         draw_address=lambda: str(uuid4()),
         draw_secret=lambda: secrets.token_urlsafe(16),
         tell=tell,

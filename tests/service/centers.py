@@ -1,5 +1,6 @@
 """A notification center without a network, whose time the test makes pass; the test plays the clients."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from itertools import count
@@ -78,16 +79,30 @@ class World:
 
     def __init__(self, prefix: str = "temporary-", **settings: Any) -> None:
         self.time = 1_000_000.0
+        self.clock_is_ahead = 0.0
         self.tokens: dict[str, Identity] = {}
+        self._next_turn: list[Callable[[], None]] = []
         temporary, secrets = count(1), count(1)
         self.center = Center(
             Settings(**{"welcome": "{uuid}", **settings}),
             self._verify,
             clock=lambda: self.time,
-            now=lambda: self.time,
+            now=lambda: self.time + self.clock_is_ahead,
+            soon=self._soon,
             draw_address=lambda: f"{prefix}{next(temporary)}",
             draw_secret=lambda: f"secret-{next(secrets)}",
         )
+
+    def _soon(self, act: Callable[[], None]) -> None:
+        try:
+            asyncio.get_running_loop().call_soon(act)
+        except RuntimeError:  # there is none
+            self._next_turn.append(act)
+
+    def turns(self) -> None:
+        """The loop turns until nobody waits for that."""
+        while self._next_turn:
+            self._next_turn.pop(0)()
 
     def _verify(self, token: str) -> Identity:
         try:
@@ -118,7 +133,9 @@ class World:
         """What the center remembers of clients; empty when all have left."""
         hub = self.center.hub
         kept = (hub.members, hub._owners, hub._claimants, hub._groups, hub._watchers)
-        return [each for each in (*kept, self.center.deadlines, self.center.connections_of) if each]
+        return [
+            each for each in (*kept, self.center.deadlines, self.center.expiries, self.center.connections_of) if each
+        ]
 
     def passes(self, seconds: float) -> None:
         """Let time pass, and what is due happen."""

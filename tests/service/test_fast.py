@@ -2,18 +2,21 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from centers import World, limits
+from picows import WSMsgType
 from transports import FakeTransport, frame, in_a_loop
 
 from service.core.admission import Admission
 from service.core.close_codes import RESTART, CloseReason
 from service.core.session import Session
+from service.core.turns import LATER, NEXT_TURN
 from service.fast.fast import FastShell, WebSocket
-from service.links.link import MAX_FRAGMENTS
+from service.links.link import MAX_FRAGMENTS, READ_AHEAD_BYTES
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 ACCEPT = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
@@ -53,7 +56,7 @@ class Guest:
 
     async def heard(self) -> list[tuple[int, bytes]]:
         """The frames of the service since the last call, but for the welcome."""
-        await asyncio.sleep(0)
+        await turn()
         frames = self.transport.frames()
         self.transport.writes.clear()
         return [frame for frame in frames if not frame[1].startswith(b"temporary-")]
@@ -67,6 +70,12 @@ class Guest:
     def lose(self) -> None:
         """The connection is gone."""
         self.transport.protocol.connection_lost(None)
+
+
+async def turn() -> None:
+    """Let the loop turn until nobody waits for that."""
+    for _ in range(64):
+        await asyncio.sleep(0)
 
 
 def to(address: str, message: object = "hello") -> bytes:
@@ -104,9 +113,10 @@ async def test_many_messages_of_one_turn_are_written_before_it_ends() -> None:
     site = Site()
     alice, bob = site.connect(), site.connect()
     alice.transport.writes.clear()
-    bob.say(*[frame(TEXT, to("temporary-1", number)) for number in range(300)])
+    for number in range(300):
+        bob.client._session._hub.owner_of("temporary-1").forward(b"%d" % number, bob.session)  # type: ignore
     assert len(alice.transport.writes) == 2
-    assert await alice.heard() == [(TEXT, to("temporary-1", number)) for number in range(300)]
+    assert await alice.heard() == [(TEXT, b"%d" % number) for number in range(300)]
 
 
 @in_a_loop
@@ -181,7 +191,7 @@ async def test_binary_is_the_text_that_it_is_or_none() -> None:
 async def test_what_no_client_may_send_closes_with_its_code_and_nothing_after_it_is_heard(
     frames: list[bytes], code: int
 ) -> None:
-    site = Site(limits=limits(message_size=1000))
+    site = Site(limits=limits(message_size=1000, messages_per_second=10_000))
     alice, mallory = site.connect(), site.connect()
     await alice.heard()
     mallory.say(*frames, frame(TEXT, to("temporary-1")))
@@ -194,7 +204,7 @@ async def test_what_no_client_may_send_closes_with_its_code_and_nothing_after_it
 
 @in_a_loop
 async def test_as_many_fragments_as_are_allowed_are_a_message() -> None:
-    guest = Site().connect()
+    guest = Site(limits=limits(messages_per_second=10_000)).connect()
     text = to("temporary-1")
     pieces = [frame(CONTINUATION, b"", fin=False)] * (MAX_FRAGMENTS - 2)
     guest.say(frame(TEXT, text, fin=False), *pieces, frame(CONTINUATION))
@@ -211,17 +221,27 @@ async def test_a_ping_is_answered_with_what_it_says() -> None:
 @in_a_loop
 async def test_pings_count_as_messages() -> None:
     guest = Site(limits=limits(messages_per_second=5)).connect()
-    guest.say(*[frame(PING)] * 6)
-    assert guest.transport.done == ["pause_reading"]
+    guest.say(*[frame(PING)] * 20)
+    assert len(await guest.heard()) < 12
+
+
+@in_a_loop
+async def test_a_pong_counts_as_a_message_unless_we_have_asked_for_it() -> None:
+    site = Site(limits=limits(messages_per_second=5))
+    for asked in (True, False):
+        guest = site.connect()
+        guest.client._is_pinged = asked
+        guest.say(frame(PONG), frame(PONG, b"?"), *[frame(PING)] * 20)
+        assert len(await guest.heard()) == 4 + asked
 
 
 @in_a_loop
 async def test_pieces_of_messages_count_as_messages() -> None:
     guest = Site(limits=limits(messages_per_second=5)).connect()
-    guest.say(frame(TEXT, b"", fin=False), *[frame(CONTINUATION, fin=False)] * 4)
-    assert guest.transport.done == []
-    guest.say(frame(CONTINUATION, fin=False))
-    assert guest.transport.done == ["pause_reading"]
+    guest.say(frame(TEXT, b"", fin=False), *[frame(CONTINUATION, fin=False)] * 20, frame(PING))
+    assert await guest.heard() == []
+    assert guest.client._fragments is not None
+    assert len(guest.client._fragments.pieces) < 12
 
 
 @pytest.mark.parametrize("payload", [b"", (1000).to_bytes(2, "big"), (4321).to_bytes(2, "big")])
@@ -442,24 +462,152 @@ async def test_that_a_close_frame_waits_as_well_is_told_of_nobody() -> None:
     assert guest.site.world.dropped("slow_consumer") == 0
 
 
+# A client that has sent more than it may
+
+
 @in_a_loop
-async def test_a_client_that_says_too_much_is_read_no_further_for_a_while() -> None:
-    guest = Site(limits=limits(messages_per_second=1000)).connect()
-    guest.say(*[frame(TEXT, b"x")] * 1005)
+async def test_what_a_client_may_not_do_yet_waits_in_order_and_is_done_in_time() -> None:
+    site = Site(limits=limits(messages_per_second=1000))
+    alice, bob = site.connect(), site.connect()
+    await alice.heard()
+    texts = [to("temporary-1", number) for number in range(1100)]
+    bob.say(*[frame(TEXT, text) for text in texts[:-1]])
+    bob.say(frame(TEXT, texts[-1]))
+    heard = await alice.heard()
+    assert 1000 <= len(heard) < 1100
+    while len(heard) < 1100:
+        await asyncio.sleep(0.01)
+        heard += await alice.heard()
+    assert heard == [(TEXT, text) for text in texts]
+
+
+@in_a_loop
+async def test_of_a_client_that_goes_on_and_on_no_more_is_read_than_is_kept() -> None:
+    guest = Site(limits=limits(messages_per_second=1)).connect()
+    guest.say(*[frame(TEXT, b"x" * 1000)] * 60)
+    assert guest.transport.done == []
+    guest.say(*[frame(TEXT, b"x" * 1000)] * 10)
     assert guest.transport.done == ["pause_reading"]
-    await asyncio.sleep(0.02)
+    assert len(guest.client._kept) < 2 * READ_AHEAD_BYTES
+    guest.client._session._messages_left = 50
+    guest.client._go_on()
+    await turn()
     assert guest.transport.done == ["pause_reading", "resume_reading"]
-    guest.say(frame(TEXT, b"x"))
-    assert guest.transport.done[-1] == "pause_reading"
 
 
 @in_a_loop
-async def test_a_client_that_is_closed_meanwhile_is_read_at_once() -> None:
-    guest = Site(limits=limits(messages_per_second=1000)).connect()
-    guest.say(*[frame(TEXT, b"x")] * 1005)
+async def test_a_message_in_pieces_may_wait_and_a_message_too_expensive_for_the_turn_comes_again() -> None:
+    site = Site()
+    alice, bob = site.connect(), site.connect()
+    await alice.heard()
+    later = [LATER, LATER]
+    receive = bob.session.receive
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(bob.session), "receive", lambda self, text: later.pop() if later else receive(text))
+        text = to("temporary-1")
+        bob.say(frame(BINARY, text[:5], fin=False), frame(CONTINUATION, text[5:]), frame(TEXT, to("temporary-1", 2)))
+        assert await alice.heard() == [(TEXT, text), (TEXT, to("temporary-1", 2))]
+
+
+def owing(site: Site) -> Guest:
+    """A client that has sent more than it may, with a last message to the first client."""
+    guest = site.connect(address="192.0.2.7")
+    guest.say(*[frame(PING)] * 20, frame(TEXT, to("temporary-1", "goodbye")))
+    return guest
+
+
+@pytest.mark.parametrize("end", ["close", "loss"])
+@in_a_loop
+async def test_a_client_that_owes_and_goes_is_gone_at_once_and_what_it_has_said_goes_out(end: str) -> None:
+    site = Site(limits=limits(messages_per_second=50))
+    alice = site.connect()
+    guest = owing(site)
+    guest.say(*[frame(PING)] * 100, frame(TEXT, to("temporary-1", "and good luck")))
+    await alice.heard()
+    if end == "close":
+        guest.say(frame(CLOSE, b"\x03\xe8"))
+        assert (await guest.heard())[-1] == (CLOSE, b"\x03\xe8")
+    else:
+        guest.lose()
+    assert list(site.shell.center.hub.members) == [alice.session]
+    assert site.shell.center.connections_of == {}
+    assert site.connections - {alice.client} == ({guest.client} if end == "close" else set())
+    assert await alice.heard() == []
+    guest.session._messages_left = 1e6
+    guest.client._go_on()
+    assert await alice.heard() == [(TEXT, to("temporary-1", "and good luck"))]
+
+
+@in_a_loop
+async def test_what_a_client_has_said_before_it_went_is_dropped_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.fast.fast.LAST_WORDS_S", 0.01)
+    site = Site(limits=limits(messages_per_second=1))
+    alice = site.connect()
+    guest = owing(site)
+    guest.lose()
+    await asyncio.sleep(0.05)
+    guest.client._go_on()
+    assert await alice.heard() == []
+    assert site.world.dropped("limit") > 0
+
+
+@pytest.mark.parametrize("hangs_up", ["shutdown", "close"])
+@in_a_loop
+async def test_the_end_of_a_client_that_is_not_read_is_seen(hangs_up: str) -> None:
+    guest = Site(limits=limits(messages_per_second=1)).connect()
+    guest.say(*[frame(TEXT, b"x" * 1000)] * 70)
+    far = guest.transport.ends[1]
+    far.send(b"what nobody reads")
+    await turn()
+    assert guest.transport.done == ["pause_reading"]
+    far.shutdown(socket.SHUT_WR) if hangs_up == "shutdown" else far.close()
+    await asyncio.sleep(0.01)
+    assert guest.transport.done == ["pause_reading", "abort"]
+
+
+@in_a_loop
+async def test_what_is_no_frame_ends_the_connection_when_it_is_its_turn() -> None:
+    site = Site(limits=limits(messages_per_second=50))
+    alice = site.connect()
+    guest = owing(site)
+    guest.say(*[frame(PING)] * 100, frame(TEXT, to("temporary-1", "last")))
+    guest.say(b"\x81\x00", frame(PING), frame(PING))
+    assert CLOSE not in dict(await guest.heard())
+    guest.session._messages_left = 1e6
+    guest.client._go_on()
+    assert (await alice.heard())[-1] == (TEXT, to("temporary-1", "last"))
+    assert (await guest.heard())[-1] == (
+        CLOSE,
+        b"\x03\xeaReceived un-masked frame from client, RFC 6455 section 5.1 forbids this",
+    )
+
+
+@in_a_loop
+async def test_of_a_client_that_is_closed_nothing_more_is_done() -> None:
+    site = Site(limits=limits(messages_per_second=1))
+    alice = site.connect()
+    guest = owing(site)
+    await alice.heard()
     guest.session.close(RESTART)
-    await asyncio.sleep(0.02)
-    assert guest.transport.done == ["pause_reading", "resume_reading", "write_eof"]
+    guest.client._go_on()
+    assert await alice.heard() == []
+    assert guest.transport.done == ["resume_reading", "write_eof"]
+
+
+@in_a_loop
+async def test_a_fault_of_ours_in_what_was_kept_closes_one_client_and_keeps_no_other_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = Site()
+    guest, other = site.connect(), site.connect()
+    monkeypatch.setattr(type(guest.session), "receive", lambda self, text: 1 / (self is other.session))
+    monkeypatch.setattr("service.fast.fast.logger.exception", lambda _: None)
+    for each in (guest, other):
+        each.client._kept.put_back(WSMsgType.TEXT, b"x")
+        each.client._hold(NEXT_TURN)
+    assert [opcode for opcode, _ in await guest.heard()][-1] == CLOSE
+    assert CLOSE not in dict(await other.heard())
+    assert len(other.client._kept) == 0
 
 
 # Signs of life
@@ -510,9 +658,24 @@ async def test_a_silent_client_that_does_not_read_is_cut_off() -> None:
 @in_a_loop
 async def test_a_client_that_we_do_not_read_is_not_silent() -> None:
     guest = Site(limits=limits(messages_per_second=1)).connect()
-    guest.say(*[frame(TEXT, b"x")] * 2)
-    at(guest.client, 60, 90, 120)
+    guest.say(*[frame(TEXT, b"x" * 1000)] * 70)
+    guest.client._has_spoken = False
+    for _ in range(3):
+        guest.transport.ends[1].send(b"more")
+        at(guest.client, 90)
     assert await guest.heard() == []
+    at(guest.client, 60, 90)
+    assert [opcode for opcode, _ in await guest.heard()] == [PING, CLOSE]
+
+
+@in_a_loop
+async def test_what_is_carried_out_late_is_no_sign_of_life() -> None:
+    guest = owing(Site(limits=limits(messages_per_second=5)))
+    guest.client._has_spoken = False
+    guest.session._messages_left = 1e6
+    guest.client._go_on()
+    at(guest.client, 60)
+    assert (PING, b"") in await guest.heard()
 
 
 @in_a_loop
@@ -565,7 +728,7 @@ async def test_a_client_that_does_not_answer_is_dead(monkeypatch: pytest.MonkeyP
 @in_a_loop
 async def test_a_client_that_we_do_not_read_is_alive_and_one_that_we_have_closed_is_dead() -> None:
     guest = Site(limits=limits(messages_per_second=1)).connect()
-    guest.say(*[frame(TEXT, b"x")] * 2)
+    guest.say(*[frame(TEXT, b"x" * 1000)] * 70)
     answers: list[bool] = []
     guest.client.probe(answers.append)
     guest.session.close(RESTART)
@@ -576,7 +739,7 @@ async def test_a_client_that_we_do_not_read_is_alive_and_one_that_we_have_closed
 @in_a_loop
 async def test_a_client_that_we_do_not_read_and_that_has_hung_up_is_dead() -> None:
     guest = Site(limits=limits(messages_per_second=1)).connect()
-    guest.say(*[frame(TEXT, b"x")] * 2)
+    guest.say(*[frame(TEXT, b"x" * 1000)] * 70)
     guest.transport.ends[1].close()
     answers: list[bool] = []
     guest.client.probe(answers.append)
@@ -594,7 +757,7 @@ def test_a_client_that_is_held_up_while_it_is_asked_is_alive_unless_it_hangs_up(
         guest = Site(limits=limits(messages_per_second=1)).connect()
         answers: list[bool] = []
         guest.client.probe(answers.append)
-        guest.say(*[frame(TEXT, b"x")] * 4)
+        guest.say(*[frame(TEXT, b"x" * 1000)] * 70)
         if hangs_up:
             guest.transport.ends[1].close()
         await asyncio.sleep(0.05)

@@ -10,6 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from service.core.addresses import Address
 from service.core.frames import REQUESTS
+from service.core.session import PROBE_PERIOD_S
 
 REGISTRATIONS = 2
 
@@ -125,6 +126,8 @@ class ProtocolModel(RuleBasedStateMachine):
         if not self.waiting.get(address):
             return
         owner = self.owners[address]
+        if not owner.client.probes:  # it was probed just now
+            self.world.passes(PROBE_PERIOD_S)
         if not alive:
             owner.answer_probe(alive=False)
             assert owner.client.aborted

@@ -7,6 +7,8 @@ from centers import World, identity, limits
 
 from service.core.addresses import MAX_ADDRESS_LENGTH, Address
 from service.core.close_codes import FORBIDDEN, TOKEN_EXPIRED, TOO_MANY_ADDRESSES
+from service.core.session import MIN_PAUSE_S, PROBE_PERIOD_S
+from service.core.turns import NEXT_TURN, SHARE
 
 
 @pytest.fixture
@@ -155,6 +157,7 @@ def test_a_client_that_sends_more_than_it_may_is_to_be_read_more_slowly_and_lose
     assert pauses[19] == pytest.approx(1.0)
     assert [heard["message"] for heard in alice.heard()] == list(range(20))
     world.passes(1.5)
+    assert bob.session.receive(message("temporary-1", "x")) == NEXT_TURN
     assert bob.session.receive(message("temporary-1", "x")) == 0.0
 
 
@@ -169,7 +172,60 @@ def test_two_seconds_are_all_that_a_client_can_save_up() -> None:
     world = World(limits=limits(messages_per_second=10))
     bob = world.v0()
     world.passes(3600)
-    assert [bob.session.receive(b"") > 0 for _ in range(22)] == [False] * 21 + [True]
+    assert [bob.session.receive(b"") >= MIN_PAUSE_S for _ in range(22)] == [False] * 21 + [True]
+
+
+def test_a_client_that_has_sent_its_share_gives_way_to_others() -> None:
+    bob = World().v0()
+    pauses = [bob.session.receive(b"") for _ in range(3 * SHARE + 3)]
+    assert pauses == 3 * [*[0.0] * SHARE, NEXT_TURN]
+
+
+def test_a_client_that_owes_a_moment_waits_a_little_longer() -> None:
+    bob = World(limits=limits(messages_per_second=1_000_000, bytes_per_second=1_000_000)).v0()
+    assert bob.session.receive(b"x" * 1_000_001) == MIN_PAUSE_S
+
+
+def test_what_a_client_had_sent_before_it_went_still_reaches_others_and_does_nothing_for_itself() -> None:
+    world = World()
+    alice, bob = world.v0(), world.v0()
+    bob.session.end()
+    bob.register("bob")
+    bob.session.receive(message("temporary-1", "goodbye"))
+    assert [heard["message"] for heard in alice.heard()] == ["goodbye"]
+    alice.session.end()
+    assert world.keeps() == []
+
+
+def test_all_who_ask_for_an_address_share_a_probe_and_the_next_one_waits() -> None:
+    world = World()
+    alice = world.v0()
+    alice.register("alice")
+    others = [world.v1() for _ in range(40)]
+    for number in range(3):
+        for other in others:
+            other.say(type="hello", id=number, uuid="alice", resume="a guess")
+        assert len(alice.client.probes) == 1
+        alice.answer_probe(alive=True)
+        assert [other.heard()[-1]["code"] for other in others] == [113] * 40
+        others[0].say(type="hello", id="next", uuid="alice")
+        assert alice.client.probes == []
+        world.passes(PROBE_PERIOD_S)
+        assert len(alice.client.probes) == 1
+
+
+def test_who_waits_for_a_probe_of_a_client_that_goes_meanwhile_gets_its_address() -> None:
+    world = World()
+    alice, bob = world.v0(), world.v1()
+    alice.register("alice")
+    bob.say(type="hello", id=1, uuid="alice")
+    alice.answer_probe(alive=True)
+    bob.heard()
+    bob.say(type="hello", id=2, uuid="alice")
+    alice.session.end()
+    assert [frame["type"] for frame in bob.heard()] == ["ok"]
+    world.passes(PROBE_PERIOD_S)
+    assert alice.client.probes == []
 
 
 def test_the_bearer_of_a_token_registers_its_own_uuid_and_no_other(world: World) -> None:

@@ -9,6 +9,7 @@ from centers import Party, World, identity, limits
 from service.core.addresses import Address
 from service.core.close_codes import NO_HELLO, REPLACED, TOKEN_EXPIRED, UNAUTHORIZED
 from service.core.session_v1 import MAX_GROUPS, MAX_UNCONFIRMED, MAX_WATCHED
+from service.core.turns import LATER, NEXT_TURN
 
 
 @pytest.fixture
@@ -208,11 +209,71 @@ def test_a_wrong_token_can_be_corrected_in_time() -> None:
     assert only(alice)["type"] == "ok"
 
 
-def test_a_client_that_shows_token_after_token_is_to_be_read_more_slowly() -> None:
-    mallory = World(limits=limits(messages_per_second=100)).v1()
-    pauses = [mallory.say(type="hello", id=1, token=f"guess {number}") for number in range(12)]
-    assert pauses[:9] == [0.0] * 9
+@pytest.mark.parametrize("guess", ["token", "resume"])
+def test_a_client_that_guesses_tokens_or_secrets_is_to_be_read_more_slowly(guess: str) -> None:
+    world = World(limits=limits(messages_per_second=100))
+    world.v1("alice")
+    mallory = world.v1()
+    pauses = []
+    for number in range(12):
+        pauses.append(mallory.say(type="hello", id=1, uuid="alice", **{guess: f"guess {number}"}))
+        world.turns()
+        world.center.hub.refuse_claimants(Address("alice"))
+    assert all(pause <= NEXT_TURN for pause in pauses[:9])
     assert pauses[-1] == pytest.approx(12 * (1 + 100 / 10) / 100 - 1)
+
+
+def test_tokens_beyond_what_a_turn_has_room_for_are_looked_at_in_the_next_one() -> None:
+    world = World()
+    clients = [world.v1() for _ in range(20)]
+    first = [client.say(type="hello", id=1, token="a guess") == LATER for client in clients]
+    assert (first[0], first[-1]) == (False, True)
+    world.turns()
+    assert clients[-1].say(type="hello", id=1, token="a guess") != LATER
+    assert [len(client.heard()) for client in clients] == [int(not later) for later in first[:-1]] + [1]
+
+
+def test_a_message_to_a_large_group_waits_for_those_before_it_and_costs_nothing_until_then() -> None:
+    world = World(limits=limits(messages_per_second=300))
+    alice, bob = world.v1("alice"), world.v1("bob")
+    for number in range(290):
+        world.v1(str(number)).say(type="join", id=1, group="g")
+    assert alice.say(id=1, group="g", message="hi") != LATER
+    assert [bob.say(id=1, group="g", message="hi") for _ in range(9)] == [LATER] * 9
+    assert bob.heard() == []
+    assert bob.say(id=1, recipient_uuid="alice", message="hi") == 0.0
+    world.turns()
+    assert bob.say(id=1, group="g", message="hi") != LATER
+
+
+def test_a_confirmation_that_was_asked_for_costs_nothing_and_any_other_does() -> None:
+    world = World(limits=limits(messages_per_second=2))
+    alice, bob = world.v1("alice"), world.v1("bob")
+    world.passes(60)
+    alice.say(type="ping")
+    for number in range(10):
+        assert bob.say(id=number, recipient_uuid="alice", message="hi", ack="delivered") is not None
+    pauses = [alice.say(type="ack", key=frame["key"]) for frame in alice.heard() if frame["type"] == "msg"]
+    assert len(pauses) == 10
+    assert all(pause <= NEXT_TURN for pause in pauses)
+    assert max(alice.say(type="ack", key=1) for _ in range(5)) > NEXT_TURN
+
+
+def test_a_message_to_a_group_that_nobody_is_in_counts_as_one() -> None:
+    bob = World(limits=limits(messages_per_second=10)).v1("bob")
+    assert max(bob.say(id=1, group="g", message="hi") for _ in range(25)) > NEXT_TURN
+
+
+def test_clocks_that_are_set_let_no_hello_be_late_and_end_a_token(world: World) -> None:
+    world.tokens["alice"] = identity("alice", expires=world.time + 60)
+    alice, bob = world.v1(), world.v1()
+    alice.say(type="hello", id=1, token="alice")
+    world.clock_is_ahead = 7200.0
+    world.passes(1)
+    assert (alice.client.closed, bob.client.closed) == ([TOKEN_EXPIRED], [])
+    world.clock_is_ahead = -86400.0
+    world.passes(10)
+    assert bob.client.closed == [NO_HELLO]
 
 
 def test_an_expired_token_is_told_apart() -> None:

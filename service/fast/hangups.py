@@ -1,0 +1,62 @@
+"""Sees that a client has gone while its connection is not read.
+
+A loop that does not read a connection does not hear of its end either: what the peer sent before stands before it. The
+kernel knows it as soon as it comes, and a second epoll instance, which the loop watches as one more file, tells.
+
+Source: epoll(7), epoll_ctl(2) on EPOLLRDHUP, tcp(7) and unix(7) on SIOCINQ.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import select
+import struct
+import termios
+
+
+class Hangups:
+    """Aborts the transports that it watches when their peers close the connection or their half of it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._epoll: select.epoll | None = None
+        self._watched: dict[int, asyncio.Transport] = {}
+
+    def watch(self, transport: asyncio.Transport) -> None:
+        """From now on, until it is forgotten."""
+        if self._epoll is None:
+            self._epoll = select.epoll()
+        if not self._watched:
+            self._loop.add_reader(self._epoll.fileno(), self._notice)
+        descriptor = _descriptor(transport)
+        self._watched[descriptor] = transport
+        self._epoll.register(descriptor, select.EPOLLRDHUP)
+
+    def forget(self, transport: asyncio.Transport) -> None:
+        """Whether it is watched or not."""
+        if not self._watched or self._epoll is None:
+            return
+        for descriptor in [each for each, watched in self._watched.items() if watched is transport]:
+            del self._watched[descriptor]
+            with contextlib.suppress(OSError):  # it is closed already
+                self._epoll.unregister(descriptor)
+        if not self._watched:
+            self._loop.remove_reader(self._epoll.fileno())
+
+    def _notice(self) -> None:
+        assert self._epoll is not None
+        for descriptor, _ in self._epoll.poll(0):
+            transport = self._watched[descriptor]
+            self.forget(transport)
+            transport.abort()
+
+
+def unread_bytes(transport: asyncio.BaseTransport) -> int:
+    """How much has arrived and is not read yet."""
+    (size,) = struct.unpack("i", fcntl.ioctl(_descriptor(transport), termios.FIONREAD, bytes(4)))
+    return int(size)
+
+
+def _descriptor(transport: asyncio.BaseTransport) -> int:
+    descriptor: int = transport.get_extra_info("socket").fileno()
+    return descriptor
