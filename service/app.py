@@ -34,6 +34,7 @@ class AsgiLink:
     def __init__(self, receive: Receive, send: SendEvent) -> None:
         self._receive = receive
         self._send = send
+        self.transport = None  # ASGI has none to show
 
     async def receive(self) -> str | bytes | None:
         event = await self._receive()

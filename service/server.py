@@ -101,6 +101,7 @@ class LibraryLink:
 
     def __init__(self, connection: ServerConnection) -> None:
         self._connection = connection
+        self.transport = connection.transport
 
     async def receive(self) -> str | bytes | None:
         try:

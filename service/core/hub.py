@@ -270,6 +270,10 @@ class Hub:
         self._watchers: dict[Address, dict[Member, None]] = {}
         self.owner_of: Callable[[Address], Member | None] = self._owners.get
 
+    def drop_unsent(self, messages: int) -> None:
+        """Count what a client had sent beyond its limits before it went, and what nobody hears."""
+        self.tally.dropped[LIMIT] += messages
+
     def connect(self, member: Member) -> None:
         """Let a new member be reached under its temporary address."""
         self.members[member] = None

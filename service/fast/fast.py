@@ -29,14 +29,13 @@ from service.core.close_codes import (
     TOO_MANY_FRAGMENTS,
     CloseReason,
 )
-from service.core.hub import LIMIT
 from service.core.hub import SLOW_CONSUMER as READS_TOO_SLOWLY
 from service.core.session import Session
 from service.core.turns import NEXT_TURN
 from service.fast.farewell import Farewell
 from service.fast.frame_reader import feed, frame_reader
-from service.fast.hangups import Hangups, unread_bytes
 from service.fast.kept import Kept
+from service.links.hangups import Hangups, unread_bytes
 from service.links.link import LAST_WORDS_S, MAX_FRAGMENTS, READ_AHEAD_BYTES, has_hung_up
 from service.process.ticker import Ticker
 
@@ -85,7 +84,7 @@ class FastShell:
         self.clients: set[WebSocket] = set()
         self.payloads = count()
         """Of pings: no two are the same."""
-        self.hangups = Hangups(self.loop)
+        self.hangups = Hangups()
         self._ticker = Ticker(center)
         self._is_sweeping = False
         self._to_flush: list[WebSocket] = []
@@ -179,10 +178,10 @@ class WebSocket(WSListener):
         "_is_held",
         "_is_open",
         "_is_paused",
-        "_is_pinged",
         "_is_set_aside",
         "_kept",
         "_leaving",
+        "_pings",
         "_probes",
         "_session",
         "_shell",
@@ -208,7 +207,8 @@ class WebSocket(WSListener):
         self._fragments: _Fragments | None = None
         self._has_spoken = False
         self._heard_at = shell.loop.time()
-        self._is_pinged = False
+        self._pings = 0
+        """Not answered yet."""
         self._is_held = False
         """Nothing of it is carried out until it is its turn."""
         self._is_set_aside = False
@@ -329,8 +329,8 @@ class WebSocket(WSListener):
 
     def _is_answer(self, pong: bytes) -> bool:
         """Whether we have asked for it."""
-        if self._is_pinged and not pong:
-            self._is_pinged = False
+        if self._pings and not pong:
+            self._pings -= 1
             return True
         return self._tell(pong, True)
 
@@ -368,8 +368,8 @@ class WebSocket(WSListener):
             if not self._is_paused and len(self._kept) >= READ_AHEAD_BYTES:
                 self._is_paused, self._unread = True, 0
                 self.transport.pause_reading()
-                # The loop does not see this any more.
-                self._shell.hangups.watch(self.transport)
+                self._shell.hangups.watch(self.transport, self.transport.abort)
+                self._ping()
 
     def _carry_out(self, opcode: WSMsgType, fin: bool, payload: bytes) -> None:
         if opcode is _PING or opcode is _PONG:
@@ -462,7 +462,7 @@ class WebSocket(WSListener):
             self._shell.loop.call_later(LAST_WORDS_S, self._forget)
 
     def _forget(self) -> None:
-        self._shell.center.hub.tally.dropped[LIMIT] += len(list(self._kept))
+        self._shell.center.hub.drop_unsent(len(list(self._kept)))
         self._kept.clear()
 
     # Time
@@ -511,18 +511,25 @@ class WebSocket(WSListener):
         if not self._is_open:
             return
         silence = now - self._heard_at
+        if self._is_paused:
+            # The end of its stream may be behind all that it could not send yet. To a ping, a host whose program has
+            # gone answers with a reset.
+            self._ping()
         if self._has_spoken or (self._is_paused and self._has_sent_more()):
             self._heard_at = now
-            self._has_spoken = self._is_pinged = False
+            self._has_spoken, self._pings = False, 0
         elif silence >= interval + timeout:
             # Asked before the close frame is written, which would lie in the buffer as well.
             is_stuck = self.transport.get_write_buffer_size() > 0
             self._session.close(NO_PONG)
             if is_stuck:
                 self.transport.abort()
-        elif silence >= interval and not self._is_pinged:
-            self._is_pinged = True
-            self.transport.write(_frame(_PING, b""))
+        elif silence >= interval and not self._pings:
+            self._ping()
+
+    def _ping(self) -> None:
+        self._pings += 1
+        self.transport.write(_frame(_PING, b""))
 
     def shutdown(self) -> None:
         """uvicorn stops."""

@@ -1,17 +1,15 @@
 """Carries out what the sessions decide, for the shells that await: reads each client's link, and empties its outbox."""
 
 import asyncio
+import contextlib
 
 from service.core.admission import Admission
 from service.core.center import Center
-from service.core.session import Session
-from service.links.link import Link
+from service.links.hangups import Hangups
+from service.links.link import LAST_WORDS_S, Link
 from service.links.outbox import Outbox
+from service.links.reading import Reading
 from service.process.ticker import Ticker
-
-# A client that has sent many messages at once gives way after this many, so that their recipients' writers can run:
-# else a burst would fill the outbox of a client that reads as fast as it can.
-FAIR_SHARE = 64
 
 
 class Exchange:
@@ -20,14 +18,17 @@ class Exchange:
     def __init__(self, center: Center) -> None:
         self.center = center
         self._ticker = Ticker(center)
+        self._hangups = Hangups()
+        self._finishing: set[asyncio.Task[None]] = set()
 
     async def serve(self, link: Link, admission: Admission) -> None:
         """Serve one client to its end. On return the shell must drop the connection if it is still there."""
         outbox = Outbox(link, self.center.settings.limits.queue, self.center.hub.tally)
         session = admission.open(self.center, outbox)
+        reading = Reading(link, session, self.center.turns, self._hangups)
         self._ticker.wake()
         session.start()
-        reader = asyncio.create_task(_read(link, session))
+        reader = asyncio.create_task(reading.run())
         tasks = (reader, outbox.writer)
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -39,12 +40,12 @@ class Exchange:
         for task in done:
             if not task.cancelled():
                 task.result()  # a fault of ours must not stay unseen
+        if reading.ahead and outbox.farewell is None:
+            task = asyncio.create_task(self._finish(reading))
+            self._finishing.add(task)
+            task.add_done_callback(self._finishing.discard)
 
-
-async def _read(link: Link, session: Session) -> None:
-    taken = 0
-    while (frame := await link.receive()) is not None:
-        pause = session.receive(frame.encode()) if isinstance(frame, str) else session.receive_binary(frame)
-        taken += 1
-        if pause or taken % FAIR_SHARE == 0:
-            await asyncio.sleep(pause)
+    async def _finish(self, reading: Reading) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(reading.finish(), LAST_WORDS_S)
+        self.center.hub.drop_unsent(len(reading.ahead))

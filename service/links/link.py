@@ -15,8 +15,8 @@ MAX_FRAGMENTS = 1024
 
 # How much of what a client has sent is kept until the client may go on; beyond this it is read no further.
 READ_AHEAD_BYTES = 64 * 1024
-# How long what a client had sent before it went is still carried out, at the pace that its limits allow: as long as most
-# WebSocket libraries wait for the answer to their close frame.
+# How long what a client had sent before it went is still carried out, at the pace that its limits allow: as long as a
+# WebSocket library waits for the answer to its close frame.
 LAST_WORDS_S = 10.0
 
 
@@ -36,6 +36,10 @@ class LinkClosedError(Exception):
 
 class Link(Protocol):
     """A client's WebSocket."""
+
+    @property
+    def transport(self) -> asyncio.BaseTransport | None:
+        """Shows that the client hangs up though nothing is read of it; None where nothing shows that."""
 
     async def receive(self) -> str | bytes | None:
         """The next message, or None when the client is gone."""

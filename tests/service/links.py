@@ -20,6 +20,7 @@ class FakeLink:
         self.reads.set()
         self.answers = asyncio.Event()
         self.gone = False
+        self.transport: asyncio.BaseTransport | None = None
 
     async def receive(self) -> str | bytes | None:
         return await self.incoming.get()

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import cast
 from uuid import UUID
 
 import pytest
@@ -164,12 +167,67 @@ def test_a_client_that_sends_too_much_is_read_no_further_until_it_may_send_again
     run(scenario, Settings(welcome="{uuid}", limits=Limits(messages_per_second=10)))
 
 
+def test_a_client_that_owes_and_goes_is_gone_at_once_and_what_it_has_said_goes_out() -> None:
+    async def scenario(clients: Clients) -> None:
+        alice, bob = await clients.join(), await clients.join()
+        for number in range(20):
+            bob.incoming.put_nowait(to(alice.sent[0], number))
+        bob.incoming.put_nowait(None)
+        await turns(100)
+        assert clients.served[1].done()
+        assert clients.center.connections == 1
+        assert len(alice.sent) == 1 + 11
+        for _ in range(500):
+            if len(alice.sent) == 1 + 20:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("the last messages were lost")
+
+    run(scenario, Settings(welcome="{uuid}", limits=Limits(messages_per_second=10)))
+
+
+def test_what_a_client_has_said_before_it_went_is_dropped_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.links.exchange.LAST_WORDS_S", 0.01)
+
+    async def scenario(clients: Clients) -> None:
+        bob = await clients.join()
+        for _ in range(20):
+            bob.incoming.put_nowait("x")
+        bob.incoming.put_nowait(None)
+        await turns(100)
+        await asyncio.sleep(0.05)
+        assert clients.center.hub.tally.dropped["limit"] == 20 - 2
+
+    run(scenario, Settings(welcome="{uuid}", limits=Limits(messages_per_second=1)))
+
+
+def test_the_end_of_a_client_that_is_read_no_further_is_seen() -> None:
+    async def scenario(clients: Clients) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            bob = await clients.join()
+            bob.transport = cast(asyncio.BaseTransport, SimpleNamespace(get_extra_info=lambda name: ours))
+            for _ in range(200):
+                bob.incoming.put_nowait("x" * 1000)
+            await turns(100)
+            assert bob.incoming.qsize() > 100
+            assert clients.center.connections == 1
+            theirs.shutdown(socket.SHUT_WR)
+            for _ in range(500):
+                if not clients.center.connections:
+                    return
+                await asyncio.sleep(0.01)
+            raise AssertionError("it was not seen")
+
+    run(scenario, Settings(welcome="{uuid}", limits=Limits(messages_per_second=1)))
+
+
 def test_a_fault_of_the_service_is_not_swallowed() -> None:
     async def scenario(clients: Clients) -> None:
         alice = await clients.join()
         alice.incoming.put_nowait(42)  # type: ignore[arg-type]
         await turns()
-        assert isinstance(clients.served[0].exception(), AttributeError)
+        assert isinstance(clients.served[0].exception(), TypeError)
 
     run(scenario)
 

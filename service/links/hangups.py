@@ -12,43 +12,43 @@ import fcntl
 import select
 import struct
 import termios
+from collections.abc import Callable
 
 
 class Hangups:
-    """Aborts the transports that it watches when their peers close the connection or their half of it."""
+    """Tells of transports whose peers close the connection or their half of it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._epoll: select.epoll | None = None
-        self._watched: dict[int, asyncio.Transport] = {}
+        self._watched: dict[int, tuple[asyncio.BaseTransport, Callable[[], None]]] = {}
 
-    def watch(self, transport: asyncio.Transport) -> None:
-        """From now on, until it is forgotten."""
+    def watch(self, transport: asyncio.BaseTransport, hung_up: Callable[[], None]) -> None:
+        """Call `hung_up` once, unless the transport is forgotten before. To be called in the loop."""
         if self._epoll is None:
             self._epoll = select.epoll()
         if not self._watched:
-            self._loop.add_reader(self._epoll.fileno(), self._notice)
+            asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._notice)
         descriptor = _descriptor(transport)
-        self._watched[descriptor] = transport
+        self._watched[descriptor] = (transport, hung_up)
         self._epoll.register(descriptor, select.EPOLLRDHUP)
 
-    def forget(self, transport: asyncio.Transport) -> None:
-        """Whether it is watched or not."""
+    def forget(self, transport: asyncio.BaseTransport) -> None:
+        """The inverse of `watch`; once is enough, twice does no harm."""
         if not self._watched or self._epoll is None:
             return
-        for descriptor in [each for each, watched in self._watched.items() if watched is transport]:
+        for descriptor in [each for each, (watched, _) in self._watched.items() if watched is transport]:
             del self._watched[descriptor]
             with contextlib.suppress(OSError):  # it is closed already
                 self._epoll.unregister(descriptor)
         if not self._watched:
-            self._loop.remove_reader(self._epoll.fileno())
+            asyncio.get_running_loop().remove_reader(self._epoll.fileno())
 
     def _notice(self) -> None:
         assert self._epoll is not None
         for descriptor, _ in self._epoll.poll(0):
-            transport = self._watched[descriptor]
+            transport, hung_up = self._watched[descriptor]
             self.forget(transport)
-            transport.abort()
+            hung_up()
 
 
 def unread_bytes(transport: asyncio.BaseTransport) -> int:

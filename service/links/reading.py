@@ -1,0 +1,104 @@
+"""Acts on what one client sends, at the pace that its limits allow; what may not be done yet waits in order."""
+
+import asyncio
+from collections import deque
+
+from service.core.session import Session
+from service.core.turns import LATER, NEXT_TURN, Turns
+from service.links.hangups import Hangups
+from service.links.link import READ_AHEAD_BYTES, Link
+
+# What a message that waits costs beside its own length: the object's head and its place in the queue.
+_OVERHEAD = 64
+
+
+class Reading:
+    """What a client has sent. `ahead` is read and not acted on yet."""
+
+    def __init__(self, link: Link, session: Session, turns: Turns, hangups: Hangups) -> None:
+        self.ahead: deque[str | bytes] = deque()
+        self._link = link
+        self._session = session
+        self._turns = turns
+        self._hangups = hangups
+        self._bytes = 0
+        self._receiving: asyncio.Future[str | bytes | None] | None = None
+        self._turn: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """Act on all that comes, until the client is gone; that is noticed even while it may do nothing."""
+        try:
+            while True:
+                while self.ahead:
+                    self._act()
+                    if self._turn is not None and not await self._read_ahead(self._turn):
+                        return
+                frame = await self._receive()
+                if frame is None:
+                    return
+                self._add(frame)
+        finally:
+            if self._receiving is not None:
+                self._receiving.cancel()
+
+    async def finish(self) -> None:
+        """Act on the rest of what a client has sent that is gone."""
+        while self.ahead:
+            if self._turn is not None:
+                await self._turn
+            self._act()
+
+    def _act(self) -> None:
+        frame = self.ahead[0]
+        self._turn = None
+        pause = self._session.receive(frame.encode()) if isinstance(frame, str) else self._session.receive_binary(frame)
+        if pause:
+            self._turn = asyncio.get_running_loop().create_future()
+            if pause <= NEXT_TURN:
+                self._wait_for_turn(self._turn)
+            else:
+                asyncio.get_running_loop().call_later(pause, self._wait_for_turn, self._turn)
+        if pause != LATER:
+            self.ahead.popleft()
+            self._bytes -= len(frame) + _OVERHEAD
+
+    def _wait_for_turn(self, turn: "asyncio.Future[None]") -> None:
+        # Whoever is gone has cancelled it.
+        self._turns.wait(self._session.flow, lambda: None if turn.done() else turn.set_result(None))
+
+    def _add(self, frame: str | bytes) -> None:
+        self.ahead.append(frame)
+        self._bytes += len(frame) + _OVERHEAD
+
+    async def _receive(self) -> str | bytes | None:
+        if self._receiving is None:
+            return await self._link.receive()
+        receiving, self._receiving = self._receiving, None
+        return await receiving
+
+    async def _read_ahead(self, turn: "asyncio.Future[None]") -> bool:
+        """Read on until it is the client's turn, as far as there is room; False when it is gone."""
+        while not turn.done() and self._bytes < READ_AHEAD_BYTES:
+            if self._receiving is None:
+                self._receiving = asyncio.ensure_future(self._link.receive())
+            await asyncio.wait((turn, self._receiving), return_when=asyncio.FIRST_COMPLETED)
+            if self._receiving.done():
+                frame = await self._receive()
+                if frame is None:
+                    return False
+                self._add(frame)
+        return await self._has_turn(turn)
+
+    async def _has_turn(self, turn: "asyncio.Future[None]") -> bool:
+        """Wait for its turn without reading; False when the client hangs up meanwhile."""
+        transport = self._link.transport
+        if turn.done() or transport is None:
+            await turn
+            return True
+        hung_up = asyncio.get_running_loop().create_future()
+        self._hangups.watch(transport, lambda: hung_up.set_result(None))
+        try:
+            await asyncio.wait((turn, hung_up), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._hangups.forget(transport)
+        return not hung_up.done()
