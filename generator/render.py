@@ -97,6 +97,8 @@ def _files(deploy: Deploy) -> Iterator[File]:
     yield file("etc/supervisor/conf.d/NAME.conf", installed=supervisor)
     yield file("etc/systemd/system/NAME.service", installed=systemd)
     yield file("etc/systemd/system/NAME.socket", installed=systemd)
+    yield file("etc/systemd/system/nginx.service.d/NAME.conf")
+    yield file("etc/systemd/system/supervisor.service.d/NAME.conf", installed=supervisor)
     yield file("etc/sysusers.d/NAME.conf")
     yield file(
         "etc/tmpfiles.d/NAME.conf",

@@ -130,6 +130,31 @@ def put_bytes(target: Path, content: bytes, mode: int = 0o644, owner: tuple[str,
             os.fsync(descriptor)
 
 
+def put_copy(source: Path, target: Path) -> None:
+    """Make a file hold what another one holds, with its mode and times; one that does already is left as it is."""
+    if _is_copy(source, target):
+        return
+    with _replacing(target) as temporary:
+        shutil.copy2(source, temporary)
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _is_copy(source: Path, target: Path) -> bool:
+    try:
+        status = target.lstat()
+    except FileNotFoundError:
+        return False
+    return (
+        stat.S_ISREG(status.st_mode)
+        and stat.S_IMODE(status.st_mode) == stat.S_IMODE(source.stat().st_mode)
+        and target.read_bytes() == source.read_bytes()
+    )
+
+
 def put_link(target: Path, link: str) -> None:
     """Make a symbolic link say `link`, in one step."""
     with _replacing(target) as temporary:

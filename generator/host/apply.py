@@ -9,11 +9,11 @@ from pathlib import Path
 from generator.host import default_site
 from generator.host.certificates import Place
 from generator.host.facts import Outcome, await_new_workers, has, is_active, nginx_workers, program_state, run
-from generator.host.store import Store, sync
+from generator.host.store import READ_EARLY, Store, sync
 from generator.host.succession import shared
 from generator.host.switch import Side, Switch
 from generator.report import CommandError, Report
-from generator.write import put_link, temporary_of
+from generator.write import put_copy, put_link, temporary_of
 
 # Directives that nginx takes only once per host: all deployments share one file, that of the most demanding.
 SHARED = "etc/nginx/modules-enabled/90-wsbundle.conf"
@@ -48,6 +48,7 @@ def side(store: Store, number: int | None) -> Side:
         runtime=generation.runtime,
         manifest=store.manifest(number),
         links=store.links(number),
+        files=store.files(number),
         default_server=generation.default_server,
         replaces_workers=generation.replaces_workers,
         shared=shared(store.home / "runtimes" / generation.runtime),
@@ -115,6 +116,8 @@ class Host:
         self._put_all(todo.puts_first)
         if after is not None:
             self.store.make_current(after)
+            for path in todo.copies:
+                self._copy(path, self.store.directory(after) / path)
         self._put_all(todo.puts_then)
         for path in reversed(todo.removes):
             if path != SHARED:
@@ -135,15 +138,21 @@ class Host:
         put_link(target, link)
         sync(target.parent)
 
+    def _copy(self, path: str, source: Path) -> None:
+        target = self.store.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        put_copy(source, target)
+        sync(target.parent)
+
     def _remove(self, path: str) -> None:
         target = self.store.root / path
         if target.parent.is_dir():
-            if target.is_symlink():
+            if target.is_symlink() or (target.is_file() and path.startswith(READ_EARLY)):
                 target.unlink()
             temporary_of(target).unlink(missing_ok=True)
             sync(target.parent)
         # The other directories are the packages', empty or not.
-        if target.parent.name == self.store.name or target.parent.suffix == ".wants":
+        if target.parent.name == self.store.name or target.parent.name.endswith((".wants", ".service.d")):
             with suppress(OSError):  # other files stand beside it
                 target.parent.rmdir()
 

@@ -1,7 +1,9 @@
 """What on the host is not as it was installed: edited, replaced or removed by hand."""
 
 import difflib
+import os
 import shutil
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from generator.host import default_site
 from generator.host.apply import SHARED
 from generator.host.store import Store
 from generator.readers.nginx import DEFAULT_SITE
-from generator.write import temporary_of
+from generator.write import put_copy
 
 
 class Drift(msgspec.Struct, frozen=True):
@@ -30,21 +32,37 @@ def drifts(store: Store) -> list[Drift]:
     number = store.current
     if number is None:
         return []
-    found = []
+    found = [*_links(store, number), *_files(store, number)]
+    if store.generation(number).default_server and default_site.stands(store.root):
+        found.append(Drift(DEFAULT_SITE, "is there again; nginx takes no other default site beside ours"))
+    return found
+
+
+def _links(store: Store, number: int) -> Iterator[Drift]:
     for path, link in store.links(number).items():
         target = store.root / path
         if not target.is_symlink():
-            what = "is missing" if not target.exists() else "was replaced by a file"
-            found.append(Drift(path, what, _diff(store, path, target)))
-        elif str(target.readlink()) != link and path != SHARED:
-            found.append(Drift(path, f"leads to {target.readlink()} instead of {link}"))
-    if store.generation(number).default_server and default_site.stands(store.root):
-        found.append(Drift(DEFAULT_SITE, "is there again; nginx takes no other default site beside ours"))
-    directory = store.directory(number)
+            what = _missing(store, path) if not target.exists() else "was replaced by a file"
+            yield Drift(path, what, _diff(store, path, target))
+        elif not _leads_to(store, target, link) and path != SHARED:
+            yield Drift(path, f"leads to {target.readlink()} instead of {link}")
+
+
+def _files(store: Store, number: int) -> Iterator[Drift]:
+    """What differs in the generation itself, which links lead to, and in the files that are copies of its own."""
+    directory, on_the_host = store.directory(number), store.files(number)
     for path, entry in store.manifest(number).items():
-        if "sha256" in entry and _hash(directory / path) != entry["sha256"]:
-            found.append(Drift(path, "was edited", _diff(store, path, directory / path)))
-    return found
+        target = (store.root if path in on_the_host else directory) / path
+        if path in on_the_host and target.is_symlink():
+            yield Drift(path, _replaced_by(target), _diff(store, path, target))
+        elif "sha256" in entry and _hash(target) != entry["sha256"]:
+            what = "is missing" if path in on_the_host and not target.exists() else "was edited"
+            yield Drift(path, what, _diff(store, path, target))
+
+
+def _replaced_by(link: Path) -> str:
+    masked = link.readlink() == Path("/dev/null")
+    return "is masked: systemd does not start it" if masked else f"was replaced by a link to {link.readlink()}"
 
 
 def copies(store: Store, number: int | None) -> Path:
@@ -63,14 +81,31 @@ def keep_copy(drift: Drift, store: Store, directory: Path) -> None:
         shutil.copy2(source, copy)
 
 
-def put_back(store: Store, number: int) -> None:
-    """Let files that had replaced our links stand there again; what was edited through a link never left."""
-    directory = copies(store, number)
-    for path in store.links(number):
+def put_back(store: Store, number: int) -> bool:
+    """Let files of the operator that had made way stand there again; what was edited through a link never left.
+
+    Whether there were any.
+    """
+    directory, found = copies(store, number), False
+    for path in (*store.links(number), *store.files(number)):
         copy, target = directory / path, store.root / path
-        if target.is_symlink() and copy.is_file() and copy.read_bytes() != target.read_bytes():
-            shutil.copy2(copy, temporary_of(target))
-            temporary_of(target).replace(target)
+        if copy.is_file() and target.is_file() and copy.read_bytes() != target.read_bytes():
+            put_copy(copy, target)
+            found = True
+    return found
+
+
+def _missing(store: Store, path: str) -> str:
+    if path in store.wants:
+        return f"is missing: {Path(path).name} is disabled, and does not start at boot"
+    return "is missing"
+
+
+def _leads_to(store: Store, target: Path, link: str) -> bool:
+    """Whether a link says what it should, in this or in its relative form."""
+    said = str(target.readlink())
+    relative = os.path.normpath(target.parent / said) == str(store.root / link.lstrip("/"))
+    return said == link or relative
 
 
 def _hash(path: Path) -> str | None:

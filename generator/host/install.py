@@ -170,7 +170,10 @@ def _must_be_root() -> None:
 
 def _is_same(store: Store, bundle: Bundle, runtime: str) -> bool:
     """Whether exactly this is installed already."""
-    if store.current is None or store.generation(store.current).runtime != runtime:
+    if store.current is None:
+        return False
+    generation = store.generation(store.current)
+    if generation.runtime != runtime or not generation.has_files:
         return False
     return bool(json.loads(bundle.manifest())["files"] == list(store.manifest(store.current).values()))
 

@@ -117,6 +117,7 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             auth=deploy.auth,
             keys=keys_file(deploy),
             replaces_workers=replaces_workers(deploy),
+            has_files=True,
         )
         store.add(bundle, generation)
     return number

@@ -4,10 +4,13 @@
     /opt/<name>/generations/<n>/    the rendered files as they stand on the host, and links into a runtime
     /opt/<name>/current             -> generations/<n>: the one switch
     /opt/<name>/pending.json        a switch that has begun and is not recorded yet
+    /opt/<name>/recover             what a boot runs while a switch is pending: `generator.host.recovery`
     /opt/<name>/default-site        what nginx's own default site led to, while it is out of our way
 
-Every installed path, such as /etc/nginx/sites-available/<name>, is a link through `current`, so that one rename(2)
-changes all of them at once: after a power cut the host has the old generation or the new one, never a mixture.
+Nearly every installed path, such as /etc/nginx/sites-available/<name>, is a link through `current`, so that one
+rename(2) changes all of them at once: after a power cut the host has the old generation or the new one, never a
+mixture. What systemd reads before it mounts /opt cannot be a link into it: `READ_EARLY` are copies of the generation's
+files. When power is cut between two of their renames, the next boot makes them fit: `generator.host.recovery`.
 """
 
 import json
@@ -21,6 +24,7 @@ from typing import Any
 import msgspec
 
 from generator.bundle import MANIFEST, Bundle
+from generator.host import recovery
 from generator.write import put_link, put_text, temporary_of, write
 
 RECORD = "generation.json"
@@ -28,7 +32,9 @@ READY = "ready"
 PRISTINE = "pristine"
 _DIRECTORIES = ("runtimes", "generations", "edited")
 # The last one says that it is to go.
-_FILES = ("current", "default-site", "pending.json")
+_FILES = ("current", "default-site", "recover", "pending.json")
+# Read at boot before any file system but the root is mounted. And `systemctl disable` deletes a unit that is a link.
+READ_EARLY = ("etc/systemd/system/", "etc/sysusers.d/", "etc/tmpfiles.d/")
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -47,6 +53,8 @@ class Generation(msgspec.Struct, frozen=True):
     auth: str = "none"
     keys: str | None = None
     replaces_workers: bool = False
+    has_files: bool = False
+    """Whether `READ_EARLY` are files. Up to version 0.1 they were links as well."""
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -117,19 +125,35 @@ class Store:
         return str(self.manifest(number)[f"etc/{self.name}/.env"]["group"])
 
     def links(self, number: int | None) -> dict[str, str]:
-        """Every path that a generation has on the host, and what its link says; nothing for no generation."""
+        """Every link that a generation has on the host, and what it says; nothing for no generation."""
         if number is None:
             return {}
-        through = f"/opt/{self.name}/current"
+        through, files = f"/opt/{self.name}/current", self.files(number)
         entries = self.manifest(number).items()
-        links = {path: entry.get("link") or f"{through}/{path}" for path, entry in entries if entry["installed"]}
+        links = {
+            path: entry.get("link") or f"{through}/{path}"
+            for path, entry in entries
+            if entry["installed"] and path not in files
+        }
         if self.generation(number).manager == "systemd":
-            # What `systemctl enable` would make; it would also remove the units' own links when it disables them.
-            links |= {
-                f"etc/systemd/system/sockets.target.wants/{self.name}.socket": f"../{self.name}.socket",
-                f"etc/systemd/system/multi-user.target.wants/{self.name}.service": f"../{self.name}.service",
-            }
+            links |= self.wants
         return links
+
+    def files(self, number: int | None) -> dict[str, str]:
+        """Every file that a generation has on the host itself, and its SHA-256."""
+        if number is None or not self.generation(number).has_files:
+            return {}
+        entries = self.manifest(number).items()
+        return {path: entry["sha256"] for path, entry in entries if entry["installed"] and path.startswith(READ_EARLY)}
+
+    @property
+    def wants(self) -> dict[str, str]:
+        """The links that `systemctl enable` makes."""
+        service, socket = self.units
+        return {
+            f"etc/systemd/system/sockets.target.wants/{socket}": f"/etc/systemd/system/{socket}",
+            f"etc/systemd/system/multi-user.target.wants/{service}": f"/etc/systemd/system/{service}",
+        }
 
     def add(self, bundle: Bundle, generation: Generation) -> None:
         """Write a generation as a whole: until its record stands, `numbers` may list it and nothing refers to it."""
@@ -190,11 +214,14 @@ class Store:
     def begin(self, pending: Pending) -> None:
         put_text(self.home / "pending.json", msgspec.json.encode(pending).decode())
         sync(self.home)
+        for path in recovery.put(self.name, self.root):
+            sync(path.parent)
 
     def end(self) -> None:
         """The switch that was pending is done or undone."""
         (self.home / "pending.json").unlink(missing_ok=True)
         sync(self.home)
+        recovery.remove(self.name, self.root)
 
     def prune(self, keep: int) -> list[int]:
         """Remove the oldest generations but for `keep` and the current one, and runtimes that nobody refers to."""
@@ -218,6 +245,7 @@ class Store:
     def sweep(self) -> None:
         """Remove what runs that were killed have left: generations that never ran, and what was not whole."""
         if self.pending is None:
+            recovery.remove(self.name, self.root)
             for number in self.numbers():
                 if number != self.current and not (self.is_whole(number) and self.generation(number).healthy):
                     self.remove(number)
@@ -226,6 +254,7 @@ class Store:
 
     def vanish(self) -> None:
         """Remove all of it; what says that it is to go goes last, so that a run that is killed can be completed."""
+        recovery.remove(self.name, self.root)
         for number in self.numbers():
             self.remove(number)
         for runtime in (self.home / "runtimes").glob("*"):

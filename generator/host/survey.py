@@ -48,7 +48,7 @@ def certificate_will_do(loaded: Loaded, report: Report) -> bool:
 def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
     """The facts of this host that matter for a deployment."""
     system, version = facts.operating_system()
-    ours = store.links(store.current)
+    ours = store.links(store.current) | store.files(store.current)
     paths = [file.path for file in bundle.files if file.installed and file.path != SHARED]
     foreign = [f"/{path}" for path in paths if path not in ours and os.path.lexists(store.root / path)]
     # A unit of ours would hide one of the same name that a package has brought.

@@ -9,6 +9,8 @@ import msgspec
 
 Manifest: TypeAlias = dict[str, dict[str, Any]]
 
+_SYSTEMD = "etc/systemd/system/"
+
 
 class Side(msgspec.Struct, frozen=True):
     """One end of a switch: what is installed there. `Side()` is a host without the deployment."""
@@ -18,6 +20,8 @@ class Side(msgspec.Struct, frozen=True):
     runtime: str = ""
     manifest: Manifest = {}
     links: dict[str, str] = {}
+    files: dict[str, str] = {}
+    """What is no link but a copy of the generation's file, by path, and its SHA-256."""
     default_server: bool = False
     replaces_workers: bool = False
     """Whether a reload replaces the workers, one after another: `generator.render.replaces_workers`."""
@@ -32,13 +36,15 @@ class Side(msgspec.Struct, frozen=True):
 class Switch(msgspec.Struct, frozen=True):
     """What is to be done, in this order. Paths are without the leading slash.
 
-    `puts_first` are links that stand before the generation is current, `puts_then` those that stand afterwards.
+    `puts_first` are links that stand before the generation is current. Afterwards `copies` of its files are made, then
+    the links of `puts_then`.
     """
 
     stops_systemd: bool
     stops_supervisor: bool
     takes_default_site: bool
     puts_first: dict[str, str]
+    copies: tuple[str, ...]
     puts_then: dict[str, str]
     removes: tuple[str, ...]
     returns_default_site: bool
@@ -78,17 +84,20 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
     understood = before.replaces_workers and after.replaces_workers and before.shared == after.shared
     succeeds = understood and not changed(unit, socket)
     puts = {path: link for path, link in after.links.items() if everything or before.links.get(path) != link}
-    removes = tuple(path for path in before.links if path not in after.links)
+    copies = tuple(path for path, digest in after.files.items() if everything or before.files.get(path) != digest)
+    stays = after.links.keys() | after.files.keys()
+    removes = tuple(path for path in (before.links | before.files) if path not in stays)
     puts_first, puts_then = _in_order(puts, before, program)
     return Switch(
         stops_systemd=before.manager == "systemd" and not under_systemd,
         stops_supervisor=before.manager == "supervisor" and not under_supervisor,
         takes_default_site=after.default_server and (everything or not before.default_server),
         puts_first=puts_first,
+        copies=copies,
         puts_then=puts_then,
         removes=removes,
         returns_default_site=not after.default_server and (everything or before.default_server),
-        reloads_units="systemd" in (before.manager, after.manager) and changed(unit, socket),
+        reloads_units=any(path.startswith(_SYSTEMD) for path in (*copies, *puts, *removes)),
         makes_directories=after.name != "" and changed(f"etc/tmpfiles.d/{name}.conf"),
         restarts_socket=under_systemd and changed(socket),
         restarts_service=under_systemd and not succeeds and (settings or changed(unit, socket)),
@@ -109,7 +118,9 @@ def _in_order(puts: dict[str, str], before: Side, program: str) -> tuple[dict[st
     then: dict[str, str] = {}
     last: dict[str, str] = {}
     for path, link in puts.items():
-        leads_somewhere = before.name != "" and (not link.startswith("/") or path in before.manifest)
+        # What starts a unit stands once the unit itself does.
+        starts_a_unit = link.startswith(f"/{_SYSTEMD}")
+        leads_somewhere = before.name != "" and not starts_a_unit and (link[0] != "/" or path in before.manifest)
         # supervisor, with whatever else it runs, does not start where the directory for a program's log is missing, and
         # it is the new generation that makes that directory at boot.
         (last if path == program else first if leads_somewhere else then)[path] = link

@@ -78,7 +78,9 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
         CommandError: the previous generation runs again; says why the new one did not.
     """
     before, host = store.current, Host(store, report)
-    generation = store.generation(number)
+    # One that an older release has written comes back in today's form; undoing leaves what it finds in the old one.
+    generation = replace(store.generation(number), has_files=True)
+    store.record(generation)
     began = time.time()
     keys = KeysPlace(store)
     makes_keys = keys.are_missing(number)
@@ -146,8 +148,8 @@ def _undo(store: Store, before: int | None, after: int | None, report: Report) -
         failures = Host(store, report).switch_back(todo, before)
         if store.pending is not None and store.pending.makes_keys:
             KeysPlace(store).remove()
-        if before is not None:
-            put_back(store, before)
+        if before is not None and put_back(store, before):
+            facts.run("systemctl", "daemon-reload")
         for failure in failures:
             report.error(f"Not undone: {failure}")
         if not failures:

@@ -10,11 +10,12 @@ from generator.host.store import Generation, Store
 from generator.load import load_text
 from generator.readers.nginx import DEFAULT_SITE
 from generator.render import render
-from generator.write import put_link
+from generator.write import put_copy, put_link
 
 NAME = "queue-websocket"
 SITE = f"etc/nginx/sites-available/{NAME}"
 ENV = f"etc/{NAME}/.env"
+UNIT = f"etc/systemd/system/{NAME}.service"
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setattr("shutil.chown", lambda *_: None)  # only root may give files away
     store = Store(NAME, tmp_path)
     bundle = render(load_text("domain: a.org\n", "deploy.yaml").deploy)
-    store.add(bundle, Generation(1, "r1", 0.0, "uvicorn", "systemd", "127.0.0.1:8765", "a.org", "off", True))
+    where = ("127.0.0.1:8765", "a.org", "off")
+    store.add(bundle, Generation(1, "r1", 0.0, "uvicorn", "systemd", *where, healthy=True, has_files=True))
     store.make_current(1)
     links = store.links(1)
     monkeypatch.setattr(
@@ -32,6 +34,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     for path, link in store.links(1).items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).symlink_to(link)
+    for path in store.files(1):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        put_copy(store.directory(1) / path, tmp_path / path)
     return store
 
 
@@ -77,6 +82,43 @@ def test_a_link_that_leads_elsewhere_or_is_gone_is_told(store: Store) -> None:
 def test_a_file_that_is_gone_from_its_generation_is_told(store: Store) -> None:
     (store.directory(1) / SITE).unlink()
     assert [drift.path for drift in drifts(store)] == [SITE]
+
+
+def test_an_edited_unit_is_shown_and_put_back(store: Store) -> None:
+    with (store.root / UNIT).open("a") as file:
+        file.write("# by hand\n")
+    (drift,) = drifts(store)
+    assert (drift.path, drift.what) == (UNIT, "was edited")
+    assert "+# by hand" in drift.diff.splitlines()
+    keep_copy(drift, store, copies(store, 1))
+    put_copy(store.directory(1) / UNIT, store.root / UNIT)
+    assert drifts(store) == []
+    assert put_back(store, 1)
+    assert "# by hand" in (store.root / UNIT).read_text()
+
+
+def test_an_edit_of_what_a_unit_is_copied_from_changes_nothing_on_the_host(store: Store) -> None:
+    (store.directory(1) / UNIT).write_text("mine")
+    assert drifts(store) == []
+
+
+def test_a_unit_that_is_gone_masked_or_led_elsewhere_is_told(store: Store) -> None:
+    (store.root / UNIT).unlink()
+    assert [drift.what for drift in drifts(store)] == ["is missing"]
+    (store.root / UNIT).symlink_to("/dev/null")
+    assert [drift.what for drift in drifts(store)] == ["is masked: systemd does not start it"]
+    (store.root / UNIT).unlink()
+    (store.root / UNIT).symlink_to(store.directory(1) / UNIT)
+    assert drifts(store)[0].what.startswith("was replaced by a link to ")
+
+
+def test_a_unit_that_was_disabled_is_told(store: Store) -> None:
+    wants = f"etc/systemd/system/multi-user.target.wants/{NAME}.service"
+    (store.root / wants).unlink()
+    (drift,) = drifts(store)
+    assert (drift.path, drift.what) == (wants, f"is missing: {NAME}.service is disabled, and does not start at boot")
+    (store.root / wants).symlink_to(f"../{NAME}.service")  # as one may enable it by hand
+    assert drifts(store) == []
 
 
 def test_what_env_holds_is_never_shown(store: Store) -> None:

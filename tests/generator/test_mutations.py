@@ -45,6 +45,8 @@ READERS = {
     "etc/supervisor/conf.d/NAME.conf": None,
     "etc/systemd/system/NAME.service": "systemd-analyze",
     "etc/systemd/system/NAME.socket": "systemd-analyze",
+    "etc/systemd/system/nginx.service.d/NAME.conf": "systemd-analyze",
+    "etc/systemd/system/supervisor.service.d/NAME.conf": "systemd-analyze",
     "etc/sysusers.d/NAME.conf": "systemd-sysusers",
     "etc/tmpfiles.d/NAME.conf": "systemd-tmpfiles",
 }

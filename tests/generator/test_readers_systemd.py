@@ -198,7 +198,8 @@ def test_systemd_249_which_has_no_strict_mode_is_understood(monkeypatch: pytest.
         tmp_path,
         'case "$*" in *--recursive-errors*) echo "$0: unrecognized option \'--recursive-errors=yes\'"; exit 1;; esac\n'
         'case "$*" in *--offline*) echo "$0: unrecognized option \'--offline=true\'"; exit 1;; esac\n'
-        "for word; do last=$word; done; echo \"$last:5: Unknown key name 'Restrt' in section 'Service', ignoring.\"",
+        'for word; do case "$word" in *.socket) '
+        "echo \"$word:5: Unknown key name 'Restrt' in section 'Service', ignoring.\";; esac; done",
     )
     found = fault(systemd.units, rendered())
     assert (found.path, found.line) == (SOCKET, 5)

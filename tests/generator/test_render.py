@@ -34,6 +34,8 @@ LINK = "etc/nginx/sites-enabled/chat"
 SUPERVISOR = "etc/supervisor/conf.d/chat.conf"
 SERVICE = "etc/systemd/system/chat.service"
 SOCKET = "etc/systemd/system/chat.socket"
+AFTER_MOUNTS = "etc/systemd/system/nginx.service.d/chat.conf"
+SUPERVISOR_AFTER_MOUNTS = "etc/systemd/system/supervisor.service.d/chat.conf"
 SYSUSERS = "etc/sysusers.d/chat.conf"
 TMPFILES = "etc/tmpfiles.d/chat.conf"
 
@@ -77,6 +79,7 @@ def test_all_files_are_rendered_whatever_is_chosen(choices: dict[str, Any]) -> N
     assert set(rendered(**choices)) == {
         *(ENV, GUNICORN, HOOK, LOGROTATE, MAIN, SITE, LINK),
         *(SUPERVISOR, SERVICE, SOCKET, SYSUSERS, TMPFILES),
+        *(AFTER_MOUNTS, SUPERVISOR_AFTER_MOUNTS),
     }
 
 
@@ -91,7 +94,8 @@ def test_exactly_one_manager_is_installed(choices: dict[str, Any]) -> None:
 @every_combination
 def test_the_rest_is_installed_where_it_is_read(choices: dict[str, Any]) -> None:
     there = installed(render(deploy(**choices)))
-    assert {ENV, SITE, LINK, MAIN, SYSUSERS} <= there
+    assert {ENV, SITE, LINK, MAIN, SYSUSERS, AFTER_MOUNTS} <= there
+    assert (SUPERVISOR_AFTER_MOUNTS in there) == (choices["manager"] == "supervisor")
     assert (GUNICORN in there) == (choices["server"] == "gunicorn")
     assert (HOOK in there) == (choices["tls"] == "letsencrypt")
 

@@ -1,10 +1,12 @@
 """What is installed, on disk: whole generations, one of them current, and a switch that may be pending."""
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from generator.bundle import Bundle
 from generator.host.store import Generation, Pending, Store
@@ -25,7 +27,8 @@ def bundle(given: str = "") -> Bundle:
 
 
 def generation(number: int, healthy: bool = True, manager: str = "systemd", runtime: str = "r1") -> Generation:
-    return Generation(number, runtime, 0.0, "uvicorn", manager, "127.0.0.1:8765", "a.org", "off", healthy)
+    where = ("127.0.0.1:8765", "a.org", "off")
+    return Generation(number, runtime, 0.0, "uvicorn", manager, *where, healthy, has_files=True)
 
 
 def add(store: Store, number: int, healthy: bool = True, runtime: str = "r1") -> None:
@@ -79,10 +82,31 @@ def test_every_installed_path_leads_through_the_switch(store: Store) -> None:
     assert f"etc/supervisor/conf.d/{NAME}.conf" not in links
 
 
+def test_what_systemd_reads_before_it_mounts_opt_is_no_link(store: Store) -> None:
+    add(store, 1)
+    units = {f"etc/systemd/system/{NAME}.{kind}" for kind in ("service", "socket")}
+    files = store.files(1)
+    assert set(files) == units | {
+        f"etc/systemd/system/nginx.service.d/{NAME}.conf",
+        f"etc/sysusers.d/{NAME}.conf",
+    }
+    assert not files.keys() & store.links(1).keys()
+    unit = f"etc/systemd/system/{NAME}.service"
+    assert files[unit] == sha256((store.directory(1) / unit).read_bytes()).hexdigest()
+
+
+def test_what_an_older_release_has_installed_are_links_all_of_it(store: Store) -> None:
+    add(store, 1)
+    store.record(replace(generation(1), has_files=False))
+    unit = f"etc/systemd/system/{NAME}.service"
+    assert store.files(1) == {}
+    assert store.links(1)[unit] == f"/opt/{NAME}/current/{unit}"
+
+
 def test_units_are_enabled_by_links_and_a_program_of_supervisor_is_not(store: Store) -> None:
     wants = f"etc/systemd/system/sockets.target.wants/{NAME}.socket"
     add(store, 1)
-    assert store.links(1)[wants] == f"../{NAME}.socket"
+    assert store.links(1)[wants] == f"/etc/systemd/system/{NAME}.socket"
     store.add(bundle("manager: supervisor"), generation(2, manager="supervisor"))
     assert wants not in store.links(2)
 
@@ -93,6 +117,27 @@ def test_a_pending_switch_is_remembered_until_its_end(store: Store) -> None:
     assert Store(NAME, store.root).pending == Pending(None, 1)
     store.end()
     assert store.pending is None
+
+
+def test_while_a_switch_is_pending_the_next_boot_makes_the_units_fit(store: Store) -> None:
+    add(store, 1)
+    store.begin(Pending(None, 1))
+    unit = store.root / f"etc/systemd/system/{NAME}.recovery.service"
+    wants = unit.parent / "multi-user.target.wants" / unit.name
+    assert f"ExecStart=/bin/sh /opt/{NAME}/recover {NAME}\n" in unit.read_text()
+    assert wants.readlink() == Path("/", unit.relative_to(store.root))
+    assert (store.home / "recover").exists()
+    assert store.strangers() == []
+    store.end()
+    assert not list(store.root.rglob("*recover*"))
+
+
+def test_what_a_boot_would_run_goes_with_the_switch_that_was_killed_at_its_end(store: Store) -> None:
+    add(store, 1)
+    store.begin(Pending(None, 1))
+    (store.home / "pending.json").unlink()
+    store.sweep()
+    assert not list(store.root.rglob("*recover*"))
 
 
 def test_pruning_keeps_the_newest_and_the_current_one_and_their_runtimes(store: Store) -> None:

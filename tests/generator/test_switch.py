@@ -5,6 +5,7 @@ import json
 import pytest
 from msgspec import structs
 
+from generator.host.store import READ_EARLY
 from generator.host.switch import Side, Switch, plan
 from generator.load import load_text
 from generator.render import render, replaces_workers
@@ -16,15 +17,25 @@ def installed(given: str = "", runtime: str = "r1", shared: str = "s1") -> Side:
     """A deployment as one end of a switch."""
     deploy = load_text(f"domain: a.org\n{given}\n", "deploy.yaml").deploy
     files = json.loads(render(deploy).manifest())["files"]
-    links = {file["path"]: f"/opt/{NAME}/current/{file['path']}" for file in files if file["installed"]}
-    manifest = {file["path"]: file for file in files}
-    several = replaces_workers(deploy)
-    return Side(NAME, deploy.manager, runtime, manifest, links, deploy.nginx.default_server, several, shared)
+    there = {file["path"]: file for file in files if file["installed"]}
+    early = {path: file["sha256"] for path, file in there.items() if path.startswith(READ_EARLY)}
+    links = {path: f"/opt/{NAME}/current/{path}" for path in there if path not in early}
+    return Side(
+        name=NAME,
+        manager=deploy.manager,
+        runtime=runtime,
+        manifest={file["path"]: file for file in files},
+        links=links,
+        files=early,
+        default_server=deploy.nginx.default_server,
+        replaces_workers=replaces_workers(deploy),
+        shared=shared,
+    )
 
 
 def acts(switch: Switch) -> set[str]:
     """The names of what is to be done, links apart."""
-    names = set(switch.__struct_fields__) - {"puts_first", "puts_then", "removes"}
+    names = set(switch.__struct_fields__) - {"puts_first", "copies", "puts_then", "removes"}
     return {name for name in names if getattr(switch, name)}
 
 
@@ -32,6 +43,7 @@ def test_the_same_generation_takes_nothing() -> None:
     same = plan(installed(), installed())
     assert acts(same) == set()
     assert not same.puts
+    assert not same.copies
     assert not same.removes
     assert not same.disconnects
 
@@ -138,32 +150,56 @@ def test_another_manager_stops_the_old_one_and_starts_the_new(before: str, after
     todo = plan(installed(before), installed(after))
     assert {stops, starts} <= acts(todo)
     assert todo.disconnects
-    assert set(todo.removes) == set(installed(before).links) - set(installed(after).links)
+    assert set(todo.removes) == paths(installed(before)) - paths(installed(after))
 
 
-def test_a_first_installation_stops_nothing_and_puts_every_link() -> None:
+def paths(side: Side) -> set[str]:
+    return set(side.links) | set(side.files)
+
+
+def test_a_first_installation_stops_nothing_and_puts_every_link_and_file() -> None:
     todo = plan(Side(), installed())
     assert todo.puts == installed().links
+    assert set(todo.copies) == set(installed().files)
     assert not {"stops_systemd", "stops_supervisor"} & acts(todo)
     assert {"restarts_socket", "restarts_service", "reloads_nginx"} <= acts(todo)
 
 
-UNITS = {
-    f"etc/systemd/system/{NAME}.{kind}": f"/opt/{NAME}/current/etc/systemd/system/{NAME}.{kind}"
-    for kind in ("service", "socket")
-}
+UNITS = tuple(f"etc/systemd/system/{NAME}.{kind}" for kind in ("service", "socket"))
 WANTS = {
-    f"etc/systemd/system/sockets.target.wants/{NAME}.socket": f"../{NAME}.socket",
-    f"etc/systemd/system/multi-user.target.wants/{NAME}.service": f"../{NAME}.service",
+    f"etc/systemd/system/sockets.target.wants/{NAME}.socket": f"/etc/systemd/system/{NAME}.socket",
+    f"etc/systemd/system/multi-user.target.wants/{NAME}.service": f"/etc/systemd/system/{NAME}.service",
 }
 
 
-def test_what_the_new_generation_is_started_by_stands_before_it_is_current() -> None:
+def test_units_are_copies_of_the_current_generation_and_stand_before_they_are_wanted() -> None:
     before, after = installed("manager: supervisor"), installed()
     after.links.update(WANTS)
     todo = plan(before, after)
-    assert todo.puts_first == UNITS | WANTS
-    assert todo.puts_then == {}
+    assert todo.puts_first == {}
+    assert todo.copies == UNITS
+    assert todo.puts_then == WANTS
+    assert todo.reloads_units
+
+
+def test_a_unit_that_stays_as_it_is_is_not_touched() -> None:
+    todo = plan(installed(), installed("welcome: Hello"))
+    assert todo.copies == ()
+    assert not todo.reloads_units
+
+
+def test_units_that_an_older_release_has_linked_become_files_and_links_again_when_that_is_undone() -> None:
+    new = installed()
+    links = new.links | {path: f"/opt/{NAME}/current/{path}" for path in new.files}
+    old = structs.replace(new, links=links, files={})
+    todo = plan(old, new)
+    assert set(todo.copies) == set(new.files)
+    assert todo.removes == ()
+    assert todo.reloads_units
+    back = plan(new, old)
+    assert set(back.puts) == set(new.files)
+    assert back.removes == ()
+    assert back.reloads_units
 
 
 def test_what_the_new_server_reads_stands_before_the_generation_is_current() -> None:
@@ -174,7 +210,7 @@ def test_what_the_new_server_reads_stands_before_the_generation_is_current() -> 
 
 def test_supervisor_hears_of_a_program_once_the_directory_for_its_log_is_made_at_boot() -> None:
     todo = plan(installed(), installed("manager: supervisor"))
-    assert f"etc/tmpfiles.d/{NAME}.conf" in todo.puts_first
+    assert f"etc/tmpfiles.d/{NAME}.conf" in todo.copies
     assert set(todo.puts_then) == {f"etc/supervisor/conf.d/{NAME}.conf"}
     first = list(plan(Side(), installed("manager: supervisor")).puts_then)
     assert first[-1] == f"etc/supervisor/conf.d/{NAME}.conf"
@@ -184,14 +220,14 @@ def test_no_link_stands_before_what_it_leads_to() -> None:
     after = installed()
     after.links.update(WANTS)
     assert plan(Side(), after).puts_first == {}
-    older = installed("manager: supervisor")
-    del older.manifest[f"etc/systemd/system/{NAME}.socket"]
-    assert f"etc/systemd/system/{NAME}.socket" in plan(older, after).puts_then
+    older = installed()
+    del older.manifest[f"etc/{NAME}/gunicorn.conf.py"]
+    assert f"etc/{NAME}/gunicorn.conf.py" in plan(older, installed("server: gunicorn")).puts_then
 
 
 def test_an_uninstallation_removes_every_link_and_starts_nothing() -> None:
     todo = plan(installed(), Side())
-    assert set(todo.removes) == set(installed().links)
+    assert set(todo.removes) == paths(installed())
     assert acts(todo) == {"stops_systemd", "reloads_units", "reloads_nginx"}
 
 
@@ -201,6 +237,7 @@ def test_after_an_interrupted_switch_nothing_is_taken_for_granted(manager: str, 
     side = several(f"{{manager: {manager}, workers: {workers}}}")
     todo = plan(side, side, everything=True)
     assert todo.puts == side.links
+    assert set(todo.copies) == set(side.files)
     restarts = "restarts_service" if manager == "systemd" else "restarts_program"
     assert {restarts, "reloads_nginx"} <= acts(todo)
     assert "reloads_service" not in acts(todo)
@@ -211,4 +248,4 @@ def test_what_is_rendered_but_not_installed_concerns_nobody() -> None:
     side, other = installed(), installed()
     path = f"etc/{NAME}/gunicorn.conf.py"
     changed = {**other.manifest, path: {**other.manifest[path], "sha256": "other"}}
-    assert acts(plan(side, Side(NAME, other.manager, other.runtime, changed, other.links))) == set()
+    assert acts(plan(side, structs.replace(other, manifest=changed))) == set()

@@ -28,6 +28,8 @@ LANGUAGES = {
     "etc/supervisor/conf.d/NAME.conf": {"comment", "supervisor", "supervisor_command", "supervisor_environment"},
     "etc/systemd/system/NAME.service": {"comment", "systemd", "systemd_exec", "systemd_word"},
     "etc/systemd/system/NAME.socket": {"comment", "systemd"},
+    "etc/systemd/system/nginx.service.d/NAME.conf": {"comment", "systemd_word"},
+    "etc/systemd/system/supervisor.service.d/NAME.conf": {"comment", "systemd_word"},
     "etc/sysusers.d/NAME.conf": {"comment", "systemd", "systemd_word"},
     "etc/tmpfiles.d/NAME.conf": {"comment", "systemd_word"},
 }

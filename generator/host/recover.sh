@@ -1,0 +1,31 @@
+#!/bin/sh
+# After a power cut in the middle of a switch of $1: its units may be of one generation and /opt/$1/current of the other.
+# Makes them those of the generation that is current, so that all of it is one again. The next `wsbundle` run undoes the
+# switch. Where nothing differs, nothing is done.
+set -eu
+
+name=$1
+cd "/opt/$name/current" || exit 0 # nothing was installed before
+changed=
+for file in "etc/systemd/system/$name.service" "etc/systemd/system/$name.socket" "etc/tmpfiles.d/$name.conf"; do
+    # One that is not there belongs to the other manager.
+    if [ -e "/$file" ] && [ -e "$file" ] && ! cmp -s "$file" "/$file"; then
+        new="/$(dirname "$file")/.$(basename "$file").new"
+        rm -f "$new"
+        cp -p "$file" "$new"
+        sync "$new"
+        mv "$new" "/$file"
+        changed=yes
+    fi
+done
+[ "$changed" ] || exit 0
+
+systemctl daemon-reload
+if [ -e "/etc/tmpfiles.d/$name.conf" ]; then
+    systemd-tmpfiles --create "/etc/tmpfiles.d/$name.conf"
+fi
+if systemctl is-enabled --quiet "$name.socket"; then
+    # Together, as an installation does: a socket whose service runs cannot be changed.
+    systemctl reset-failed "$name.socket" "$name.service" || true
+    systemctl restart "$name.socket" "$name.service"
+fi
