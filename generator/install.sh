@@ -11,6 +11,15 @@ if ! sha256sum --check --quiet --strict SHA256SUMS; then
     echo "  A setting can be changed without editing: sh install --set KEY=VALUE" >&2
     exit 1
 fi
+# Whatever lies beside the code could become part of it: the service is all of service/, and Python looks here first.
+added=$(find . \( -path ./.venv -o -path ./build -o -name __pycache__ \) -prune -o \( -type f -o -type l \) \
+    \( -name '*.py' -o -path './service/*' -o -path './generator/*' -o -path './templates/*' -o -path './wheels/*' \) -print |
+    sed 's|^\./||' | grep -vxF "$(cut -c 67- SHA256SUMS)" || true)
+if [ -n "$added" ]; then
+    echo "wsbundle: files were added to this archive after it was unpacked; remove them. Nothing was changed." >&2
+    echo "$added" | sed 's/^/  /' >&2
+    exit 1
+fi
 sh generator/prepare.sh
 # Made once; and again when the system has got another Python since.
 if ! { [ -e .venv/ready ] && .venv/bin/python -c "import msgspec" 2>/dev/null; }; then

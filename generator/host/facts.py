@@ -83,6 +83,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     has_group: bool
     """Whether a group of the user's name is there and the user is not."""
     foreign: tuple[str, ...]
+    linked: tuple[str, ...]
     nginx_fault: str
     missing_includes: tuple[str, ...]
     nginx_carries: Carries | None

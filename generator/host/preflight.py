@@ -67,6 +67,10 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     yield from _of_the_user(service_user(deploy), facts)
     for path in facts.foreign:
         yield Fault(f"{path} is there, and is not ours", "choose another name in deploy.yaml, or move it away")
+    for path in facts.linked:
+        # systemd does not start a unit whose StateDirectory= is one.
+        mend = f"put the directory itself there; to keep it elsewhere, mount that: `mount --bind ELSEWHERE {path}`"
+        yield Fault(f"{path} is a link", mend)
 
 
 def _of_the_user(user: str, facts: Facts) -> Iterator[Fault]:

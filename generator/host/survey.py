@@ -72,6 +72,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         taken=tuple(_taken(deploy, store)),
         has_host=deploy.socket is not None or facts.has_address(deploy.host),
         foreign=tuple(foreign),
+        linked=tuple(path for path in belongings.needed(deploy) if path not in foreign and os.path.islink(path)),
         nginx_fault="" if re.search(rf"/{deploy.name}(?![\w.-])", fault) else fault,  # ours is about to be replaced
         missing_includes=() if main is None else tuple(missing_includes(main)),
         nginx_carries=None if main is None else facts.nginx_carries(main),

@@ -173,6 +173,19 @@ def test_a_missing_member_is_refused_by_name(wheels: Path, tmp_path: Path) -> No
     assert "generator/host/apply.py: FAILED open or read" in outcome.out
 
 
+@pytest.mark.parametrize("path", ["service/core/more.py", "generator/yaml.py", "wheels/more.whl", "msgspec.py"])
+def test_a_file_that_was_added_is_refused_by_name(path: str, wheels: Path, tmp_path: Path) -> None:
+    directory = unpacked(packed(wheels), tmp_path)
+    (directory / path).symlink_to("/dev/null")
+    (directory / "service/__pycache__").mkdir()
+    (directory / "service/__pycache__/hub.pyc").touch()
+    (directory / "notes").touch()
+    outcome = installer(directory)
+    assert outcome.code == 1
+    assert outcome.err.endswith(f"remove them. Nothing was changed.\n  {path}\n")
+    assert not (directory / ".venv").exists()
+
+
 def test_a_truncated_list_of_sums_is_refused(wheels: Path, tmp_path: Path) -> None:
     directory = unpacked(packed(wheels), tmp_path)
     sums = (directory / "SHA256SUMS").read_text()
