@@ -23,9 +23,11 @@ def judge(loaded: Loaded, bundle: Bundle, report: Report) -> None:
             report.error(f"{path}: {what} ({agreement.name})")
         raise CommandError("The rendered files do not agree; nothing was written. This is a fault of the templates.")
     verdicts = read_all(bundle, _environment(loaded.deploy))
+    said = report.facts.get("verdicts", [])
     report.fact(verdicts=[_as_fact(verdict) for verdict in verdicts])
     for verdict in verdicts:
-        report.line(f"  {_line(verdict)}")
+        if _as_fact(verdict) not in said:  # once more after packages came, what has not changed is no news
+            report.line(f"  {_line(verdict)}")
         for fault in verdict.faults:
             report.error(f"{fault}{_cause(loaded, fault.path, fault.line)}")
     if refused := [verdict.title for verdict in verdicts if verdict.state == "refused"]:

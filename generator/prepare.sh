@@ -1,6 +1,7 @@
 #!/bin/sh
 # Before `make install` can run on a fresh host: Python, and the module that makes virtual environments.
 set -eu
+umask 022 # what packages make while they are installed is for everybody to read, whatever the caller's umask
 
 if [ "$(id -u)" -ne 0 ]; then
     echo "wsbundle: you are not root; run it with sudo" >&2
@@ -14,11 +15,26 @@ if ! command -v apt-get >/dev/null; then
     exit 1
 fi
 
+# Run apt-get, again and again for 15 minutes while another program holds a lock of apt or dpkg, and say so;
+# `generator/host/packages.py` does the same for the other packages. No question is asked, be it by a package or, on
+# Ubuntu, by needrestart.
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l NEEDRESTART_SUSPEND=1 LC_ALL=C.UTF-8
+patiently() {
+    waited=0
+    until said=$(apt-get -qq -o DPkg::Lock::Timeout=0 "$@" 2>&1); do
+        reason=$(printf '%s\n' "$said" | grep -E 'Could not get lock|locked by another process' | head -n 1)
+        if [ -z "$reason" ] || [ "$waited" -ge 900 ]; then
+            printf '%s\n' "$said" >&2
+            return 1
+        fi
+        [ "$waited" -gt 0 ] || echo "Waiting for another apt or dpkg, for 15 minutes at most: ${reason#E: }" >&2
+        sleep 1
+        waited=$((waited + 1))
+    done
+}
+
 echo "Installing python3 and python3-venv" >&2
-# No question is asked, be it by a package or, on Ubuntu, by needrestart; another run of apt is waited for.
-export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l NEEDRESTART_SUSPEND=1
-if ! { apt-get -qq -o Dpkg::Lock::Timeout=300 update &&
-    apt-get -qq -y -o Dpkg::Lock::Timeout=300 --no-install-recommends install python3 python3-venv >/dev/null; }; then
+if ! { patiently update && patiently -y --no-install-recommends install python3 python3-venv; }; then
     echo "wsbundle: python3 and python3-venv are needed first; connect this host, or install them by hand" >&2
     exit 1
 fi

@@ -10,6 +10,7 @@ from typing import Any
 from generator.document import Located
 from service.declaration import Fault
 
+FORMAT = 1  # of the JSON object; another number when a fact changes its name or its meaning
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "bold": 1, "dim": 2}
 
 
@@ -33,6 +34,7 @@ class Report:
         self.facts: dict[str, Any] = {}
         # Whether to go on when nobody can be told any more: half an installation is worse than a silent one.
         self.goes_on_unheard = False
+        self._is_inside_line = False  # a step is under way, and its name stands on the terminal
 
     def fact(self, **facts: Any) -> None:
         """Facts for the JSON object; text has them in its lines."""
@@ -45,8 +47,9 @@ class Report:
     def step(self, name: str) -> Iterator[None]:
         """Say what is being done while it is done, and how long it took."""
         began = time.monotonic()
-        if sys.stdout.isatty():  # elsewhere, as in a log, other lines may come between
-            self._print(f"  {name:<44}")
+        if sys.stdout.isatty():  # elsewhere, as in a log, nothing can be written over
+            self._print(f"{'':19}{name}"[: (os.get_terminal_size(sys.stdout.fileno()).columns or 80) - 1])
+            self._is_inside_line = not self.json
         try:
             yield
         except BaseException:
@@ -57,8 +60,9 @@ class Report:
     def _ended(self, name: str, began: float, word: str, colour: str) -> None:
         seconds = time.monotonic() - began
         self.facts.setdefault("steps", []).append({"step": name, "seconds": round(seconds, 3), "state": word})
-        start = "" if sys.stdout.isatty() else f"  {name:<44}"
-        self._print(f"{start} {paint(word, colour)}  {seconds:5.1f} s\n")
+        start = "\r" if self._is_inside_line else ""
+        self._is_inside_line = False
+        self._print(f"{start}  {paint(f'{word:6}', colour)} {seconds:6.1f} s  {name}\n")
 
     def error(self, text: str) -> None:
         self.facts.setdefault("errors", []).append(text)
@@ -98,6 +102,8 @@ class Report:
     def _print(self, text: str, stream: Any = None) -> None:
         if self.json:
             return
+        if self._is_inside_line:
+            self._is_inside_line, text = False, f"\n{text}"
         try:
             if stream is sys.stderr:
                 sys.stdout.flush()  # into one pipe, both arrive in the order in which they were said
@@ -111,7 +117,7 @@ class Report:
         if self.json:
             import json
 
-            print(json.dumps({"exit_code": code, **self.facts}, indent=2))
+            print(json.dumps({"format": FORMAT, "exit_code": code, **self.facts}, indent=2))
         return code
 
 

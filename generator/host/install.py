@@ -17,7 +17,8 @@ from generator.host.belongings import Belongings
 from generator.host.certificates import Place
 from generator.host.drift import Drift, copies, drifts, keep_copy
 from generator.host.facts import is_active, runs
-from generator.host.provide import can_start, install_packages, make_runtime, outdated, runtime_id, stage
+from generator.host.packages import install_packages
+from generator.host.provide import can_start, make_runtime, outdated, runtime_id, stage
 from generator.host.store import Store
 from generator.host.survey import certificate_will_do, preflight
 from generator.host.transaction import alone, change, finish_pending, leave, undisturbed
@@ -37,7 +38,6 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
     mine = belongings.recorded(store, user)
     if os.geteuid() or _is_anothers(store, mine):
         preflight(loaded, store, bundle, report)  # says so, among all else that is wrong
-    os.umask(0o022)
     with alone(store, report):
         sound = finish_pending(store, report)
         found = _drifts(store, report, overwrite)

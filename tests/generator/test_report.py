@@ -1,6 +1,15 @@
 """What the operator hears, and hears once."""
 
+import fcntl
+import os
+import re
+import struct
+import subprocess
+import sys
+import termios
+
 import pytest
+from front_door import ENVIRONMENT
 
 from generator.report import Report
 from service.declaration import Fault
@@ -12,3 +21,45 @@ def test_a_warning_that_comes_again_is_told_once(capsys: pytest.CaptureFixture[s
         report.warning(Fault(what, "mend it"))
     assert capsys.readouterr().err == "warning: one; mend it\nwarning: other; mend it\n"
     assert report.facts["warnings"] == [{"what": what, "mend": "mend it"} for what in ("one", "other")]
+
+
+def on_a_terminal(program: str, columns: int = 80) -> str:
+    """What some lines of Python print by way of a report, on a terminal of this width."""
+    main, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    code = f"from generator.report import Report\nreport = Report()\n{program}"
+    environment = {**ENVIRONMENT, "NO_COLOR": "1"}
+    with os.fdopen(main, "rb") as screen:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=terminal, stderr=terminal, env=environment, check=False
+        )
+        os.close(terminal)
+        said = screen.read1().decode()
+    assert done.returncode == 0, said
+    return re.sub(r" +\d+\.\d s", " N s", said.replace("\r\n", "\n"))
+
+
+STEP = "with report.step('install nginx'):\n    {}"
+
+
+def test_on_a_terminal_a_step_is_named_while_it_lasts_and_then_written_over() -> None:
+    assert on_a_terminal(STEP.format("pass")) == f"{'':19}install nginx\r  done N s  install nginx\n"
+
+
+def test_what_is_said_during_a_step_has_a_line_of_its_own() -> None:
+    waiting = STEP.format("report.line('waiting')")
+    assert on_a_terminal(waiting) == f"{'':19}install nginx\nwaiting\n  done N s  install nginx\n"
+
+
+def test_a_step_that_is_wider_than_the_terminal_is_cut_while_it_lasts() -> None:
+    assert on_a_terminal(STEP.format("pass"), columns=27).startswith(f"{'':19}install\r  done ")
+
+
+def test_steps_stand_below_each_other_however_long_their_names_are(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report()
+    for name in ("short", "long " * 40):
+        with report.step(name):
+            pass
+    assert [
+        line.index(name) for line, name in zip(capsys.readouterr().out.splitlines(), ("short", "long"), strict=True)
+    ] == [19, 19]

@@ -1,0 +1,75 @@
+"""Debian's packages: what a deployment needs is installed, whoever else is just using apt or dpkg."""
+
+import re
+import time
+
+from generator.host.apply import StepFailed, must
+from generator.host.facts import Outcome, missing_packages, run
+from generator.host.preflight import packages
+from generator.host.transaction import undisturbed
+from generator.report import CommandError, Report
+from generator.schema import Deploy
+
+# Unattended upgrades in the first minutes of a cloud VM may take that long. `generator/prepare.sh` waits as well.
+PATIENCE_S = 900.0
+_PAUSE_S = 0.5
+# No question is ever asked: not by a package, not about changed configuration, not by needrestart (Ubuntu).
+_QUIET = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l", "NEEDRESTART_SUSPEND": "1"}
+# DPkg::Lock::Timeout covers dpkg's frontend lock alone, not the locks of the package lists and of the archives.
+_APT = ("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=0", "-o", "Dpkg::Options::=--force-confold")
+# In the words of apt, of dpkg, and of debconf in a package's scripts.
+_LOCKED = re.compile(
+    r"Could not get lock (\S+?)\.?(?:\s|$)|(dpkg \w+ lock) was locked by another process|(\S+) is locked by"
+)
+
+
+def install_packages(deploy: Deploy, report: Report) -> bool:
+    """Whether there were any to install."""
+    missing = missing_packages(packages(deploy))
+    if not missing:
+        return False
+    install = (*_APT, "install", "--no-install-recommends")
+    try:
+        with report.step("read the package lists"):
+            must(patiently(report, *_APT, "update"), "apt-get update")
+        with report.step("download packages"):
+            must(patiently(report, *install, "--download-only", *missing), "apt-get install")
+        with report.step(f"install {' '.join(missing)}"):
+            # What a power cut has left half installed is completed first.
+            must(patiently(report, "dpkg", "--configure", "--pending"), "dpkg --configure")
+            must(patiently(report, *install, *missing), "apt-get install")
+    except StepFailed as error:
+        raise CommandError(f"{error}\nThe deployment was not touched.") from None
+    return True
+
+
+def patiently(report: Report, *command: str, patience_s: float = PATIENCE_S) -> Outcome:
+    """Run apt-get or dpkg, again and again while another program holds one of their locks."""
+    deadline, said = time.monotonic() + patience_s, ""
+    while True:
+        # Ctrl-C here would leave packages half installed; between two tries it ends the installation.
+        with undisturbed():
+            outcome = run(*command, timeout_s=1800, **_QUIET)
+        lock = None if outcome.succeeded else locked(outcome.output)
+        if lock is None:
+            return outcome
+        if time.monotonic() > deadline:
+            fix = f"{lock} was not free within {patience_s / 60:g} minutes; wait until it is, and run this again"
+            return Outcome(outcome.code, f"{outcome.output}\n{fix}")
+        if lock != said:
+            said = lock
+            report.line(f"  waiting for {lock}, for {patience_s / 60:g} minutes at most")
+        time.sleep(_PAUSE_S)
+
+
+def locked(output: str) -> str | None:
+    """Which lock apt-get or dpkg could not get, and its holder where they name it; None where that is not why."""
+    found = _LOCKED.search(output)
+    if found is None:
+        return None
+    lock = next(group for group in found.groups() if group)
+    # apt: "It is held by process 7 (apt-get)"; dpkg: "by another process with pid 7".
+    holder = re.search(r"process (?:with pid )?(\d+)(?: \(([^)]+)\))?", output)
+    if holder is None:
+        return lock
+    return f"{lock}, held by process {holder[1]}" + (f" ({holder[2]})" if holder[2] else "")
