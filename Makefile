@@ -33,7 +33,7 @@ install: prepared $(VENV)/ready ## make this host run what deploy.yaml says, all
 	@$(WSBUNDLE) install $(ARGS)
 
 plan: $(VENV)/ready ## what install would change
-	@$(WSBUNDLE) plan $(ARGS)
+	@$(WSBUNDLE) plan $(ARGS) || [ $$? -eq 3 ]
 
 status: $(VENV)/ready ## what runs here
 	@$(WSBUNDLE) status $(ARGS)
@@ -83,11 +83,11 @@ lock: $(VENV)-dev/ready ## lock requirements/*.in again, at the newest versions
 clean: ## remove what the other targets made
 	@rm -rf $(VENV) $(VENV)-dev build
 
-$(VENV)/ready: $(REQUIREMENTS) pyproject.toml | python
-	@$(PYTHON) -m generator.environment $(VENV) $(REQUIREMENTS)
+$(VENV)/ready: $(REQUIREMENTS) pyproject.toml generator/environment.py | python
+	@$(PYTHON) -IB generator/environment.py $(VENV) $(REQUIREMENTS)
 
-$(VENV)-dev/ready: requirements/dev.txt pyproject.toml | python
-	@$(PYTHON) -m generator.environment $(VENV)-dev requirements/dev.txt
+$(VENV)-dev/ready: requirements/dev.txt pyproject.toml generator/environment.py | python
+	@$(PYTHON) -IB generator/environment.py $(VENV)-dev requirements/dev.txt
 
 .PHONY: prepared
 prepared:

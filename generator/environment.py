@@ -1,22 +1,49 @@
-"""Make a virtual environment from locked requirements: `python3 -m generator.environment DIR REQUIREMENTS...`.
+"""Make a virtual environment from locked requirements: `python3 -IB generator/environment.py DIR REQUIREMENTS...`.
 
 Runs before anything is installed, so it needs the standard library only, and says plainly what the machine lacks.
 Pythons that are too old read it too, back to 3.6: that is why some annotations are text.
+
+Environments are made from what is locked, wherever and by whomever: of pip's settings count those that say where
+packages come from and how they are reached; of Python's variables, none.
 """
 
+import ast
+import compileall
 import fcntl
 import os
+import pwd
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 OLDEST_PYTHON = (3, 10)
-WHEELS = Path(__file__).resolve().parent.parent / "wheels"  # an archive of `wsbundle bundle` has them
+ROOT = Path(__file__).resolve().parent.parent
+WHEELS = ROOT / "wheels"  # an archive of `wsbundle bundle` has them
 READY = "ready"  # written last; make compares its age with the requirements
+NEEDED_BYTES = 300 * 1024 * 1024  # of .venv-dev, the largest
+_REACH = """cache-dir cert client-cert default-timeout extra-index-url find-links index-url keyring-provider
+    no-cache-dir no-index proxy retries timeout trusted-host use-deprecated use-feature""".split()
+# -I: neither PYTHONPATH nor the current directory has a say. -B where root works in somebody else's checkout: what root
+# compiles there, its owner could neither replace nor remove. sh starts it, since a path may be longer than `#!` takes.
+_LAUNCHER = """#!/bin/sh
+'''exec' "{python}" -I "$0" "$@"
+' '''
+import os
+import sys
+
+sys.dont_write_bytecode = os.geteuid() != os.stat({root!r}).st_uid
+from generator.__main__ import run
+
+run()
+"""
 
 
 class MissingError(Exception):
-    """The machine lacks something that the operator can install."""
+    """The machine lacks something that the operator can provide."""
 
 
 def main(arguments: "list[str]") -> int:
@@ -27,7 +54,8 @@ def main(arguments: "list[str]") -> int:
         print(f"wsbundle: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
-        print(f"wsbundle: setting up {directory} failed: {' '.join(map(str, error.cmd))}", file=sys.stderr)
+        words = " ".join(map(str, error.cmd[1:6]))
+        print(f"wsbundle: setting up {directory} failed at `{words} ...`{_reason(directory)}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"wsbundle: {error.filename or directory}: {error.strerror}", file=sys.stderr)
@@ -36,10 +64,10 @@ def main(arguments: "list[str]") -> int:
 
 
 def make_environment(directory: Path, requirements: "list[Path]") -> None:
-    """Make or renew the environment; the project itself is installed into it for editing.
+    """Make or renew the environment; the project itself can be imported in it, and started as `wsbundle`.
 
     Raises:
-        MissingError: Python is too old, or comes without venv.
+        MissingError: Python is too old, or comes without venv; or nothing can be run where it would stand.
         CalledProcessError: pip failed; its own words are on the terminal.
     """
     if sys.version_info < OLDEST_PYTHON:
@@ -54,6 +82,14 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
             "this Python cannot make virtual environments; on Debian and Ubuntu: apt-get install -y python3-venv"
         ) from None
     _refuse_other_targets()
+    parent = directory.resolve().parent
+    if os.statvfs(str(parent)).f_flag & os.ST_NOEXEC:
+        raise MissingError(
+            f"no program can run from {parent}, whose file system is mounted noexec; move this directory to another "
+            f"one, such as /usr/local/src, or put its environment there: make VENV=/usr/local/lib/wsbundle ..."
+        )
+    _become_the_owner(parent, directory)
+    os.umask(0o022)  # whoever may enter the checkout may use it
     with open(f"{directory}.lock", "w") as lock:
         # Two makes at once take turns, and the second finds the work done.
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -61,9 +97,47 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
             _set_up(directory, requirements)
 
 
+def _become_the_owner(parent: Path, directory: Path) -> None:
+    """Root, as of `sudo make install`, leaves nothing of its own in a checkout that belongs to somebody else.
+
+    That checkout says what root runs, here as in the Makefile: who may write it must be trusted as root is.
+    """
+    owner = os.stat(str(parent))
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    _give_away(owner, directory)
+    try:
+        name, _, _, group, _, home, _ = pwd.getpwuid(owner.st_uid)
+        os.initgroups(name, group)
+    except KeyError:  # a file system from elsewhere, such as NFS
+        group, home = owner.st_gid, "/nonexistent"
+        os.setgroups([])
+    os.setgid(group)
+    os.setuid(owner.st_uid)
+    os.environ["HOME"] = home
+
+
+def _give_away(owner: "os.stat_result", directory: Path) -> None:
+    """What root has left there in earlier versions, or with `make VENV=`, and would be in its owner's way."""
+    compiled = [path for part in ("generator", "service") for path in (ROOT / part).rglob("__pycache__")]
+    for top in filter(Path.is_dir, (directory, *ROOT.glob("*.egg-info"), *compiled)):
+        for _, directories, files, descriptor in os.fwalk(str(top)):
+            for name in (*directories, *files):
+                _give(owner, name, descriptor)
+            os.chown(descriptor, owner.st_uid, owner.st_gid)
+    if os.path.lexists(f"{directory}.lock"):
+        _give(owner, f"{directory}.lock", None)
+
+
+def _give(owner: "os.stat_result", name: str, descriptor: "int | None") -> None:
+    status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+    if status.st_uid == 0 and status.st_nlink == 1:  # another name of it may stand anywhere
+        os.chown(name, owner.st_uid, owner.st_gid, dir_fd=descriptor, follow_symlinks=False)
+
+
 def _is_ready(directory: Path, requirements: "list[Path]") -> bool:
     ready = directory / READY
-    made_from = [*requirements, Path("pyproject.toml")]
+    made_from = [*requirements, Path("pyproject.toml"), Path(__file__)]
     return ready.exists() and all(ready.stat().st_mtime >= file.stat().st_mtime for file in made_from)
 
 
@@ -72,23 +146,67 @@ def _set_up(directory: Path, requirements: "list[Path]") -> None:
 
     print(f"Setting up {directory} (once)", file=sys.stderr)
     (directory / READY).unlink(missing_ok=True)
-    venv.create(directory, with_pip=True, clear=True, symlinks=True)
-    pip = [str(directory / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    environment = {**os.environ, "PIP_NO_INPUT": "1"}
-    locked = [word for file in requirements for word in ("--requirement", str(file))]
-    subprocess.run([*pip, "install", "--require-hashes", *from_wheels(), *locked], check=True, env=environment)
-    # `compat` puts one plain path into the environment; the default adds an import hook to every start.
-    here = [
-        "install",
-        "--no-deps",
-        "--no-build-isolation",
-        "--config-settings",
-        "editable_mode=compat",
-        "--editable",
-        ".",
-    ]
-    subprocess.run([*pip, *here], check=True, env=environment)
+    venv.create(directory, clear=True, symlinks=True)
+    python = str(directory / "bin" / "python")
+    with room(directory) as temporary:
+        variables = {**of_no_python(os.environ), "TMPDIR": temporary}
+        subprocess.run([python, "-I", "-m", "ensurepip"], check=True, env=variables, stdout=subprocess.DEVNULL)
+        variables = of_pip(python, variables)
+        locked = [word for file in requirements for word in ("--requirement", str(file))]
+        pip = [python, "-I", "-m", "pip", "install", "--quiet", "--require-hashes", *from_wheels(), *locked]
+        subprocess.run(pip, check=True, env=variables)
+    _make_importable(directory)
     (directory / READY).touch()
+
+
+def _make_importable(directory: Path) -> None:
+    """Let the checkout be found by the environment's Python, and be started as `bin/wsbundle`."""
+    (packages,) = directory.glob("lib/python*/site-packages")
+    (packages / "wsbundle.pth").write_text(f"{ROOT}\n", encoding="utf-8")
+    launcher = directory / "bin/wsbundle"
+    python = os.path.abspath(str(directory / "bin/python"))
+    launcher.write_text(_LAUNCHER.format(python=python, root=str(ROOT)), encoding="utf-8")
+    launcher.chmod(0o755)
+    for part in ("generator", "service"):  # root, who leaves nothing here, would do it in every run
+        compileall.compile_dir(str(ROOT / part), quiet=2)
+
+
+@contextmanager
+def room(directory: Path) -> "Iterator[str]":
+    """A directory for temporary files beside what is made with them: /tmp may be full, or small."""
+    temporary = directory / "tmp"
+    temporary.mkdir()
+    try:
+        yield str(temporary)
+    finally:
+        shutil.rmtree(str(temporary))
+
+
+def of_no_python(variables: "Mapping[str, str]") -> "dict[str, str]":
+    """The variables that Python does not listen to."""
+    return {name: value for name, value in variables.items() if not name.startswith("PYTHON")}
+
+
+def of_pip(python: str, variables: "Mapping[str, str]") -> "dict[str, str]":
+    """Variables with which pip reads no configuration, and still finds its index, the proxy and the certificates.
+
+    `user = true` or `target` would install elsewhere, `no-binary` something else, `constraint` nothing.
+
+    Raises:
+        CalledProcessError: pip cannot read its configuration, and has said why.
+    """
+    asked = [python, "-I", "-m", "pip", "config", "list"]
+    # `config` has options of these names too: with `user = true` it would list the user's own file alone.
+    all_files = {**variables, "PIP_USER": "0", "PIP_GLOBAL": "0", "PIP_SITE": "0"}
+    listed = subprocess.run(asked, check=True, env=all_files, stdout=subprocess.PIPE, text=True).stdout
+    found = re.findall(r"^(global|install|:env:)\.([a-z-]+)=(.+)$", listed, re.MULTILINE)
+    settings = {}
+    for section in ("global", "install", ":env:"):  # the last one counts, as for pip
+        settings.update({name: ast.literal_eval(value) for of, name, value in found if of == section})
+    kept = {f"PIP_{name.upper().replace('-', '_')}": str(settings[name]) for name in _REACH if name in settings}
+    others = {name: value for name, value in variables.items() if not name.startswith("PIP_")}
+    fixed = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    return {**others, **kept, **fixed}
 
 
 def from_wheels() -> "list[str]":
@@ -106,6 +224,14 @@ def _refuse_other_targets() -> None:
             f"this archive has wheels for Python {', '.join(targets)}, and this host has {python} {machine}; make one "
             f"for it: wsbundle bundle --python {python} --machine {machine}. Nothing was changed."
         )
+
+
+def _reason(directory: Path) -> str:
+    status = os.statvfs(str(directory.resolve().parent))
+    free = status.f_bavail * status.f_frsize
+    if free >= NEEDED_BYTES:
+        return "; the lines above say why"
+    return f": its file system has {free // 1024**2} MiB free, and up to {NEEDED_BYTES // 1024**2} MiB are needed"
 
 
 if __name__ == "__main__":

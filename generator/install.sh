@@ -23,6 +23,6 @@ fi
 sh generator/prepare.sh
 # Made once; and again when the system has got another Python since.
 if ! { [ -e .venv/ready ] && .venv/bin/python -c "import msgspec" 2>/dev/null; }; then
-    python3 -m generator.environment .venv requirements/generator.txt requirements/service.txt
+    python3 -IB generator/environment.py .venv requirements/generator.txt requirements/service.txt
 fi
 exec .venv/bin/wsbundle install "$@"

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from generator.report import CommandError, UsageError
+from generator.write import hand_over, make_directory
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -43,6 +44,7 @@ def keys_for_trying(name: str, are_needed: bool) -> str:
     """
     path = Path(f"build/{name}.keys.json").resolve()
     if are_needed and not path.exists():
-        path.parent.mkdir(exist_ok=True)
+        make_directory(path.parent)
         with_keys("new-key", str(path), "HS256")
+        hand_over(path)
     return str(path)

@@ -16,7 +16,7 @@ from generator.commands import verified
 from generator.load import Loaded, load_text
 from generator.report import Report, UsageError
 from generator.wheelhouse import DEFAULT_PYTHON, Target, download
-from generator.write import put_bytes
+from generator.write import make_directory, put_bytes
 from service.declaration import values_of
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +44,7 @@ def bundle(options: Namespace, report: Report) -> int:
             download(targets, [(ROOT / lock).read_text(encoding="utf-8") for lock in LOCKS], Path(directory))
         packed = pack(ROOT, loaded, rendered, Path(directory), mtime)
     file = Path(options.output or f"build/{packed.directory}.tar.gz")
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(file.parent)
     put_bytes(file, packed.content, _PRIVATE)
     report.fact(file=str(file), directory=packed.directory, sha256=packed.digest, bytes=len(packed.content))
     report.line(f"{file} is ready: {len(packed.content) / 1e6:.1f} MB, for {for_whom}")

@@ -1,5 +1,6 @@
 """The locked requirements as wheels for another host: its Python, its machine, not those that run here."""
 
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgspec
 from packaging.markers import Marker, default_environment
 
+from generator.environment import of_pip
 from generator.report import CommandError
 
 TARGETS = "targets"  # the file beside the wheels that says for whom they are; generator.environment reads it
@@ -75,8 +77,9 @@ def _pip_download(target: Target, requirements: str, directory: Path) -> None:
     words = ["download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", str(directory)]
     words += ["--implementation", "cp", "--python-version", target.python]
     words += [word for platform in _PLATFORMS for word in ("--platform", f"{platform}_{target.machine}")]
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *words, "-r", requirements]
-    done = subprocess.run(pip, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    pip = [sys.executable, "-I", "-m", "pip", *words, "-r", requirements]
+    variables = of_pip(sys.executable, os.environ)
+    done = subprocess.run(pip, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR:")]
         said = "\n".join(f"  {line}" for line in errors or done.stdout.splitlines()[-5:])

@@ -41,7 +41,7 @@ def write(bundle: Bundle, directory: Path, owners: bool = False) -> Written:
         NotABundleError: it holds files and no manifest.
         OSError: it cannot be written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     with _locked(directory):
         known = _listed(directory)
         present = {file.path for file in bundle.files}
@@ -102,13 +102,27 @@ def _stands(file: File, directory: Path) -> bool:
 
 def _put(file: File, directory: Path, owners: bool) -> None:
     target = directory / file.path
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(target.parent)
     if not target.parent.resolve().is_relative_to(directory.resolve()):
         raise NotABundleError(target.parent, "is a link that leads out of the bundle")
     if file.link is not None:
         put_link(target, file.link)
     else:
         put_text(target, file.text, file.mode, (file.owner, file.group) if owners else None)
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory where there is none, and those that it stands in."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        hand_over(path)
+
+
+def hand_over(path: Path) -> None:
+    """What root makes in somebody's directory, such as a checkout after `sudo make`, belongs to that person."""
+    if os.geteuid() == 0 and (there := path.parent.stat()).st_uid != 0:
+        os.chown(path, there.st_uid, there.st_gid, follow_symlinks=False)
 
 
 def put_text(target: Path, text: str, mode: int = 0o644, owner: tuple[str, str] | None = None) -> None:
@@ -125,6 +139,8 @@ def put_bytes(target: Path, content: bytes, mode: int = 0o644, owner: tuple[str,
             stream.write(content)
             if owner is not None:
                 shutil.chown(descriptor, *owner)
+            else:
+                hand_over(temporary)
             os.fchmod(descriptor, mode)
             stream.flush()
             os.fsync(descriptor)
@@ -159,6 +175,7 @@ def put_link(target: Path, link: str) -> None:
     """Make a symbolic link say `link`, in one step."""
     with _replacing(target) as temporary:
         temporary.symlink_to(link)
+        hand_over(temporary)
 
 
 @contextmanager

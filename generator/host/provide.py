@@ -1,4 +1,4 @@
-"""What a generation stands on: Debian's packages, the code with its virtual environment, and its own files."""
+"""What a generation stands on: the code with its virtual environment, and its own files."""
 
 import hashlib
 import os
@@ -9,12 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from generator.bundle import Bundle
-from generator.environment import from_wheels
+from generator.environment import from_wheels, of_pip, room
 from generator.host.apply import StepFailed, must
-from generator.host.facts import PYTHON, made_for, missing_packages, python_version, run
-from generator.host.preflight import packages
+from generator.host.facts import PYTHON, made_for, python_version, run
 from generator.host.store import READY, Generation, Store
-from generator.host.transaction import undisturbed
 from generator.render import keys_file, replaces_workers, upstream
 from generator.report import CommandError, Report
 from generator.schema import Deploy
@@ -22,29 +20,6 @@ from generator.schema import Deploy
 ROOT = Path(__file__).parent.parent.parent
 # Ends with this process: the next run must not meet it at work on the same directory. Source: setpriv(1).
 _WITH_US = ("setpriv", "--pdeathsig", "KILL")
-
-
-def install_packages(deploy: Deploy, report: Report) -> bool:
-    """Whether there were any to install."""
-    missing = missing_packages(packages(deploy))
-    if not missing:
-        return False
-    # No question is ever asked: not by a package, not about changed configuration, not by needrestart (Ubuntu).
-    quiet = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l", "NEEDRESTART_SUSPEND": "1"}
-    apt = ("apt-get", "-q", "-y", "-o", "Dpkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold")
-    try:
-        with report.step("read the package lists"):
-            must(run(*apt, "update", timeout_s=600, **quiet), "apt-get update")
-        install = (*apt, "install", "--no-install-recommends")
-        with report.step("download packages"):
-            must(run(*install, "--download-only", *missing, timeout_s=1800, **quiet), "apt-get install")
-        # From here on Ctrl-C would leave packages half installed. Of an earlier power cut that is mended first.
-        with report.step(f"install {' '.join(missing)}"), undisturbed():
-            must(run("dpkg", "--configure", "--pending", timeout_s=1800, **quiet), "dpkg --configure")
-            must(run(*install, *missing, timeout_s=1800, **quiet), "apt-get install")
-    except StepFailed as error:
-        raise CommandError(f"{error}\nThe deployment was not touched.") from None
-    return True
 
 
 def runtime_id() -> str:
@@ -82,12 +57,8 @@ def make_runtime(store: Store, runtime: str, report: Report) -> None:
                 copy = directory / path.relative_to(ROOT)
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, copy)
-            venv = str(directory / "venv")
-            # By its full name, /usr/bin/python3.11: when the host gets another release, and python3 leads to a newer
-            # one, the service goes on with what it was made for until that package is removed.
-            must(run(*_WITH_US, os.path.realpath(PYTHON), "-m", "venv", venv), "making a virtual environment")
-            _pip(venv)
-            python = f"{venv}/bin/python"
+            _make_venv(directory / "venv")
+            python = str(directory / "venv/bin/python")
             must(run(python, "-m", "compileall", "-q", str(directory / "service"), timeout_s=120), "compiling")
         run("sync", "--file-system", str(directory), timeout_s=300)  # what is said to be ready must outlive a power cut
         (directory / READY).touch()
@@ -127,16 +98,34 @@ def _code() -> list[Path]:
     return sorted(path for path in (ROOT / "service").rglob("*") if path.suffix in (".py", ".html", ".js"))
 
 
-def _pip(venv: str) -> None:
+def _make_venv(venv: Path) -> None:
     """Install the locked requirements, and take pip away again: nothing in the runtime can change it."""
-    kept = {
-        name: text for name, text in os.environ.items() if name.startswith("PIP_") or name.lower().endswith("_proxy")
-    }
-    pip = (*_WITH_US, f"{venv}/bin/python", "-m", "pip", "--disable-pip-version-check", "--no-input")
+    venv.mkdir()
+    python = f"{venv}/bin/python"
     requirements = ("-r", str(ROOT / "requirements/service.txt"))
     locked = ("install", "-q", "--require-hashes", "--only-binary", ":all:", "--compile", *from_wheels(), *requirements)
-    must(run(*pip, *locked, timeout_s=900, **kept), "pip install")
-    must(run(*pip, "uninstall", "-q", "-y", "pip", "setuptools"), "removing pip")
+    with room(venv) as temporary:
+        # By its full name, /usr/bin/python3.11: when the host gets another release, and python3 leads to a newer one,
+        # the service goes on with what it was made for until that package is removed.
+        make = (*_WITH_US, os.path.realpath(PYTHON), "-I", "-m", "venv", str(venv))
+        must(run(*make, timeout_s=300, TMPDIR=temporary), "making a virtual environment")
+        try:
+            variables = of_pip(python, {**_reach(), "TMPDIR": temporary})
+        except subprocess.CalledProcessError:
+            raise StepFailed("pip cannot read its configuration; the lines above say why") from None
+        pip = (*_WITH_US, python, "-I", "-m", "pip")
+        must(run(*pip, *locked, timeout_s=900, **variables), "pip install")
+        must(run(*pip, "uninstall", "-q", "-y", "pip", "setuptools", timeout_s=60, **variables), "removing pip")
+
+
+def _reach() -> dict[str, str]:
+    """The variables that say how an index is reached."""
+    certificates = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    return {
+        name: text
+        for name, text in os.environ.items()
+        if name.startswith("PIP_") or name.lower().endswith("_proxy") or name in certificates
+    }
 
 
 def _remove_empty(home: Path) -> None:

@@ -37,6 +37,7 @@ def alone(store: Store, report: Report) -> Iterator[None]:
     lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         report.goes_on_unheard = True
+        os.umask(0o022)  # what is installed is read by nginx and by the service, whatever the caller's umask
         _take(lock, report)
         with guarded(lambda unheard: finish_pending(store, unheard)):
             for number in _ENDINGS:
@@ -91,7 +92,7 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
             keys.make(number, report)
         todo = plan(side(store, before), side(store, number), everything)
         if before is not None and todo.disconnects:
-            report.line(farewell(store, todo)[1])
+            report.line(farewell(store, todo))
         host.switch(todo, number)
         _send_a_message(generation, report)
         store.record(_proven(generation))

@@ -1,19 +1,24 @@
 """What a machine lacks is said plainly, before anything is made; and what `make` says without any Python."""
 
 import ast
+import os
 import re
 import sys
+import venv
 from pathlib import Path
 
 import pytest
 from front_door import ENVIRONMENT, ROOT, Outcome, process
+from wheel_maker import lock_of, make_wheel
+
+from generator.environment import _make_importable, of_pip
 
 MAKE = ["make", "--no-print-directory"]
 TARGETS = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 def make_environment(here: Path, shim: str) -> Outcome:
-    """`python -m generator.environment` on a Python that a few lines have changed before."""
+    """`generator/environment.py` on a Python that a few lines have changed before."""
     program = f"""
 import sys
 {shim}
@@ -49,6 +54,110 @@ def test_a_directory_that_cannot_be_made_is_told_by_name(tmp_path: Path) -> None
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err.splitlines()[-1].startswith(f"wsbundle: {tmp_path}/venv")
     assert "Traceback" not in outcome.err
+
+
+def test_where_no_program_can_run_that_is_said_before_anything_is_made(tmp_path: Path) -> None:
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    where = next((Path(words[1]) for words in mounts if "noexec" in words[3].split(",")), None)
+    if where is None:
+        pytest.skip("no file system of this machine is mounted noexec")
+    outcome = make_environment(where, "")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith(f"wsbundle: no program can run from {where}, whose file system is mounted noexec; ")
+    assert "make VENV=" in outcome.err
+
+
+# What of the caller's settings counts
+
+
+SETTINGS = """
+[global]
+index-url = https://index.example.org/simple
+extra-index-url =
+    https://one.example.org/simple
+    https://other.example.org/simple
+cert = /etc/ssl/ours.pem
+timeout = 7
+user = true
+target = /nowhere
+require-virtualenv = true
+[install]
+no-binary = :all:
+constraint = /nowhere.txt
+trusted-host = index.example.org
+"""
+
+
+def test_of_pips_settings_those_count_that_say_where_packages_come_from(tmp_path: Path) -> None:
+    (tmp_path / "pip.conf").write_text(SETTINGS)
+    given = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_USER": "1", "PIP_PREFIX": "/x", "PIP_TIMEOUT": "9"}
+    variables = of_pip(sys.executable, {**ENVIRONMENT, **given, "https_proxy": "http://proxy:3128", "HOME": "/x"})
+    assert {name: variables[name] for name in variables if name.startswith("PIP_")} == {
+        "PIP_INDEX_URL": "https://index.example.org/simple",
+        "PIP_EXTRA_INDEX_URL": "\nhttps://one.example.org/simple\nhttps://other.example.org/simple",
+        "PIP_CERT": "/etc/ssl/ours.pem",
+        "PIP_TIMEOUT": "9",
+        "PIP_TRUSTED_HOST": "index.example.org",
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_NO_INPUT": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+    assert variables["https_proxy"] == "http://proxy:3128"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adverse", ["configuration", "variables"])
+def test_an_environment_is_made_whatever_else_is_said_to_pip_and_to_python(adverse: str, tmp_path: Path) -> None:
+    """Each of these fails the installation, or sends it elsewhere, where it is listened to."""
+    wheel = make_wheel(tmp_path, needs="")
+    (tmp_path / "lock.txt").write_text(lock_of(wheel))
+    (tmp_path / "pip.conf").write_text("[global]\nuser = true\n[install]\nconstraint = /nowhere.txt\n")
+    (tmp_path / "venv.py").write_text("raise SystemExit('the wrong venv')")
+    (tmp_path / "full").mkdir()
+    reached = {**ENVIRONMENT, "HOME": str(tmp_path), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    said = {
+        "configuration": {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf")},
+        "variables": {
+            "PIP_USER": "1",
+            "PIP_TARGET": str(tmp_path / "elsewhere"),
+            "PIP_NO_BINARY": ":all:",
+            "PYTHONPATH": str(tmp_path),
+            "PYTHONHOME": "/nowhere",
+            "PYTHONSTARTUP": "/nowhere.py",
+            "PYTHONSAFEPATH": "1",
+            "PYTHONUSERBASE": "/nowhere",
+            "TMPDIR": "/nowhere",
+        },
+    }
+    script = str(ROOT / "generator/environment.py")
+    command = [sys.executable, "-IB", script, str(tmp_path / "made"), str(tmp_path / "lock.txt")]
+    outcome = process(command, cwd=ROOT, env={**reached, **said[adverse]}, timeout=300)
+    assert outcome.code == 0, outcome.err
+    assert list((tmp_path / "made").glob("lib/*/site-packages/tiny.py"))
+    assert not (tmp_path / "elsewhere").exists()
+    assert not (tmp_path / "made/tmp").exists()
+
+
+def test_the_command_does_not_listen_to_variables_of_python(tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", symlinks=True)
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (packages / "ours.pth").write_text("\n".join(path for path in sys.path if "site-packages" in path))
+    _make_importable(tmp_path / "venv")
+    (tmp_path / "yaml.py").write_text("raise SystemExit('the wrong yaml')")
+    adverse = {"PYTHONPATH": str(tmp_path), "PYTHONHOME": "/nowhere", "PYTHONSTARTUP": "/nowhere.py"}
+    done = process([tmp_path / "venv/bin/wsbundle", "--version"], cwd=tmp_path, env={**ENVIRONMENT, **adverse})
+    assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_renders_in_a_checkout_belongs_to_its_owner(tmp_path: Path) -> None:
+    (tmp_path / "deploy.yaml").write_text("domain: ws.mycompany.org\n")
+    os.chown(tmp_path, 12345, 54321)
+    done = process([sys.executable, "-m", "generator", "render"], cwd=tmp_path)
+    assert done.code == 0, done.err
+    made = [tmp_path / "build", *(tmp_path / "build").rglob("*")]
+    assert len(made) > 12
+    assert {(path.lstat().st_uid, path.lstat().st_gid) for path in made} == {(12345, 54321)}
 
 
 @pytest.mark.parametrize("path", ["generator/__init__.py", "generator/environment.py"])

@@ -195,7 +195,7 @@ def test_a_truncated_list_of_sums_is_refused(wheels: Path, tmp_path: Path) -> No
 
 def environment(directory: Path) -> Outcome:
     """What the installer does after the sums, and before it becomes `wsbundle install`."""
-    command = [sys.executable, "-m", "generator.environment", ".venv", "requirements/service.txt"]
+    command = [sys.executable, "-IB", "generator/environment.py", ".venv", "requirements/service.txt"]
     return process(command, cwd=directory, env={**ENVIRONMENT, "PYTHONPATH": str(directory)})
 
 
@@ -274,7 +274,7 @@ def test_two_runs_give_the_same_bytes_and_a_working_command_without_any_index(he
     assert process(["tar", "xzf", "one.tar.gz"], cwd=here) == (0, "", "")
     locks = ["requirements/generator.txt", "requirements/service.txt"]
     nowhere = {**ENVIRONMENT, "PYTHONPATH": str(here / name), "PIP_INDEX_URL": "http://127.0.0.1:9/"}
-    command = [sys.executable, "-m", "generator.environment", ".venv", *locks]
+    command = [sys.executable, "-IB", "generator/environment.py", ".venv", *locks]
     made = process(command, cwd=here / name, env=nowhere, timeout=300)
     assert made.code == 0, made.err
     checked = process([".venv/bin/wsbundle", "check"], cwd=here / name, env={"PATH": ENVIRONMENT["PATH"]})

@@ -8,13 +8,14 @@ from hashlib import sha256
 from pathlib import Path
 
 
-def make_wheel(directory: Path, name: str = "tiny", tag: str = "py3-none-any") -> Path:
+def make_wheel(directory: Path, name: str = "tiny", tag: str = "py3-none-any", needs: str = "absent") -> Path:
     wheel = directory / f"{name}-1.0-{tag}.whl"
     about = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(wheel, "w") as file:
         file.writestr(f"{name}.py", "")
         file.writestr(
-            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: absent\n"
+            f"{about}/METADATA",
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{f'Requires-Dist: {needs}' if needs else ''}\n",
         )
         file.writestr(f"{about}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
         file.writestr(f"{about}/RECORD", "")
