@@ -122,6 +122,7 @@ def _parser() -> _Parser:
     host["install"].add_argument(
         "--overwrite", action="store_true", help="replace what was edited by hand; keep copies"
     )
+    host["plan"].add_argument("--full", action="store_true", help="show the content of new and removed files, too")
     host["rollback"].add_argument("number", metavar="N", type=int, nargs="?", help="default: the one before")
     host["uninstall"].add_argument("--purge", action="store_true", help="also data and user")
     for name, parser_of_verb in host.items():

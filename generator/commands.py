@@ -69,12 +69,12 @@ def run(options: Namespace, report: Report) -> int:
         if are_needed:
             report.line(f"A token for it: wsbundle token --keys {deploy.keys} --send-to '*' UUID")
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", *module], {**os.environ, **to_environ(deploy), **deploy.env})
+    os.execve(sys.executable, [sys.executable, "-I", "-m", *module], {**os.environ, **to_environ(deploy), **deploy.env})
 
 
 def show(options: Namespace, report: Report) -> int:
     """Print every setting as it is in force."""
-    from generator.explain import settings_in_force
+    from generator.explain import settings_in_force, shown
 
     loaded = loaded_for(options, report)
     rows = settings_in_force(loaded)
@@ -82,7 +82,7 @@ def show(options: Namespace, report: Report) -> int:
     width = max(len(key) for key, _, _ in rows) + 1
     for key, value, origin in rows:
         behind = f"  {paint('# ' + origin, 'dim')}" if options.origin else ""
-        report.line(f"{key + ':':{width}} {value}{behind}")
+        report.line(f"{key + ':':{width}} {shown(value)}{behind}")
     return 0
 
 

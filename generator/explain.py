@@ -35,12 +35,12 @@ def nearest(topic: str) -> str:
     return did_you_mean(topic, [name for name, _ in topics()]) or "; `wsbundle explain` lists them"
 
 
-def settings_in_force(loaded: Loaded) -> list[tuple[str, str, str]]:
+def settings_in_force(loaded: Loaded) -> list[tuple[str, object, str]]:
     """Key, value and origin of every setting, entries of `env` each for itself."""
-    rows = []
+    rows: list[tuple[str, object, str]] = []
     for key, value in values_of(loaded.deploy).items():
         entries = {f"{key}.{name}": text for name, text in value.items()} if isinstance(value, dict) else {key: value}
-        rows += [(name, shown(text), str(loaded.origins.get(name, "default"))) for name, text in entries.items()]
+        rows += [(name, given, str(loaded.origins.get(name, "default"))) for name, given in entries.items()]
     return rows
 
 

@@ -261,7 +261,12 @@ def unknown_units(document: Document) -> Iterator[str]:
 
 
 def unknown_host_paths(document: Document) -> Iterator[str]:
-    of_the_host = ("/etc/nginx/nginx.conf", "/etc/nginx/sites-enabled/default", "/etc/security/limits.conf")
+    of_the_host = (
+        "/etc/nginx/nginx.conf",
+        "/etc/nginx/sites-enabled/default",
+        "/etc/security/limits.conf",
+        "/etc/pip.conf",
+    )
     by_hand = (
         f"/opt/{NAME}/new",
         f"/opt/{NAME}/releases",

@@ -6,22 +6,24 @@ from generator.host.store import Store
 from generator.host.switch import Switch
 
 
-def farewell(store: Store, todo: Switch) -> tuple[str, str]:
-    """The number of live connections of what runs, and what becomes of them; only for a switch that ends them."""
-    number = connections(store)
+def farewell(store: Store, todo: Switch) -> str:
+    """What happens to the live connections of what runs; only for a switch that ends them."""
+    number, window = connections(store), drain_window(store)
     each = "those of each worker in its turn, " if todo.reloads_service else ""
-    return number, f"{number} live connections end with it, {each}within {_drain_window(store)} s, and come back."
+    how_many = "an unknown number of" if number is None else number
+    how_long = "a few seconds" if window is None else f"{window} s"
+    return f"{how_many} live connections end with it, {each}within {how_long}, and come back."
 
 
-def connections(store: Store) -> str:
-    """The number that /health tells, of all workers, asked where nginx asks."""
+def connections(store: Store) -> int | None:
+    """The number that /health tells, of all workers, asked where nginx asks; None where there is no answer."""
     import http.client
     import json
     import socket
 
     number = store.current
     if number is None:
-        return "0"
+        return 0
     listener = store.generation(number).listener
     connection = http.client.HTTPConnection("localhost", timeout=5)
     try:
@@ -32,16 +34,21 @@ def connections(store: Store) -> str:
             host, _, port = listener.rpartition(":")
             connection.sock = socket.create_connection((host.strip("[]"), int(port)), timeout=5)
         connection.request("GET", "/health")
-        return str(json.loads(connection.getresponse().read())["connections"])
+        return int(json.loads(connection.getresponse().read())["connections"])
     except (OSError, ValueError, KeyError, http.client.HTTPException):
-        return "unknown"
+        return None
     finally:
         connection.close()
 
 
-def _drain_window(store: Store) -> str:
-    """Over how many seconds what runs sends its clients away when it stops."""
+def drain_window(store: Store) -> int | None:
+    """Over how many seconds what runs sends its clients away when it stops; None where only root may know."""
     number = store.current
-    text = "" if number is None else store.pristine(number, f"etc/{store.name}/.env").read_text(encoding="utf-8")
+    if number is None:
+        return None
+    try:
+        text = store.pristine(number, f"etc/{store.name}/.env").read_text(encoding="utf-8")
+    except OSError:
+        return None
     found = re.search(r"(?m)^WEBSOCKET_DRAIN_WINDOW='(\d+)'", text)
-    return found[1] if found else "a few"
+    return int(found[1]) if found else None

@@ -57,13 +57,14 @@ def _of_the_service(store: Store, generation: Generation, report: Report) -> tup
     active, nginx = runs(store.name, generation.manager), is_active("nginx.service")
     why = silence(endpoint(generation), _PATIENCE_S) if active and nginx else None
     answers = active and nginx and why is None
-    report.fact(running=active, answering=answers, nginx=nginx)
+    number = connections(store) if why is None else None
+    report.fact(running=active, answering=answers, nginx=nginx, connections=number)
     state = "NOT RUNNING" if not active else "running" if why is None else f"NOT ANSWERING ({why})"
     rows = {
         "deployment": f"{store.name}, generation {generation.number} of {when(generation.installed_at)}",
         "service": f"{state}, {generation.server} under {generation.manager}",
         "nginx": "running" if nginx else "NOT RUNNING",
-        "connections": connections(store) if why is None else "unknown",
+        "connections": "unknown" if number is None else str(number),
     }
     return rows, answers
 

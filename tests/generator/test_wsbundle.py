@@ -135,7 +135,9 @@ def test_show_says_where_each_value_was_given(here: Path) -> None:
 def test_show_tells_programs_the_same(here: Path) -> None:
     settings = facts("show")["settings"]
     assert settings["domain"] == {"value": "ws.mycompany.org", "origin": "deploy.yaml:1:9"}
-    assert settings["port"] == {"value": "8765", "origin": "default"}
+    assert settings["port"] == {"value": 8765, "origin": "default"}
+    assert settings["user"]["value"] is None
+    assert settings["nginx.health_from"]["value"] == ["127.0.0.1", "::1"]
 
 
 def test_warnings_go_to_stderr_and_results_to_stdout(here: Path) -> None:
@@ -203,6 +205,7 @@ def test_render_says_why_it_cannot_write(here: Path) -> None:
 def test_faults_are_told_to_programs_with_all_they_consist_of(here: Path) -> None:
     (here / "deploy.yaml").write_text(FAULTY)
     assert facts("render") == {
+        "format": 1,
         "exit_code": 2,
         "faults": [
             {
@@ -246,7 +249,7 @@ def test_run_becomes_the_service_with_the_settings_of_deploy_yaml(
     outcome = wsbundle("run", "--set", f"server={server}", "--set", "port=9000", "--set", "env={ZONE: eu}")
     assert outcome.out == "Starting the service on ws://127.0.0.1:9000/; Ctrl-C ends it.\n"
     [(program, arguments, environment)] = became
-    assert (program, arguments) == (sys.executable, [sys.executable, "-m", module])
+    assert (program, arguments) == (sys.executable, [sys.executable, "-I", "-m", module])
     assert {environment["WEBSOCKET_PORT"], environment["WEBSOCKET_PING_INTERVAL"], environment["ZONE"]} == {
         "9000",
         "50",

@@ -34,7 +34,7 @@ def test_a_second_installation_changes_nothing_restarts_nothing_and_takes_a_seco
 def test_another_port_changes_the_files_that_name_it_and_restarts_what_reads_them(installed: Console) -> None:
     before = installed.main_pids()
     facts = planned(installed, port=9000)
-    assert {f"/{path}" for path in facts["changed"]} == {ENV, SITE, SOCKET}  # type: ignore[attr-defined]
+    assert {file["what"] for file in facts["files"]} == {ENV, SITE, SOCKET}  # type: ignore[attr-defined]
     assert facts["disconnects"]
     installed.install(port=9000)
     assert installed.routes()
@@ -49,7 +49,7 @@ def test_another_port_changes_the_files_that_name_it_and_restarts_what_reads_the
 def test_another_ping_interval_restarts_the_service_and_lets_its_socket_stand(installed: Console) -> None:
     since = installed.run("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", f"{NAME}.socket")
     facts = planned(installed, ping={"interval": 20, "timeout": 10})
-    assert {f"/{path}" for path in facts["changed"]} == {ENV, SITE}  # type: ignore[attr-defined]
+    assert {file["what"] for file in facts["files"]} == {ENV, SITE}  # type: ignore[attr-defined]
     installed.install(ping={"interval": 20, "timeout": 10})
     assert installed.routes()
     assert installed.run("systemctl", "show", "--property=NeedDaemonReload", f"{NAME}.service").strip().endswith("=no")
@@ -93,17 +93,25 @@ def test_what_was_stopped_by_hand_is_started_again(installed: Console) -> None:
 def test_plan_shows_the_difference_its_effects_and_how_many_connections_end(installed: Console) -> None:
     assert "Nothing to do" in installed.wsbundle("plan")
     with installed.client():
-        installed.configure(port=9000, welcome="a text that may be secret {uuid}")
+        installed.configure(port=9000, env={"KEY": "a text that may be secret"})
         said = installed.wsbundle("plan", code=3)
     assert "-ListenStream=127.0.0.1:8765" in said
     assert "+ListenStream=127.0.0.1:9000" in said
     assert "1 live connections end with it, within 5 s, and come back." in said
+    assert "+KEY=(hidden)" in said
     assert "secret" not in said
+    assert "make: ***" not in installed.run("make", "plan")
 
 
-def test_plan_on_a_host_without_it_shows_every_file(empty: Console) -> None:
-    empty.configure()
-    assert f"changes /{UNIT[1:]}" in empty.wsbundle("plan", code=3)
+def test_plan_on_a_host_without_it_names_every_file_and_all_else_that_is_made(fresh: Console) -> None:
+    fresh.configure()
+    fresh.run("sh", "generator/prepare.sh")
+    said = fresh.run("make", "plan")
+    for line in (f"+ {UNIT}", "+ nginx", f"+ {NAME}", f"+ /etc/{NAME}/keys.json", "starts the service"):
+        assert f"  {line}\n" in said, said
+    assert len(said.splitlines()) < 50, said
+    facts = json.loads(fresh.wsbundle("plan", "--format", "json", code=3))
+    assert f"Plan: {facts['counts']['add']} to add, 0 to change, 0 to remove." in said
 
 
 def test_history_grows_to_five_and_rollback_goes_back_to_any_of_them(installed: Console) -> None:

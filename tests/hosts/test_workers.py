@@ -262,7 +262,7 @@ def test_an_upgrade_replaces_one_worker_after_the_other(installed: Console, serv
         async with crowd(installed) as callers, one_in_each(installed) as clients:
             installed.configure(**changed)
             planned = await asyncio.to_thread(installed.wsbundle, "plan", code=3)
-            assert "It reloads the service, worker by worker" in planned
+            assert "  reloads the service, worker by worker" in planned
             assert f"{CALLERS + WORKERS} live connections end with it, those of each worker in its turn" in planned
             handshakes, fewest, *ends = await asyncio.gather(
                 handshakes_during(installed, upgrade),

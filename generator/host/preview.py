@@ -1,0 +1,182 @@
+"""What an installation would change, as `wsbundle plan` shows it: one value, from which text and JSON are made."""
+
+import difflib
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from generator.bundle import Bundle
+from generator.host import certificates, default_site, facts
+from generator.host.clients import connections, drain_window, farewell
+from generator.host.preflight import packages
+from generator.host.provide import runtime_id
+from generator.host.store import Store
+from generator.host.switch import Manifest, Side, Switch
+from generator.readers.nginx import DEFAULT_SITE
+from generator.render import keys_file, service_user
+from generator.report import paint
+from generator.schema import Deploy
+from service.declaration import settings_of
+
+_SIGNS = {"add": "+", "change": "~", "remove": "-"}
+_COLOURS = {"+": "green", "~": "yellow", "-": "red"}
+_VARIABLES = {setting.extra["env"] for setting in settings_of(Deploy) if "env" in setting.extra}
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One thing that is added, changed or removed. `diff` has the lines of a file; None where it may not be read."""
+
+    what: str
+    action: str
+    diff: list[str] | None = None
+
+
+class Preview(msgspec.Struct, frozen=True, kw_only=True):
+    """All that an installation would do, by sections; `connections` end with it, where they can be counted."""
+
+    packages: list[Change]
+    user: list[Change]
+    keys: list[Change]
+    code: list[Change]
+    files: list[Change]
+    effects: list[str]
+    connections: int | None
+    drain_seconds: int | None
+
+    @property
+    def changes(self) -> list[Change]:
+        return [*self.packages, *self.user, *self.keys, *self.code, *self.files]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {action: sum(change.action == action for change in self.changes) for action in _SIGNS}
+
+
+def preview(deploy: Deploy, bundle: Bundle, store: Store, before: Side, after: Side, todo: Switch) -> Preview:
+    """What a switch from `before` to the rendered bundle takes, with all that it stands on."""
+    user, keys = service_user(deploy), keys_file(deploy)
+    is_new, runtime = before.name == "", runtime_id()
+    makes_keys = keys == f"/etc/{store.name}/keys.json" and not (store.root / keys.lstrip("/")).exists()
+    ends = todo.disconnects and not is_new
+    return Preview(
+        packages=[Change(name, "add") for name in facts.missing_packages(packages(deploy))],
+        user=[] if facts.primary_group(user) else [Change(user, "add")],
+        keys=[Change(str(keys), "add")] if makes_keys else [],
+        code=[] if before.runtime == runtime else [Change(_runtime(store, runtime), "add" if is_new else "change")],
+        files=list(_files(store, before, after, bundle)),
+        effects=[*_effects(deploy, store, before, todo), *([farewell(store, todo)] if ends else [])],
+        connections=connections(store) if ends else None,
+        drain_seconds=drain_window(store) if ends else None,
+    )
+
+
+def lines(shown: Preview, full: bool) -> Iterator[str]:
+    """The same for people. `full` shows the content of new and removed files as well."""
+    sections = {name: getattr(shown, name) for name in ("packages", "user", "keys", "code", "files")}
+    for name, changes in sections.items():
+        if changes:
+            yield paint(name.capitalize(), "bold")
+        for change in changes:
+            yield from _about(change, full)
+    if shown.effects:
+        yield paint("Effects", "bold")
+        yield from (f"  {effect}" for effect in shown.effects)
+    counts = shown.counts
+    yield f"Plan: {counts['add']} to add, {counts['change']} to change, {counts['remove']} to remove."
+
+
+def _about(change: Change, full: bool) -> Iterator[str]:
+    sign = _SIGNS[change.action]
+    yield f"  {paint(sign, _COLOURS[sign])} {change.what}"
+    if change.action == "change" or full:
+        for line in change.diff or ():
+            yield f"      {paint(line, _COLOURS.get(line[:1], 'dim'))}".rstrip()
+
+
+def _runtime(store: Store, runtime: str) -> str:
+    return f"the service's code and requirements: /opt/{store.name}/runtimes/{runtime}"
+
+
+def _effects(deploy: Deploy, store: Store, before: Side, todo: Switch) -> Iterator[str]:
+    """In words. What is not installed is started, not restarted."""
+    asks = certificates.due(deploy, certificates.Place(store.name), time.time())
+    starts = todo.restarts_service or todo.restarts_program or todo.updates_supervisor
+    again = "restarts" if before.name else "starts"
+    due = {
+        f"stops {before.manager}'s copy of the service": todo.stops_systemd or todo.stops_supervisor,
+        f"{again} the service": starts and not todo.reloads_service,
+        "reloads the service, worker by worker: clients that connect need not wait": todo.reloads_service,
+        "takes nginx's default site away: /" + DEFAULT_SITE: todo.takes_default_site
+        and default_site.stands(store.root),
+        "brings nginx's default site back: /" + DEFAULT_SITE: todo.returns_default_site
+        and store.default_site.is_symlink(),
+        "reloads nginx": todo.reloads_nginx,
+        f"asks for a certificate: {asks}": asks is not None,
+    }
+    return (effect for effect, is_due in due.items() if is_due)
+
+
+def _files(store: Store, before: Side, after: Side, bundle: Bundle) -> Iterator[Change]:
+    old, new = _installed(before), _installed(after)
+    texts = {file.path: file.text for file in bundle.files}
+    for path in sorted(old.keys() | new.keys()):
+        if path not in old:
+            yield Change(f"/{path}", "add", _diff(path, "", texts[path]))
+        elif path not in new:
+            yield Change(f"/{path}", "remove", _diff(path, _pristine(store, path), ""))
+        elif old[path] != new[path]:
+            diff = _diff(path, _pristine(store, path), texts[path])
+            yield Change(f"/{path}", "change", None if diff is None else [*_of_entries(old[path], new[path]), *diff])
+
+
+def _installed(side: Side) -> Manifest:
+    return {path: entry for path, entry in side.manifest.items() if entry["installed"]}
+
+
+def _of_entries(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    """What differs in a file beside its text."""
+    for key in ("mode", "owner", "group", "link"):
+        if old.get(key) != new.get(key):
+            yield f"-{key} {old.get(key)}"
+            yield f"+{key} {new.get(key)}"
+
+
+def _pristine(store: Store, path: str) -> str | None:
+    """A file as it was installed; None where only root may read it."""
+    number = store.current
+    assert number is not None
+    try:
+        return store.pristine(number, path).read_text(encoding="utf-8")
+    except PermissionError:
+        return None
+    except FileNotFoundError:  # a link
+        return ""
+
+
+def _diff(path: str, old: str | None, new: str) -> list[str] | None:
+    if old is None:
+        return None
+    if path.endswith("/.env"):
+        old, new = concealed(old, new)
+    found = list(difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=2))[2:]
+    return found if old and new else [line for line in found if not line.startswith("@@")]
+
+
+def concealed(old: str, new: str) -> tuple[str, str]:
+    """Two texts of .env without the values that are the operator's own; lines that differ still do.
+
+    Settings of the service are no secrets; whatever has another name may be one.
+    """
+    pattern = re.compile(r"^(\w+)=(.*)$", re.MULTILINE)
+    before = dict(pattern.findall(old))
+
+    def conceal(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name in _VARIABLES:
+            return found[0]
+        return f"{name}=(hidden{'' if before.get(name, value) == value else ', another value'})"
+
+    return pattern.sub(conceal, old), pattern.sub(conceal, new)

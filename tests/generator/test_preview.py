@@ -1,0 +1,147 @@
+"""What `wsbundle plan` shows: for people and for programs the same, and nothing that is the operator's own."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from generator.host.apply import side
+from generator.host.operate import _planned
+from generator.host.preview import Change, Preview, concealed, lines, preview
+from generator.host.store import Generation, Store
+from generator.host.switch import plan
+from generator.load import load_text
+from generator.render import render
+
+NAME = "queue-websocket"
+SITE, ENV = f"/etc/nginx/sites-available/{NAME}", f"/etc/{NAME}/.env"
+SECRETS = ("first-secret", "second-secret", "third-secret")
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr("shutil.chown", lambda *_: None)  # only root may give files away
+    return Store(NAME, tmp_path)
+
+
+def install(store: Store, given: str) -> None:
+    deploy = load_text(f"domain: a.org\n{given}\n", "deploy.yaml").deploy
+    (store.home / "runtimes/r1").mkdir(parents=True)
+    listener = "127.0.0.1:1"
+    store.add(render(deploy), Generation(1, "r1", 0.0, deploy.server, deploy.manager, listener, "a.org", "off"))
+    store.make_current(1)
+
+
+def shown(store: Store, given: str = "") -> Preview:
+    loaded = load_text(f"domain: a.org\n{given}\n", "deploy.yaml")
+    bundle = render(loaded.deploy)
+    before, after = side(store, store.current), _planned(loaded, bundle)
+    return preview(loaded.deploy, bundle, store, before, after, plan(before, after))
+
+
+def by_path(preview: Preview) -> dict[str, Change]:
+    return {change.what: change for change in preview.files}
+
+
+def leaves(fact: Any) -> Iterator[Any]:
+    if isinstance(fact, dict | list):
+        for below in fact.values() if isinstance(fact, dict) else fact:
+            yield from leaves(below)
+    else:
+        yield fact
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "short"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, ""),
+        (None, "manager: supervisor\nserver: gunicorn\nauth: token"),
+        ("", "port: 9000\nenv: {ZONE: eu}"),
+        ("manager: supervisor\nserver: gunicorn", "nginx: {default_server: true}"),
+        ("workers: 4\nenv: {ZONE: eu}", "workers: 4\nenv: {ZONE: us}"),
+    ],
+    ids=["fresh", "fresh with tokens", "another port", "another manager", "another value"],
+)
+def test_text_and_json_have_the_same_facts(store: Store, before: str | None, after: str, full: bool) -> None:
+    if before is not None:
+        install(store, before)
+    preview = shown(store, after)
+    facts = json.loads(json.dumps({**msgspec.to_builtins(preview), "counts": preview.counts}))
+    *text, closing = lines(preview, full)
+    said = {str(leaf).rstrip() for leaf in leaves(facts)}
+    for line in text:
+        if line[:1] not in ("", " "):
+            assert facts[line.lower()], f"a heading above nothing: {line}"
+        else:
+            assert re.sub(r"^ {6}|^  [+~-] |^  ", "", line) in said, line
+    for change in preview.changes:
+        assert any(line[4:] == change.what for line in text)
+    for effect in preview.effects:
+        assert f"  {effect}" in text
+    assert closing == "Plan: {add} to add, {change} to change, {remove} to remove.".format(**facts["counts"])
+    assert all(isinstance(count, int) for count in facts["counts"].values())
+
+
+def test_a_fresh_host_is_shown_on_one_screen_and_in_full_where_that_is_asked_for(store: Store) -> None:
+    preview = shown(store)
+    short, full = list(lines(preview, full=False)), list(lines(preview, full=True))
+    assert len(short) < 30
+    assert len(full) > 200
+    assert "  starts the service" in short
+    assert not any("restart" in line or "live connections" in line for line in short)
+    assert {"Keys", "Files", "Code", "Effects"} <= set(short)
+
+
+def test_what_stays_as_it_is_is_not_shown(store: Store) -> None:
+    install(store, "")
+    files = by_path(shown(store, "port: 9000"))
+    assert {change.action for change in files.values()} == {"change"}
+    assert set(files) == {SITE, ENV, f"/etc/systemd/system/{NAME}.socket"}
+    assert "-WEBSOCKET_PORT='8765'" in (files[ENV].diff or [])
+    assert "+WEBSOCKET_PORT='9000'" in (files[ENV].diff or [])
+    assert shown(store).files == []
+
+
+def test_what_the_new_method_does_not_use_is_removed(store: Store) -> None:
+    install(store, "server: gunicorn")
+    preview = shown(store)
+    assert by_path(preview)[f"/etc/{NAME}/gunicorn.conf.py"].action == "remove"
+    assert preview.counts["remove"] == 1
+
+
+def test_values_of_env_are_shown_to_nobody_but_that_they_change_is(store: Store) -> None:
+    first, second, third = SECRETS
+    install(store, f"env: {{KEPT: {first}, CHANGED: {second}, GONE: {second}}}")
+    preview = shown(store, f"env: {{KEPT: {first}, CHANGED: {third}, NEW: {third}}}\nwelcome: Good day")
+    diff = by_path(preview)[ENV].diff or []
+    assert not any(secret in line for secret in SECRETS for line in [*diff, *lines(preview, full=True)])
+    assert {line for line in diff if "hidden" in line} == {
+        " KEPT=(hidden)",
+        "-CHANGED=(hidden)",
+        "+CHANGED=(hidden, another value)",
+        "-GONE=(hidden)",
+        "+NEW=(hidden)",
+    }
+    assert "+WEBSOCKET_WELCOME='Good day'" in diff
+
+
+def test_a_name_that_no_setting_has_any_more_is_hidden_as_well() -> None:
+    assert concealed("WEBSOCKET_RETIRED='x'\nWORKERS='1'\n", "") == ("WEBSOCKET_RETIRED=(hidden)\nWORKERS='1'\n", "")
+
+
+def test_a_file_that_only_root_may_read_is_named_without_its_content(store: Store) -> None:
+    install(store, "")
+    preview = shown(store, "port: 9000")
+    unread = msgspec.structs.replace(preview, files=[Change(ENV, "change", None)])
+    assert f"  ~ {ENV}" in list(lines(unread, full=True))
+
+
+def test_other_modes_and_owners_are_changes_too(store: Store) -> None:
+    install(store, "")
+    files = by_path(shown(store, "user: somebody"))
+    assert {"-group queue-websocket", "+group somebody"} <= set(files[ENV].diff or [])
