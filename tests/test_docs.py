@@ -272,6 +272,7 @@ def unknown_host_paths(document: Document) -> Iterator[str]:
         f"/opt/{NAME}/releases",
         f"/opt/{NAME}/edited",
         f"/etc/{NAME}/placeholder",
+        "/var/lib/wsbundle.d",
         "/usr/bin/python3",
     )
     for code in shell_code(document):

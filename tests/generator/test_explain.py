@@ -109,5 +109,5 @@ def test_settings_in_force_are_told_with_value_and_origin_each_variable_for_itse
     assert told.keys() == SETTINGS.keys() - {"env"} | {"env.A", "env.B"}
     assert told["domain"] == ("a.org", "deploy.yaml:1:9")
     assert told["env.A"] == ("1", "deploy.yaml:2:16")
-    assert told["ping.interval"] == ("50", "deploy.yaml:4:13")
-    assert told["ping.timeout"] == ("30", "default")
+    assert told["ping.interval"] == (50, "deploy.yaml:4:13")
+    assert told["ping.timeout"] == (30, "default")
