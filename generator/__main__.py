@@ -15,8 +15,79 @@ from typing import Any, NoReturn
 from generator import __version__, commands
 from generator.load import ConfigError
 from generator.report import CommandError, Report, UsageError
+from service.declaration import did_you_mean
 
 DONE, FAILED, WRONG = 0, 1, 2
+
+# Each command: what it does in one line, what else should be known, and an example.
+_COMMANDS = {
+    "render": (
+        "check deploy.yaml and write the bundle",
+        "Check deploy.yaml, render every file, let the programs that will read them judge them, and only then write.",
+        "wsbundle render --env prod --set port=9000",
+    ),
+    "check": (
+        "the same without writing anything",
+        "Do all that render does, except writing.",
+        "wsbundle check --env prod",
+    ),
+    "run": (
+        "run the service here, as deploy.yaml says",
+        "Run the service in the foreground, without root and without nginx. Ctrl-C ends it.",
+        "wsbundle run --set port=9000",
+    ),
+    "token": (
+        "mint a token, or change the keys that sign them",
+        "Print a token that lets its bearer register an address and write to others; or add or remove a signing key.",
+        "sudo wsbundle token alice --send-to bob --send-to group:office --expires 12h",
+    ),
+    "show": (
+        "print every setting as it is in force",
+        "Print every setting with its value, defaults included, after overlay and --set are applied.",
+        "wsbundle show --env prod --origin",
+    ),
+    "explain": (
+        "explain a setting or a rule, or list them all",
+        "Say what a setting is for and what it takes, or why a rule holds. Without a name, list all of them.",
+        "wsbundle explain ping.interval",
+    ),
+    "bundle": (
+        "write an archive that installs without a network",
+        "Write one archive with code, locked wheels and deploy.yaml. On the host, unpack it and run: sudo sh install",
+        "wsbundle bundle --python 3.13 --env prod",
+    ),
+    "install": (
+        "make this host run what deploy.yaml says, all or nothing",
+        "Report every obstacle, then install what is missing and switch to it. If any step fails, go back. Needs root.",
+        "sudo wsbundle install --env prod",
+    ),
+    "plan": (
+        "what install would change; exit code 3 when there is something",
+        "Show packages, user, keys and files that an installation would add (+), change (~) or remove (-), and its "
+        "effects. Nothing is changed. Without root, what only root may read is left out.",
+        "sudo wsbundle plan --full",
+    ),
+    "status": (
+        "what runs here; exit code 4 when it was edited by hand",
+        "Say what is installed, whether it runs and answers, and what was edited by hand.",
+        "sudo wsbundle status --format json",
+    ),
+    "history": (
+        "the generations that are kept",
+        "List the generations that rollback can go back to.",
+        "wsbundle history",
+    ),
+    "rollback": (
+        "make an earlier generation current again",
+        "Go back to the newest healthy generation before the current one, or to the one with this number. Needs root.",
+        "sudo wsbundle rollback 3",
+    ),
+    "uninstall": (
+        "remove exactly what was installed",
+        "Remove what was installed. Data, logs, keys and the user stay, unless --purge is given. Needs root.",
+        "sudo wsbundle uninstall --purge",
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Asked for before the rest is parsed, so that a wrong command line is told as JSON too.
     report = Report(json="--format=json" in arguments or ("--format", "json") in pairwise(arguments))
     try:
+        _refuse_unknown_command(arguments)
         options = _parser().parse_args(arguments)
         code: int = options.run(options, report)
     except ConfigError as error:
@@ -56,6 +128,12 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
+def _refuse_unknown_command(arguments: Sequence[str]) -> None:
+    if arguments and arguments[0] not in _COMMANDS and not arguments[0].startswith("-"):
+        nearest = did_you_mean(arguments[0], _COMMANDS) or f"; use one of {', '.join(_COMMANDS)}"
+        raise UsageError(f"{arguments[0]} is not a command{nearest}")
+
+
 def _parser() -> _Parser:
     parser = _Parser(
         prog="wsbundle",
@@ -65,19 +143,25 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    verbs = parser.add_subparsers(metavar="COMMAND", required=True, prog="wsbundle")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, prog="wsbundle")
+    verbs: dict[str, argparse.ArgumentParser] = {
+        name: subparsers.add_parser(
+            name, help=summary, description=description, epilog=f"Example: {example}", allow_abbrev=False
+        )
+        for name, (summary, description, example) in _COMMANDS.items()
+    }
 
-    render = verbs.add_parser("render", help="check deploy.yaml and write the bundle", allow_abbrev=False)
+    render = verbs["render"]
     render.add_argument("-o", "--output", metavar="DIR", help="where to write it (default: build/<name>)")
     render.set_defaults(run=commands.render)
 
-    check = verbs.add_parser("check", help="the same without writing anything", allow_abbrev=False)
+    check = verbs["check"]
     check.set_defaults(run=commands.check)
 
-    run = verbs.add_parser("run", help="run the service here, as deploy.yaml says", allow_abbrev=False)
+    run = verbs["run"]
     run.set_defaults(run=commands.run)
 
-    token = verbs.add_parser("token", help="mint a token, or change the keys that sign them", allow_abbrev=False)
+    token = verbs["token"]
     purpose = token.add_mutually_exclusive_group(required=True)
     purpose.add_argument("subject", metavar="UUID", nargs="?", help="print a token that registers this address")
     purpose.add_argument("--new-key", action="store_true", help="add a key, which signs from now on; others stay good")
@@ -94,31 +178,21 @@ def _parser() -> _Parser:
     token.add_argument("--keys", metavar="FILE", help="default: the deployment's, which only root may read")
     token.set_defaults(run=commands.token)
 
-    show = verbs.add_parser("show", help="print every setting as it is in force", allow_abbrev=False)
+    show = verbs["show"]
     show.add_argument("--origin", action="store_true", help="also print where each value was given")
     show.set_defaults(run=commands.show)
 
-    explain = verbs.add_parser("explain", help="explain a setting or a rule, or list them all", allow_abbrev=False)
+    explain = verbs["explain"]
     explain.add_argument("topic", metavar="KEY|RULE", nargs="?")
     explain.set_defaults(run=commands.explain)
 
-    bundle = verbs.add_parser("bundle", help="write an archive that installs without a network", allow_abbrev=False)
+    bundle = verbs["bundle"]
     bundle.add_argument("-o", "--output", metavar="FILE", help="where to write it (default: build/<name>-<id>.tar.gz)")
     bundle.add_argument("--python", metavar="X.Y", action="append", help="the host's; repeatable (default: 3.11)")
     bundle.add_argument("--machine", choices=("x86_64", "aarch64"), default="x86_64", help="the host's, as uname -m")
     bundle.set_defaults(run=_bundle)
 
-    host = {
-        name: verbs.add_parser(name, help=text, allow_abbrev=False)
-        for name, text in {
-            "install": "make this host run what deploy.yaml says, all or nothing",
-            "plan": "what install would change; exit code 3 when there is something",
-            "status": "what runs here; exit code 4 when it was edited by hand",
-            "history": "the generations that are kept",
-            "rollback": "make an earlier generation current again",
-            "uninstall": "remove exactly what was installed",
-        }.items()
-    }
+    host = {name: verbs[name] for name in ("install", "plan", "status", "history", "rollback", "uninstall")}
     host["install"].add_argument(
         "--overwrite", action="store_true", help="replace what was edited by hand; keep copies"
     )
@@ -128,12 +202,13 @@ def _parser() -> _Parser:
     for name, parser_of_verb in host.items():
         parser_of_verb.set_defaults(run=_on_the_host, verb=name)
 
-    for verb in (render, check, run, token, show, bundle, *host.values()):
+    for verb in verbs.values():
+        verb.add_argument("--format", choices=("text", "json"), default="text")
+        if verb is explain:
+            continue
         verb.add_argument("-f", "--file", metavar="FILE", default="deploy.yaml", help="default: deploy.yaml")
         verb.add_argument("--env", metavar="NAME", help="lay deploy.NAME.yaml over it")
         verb.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="set one key; repeatable")
-    for verb in (render, check, run, token, show, explain, bundle, *host.values()):
-        verb.add_argument("--format", choices=("text", "json"), default="text")
     return parser
 
 

@@ -63,6 +63,8 @@ def history(options: Namespace, report: Report) -> int:
         current=store.current,
         generations=[msgspec.to_builtins(generation) for _, generation in kept],
     )
+    if not kept:
+        report.line(f"No generation is kept: {store.name} is not installed.")
     for number, generation in kept:
         mark = "current" if number == store.current else "" if generation.healthy else "never healthy"
         what = f"{generation.server} under {generation.manager}, {generation.domain}"

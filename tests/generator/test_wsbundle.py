@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from typing import Any
 import pytest
 from front_door import COMMAND, ENVIRONMENT, ROOT, Outcome, process, wsbundle
 
+from generator.__main__ import _COMMANDS, _parser
 from generator.schema import Deploy
 from service.declaration import settings_of
 
 SOUND = "domain: ws.mycompany.org\nping: {interval: 50}\n"
 FAULTY = "domain: ws.mycompany.org\nport: 80\ncolour: blue\n"
-COMMANDS = ("render", "check", "run", "token", "show", "explain")
+COMMANDS = tuple(_COMMANDS)
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def facts(*arguments: str) -> dict[str, Any]:
 def test_help_names_every_command_and_every_exit_code() -> None:
     outcome = wsbundle("--help")
     assert (outcome.code, outcome.err) == (0, "")
-    assert all(f"    {command} " in outcome.out for command in COMMANDS)
+    assert all(f"\n    {command}" in outcome.out for command in COMMANDS)
     assert "Exit codes: 0 " in outcome.out
 
 
@@ -53,6 +55,17 @@ def test_every_command_has_help(command: str) -> None:
     outcome = wsbundle(command, "--help")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith(f"usage: wsbundle {command} ")
+    _, description, example = _COMMANDS[command]
+    said = " ".join(outcome.out.split())
+    assert f" {description} " in said
+    assert f"Example: {example}" in said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_of_every_command_is_a_command_line_that_is_understood(command: str) -> None:
+    words = shlex.split(_COMMANDS[command][2].removeprefix("sudo "))
+    assert words[:2] == ["wsbundle", command]
+    _parser().parse_args(words[1:])
 
 
 @pytest.mark.parametrize(
@@ -64,6 +77,8 @@ def test_every_command_has_help(command: str) -> None:
         (["show", "--ori"], "unrecognized arguments: --ori; see wsbundle --help"),
         (["show", "twice"], "unrecognized arguments: twice; see wsbundle --help"),
         (["show", "--set"], "argument --set: expected one argument; see wsbundle show --help"),
+        (["rendr"], "rendr is not a command; did you mean render?"),
+        (["stats", "--format", "text"], "stats is not a command; did you mean status?"),
         (["explain", "colour"], "colour is no setting, section, rule or agreement; `wsbundle explain` lists them"),
         (["explain", "prot"], "prot is no setting, section, rule or agreement; did you mean port?"),
         (
@@ -76,9 +91,12 @@ def test_a_wrong_command_line_is_told_in_one_line(arguments: list[str], message:
     assert wsbundle(*arguments) == Outcome(2, "", f"{message}\n")
 
 
-@pytest.mark.parametrize("arguments", [["rendr"], ["show", "--format", "xml"]])
-def test_a_choice_that_is_none_is_told(arguments: list[str], here: Path) -> None:
-    outcome = wsbundle(*arguments)
+def test_a_command_that_resembles_none_is_told_with_all_there_are() -> None:
+    assert wsbundle("xyzzy").err == f"xyzzy is not a command; use one of {', '.join(COMMANDS)}\n"
+
+
+def test_a_choice_that_is_none_is_told(here: Path) -> None:
+    outcome = wsbundle("show", "--format", "xml")
     assert (outcome.code, outcome.out) == (2, "")
     assert "invalid choice: " in outcome.err
 
