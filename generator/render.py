@@ -4,6 +4,7 @@ Templates know only the names in `NAMES`. Each name says which settings it comes
 leads back to deploy.yaml. Raises `generator.quoting.Unquotable` for a value that a file cannot carry.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from math import ceil
@@ -317,6 +318,8 @@ class CompiledTemplates(jinja2.FileSystemBytecodeCache):
         return super().get_source_checksum(self._compiler + source)
 
     def dump_bytecode(self, bucket: Bucket) -> None:
+        if sys.dont_write_bytecode:  # as for root in somebody else's checkout
+            return
         with suppress(OSError):
             Path(self.directory).mkdir(exist_ok=True)
             super().dump_bytecode(bucket)
