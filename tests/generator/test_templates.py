@@ -1,6 +1,7 @@
 """The templates themselves: flat, in their places, and unable to print what was not quoted."""
 
 import re
+import sys
 from pathlib import Path
 
 import jinja2
@@ -147,11 +148,21 @@ def test_a_misspelt_filter_and_one_of_jinjas_own_are_errors() -> None:
             printed_by(source, port=8765)
 
 
-def test_a_compiled_template_is_used_until_its_source_changes(tmp_path: Path) -> None:
+def test_a_compiled_template_is_used_until_its_source_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     cache = CompiledTemplates(tmp_path)
     for text in ("one\n", "two\n", "two\n"):
         assert environment(jinja2.DictLoader({"file": text}), cache).get_template("file").render() == text
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_where_python_keeps_no_compiled_modules_no_compiled_template_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    jinja = environment(jinja2.DictLoader({"file": "one\n"}), CompiledTemplates(tmp_path))
+    assert jinja.get_template("file").render() == "one\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_templates_are_rendered_where_nothing_compiled_can_be_kept(tmp_path: Path) -> None:
