@@ -6,7 +6,8 @@ prints them. What must hold between the rendered files is the same kind of table
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias
+from posixpath import normpath
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -61,6 +62,8 @@ _MEANT_FOR_OTHERS_EXACTLY = """
 CLOSE_GRACE_S = 3
 # What the service writes around a message, at most: two addresses and a few words, and what a place in a queue costs.
 ENVELOPE_SIZE = 2048
+# Of the public addresses of a family: more than that is no load balancer of anybody.
+LARGEST_SHARE_OF_PROXIES = 1 / 16
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -136,9 +139,22 @@ def _socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
 
 def _bus_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
     directory, _slash, last = (deploy.bus or "").rpartition("/")
-    if deploy.bus and (directory != f"/run/{deploy.name}" or last in ("", ".", "..") or deploy.bus == deploy.socket):
+    if deploy.bus and (directory != f"/run/{deploy.name}" or last in ("", ".", "..")):
         mend = f"leave it out: it is /run/{deploy.name}/bus then"
         yield "bus", Fault(f"'{deploy.bus}' is no place for the workers alone in /run/{deploy.name}", mend)
+
+
+def _paths_differ(deploy: Deploy, origins: Origins) -> Findings:
+    name = deploy.name
+    ours = {"bus": deploy.bus or f"/run/{name}/bus", "keys": deploy.keys or f"/etc/{name}/keys.json"}
+    given = {"socket": deploy.socket, "certificate.file": deploy.certificate.file}
+    given |= {"certificate.key": deploy.certificate.key, **ours}
+    taken = {f"/etc/{name}/{file}": "a rendered file" for file in (".env", "gunicorn.conf.py")}
+    for key in sorted(filter(given.get, given), key=origins.__contains__):  # those that were left out come first
+        path = re.sub("/+", "/", normpath(str(given[key])))
+        by = taken.setdefault(path, key)
+        if by != key and {by, key} != {"certificate.file", "certificate.key"}:  # one file may hold both
+            yield key, Fault(f"'{given[key]}' is the path of {by} as well", "use another")
 
 
 def _keys_can_be_read(deploy: Deploy, _: Origins) -> Findings:
@@ -228,11 +244,30 @@ def _nginx_listens_on_addresses(deploy: Deploy, _: Origins) -> Findings:
             yield "nginx.listen", Fault(f"'{address}' is given twice", "keep one")
 
 
+def _origins_tell_pages_apart(deploy: Deploy, _: Origins) -> Findings:
+    meant = {"null": "every sandboxed frame and local file", "file://": "every local file"}
+    for origin in (each for each in deploy.origins if each in meant):
+        what = f"'{origin}' is {meant[origin]}, wherever it comes from"
+        yield "origins", Fault(what, "let clients show tokens (auth: token)")
+
+
 def _proxies_are_few(deploy: Deploy, _: Origins) -> Findings:
-    for address in deploy.nginx.trusted_proxies:
-        if address.endswith("/0"):
+    proxies = [address for address in deploy.nginx.trusted_proxies if not _network_mend(address)]
+    for family, public in (("IPv4", "0.0.0.0/0"), ("IPv6", "2000::/3")):
+        if (share := _share(proxies, public)) > LARGEST_SHARE_OF_PROXIES:
             mend = "name the addresses of the load balancer"
-            yield "nginx.trusted_proxies", Fault(f"'{address}' lets every client choose its address", mend)
+            what = f"covers {share:.0%} of all {family} addresses, so strangers choose the address that they count by"
+            yield "nginx.trusted_proxies", Fault(what, mend)
+
+
+def _share(networks: list[str], public: str) -> float:
+    """How much of the public addresses of a family these cover, from 0 to 1."""
+    from ipaddress import collapse_addresses, ip_network
+
+    whole = ip_network(public)
+    alike: list[Any] = [each for each in map(ip_network, networks) if each.version == whole.version]
+    within = [each for each in collapse_addresses(alike) if each.overlaps(whole)]
+    return float(sum(min(each.num_addresses, whole.num_addresses) for each in within) / whole.num_addresses)
 
 
 def _address_share(deploy: Deploy, _: Origins) -> Findings:
@@ -398,9 +433,15 @@ RULES = (
     ),
     Rule(
         "bus-is-in-its-directory",
-        ("bus", "name", "socket"),
+        ("bus", "name"),
         "The file system is read-only to the service; below /run/<name> the workers get a directory of their own.",
         _bus_is_in_its_directory,
+    ),
+    Rule(
+        "paths-differ",
+        ("socket", "bus", "keys", "name", "certificate.file", "certificate.key"),
+        "What stands on the path of another thing replaces it, or keeps the service from starting.",
+        _paths_differ,
     ),
     Rule(
         "keys-can-be-read",
@@ -459,6 +500,14 @@ RULES = (
         ("nginx.listen",),
         "nginx looks a name up once, when it starts, and refuses an address that stands twice.",
         _nginx_listens_on_addresses,
+    ),
+    Rule(
+        "origins-tell-pages-apart",
+        ("origins",),
+        "Browsers send `null` for every page that has no origin, and `file://` or `null` for every local one: whoever "
+        "can make a user open a page can make it connect.",
+        _origins_tell_pages_apart,
+        warns=True,
     ),
     Rule(
         "proxies-are-few",

@@ -161,7 +161,7 @@ class Deploy(service.Settings, frozen=True, kw_only=True, forbid_unknown_fields=
             pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
             max_length=253,
             description="The host name under which clients reach nginx.",
-            extra={"expects": "a host name in lower-case ASCII, such as ws.example.com"},
+            extra={"expects": "a host name in lower-case ASCII, such as ws.example.com", "explain": "domain"},
         ),
     ]
     server: Annotated[

@@ -6,6 +6,7 @@ A section is a msgspec Struct, a setting one of its fields; `settings_of` lists 
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from math import ceil
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
@@ -20,7 +21,7 @@ _DECIMAL = "[-+]?(0|[1-9][0-9]{0,17})"
 _FLOAT = r"[-+]?(\.[0-9]{1,18}|[0-9]{1,18}\.[0-9]{0,18}|[0-9]{1,18}(?=[eE]))([eE][-+]?[0-9]{1,3})?"
 _OCTAL = r"0o?([0-7]+)"
 _SEXAGESIMAL = r"([0-9]{1,4}):([0-5]?[0-9])"
-_WITH_UNIT = r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)"
+_WITH_UNIT = r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+(?:/s)?|/s)"
 # No format that we render can carry them all, and none of our settings means them.
 _CONTROL = "[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ufeff\\ud800-\\udfff]"
 _TRUTHS_OF_YAML_1_1 = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
@@ -188,6 +189,8 @@ def read(text: str, setting: Setting, quoted: bool = False) -> Any:
     value = scalar(text)
     if value is None and not quoted and setting.takes_nothing:
         return None
+    if text == "null" and "null" in setting.extra.get("words", ()):
+        value = text
     if quoted or (setting.takes_text and value is not None):
         value = text
     try:
@@ -220,6 +223,8 @@ def _explain(text: str, value: Any, setting: Setting, quoted: bool) -> Fault:
             return Fault(f"{shown} is not true or false", mend)
         if isinstance(kind, declared.StrType) and kind.max_length and len(text) > kind.max_length:
             return Fault(f"is {len(text)} characters long", f"use at most {kind.max_length}")
+        if "explain" in setting.extra and (found := _reason(text, setting.extra["explain"])):
+            return Fault(f"{shown} {found[0]}", found[1])
     if setting.choices:
         word = "off" if value is False else text
         return Fault(f"{shown} is unknown", use + did_you_mean(word, setting.choices))
@@ -245,8 +250,21 @@ def _explain_number(
         return Fault(f"{shown} is not a number", f"write {int(clock[1]) * 60 + int(clock[2])} if it is base 60")
     elif measured := re.fullmatch(_WITH_UNIT, text):
         plain_number = f"a plain number of {setting.extra['unit']}" if "unit" in setting.extra else "a plain number"
-        return Fault(f"{shown} has a unit", f"write {plain_number}, such as {measured[1]}")
+        return Fault(f"{shown} has a unit", f"write {plain_number}, such as {_without_unit(measured, kind, setting)}")
     return Fault(f"{shown} is not {noun}", use + did_you_mean(text, setting.choices))
+
+
+def _without_unit(measured: re.Match[str], kind: declared.IntType | declared.FloatType, setting: Setting) -> str:
+    from service.explanations import plain_number  # only a fault pays for it
+
+    value = plain_number(measured[1], measured[2], setting.extra.get("unit", ""), kind.ge, kind.le)
+    return plain(ceil(value) if isinstance(kind, declared.IntType) else value)
+
+
+def _reason(text: str, name: str) -> tuple[str, str] | None:
+    from service.explanations import FAULTS  # only a fault pays for it
+
+    return FAULTS[name](text)
 
 
 def shorten(text: str) -> str:

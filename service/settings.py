@@ -16,9 +16,13 @@ from service.declaration import Fault, SettingError, plain, read, read_words, se
 Origin = Annotated[
     str,
     Meta(
-        pattern=r"^https?://[a-z0-9.:\[\]-]+$",
+        pattern=r"^([a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+|file://|null)$",
         max_length=300,
-        extra={"expects": "scheme://host in lower case, such as https://example.com"},
+        extra={
+            "expects": "scheme://host in lower case, such as https://example.com",
+            "explain": "origin",
+            "words": ("null",),
+        },
     ),
 ]
 
@@ -259,7 +263,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tuple[Origin, ...],
         Meta(
             description="The web pages whose scripts may connect, as `scheme://host` with the port where it is not the "
-            "usual one. None: any page may.",
+            "usual one, also of apps: `capacitor://localhost`, `chrome-extension://ID`. None: any page may.",
             extra={"env": "WEBSOCKET_ORIGINS", "expects": "a list of origins, such as https://example.com"},
         ),
     ] = ()

@@ -88,6 +88,12 @@ GOOD = {
         "{name: a, bus: /run/a/workers, socket: /run/a/ws.sock}",
         "bus: null",
     ],
+    "paths-differ": [
+        "{name: a, socket: /run/a/ws.sock}",
+        "{tls: files, certificate: {file: /a, key: /a}}",
+        "{bus: /run/queue-websocket/other, socket: /run/queue-websocket/bus}",
+    ],
+    "origins-tell-pages-apart": ["origins: ['https://null.org', 'tauri://localhost', 'chrome-extension://abc']"],
     "keys-can-be-read": ["keys: /etc/keys.json", "keys: /srv/home/keys.json", "keys: /homes/keys.json", "keys: null"],
     "host-is-an-address": ["host: ::1", "host: 127.0.0.2", "{host: '2001:db8::1', expose: true, tls: letsencrypt}"],
     "exposed-on-purpose": [
@@ -128,7 +134,9 @@ GOOD = {
         "nginx: {listen: ['::', 0.0.0.0, 203.0.113.5, '2001:DB8::5']}",
     ],
     "proxies-are-few": [
-        "nginx: {trusted_proxies: [0.0.0.0/1, '::/10', 10.0.0.0], idle_limit: 350}",
+        "nginx: {trusted_proxies: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 10.0.0.0], idle_limit: 350}",
+        "nginx: {trusted_proxies: ['fc00::/7', '::/10', '2001:db8::/32'], idle_limit: 350}",
+        "nginx: {trusted_proxies: [16.0.0.0/4, 16.0.0.0/8], idle_limit: 350}",
         "nginx: {health_from: ['::/0', 0.0.0.0/0]}",
     ],
     "address-share": [
@@ -204,8 +212,15 @@ BAD = {
         "bus: /run/queue-websocket/a/b",
         "bus: /run/other/bus",
         "bus: /var/lib/queue-websocket/bus",
-        "{bus: /run/queue-websocket/a, socket: /run/queue-websocket/a}",
     ],
+    "paths-differ": [
+        "socket: /run/queue-websocket/bus",
+        "{bus: /run/queue-websocket/a, socket: /run/queue-websocket/a}",
+        "{name: a, keys: /etc/a/gunicorn.conf.py}",
+        "{tls: files, certificate: {file: /a, key: /b}, keys: //b}",
+        "{tls: files, certificate: {file: /etc/queue-websocket/keys.json, key: /b}}",
+    ],
+    "origins-tell-pages-apart": ["origins: ['null']", "origins: [null]", "origins: ['file://']"],
     "keys-can-be-read": [
         "keys: /home/me/keys.json",
         "keys: /root/keys.json",
@@ -256,7 +271,13 @@ BAD = {
         "nginx: {listen: ['2001:db8::5', '2001:DB8:0::5']}",
         "nginx: {listen: ['::ffff:203.0.113.5']}",
     ],
-    "proxies-are-few": ["nginx: {trusted_proxies: ['::/0'], idle_limit: 350}"],
+    "proxies-are-few": [
+        "nginx: {trusted_proxies: ['::/0'], idle_limit: 350}",
+        "nginx: {trusted_proxies: ['2000::/4', '3000::/4'], idle_limit: 350}",
+        "nginx: {trusted_proxies: [0.0.0.0/0], idle_limit: 350}",
+        "nginx: {trusted_proxies: [0.0.0.0/1, 128.0.0.0/1], idle_limit: 350}",
+        "nginx: {trusted_proxies: [16.0.0.0/4, 10.0.0.0/8], idle_limit: 350}",
+    ],
     "address-share": ["limits: {connections: 99}", "limits: {connections: 1, connections_per_address: 2}"],
     "drain-fits": ["drain: {timeout: 7}", "drain: {window: 8}", "drain: {timeout: 2, window: 0}"],
     "message-within-a-second": ["limits: {bytes_per_second: 65535}", "limits: {message_size: 4194305}"],

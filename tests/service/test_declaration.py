@@ -133,7 +133,7 @@ def test_what_is_quoted_is_text_to_the_letter() -> None:
         ("needed", "00", False, "'00' is not a decimal number; write 0, or 0 if it is octal"),
         ("needed", "60:30", False, "'60:30' is not a number; write 3630 if it is base 60"),
         ("needed", "5 apples", False, "'5 apples' has a unit; write a plain number, such as 5"),
-        ("inner.number", "5kB", False, "'5kB' has a unit; write a plain number of bytes, such as 5"),
+        ("inner.number", "5kB", False, "'5kB' has a unit; write a plain number of bytes, such as 9"),
         ("inner.number", "0", False, "0 is too small; use a whole number from 1 to 9 (bytes)"),
         ("truth", "yes", False, "'yes' is not true or false; write true"),
         ("truth", "OFF", False, "'OFF' is not true or false; write false"),
