@@ -17,11 +17,13 @@ import service.core.bus_records as records
 from service.core.addresses import Address
 from service.core.bus_records import Record
 from service.core.center import Center
+from service.core.envelope import open_envelope
 from service.core.frames import Delivered, Lost
 from service.core.hub import (
     BUS_FULL,
     NOBODY,
     UNCONFIRMED,
+    UNREADABLE,
     Member,
     Named,
     Proof,
@@ -32,7 +34,8 @@ from service.core.hub import (
     TooManyUnconfirmedError,
 )
 from service.core.message import Message
-from service.core.session import Session, read_envelope
+from service.core.odd_json import OddError
+from service.core.session import Session
 
 # What may wait for another worker, in bytes. One that is stuck for a second is sent no more than that; messages beyond
 # it are dropped, counted, and told to senders that want to know.
@@ -423,14 +426,19 @@ class EmbeddedBus:
             self.hub.forget_in_group(peer, record.group)
 
     def _text(self, peer: Peer, record: records.Text) -> None:
-        owner = self.hub.owner_of(read_envelope(record.text).recipient_uuid)
-        if isinstance(owner, Session):
-            owner.forward(record.text, record)
-        elif not record.number:
-            # It has moved since the sender heard of it.
-            self.seek(record.text, record)
+        reach = Reach()
+        try:
+            owner = self.hub.owner_of(open_envelope(record.text).recipient_uuid)
+            if isinstance(owner, Session):
+                owner.forward(record.text, record)
+                reach = Reach(online=1)
+            elif not record.number:
+                # It has moved since the sender heard of it.
+                self.seek(record.text, record)
+        except OddError:
+            self.hub.tally.dropped[UNREADABLE] += 1
         if record.number:
-            peer.tell(records.Reached(record.number, Reach(online=int(isinstance(owner, Session)))))
+            peer.tell(records.Reached(record.number, reach))
 
     def _said(self, peer: Peer, record: records.Said) -> None:
         message = Message(

@@ -120,6 +120,7 @@ class TooManyUnconfirmedError(Exception):
 # Every reason for which a message goes nowhere; each is a series of the metrics from the start.
 NOBODY = "nobody"
 PLAIN = "plain"
+UNREADABLE = "unreadable"
 BAD_REQUEST = "bad_request"
 FORBIDDEN = "forbidden"
 NO_HELLO = "no_hello"
@@ -132,6 +133,7 @@ BUS_FULL = "bus_full"
 DROPS = (
     NOBODY,
     PLAIN,
+    UNREADABLE,
     BAD_REQUEST,
     FORBIDDEN,
     NO_HELLO,

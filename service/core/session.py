@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from service.core.addresses import Address, CheckedAddress
+from service.core.addresses import Address
 from service.core.center import Center, Client
 from service.core.close_codes import (
     ADDRESS_IN_USE,
@@ -28,10 +28,12 @@ from service.core.close_codes import (
     TOO_MANY_ADDRESSES,
     CloseReason,
 )
+from service.core.envelope import Envelope, read_envelope, read_odd_envelope
 from service.core.hub import FORBIDDEN as NOT_ALLOWED
 from service.core.hub import (
     PLAIN,
     UNCONFIRMED,
+    UNREADABLE,
     Named,
     Proof,
     Reach,
@@ -42,28 +44,19 @@ from service.core.hub import (
 )
 from service.core.identity import Identity
 from service.core.message import Message
-from service.core.turns import NEXT_TURN, SHARE
+from service.core.odd_json import ODD_BYTES_PER_SECOND, OddError, may_be_odd
+from service.core.turns import LATER, NEXT_TURN, SHARE, NotNowError
 
 # As every JSON encoder spells it; the message is not decoded to find other spellings, such as "\u0063onnected".
 _CONNECTED = msgspec.Raw(b'"connected"')
-
-
-class Envelope(msgspec.Struct, gc=False):
-    """What the service reads of a message of v0.
-
-    `message` is checked to be JSON, and never built: width costs nothing.
-    """
-
-    recipient_uuid: CheckedAddress
-    message: msgspec.Raw
 
 
 # A client that owes a moment waits a little longer: to let it go on for each single message would cost more than those.
 MIN_PAUSE_S = 0.01
 # How often a client is asked whether it is alive, however often others ask for its address.
 PROBE_PERIOD_S = 1.0
-
-read_envelope = msgspec.json.Decoder(Envelope).decode
+# A slow look at a long text takes as long as a message for so many bytes of it.
+_BYTES_PER_COST = 256
 
 
 class Session(ABC):
@@ -282,7 +275,7 @@ class Session(ABC):
     def _may_send(self, permission: str) -> bool:
         return self.identity is None or self.identity.may_send(permission)
 
-    def spend(self, messages: int, size: int) -> float:
+    def spend(self, messages: float, size: int) -> float:
         """Take from what the client may send; the result is that of `receive`."""
         self._messages_left -= messages
         self._bytes_left -= size
@@ -297,6 +290,11 @@ class Session(ABC):
         debt = self._refill()
         self._share_ends = max(0.0, self._messages_left - SHARE)
         return max(debt, MIN_PAUSE_S) if debt else NEXT_TURN
+
+    def _begin_a_slow_look(self, size: int) -> None:
+        """Raises: NotNowError"""
+        self._center.turns.begin(size // _BYTES_PER_COST)
+        self._messages_left -= self._center.settings.limits.messages_per_second * size / ODD_BYTES_PER_SECOND
 
     def _refill(self) -> float:
         # A bucket holds what one second may bring. It is filled only when a share of it is used up, so that most
@@ -327,8 +325,15 @@ class SessionV0(Session):
             envelope = read_envelope(text)
         # ValueError: not JSON, or not our object. RecursionError: nested a thousand deep.
         except (ValueError, RecursionError):
-            self._hub.tally.dropped[PLAIN] += 1
-            return pause
+            try:
+                odd = self._look_slowly(text)
+            except NotNowError:
+                self.give_back(1, len(text))
+                return LATER
+            pause = self.spend(0, 0) or pause
+            if odd is None:
+                return pause
+            envelope = odd
         address = envelope.recipient_uuid
         if envelope.message == _CONNECTED:
             if not self._closing:
@@ -341,6 +346,18 @@ class SessionV0(Session):
             self._hub.tally.routed += 1
             owner.forward(text, self)
         return pause
+
+    def _look_slowly(self, text: bytes) -> Envelope | None:
+        """What there is to pass on after all. Raises: NotNowError"""
+        if may_be_odd(text):
+            self._begin_a_slow_look(len(text))
+        try:
+            return read_odd_envelope(text)
+        except OddError:
+            self._hub.tally.dropped[UNREADABLE] += 1
+        except ValueError:
+            self._hub.tally.dropped[PLAIN] += 1
+        return None
 
     def _register(self, address: Address) -> None:
         if self.identity is not None and address != self.identity.subject:

@@ -14,6 +14,7 @@ from msgspec import UNSET
 from service.core.addresses import Address
 from service.core.center import Center, Client
 from service.core.close_codes import GIVEN_TWICE, NO_HELLO, UNAUTHORIZED
+from service.core.envelope import open_envelope
 from service.core.frames import (
     REQUESTS,
     SUBPROTOCOL,
@@ -46,6 +47,7 @@ from service.core.hub import (
     LIMIT,
     NOBODY,
     UNCONFIRMED,
+    UNREADABLE,
     Member,
     Named,
     Proof,
@@ -56,7 +58,8 @@ from service.core.hub import (
 from service.core.hub import NO_HELLO as BEFORE_HELLO
 from service.core.identity import GROUP, Identity, TokenError
 from service.core.message import Message
-from service.core.session import Session, read_envelope
+from service.core.odd_json import Disguise, OddError, find_id
+from service.core.session import Session
 from service.core.turns import LATER, NotNowError
 
 # What one client can make the service remember.
@@ -102,31 +105,43 @@ class SessionV1(Session):
             return 0.0
         pause = self.spend(1, len(text))
         try:
-            heading = _heading(text)
-        except msgspec.ValidationError as error:
-            self._fail(None, Failures.BAD_REQUEST, BAD_REQUEST, str(error))
-            return pause
-        except (ValueError, RecursionError):
-            self._fail(None, Failures.BAD_REQUEST, BAD_REQUEST, "not an object that can be read")
-            return pause
+            try:
+                heading = _heading(text)
+            except (ValueError, RecursionError):
+                self._look_slowly(text)
+            else:
+                self._obey(heading, text, heading.id, None)
+        except NotNowError:
+            self.give_back(1, len(text))
+            return LATER
+        return self._pause() if self._messages_left < 0 else pause
+
+    def _look_slowly(self, text: bytes) -> None:
+        """Act on a frame that the fast decoder does not read, or refuse it with its own id, and say why."""
+        self._begin_a_slow_look(len(text))
+        to = find_id(text)
+        try:
+            disguise = Disguise(text)
+            heading = disguise.read(_heading)
+        except OddError as error:
+            self._fail(to, Failures.BAD_REQUEST, BAD_REQUEST, str(error))
+        else:
+            self._obey(heading, disguise.text, to, disguise)
+
+    def _obey(self, heading: Heading, text: bytes, to: Id | msgspec.Raw | None, disguise: Disguise | None) -> None:
+        """Raises: NotNowError"""
         decode = _decoders.get(heading.type)
         if decode is None:
-            self._fail(heading.id, Failures.UNKNOWN_TYPE, BAD_REQUEST)
+            self._fail(to, Failures.UNKNOWN_TYPE, BAD_REQUEST)
         elif not self._greeted and heading.type not in ("hello", "ping"):
-            self._fail(heading.id, Failures.UNAUTHORIZED, BEFORE_HELLO, "say hello first")
+            self._fail(to, Failures.UNAUTHORIZED, BEFORE_HELLO, "say hello first")
         elif not self._closing or heading.type == "send":  # of a client that has gone, the rest is for itself alone
             try:
-                request = decode(text)
+                request = decode(text) if disguise is None else disguise.undo(decode(text))
             except (ValueError, RecursionError) as error:
-                self._fail(heading.id, Failures.BAD_REQUEST, BAD_REQUEST, str(error))
+                self._fail(to, Failures.BAD_REQUEST, BAD_REQUEST, str(error))
             else:
-                try:
-                    self._act(request, len(text))
-                except NotNowError:
-                    self.give_back(1, len(text))
-                    return LATER
-                pause = self._pause() if self._messages_left < 0 else pause
-        return pause
+                self._act(request, len(text))
 
     def _act(self, request: Any, size: int) -> None:
         match request:
@@ -150,7 +165,7 @@ class SessionV1(Session):
     def _say(self, reply: Reply) -> None:
         self.client.send(reply.encode())
 
-    def _fail(self, to: Id | None, failure: Failure, drop: str, reason: str = "") -> None:
+    def _fail(self, to: Id | msgspec.Raw | None, failure: Failure, drop: str, reason: str = "") -> None:
         self._hub.tally.dropped[drop] += 1
         self._say(failure.answer(to, reason))
 
@@ -332,8 +347,11 @@ class SessionV1(Session):
         self.client.send(message.v1)
 
     def forward(self, text: bytes, sender: Named) -> None:
-        envelope = read_envelope(text)
-        self.deliver(Message(envelope.message, sender.name, recipient=envelope.recipient_uuid))
+        envelope = open_envelope(text)
+        if envelope.is_json:
+            self.deliver(Message(envelope.message, sender.name, recipient=envelope.recipient_uuid))
+        else:
+            self._hub.tally.dropped[UNREADABLE] += 1
 
     def expect(self, key: int, receipt: Receipt, message: Message) -> int:
         if len(self._unconfirmed) >= MAX_UNCONFIRMED:

@@ -19,6 +19,7 @@ from service.core.center import Center
 from service.core.hub import BAD_REQUEST, FORBIDDEN, GONE, LIMIT, NOBODY, Reach, TellReach, count_up
 from service.core.identity import GROUP, TokenError, bearer_tokens
 from service.core.message import Message
+from service.core.odd_json import OddError, read_json
 from service.core.plain_http import DRAINING, Answer, respond, say
 
 PREFIX = "/publish/"
@@ -46,8 +47,6 @@ _ANOTHER_MESSAGE = say(422, "This Idempotency-Key belongs to another message\n")
 _RECIPIENT_LOST = say(503, "The recipient was lost; the message may have arrived\n", ("retry-after", "1"))
 _DROPS = {400: BAD_REQUEST, 401: FORBIDDEN, 403: FORBIDDEN, 408: BAD_REQUEST, 413: LIMIT, 422: BAD_REQUEST, 429: LIMIT}
 _KEY = re.compile("[!-~]{1,128}")
-
-_check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Request(NamedTuple):
@@ -187,11 +186,11 @@ class Publisher:
         """What is sent, or why nothing is."""
         try:
             text = body.decode()
-            content = _check_json(body) if permit.is_json else msgspec.Raw(msgspec.json.encode(text))
+            content = read_json(body) if permit.is_json else msgspec.Raw(msgspec.json.encode(text))
         except UnicodeDecodeError:
             return say(400, "The body is not UTF-8\n")
-        except (ValueError, RecursionError) as error:
-            return say(400, f"The body is not JSON: {error}\n")
+        except OddError as error:
+            return say(400, f"The body is not JSON that can be passed on: {error}\n")
         # As a string of JSON a text is longer than it was.
         if memoryview(content).nbytes > self._center.settings.limits.message_size:
             return TOO_LARGE

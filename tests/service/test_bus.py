@@ -57,6 +57,26 @@ def test_both_versions_talk_to_each_other_across_workers(host: Host) -> None:
     assert only(old) == {"recipient_uuid": "old", "message": 2}
 
 
+@pytest.mark.parametrize("heard_of", [True, False])
+def test_what_the_decoder_refuses_is_passed_on_to_the_letter_across_workers(host: Host, heard_of: bool) -> None:
+    old, new = host.workers["0"].v0(), host.workers["0"].v1("new")
+    old.register("old")
+    if heard_of:
+        host.settle()
+    bob, carol = host.workers["1"].v0(), host.workers["1"].v1("carol")
+    odd = [rb'{"recipient_uuid": "old", "message": "\ud83d"}', b'{"recipient_uuid": "old", "message": NaN}']
+    for text in odd:
+        bob.session.receive(text)
+    bob.session.receive(rb'{"recipient_uuid": "new", "message": "\ud83d"}')
+    bob.session.receive(b'{"recipient_uuid": "new", "message": NaN}')
+    carol.session.receive(rb'{"id": 7, "recipient_uuid": "new", "message": "\ude00"}')
+    host.settle()
+    assert old.client.sent == odd
+    assert [frame["message"] for frame in new.heard()] == ["\ud83d", "\ude00"]
+    assert only(carol) == {"type": "ok", "id": 7, "online": 1}
+    assert host.workers["0"].dropped("unreadable") == 1
+
+
 def test_a_message_for_nobody_is_told_when_all_workers_have_said_so(host: Host) -> None:
     bob = host.workers["1"].v1("bob")
     bob.say(id=1, recipient_uuid="nobody", message=1)

@@ -50,6 +50,30 @@ def test_a_message_for_somebody_who_is_there_arrives_with_its_sender() -> None:
     ]
 
 
+@pytest.mark.parametrize("body", [rb'"hi \ud83d"', rb'{"\uDE00": ["\\\\", "\ue000", 1e400]}'])
+def test_json_is_passed_on_to_the_letter(body: bytes) -> None:
+    script = Script()
+    alice = script.world.v1("alice")
+    assert script.post("alice", body, content_type=JSON).status == 201
+    assert b'"message":' + body in alice.client.sent[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"[NaN]", "NaN and Infinity are not JSON"),
+        (b"[" * 5000 + b"]" * 5000, "it is nested too deep"),
+        (b"\xef\xbb\xbf{}", "it begins with a byte order mark"),
+        (b"{", "Input data was truncated"),
+        (rb'["\ud83d",]', "JSON is malformed: trailing comma in array"),
+    ],
+)
+def test_what_is_not_json_is_refused_and_told_why(body: bytes, why: str) -> None:
+    answer = Script().post("alice", body, content_type=JSON)
+    assert answer.status == 400
+    assert answer.body.decode() == f"The body is not JSON that can be passed on: {why}\n"
+
+
 def test_a_client_of_v0_gets_it_too() -> None:
     script = Script()
     alice = script.world.v0()

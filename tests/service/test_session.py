@@ -8,7 +8,7 @@ from centers import World, identity, limits
 from service.core.addresses import MAX_ADDRESS_LENGTH, Address
 from service.core.close_codes import FORBIDDEN, TOKEN_EXPIRED, TOO_MANY_ADDRESSES
 from service.core.session import MIN_PAUSE_S, PROBE_PERIOD_S
-from service.core.turns import NEXT_TURN, SHARE
+from service.core.turns import LATER, NEXT_TURN, SHARE
 
 
 @pytest.fixture
@@ -98,15 +98,12 @@ def test_of_a_key_given_twice_the_last_one_counts_as_it_will_for_the_recipient(w
         '{"recipient_uuid": ["temporary-1"], "message": 1}',
         '{"recipient_uuid": 1, "message": "connected"}',
         '{"recipient_uuid": "", "message": "connected"}',
-        '{"recipient_uuid": "temporary-1", "message": NaN}',
         '{"recipient_uuid": "temporary-1", "message": 01}',
-        '{"recipient_uuid": "temporary-1", "message": "\\ud800"}',
         '{"recipient_uuid": "temporary-1", "message": "\n"}',
         '{"recipient_uuid": "temporary-1", "message": 1} 2',
-        '\ufeff{"recipient_uuid": "temporary-1", "message": 1}',
+        '{"recipient_uuid": "temporary-1", "message": 1NaN}',
+        '{"recipient_uuid": "temporary-1", "message": "\\ud800',
         "[" * 1_000_000,
-        '{"recipient_uuid": "temporary-1", "message": %s}' % ("[" * 100_000 + "]" * 100_000),
-        '{"x": %s, "recipient_uuid": "temporary-1", "message": 1}' % ('{"a":' * 100_000 + "1" + "}" * 100_000),
     ],
     ids=lambda text: ascii(text)[:60],
 )
@@ -115,6 +112,75 @@ def test_what_is_no_message_is_plain_text_counted_and_sent_nowhere(world: World,
     alice.session.receive(text.encode())
     assert alice.heard() == []
     assert world.dropped("plain") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"recipient_uuid": "temporary-1", "message": "hi \ud83d"}',
+        r'{"message": ["\uDE00", {"\ud83d\ud83d\ude00": "\\\ud83d"}], "recipient_uuid": "temporary-1"}',
+        r'{"\ud83d": "\udc00", "recipient_uuid": "temporary-1", "message": "\ue000 \ue001 70007"}',
+        '{"recipient_uuid": "temporary-1", "message": [NaN, Infinity, -Infinity, "NaN"]}',
+        r'{"recipient_uuid": "temporary-1", "message": [NaN, "\ud83d"], "x": -Infinity}',
+        '{"recipient_uuid": "temporary-1", "message": 1e400, "message": -1e400}',
+        '{"recipient_uuid": "temporary-1", "message": %s}' % ("9" * 5000),
+    ],
+    ids=lambda text: ascii(text)[:60],
+)
+def test_whatever_an_encoder_writes_is_passed_on_to_the_letter(world: World, text: str) -> None:
+    alice, bob = world.v0(), world.v0()
+    bob.session.receive(text.encode())
+    assert alice.client.sent == [text.encode()]
+    assert sum(world.center.hub.tally.dropped.values()) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"recipient_uuid": "\ud83d", "message": "connected"}',
+        '\ufeff{"recipient_uuid": "temporary-1", "message": 1}',
+        '{"recipient_uuid": "temporary-1", "message": %s}' % ("[" * 100_000 + "]" * 100_000),
+        '{"x": %s, "recipient_uuid": "temporary-1", "message": 1}' % ('{"a":' * 100_000 + "1" + "}" * 100_000),
+    ],
+    ids=lambda text: ascii(text)[:60],
+)
+def test_a_message_that_cannot_be_passed_on_is_counted_as_unreadable(world: World, text: str) -> None:
+    alice = world.v0()
+    alice.session.receive(text.encode())
+    assert alice.heard() == []
+    assert world.dropped("unreadable") == 1
+    assert world.dropped("plain") == 0
+
+
+def test_a_name_may_have_what_stands_in_for_other_things(world: World) -> None:
+    alice, name = world.v0(), "NaN \\ \ue000 70007"
+    text = json.dumps({"recipient_uuid": name, "message": "connected", "x": "\ud83d"}).encode()
+    alice.session.receive(text)
+    alice.session.receive(text.replace(b'"connected"', b"NaN"))
+    assert [json.loads(frame)["recipient_uuid"] for frame in alice.client.sent] == [name]
+
+
+def test_a_client_of_nc_v1_gets_halves_of_a_pair_and_nothing_that_is_not_json(world: World) -> None:
+    new, old = world.v1("new"), world.v0()
+    old.session.receive(rb'{"recipient_uuid": "new", "message": "hi \ud83d"}')
+    assert [frame["message"] for frame in new.heard()] == ["hi \ud83d"]
+    old.session.receive(b'{"recipient_uuid": "new", "message": NaN}')
+    assert new.heard() == []
+    assert world.dropped("unreadable") == 1
+
+
+def test_what_needs_a_slow_look_costs_more_and_waits_for_its_turn() -> None:
+    world = World()
+    alice, bob = world.v0(), world.v0()
+    odd = json.dumps({"recipient_uuid": "nobody", "message": "x" * 66_000 + "\ud83d"}).encode()
+    assert alice.session.receive(odd) == NEXT_TURN
+    world.turns()
+    assert [alice.session.receive(odd), bob.session.receive(odd), bob.session.receive(odd)] == [NEXT_TURN, LATER, LATER]
+    for _ in range(3):
+        world.turns()
+        pause = alice.session.receive(odd)
+    assert pause >= MIN_PAUSE_S
+    assert world.dropped("nobody") == 5
 
 
 def test_an_address_has_so_many_characters_and_no_more(world: World) -> None:

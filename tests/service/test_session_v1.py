@@ -611,6 +611,76 @@ def test_a_client_watches_so_many_addresses_and_no_more(alice: Party) -> None:
     assert only(alice)["type"] == "ok"
 
 
+# What encoders write that is not quite JSON
+
+HALF = r"\ud83d is half of a surrogate pair, which only a message may have"
+NO_JSON = "NaN and Infinity are not JSON"
+
+
+@pytest.mark.parametrize(
+    ("text", "to", "reason"),
+    [
+        (r'{"type": "send", "id": 7, "recipient_uuid": "\ud83d", "message": 1}', 7, f"recipient_uuid: {HALF}"),
+        (r'{"type": "send", "group": "a\ud83db", "message": 1, "id": 7}', 7, f"group: {HALF}"),
+        (r'{"type": "join", "group": "\ud83d", "id": "seven"}', "seven", f"group: {HALF}"),
+        (r'{"type": "hello", "uuid": "\ud83d", "id": 7}', 7, f"uuid: {HALF}"),
+        (r'{"type": "hello", "token": "\ud83d", "id": 7}', 7, f"token: {HALF}"),
+        (r'{"type": "hello", "resume": "\ud83d", "id": 7}', 7, f"resume: {HALF}"),
+        (r'{"type": "refresh", "token": "\ud83d", "id": 7}', 7, f"token: {HALF}"),
+        (r'{"type": "presence", "uuids": ["a", "\ud83d"], "id": 7}', 7, f"uuids: {HALF}"),
+        (r'{"type": "presence", "uuids": [], "id": "7\ud83d"}', "7\ud83d", f"id: {HALF}"),
+        (r'{"type": "\ud83d", "id": 7}', 7, "unknown type"),
+        ('{"type": "send", "id": 7, "recipient_uuid": "alice", "message": NaN}', 7, NO_JSON),
+        ('{"message": [1, -Infinity], "recipient_uuid": "alice", "id": 7}', 7, NO_JSON),
+        (r'{"message": [Infinity, "\ud83d", "\"id\": 3"], "recipient_uuid": "alice", "id": 7}', 7, NO_JSON),
+        ('{"type": "hello", "id": 7, "uuid": NaN}', 7, NO_JSON),
+        ('{"id": 7, "message": %s, "group": "g"}' % ("[" * 5_000 + "]" * 5_000), 7, "it is nested too deep"),
+        (
+            '{"message": %s, "group": "g", "id": "7"}' % ('{"id":' * 2_000 + "1" + "}" * 2_000),
+            "7",
+            "it is nested too deep",
+        ),
+        ('\ufeff{"type": "ping", "id": 7}', 7, "it begins with a byte order mark"),
+        ('{"type": "ping", "id": 7', 7, "Input data was truncated"),
+        ('{"id": 7, "message": undefined}', 7, "JSON is malformed: invalid character (byte 21)"),
+        ("{'id': 7}", None, "JSON is malformed: object keys must be strings (byte 1)"),
+        ('{"type": "ping", "id": 1e400}', None, "Number out of range - at `$.id`"),
+        ('{"type": ["send"], "id": 7}', 7, "Expected `str`, got `array` - at `$.type`"),
+        ('{"type": "ack", "key": "1"}', None, "Expected `int`, got `str` - at `$.key`"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_cannot_be_read_is_refused_with_its_own_id_and_the_reason(
+    alice: Party, text: str, to: object, reason: str
+) -> None:
+    alice.session.receive(text.encode())
+    refused = only(alice)
+    assert (refused["type"], refused["id"], refused["reason"]) == ("error", to, reason)
+    alice.say(type="ping", id=9)
+    assert only(alice) == {"type": "pong", "id": 9}
+
+
+@pytest.mark.parametrize("message", [r'"hi \ud83d"', r'{"\uDE00": ["\\\\", "\ue000", 70007]}', r'"\ud83d\ud83d\ude00"'])
+def test_half_of_a_surrogate_pair_in_a_message_is_passed_on_to_the_letter(
+    alice: Party, bob: Party, message: str
+) -> None:
+    bob.say(type="join", id=1, group="g")
+    bob.heard()
+    for target in ('"recipient_uuid": "bob"', '"group": "g"'):
+        alice.session.receive(f'{{"type": "send", "id": 7, {target}, "message": {message}, "x": "\\udfff"}}'.encode())
+        assert only(alice) == {"type": "ok", "id": 7, "online": 1}
+        [heard] = bob.client.sent
+        assert f'"message":{message}'.encode() in heard
+        bob.heard()
+
+
+def test_a_name_may_have_what_stands_in_for_other_things(alice: Party) -> None:
+    name = "NaN \\ \ue000 70007"
+    alice.say(type="hello", id=name, uuid=name, x="\ud83d")
+    ok = only(alice)
+    assert (ok["type"], ok["id"], ok["uuid"]) == ("ok", name, name)
+
+
 # Whatever else
 
 
@@ -621,7 +691,7 @@ def test_a_client_watches_so_many_addresses_and_no_more(alice: Party) -> None:
         ("[1]", 107, None),
         ("[" * 60_000, 107, None),
         ('{"type": "send", "id": {"a": 1}}', 107, None),
-        ('{"type": 1, "id": 1}', 107, None),
+        ('{"type": 1, "id": 1}', 107, 1),
         ('{"type": "send", "id": -1}', 107, None),
         ('{"type": "sendd", "id": 1}', 104, 1),
         ('{"id": 1, "recipient_uuid": "a"}', 107, 1),
