@@ -167,7 +167,8 @@ def _make_importable(directory: Path) -> None:
     python = os.path.abspath(str(directory / "bin/python"))
     launcher.write_text(_LAUNCHER.format(python=python, root=str(ROOT)), encoding="utf-8")
     launcher.chmod(0o755)
-    for part in ("generator", "service"):  # root, who leaves nothing here, would do it in every run
+    mine = ROOT.stat().st_uid == os.geteuid()
+    for part in ("generator", "service") if mine else ():  # root, who keeps nothing here, would do it in every run
         compileall.compile_dir(str(ROOT / part), quiet=2)
 
 

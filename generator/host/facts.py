@@ -36,6 +36,10 @@ class Listener(msgspec.Struct, frozen=True):
 
     address: str
     holder: str
+    unit: str = ""
+    """The service that the process belongs to, where systemd started it."""
+    is_for_nginx: bool = False
+    """Whether clients come to it: no other one will do."""
 
 
 class Carries(msgspec.Struct, frozen=True):
@@ -69,10 +73,18 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     is_root: bool
     system: str
     version: str
+    like: tuple[str, ...]
+    """The systems that this one is made from: `ID_LIKE` of os-release(5)."""
+    systemd_version: int
+    nginx_version: tuple[int, ...]
     has_systemd: bool
     missing_packages: tuple[str, ...]
     python_version: tuple[int, ...]
     free_bytes: int
+    needed_bytes: int
+    """What the change takes below /opt: a new runtime, or a few files."""
+    opt_is: str
+    """How /opt is mounted, where nothing could be written or run there: `noexec`, `read-only`; else nothing."""
     has_route: bool
     taken: tuple[Listener, ...]
     has_host: bool
@@ -90,6 +102,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     cores: int
     has_foreign_default_site: bool
     resolves: bool
+    closed_ports: tuple[int, ...]
+    """Those that clients need, and that ufw closes."""
     clock_behind_s: float
 
 
@@ -119,14 +133,26 @@ def has(program: str) -> bool:
     return shutil.which(program, path=_PATH) is not None
 
 
-def operating_system() -> tuple[str, str]:
-    """`("debian", "12")`. Source: os-release(5)."""
+def operating_system(file: Path = Path("/etc/os-release")) -> tuple[str, str, tuple[str, ...]]:
+    """`("linuxmint", "22", ("ubuntu", "debian"))`; Debian's testing has no version. Source: os-release(5)."""
     try:
-        lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return "", ""
-    values = dict(line.split("=", 1) for line in lines if "=" in line)
-    return values.get("ID", "").strip('"'), values.get("VERSION_ID", "").strip('"')
+        return "", "", ()
+    values = {name: text.strip("\"'") for name, equals, text in (line.partition("=") for line in lines) if equals}
+    return values.get("ID", ""), values.get("VERSION_ID", ""), tuple(values.get("ID_LIKE", "").split())
+
+
+def systemd_version() -> int:
+    """0 where it cannot be asked."""
+    found = re.match(r"systemd (\d+)", run("systemctl", "--version").output)
+    return int(found[1]) if found else 0
+
+
+def nginx_version() -> tuple[int, ...]:
+    """None where nginx is missing."""
+    found = re.search(r"nginx/([\d.]+)", run("nginx", "-v").output)
+    return tuple(int(part) for part in found[1].split(".")) if found else ()
 
 
 def missing_packages(wanted: tuple[str, ...]) -> tuple[str, ...]:
@@ -164,6 +190,12 @@ def free_bytes(path: str) -> int:
     return status.f_bavail * status.f_frsize
 
 
+def mounted(path: str) -> str:
+    """How the file system of a directory is mounted, where that matters: `noexec`, `read-only`, or nothing."""
+    flags = os.statvfs(path if os.path.exists(path) else "/").f_flag
+    return "read-only" if flags & os.ST_RDONLY else "noexec" if flags & os.ST_NOEXEC else ""
+
+
 def has_route() -> bool:
     """Whether packets have a way out of this host. Source: proc_net(5), route and ipv6_route."""
     try:
@@ -187,6 +219,17 @@ def holder_of(host: str, port: int) -> str | None:
     shown = run("ss", "-Hltnp", f"sport = :{port}").output
     users = re.search(r'users:\(\("([^"]+)",pid=(\d+)', shown)
     return f"{users[1]} (process {users[2]})" if users else ""
+
+
+def unit_of(holder: str) -> str:
+    """The service that a process of `holder_of` belongs to; nothing where it is none. Source: cgroups(7)."""
+    found = re.search(r"\(process (\d+)\)", holder)
+    try:
+        groups = Path(f"/proc/{found[1]}/cgroup").read_text(encoding="utf-8") if found else ""
+    except OSError:
+        return ""
+    units = re.findall(r"/system\.slice/(?:\S+/)?([^/\s]+\.service)", groups)
+    return units[0] if units else ""
 
 
 def has_address(host: str) -> bool:

@@ -3,17 +3,19 @@
 from collections.abc import Iterator
 from math import ceil
 
-from generator.host.facts import Account, Carries, Facts
+from generator.host.facts import Account, Carries, Facts, Listener
 from generator.readers.nginx import DEFAULT_SITE
 from generator.render import nginx_connections, service_user
 from generator.schema import Deploy
 from service.declaration import Fault
 
-# Debian and Ubuntu releases with Python 3.10 or newer and systemd 249 or newer.
+# In the order of their age. Those that are older lack what is needed; newer ones, and systems that are made from them,
+# are judged by it.
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
-OLDEST_PYTHON = (3, 10)
+OLDEST_PYTHON, OLDEST_SYSTEMD, OLDEST_NGINX = (3, 10), 249, (1, 18)
 _OWN_USER = "write a `user:` in deploy.yaml that does not exist yet: it is made, and for this service alone"
 NEEDED_BYTES = 300 * 1024 * 1024
+NEEDED_FOR_A_CHANGE = 10 * 1024 * 1024
 
 
 def packages(deploy: Deploy) -> tuple[str, ...]:
@@ -35,19 +37,56 @@ def problems(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
 def _of_the_host(facts: Facts) -> Iterator[Fault]:
     if not facts.is_root:
         yield Fault("you are not root", "run it with sudo")
-    if facts.version not in SUPPORTED.get(facts.system, ()):
-        known = "; ".join(f"{system} {', '.join(versions)}" for system, versions in SUPPORTED.items())
-        yield Fault(f"this is {facts.system or 'an unknown system'} {facts.version}", f"use one of {known}")
+    yield from _of_the_release(facts)
     if not facts.has_systemd:
         yield Fault("systemd does not run here", "install on a host or machine container that it has booted")
-    if facts.python_version and facts.python_version < OLDEST_PYTHON:
-        yield Fault(f"Python is {'.'.join(map(str, facts.python_version))}", "use a system with Python 3.10 or newer")
-    if facts.free_bytes < NEEDED_BYTES:
+    if facts.opt_is:
+        yield Fault(f"/opt is mounted {facts.opt_is}, so the service cannot stand there", "mount it without that")
+    if facts.free_bytes < facts.needed_bytes:
         free = facts.free_bytes // 1024**2
-        yield Fault(f"/opt has {free} MiB free", f"make room: {NEEDED_BYTES // 1024**2} MiB are needed")
+        yield Fault(f"/opt has {free} MiB free", f"make room: {facts.needed_bytes // 1024**2} MiB are needed")
     if facts.missing_packages and not facts.has_route:
         names = " ".join(facts.missing_packages)
         yield Fault(f"there is no network, and {names} must still be installed", "connect it, or install them by hand")
+
+
+def _of_the_release(facts: Facts) -> Iterator[Fault]:
+    if not (_was_tried(facts) or _may_do(facts)):
+        yield Fault(f"this is {_release(facts)}", f"use one of {_known()}")
+    if facts.python_version and facts.python_version < OLDEST_PYTHON:
+        yield Fault(f"Python is {_dotted(facts.python_version)}", f"use a system with Python {_dotted(OLDEST_PYTHON)}")
+    if facts.has_systemd and facts.systemd_version < OLDEST_SYSTEMD:
+        yield Fault(f"systemd is {facts.systemd_version}", f"use a system with systemd {OLDEST_SYSTEMD} or newer")
+    if facts.nginx_version and facts.nginx_version < OLDEST_NGINX:
+        yield Fault(f"nginx is {_dotted(facts.nginx_version)}", f"install nginx {_dotted(OLDEST_NGINX)} or newer")
+
+
+def _was_tried(facts: Facts) -> bool:
+    return facts.version in SUPPORTED.get(facts.system, ())
+
+
+def _may_do(facts: Facts) -> bool:
+    """Whether a release is newer than those that were tried, or a relative of them."""
+    if facts.system not in SUPPORTED:
+        return any(system in SUPPORTED for system in facts.like)
+    number = facts.version.replace(".", "")
+    return not facts.version or (number.isdecimal() and _numbers(facts.version) > _numbers(SUPPORTED[facts.system][0]))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part)
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _release(facts: Facts) -> str:
+    return f"{facts.system or 'an unknown system'} {facts.version}".strip()
+
+
+def _known() -> str:
+    return "; ".join(f"{system} {', '.join(versions)}" for system, versions in SUPPORTED.items())
 
 
 def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
@@ -58,7 +97,7 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         yield Fault("nginx.conf does not include what we write", f"write `{line}` into /etc/nginx/nginx.conf, {where}")
     for listener in facts.taken:
         by = f" by {listener.holder}" if listener.holder else ""
-        yield Fault(f"{listener.address} is taken{by}", "stop that, or choose another port")
+        yield Fault(f"{listener.address} is taken{by}", _way_out(listener))
     if not facts.has_host:
         yield Fault(f"{deploy.host} is no address of this host", "`ip address` shows those there are")
     if deploy.nginx.default_server and facts.has_foreign_default_site:
@@ -71,6 +110,13 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         # systemd does not start a unit whose StateDirectory= is one.
         mend = f"put the directory itself there; to keep it elsewhere, mount that: `mount --bind ELSEWHERE {path}`"
         yield Fault(f"{path} is a link", mend)
+
+
+def _way_out(listener: Listener) -> str:
+    if not listener.is_for_nginx:
+        return "stop that, or choose another port"
+    stop = f"`systemctl disable --now {listener.unit}`" if listener.unit else "stop that"
+    return f"clients come to nginx there: {stop}, and let nginx, or another port, serve what it serves"
 
 
 def _of_the_user(user: str, facts: Facts) -> Iterator[Fault]:
@@ -94,6 +140,12 @@ def _whose(account: Account) -> str:
 
 def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     """What need not stop an installation and should be known."""
+    if not _was_tried(facts) and _may_do(facts):
+        what = f"{_release(facts)} was not tried, and is judged by its versions of Python, systemd and nginx alone"
+        yield Fault(what, f"tried were {_known()}")
+    if facts.closed_ports:
+        ports = ",".join(map(str, facts.closed_ports))
+        yield Fault(f"ufw lets no client reach port {ports.replace(',', ' and ')}", f"`ufw allow {ports}/tcp`")
     if facts.has_route and not facts.resolves:
         mend = f"point the DNS record of {deploy.domain} here; until then clients do not find it"
         yield Fault(f"{deploy.domain} does not lead to this host", mend)

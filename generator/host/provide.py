@@ -44,6 +44,11 @@ def can_start(store: Store, number: int) -> bool:
     return run(str(store.directory(number) / "venv/bin/python"), "-I", "-c", "import msgspec").succeeded
 
 
+def has_runtime(store: Store) -> bool:
+    """Whether the code and the environment of what would be installed are there already."""
+    return (store.home / "runtimes" / runtime_id() / READY).exists()
+
+
 def make_runtime(store: Store, runtime: str, report: Report) -> None:
     """Code and virtual environment, owned by root and byte-compiled: the service can write none of it."""
     directory = store.home / "runtimes" / runtime

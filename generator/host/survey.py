@@ -11,8 +11,9 @@ from generator.document import Located
 from generator.host import belongings, certificates, default_site, facts, keys
 from generator.host.apply import SHARED
 from generator.host.facts import Facts, Listener
-from generator.host.preflight import packages, problems, warnings
-from generator.host.provide import ROOT
+from generator.host.firewall import closed
+from generator.host.preflight import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, packages, problems, warnings
+from generator.host.provide import ROOT, has_runtime
 from generator.host.store import Store
 from generator.load import Loaded
 from generator.readers.nginx import main_text, missing_includes
@@ -47,7 +48,7 @@ def certificate_will_do(loaded: Loaded, report: Report) -> bool:
 
 def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
     """The facts of this host that matter for a deployment."""
-    system, version = facts.operating_system()
+    system, version, like = facts.operating_system()
     ours = store.links(store.current) | store.files(store.current)
     paths = [file.path for file in bundle.files if file.installed and file.path != SHARED]
     foreign = [f"/{path}" for path in paths if path not in ours and os.path.lexists(store.root / path)]
@@ -64,10 +65,15 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         is_root=os.geteuid() == 0,
         system=system,
         version=version,
+        like=like,
+        systemd_version=facts.systemd_version(),
+        nginx_version=facts.nginx_version(),
         has_systemd=Path("/run/systemd/system").is_dir(),
         missing_packages=missing,
         python_version=facts.python_version(),
         free_bytes=facts.free_bytes("/opt"),
+        needed_bytes=NEEDED_BYTES if missing or not has_runtime(store) else NEEDED_FOR_A_CHANGE,
+        opt_is=facts.mounted("/opt"),
         has_route=has_route,
         taken=tuple(_taken(deploy, store)),
         has_host=deploy.socket is not None or facts.has_address(deploy.host),
@@ -83,6 +89,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         has_group=account is None and user not in mine.users and facts.group_of(user) is not None,
         has_foreign_default_site=default_site.stands(store.root) and not default_site.is_debians(store.root),
         resolves=has_route and facts.resolves_here(deploy.domain),
+        closed_ports=closed((80,) if deploy.tls == "off" else (80, 443)),
         clock_behind_s=(ROOT / "pyproject.toml").stat().st_mtime - time.time(),
     )
 
@@ -93,6 +100,6 @@ def _taken(deploy: Deploy, store: Store) -> Iterator[Listener]:
     if deploy.socket is None and ours.rpartition(":")[2] != str(deploy.port):
         wanted.append((deploy.host, deploy.port))
     for host, port in wanted:
-        holder = facts.holder_of(host, port)
-        if holder is not None and not (holder.startswith("nginx ") and port in (80, 443)):
-            yield Listener(f"port {port} on {host}", holder)
+        holder, is_for_nginx = facts.holder_of(host, port), port in (80, 443)
+        if holder is not None and not (holder.startswith("nginx ") and is_for_nginx):
+            yield Listener(f"port {port} on {host}", holder, facts.unit_of(holder), is_for_nginx)

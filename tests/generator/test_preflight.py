@@ -1,12 +1,14 @@
 """Every problem of a host has its finding, and its mend; a host without problems has none."""
 
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from generator.host.facts import Account, Carries, Facts, Listener, nginx_carries, primary_group
-from generator.host.preflight import NEEDED_BYTES, SUPPORTED, packages, problems, warnings
+from generator.host.facts import Account, Carries, Facts, Listener, nginx_carries, operating_system, primary_group
+from generator.host.preflight import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, SUPPORTED, packages, problems, warnings
 from generator.load import load_text
 from generator.schema import Deploy
 
@@ -15,10 +17,15 @@ GOOD = Facts(
     is_root=True,
     system="debian",
     version="12",
+    like=(),
+    systemd_version=252,
+    nginx_version=(1, 22, 1),
     has_systemd=True,
     missing_packages=(),
     python_version=(3, 11, 2),
     free_bytes=NEEDED_BYTES,
+    needed_bytes=NEEDED_BYTES,
+    opt_is="",
     has_route=True,
     taken=(),
     has_host=True,
@@ -34,6 +41,7 @@ GOOD = Facts(
     cores=2,
     has_foreign_default_site=False,
     resolves=True,
+    closed_ports=(),
     clock_behind_s=-1.0,
 )
 
@@ -73,8 +81,23 @@ def test_every_supported_system_will_do(system: str, versions: tuple[str, ...]) 
         ({"free_bytes": NEEDED_BYTES - 1}, "/opt has 299 MiB free; make room: 300 MiB are needed"),
         ({"missing_packages": ("nginx",), "has_route": False}, "there is no network, and nginx must still be"),
         ({"nginx_fault": "unknown directive in /x:1"}, "nginx is broken already: unknown directive in /x:1"),
-        ({"taken": (Listener("port 80 on 0.0.0.0", "apache2 (process 7)"),)}, "is taken by apache2 (process 7); stop"),
-        ({"taken": (Listener("port 80 on 0.0.0.0", ""),)}, "port 80 on 0.0.0.0 is taken; stop"),
+        (
+            {"taken": (Listener("port 80 on 0.0.0.0", "apache2 (process 7)", "apache2.service", True),)},
+            "port 80 on 0.0.0.0 is taken by apache2 (process 7); clients come to nginx there: "
+            "`systemctl disable --now apache2.service`, and let nginx, or another port, serve what it serves",
+        ),
+        ({"taken": (Listener("port 80 on 0.0.0.0", "", "", True),)}, "clients come to nginx there: stop that, and"),
+        (
+            {"taken": (Listener("port 8765 on 127.0.0.1", "python3 (process 7)"),)},
+            "port 8765 on 127.0.0.1 is taken by python3 (process 7); stop that, or choose another port",
+        ),
+        ({"opt_is": "noexec"}, "/opt is mounted noexec, so the service cannot stand there"),
+        ({"opt_is": "read-only"}, "/opt is mounted read-only"),
+        ({"system": "ubuntu", "version": "20.04"}, "this is ubuntu 20.04; use one of"),
+        ({"system": "debian", "version": "unheard-of"}, "this is debian unheard-of; use one of"),
+        ({"systemd_version": 247}, "systemd is 247; use a system with systemd 249 or newer"),
+        ({"nginx_version": (1, 14, 2)}, "nginx is 1.14.2; install nginx 1.18 or newer"),
+        ({"free_bytes": 9 * 2**20, "needed_bytes": NEEDED_FOR_A_CHANGE}, "9 MiB free; make room: 10 MiB are needed"),
         ({"has_host": False}, "127.0.0.1 is no address of this host"),
         (
             {"missing_includes": ("include /etc/nginx/sites-enabled/*;",)},
@@ -98,6 +121,50 @@ def test_every_supported_system_will_do(system: str, versions: tuple[str, ...]) 
 def test_each_problem_is_told_with_its_mend(facts: dict[str, object], finding: str) -> None:
     (problem,) = told(**facts)
     assert finding in problem
+
+
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [
+        ({"version": "14"}, "debian 14"),
+        ({"version": ""}, "debian"),
+        ({"system": "ubuntu", "version": "28.04"}, "ubuntu 28.04"),
+        ({"system": "ubuntu", "version": "25.10"}, "ubuntu 25.10"),
+        ({"system": "linuxmint", "version": "22", "like": ("ubuntu", "debian")}, "linuxmint 22"),
+        ({"system": "raspbian", "version": "12", "like": ("debian",)}, "raspbian 12"),
+    ],
+)
+def test_a_newer_release_or_a_relative_is_warned_about_and_judged_by_what_is_needed(
+    release: dict[str, Any], name: str
+) -> None:
+    assert told(**release) == []
+    (warning,) = warned(**release)
+    assert warning.startswith(f"{name} was not tried, and is judged by its versions of Python, systemd and nginx alone")
+    assert told(**release, systemd_version=240, python_version=(3, 9, 0)) == [
+        "Python is 3.9.0; use a system with Python 3.10",
+        "systemd is 240; use a system with systemd 249 or newer",
+    ]
+
+
+def test_a_change_that_makes_no_new_runtime_needs_little_room() -> None:
+    assert told(free_bytes=NEEDED_FOR_A_CHANGE, needed_bytes=NEEDED_FOR_A_CHANGE) == []
+
+
+def test_a_firewall_that_keeps_clients_out_is_a_warning_with_its_command() -> None:
+    assert warned(closed_ports=(80, 443)) == ["ufw lets no client reach port 80 and 443; `ufw allow 80,443/tcp`"]
+
+
+@pytest.mark.parametrize(
+    ("text", "system"),
+    [
+        ('ID=debian\nVERSION_ID="12"\n', ("debian", "12", ())),
+        ("PRETTY_NAME='Debian GNU/Linux forky/sid'\nID=debian\n", ("debian", "", ())),
+        ('ID=linuxmint\nID_LIKE="ubuntu debian"\nVERSION_ID="22"\n', ("linuxmint", "22", ("ubuntu", "debian"))),
+    ],
+)
+def test_a_release_is_read_from_its_own_file(text: str, system: object, tmp_path: Path) -> None:
+    (tmp_path / "os-release").write_text(text)
+    assert operating_system(tmp_path / "os-release") == system
 
 
 def test_all_problems_are_told_at_once() -> None:
