@@ -8,7 +8,8 @@ from pathlib import Path
 
 from generator.host import default_site
 from generator.host.certificates import Place
-from generator.host.facts import Outcome, await_new_workers, has, is_active, nginx_workers, program_state, run
+from generator.host.facts import Outcome, has, is_active, program_state, run
+from generator.host.reload import Reload
 from generator.host.store import READ_EARLY, Store, sync
 from generator.host.succession import shared
 from generator.host.switch import Side, Switch
@@ -231,9 +232,10 @@ class Host:
         if not has("nginx") or (self.store.current is None and not is_active("nginx.service")):
             return
         must(run("nginx", "-t", "-q"), "nginx -t")
-        before = nginx_workers()
+        reloading = Reload()
         self._systemctl("reload-or-restart", "nginx.service")
-        await_new_workers(before)
+        if fault := reloading.fault():
+            raise StepFailed(fault)
 
 
 def _open_files(path: Path) -> int:

@@ -15,7 +15,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from generator.host.chain import joined, judged, position_of_key
-from generator.host.facts import Outcome, await_new_workers, has, nginx_workers, run
+from generator.host.facts import Outcome, has, run
+from generator.host.reload import Reload
 from generator.host.x509 import DAY_S, der, read, served
 from generator.report import CommandError, Report
 from generator.schema import Deploy
@@ -213,9 +214,10 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
             _must(
                 run("certbot", "certonly", *quiet, "--server", asked.server, *who, *what, *force, timeout_s=_CERTBOT_S)
             )
-            before = nginx_workers()
+            reloading = Reload()
             _must(run(str(place.hook), RENEWED_LINEAGE=str(place.lineage)))
-            await_new_workers(before)
+            if fault := reloading.fault():
+                raise CommandError(fault)
     except CommandError as error:
         present = "the one it had" if place.serves_lineage else "a placeholder, which clients refuse"
         raise CommandError(

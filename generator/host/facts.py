@@ -2,6 +2,7 @@
 
 import errno
 import grp
+import json
 import os
 import pwd
 import re
@@ -14,8 +15,11 @@ from pathlib import Path
 
 import msgspec
 
+from generator.host.neighbours import Surroundings
+from generator.readers.nginx import HOST
+from generator.readers.nginx_sites import servers
+
 PYTHON = "/usr/bin/python3"
-_RELOAD_PATIENCE_S = 10.0
 _START_PATIENCE_S = 30.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -98,6 +102,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     linked: tuple[str, ...]
     nginx_fault: str
     missing_includes: tuple[str, ...]
+    has_ipv6: bool
+    not_here: tuple[str, ...]
+    around: Surroundings
     nginx_carries: Carries | None
     cores: int
     has_foreign_default_site: bool
@@ -234,17 +241,39 @@ def unit_of(holder: str) -> str:
 
 def has_address(host: str) -> bool:
     """Whether an address is one of this host."""
-    return _bind(host, 0) != errno.EADDRNOTAVAIL
+    return _bind(host, 0) not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def has_ipv6() -> bool:
+    """Whether there is IPv6 at all: with `ipv6.disable=1` on the kernel's command line there is not."""
+    return _bind("::1", 0) != errno.EAFNOSUPPORT
+
+
+def addresses() -> tuple[str, ...]:
+    """Those of this host that others can reach, IPv4 and IPv6; none where iproute2 is missing."""
+    shown = run("ip", "-json", "address", "show", "scope", "global")
+    links = json.loads(shown.output or "[]") if shown.succeeded else []
+    found = [address for link in links for address in link.get("addr_info", ())]
+    ready = [address for address in found if not address.get("tentative") and not address.get("dadfailed")]
+    return tuple(dict.fromkeys(str(address["local"]) for address in ready))
+
+
+def addresses_of(domain: str) -> set[str]:
+    """Where a name leads to."""
+    try:
+        return {str(entry[4][0]) for entry in socket.getaddrinfo(domain, None)}
+    except (OSError, UnicodeError):
+        return set()
 
 
 def _bind(host: str, port: int) -> int:
     """The error number of an attempt; 0 where it succeeds."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        except OSError as error:
-            return error.errno or 0
+    except OSError as error:
+        return error.errno or 0
     return 0
 
 
@@ -292,35 +321,16 @@ def primary_group(user: str) -> str:
         return str(number)
 
 
+def surroundings(domain: str) -> Surroundings:
+    """What is around a site of this host's nginx, and by which addresses clients come to a domain."""
+    ours, leads = addresses(), addresses_of(domain)
+    named = tuple(address for address in ours if address in leads)
+    return Surroundings(tuple(servers(HOST / "nginx.conf")), ours, named)
+
+
 def resolves_here(domain: str) -> bool:
     """Whether a name leads to an address of this host."""
-    try:
-        addresses = {entry[4][0] for entry in socket.getaddrinfo(domain, None)}
-    except (OSError, UnicodeError):
-        return False
-    mine = set(run("hostname", "-I").output.split()) | {"127.0.0.1", "::1"}
-    return bool(addresses & mine)
-
-
-def nginx_workers() -> set[int]:
-    """The workers of the host's nginx that accept connections; one that shuts down says so in its title.
-
-    Source: proc_pid_cmdline(5), and ngx_setproctitle in nginx.
-    """
-    main = run("systemctl", "show", "--property=MainPID", "--value", "nginx.service").output
-    children = run("ps", "--ppid", main, "-o", "pid=,args=").output if main not in ("", "0") else ""
-    return {int(line.split()[0]) for line in children.splitlines() if line.rstrip().endswith("nginx: worker process")}
-
-
-def await_new_workers(old: set[int]) -> None:
-    """Wait until the workers from before a reload take no connection any more.
-
-    `systemctl reload` only asks for it: until they have heard, they serve new clients with the old certificate, or send
-    them to a service that has moved.
-    """
-    deadline = time.monotonic() + _RELOAD_PATIENCE_S
-    while old & nginx_workers() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    return bool(addresses_of(domain) & {*addresses(), "127.0.0.1", "::1"})
 
 
 def is_active(unit: str) -> bool:

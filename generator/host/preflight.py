@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from math import ceil
 
+from generator.host import neighbours
 from generator.host.facts import Account, Carries, Facts, Listener
-from generator.readers.nginx import DEFAULT_SITE
+from generator.readers.nginx import DEFAULT_SITE, without_ipv6
 from generator.render import nginx_connections, service_user
 from generator.schema import Deploy
 from service.declaration import Fault
@@ -100,6 +101,14 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         yield Fault(f"{listener.address} is taken{by}", _way_out(listener))
     if not facts.has_host:
         yield Fault(f"{deploy.host} is no address of this host", "`ip address` shows those there are")
+    for host in facts.not_here:
+        if ":" in host and not facts.has_ipv6:
+            yield Fault(
+                f"this host has no IPv6, so nginx could not listen on {host}", without_ipv6(deploy.nginx.listen)
+            )
+        else:
+            yield Fault(f"{host} in nginx.listen is not an address of this host", "`ip address` shows those there are")
+    yield from neighbours.faults(deploy, facts.around)
     if deploy.nginx.default_server and facts.has_foreign_default_site:
         mend = "move it away, or set nginx.default_server to false"
         yield Fault(f"/{DEFAULT_SITE} is not Debian's any more, and nginx takes one default site only", mend)
@@ -156,6 +165,7 @@ def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         yield Fault(what, _OWN_USER)
     if facts.nginx_carries is not None:
         yield from _too_few_connections(deploy, facts.nginx_carries)
+    yield from neighbours.warnings(deploy, facts.around)
     if deploy.workers != "auto" and deploy.workers > 2 * facts.cores:
         mend = "use workers: auto, or a smaller number: more of them only take turns"
         yield Fault(f"workers: {deploy.workers} is more than twice the {facts.cores} cores of this host", mend)

@@ -19,12 +19,12 @@ class Unhealthy(Exception):
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """Where nginx listens for a deployment, seen from its own host."""
+    """Where nginx listens for a deployment: of each group of `ways`, one address must let clients through."""
 
     domain: str
     encrypted: bool
     asks_for_token: bool = False
-    address: str = "127.0.0.1"
+    ways: tuple[tuple[str, ...], ...] = (("127.0.0.1",),)
 
     @property
     def port(self) -> int:
@@ -33,6 +33,9 @@ class Endpoint(msgspec.Struct, frozen=True):
     @property
     def url(self) -> str:
         return f"{'wss' if self.encrypted else 'ws'}://{self.domain}/"
+
+    def __str__(self) -> str:
+        return f"{self.url} at {', '.join(address for way in self.ways for address in way)}"
 
 
 def probe(endpoint: Endpoint, patience_s: float = _PATIENCE_S) -> float:
@@ -47,18 +50,18 @@ def probe(endpoint: Endpoint, patience_s: float = _PATIENCE_S) -> float:
     while True:
         began = time.monotonic()
         try:
-            _exchange_a_message(endpoint, _EXCHANGE_S)
+            _by_every_way(endpoint, _EXCHANGE_S)
             return time.monotonic() - began
         except Exception as error:  # whatever a broken service answers is the finding, not a fault of the probe
             if time.monotonic() > deadline:
-                raise Unhealthy(f"{endpoint.url}: {type(error).__name__}: {error}") from None
+                raise Unhealthy(f"{endpoint}: {type(error).__name__}: {error}") from None
         time.sleep(_PAUSE_S)
 
 
 def silence(endpoint: Endpoint, within_s: float) -> str | None:
     """The same once: why no message came back within this time; None where one did."""
     try:
-        _exchange_a_message(endpoint, within_s)
+        _by_every_way(endpoint, within_s)
     except TimeoutError:
         return f"no answer within {within_s:g} s"
     except Exception as error:  # as above
@@ -66,7 +69,19 @@ def silence(endpoint: Endpoint, within_s: float) -> str | None:
     return None
 
 
-def _exchange_a_message(endpoint: Endpoint, within_s: float) -> None:
+def _by_every_way(endpoint: Endpoint, within_s: float) -> None:
+    for addresses in endpoint.ways:
+        for address in addresses:
+            try:
+                _exchange_a_message(endpoint, address, within_s)
+                break
+            except Exception as error:
+                # Another address may be that of clients; but a service that hangs does so at each.
+                if address == addresses[-1] or isinstance(error, TimeoutError):
+                    raise
+
+
+def _exchange_a_message(endpoint: Endpoint, address: str, within_s: float) -> None:
     """Raises what a client meets, at the latest when the time is over: a service that hangs never closes either."""
     from websockets.sync.client import connect
     from websockets.typing import Subprotocol
@@ -82,7 +97,7 @@ def _exchange_a_message(endpoint: Endpoint, within_s: float) -> None:
     def left() -> float:
         return max(0.1, deadline - time.monotonic())
 
-    with closing(socket.create_connection((endpoint.address, endpoint.port), timeout=within_s)) as raw:
+    with closing(socket.create_connection((address, endpoint.port), timeout=within_s)) as raw:
         connected = connect(
             endpoint.url,
             sock=raw,

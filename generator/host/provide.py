@@ -94,6 +94,7 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             keys=keys_file(deploy),
             replaces_workers=replaces_workers(deploy),
             has_files=True,
+            listen=deploy.nginx.listen,
         )
         store.add(bundle, generation)
     return number

@@ -55,6 +55,7 @@ class Generation(msgspec.Struct, frozen=True):
     replaces_workers: bool = False
     has_files: bool = False
     """Whether `READ_EARLY` are files. Up to version 0.1 they were links as well."""
+    listen: tuple[str, ...] = ("0.0.0.0", "::")
 
 
 class Pending(msgspec.Struct, frozen=True):

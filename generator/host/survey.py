@@ -80,6 +80,9 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         foreign=tuple(foreign),
         linked=tuple(path for path in belongings.needed(deploy) if path not in foreign and os.path.islink(path)),
         nginx_fault="" if re.search(rf"/{deploy.name}(?![\w.-])", fault) else fault,  # ours is about to be replaced
+        has_ipv6=facts.has_ipv6(),
+        not_here=tuple(host for host in deploy.nginx.listen if not facts.has_address(host)),
+        around=facts.surroundings(deploy.domain),
         missing_includes=() if main is None else tuple(missing_includes(main)),
         nginx_carries=None if main is None else facts.nginx_carries(main),
         cores=os.cpu_count() or 1,
@@ -96,7 +99,9 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
 
 def _taken(deploy: Deploy, store: Store) -> Iterator[Listener]:
     ours = "" if store.current is None else store.generation(store.current).listener
-    wanted = [("0.0.0.0", 80)] + ([("0.0.0.0", 443)] if deploy.tls != "off" else [])
+    # Who has IPv6's every address has IPv4's too, as a rule; so it is asked for where nobody else is.
+    hosts = [host for host in deploy.nginx.listen if host != "::"] or ["::"]
+    wanted = [(host, port) for host in hosts for port in ((80,) if deploy.tls == "off" else (80, 443))]
     if deploy.socket is None and ours.rpartition(":")[2] != str(deploy.port):
         wanted.append((deploy.host, deploy.port))
     for host, port in wanted:

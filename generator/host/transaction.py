@@ -16,6 +16,7 @@ from generator.host.clients import farewell
 from generator.host.drift import put_back
 from generator.host.guardian import guarded
 from generator.host.keys import KeysPlace
+from generator.host.neighbours import ways_in
 from generator.host.probe import Endpoint, Unhealthy, probe
 from generator.host.store import Generation, Pending, Store
 from generator.host.switch import plan
@@ -170,7 +171,9 @@ def _answers(generation: Generation, report: Report) -> bool:
 
 
 def endpoint(generation: Generation) -> Endpoint:
-    return Endpoint(generation.domain, generation.tls != "off", asks_for_token=generation.auth == "token")
+    """Where clients come to it."""
+    ways = ways_in(generation.listen, facts.surroundings(generation.domain))
+    return Endpoint(generation.domain, generation.tls != "off", generation.auth == "token", ways)
 
 
 def _send_a_message(generation: Generation, report: Report) -> None:

@@ -8,12 +8,13 @@ our files are laid over it, and whatever `nginx -t` would open or create is move
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from generator.bundle import Bundle, File
+from generator.readers.nginx_sites import servers
 from generator.readers.processes import Outcome, Program, Running, find_program
 from generator.readers.stub_certificate import stub_pair
 from generator.readers.tree import put
@@ -56,16 +57,21 @@ _MESSAGE = (
     r"(?P<message>.*?)(?: in (?P<path>/\S+?):(?P<line>\d+))?$"
 )
 _NAME_TAKEN = r'conflicting server name "(?P<name>[^"]*)" on (?P<where>\S+), ignored'
+_NO_IPV6 = r"socket\(\) \[.*failed \(97: "
 _UNKNOWN_TEMPORARY_PATH = r'unknown directive "(\w+)_temp_path"'
 
 
 class _Complaint(msgspec.Struct, frozen=True):
-    """One line of nginx's. `path` is the file's in the copy, links followed, relative to the copy's root."""
+    """One line of nginx's. `path` is the file's in the copy, links followed, relative to the copy's root.
+
+    `sites` are the servers that share a name, as `PATH:LINE`, where it is about one.
+    """
 
     level: str
     message: str
     path: str | None
     line: int | None
+    sites: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"/{self.path}:{self.line}: {self.message}" if self.path else self.message
@@ -162,8 +168,16 @@ class _Tree:
                 resolved = Path(match["path"]).resolve()
                 inside = resolved.is_relative_to(self.root)
                 path = str(resolved.relative_to(self.root if inside else "/"))
-            found.append(_Complaint(match["level"], message, path, int(match["line"]) if path else None))
+            taken = re.search(_NAME_TAKEN, message)
+            sites = self._named(taken["name"]) if taken else ()
+            found.append(_Complaint(match["level"], message, path, int(match["line"]) if path else None, sites))
         return found
+
+    def _named(self, name: str) -> tuple[str, ...]:
+        places = [each.where for each in servers(self.root / _OURS / "nginx.conf") if name in each.names]
+        split = [(Path(path).resolve(), line) for path, _, line in (place.rpartition(":") for place in places)]
+        inside = [(path, line) for path, line in split if path.is_relative_to(self.root)]
+        return tuple(dict.fromkeys(f"{path.relative_to(self.root)}:{line}" for path, line in inside))
 
 
 def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
@@ -267,11 +281,26 @@ def _faults(complaints: list[_Complaint], ours: list[File]) -> list[Fault]:
         if complaint.path in paths:
             faults.append(Fault(complaint.path, complaint.line, complaint.message))
         elif taken and (line := _line_of(site.text, rf"^\s*server_name\s.*(?<![\w.-]){re.escape(taken['name'])}[\s;]")):
-            what = f"another site of this host is {taken['name']} on {taken['where']} too; nginx would ignore one"
-            faults.append(Fault(site.path, line, what))
+            what = f"another site of this host is {taken['name']} on {taken['where']} too, and nginx would ignore one"
+            where = ", ".join(where for where in complaint.sites if where.rpartition(":")[0] not in paths)
+            faults.append(Fault(site.path, line, f"{what}; remove that of /{where}, or use another domain"))
+        elif complaint.level != "warn" and re.match(_NO_IPV6, complaint.message):
+            faults.append(_without_ipv6(site))
         elif complaint.level != "warn":
             faults.append(Fault(site.path, None, f"does not fit into this host's nginx: {complaint}"))
     return list(dict.fromkeys(faults))
+
+
+def without_ipv6(listen: Sequence[str]) -> str:
+    """The fix for a host without IPv6, on which a site is to listen on these addresses."""
+    kept = ", ".join(host for host in listen if ":" not in host) or "0.0.0.0"
+    return f"write `listen: [{kept}]` below `nginx:` in deploy.yaml"
+
+
+def _without_ipv6(site: File) -> Fault:
+    hosts = re.findall(r"^\s*listen (?:(\S+):)?\d+[ ;]", site.text, re.MULTILINE)
+    fix = without_ipv6([host or "0.0.0.0" for host in dict.fromkeys(hosts)])
+    return Fault(site.path, _line_of(site.text, r"^\s*listen \["), f"this host has no IPv6; {fix}")
 
 
 def _why_broken(reason: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from generator.host.facts import Account, Carries, Facts, Listener, nginx_carries, operating_system, primary_group
+from generator.host.neighbours import Surroundings
 from generator.host.preflight import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, SUPPORTED, packages, problems, warnings
 from generator.load import load_text
 from generator.schema import Deploy
@@ -37,6 +38,9 @@ GOOD = Facts(
     linked=(),
     nginx_fault="",
     missing_includes=(),
+    has_ipv6=True,
+    not_here=(),
+    around=Surroundings(),
     nginx_carries=Carries(768, 4),
     cores=2,
     has_foreign_default_site=False,
@@ -99,6 +103,11 @@ def test_every_supported_system_will_do(system: str, versions: tuple[str, ...]) 
         ({"nginx_version": (1, 14, 2)}, "nginx is 1.14.2; install nginx 1.18 or newer"),
         ({"free_bytes": 9 * 2**20, "needed_bytes": NEEDED_FOR_A_CHANGE}, "9 MiB free; make room: 10 MiB are needed"),
         ({"has_host": False}, "127.0.0.1 is no address of this host"),
+        ({"not_here": ("203.0.113.5",)}, "203.0.113.5 in nginx.listen is not an address of this host; `ip address`"),
+        (
+            {"not_here": ("::",), "has_ipv6": False},
+            "this host has no IPv6, so nginx could not listen on ::; write `listen: [0.0.0.0]` below `nginx:`",
+        ),
         (
             {"missing_includes": ("include /etc/nginx/sites-enabled/*;",)},
             "write `include /etc/nginx/sites-enabled/*;` into /etc/nginx/nginx.conf, in its http block",

@@ -1,6 +1,7 @@
 """nginx judges the site, alone and among the sites of a host."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,11 +174,43 @@ def test_a_name_that_another_site_has_too_is_told_though_nginx_only_warns(host: 
     found = fault(nginx.configuration, bundle)
     assert (found.path, found.line) == (SITE, line_of(bundle, SITE, "server_name ws.example.com"))
     assert "another site of this host is ws.example.com on 0.0.0.0:80 too" in found.message
+    assert "remove that of /etc/nginx/sites-available/old:1, or use another domain" in found.message
 
 
 def test_names_that_two_other_sites_share_are_not_ours(host: Callable[..., Path]) -> None:
     host(a="server { listen 80; server_name a.example.com; }\n", b="server { listen 80; server_name a.example.com; }\n")
     assert verdict(nginx.configuration, rendered()).state == "accepted"
+
+
+@pytest.fixture
+def no_ipv6(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An nginx to which this machine has no IPv6, as with `ipv6.disable=1` on the kernel's command line."""
+    directory = tmp_path / "without-ipv6"
+    directory.mkdir()
+    wrapper = directory / "nginx"
+    without = Path(__file__).parent / "without_ipv6.py"
+    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -S {without} {find_program("nginx")} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory))
+
+
+@pytest.mark.usefixtures("no_ipv6")
+@pytest.mark.parametrize("tls", ["off", "letsencrypt"])
+@pytest.mark.parametrize("default_server", [False, True])
+def test_a_host_without_ipv6_is_told_what_to_write_and_then_takes_the_site(tls: str, default_server: bool) -> None:
+    bundle = rendered(tls=tls, nginx={"default_server": default_server})
+    found = fault(nginx.configuration, bundle)
+    assert found.path == SITE
+    assert found.line == line_of(bundle, SITE, "listen [")
+    assert found.message == "this host has no IPv6; write `listen: [0.0.0.0]` below `nginx:` in deploy.yaml"
+    nginx_settings = {"default_server": default_server, "listen": ["0.0.0.0"]}
+    assert verdict(nginx.configuration, rendered(tls=tls, nginx=nginx_settings)).state == "accepted"
+
+
+@pytest.mark.usefixtures("no_ipv6")
+def test_what_else_it_listens_on_stays_in_the_fix() -> None:
+    found = fault(nginx.configuration, rendered(nginx={"listen": ["127.0.0.1", "::1", "127.0.0.2"]}))
+    assert "write `listen: [127.0.0.1, 127.0.0.2]`" in found.message
 
 
 def test_a_directive_that_nginx_conf_sets_already_is_told(host: Callable[..., Path]) -> None:

@@ -1,0 +1,140 @@
+"""What other sites of the host's nginx mean for ours: who takes its clients, or its port. Pure.
+
+nginx gives a connection to the servers of the most specific address that it came to, and only then asks for the name:
+with `listen 203.0.113.5:80` elsewhere, a site with `listen 80` is not there for who comes to 203.0.113.5.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from generator.readers.nginx import DEFAULT_SITE
+from generator.readers.nginx_sites import Listen, Server
+from generator.rules import LOOPBACK
+from generator.schema import Deploy
+from service.declaration import Fault
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What a host has around our site: the other servers, and the addresses where clients come."""
+
+    others: tuple[Server, ...] = ()
+    addresses: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    """Those addresses of this host to which the domain leads."""
+
+    @property
+    def clients_come_to(self) -> tuple[str, ...]:
+        return self.named or self.addresses
+
+
+def faults(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
+    """What would keep clients from us, or nginx from starting."""
+    for server in _others(deploy, around):
+        for listen in server.listens:
+            if listen.port in _ports(deploy):
+                yield from _of_the_port(deploy, server, listen)
+    taken = _taken(deploy, around)
+    for listen in taken:
+        like = [each for each in around.addresses if (":" in each) == listen.is_ipv6]
+        if around.named or len(like) == len([each for each in taken if _is_like(each, listen)]):
+            yield _stands_before(deploy, listen, taken)
+
+
+def warnings(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
+    """What keeps some from us who may be meant for others."""
+    refused = set(faults(deploy, around))
+    taken = _taken(deploy, around)
+    yield from (fault for listen in taken if (fault := _stands_before(deploy, listen, taken)) not in refused)
+    if deploy.nginx.default_server or set(deploy.nginx.health_from) <= set(LOOPBACK):
+        return
+    for port in _ports(deploy):
+        if (server := _default(deploy, around, port)) is not None:
+            fix = f"let it send `Host: {deploy.domain}`, or set nginx.default_server to true"
+            yield Fault(f"{server.where} answers a health check on port {port} that names no site of this host", fix)
+
+
+def ways_in(listen: tuple[str, ...], around: Surroundings) -> tuple[tuple[str, ...], ...]:
+    """Where a client must get through to a site that listens on these: one address of each group.
+
+    Which address clients use is known where the domain leads to one of this host, or `nginx.listen` names one. Behind
+    a router or a load balancer any may be meant; and there is loopback where the host has no other.
+    """
+
+    def heard(address: str) -> bool:
+        return ("::" if ":" in address else "0.0.0.0") in listen
+
+    named = [host for host in listen if host not in ("0.0.0.0", "::")]
+    named += [address for address in around.named if heard(address) and address not in named]
+    if named:
+        return tuple((address,) for address in named)
+    any_of = tuple(filter(heard, around.addresses))
+    return (any_of or ("127.0.0.1" if "0.0.0.0" in listen else "::1",),)
+
+
+def _ports(deploy: Deploy) -> tuple[int, ...]:
+    return (80,) if deploy.tls == "off" else (80, 443)
+
+
+def _others(deploy: Deploy, around: Surroundings) -> Iterator[Server]:
+    """All but our own site, and the default site that makes way for us."""
+    ours = {f"/etc/nginx/sites-enabled/{deploy.name}"} | (
+        {f"/{DEFAULT_SITE}"} if deploy.nginx.default_server else set()
+    )
+    return (server for server in around.others if server.path not in ours)
+
+
+def _of_the_port(deploy: Deploy, server: Server, listen: Listen) -> Iterator[Fault]:
+    port, hosts = listen.port, deploy.nginx.listen
+    meets = listen.host in hosts or (server.module != "http" and listen.is_for_all)
+    if server.module != "http" and meets:
+        what = f"{listen.where} has port {port} for a {server.module} server"
+        yield Fault(what, "move one of the two: give that server, or nginx.listen, another address")
+    elif "ipv6only=off" in listen.options and listen.host == "::" and any(":" not in host for host in hosts):
+        what = f"{listen.where} has port {port} of IPv4 and IPv6 at once, so nginx could not bind it for IPv4 again"
+        yield Fault(what, f"write `listen {port};` and `listen [::]:{port};` there, without ipv6only=off")
+    elif meets and "proxy_protocol" in listen.options:
+        what = f"{listen.where} expects the PROXY protocol on port {port}, and nginx would of our clients too"
+        yield Fault(what, "give that site, or nginx.listen, an address of its own")
+    elif meets and port == 80 and "ssl" in listen.options:
+        what = f"{listen.where} has TLS on port 80, and nginx would ask our clients for it too"
+        yield Fault(what, "take `ssl` away there")
+
+
+def _taken(deploy: Deploy, around: Surroundings) -> list[Listen]:
+    """Listens for one address alone to which our clients come: of each address and port the first."""
+    found: dict[tuple[str, int], Listen] = {}
+    for server in _others(deploy, around):
+        for listen in server.listens if server.module == "http" else ():
+            ours = ("::" if listen.is_ipv6 else "0.0.0.0") in deploy.nginx.listen
+            is_named = listen.host in deploy.nginx.listen
+            if ours and not is_named and listen.port in _ports(deploy) and listen.host in around.clients_come_to:
+                found.setdefault((listen.host, listen.port), listen)
+    return list(found.values())
+
+
+def _is_like(one: Listen, other: Listen) -> bool:
+    return (one.port, one.is_ipv6) == (other.port, other.is_ipv6)
+
+
+def _stands_before(deploy: Deploy, listen: Listen, taken: list[Listen]) -> Fault:
+    hosts = dict.fromkeys([*deploy.nginx.listen, *(each.host for each in taken)])
+    wanted = ", ".join(f'"{host}"' if ":" in host else host for host in hosts)
+    what = f"{listen.where} has {listen.host} port {listen.port} for itself, so clients that come there get that site"
+    return Fault(what, f"listen there too: write `listen: [{wanted}]` below `nginx:`")
+
+
+def _default(deploy: Deploy, around: Surroundings, port: int) -> Server | None:
+    """The server that gets what names no site; None where that is ours."""
+    there = [
+        (server, listen)
+        for server in _others(deploy, around)
+        for listen in server.listens
+        if server.module == "http" and listen.port == port and listen.host in deploy.nginx.listen
+    ]
+    for server, listen in there:
+        if "default_server" in listen.options or "default" in listen.options:
+            return server
+    # nginx takes the first, and reads sites in the order of their names, after conf.d.
+    before = (server for server, _ in there if server.path < f"/etc/nginx/sites-enabled/{deploy.name}")
+    return next(before, None)

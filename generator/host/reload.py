@@ -1,0 +1,56 @@
+"""Whether nginx has followed a reload, which systemd does not say: `systemctl reload` only asks for it."""
+
+import re
+import time
+
+from generator.host.facts import run
+from generator.readers.nginx import HOST
+from generator.readers.nginx_sites import error_log
+
+_PATIENCE_S = 60.0
+
+
+class Reload:
+    """A reload of nginx that is about to be asked for."""
+
+    def __init__(self) -> None:
+        self._before = nginx_workers()
+        self._log = error_log(HOST / "nginx.conf")
+        self._from = self._size()
+
+    def fault(self) -> str:
+        """Wait until the workers from before take no connection any more; why they still do, or nothing.
+
+        Until they have heard, they serve new clients with the old certificate, or send them to a service that has
+        moved. Where nginx cannot bind what it is to listen on, they go on for good.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while self._before & nginx_workers():
+            said = self._said()
+            # It tries five times to bind an address, and then says that it could not.
+            if any(not line.startswith("bind() ") for line in said) or time.monotonic() > deadline:
+                return f"nginx goes on with its previous configuration: {'; '.join(said) or 'its log does not say why'}"
+            time.sleep(0.05)
+        return ""
+
+    def _said(self) -> list[str]:
+        """What nginx has written since, each once and without its time."""
+        if self._log is None or not self._size():
+            return []
+        with self._log.open("rb") as file:
+            file.seek(self._from if self._from <= self._size() else 0)  # it may have been rotated
+            new = file.read().decode(errors="replace")
+        return list(dict.fromkeys(re.findall(r"\[emerg\] \d+#\d+: (.*)", new)))
+
+    def _size(self) -> int:
+        return self._log.stat().st_size if self._log is not None and self._log.is_file() else 0
+
+
+def nginx_workers() -> set[int]:
+    """The workers of the host's nginx that accept connections; one that shuts down says so in its title.
+
+    Source: proc_pid_cmdline(5), and ngx_setproctitle in nginx.
+    """
+    main = run("systemctl", "show", "--property=MainPID", "--value", "nginx.service").output
+    children = run("ps", "--ppid", main, "-o", "pid=,args=").output if main not in ("", "0") else ""
+    return {int(line.split()[0]) for line in children.splitlines() if line.rstrip().endswith("nginx: worker process")}

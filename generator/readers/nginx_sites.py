@@ -1,0 +1,158 @@
+"""Who listens where in an nginx configuration: its servers, with file and line, as nginx reads them.
+
+Source: "Configuration file's structure" in nginx's beginner's guide; ngx_http_core_module, "listen" and "server_name".
+What is no configuration, such as the Lua of other modules, is skipped as far as its braces match.
+"""
+
+import re
+import socket
+from collections.abc import Iterator
+from glob import glob
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+_TOKEN = re.compile(
+    r"""\s+|\#[^\n]*|([{};])|((?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\$\{[^}]*\}|\\.|[^\s{};])+)""", re.DOTALL
+)
+_MODULES = ("http", "stream", "mail")
+_DEEPEST = 10
+
+
+class Listen(msgspec.Struct, frozen=True):
+    """One address on which a server of nginx waits: a number of IPv4 or IPv6, and a port."""
+
+    where: str
+    host: str
+    port: int
+    options: tuple[str, ...] = ()
+
+    @property
+    def is_ipv6(self) -> bool:
+        return ":" in self.host
+
+    @property
+    def is_for_all(self) -> bool:
+        """Whether it waits on every address of its family."""
+        return self.host in ("0.0.0.0", "::")
+
+
+class Server(msgspec.Struct, frozen=True):
+    """A `server { }`. `where` is `FILE:LINE`; `module` is http, stream or mail."""
+
+    where: str
+    module: str
+    listens: tuple[Listen, ...]
+    names: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        return self.where.rpartition(":")[0]
+
+
+class _Directive(NamedTuple):
+    words: list[str]
+    where: str
+    opens: bool
+
+
+class _End(NamedTuple):
+    """The closing brace of a block."""
+
+
+def servers(main: Path) -> list[Server]:
+    """The servers of a configuration in the order in which nginx reads them; of files that we may read."""
+    found: list[Server] = []
+    context: list[str] = []
+    listens: list[Listen] = []
+    names: list[str] = []
+    begins = ""
+    for item in _directives(main, main.parent, _DEEPEST):
+        if isinstance(item, _End):
+            if context[1:] == ["server"]:
+                module = context[0]
+                default = [] if module != "http" else list(_listens([], begins))
+                found.append(Server(begins, module, tuple(listens or default), tuple(names)))
+            context = context[:-1]
+        elif item.opens:
+            context.append(item.words[0] if item.words else "")
+            if context[1:] == ["server"] and context[0] in _MODULES:
+                listens, names, begins = [], [], item.where
+        elif context[1:] == ["server"] and item.words[0] == "listen":
+            listens += _listens(item.words[1:], item.where)
+        elif context[1:] == ["server"] and item.words[0] == "server_name":
+            names += item.words[1:]
+    return found
+
+
+def error_log(main: Path) -> Path | None:
+    """Where nginx writes what concerns it as a whole; None where that is not a file."""
+    depth = 0
+    for item in _directives(main, main.parent, _DEEPEST):
+        if isinstance(item, _End):
+            depth -= 1
+        elif item.opens:
+            depth += 1
+        elif depth == 0 and item.words[0] == "error_log" and len(item.words) > 1:
+            return Path(item.words[1]) if item.words[1].startswith("/") else None
+    return Path("/var/log/nginx/error.log")  # compiled into Debian's packages
+
+
+def _directives(path: Path, prefix: Path, deeper: int) -> Iterator[_Directive | _End]:
+    """What stands in a file and in those that it includes."""
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return
+    words: list[str] = []
+    where, line, at = "", 1, 0
+    for token in _TOKEN.finditer(text):
+        line += text.count("\n", at, token.start())
+        at = token.start()
+        if token[2]:
+            where = where if words else f"{path}:{line}"
+            words.append(_unquoted(token[2]))
+        elif token[1] == ";" and words[:1] == ["include"] and len(words) == 2 and deeper:
+            for included in sorted(glob(str(prefix / words[1]))):
+                yield from _directives(Path(included), prefix, deeper - 1)
+            words = []
+        elif token[1] == "}":
+            yield _End()
+        elif token[1] and words:
+            yield _Directive(words, where, token[1] == "{")
+            words = []
+
+
+def _unquoted(word: str) -> str:
+    return word[1:-1] if len(word) > 1 and word[0] in "\"'" and word[-1] == word[0] else word
+
+
+def _listens(words: list[str], where: str) -> Iterator[Listen]:
+    """What one `listen` means; a server without any listens on port 80 of IPv4."""
+    address, options = (words[0], tuple(words[1:])) if words else ("80", ())
+    if address.startswith("unix:") or "quic" in options or "udp" in options:
+        return
+    host, port = "*", address
+    if not re.fullmatch(r"\d+(-\d+)?", address):
+        found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(\d+)(?:-\d+)?)?", address)
+        if found is None:
+            return
+        host, port = found[1], found[2] or "80"
+    for number in _numbers(host):
+        yield Listen(where, number, int(port.partition("-")[0]), options)
+
+
+def _numbers(host: str) -> list[str]:
+    if host == "*":
+        return ["0.0.0.0"]
+    text = host.strip("[]")
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            return [socket.inet_ntop(family, socket.inet_pton(family, text))]
+        except OSError:
+            continue
+    try:
+        return sorted({str(entry[4][0]) for entry in socket.getaddrinfo(text, None)})
+    except (OSError, UnicodeError):
+        return []

@@ -1,0 +1,146 @@
+"""Other sites of the host's nginx: which of them take our clients, or our port, and by which way clients come."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from generator.host.neighbours import Surroundings, faults, warnings, ways_in
+from generator.readers.nginx_sites import Listen, Server
+from generator.schema import Deploy
+
+ADDRESSES = ("203.0.113.5", "2001:db8::5")
+EVERYWHERE = ("0.0.0.0", "::")
+
+
+def deploy(**settings: Any) -> Deploy:
+    return msgspec.convert({"domain": "ws.example.com", **settings}, Deploy)
+
+
+def site(host: str, port: int = 80, *options: str, file: str = "old", module: str = "http") -> Server:
+    where = f"/etc/nginx/sites-enabled/{file}:2"
+    return Server(where, module, (Listen(where, host, port, options),), ("other.example.com",))
+
+
+def said(
+    *others: Server, addresses: tuple[str, ...] = ADDRESSES, named: tuple[str, ...] = (), **settings: Any
+) -> list[str]:
+    return [str(fault) for fault in faults(deploy(**settings), Surroundings(others, addresses, named))]
+
+
+def warned(
+    *others: Server, addresses: tuple[str, ...] = ADDRESSES, named: tuple[str, ...] = (), **settings: Any
+) -> list[str]:
+    return [str(fault) for fault in warnings(deploy(**settings), Surroundings(others, addresses, named))]
+
+
+def test_sites_beside_ours_are_no_news() -> None:
+    others = (site("0.0.0.0"), site("::"), site("0.0.0.0", 443, "ssl"), site("0.0.0.0", 80, "default_server"))
+    assert said(*others, tls="letsencrypt") == warned(*others, tls="letsencrypt") == []
+
+
+@pytest.mark.parametrize("host", ADDRESSES)
+def test_a_site_with_the_only_address_for_itself_is_a_fault(host: str) -> None:
+    shown = f'"{host}"' if ":" in host else host
+    assert said(site(host)) == [
+        f"/etc/nginx/sites-enabled/old:2 has {host} port 80 for itself, so clients that come there get that site; "
+        f'listen there too: write `listen: [0.0.0.0, "::", {shown}]` below `nginx:`'
+    ]
+
+
+def test_the_fix_that_is_named_ends_it() -> None:
+    others = (site("203.0.113.5"), site("203.0.113.5", 443, "ssl"), site("2001:db8::5"))
+    assert len(said(*others, tls="files")) == 3
+    listen = ["0.0.0.0", "::", "203.0.113.5", "2001:db8::5"]
+    assert said(*others, tls="files", nginx={"listen": listen}) == []
+
+
+def test_an_address_that_the_domain_does_not_lead_to_is_anothers() -> None:
+    assert said(site("203.0.113.5"), addresses=("203.0.113.5", "203.0.113.6"), named=("203.0.113.6",)) == []
+    assert warned(site("203.0.113.5"), addresses=("203.0.113.5", "203.0.113.6"), named=("203.0.113.6",)) == []
+
+
+def test_one_address_of_two_is_a_warning_while_nobody_knows_which_is_meant() -> None:
+    addresses = ("203.0.113.5", "203.0.113.6")
+    assert said(site("203.0.113.5"), addresses=addresses) == []
+    assert "has 203.0.113.5 port 80 for itself" in warned(site("203.0.113.5"), addresses=addresses)[0]
+    assert len(said(site("203.0.113.5"), site("203.0.113.6"), addresses=addresses)) == 2
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "198.51.100.1"])
+def test_a_status_page_on_loopback_and_addresses_that_are_not_here_take_nobody(host: str) -> None:
+    assert said(site(host)) == warned(site(host)) == []
+
+
+def test_without_tls_port_443_is_anothers() -> None:
+    assert said(site("203.0.113.5", 443, "ssl")) == []
+
+
+def test_who_binds_both_families_at_once_is_a_fault() -> None:
+    assert said(site("::", 80, "ipv6only=off")) == [
+        "/etc/nginx/sites-enabled/old:2 has port 80 of IPv4 and IPv6 at once, so nginx could not bind it for IPv4 "
+        "again; write `listen 80;` and `listen [::]:80;` there, without ipv6only=off"
+    ]
+    assert said(site("::", 80, "ipv6only=off"), nginx={"listen": ["::"]}) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "finding"),
+    [
+        (site("0.0.0.0", 80, "proxy_protocol"), "expects the PROXY protocol on port 80"),
+        (site("::", 443, "ssl", "proxy_protocol"), "expects the PROXY protocol on port 443"),
+        (site("0.0.0.0", 80, "ssl"), "has TLS on port 80"),
+        (site("0.0.0.0", 443, module="stream"), "has port 443 for a stream server"),
+    ],
+)
+def test_what_another_site_does_to_the_whole_port_is_a_fault(other: Server, finding: str) -> None:
+    (fault,) = said(other, tls="files")
+    assert finding in fault
+    assert "/etc/nginx/sites-enabled/old:2" in fault
+
+
+def test_our_own_site_and_a_default_site_that_makes_way_are_not_others() -> None:
+    own = site("203.0.113.5", file="queue-websocket")
+    assert said(own) == []
+    default = site("203.0.113.5", 80, "default_server", file="default")
+    assert said(default, nginx={"default_server": True}) == []
+    assert len(said(default)) == 1
+
+
+BALANCER = {"health_from": ["127.0.0.1", "10.0.0.0/24"]}
+
+
+def test_a_health_check_that_another_default_site_would_answer_is_a_warning() -> None:
+    default = site("0.0.0.0", 80, "default_server", file="default")
+    assert warned(default, nginx=BALANCER) == [
+        "/etc/nginx/sites-enabled/default:2 answers a health check on port 80 that names no site of this host; "
+        "let it send `Host: ws.example.com`, or set nginx.default_server to true"
+    ]
+    assert warned(default) == []
+    assert warned(default, nginx={**BALANCER, "default_server": True}) == []
+
+
+def test_without_a_default_server_the_first_site_answers() -> None:
+    assert len(warned(site("0.0.0.0", file="a"), nginx=BALANCER)) == 1
+    assert warned(site("0.0.0.0", file="z"), nginx=BALANCER) == []
+    assert len(warned(site("::", 443, "ssl", file="a"), tls="files", nginx=BALANCER)) == 1
+
+
+@pytest.mark.parametrize(
+    ("listen", "addresses", "named", "ways"),
+    [
+        (EVERYWHERE, ADDRESSES, (), (ADDRESSES,)),
+        (EVERYWHERE, ADDRESSES, ("203.0.113.5",), (("203.0.113.5",),)),
+        (EVERYWHERE, ADDRESSES, ADDRESSES, (("203.0.113.5",), ("2001:db8::5",))),
+        (("0.0.0.0",), ADDRESSES, ADDRESSES, (("203.0.113.5",),)),
+        (("0.0.0.0",), ADDRESSES, (), (("203.0.113.5",),)),
+        ((*EVERYWHERE, "203.0.113.5"), ADDRESSES, (), (("203.0.113.5",),)),
+        (("127.0.0.1",), ADDRESSES, (), (("127.0.0.1",),)),
+        (EVERYWHERE, (), (), (("127.0.0.1",),)),
+        (("::",), (), (), (("::1",),)),
+    ],
+)  # fmt: skip
+def test_clients_are_proven_to_get_through_where_they_come(
+    listen: tuple[str, ...], addresses: tuple[str, ...], named: tuple[str, ...], ways: tuple[tuple[str, ...], ...]
+) -> None:
+    assert ways_in(listen, Surroundings((), addresses, named)) == ways
