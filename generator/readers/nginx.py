@@ -8,13 +8,13 @@ our files are laid over it, and whatever `nginx -t` would open or create is move
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from generator.bundle import Bundle, File
-from generator.readers.nginx_sites import servers
+from generator.readers.nginx_sites import places, servers
 from generator.readers.processes import Outcome, Program, Running, find_program
 from generator.readers.stub_certificate import stub_pair
 from generator.readers.tree import put
@@ -58,20 +58,21 @@ _MESSAGE = (
 )
 _NAME_TAKEN = r'conflicting server name "(?P<name>[^"]*)" on (?P<where>\S+), ignored'
 _NO_IPV6 = r"socket\(\) \[.*failed \(97: "
+_TWICE = r'"(?P<directive>\w+)" directive is duplicate'
 _UNKNOWN_TEMPORARY_PATH = r'unknown directive "(\w+)_temp_path"'
 
 
 class _Complaint(msgspec.Struct, frozen=True):
     """One line of nginx's. `path` is the file's in the copy, links followed, relative to the copy's root.
 
-    `sites` are the servers that share a name, as `PATH:LINE`, where it is about one.
+    `places` are those that share the name, or have the directive, that it is about, as `PATH:LINE`.
     """
 
     level: str
     message: str
     path: str | None
     line: int | None
-    sites: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"/{self.path}:{self.line}: {self.message}" if self.path else self.message
@@ -168,16 +169,20 @@ class _Tree:
                 resolved = Path(match["path"]).resolve()
                 inside = resolved.is_relative_to(self.root)
                 path = str(resolved.relative_to(self.root if inside else "/"))
-            taken = re.search(_NAME_TAKEN, message)
-            sites = self._named(taken["name"]) if taken else ()
-            found.append(_Complaint(match["level"], message, path, int(match["line"]) if path else None, sites))
+            places = tuple(self._places(message))
+            found.append(_Complaint(match["level"], message, path, int(match["line"]) if path else None, places))
         return found
 
-    def _named(self, name: str) -> tuple[str, ...]:
-        places = [each.where for each in servers(self.root / _OURS / "nginx.conf") if name in each.names]
-        split = [(Path(path).resolve(), line) for path, _, line in (place.rpartition(":") for place in places)]
-        inside = [(path, line) for path, line in split if path.is_relative_to(self.root)]
-        return tuple(dict.fromkeys(f"{path.relative_to(self.root)}:{line}" for path, line in inside))
+    def _places(self, message: str) -> Iterator[str]:
+        main, there = self.root / _OURS / "nginx.conf", []
+        if taken := re.search(_NAME_TAKEN, message):
+            there = [each.where for each in servers(main) if taken["name"] in each.names]
+        elif twice := re.search(_TWICE, message):
+            there = places(main, twice["directive"])
+        for path, _, line in (place.rpartition(":") for place in there):
+            resolved = Path(path).resolve()
+            if resolved.is_relative_to(self.root):
+                yield f"{resolved.relative_to(self.root)}:{line}"
 
 
 def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
@@ -278,12 +283,16 @@ def _faults(complaints: list[_Complaint], ours: list[File]) -> list[Fault]:
     faults = []
     for complaint in complaints:
         taken = re.search(_NAME_TAKEN, complaint.message)
-        if complaint.path in paths:
+        others = ", ".join(f"/{place}" for place in complaint.places if place.rpartition(":")[0] not in paths)
+        twice = re.search(_TWICE, complaint.message)
+        if twice and others and (own := _directive_of(ours, twice["directive"])):
+            what = f"nginx takes {twice['directive']} once, and {others} has it too; remove it there"
+            faults.append(Fault(*own, what))
+        elif complaint.path in paths:
             faults.append(Fault(complaint.path, complaint.line, complaint.message))
         elif taken and (line := _line_of(site.text, rf"^\s*server_name\s.*(?<![\w.-]){re.escape(taken['name'])}[\s;]")):
             what = f"another site of this host is {taken['name']} on {taken['where']} too, and nginx would ignore one"
-            where = ", ".join(where for where in complaint.sites if where.rpartition(":")[0] not in paths)
-            faults.append(Fault(site.path, line, f"{what}; remove that of /{where}, or use another domain"))
+            faults.append(Fault(site.path, line, f"{what}; remove that of {others}, or use another domain"))
         elif complaint.level != "warn" and re.match(_NO_IPV6, complaint.message):
             faults.append(_without_ipv6(site))
         elif complaint.level != "warn":
@@ -295,6 +304,12 @@ def without_ipv6(listen: Sequence[str]) -> str:
     """The fix for a host without IPv6, on which a site is to listen on these addresses."""
     kept = ", ".join(host for host in listen if ":" not in host) or "0.0.0.0"
     return f"write `listen: [{kept}]` below `nginx:` in deploy.yaml"
+
+
+def _directive_of(ours: list[File], directive: str) -> tuple[str, int] | None:
+    """Where a directive stands in our own files."""
+    lines = ((file.path, _line_of(file.text, rf"^\s*{directive}\s")) for file in ours)
+    return next(((path, line) for path, line in lines if line is not None), None)
 
 
 def _without_ipv6(site: File) -> Fault:

@@ -86,6 +86,12 @@ def servers(main: Path) -> list[Server]:
     return found
 
 
+def places(main: Path, directive: str) -> list[str]:
+    """Where a directive stands, as `FILE:LINE`, in the order in which nginx reads it."""
+    there = (item for item in _directives(main, main.parent, _DEEPEST) if isinstance(item, _Directive))
+    return [item.where for item in there if item.words[0] == directive]
+
+
 def error_log(main: Path) -> Path | None:
     """Where nginx writes what concerns it as a whole; None where that is not a file."""
     depth = 0

@@ -213,12 +213,29 @@ def test_what_else_it_listens_on_stays_in_the_fix() -> None:
     assert "write `listen: [127.0.0.1, 127.0.0.2]`" in found.message
 
 
-def test_a_directive_that_nginx_conf_sets_already_is_told(host: Callable[..., Path]) -> None:
-    directory = host()
-    (directory / "nginx.conf").write_text("worker_rlimit_nofile 1024;\n" + MAIN_OF_DEBIAN)
-    found = fault(nginx.configuration, rendered())
-    assert found.path == MAIN
-    assert '"worker_rlimit_nofile" directive is duplicate' in found.message
+@pytest.mark.parametrize("directive", ["worker_rlimit_nofile", "worker_shutdown_timeout"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_directive_that_nginx_conf_sets_already_is_told(
+    host: Callable[..., Path], directive: str, is_first: bool
+) -> None:
+    directory, line = host(), f"{directive} 1000;\n"
+    text = f"{line}{MAIN_OF_DEBIAN}" if is_first else MAIN_OF_DEBIAN.replace("events", f"{line}events")
+    (directory / "nginx.conf").write_text(text)
+    bundle = rendered()
+    found = fault(nginx.configuration, bundle)
+    assert (found.path, found.line) == (MAIN, line_of(bundle, MAIN, f"{directive} "))
+    number = text.split("\n").index(line.strip()) + 1
+    assert found.message == (
+        f"nginx takes {directive} once, and /etc/nginx/nginx.conf:{number} has it too; remove it there"
+    )
+
+
+def test_a_directive_of_a_long_domain_that_another_site_has_is_told(host: Callable[..., Path]) -> None:
+    host(other="server_names_hash_bucket_size 128;\n")
+    found = fault(nginx.configuration, rendered(domain=f"{'a' * 50}.example.com"))
+    assert (
+        "nginx takes server_names_hash_bucket_size once, and /etc/nginx/sites-available/other:1 has it" in found.message
+    )
 
 
 def test_a_host_that_is_broken_without_us_is_told_and_the_site_still_judged(host: Callable[..., Path]) -> None:
