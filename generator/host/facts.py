@@ -254,8 +254,8 @@ def addresses() -> tuple[str, ...]:
     shown = run("ip", "-json", "address", "show", "scope", "global")
     links = json.loads(shown.output or "[]") if shown.succeeded else []
     found = [address for link in links for address in link.get("addr_info", ())]
-    ready = [address for address in found if not address.get("tentative") and not address.get("dadfailed")]
-    return tuple(dict.fromkeys(str(address["local"]) for address in ready))
+    ready = [each for each in found if "local" in each and not each.get("tentative") and not each.get("dadfailed")]
+    return tuple(dict.fromkeys(str(each["local"]) for each in ready))
 
 
 def addresses_of(domain: str) -> set[str]:
