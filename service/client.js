@@ -25,8 +25,10 @@ const REFRESH_AT = 0.8;
 const LONGEST_DELAY_MS = 2 ** 31 - 1;
 // How often the address may be in use after a lost connection, which the service takes for alive until it has looked.
 const TRIES_IN_USE = 5;
+// With these a service closes that does not take what it was sent: to send it again would end in the same way.
+const NOT_TAKEN = [1003, 1007, 1009];
 // As the service has them.
-const MAX_ASKED_FOR = 100, LIMIT = 106, TOKEN_EXPIRED = 109, IN_USE = 113, QUEUE_FULL = 115;
+const MAX_ASKED_FOR = 100, LIMIT = 106, BAD_REQUEST = 107, TOKEN_EXPIRED = 109, IN_USE = 113, QUEUE_FULL = 115;
 
 /** The answer is no. `code` is one of docs/protocol.md; `temporary`: the same may succeed later. */
 class RequestError extends Error {
@@ -47,8 +49,8 @@ class GoneError extends Error {
 
 /**
  * Why there is no connection, or soon none, and what follows: nothing, if it would be lost again (`final`); or a next
- * try, at once, or after exactly `toldS`, or after the back-off.
- * @typedef {{reason: string, final?: boolean, atOnce?: boolean, toldS?: number}} Lost
+ * try, at once, or after exactly `toldS`, or after the back-off. `isNotTaken`: what was sent last is the cause.
+ * @typedef {{reason: string, final?: boolean, atOnce?: boolean, toldS?: number, isNotTaken?: boolean}} Lost
  */
 
 /** The three ranges of service/close_codes.py. @param {number} code @param {string} reason @returns {Lost} */
@@ -56,6 +58,7 @@ const closed = (code, reason) => ({
   reason: `closed with ${code} ${reason}`.trim(),
   final: code >= 4000 && code < 4100,
   atOnce: code >= 4200 && code < 4300,
+  isNotTaken: NOT_TAKEN.includes(code),
 });
 
 /** A message that the service has accepted, for `online` recipients. */
@@ -124,6 +127,8 @@ class Link {
     };
     this.socket = new WebSocket(url, [SUBPROTOCOL]);
     this.socket.onclose = ({code, reason}) => this.lost(closed(code, reason));
+    // Node 22 tells no more than this of a handshake that fails; all others say the same in a close event that follows.
+    this.socket.onerror = () => { if (!this.wasOpen) this.lost(closed(1006, "")); };
     this.socket.onmessage = ({data}) => {
       this.#listen();
       try {
@@ -334,6 +339,7 @@ class NotificationClient extends EventTarget {
       return;
     }
     link.socket.onopen = () => {
+      link.wasOpen = true;
       if (this.#gone) {
         link.close();
         return;
@@ -352,7 +358,7 @@ class NotificationClient extends EventTarget {
       case "welcome": link.serverTime = frame.server_time; break;
       case "ok":
       case "error":
-        if (frame.id === 0 && !link.isGreeted) this.#greeted(link, frame);
+        if (!link.isGreeted) this.#greeted(link, frame);
         else this.#answered(link, frame);
         break;
       case "msg": this.#take(link, frame); break;
@@ -405,6 +411,7 @@ class NotificationClient extends EventTarget {
   #lost(link, lost) {
     if (this.#gone) return;
     link?.endPrevious();
+    if (lost.isNotTaken) this.#refuseAll(link, new RequestError(BAD_REQUEST, lost.reason, false));
     for (const [id, request] of this.#requests) {
       if (!request.isKept && request.link === link) this.#requests.delete(id);
     }
@@ -486,6 +493,11 @@ class NotificationClient extends EventTarget {
   }
 
   #answered(link, frame) {
+    if (frame.type === "error" && !this.#isKnown(frame.id)) {
+      const reason = `${frame.reason}; the service does not say which request it means`;
+      this.#refuseAll(link, new RequestError(frame.code, reason, frame.temporary));
+      return;
+    }
     const request = this.#requests.get(frame.id);
     if (request?.link !== link) return;
     this.#requests.delete(frame.id);
@@ -496,6 +508,21 @@ class NotificationClient extends EventTarget {
     } else {
       link.receipts.delete(frame.id);
       request.reject(new RequestError(frame.code, frame.reason, frame.temporary));
+    }
+  }
+
+  /** Whether a request ever had this id; it may have been answered. */
+  #isKnown(id) {
+    return Number.isInteger(id) && id >= 0 && id <= this.#ids;
+  }
+
+  /** One of those that have no answer is the cause: nobody is to wait for ever, or to send it again and again. */
+  #refuseAll(link, error) {
+    for (const [id, request] of this.#requests) {
+      if (request.link !== link) continue;
+      this.#requests.delete(id);
+      link.receipts.delete(id);
+      request.reject(error);
     }
   }
 

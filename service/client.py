@@ -13,13 +13,17 @@ again what was not answered. `client.js` is the same for browsers; tests/service
 
 import argparse
 import asyncio
+import codecs
 import contextlib
+import http.client
 import inspect
-import itertools
+import io
 import json
 import os
 import random
 import re
+import socket
+import ssl
 import sys
 import time
 import urllib.error
@@ -32,13 +36,15 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, InvalidURI, WebSocketException
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 SUBPROTOCOL = Subprotocol("nc.v1")
 
 TIMEOUT_S = 10.0
+# Shorter, so that a command that waits no longer can say what it has waited for.
+CONNECT_TIMEOUT_S = 8.0
 # Full jitter: after a restart all clients come back, and must not come at the same moment.
 BACKOFF_BASE_S = 0.5
 BACKOFF_CAP_S = 30.0
@@ -56,7 +62,9 @@ MAX_FRAME_BYTES = 17 * 1024 * 1024
 MAX_UUID_LENGTH = 128
 # As the service has them in `service.core.frames`.
 MAX_ASKED_FOR = 100
-LIMIT, TOKEN_EXPIRED, IN_USE, QUEUE_FULL = 106, 109, 113, 115
+# With these a service closes that does not take what it was sent: to send it again would end in the same way.
+NOT_TAKEN = (1003, 1007, 1009)
+LIMIT, BAD_REQUEST, TOKEN_EXPIRED, IN_USE, QUEUE_FULL = 106, 107, 109, 113, 115
 
 # On Python 3.10 asyncio's timeout is an exception of its own.
 _FAILURES = (OSError, WebSocketException, asyncio.TimeoutError)
@@ -81,12 +89,16 @@ class GoneError(ClientError):
 
 
 class Message(NamedTuple):
-    """What somebody said to the client, or to the `group` that it is in."""
+    """What somebody said to the client, or to the `group` that it is in.
+
+    `text` is the message as JSON, to the letter: numbers have lost nothing there.
+    """
 
     sender_uuid: str
     message: Any
     recipient_uuid: str | None
     group: str | None
+    text: str = ""
 
 
 class Event(NamedTuple):
@@ -97,7 +109,7 @@ class Event(NamedTuple):
     - `gone`, for this `reason`: there is no next try
     - `presence`: the watched address `uuid` has got an owner, or lost it; see `online`
     - `refused`, for this `reason`: after a reconnect the service has refused a group or a watch that it had granted
-    - `dropped`: the application takes no messages, so one of `uuid` was thrown away
+    - `dropped`: a message was thrown away, one of `uuid` if the application takes none, or for this `reason`
     """
 
     kind: str
@@ -165,7 +177,8 @@ class Backoff:
 
 class _Lost(Exception):
     """There is no connection, or soon none. What follows: nothing, if it would be lost again (`final`); or a next try,
-    `at_once`, after exactly `told_s`, or after the back-off and `least_s`.
+    `at_once`, after exactly `told_s`, or after the back-off and `least_s`. `is_not_taken`: what was sent last is the
+    cause.
     """
 
     def __init__(
@@ -175,30 +188,113 @@ class _Lost(Exception):
         at_once: bool = False,
         told_s: float | None = None,
         least_s: float = 0.0,
+        is_not_taken: bool = False,
     ) -> None:
         self.reason, self.final, self.at_once, self.told_s, self.least_s = reason, final, at_once, told_s, least_s
+        self.is_not_taken = is_not_taken
         super().__init__(reason)
 
 
 def _closed(error: ConnectionClosed) -> _Lost:
     """The three ranges of service/core/close_codes.py."""
     code, reason = (error.rcvd.code, error.rcvd.reason) if error.rcvd else (1006, "")
-    return _Lost(f"closed with {code} {reason}".rstrip(), final=4000 <= code < 4100, at_once=4200 <= code < 4300)
+    return _Lost(
+        f"closed with {code} {reason}".rstrip(),
+        final=4000 <= code < 4100,
+        at_once=4200 <= code < 4300,
+        is_not_taken=code in NOT_TAKEN,
+    )
 
 
 def _refused(refusal: InvalidStatus) -> _Lost:
     status, retry_after = refusal.response.status_code, refusal.response.headers.get("Retry-After", "")
     least_s = float(retry_after) if retry_after.isdecimal() else 0.0
-    return _Lost(f"refused with HTTP {status}", final=status in (401, 403), least_s=least_s)
+    hint = f": {_HINTS[status]}" if status in _HINTS else ""
+    return _Lost(f"refused with HTTP {status}{hint}", final=status in (401, 403), least_s=least_s)
+
+
+_HINTS = {
+    308: "the server wants TLS; use wss://",
+    401: "a valid token is needed; give one with --token-file or WEBSOCKET_TOKEN",
+    403: "this origin or address may not connect; see `origins` and `nginx.health_from` of the server",
+    404: "no notification center is there; look at the path, which is /",
+    429: "too many connections of this address",
+    502: "nginx is there, but the service is not; look at it with `make status`",
+    503: "the service is full or about to stop",
+}
+
+
+def why_unreachable(error: BaseException, url: str) -> str:
+    """Why there is no connection, and what to do about it."""
+    parts = urlsplit(url)
+    host = parts.hostname
+    port = parts.port or (443 if parts.scheme in ("wss", "https") else 80)
+    if isinstance(error, ConnectionRefusedError) or "Multiple exceptions" in str(error):
+        return f"nothing listens on {host} port {port}; is it running? `make run` starts it here"
+    if isinstance(error, socket.gaierror):
+        return f"the host {host} is not known; look at its name, and at the network"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate of {host} is not accepted: {error.verify_message}; renew it, or use the name it is for"
+    if isinstance(error, ssl.SSLError):
+        return f"{host} does not speak TLS on port {port}; use ws:// or http://, or the port of wss://"
+    if isinstance(error, asyncio.TimeoutError):
+        return f"{host} has not answered on port {port} in time; look at the address, and at firewalls"
+    if isinstance(error, InvalidMessage | http.client.HTTPException):
+        return f"{host} does not speak HTTP on port {port}; with TLS use wss://"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{host} cannot be reached on port {port}: {error.strerror}; look at the address, and at the network"
+    return str(error) or type(error).__name__
 
 
 def encode(frame: dict[str, Any]) -> bytes:
     """A frame as it goes over the wire.
 
     Raises:
-        ValueError: it cannot be written as JSON in UTF-8.
+        ValueError: it cannot be written as JSON.
     """
-    return json.dumps(frame, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    dumps = partial(json.dumps, frame, allow_nan=False, separators=(",", ":"))
+    try:
+        return dumps(ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can stand for
+        return dumps().encode()
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def decode(text: str | bytes) -> dict[str, Any]:
+    """A frame as it came over the wire.
+
+    Raises:
+        ValueError: it is not an object of JSON.
+        RecursionError: it is nested too deep.
+    """
+    frame: dict[str, Any] = json.loads(text, parse_int=_integer)
+    if not isinstance(frame, dict):
+        raise ValueError("not an object")
+    return frame
+
+
+def _integer(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:  # Python refuses to read more than some thousands of digits
+        return float(digits)
+
+
+_space = re.compile(r"\s*")
+_member = re.compile(r'[{,]\s*("(?:[^"\\]|\\.)*")\s*:\s*', re.DOTALL)
+_value = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
+
+
+def spelled(text: str, name: str) -> str:
+    """How the value of a key is spelled in an object of JSON."""
+    found, at = "", text.index("{")
+    while member := _member.match(text, at):
+        _, end = _value(text, member.end())
+        if json.loads(member[1]) == name:
+            found = text[member.end() : end]
+        at = end + len(_space.match(text, end)[0])  # type: ignore[index]
+    return found
 
 
 class _Link:
@@ -296,7 +392,7 @@ class Client:
         self._max_kept, self._reconnect = max_kept, reconnect
         # How long a second lasts, and what is random: for tests, which do not wait.
         self._second, self._backoff = second, Backoff(random_share)
-        self._ids = itertools.count(1)
+        self._last_id = 0
         self._requests: dict[int, _Request] = {}
         self._inbox: asyncio.Queue[tuple[Message, _Link, int | None] | None] = asyncio.Queue()
         self._taken: tuple[_Link | None, int | None] = (None, None)
@@ -416,8 +512,9 @@ class Client:
             raise self._gone
         if link is None and len(self._requests) >= self._max_kept:
             raise RequestError(QUEUE_FULL, f"{len(self._requests)} requests wait for an answer", temporary=True)
-        number = next(self._ids)
+        number = self._last_id + 1
         request = _Request(encode({"type": kind, "id": number, **fields}), on_ok, sent, kept=link is None)
+        self._last_id = number
         self._requests[number] = request
         try:
             via = link or self._link
@@ -534,13 +631,13 @@ class Client:
                 compression=None,
                 max_size=MAX_FRAME_BYTES,
                 ping_interval=None,  # signs of life are frames, here as in a browser
-                open_timeout=TIMEOUT_S,
+                open_timeout=CONNECT_TIMEOUT_S,
                 close_timeout=TIMEOUT_S,
             )
         except InvalidStatus as refusal:
             raise _refused(refusal) from None
         except _FAILURES as error:
-            raise _Lost(str(error) or "timed out") from error
+            raise _Lost(why_unreachable(error, self._url)) from error
         if socket.subprotocol != SUBPROTOCOL:
             socket.transport.abort()
             raise _Lost(f"the server does not speak {SUBPROTOCOL}", final=True)
@@ -599,7 +696,15 @@ class Client:
         lost = _Lost("the client is closed", final=True)
         try:
             while True:
-                self._heard(link, json.loads(await link.next_frame()))
+                received = await link.next_frame()
+                text = received if isinstance(received, str) else received.decode()
+                try:
+                    frame = decode(text)
+                    spelling = spelled(text, "message") if frame["type"] == "msg" else ""
+                except RecursionError:  # a stranger must not end our connection with it
+                    self._emit(Event("dropped", reason="a message is nested too deep"))
+                    continue
+                self._heard(link, frame, spelling)
         except ConnectionClosed as error:
             lost = _Lost("silent for too long") if link.is_silent else _closed(error)
         except Exception as error:  # not a frame of nc.v1, or of a function that the application gave us
@@ -608,6 +713,8 @@ class Client:
             self._ended(link, lost)
 
     def _ended(self, link: _Link, lost: _Lost) -> None:
+        if lost.is_not_taken:
+            self._refuse_all(link, RequestError(BAD_REQUEST, lost.reason, temporary=False))
         link.end()
         is_current = self._link is link
         if is_current:
@@ -618,10 +725,10 @@ class Client:
             wait_s = max(0.0, self._next_try - time.monotonic()) / self._second
             self._emit(Event("disconnected", reason=lost.reason, wait_s=wait_s))
 
-    def _heard(self, link: _Link, frame: dict[str, Any]) -> None:
+    def _heard(self, link: _Link, frame: dict[str, Any], spelling: str) -> None:
         kind = frame["type"]
         if kind == "msg":
-            self._take(link, frame)
+            self._take(link, frame, spelling)
         elif kind in ("ok", "error"):
             self._answered(link, frame)
         elif kind in ("delivered", "lost"):
@@ -635,14 +742,19 @@ class Client:
             told_s = min(frame["reconnect_in_ms"], frame["deadline_ms"]) / 1000
             link.lost.set_result(_Lost("the service goes away", told_s=told_s))
 
-    def _take(self, link: _Link, frame: dict[str, Any]) -> None:
+    def _take(self, link: _Link, frame: dict[str, Any], spelling: str) -> None:
         if self._inbox.qsize() >= MAX_INBOX:
             self._emit(Event("dropped", uuid=frame["sender_uuid"]))
             return
-        message = Message(frame["sender_uuid"], frame["message"], frame.get("recipient_uuid"), frame.get("group"))
+        who, to, group = frame["sender_uuid"], frame.get("recipient_uuid"), frame.get("group")
+        message = Message(who, frame["message"], to, group, spelling)
         self._inbox.put_nowait((message, link, frame.get("key")))
 
     def _answered(self, link: _Link, frame: dict[str, Any]) -> None:
+        if frame["type"] == "error" and not self._is_known(frame["id"]):
+            reason = f"{frame['reason']}; the service does not say which request it means"
+            self._refuse_all(link, RequestError(frame["code"], reason, frame["temporary"]))
+            return
         request = self._requests.get(frame["id"])
         if request is None or request.link is not link or request.answer.done():
             return
@@ -653,6 +765,17 @@ class Client:
         else:
             link.receipts.pop(frame["id"], None)
             request.answer.set_exception(RequestError(frame["code"], frame["reason"], frame["temporary"]))
+
+    def _is_known(self, number: object) -> bool:
+        """Whether a request ever had this id; it may have been answered."""
+        return isinstance(number, int) and 0 <= number <= self._last_id
+
+    def _refuse_all(self, link: _Link, error: RequestError) -> None:
+        """One of those that have no answer is the cause: nobody is to wait for ever, or to send it again and again."""
+        for number, request in self._requests.items():
+            if request.link is link and not request.answer.done():
+                link.receipts.pop(number, None)
+                request.answer.set_exception(error)
 
     def _learn(self, asked: Iterable[str], watch: bool | None, ok: dict[str, Any]) -> None:
         # In the order of frames, not when whoever asked runs again: a change may follow at once.
@@ -693,6 +816,16 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def as_json(message: Message) -> str:
+    """A message in one line of JSON, in which its numbers stand as the sender has written them."""
+    about = {"recipient_uuid": message.recipient_uuid, "group": message.group}
+    parts = [f'"sender_uuid": {json.dumps(message.sender_uuid, ensure_ascii=False)}', f'"message": {message.text}']
+    parts += [f'"{name}": {json.dumps(of, ensure_ascii=False)}' for name, of in about.items() if of is not None]
+    # What does not print stands between the values, where it means nothing, or in a string, where an escape may be.
+    text = re.sub(r"[\t\n\r]", " ", ", ".join(parts))
+    return "{" + "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text) + "}"
+
+
 def without_password(url: str) -> str:
     """A URL as it may be shown: without user and password."""
     return re.sub("//[^/?#]*@", "//", url)
@@ -702,6 +835,12 @@ def health_url(url: str) -> str:
     """Where the server at a WebSocket URL tells its health."""
     parts = urlsplit(without_password(url))
     return urlunsplit(("https" if parts.scheme == "wss" else "http", parts.netloc, "/health", "", ""))
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """What standard output has no character for, as JSON escapes it."""
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _print(text: str) -> None:
@@ -754,10 +893,7 @@ async def listen(url: str, token: Token, uuid: str | None, groups: list[str], co
                 await client.join(group)
             left = count
             async for message in client:
-                shown = {
-                    name: value for name, value in message._asdict().items() if name == "message" or value is not None
-                }
-                _print(one_line(json.dumps(shown, ensure_ascii=False)))
+                _print(as_json(message))
                 left = left and left - 1
                 if left == 0:
                     await client.confirm()
@@ -780,7 +916,7 @@ async def presence(url: str, token: Token, uuids: list[str]) -> int:
     try:
         online = await asyncio.wait_for(ask(), TIMEOUT_S)
     except (ClientError, asyncio.TimeoutError) as error:
-        _tell(f"{without_password(url)}: {one_line(str(error)) or 'timed out'}")
+        _tell(f"{without_password(url)}: {one_line(str(error)) or f'no answer within {TIMEOUT_S:.0f} s'}")
         return FAILED
     for uuid in uuids:
         _print(f"{one_line(uuid)} {'online' if uuid in online else 'offline'}")
@@ -793,8 +929,17 @@ async def health(url: str) -> int:
     try:
         with direct.open(health_url(url), timeout=TIMEOUT_S) as response:
             _print(one_line(response.read().decode(errors="replace")))
-    except (OSError, ValueError) as error:
-        _tell(f"{health_url(url)}: {error}")
+    except urllib.error.HTTPError as error:
+        with error:
+            hint = f": {_HINTS[error.code]}" if error.code in _HINTS else ""
+            _tell(f"{health_url(url)}: HTTP {error.code}{hint}")
+        return FAILED
+    except urllib.error.URLError as error:
+        reason = error.reason if isinstance(error.reason, BaseException) else error
+        _tell(f"{health_url(url)}: {one_line(why_unreachable(reason, health_url(url)))}")
+        return FAILED
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        _tell(f"{health_url(url)}: {one_line(why_unreachable(error, health_url(url)))}")
         return FAILED
     return DONE
 
@@ -886,6 +1031,9 @@ def _with_command(arguments: list[str]) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Run one command; the result is the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        codecs.register_error("json", _escape)
+        sys.stdout.reconfigure(errors="json")
     args = _parser().parse_args(_with_command(arguments))
     command: Coroutine[None, None, int] = args.act(args, _token(args.token_file))
     try:

@@ -512,6 +512,54 @@ async def an_error_goes_to_the_caller_and_is_not_tried_again(server: Server, cli
 
 
 @behaviour
+async def an_error_that_names_no_request_is_the_answer_to_all_that_have_none(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    for unknown in (None, "?", 99):
+        calls = [await client.call("send", "bob", "hello"), await client.call("join", "ops")]
+        sent, _ = [await peer.frame() for _ in calls]
+        await peer.say("error", id=unknown, code=107, reason="no", temporary=False)
+        for call in calls:
+            assert await call.answer() == {"error": 107, "temporary": False}
+        await peer.say("error", id=sent["id"], code=107, reason="late", temporary=False)
+        late = await client.call("send", "bob", "next")
+        await peer.say("ok", id=(await peer.frame())["id"], online=1)
+        assert await late.answer() == {"online": 1}
+
+
+@behaviour
+async def an_error_before_the_client_is_greeted_is_the_answer_to_its_hello(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await server.accept()
+    await peer.hello()
+    await peer.say("error", id=None, code=107, reason="no", temporary=False)
+    assert (await client.event("gone"))["reason"] == "no (error 107)"
+
+
+@behaviour
+async def what_the_service_closes_the_connection_for_is_not_sent_again(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    for code in (1003, 1007, 1009):
+        sending = await client.call("send", "bob", "hello")
+        await peer.frame()
+        await peer.close(code, "no")
+        assert await sending.answer() == {"error": 107, "temporary": False}
+        await client.event("disconnected")
+        peer = await connected(server, client)
+        await client.call("presence", ["bob"])
+        assert (await peer.frame())["type"] == "presence"
+
+
+@behaviour
+async def half_of_a_surrogate_pair_is_sent_as_it_is(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    await client.call("send", "bob", "hi \ud83d")
+    assert (await peer.frame())["message"] == "hi \ud83d"
+
+
+@behaviour
 async def what_waits_for_an_answer_is_bounded(server: Server, client: Driver) -> None:
     await client.open(server.url, max_kept=2)
     peer = await server.accept()
@@ -726,14 +774,14 @@ async def a_token_for_decades_is_not_refreshed_at_once(server: Server, client: D
 async def a_forbidden_handshake_is_the_end(server: Server, client: Driver) -> None:
     server.refusals = [Refusal(403)]
     await client.open(server.url)
-    assert (await client.event("gone"))["reason"] == "refused with HTTP 403"
+    assert (await client.event("gone"))["reason"].startswith("refused with HTTP 403: ")
 
 
 @of_the_handshake
 async def an_unauthorized_handshake_is_the_end(server: Server, client: Driver) -> None:
     server.refusals = [Refusal(401)]
     await client.open(server.url)
-    assert (await client.event("gone"))["reason"] == "refused with HTTP 401"
+    assert (await client.event("gone"))["reason"].startswith("refused with HTTP 401: ")
 
 
 @of_the_handshake

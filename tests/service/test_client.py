@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -263,6 +265,108 @@ def test_no_connection_is_told_in_one_line_with_status_1(command: list[str]) -> 
     assert ended.stdout == ""
 
 
+def test_what_somebody_says_is_printed_to_the_letter_on_every_output(shell: Shell) -> None:
+    texts = [
+        '"\U0001f600 \u00e9 \u009b \u2028"',
+        "1e400",
+        "[1.10, -0,\n1E+2]",
+        "9" * 5000,
+        r'"hi \ud83d"',
+        '{"a": 1, "a": 2}',
+    ]
+    for encoding, expected in (
+        ("ascii", r"\ud83d\ude00 \u00e9"),
+        ("latin-1", "\\ud83d\\ude00 \u00e9"),
+        ("utf-8", "\U0001f600 \u00e9"),
+    ):
+        environ = clean_environment(WEBSOCKET_URL=shell.url, PYTHONIOENCODING=encoding)
+        command = [sys.executable, "service/client.py", "listen", "--as", encoding, "--count", str(len(texts))]
+        with (
+            subprocess.Popen(
+                command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as listener,
+            shell.client() as sender,
+        ):
+            assert listener.stderr is not None
+            assert listener.stderr.readline()
+            for text in texts:
+                sender.send(f'{{"recipient_uuid": "{encoding}", "message": {text}}}')
+            output, told = listener.communicate(timeout=DEADLINE_S)
+        assert (listener.returncode, told) == (0, b"")
+        lines = output.decode("utf-8" if encoding == "utf-8" else "latin-1").splitlines()
+        spelled = [each.partition('"message": ')[2].rpartition(', "recipient_uuid"')[0] for each in lines]
+        assert spelled[0] == rf'"{expected} \u009b \u2028"'
+        assert json.loads(lines[0])["message"] == "\U0001f600 \u00e9 \u009b \u2028"
+        assert spelled[1:] == [text.replace("\n", " ") for text in texts[1:]]
+
+
+def test_nobody_ends_a_listener_with_a_message_that_is_too_deep_for_it(shell: Shell) -> None:
+    with listening("--as", "deep", "--count", "1", url=shell.url) as listener, shell.client() as sender:
+        assert line(listener) == "Connected as deep."
+        for depth in range(880, 1000, 5):
+            sender.send('{"recipient_uuid": "deep", "message": %s}' % ("[" * depth + "]" * depth))
+        sender.send_to("deep", "flat")
+        told = [line(listener)]
+        while told[-1].startswith(shell.url):
+            assert told[-1] == f"{shell.url}: a message is nested too deep"
+            told.append(line(listener))
+        assert told[-1].startswith('{"sender_uuid": ')
+
+
+@contextlib.contextmanager
+def odd_server(answer: bytes) -> Iterator[int]:
+    """The port of a server that says this to everybody."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with server.accept()[0] as connection:
+                        connection.recv(4096)
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("command", [["send", "uuid", "message"], ["presence", "uuid"], ["health"]])
+def test_what_is_wrong_with_the_server_is_told_with_where_and_the_fix(command: list[str]) -> None:
+    port = free_port()
+
+    def told(url: str) -> str:
+        ended = client(command[0], "--url", url, *command[1:])
+        assert ended.returncode == 1
+        where, _, why = ended.stderr.strip().partition("/: " if command[0] != "health" else "/health: ")
+        assert where.partition("://")[2] == url.partition("://")[2].rstrip("/")
+        return why
+
+    assert told(f"ws://127.0.0.1:{port}/") == (
+        f"nothing listens on 127.0.0.1 port {port}; is it running? `make run` starts it here"
+    )
+    assert told("ws://no-such-host.invalid/") == (
+        "the host no-such-host.invalid is not known; look at its name, and at the network"
+    )
+    for status, words in (
+        (401, "token"),
+        (403, "may not connect"),
+        (404, "the path"),
+        (429, "too many"),
+        (502, "make status"),
+    ):
+        answer = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        with odd_server(answer.encode()) as odd:
+            assert re.search(rf"HTTP {status}: .*{words}", told(f"ws://127.0.0.1:{odd}/"))
+    with odd_server(b"\x15\x03\x01\x00\x02\x02\x46\r\n") as odd:
+        assert told(f"ws://127.0.0.1:{odd}/") == f"127.0.0.1 does not speak HTTP on port {odd}; with TLS use wss://"
+    with odd_server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as odd:
+        assert told(f"wss://127.0.0.1:{odd}/").startswith(f"127.0.0.1 does not speak TLS on port {odd}; use ws://")
+
+
 def test_a_server_that_refuses_is_told_with_status_1() -> None:
     with running(COMMANDS["runner"], WEBSOCKET_MAX_CONNECTIONS="1") as full, full.client():
         ended = client("uuid", "message", WEBSOCKET_URL=full.url)
@@ -484,11 +588,11 @@ def test_clients_exchange_messages_receipts_and_presence(shell: Shell) -> None:
         async with Client(shell.url, "py-a", on_event=events.put_nowait) as alice, Client(shell.url, "py-b") as bob:
             assert await alice.presence(["py-b", "py-c"], watch=True) == {"py-b"}
             sent = await alice.send("py-b", {"any": ["JSON"]}, ack="delivered")
-            assert await taken(bob, 1) == [Message("py-a", {"any": ["JSON"]}, "py-b", None)]
+            assert await taken(bob, 1) == [Message("py-a", {"any": ["JSON"]}, "py-b", None, '{"any":["JSON"]}')]
             assert await sent.outcome() == "delivered"
             await bob.join("team")
             assert (await alice.send_to_group("team", 1)).online == 1
-            assert await taken(bob, 1) == [Message("py-a", 1, None, "team")]
+            assert await taken(bob, 1) == [Message("py-a", 1, None, "team", "1")]
             with pytest.raises(RequestError) as refused:
                 await alice.send("py-c", "hello")
             assert refused.value.temporary

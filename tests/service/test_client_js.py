@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from chromium import CHROMIUM, Browser, Page, chromium
 from client_behaviours import BEHAVIOURS, DEADLINE_S, SECOND, Call, Driver, Frame, Server
-from shells import COMMANDS, ROOT, running
+from shells import COMMANDS, ROOT, free_port, running
 
 import service.client
 from service.core.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
@@ -198,6 +198,42 @@ def test_it_works_in_node_with_the_service() -> None:
     assert (ended.stdout, ended.returncode) == ("alice hello\ndelivered\n", 0), ended.stderr
 
 
+# A WebSocket as that of Node 22: of a handshake that fails, `error` tells, and nothing follows.
+WITHOUT_CLOSE = """
+import {pathToFileURL} from "node:url";
+const [file, url] = process.argv.slice(-2);
+const Given = globalThis.WebSocket;
+globalThis.WebSocket = class extends Given {
+  set onclose(_) {}
+};
+await import(pathToFileURL(file));
+const client = new NotificationClient(url, {secondMs: 10, random: () => 1});
+let tries = 0;
+client.addEventListener("disconnected", ({detail}) => {
+  console.log(detail.reason);
+  if (++tries === 3) client.close();
+});
+client.open().catch((error) => console.log(error.message));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="Node is not installed (apt install nodejs)")
+def test_a_handshake_that_fails_is_tried_again_at_once_where_no_close_is_told_of_it() -> None:
+    assert NODE is not None
+    flags = ["--experimental-websocket", "--no-warnings"] if node_major() < 22 else []
+    command = [NODE, *flags, "--input-type=module", "-e", WITHOUT_CLOSE, "--", str(ROOT / "service/client.js")]
+    ended = subprocess.run(
+        [*command, f"ws://127.0.0.1:{free_port()}/"], capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert ended.stdout.splitlines() == ["closed with 1006"] * 3 + ["the client is closed"], ended.stderr
+
+
+def node_major() -> int:
+    assert NODE is not None
+    version = subprocess.run([NODE, "--version"], capture_output=True, text=True).stdout
+    return int(version.strip().removeprefix("v").partition(".")[0])
+
+
 def constants() -> dict[str, float]:
     """The numbers of the script by name."""
     found = re.findall(r"\b([A-Z][A-Z_]+) = ([\d._]+)", SCRIPT)
@@ -213,6 +249,7 @@ def test_it_has_the_names_and_numbers_of_the_service() -> None:
     of_the_service = {
         "MAX_ASKED_FOR": MAX_ASKED_FOR,
         "LIMIT": Failures.LIMIT.code,
+        "BAD_REQUEST": Failures.BAD_REQUEST.code,
         "TOKEN_EXPIRED": Failures.TOKEN_EXPIRED.code,
         "IN_USE": Failures.IN_USE.code,
         "QUEUE_FULL": Failures.QUEUE_FULL.code,
