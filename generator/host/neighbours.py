@@ -49,9 +49,11 @@ def warnings(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
     if deploy.nginx.default_server or set(deploy.nginx.health_from) <= set(LOOPBACK):
         return
     for port in _ports(deploy):
-        if (server := _default(deploy, around, port)) is not None:
-            fix = f"let it send `Host: {deploy.domain}`, or set nginx.default_server to true"
-            yield Fault(f"{server.where} answers a health check on port {port} that names no site of this host", fix)
+        if (listen := _default(deploy, around, port)) is not None:
+            fix = f"let it send `Host: {deploy.domain}`"
+            if listen.where.startswith(f"/{DEFAULT_SITE}:") or not _is_default(listen):  # nginx takes no second one
+                fix += ", or set nginx.default_server to true"
+            yield Fault(f"{listen.where} answers a health check on port {port} that names no site of this host", fix)
 
 
 def ways_in(listen: tuple[str, ...], around: Surroundings) -> tuple[tuple[str, ...], ...]:
@@ -124,17 +126,18 @@ def _stands_before(deploy: Deploy, listen: Listen, taken: list[Listen]) -> Fault
     return Fault(what, f"listen there too: write `listen: [{wanted}]` below `nginx:`")
 
 
-def _default(deploy: Deploy, around: Surroundings, port: int) -> Server | None:
-    """The server that gets what names no site; None where that is ours."""
+def _default(deploy: Deploy, around: Surroundings, port: int) -> Listen | None:
+    """The listener of another site that gets what names no site; None where that is ours."""
     there = [
-        (server, listen)
+        listen
         for server in _others(deploy, around)
         for listen in server.listens
         if server.module == "http" and listen.port == port and listen.host in deploy.nginx.listen
     ]
-    for server, listen in there:
-        if "default_server" in listen.options or "default" in listen.options:
-            return server
-    # nginx takes the first, and reads sites in the order of their names, after conf.d.
-    before = (server for server, _ in there if server.path < f"/etc/nginx/sites-enabled/{deploy.name}")
-    return next(before, None)
+    # Where none is named, nginx takes the first; it reads sites in the order of their names, after conf.d.
+    before = (each for each in there if each.where < f"/etc/nginx/sites-enabled/{deploy.name}:")
+    return next(filter(_is_default, there), next(before, None))
+
+
+def _is_default(listen: Listen) -> bool:
+    return not {"default_server", "default"}.isdisjoint(listen.options)

@@ -59,6 +59,7 @@ _MESSAGE = (
 _NAME_TAKEN = r'conflicting server name "(?P<name>[^"]*)" on (?P<where>\S+), ignored'
 _NO_IPV6 = r"socket\(\) \[.*failed \(97: "
 _TWICE = r'"(?P<directive>\w+)" directive is duplicate'
+_TWO_DEFAULTS = r"a duplicate default server for \S+"
 _UNKNOWN_TEMPORARY_PATH = r'unknown directive "(\w+)_temp_path"'
 
 
@@ -169,7 +170,7 @@ class _Tree:
                 resolved = Path(match["path"]).resolve()
                 inside = resolved.is_relative_to(self.root)
                 path = str(resolved.relative_to(self.root if inside else "/"))
-            places = tuple(self._places(message))
+            places = tuple(dict.fromkeys(self._places(message)))
             found.append(_Complaint(match["level"], message, path, int(match["line"]) if path else None, places))
         return found
 
@@ -179,6 +180,10 @@ class _Tree:
             there = [each.where for each in servers(main) if taken["name"] in each.names]
         elif twice := re.search(_TWICE, message):
             there = places(main, twice["directive"])
+        elif re.search(_TWO_DEFAULTS, message):
+            there = [
+                each.where for each in servers(main) for listen in each.listens if "default_server" in listen.options
+            ]
         for path, _, line in (place.rpartition(":") for place in there):
             resolved = Path(path).resolve()
             if resolved.is_relative_to(self.root):
@@ -288,6 +293,10 @@ def _faults(complaints: list[_Complaint], ours: list[File]) -> list[Fault]:
         if twice and others and (own := _directive_of(ours, twice["directive"])):
             what = f"nginx takes {twice['directive']} once, and {others} has it too; remove it there"
             faults.append(Fault(*own, what))
+        elif others and (defaults := re.search(_TWO_DEFAULTS, complaint.message)):
+            line = _line_of(site.text, r"^\s*listen .* default_server;")
+            fix = "set nginx.default_server to false, or take default_server away there"
+            faults.append(Fault(site.path, line, f"{defaults[0]}; {others} is one as well: {fix}"))
         elif complaint.path in paths:
             faults.append(Fault(complaint.path, complaint.line, complaint.message))
         elif taken and (line := _line_of(site.text, rf"^\s*server_name\s.*(?<![\w.-]){re.escape(taken['name'])}[\s;]")):

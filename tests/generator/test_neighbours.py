@@ -116,6 +116,8 @@ def test_a_health_check_that_another_default_site_would_answer_is_a_warning() ->
         "/etc/nginx/sites-enabled/default:2 answers a health check on port 80 that names no site of this host; "
         "let it send `Host: ws.example.com`, or set nginx.default_server to true"
     ]
+    (fault,) = warned(site("0.0.0.0", 80, "default_server", file="mine"), nginx=BALANCER)
+    assert fault.endswith("let it send `Host: ws.example.com`")
     assert warned(default) == []
     assert warned(default, nginx={**BALANCER, "default_server": True}) == []
 

@@ -151,12 +151,16 @@ def test_a_zone_that_another_site_has_too_is_told(host: Callable[..., Path]) -> 
     assert "queue_websocket_handshakes" in found.message
 
 
-def test_a_second_default_server_is_told_with_the_real_port(host: Callable[..., Path]) -> None:
-    host(other="server { listen 80 default_server; }\n")
+@pytest.mark.parametrize("name", ["other", "zz"])
+def test_a_second_default_server_is_told_with_the_real_port(host: Callable[..., Path], name: str) -> None:
+    host(**{name: "server { listen 80 default_server; }\n"})
     bundle = rendered(nginx={"default_server": True})
     found = fault(nginx.configuration, bundle)
     assert (found.path, found.line) == (SITE, line_of(bundle, SITE, "listen 80 default_server"))
-    assert "a duplicate default server for 0.0.0.0:80" in found.message
+    assert found.message == (
+        f"a duplicate default server for 0.0.0.0:80; /etc/nginx/sites-available/{name}:1 is one as well: "
+        "set nginx.default_server to false, or take default_server away there"
+    )
 
 
 def test_a_unix_socket_is_told_by_its_real_path(host: Callable[..., Path]) -> None:
