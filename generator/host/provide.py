@@ -121,7 +121,7 @@ def _make_venv(venv: Path) -> None:
             raise StepFailed("pip cannot read its configuration; the lines above say why") from None
         pip = (*_WITH_US, python, "-I", "-m", "pip")
         must(run(*pip, *locked, timeout_s=900, **variables), "pip install")
-        must(run(*pip, "uninstall", "-q", "-y", "pip", "setuptools", timeout_s=60, **variables), "removing pip")
+        must(run(*pip, "uninstall", "-q", "-y", "pip", "setuptools", timeout_s=300, **variables), "removing pip")
 
 
 def _reach() -> dict[str, str]:
