@@ -28,7 +28,7 @@ def offline(prepared: tuple[Path, ...], bundle: Path) -> Iterator[Console]:
     """A host that has the Debian packages, the archive, and no network; nothing that pip has kept."""
     with running(*prepared) as console:
         console.run("rm", "-rf", "/root/.cache")
-        console.host.push([bundle], "/root")
+        console.host.push([bundle], console.host.home)
         console.host.disconnect()
         yield console
 

@@ -13,7 +13,8 @@ def ada(empty: Console) -> Console:
     """Her host: Debian's packages are there, sudo too, and nothing of the deployment."""
     empty.run("rm", "-rf", f"/opt/{NAME}", ".venv", ".venv.lock")
     empty.run("sh", "-c", "find . -name __pycache__ -prune -exec rm -rf {} +")
-    empty.run("apt-get", "-q", "-y", "install", "--no-install-recommends", "sudo", DEBIAN_FRONTEND="noninteractive")
+    if "sudo" not in empty.run("sh", "-c", "command -v sudo", check=False):  # Ubuntu has another
+        empty.run("apt-get", "-q", "-y", "install", "--no-install-recommends", "sudo", DEBIAN_FRONTEND="noninteractive")
     empty.run("useradd", "--create-home", "--shell", "/bin/bash", "ada")
     empty.write("/etc/sudoers.d/ada", "ada ALL=(ALL) NOPASSWD: ALL\n")
     empty.configure()

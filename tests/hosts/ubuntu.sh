@@ -23,8 +23,10 @@ Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 root ALL=(ALL:ALL) ALL
 %sudo ALL=(ALL:ALL) ALL
 ubuntu ALL=(ALL) NOPASSWD:ALL
+@includedir /etc/sudoers.d
 SUDOERS
 chmod 440 /etc/sudoers
+mkdir -p /etc/sudoers.d
 useradd --create-home --key HOME_MODE=0750 --shell /bin/bash --groups adm,sudo ubuntu
 
 cat >/usr/lib/os-release <<'RELEASE'
