@@ -18,7 +18,7 @@ from test_v1_conformance import Caller
 from transports import in_a_loop
 
 from service.process.release import Deployment
-from service.process.workers import Workers
+from service.process.workers import RESTART_DELAY_S, Workers
 from service.settings import Settings
 
 
@@ -215,8 +215,8 @@ def test_a_stuck_worker_holds_nobody_up_and_is_replaced(kind: str, bus: Path) ->
             assert bob.ask("send", recipient_uuid="alice", message="quick")["online"] == 1
             assert alice.hear()["message"] == "quick"
             slowest = max(slowest, time.monotonic() - began)
-        assert slowest < 0.5
-        wait_until(lambda: stuck not in workers.pids(), 20)
+        assert slowest < 5  # it is stuck for at least twice as long
+        wait_until(lambda: stuck not in workers.pids())
         assert f"worker {stuck} gave no sign of life" in workers.shell.log()
         assert len(set(workers.wait()) - set(before)) == 1
         assert bob.ask("send", recipient_uuid="stuck", message=1)["code"] == 114
@@ -230,7 +230,7 @@ def test_a_worker_that_was_held_up_for_a_while_goes_on_where_it_was(bus: Path) -
         bob = stack.enter_context(caller(workers, other))
         until_known(bob, "alice")
         os.kill(held, signal.SIGSTOP)
-        time.sleep(3)
+        time.sleep(1)
         for number in range(500):
             bob.tell("send", id=f"#{number}", recipient_uuid="alice", message=number)
         assert bob.hears_nothing()  # none has left yet
@@ -270,7 +270,7 @@ def test_a_manager_that_is_held_up_takes_nobody_for_stuck_and_holds_nobody_up(ki
             for client in clients:
                 began = time.monotonic()
                 assert client.ask("ping")["type"] == "pong"
-                assert time.monotonic() - began < 0.8
+                assert time.monotonic() - began < 5
         os.kill(manager, signal.SIGCONT)
         time.sleep(2)
         assert workers.pids() == before
@@ -368,8 +368,14 @@ def test_workers_that_cannot_start_any_more_are_tried_ever_more_seldom(kind: str
         bus.chmod(0o755)
         (other,) = set(workers.pids()) - {workers.worker_of(client._socket.local_address[1])}
         workers.kill(other)
-        time.sleep(8)
-        assert 2 <= workers.shell.log().count("another one takes its place") <= 4
+
+        def ended(times: int) -> bool:
+            return workers.shell.log().count("another one takes its place") >= times
+
+        wait_until(lambda: ended(2))
+        began = time.monotonic()
+        wait_until(lambda: ended(4))
+        assert time.monotonic() - began > (2 + 4) * RESTART_DELAY_S - 0.5
         assert client.ask("ping")["type"] == "pong"
         bus.chmod(0o700)
-        workers.wait(20)
+        workers.wait()
