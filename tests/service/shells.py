@@ -278,6 +278,9 @@ def running(command: str, answers_on: str | None = None, **variables: str) -> It
             wait_until(lambda: process.poll() is not None or answers(answers_on or port))
             assert process.poll() is None, shell.log()
             yield shell
+        except BaseException:
+            print(shell.log())  # pytest shows it beside the failure
+            raise
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # gunicorn's workers as well
