@@ -21,6 +21,7 @@ from service.core.identity import GROUP, TokenError, bearer_tokens
 from service.core.message import Message
 from service.core.odd_json import OddError, read_json
 from service.core.plain_http import DRAINING, Answer, respond, say
+from service.core.turns import NotNowError
 
 PREFIX = "/publish/"
 
@@ -81,7 +82,6 @@ class Permit(NamedTuple):
     target: str
     is_json: bool
     key: str
-    bucket: Bucket
 
 
 @dataclass(slots=True)
@@ -124,19 +124,23 @@ class Publisher:
             return say(403, "The token does not allow to send there\n")
         if int(request.value("content-length") or 0) > center.settings.limits.message_size:
             return TOO_LARGE
-        bucket = self._bucket(identity.subject)
-        if wait_s := self._wait(bucket):
-            return say(429, "The token has published too much\n", ("retry-after", str(ceil(wait_s))))
-        bucket.messages -= 1
+        if refusal := self._too_much(self._bucket(identity.subject)):
+            return refusal
         media_type = request.value("content-type").partition(";")[0].strip().lower()
-        return Permit(identity.subject, target, media_type == "application/json", "".join(keys), bucket)
+        return Permit(identity.subject, target, media_type == "application/json", "".join(keys))
 
     def publish(self, permit: Permit, body: bytes, then: Callable[[Answer], None]) -> None:
         """Send a publication to whoever is there; what has the key of an earlier one is not sent again.
 
         `then` takes the answer: at once, or when the other workers have said whether they know the address.
         """
-        permit.bucket.size -= len(body)
+        bucket = self._bucket(permit.sender)
+        # Again: many may have been admitted before the first of their bodies came.
+        if refusal := self._too_much(bucket):
+            then(refusal)
+            return
+        bucket.messages -= 1
+        bucket.size -= len(body)
         fingerprint = sha256(b"%d %s\n%s" % (permit.is_json, permit.target.encode(), body)).digest()
         earlier = self._earlier(permit)
         if earlier is not None:
@@ -145,6 +149,9 @@ class Publisher:
         message = self._message(permit, body)
         if isinstance(message, Answer):
             then(message)
+            return
+        if refusal := self._pay_for_group(message, bucket):
+            then(refusal)
             return
         outcome = _Outcome(fingerprint, self._center.clock() + REMEMBERED_S)
         if permit.key:
@@ -166,7 +173,7 @@ class Publisher:
             outcome.answer = respond(status, "application/json", b'{"online": %d}' % reach.online)
             then(outcome.answer)
 
-        self._deliver(message, permit.bucket, answer)
+        self._deliver(message, answer)
 
     def count(self, answer: Answer) -> None:
         """Add the answer that a request got to the tally."""
@@ -198,7 +205,20 @@ class Publisher:
             return Message(content, permit.sender, group=permit.target.removeprefix(GROUP))
         return Message(content, permit.sender, recipient=Address(permit.target))
 
-    def _deliver(self, message: Message, bucket: Bucket, then: TellReach) -> None:
+    def _pay_for_group(self, message: Message, bucket: Bucket) -> Answer | None:
+        """Take what a message to a group costs beyond one to an address; the same limit as that of a WebSocket."""
+        if message.group is None:
+            return None
+        recipients, most = self._reach(message.group), self._center.settings.limits.messages_per_second
+        if recipients > most:
+            return say(429, f"The group has {recipients} members; limits.messages_per_second allows {most}\n")
+        bucket.messages -= max(0, recipients - 1)
+        return None
+
+    def _reach(self, group: str) -> int:
+        return sum(recipient.reach(group) for recipient in self._center.hub.members_of(group))
+
+    def _deliver(self, message: Message, then: TellReach) -> None:
         hub = self._center.hub
         if message.recipient is not None:
             owner = hub.owner_of(message.recipient)
@@ -207,11 +227,14 @@ class Publisher:
             else:
                 owner.hand_over(message, None, then)
             return
-        recipients = hub.members_of(str(message.group))
-        online = sum(recipient.reach(message.group) for recipient in recipients)
-        for recipient in recipients:
+        online = self._reach(str(message.group))
+        try:
+            self._center.turns.begin(online)
+        except NotNowError:
+            self._center.turns.wait(message.sender, lambda: self._deliver(message, then))
+            return
+        for recipient in hub.members_of(str(message.group)):
             recipient.deliver(message)
-        bucket.messages -= max(0, online - 1)
         then(Reach(online=online))
 
     def _bucket(self, sender: Address) -> Bucket:
@@ -226,10 +249,13 @@ class Publisher:
         bucket.size = min(size, bucket.size + elapsed * size)
         return bucket
 
-    def _wait(self, bucket: Bucket) -> float:
-        """For how many seconds nothing may be taken from a bucket; 0 when something may."""
+    def _too_much(self, bucket: Bucket) -> Answer | None:
+        """Why nothing may be taken from a bucket, and for how long; None when something may."""
         limits = self._center.settings.limits
-        return max(0.0, (1 - bucket.messages) / limits.messages_per_second, -bucket.size / limits.bytes_per_second)
+        wait_s = max((1 - bucket.messages) / limits.messages_per_second, -bucket.size / limits.bytes_per_second)
+        if wait_s <= 0:
+            return None
+        return say(429, "The token has published too much\n", ("retry-after", str(ceil(wait_s))))
 
 
 def _unauthorized(what: str) -> Answer:

@@ -225,11 +225,62 @@ def test_bytes_count_as_well_and_a_debt_must_be_paid() -> None:
 
 
 def test_a_message_to_a_group_costs_as_many_as_it_has_members() -> None:
-    script = Script(limits=limits(messages_per_second=2))
+    script = Script(limits=limits(messages_per_second=4))
     for name in ("a", "b", "c", "d"):
         script.world.v1(name).say(type="join", id=1, group="ops")
+    assert [script.post("group:ops").status for _ in range(2)] == [201, 429]
+    assert dict(script.post("group:ops").headers)["retry-after"] == "1"
+    script.world.passes(0.25)
     assert script.post("group:ops").status == 201
-    assert dict(script.post("group:ops").headers)["retry-after"] == "2"
+    assert dict(script.post("group:ops").headers)["retry-after"] == "1"
+
+
+def test_a_group_larger_than_the_rate_cannot_be_published_to() -> None:
+    script = Script(limits=limits(messages_per_second=3))
+    members = [script.world.v1(name) for name in ("a", "b", "c", "d")]
+    for member in members:
+        member.say(type="join", id=1, group="ops")
+        member.heard()
+    answer = script.post("group:ops", idempotency_key="a-1")
+    assert (answer.status, "retry-after" in dict(answer.headers)) == (429, False)
+    assert answer.body == b"The group has 4 members; limits.messages_per_second allows 3\n"
+    assert [member.heard() for member in members] == [[]] * 4
+    members[0].session.end()
+    assert script.post("group:ops", idempotency_key="a-1").status == 201
+
+
+def test_what_was_admitted_before_its_body_came_is_judged_by_what_was_sent_meanwhile() -> None:
+    script = Script(limits=limits(messages_per_second=4))
+    members = [script.world.v1(name) for name in ("a", "b", "c")]
+    for member in members:
+        member.say(type="join", id=1, group="ops")
+        member.heard()
+    request = Request("POST", "/publish/group:ops", {"authorization": ["Bearer K"]})
+    permits = [script.publisher.admit(request) for _ in range(10)]
+    answers: list[Answer] = []
+    for permit in permits:
+        assert isinstance(permit, Permit)
+        script.publisher.publish(permit, b"hello", answers.append)
+    assert [answer.status for answer in answers] == [201, 201] + [429] * 8
+    assert [len(member.heard()) for member in members] == [2] * 3
+
+
+def test_a_publication_to_a_large_group_waits_until_there_is_room_for_it_and_is_sent_once() -> None:
+    script = Script()
+    members = [script.world.v1(str(number)) for number in range(200)]
+    for member in members:
+        member.say(type="join", id=1, group="ops")
+        member.heard()
+    request = Request("POST", "/publish/group:ops", {"authorization": ["Bearer K"], "idempotency-key": ["a-1"]})
+    answers: list[Answer] = []
+    for key in "abca":
+        permit = script.publisher.admit(request._replace(fields={**request.fields, "idempotency-key": [key]}))
+        assert isinstance(permit, Permit)
+        script.publisher.publish(permit, b"hello", answers.append)
+    assert [answer.status for answer in answers] == [201, 201, 201]  # the third is the first again
+    script.world.turns()
+    assert [answer.status for answer in answers] == [201, 201, 201, 201]
+    assert [len(member.heard()) for member in members] == [3] * 200
 
 
 def test_the_same_key_is_sent_once_and_answered_the_same() -> None:
