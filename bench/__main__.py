@@ -1,13 +1,13 @@
-"""All benchmarks: `make bench ARGS="[render] [servers] [--quick] [--only NAME ...] [--connections N] [--write]"`."""
+"""All benchmarks: `make bench ARGS="[PART ...] [--quick] [--only NAME ...] [--connections N] [--write]"`."""
 
 import argparse
 import sys
 from collections.abc import Callable, Collection
 
-from bench import compare, page, render, report
+from bench import compare, fairness, page, render, report
 from bench.servers import SERVERS
 
-PARTS = ("render", "servers")
+PARTS = ("render", "servers", "fairness")
 
 
 def main(arguments: list[str]) -> int:
@@ -17,6 +17,9 @@ def main(arguments: list[str]) -> int:
     for part in options.parts or PARTS:
         if part == "render":
             text = render.report(render.QUICK_ROUNDS if options.quick else render.ROUNDS)
+        elif part == "fairness":
+            seconds = 2.0 if options.quick else 10.0
+            text = fairness.report(fairness.measure(seconds), seconds)
         else:
             results = compare.measure(options.only, _plan(options), progress=_progress)
             text = report.report(results)
@@ -40,7 +43,7 @@ def _progress(step: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench", description="What it costs.", allow_abbrev=False)
-    parser.add_argument("parts", nargs="*", type=_one_of(PARTS), metavar="PART", help=f"{' or '.join(PARTS)}; or both")
+    parser.add_argument("parts", nargs="*", type=_one_of(PARTS), metavar="PART", help=f"{' or '.join(PARTS)}; or all")
     parser.add_argument("--quick", action="store_true", help="a minute instead of five: one round, fewer connections")
     parser.add_argument(
         "--only",

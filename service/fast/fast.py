@@ -36,7 +36,7 @@ from service.fast.farewell import Farewell
 from service.fast.frame_reader import feed, frame_reader
 from service.fast.kept import Kept
 from service.links.hangups import Hangups, unread_bytes
-from service.links.link import LAST_WORDS_S, MAX_FRAGMENTS, READ_AHEAD_BYTES, has_hung_up
+from service.links.link import LAST_WORDS_S, MAX_FRAGMENTS, has_hung_up
 from service.process.ticker import Ticker
 
 logger = logging.getLogger(__name__)
@@ -358,14 +358,14 @@ class WebSocket(WSListener):
         """Let a frame wait behind those that wait already; that the client goes, or is alive, waits for none."""
         if not self._is_open:
             return
-        payload = frame.get_payload_as_bytes()
+        kept, kind, payload = self._kept, frame.msg_type, frame.get_payload_as_bytes()
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self._kept.end_with(BROKEN_FRAME)
-        elif frame.msg_type is _CLOSE:
+            kept.end_with(BROKEN_FRAME)
+        elif kind is _CLOSE:
             self._answer_close(payload)
-        elif frame.msg_type is not _PONG or not self._is_answer(payload):
-            self._kept.add(frame.msg_type, bool(frame.fin), payload)
-            if not self._is_paused and len(self._kept) >= READ_AHEAD_BYTES:
+        elif kind is not _PONG or not self._is_answer(payload):
+            kept.add(kind, frame.fin, payload)
+            if frame.last_in_buffer and not self._is_paused and kept.is_full:
                 self._is_paused, self._unread = True, 0
                 self.transport.pause_reading()
                 self._shell.hangups.watch(self.transport, self.transport.abort)
@@ -462,7 +462,7 @@ class WebSocket(WSListener):
             self._shell.loop.call_later(LAST_WORDS_S, self._forget)
 
     def _forget(self) -> None:
-        self._shell.center.hub.drop_unsent(len(list(self._kept)))
+        self._shell.center.hub.drop_unsent(len(self._kept))
         self._kept.clear()
 
     # Time
@@ -492,7 +492,7 @@ class WebSocket(WSListener):
                         self._carry_out(*frame)
         except Exception:  # whatever it is, others wait behind us
             self.failed()
-        if self._is_paused and self._is_open and len(self._kept) < READ_AHEAD_BYTES // 2:
+        if self._is_paused and self._is_open and self._kept.is_half_empty:
             self._is_paused = False
             self._shell.hangups.forget(self.transport)
             self.transport.resume_reading()

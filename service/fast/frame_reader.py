@@ -14,7 +14,10 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]
 # picows takes no less.
 _READ_BUFFER_BYTES = 2048
 
-_MAX_READ_BYTES = 64 * 1024
+# One read may bring no more frames than can be dealt with in a moment: all of them are handed over at once, whatever
+# the client may do. While a long frame is on its way a read may be longer.
+_READ_BYTES = 4 * 1024
+_LONG_READ_BYTES = 8 * 1024
 
 # The real handshake is over: this one is only to make picows go on to the frames.
 _HANDSHAKE = (
@@ -77,13 +80,18 @@ class _Log:
 
 
 class _Reader(WSProtocol):  # type: ignore[misc]
-    __slots__ = ()
+    __slots__ = ("_size",)
+
+    _size: int
 
     # picows doubles its buffer whenever a read has filled it, without end: a client that sends faster than the kernel
     # hands over could make us keep megabytes. So no read may fill a long one.
     def get_buffer(self, sizehint: int) -> memoryview:
         room: memoryview = _get_buffer(self, sizehint)
-        return room[:_MAX_READ_BYTES]
+        free = len(room)
+        if free > self._size:
+            self._size = free  # nothing of a frame is in it
+        return room[: _READ_BYTES if self._size - free < _READ_BYTES else _LONG_READ_BYTES]
 
 
 _get_buffer = WSProtocol.get_buffer
@@ -114,6 +122,7 @@ def frame_reader(
         None,  # extra_headers
         _READ_BUFFER_BYTES,
     )
+    reader._size = 0
     reader.connection_made(_nowhere)
     feed(reader, _HANDSHAKE)
     del reader.transport.request.headers  # which picows would keep, and nobody reads

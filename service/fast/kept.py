@@ -1,14 +1,15 @@
 """What a client has sent and may not do yet: its frames, in order, and as compact as they came."""
 
 import struct
-from collections.abc import Iterator
 
 from picows import WSMsgType
 
 from service.core.close_codes import CloseReason
+from service.links.link import READ_AHEAD_BYTES, READ_AHEAD_FRAMES
 
 _FIN = 0x80
 _head = struct.Struct("!BI")
+_pack = _head.pack
 _OPCODES = {each.value: each for each in WSMsgType}
 
 # Opcode, whether it is the last of its message, and payload.
@@ -18,36 +19,40 @@ KeptFrame = tuple[WSMsgType, bool, bytes]
 class Kept:
     """Frames that wait. Not a list of them: an empty frame of six bytes would cost a hundred and more."""
 
-    __slots__ = ("_fault", "_frames")
+    __slots__ = ("_fault", "_frames", "_number")
 
     def __init__(self) -> None:
         self._frames = bytearray()
+        self._number = 0
         self._fault: CloseReason | None = None
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more is to be read."""
+        return self._number >= READ_AHEAD_FRAMES or len(self._frames) >= READ_AHEAD_BYTES
+
+    @property
+    def is_half_empty(self) -> bool:
+        """Whether more is to be read again."""
+        return self._number < READ_AHEAD_FRAMES // 2 and len(self._frames) < READ_AHEAD_BYTES // 2
+
     def __len__(self) -> int:
-        """In bytes."""
-        return len(self._frames)
+        """How many frames wait."""
+        return self._number
 
     def __bool__(self) -> bool:
         return bool(self._frames) or self._fault is not None
 
-    def __iter__(self) -> Iterator[bytes]:
-        """The frames that are the last of a message."""
-        at = 0
-        while at < len(self._frames):
-            first, length = _head.unpack_from(self._frames, at)
-            if first & _FIN:
-                yield bytes(self._frames[at : at + _head.size + length])
-            at += _head.size + length
-
     def add(self, opcode: WSMsgType, fin: bool, payload: bytes) -> None:
         """Let a frame wait behind all others. What comes after a fault is ignored."""
         if self._fault is None:
-            self._frames += _head.pack(opcode.value | _FIN * fin, len(payload)) + payload
+            self._frames += _pack(opcode._value_ | _FIN if fin else opcode._value_, len(payload)) + payload
+            self._number += 1
 
     def put_back(self, opcode: WSMsgType, data: bytes) -> None:
         """Let a whole message wait before all others."""
-        self._frames[:0] = _head.pack(opcode.value | _FIN, len(data)) + data
+        self._frames[:0] = _pack(opcode._value_ | _FIN, len(data)) + data
+        self._number += 1
 
     def end_with(self, fault: CloseReason) -> None:
         """After the frames, the client is to be closed for this."""
@@ -61,9 +66,11 @@ class Kept:
         first, length = _head.unpack_from(self._frames)
         payload = bytes(self._frames[_head.size : _head.size + length])
         del self._frames[: _head.size + length]
+        self._number -= 1
         return _OPCODES[first & ~_FIN], bool(first & _FIN), payload
 
     def clear(self) -> None:
         """Forget all."""
         self._frames.clear()
+        self._number = 0
         self._fault = None

@@ -15,6 +15,7 @@ MAX_FRAGMENTS = 1024
 
 # How much of what a client has sent is kept until the client may go on; beyond this it is read no further.
 READ_AHEAD_BYTES = 64 * 1024
+READ_AHEAD_FRAMES = 512
 # How long what a client had sent before it went is still carried out, at the pace that its limits allow: as long as a
 # WebSocket library waits for the answer to its close frame.
 LAST_WORDS_S = 10.0

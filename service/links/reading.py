@@ -6,10 +6,7 @@ from collections import deque
 from service.core.session import Session
 from service.core.turns import LATER, NEXT_TURN, Turns
 from service.links.hangups import Hangups
-from service.links.link import READ_AHEAD_BYTES, Link
-
-# What a message that waits costs beside its own length: the object's head and its place in the queue.
-_OVERHEAD = 64
+from service.links.link import READ_AHEAD_BYTES, READ_AHEAD_FRAMES, Link
 
 
 class Reading:
@@ -60,7 +57,7 @@ class Reading:
                 asyncio.get_running_loop().call_later(pause, self._wait_for_turn, self._turn)
         if pause != LATER:
             self.ahead.popleft()
-            self._bytes -= len(frame) + _OVERHEAD
+            self._bytes -= len(frame)
 
     def _wait_for_turn(self, turn: "asyncio.Future[None]") -> None:
         # Whoever is gone has cancelled it.
@@ -68,7 +65,7 @@ class Reading:
 
     def _add(self, frame: str | bytes) -> None:
         self.ahead.append(frame)
-        self._bytes += len(frame) + _OVERHEAD
+        self._bytes += len(frame)
 
     async def _receive(self) -> str | bytes | None:
         if self._receiving is None:
@@ -78,7 +75,7 @@ class Reading:
 
     async def _read_ahead(self, turn: "asyncio.Future[None]") -> bool:
         """Read on until it is the client's turn, as far as there is room; False when it is gone."""
-        while not turn.done() and self._bytes < READ_AHEAD_BYTES:
+        while not turn.done() and self._bytes < READ_AHEAD_BYTES and len(self.ahead) < READ_AHEAD_FRAMES:
             if self._receiving is None:
                 self._receiving = asyncio.ensure_future(self._link.receive())
             await asyncio.wait((turn, self._receiving), return_when=asyncio.FIRST_COMPLETED)

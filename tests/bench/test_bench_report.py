@@ -1,6 +1,8 @@
 """What is said about figures."""
 
 from bench.compare import QUICK, SCENARIOS, Results
+from bench.fairness import QUIET, Waits
+from bench.fairness import report as fairness_report
 from bench.load import Cost
 from bench.report import report
 
@@ -69,3 +71,9 @@ def test_what_two_cpus_do_by_the_clock_is_told_with_what_the_load_took() -> None
     results.costs["two-cpus", "W=1"] = [Cost(150, 1.0, 0.6, (0.0, 0.7, 0.7))] * 3
     text = report(results)
     assert "- two-cpus, W=1: 1.50 times fast by the clock; the load took 0.60 of a CPU" in text
+
+
+def test_the_flood_beside_which_an_honest_client_waits_longest_is_named() -> None:
+    text = fairness_report({QUIET: Waits(0.4, 0.7, 0.9), "pings": Waits(2.0, 60.0, 70.0)}, 2.0)
+    assert "| pings   |    2.0 |   60.0 |       70.0 |" in text
+    assert "- pings: p99 60.0 ms; goal below 50, above its goal" in text
