@@ -7,6 +7,7 @@ moment ago. An address that two workers have given away at the same moment stays
 Pure: a `Wire` carries the records; `service.process.mesh` has those of one host.
 """
 
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from itertools import count
 from typing import Any, Protocol
@@ -36,10 +37,13 @@ from service.core.hub import (
 from service.core.message import Message
 from service.core.odd_json import OddError
 from service.core.session import Session
+from service.core.turns import SHARE, NotNowError
 
 # What may wait for another worker, in bytes. One that is stuck for a second is sent no more than that; messages beyond
 # it are dropped, counted, and told to senders that want to know.
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
+# Messages of other workers that may wait here for their turn; more are dropped, counted, and told in the same way.
+MAX_LATE = 10_000
 # The number of a tally that nobody has asked for.
 _BEQUEST = 0
 
@@ -218,6 +222,9 @@ class EmbeddedBus:
         self._questions: dict[int, _Question] = {}
         self._asked: dict[int, tuple[Peer, Callable[[bytes], None]]] = {}
         self._numbers = count(1)
+        self._late: dict[tuple[Peer, Address], deque[records.Said]] = {}
+        """By sender: a message to a large group, and what is behind it."""
+        self._late_in_all = 0
         self._acts: dict[type[Record], Callable[[Peer, Any], None]] = {
             records.Came: self._came,
             records.Owns: self._owned,
@@ -377,7 +384,50 @@ class EmbeddedBus:
             msgspec.MsgspecError: it is none.
         """
         record = records.decode(data)
-        self._acts[type(record)](peer, record)
+        if not isinstance(record, records.Said):
+            self._acts[type(record)](peer, record)
+        elif (peer, record.sender) in self._late or not self._pass_on(peer, record):
+            self._wait(peer, record)
+
+    def _pass_on(self, peer: Peer, record: records.Said) -> bool:
+        """Act on a message, unless it is too expensive for this turn."""
+        try:
+            self._said(peer, record)
+        except NotNowError:
+            return False
+        return True
+
+    def _wait(self, peer: Peer, record: records.Said) -> None:
+        if self._late_in_all >= MAX_LATE:
+            self._drop(peer, record)
+            return
+        self._late_in_all += 1
+        late = self._late.setdefault((peer, record.sender), deque())
+        late.append(record)
+        if len(late) == 1:
+            self._wait_for_turn(peer, record.sender)
+
+    def _wait_for_turn(self, peer: Peer, sender: Address) -> None:
+        self.center.turns.wait((peer, sender), lambda: self._catch_up(peer, sender))
+
+    def _catch_up(self, peer: Peer, sender: Address) -> None:
+        late = self._late[peer, sender]
+        for _ in range(min(SHARE, len(late))):
+            if not self._pass_on(peer, late[0]):
+                break
+            late.popleft()
+            self._late_in_all -= 1
+        if late:
+            self._wait_for_turn(peer, sender)
+        else:
+            del self._late[peer, sender]
+
+    def _drop(self, peer: Peer, record: records.Said) -> None:
+        self.hub.tally.dropped[BUS_FULL] += 1
+        if record.group is not None and record.key:
+            peer.tell(records.Expected(record.key, []))
+        elif record.number:
+            peer.tell(records.Reached(record.number, Reach(lost=1)))
 
     def _told(self, peer: Peer, record: records.Told) -> None:
         peer.has_told = True
@@ -475,9 +525,9 @@ class EmbeddedBus:
 
     def _said_to_group(self, peer: Peer, record: records.Said, message: Message) -> None:
         expected: list[Address] = []
-        for member in self.hub.members_of(str(message.group)):
-            if not isinstance(member, Session):
-                continue
+        members = [member for member in self.hub.members_of(str(message.group)) if isinstance(member, Session)]
+        self.center.turns.begin(len(members))
+        for member in members:
             if message.key is not None:
                 temporary = member.addresses[0]
                 receipt = Receipt(_Elsewhere(peer, record.sender, record.key, temporary), 0)

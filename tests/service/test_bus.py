@@ -77,6 +77,53 @@ def test_what_the_decoder_refuses_is_passed_on_to_the_letter_across_workers(host
     assert host.workers["0"].dropped("unreadable") == 1
 
 
+def crowd(host: Host, worker: str, number: int) -> list[Party]:
+    """So many members of a group, of one worker."""
+    members = [host.workers[worker].v1() for _ in range(number)]
+    for member in members:
+        member.say(type="hello", id=0)
+        member.say(type="join", id=1, group="g")
+    host.settle()
+    for member in members:
+        member.heard()
+    return members
+
+
+def test_messages_of_other_workers_to_large_groups_wait_and_only_their_own_senders_wait_behind_them(host: Host) -> None:
+    member = crowd(host, "0", 200)[0]
+    bob, carol, dave = host.workers["1"].v1("bob"), host.workers["2"].v1("carol"), host.workers["2"].v1("dave")
+    host.settle()
+    for number in range(2):
+        for sender in (bob, carol):
+            sender.say(group="g", message=number)
+    carol.say(recipient_uuid=member.session.addresses[0], message="after that")
+    host.settle()
+    assert len(member.heard()) == 2
+    dave.say(recipient_uuid=member.session.addresses[0], message="hello")
+    host.settle()
+    assert [frame["sender_uuid"] for frame in member.heard()] == ["dave"]
+    host.workers["0"].turns()
+    heard = [(frame["sender_uuid"], frame["message"]) for frame in member.heard()]
+    assert len(heard) == 3
+    assert [message for sender, message in heard if sender == "carol"][-1] == "after that"
+
+
+def test_of_too_many_messages_that_wait_for_their_turn_the_rest_is_dropped_and_told(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.core.bus.MAX_LATE", 0)
+    crowd(host, "0", 200)
+    bob, carol = host.workers["1"].v1("bob"), host.workers["2"].v1("carol")
+    host.settle()
+    for number in range(2):
+        for sender in (bob, carol):
+            sender.say(id=number, group="g", message=number, ack="delivered")
+    host.settle()
+    assert host.workers["0"].dropped("bus_full") == 2
+    told = [frame["type"] for sender in (bob, carol) for frame in sender.heard()]
+    assert told.count("lost") == 2 * 200
+
+
 def test_a_message_for_nobody_is_told_when_all_workers_have_said_so(host: Host) -> None:
     bob = host.workers["1"].v1("bob")
     bob.say(id=1, recipient_uuid="nobody", message=1)
