@@ -80,6 +80,7 @@ class Session(ABC):
         "_refilled_at",
         "_share_ends",
         "_since",
+        "_turn",
         "addresses",
         "client",
         "client_address",
@@ -106,6 +107,8 @@ class Session(ABC):
         self._messages_left: float = limits.messages_per_second
         self._share_ends = max(0.0, self._messages_left - SHARE)
         """What is left then of `_messages_left`."""
+        self._turn = -1
+        """In which it had its last share."""
         self._bytes_left: float = limits.bytes_per_second
         self._since = self._refilled_at = center.clock()
         self._farewell: CloseReason | None = None
@@ -289,7 +292,10 @@ class Session(ABC):
     def _pause(self) -> float:
         debt = self._refill()
         self._share_ends = max(0.0, self._messages_left - SHARE)
-        return max(debt, MIN_PAUSE_S) if debt else NEXT_TURN
+        if debt:
+            return max(debt, MIN_PAUSE_S)
+        before, self._turn = self._turn, self._center.turns.current()
+        return NEXT_TURN if self._turn == before else 0.0
 
     def _begin_a_slow_look(self, size: int) -> None:
         """Raises: NotNowError"""

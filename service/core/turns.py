@@ -9,8 +9,8 @@ Pure: `soon` calls a function in the next turn of the loop.
 from collections import deque
 from collections.abc import Callable
 
-# What one client may do before it is the turn of others, in messages to one recipient each. A message that costs more
-# than that is expensive.
+# What one client may do before it is looked whether it is the turn of others, in messages to one recipient each. A
+# message that costs more than that is expensive.
 SHARE = 32
 # What waiting and expensive work may cost together in one turn, a millisecond or two; one message may go beyond it.
 PER_TURN = 256
@@ -34,10 +34,16 @@ class Turns:
 
     def __init__(self, soon: Callable[[Callable[[], None]], object]) -> None:
         self._soon = soon
+        self._number = 0
         self._left = PER_TURN
         self._is_due = False
         self._is_under_way = False
         self._waiting: dict[object, deque[Callable[[], None]]] = {}
+
+    def current(self) -> int:
+        """The number of this turn: within a turn it is always the same."""
+        self._plan()
+        return self._number
 
     def begin(self, cost: int) -> None:
         """Let work begin that costs as much as so many messages.
@@ -63,6 +69,7 @@ class Turns:
             self._soon(self._next)
 
     def _next(self) -> None:
+        self._number += 1
         self._left, self._is_due, self._is_under_way = PER_TURN, False, True
         try:
             while self._waiting and self._left > 0:
