@@ -145,6 +145,11 @@ def replaces_workers(deploy: Deploy) -> bool:
     return deploy.server != "gunicorn" and deploy.workers != 1
 
 
+def open_files(deploy: Deploy) -> int:
+    """How many files each worker may open: one for each connection, and room for the rest."""
+    return deploy.limits.connections + SPARE_FILES
+
+
 def nginx_connections(deploy: Deploy) -> int:
     """What `worker_connections` times `worker_processes` of nginx must reach: two for each WebSocket, and a quarter."""
     return ceil(2 * deploy.limits.connections * 1.25)
@@ -244,7 +249,7 @@ NAMES: dict[str, Name] = {
     "forwarded_allow_ips": Name(("socket", "host"), lambda d: "*" if d.socket else _reachable(d.host)),
     "backlog": Name((), lambda d: BACKLOG),
     "connections": Name(("limits.connections",), lambda d: d.limits.connections),
-    "open_files": Name(("limits.connections",), lambda d: d.limits.connections + SPARE_FILES),
+    "open_files": Name(("limits.connections",), open_files),
     "nginx_connections": Name(("limits.connections",), nginx_connections),
     "worker_rlimit_nofile": Name(
         ("limits.connections",), lambda d: 2 * max(nginx_connections(d), DEBIANS_WORKER_CONNECTIONS)

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from hashlib import md5
 from pathlib import Path
 
@@ -100,6 +101,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a group of the user's name is there and the user is not."""
     foreign: tuple[str, ...]
     linked: tuple[str, ...]
+    supervisors_files: int | None
     nginx_fault: str
     missing_includes: tuple[str, ...]
     has_ipv6: bool
@@ -307,6 +309,27 @@ def group_of(name: str) -> int | None:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         return None
+
+
+def supervisors_files(configuration: Path = Path("/etc/supervisor/supervisord.conf")) -> int | None:
+    """How many files supervisor lets a program open; None where it is not installed, or sets no limit.
+
+    The hard limit, which only root could raise. Source: proc_pid_limits(5); supervisord(8), "minfds".
+    """
+    if not has("supervisorctl"):
+        return None
+    unit = ("systemctl", "show", "--value", "supervisor.service", "--property")
+    pid = run(*unit, "MainPID").output
+    with suppress(OSError):
+        limits = Path(f"/proc/{pid}/limits").read_text(encoding="ascii") if pid != "0" else ""
+        if found := re.search(r"(?m)^Max open files +\w+ +(\w+)", limits):
+            return int(found[1]) if found[1].isdecimal() else None
+    at_start = run(*unit, "LimitNOFILE").output
+    with suppress(OSError):
+        wanted = re.search(r"(?m)^ *minfds *= *(\d+)", configuration.read_text(encoding="utf-8"))
+        if at_start.isdecimal() and wanted:
+            return max(int(at_start), int(wanted[1]))
+    return int(at_start) if at_start.isdecimal() else None
 
 
 def primary_group(user: str) -> str:

@@ -6,7 +6,7 @@ from math import ceil
 from generator.host import neighbours
 from generator.host.facts import Account, Carries, Facts, Listener
 from generator.readers.nginx import DEFAULT_SITE, without_ipv6
-from generator.render import nginx_connections, service_user
+from generator.render import nginx_connections, open_files, service_user
 from generator.schema import Deploy
 from service.declaration import Fault
 
@@ -113,6 +113,11 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         mend = "move it away, or set nginx.default_server to false"
         yield Fault(f"/{DEFAULT_SITE} is not Debian's any more, and nginx takes one default site only", mend)
     yield from _of_the_user(service_user(deploy), facts)
+    needed = open_files(deploy)
+    if facts.supervisors_files is not None and facts.supervisors_files < needed:
+        what = f"supervisor lets a program open {facts.supervisors_files} files, and {deploy.name} needs {needed}"
+        mend = f"write `minfds={needed}` below [supervisord] in /etc/supervisor/supervisord.conf"
+        yield Fault(what, f"{mend}, then `systemctl restart supervisor`; or lower limits.connections")
     for path in facts.foreign:
         yield Fault(f"{path} is there, and is not ours", "choose another name in deploy.yaml, or move it away")
     for path in facts.linked:

@@ -79,6 +79,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         has_host=deploy.socket is not None or facts.has_address(deploy.host),
         foreign=tuple(foreign),
         linked=tuple(path for path in belongings.needed(deploy) if path not in foreign and os.path.islink(path)),
+        supervisors_files=facts.supervisors_files() if deploy.manager == "supervisor" else None,
         nginx_fault="" if re.search(rf"/{deploy.name}(?![\w.-])", fault) else fault,  # ours is about to be replaced
         has_ipv6=facts.has_ipv6(),
         not_here=tuple(host for host in deploy.nginx.listen if not facts.has_address(host)),

@@ -1,5 +1,7 @@
 """What a host is asked, and what it must have answered before it counts."""
 
+import os
+import resource
 from hashlib import md5
 from pathlib import Path
 
@@ -49,3 +51,27 @@ def test_an_edited_configuration_file_is_its_packages_no_more(tmp_path: Path, mo
     file.write_text("edited")
     assert not facts.is_as_packaged(file, "nginx-common")
     assert not facts.is_as_packaged(tmp_path / "none", "nginx-common")
+
+
+@pytest.mark.parametrize(
+    ("pid", "unit", "configuration", "files"),
+    [
+        ("{own}", "524288", "", resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
+        ("0", "1024", "[supervisord]\nminfds=4096 ; more\n", 4096),
+        ("0", "8192", "[supervisord]\nminfds=4096\n", 8192),
+        ("0", "1024", ";minfds=4096\n", 1024),
+        ("0", "infinity", "", None),
+    ],
+)
+def test_supervisors_limit_of_files_is_that_of_its_process_or_what_it_starts_with(
+    pid: str, unit: str, configuration: str, files: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd says what it would say on a host with supervisor."""
+    monkeypatch.setattr(facts, "_PATH", f"{tmp_path}:{facts._PATH}")
+    (tmp_path / "supervisorctl").touch(0o755)
+    systemctl = tmp_path / "systemctl"
+    said = pid.format(own=os.getpid())
+    systemctl.write_text(f'#!/bin/sh\ncase "$*" in *MainPID) echo {said};; *) echo {unit};; esac\n')
+    systemctl.chmod(0o755)
+    (tmp_path / "supervisord.conf").write_text(configuration)
+    assert facts.supervisors_files(tmp_path / "supervisord.conf") == files

@@ -34,6 +34,7 @@ GOOD = Facts(
     account=None,
     runs_as_account=False,
     has_group=False,
+    supervisors_files=None,
     foreign=(),
     linked=(),
     nginx_fault="",
@@ -119,6 +120,10 @@ def test_every_supported_system_will_do(system: str, versions: tuple[str, ...]) 
         (
             {"primary_group": "users"},
             "the user queue-websocket has the group users, so the service could not read its .env; groupadd",
+        ),
+        (
+            {"supervisors_files": 1024},
+            "supervisor lets a program open 1024 files, and queue-websocket needs 1512; write `minfds=1512` below",
         ),
         ({"foreign": ("/etc/x",)}, "/etc/x is there, and is not ours"),
         ({"linked": ("/var/lib/x",)}, "/var/lib/x is a link; put the directory itself there"),
