@@ -83,15 +83,19 @@ lock: $(VENV)-dev/ready ## lock requirements/*.in again, at the newest versions
 clean: ## remove what the other targets made
 	@rm -rf $(VENV) $(VENV)-dev build
 
-$(VENV)/ready: $(REQUIREMENTS) pyproject.toml generator/environment.py | python
+# Asked each time: the Python of this machine may be another than that which they were made for.
+$(VENV)/ready: always | python
 	@$(PYTHON) -IB generator/environment.py $(VENV) $(REQUIREMENTS)
 
-$(VENV)-dev/ready: requirements/dev.txt pyproject.toml generator/environment.py | python
+$(VENV)-dev/ready: always | python
 	@$(PYTHON) -IB generator/environment.py $(VENV)-dev requirements/dev.txt
 
 .PHONY: prepared
 prepared:
 	@sh generator/prepare.sh
+
+.PHONY: always
+always:
 
 .PHONY: python
 python:

@@ -23,7 +23,7 @@ from pathlib import Path
 OLDEST_PYTHON = (3, 10)
 ROOT = Path(__file__).resolve().parent.parent
 WHEELS = ROOT / "wheels"  # an archive of `wsbundle bundle` has them
-READY = "ready"  # written last; make compares its age with the requirements
+READY = "ready"  # written last; says what it was made for, and is as old as what it was made from
 NEEDED_BYTES = 300 * 1024 * 1024  # of .venv-dev, the largest
 _REACH = """cache-dir cert client-cert default-timeout extra-index-url find-links index-url keyring-provider
     no-cache-dir no-index proxy retries timeout trusted-host use-deprecated use-feature""".split()
@@ -36,8 +36,18 @@ import os
 import sys
 
 sys.dont_write_bytecode = os.geteuid() != os.stat({root!r}).st_uid
-from generator.__main__ import run
-
+"""
+# It meets no traceback where `make` has not noticed yet that the environment fits no more.
+_START = """
+here, runs = os.path.dirname(os.path.dirname(os.path.realpath(__file__))), os.path.realpath(sys.prefix)
+why = f"was copied or moved, and would run what is in {runs}" if runs != here else ""
+if not why:
+    try:
+        from generator.__main__ import run
+    except ModuleNotFoundError as error:
+        why = f"was not made for this Python, {sys.version_info[0]}.{sys.version_info[1]} ({error})"
+if why:
+    sys.exit(f"wsbundle: {here} {why}; run `make check` in {os.path.dirname(here)}: that sets it up again")
 run()
 """
 
@@ -74,6 +84,8 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
         found = ".".join(map(str, sys.version_info[:3]))
         wanted = ".".join(map(str, OLDEST_PYTHON))
         raise MissingError(f"Python {found} is too old; name one from {wanted} on: make PYTHON=python{wanted} ...")
+    if _stale(directory, requirements) is None:
+        return
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
@@ -93,8 +105,9 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
     with open(f"{directory}.lock", "w") as lock:
         # Two makes at once take turns, and the second finds the work done.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _is_ready(directory, requirements):
-            _set_up(directory, requirements)
+        why = _stale(directory, requirements)
+        if why is not None:
+            _set_up(directory, requirements, why)
 
 
 def _become_the_owner(parent: Path, directory: Path) -> None:
@@ -135,16 +148,33 @@ def _give(owner: "os.stat_result", name: str, descriptor: "int | None") -> None:
         os.chown(name, owner.st_uid, owner.st_gid, dir_fd=descriptor, follow_symlinks=False)
 
 
-def _is_ready(directory: Path, requirements: "list[Path]") -> bool:
-    ready = directory / READY
+def _stale(directory: Path, requirements: "list[Path]") -> "str | None":
+    """Why the environment must be made; None where it is ready."""
+    try:
+        made_for = (directory / READY).read_text(encoding="utf-8").splitlines()
+        age = (directory / READY).stat().st_mtime
+    except OSError:
+        return "once"
+    version, *place = _fits(directory)
+    if made_for[:1] != [version]:
+        return f"again: it was made for {made_for[0] if made_for else 'an earlier release'}, and this is {version}"
+    if made_for[1:] != place:
+        return f"again: it was made for {made_for[-1]}, and this is another place"
+    if not (directory / "bin/python").exists():
+        return "again: the Python that it was made with is gone"
     made_from = [*requirements, Path("pyproject.toml"), Path(__file__)]
-    return ready.exists() and all(ready.stat().st_mtime >= file.stat().st_mtime for file in made_from)
+    return "again: the requirements have changed" if any(age < file.stat().st_mtime for file in made_from) else None
 
 
-def _set_up(directory: Path, requirements: "list[Path]") -> None:
+def _fits(directory: Path) -> "list[str]":
+    """What READY must say: packages are for one Python, and an environment names its own place and the checkout's."""
+    return ["Python {}.{}".format(*sys.version_info), os.path.realpath(str(directory)), str(ROOT)]
+
+
+def _set_up(directory: Path, requirements: "list[Path]", why: str) -> None:
     import venv
 
-    print(f"Setting up {directory} (once)", file=sys.stderr)
+    print(f"Setting up {directory} ({why})", file=sys.stderr)
     (directory / READY).unlink(missing_ok=True)
     venv.create(directory, clear=True, symlinks=True)
     python = str(directory / "bin" / "python")
@@ -156,7 +186,7 @@ def _set_up(directory: Path, requirements: "list[Path]") -> None:
         pip = [python, "-I", "-m", "pip", "install", "--quiet", "--require-hashes", *from_wheels(), *locked]
         subprocess.run(pip, check=True, env=variables)
     _make_importable(directory)
-    (directory / READY).touch()
+    (directory / READY).write_text("".join(f"{line}\n" for line in _fits(directory)), encoding="utf-8")
 
 
 def _make_importable(directory: Path) -> None:
@@ -165,7 +195,7 @@ def _make_importable(directory: Path) -> None:
     (packages / "wsbundle.pth").write_text(f"{ROOT}\n", encoding="utf-8")
     launcher = directory / "bin/wsbundle"
     python = os.path.abspath(str(directory / "bin/python"))
-    launcher.write_text(_LAUNCHER.format(python=python, root=str(ROOT)), encoding="utf-8")
+    launcher.write_text(_LAUNCHER.format(python=python, root=str(ROOT)) + _START, encoding="utf-8")
     launcher.chmod(0o755)
     mine = ROOT.stat().st_uid == os.geteuid()
     for part in ("generator", "service") if mine else ():  # root, who keeps nothing here, would do it in every run

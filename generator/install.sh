@@ -21,8 +21,5 @@ if [ -n "$added" ]; then
     exit 1
 fi
 sh generator/prepare.sh
-# Made once; and again when the system has got another Python since.
-if ! { [ -e .venv/ready ] && .venv/bin/python -c "import msgspec" 2>/dev/null; }; then
-    python3 -IB generator/environment.py .venv requirements/generator.txt requirements/service.txt
-fi
+python3 -IB generator/environment.py .venv requirements/generator.txt requirements/service.txt
 exec .venv/bin/wsbundle install "$@"

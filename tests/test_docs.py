@@ -563,7 +563,8 @@ class Project:
         for program, starts in (("python", ""), ("wsbundle", " -m generator")):
             (programs / program).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)}{starts} "$@"\n')
             (programs / program).chmod(0o755)
-        (self.root / ".venv/ready").touch()
+        version, root = ".".join(map(str, sys.version_info[:2])), self.root.resolve()
+        (self.root / ".venv/ready").write_text(f"Python {version}\n{root}/.venv\n{root}\n")
 
     def run(self, command: str, expected: str) -> None:
         outcome = subprocess.run(
@@ -630,7 +631,8 @@ class Project:
         ours = {
             name: value for name, value in os.environ.items() if not re.match(r"ARGS$|M(AKE|FLAGS)|WEBSOCKET_", name)
         }
-        return {**ours, "WEBSOCKET_URL": f"ws://127.0.0.1:{self._port}/", "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
+        here = {"PYTHON": sys.executable, "WEBSOCKET_URL": f"ws://127.0.0.1:{self._port}/"}
+        return {**ours, **here, "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
 
 
 def free_port() -> int:

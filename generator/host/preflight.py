@@ -113,11 +113,7 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         mend = "move it away, or set nginx.default_server to false"
         yield Fault(f"/{DEFAULT_SITE} is not Debian's any more, and nginx takes one default site only", mend)
     yield from _of_the_user(service_user(deploy), facts)
-    needed = open_files(deploy)
-    if facts.supervisors_files is not None and facts.supervisors_files < needed:
-        what = f"supervisor lets a program open {facts.supervisors_files} files, and {deploy.name} needs {needed}"
-        mend = f"write `minfds={needed}` below [supervisord] in /etc/supervisor/supervisord.conf"
-        yield Fault(what, f"{mend}, then `systemctl restart supervisor`; or lower limits.connections")
+    yield from _too_few_files(deploy, facts)
     for path in facts.foreign:
         yield Fault(f"{path} is there, and is not ours", "choose another name in deploy.yaml, or move it away")
     for path in facts.linked:
@@ -131,6 +127,14 @@ def _way_out(listener: Listener) -> str:
         return "stop that, or choose another port"
     stop = f"`systemctl disable --now {listener.unit}`" if listener.unit else "stop that"
     return f"clients come to nginx there: {stop}, and let nginx, or another port, serve what it serves"
+
+
+def _too_few_files(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
+    needed = open_files(deploy)
+    if facts.supervisors_files is not None and facts.supervisors_files < needed:
+        what = f"supervisor lets a program open {facts.supervisors_files} files, and {deploy.name} needs {needed}"
+        mend = f"write `minfds={needed}` below [supervisord] in /etc/supervisor/supervisord.conf"
+        yield Fault(what, f"{mend}, then `systemctl restart supervisor`; or lower limits.connections")
 
 
 def _of_the_user(user: str, facts: Facts) -> Iterator[Fault]:

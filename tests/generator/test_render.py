@@ -2,6 +2,9 @@
 
 import itertools
 import re
+import shlex
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -551,3 +554,20 @@ def test_every_line_that_a_setting_changes_leads_back_to_it(key: str) -> None:
                 assert any(name == key or name.startswith(f"{key}.") for name in behind), f"{old.path}:{line}"
                 changed += 1
     assert changed
+
+
+@pytest.mark.parametrize(("manager", "stream"), [("systemd", "err"), ("supervisor", "out")])
+def test_a_service_whose_python_is_gone_says_what_to_do(manager: str, stream: str, tmp_path: Path) -> None:
+    """As after an upgrade of the host: all there is then is a shell."""
+    files = rendered(manager=manager)
+    if manager == "systemd":
+        command = re.search(r"(?m)^ExecStartPre=(.*)$", files["etc/systemd/system/chat.service"])
+    else:
+        command = re.search(r"(?m)^command=(.*)$", files["etc/supervisor/conf.d/chat.conf"])
+    assert command is not None
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/.env").touch()
+    here = command[1].replace("/etc/chat", f"{tmp_path}/etc").replace("/opt/chat", str(tmp_path))
+    done = subprocess.run(shlex.split(here), capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "is gone: run make install" in (done.stderr if stream == "err" else done.stdout)

@@ -70,8 +70,9 @@ def bare(suite: str) -> tuple[Path, ...]:
 
 @pytest.fixture(scope="session")
 def prepared(suite: str, bare: tuple[Path, ...]) -> tuple[Path, ...]:
-    texts = [(ROOT / f"requirements/{name}.txt").read_bytes() for name in ("generator", "service")]
-    key = hashlib.sha256(b"".join([bare[0].name.encode(), *texts, (ROOT / "pyproject.toml").read_bytes()])).hexdigest()
+    made_from = ("requirements/generator.txt", "requirements/service.txt", "pyproject.toml", "generator/environment.py")
+    texts = [(ROOT / path).read_bytes() for path in made_from]
+    key = hashlib.sha256(b"".join([bare[0].name.encode(), *texts])).hexdigest()
     target = CACHE / f"prepared-{suite}-{key[:8]}"
     with driver.taking_turns(suite):
         if not target.exists():
