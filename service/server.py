@@ -289,8 +289,6 @@ def main() -> None:
     configure_logging(settings.log)
     hold_stops()
     ignore_hangups()
-    # The library logs an error, with a traceback, for every request that is not HTTP.
-    logging.getLogger("websockets.server").addFilter(lambda record: record.msg != "opening handshake failed")
     is_worker = FDS_VARIABLE in os.environ
     try:
         listeners = listening_sockets(settings, os.environ)

@@ -48,7 +48,19 @@ def keep_requests_out() -> None:
         logging.getLogger(name).addFilter(_without_requests)
 
 
+# What they say, mostly with a traceback, of a request that is not HTTP, and of one whose sender has gone.
+_OF_STRANGERS = {
+    "Invalid HTTP request received.",
+    "Unsupported upgrade request.",
+    "opening handshake failed",
+    "unexpected internal error",
+    "parser failed",
+}
+
+
 def _without_requests(record: logging.LogRecord) -> bool:
+    if record.msg in _OF_STRANGERS:  # anybody could fill the log
+        return False
     if isinstance(record.args, tuple):
         record.args = tuple(arg.partition("?")[0] if isinstance(arg, str) else arg for arg in record.args)
     return record.levelno >= logging.INFO

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
+from shells import COMMANDS, DEADLINE_S, HANDSHAKE, Shell, reset, running, wait_until
 
 from service.mint import add_key, mint
 
@@ -346,3 +346,52 @@ def test_the_life_of_a_client_is_one_line_for_each_event(command: str, tmp_path:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", ours[0]["time"])
         if command != "gunicorn":  # its first lines come before the worker's; the rendered file has a logger_class
             assert len(lines) == len(service.shell.log().splitlines())
+
+
+PLAIN = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+HANDSHAKE_10 = HANDSHAKE.replace(b"HTTP/1.1", b"HTTP/1.0")
+MALFORMED = [
+    b"GET /?\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\r\n\r\n",
+    b"\0\r\n\r\n",
+    PLAIN * 40,
+    PLAIN * 3 + b"\xff\r\n\r\n",
+    PLAIN + b"GET / HTTP/1.1\r\nX: " + b"y" * 20_000,
+    PLAIN[:-2] + b"X Y: a\r\n\r\n",
+    PLAIN[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    b"POST /publish/a HTTP/1.1\r\nHost: x\r\nContent-Length: \xb2\r\n\r\nhi",
+    b"POST /publish/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    HANDSHAKE.replace(b"AAAA", b"\xff!!!", 1) + b"\r\n",
+    HANDSHAKE_10 + b"\r\n",
+    HANDSHAKE + b"X: \0\r\n\r\n",
+    HANDSHAKE + b"Sec-WebSocket-Protocol: \xff\r\n\r\n",
+    HANDSHAKE + b"Sec-WebSocket-Extensions: ;;\xff\r\n\r\n",
+    HANDSHAKE + b"\r\n\x81\x01x",
+    HANDSHAKE + b"\r\n\x81\xff\xff" + b"\xff" * 7 + b"mask",
+    HANDSHAKE + b"\r\n" + PLAIN,
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_that_a_stranger_sends_is_a_warning(command: str, tmp_path: Path) -> None:
+    with started(command, tmp_path, LOG_LEVEL="info") as service:
+        for request in MALFORMED:
+            for leaves in (False, True):
+                with socket.create_connection(("127.0.0.1", service.shell.port), DEADLINE_S) as client:
+                    with contextlib.suppress(OSError):
+                        client.sendall(request)
+                        if not leaves:
+                            client.shutdown(socket.SHUT_WR)
+                            while client.recv(65_536):
+                                pass
+                    if leaves:
+                        reset(client)
+        wait_until(lambda: service.shell.connections() == 0)
+        assert not re.search("WARNING|ERROR|CRITICAL|Traceback", service.shell.log())
+        if command in ("runner", "gunicorn"):
+            assert service.metric("wsbundle_handshakes_refused_total", "400") > 15
+            assert service.metric("wsbundle_handshakes_refused_total", "429") >= 1
