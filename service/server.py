@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
+from websockets import http11
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
@@ -36,6 +37,7 @@ from service.core.admission import Admission, Handshake, admit, client_address, 
 from service.core.center import PROBE_TIMEOUT_S
 from service.core.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
 from service.core.plain_http import Answer, passed_on, say
+from service.fast.handshake import MAX_HEAD_BYTES, HandshakeError, read_handshake
 from service.links.exchange import Exchange
 from service.links.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError, has_hung_up
 from service.process.acceptor import Acceptor, share_listeners
@@ -60,7 +62,8 @@ from service.web.watching import Watching
 logger = logging.getLogger("service")
 
 _NO_BODIES = say(501, "The standalone server reads no message over HTTP; use server: uvicorn\n")
-_NO_HANDSHAKE = say(400, "A WebSocket handshake is HTTP/1.1 and has one Host")
+# As much as `service.fast.front` takes.
+http11.MAX_LINE_LENGTH = MAX_HEAD_BYTES
 
 
 class Connection(ServerConnection):
@@ -144,20 +147,25 @@ class Standalone:
 
     async def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """None lets the handshake go on."""
-        if "websocket" not in (protocol.lower() for protocol in request.headers.get_all("Upgrade")):
-            method, path = getattr(request, "method", "GET"), _path(request.path)
-            forwarded = passed_on(name.lower() for name in request.headers)
+        method, version = getattr(request, "method", "GET"), getattr(request, "protocol", "HTTP/1.1")
+        try:
+            upgrade = read_handshake(_head(f"{method} {request.path} {version}", request.headers))
+        except HandshakeError as error:
+            note_refusal(self.center, error.answer, None)
+            return _response(error.answer)
+        if upgrade is None:
+            path, forwarded = _path(request.path), passed_on(name.lower() for name in request.headers)
             if path.startswith(PREFIX):
                 return _response(_NO_BODIES)
             return _response(await self._watching.answer(method, path, forwarded))
-        # The library takes any number of these, and HTTP/1.0 from its version 17 on.
-        if getattr(request, "protocol", "HTTP/1.1") != "HTTP/1.1" or len(request.headers.get_all("Host")) != 1:
-            note_refusal(self.center, _NO_HANDSHAKE, None)
-            return _response(_NO_HANDSHAKE)
         decision = admit(self.center, _handshake(connection, request.headers))
         if isinstance(decision, Answer):
             return _response(decision)
         self._admissions[connection] = decision
+        # The library wants nothing else to be offered.
+        for name, value in (("Connection", "Upgrade"), ("Upgrade", "websocket")):
+            del request.headers[name]
+            request.headers[name] = value
         return None
 
     def select_subprotocol(self, connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -173,6 +181,12 @@ class Standalone:
             self.connections.discard(connection)
             # Whoever is still connected does not read: there is nothing to wait for.
             connection.transport.abort()
+
+
+def _head(line: str, headers: Headers) -> bytes:
+    """The head of a request as it came, so that every shell reads it in the same way."""
+    lines = [line, *(f"{name}: {value}" for name, value in headers.raw_items()), "", ""]
+    return "\r\n".join(lines).encode("latin-1", "surrogateescape")
 
 
 def _handshake(connection: ServerConnection, headers: Headers) -> Handshake:

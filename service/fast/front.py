@@ -20,10 +20,9 @@ from service.core.center import Center
 from service.core.plain_http import Answer, say
 from service.fast.farewell import Farewell
 from service.fast.fast import FastShell
-from service.fast.handshake import HandshakeError, Upgrade, read_handshake
+from service.fast.handshake import MAX_HEAD_BYTES, HandshakeError, Upgrade, read_handshake
 from service.links.link import CLOSE_GRACE_S
 
-MAX_HEAD_BYTES = 16 * 1024
 # uvicorn keeps every request that comes before the last one is answered, and reads on.
 MAX_PIPELINED = 16
 

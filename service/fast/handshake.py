@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 from service.core.plain_http import say
 
+MAX_HEAD_BYTES = 16 * 1024
 MAX_FIELDS = 128
 
 # No part of a pattern can match what the next part can: a hostile head takes no more time than any other.
 _FIELD = r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)\r\n"
 _fields = re.compile(_FIELD)
 _head = re.compile(r"([!-~]+) [!-~\x80-\xff]+ (HTTP/[0-9]\.[0-9])\r\n((?:" + _FIELD + r")*)\r\n")
+_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _key = re.compile(r"[+/0-9A-Za-z]{22}==")
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -97,8 +99,12 @@ def _fault(version: str, fields: Fields) -> str | None:
         return "A WebSocket handshake has no body"
     if len(fields["upgrade"]) != 1:
         return "There must be one Upgrade"
-    if "upgrade" not in _tokens(fields, "connection"):
+    if "upgrade" not in _tokens(fields, "connection") or not _is_list(fields, "connection"):
         return "Connection must contain upgrade"
+    if "sec-websocket-protocol" in fields and not _is_list(fields, "sec-websocket-protocol"):
+        return "Sec-WebSocket-Protocol must be a list of names"
+    if len(fields.get("origin", ())) > 1:
+        return "There must be no more than one Origin"
     if len(keys) != 1 or not _key.fullmatch(keys[0]):
         return "There must be one Sec-WebSocket-Key, of 16 bytes in base64"
     return None
@@ -106,6 +112,12 @@ def _fault(version: str, fields: Fields) -> str | None:
 
 def _members(fields: Fields, name: str) -> list[str]:
     return [member.strip() for value in fields.get(name, ()) for member in value.split(",")]
+
+
+def _is_list(fields: Fields, name: str) -> bool:
+    """Whether a field is a list of tokens, and not of none. Source: RFC 9110, section 5.6.1.2."""
+    members = list(filter(None, _members(fields, name)))
+    return bool(members) and all(map(_token.fullmatch, members))
 
 
 def _tokens(fields: Fields, name: str) -> list[str]:

@@ -15,7 +15,8 @@ from transports import PEER, FakeTransport, frame, in_a_loop
 from uvicorn.server import ServerState
 
 from service.app import create_app
-from service.fast.front import MAX_HEAD_BYTES, MAX_PIPELINED, Front, Reception
+from service.fast.front import MAX_PIPELINED, Front, Reception
+from service.fast.handshake import MAX_HEAD_BYTES
 from service.settings import Limits, Settings
 
 PLAIN = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"

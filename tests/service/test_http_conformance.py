@@ -395,3 +395,81 @@ def test_nothing_that_a_stranger_sends_is_a_warning(command: str, tmp_path: Path
         if command in ("runner", "gunicorn"):
             assert service.metric("wsbundle_handshakes_refused_total", "400") > 15
             assert service.metric("wsbundle_handshakes_refused_total", "429") >= 1
+
+
+def with_field(field: str) -> bytes:
+    return HANDSHAKE + field.encode("latin-1") + b"\r\n"
+
+
+def instead(old: bytes, new: bytes) -> bytes:
+    assert old in HANDSHAKE
+    return HANDSHAKE.replace(old, new, 1)
+
+
+VERSION_13 = b"Sec-WebSocket-Version: 13\r\n"
+# Each with the one answer that all shells give.
+HANDSHAKES = {
+    "sound": (HANDSHAKE, 101),
+    "subprotocol_empty": (with_field("Sec-WebSocket-Protocol:"), 400),
+    "subprotocol_of_two_words": (with_field("Sec-WebSocket-Protocol: a b"), 400),
+    "subprotocol_comma": (with_field("Sec-WebSocket-Protocol: ,"), 400),
+    "subprotocol_quoted": (with_field('Sec-WebSocket-Protocol: "nc.v1"'), 400),
+    "subprotocol_no_token": (with_field("Sec-WebSocket-Protocol: a@b, nc.v1"), 400),
+    "subprotocol_not_ascii": (with_field("Sec-WebSocket-Protocol: \xff"), 400),
+    "subprotocol_with_gaps": (with_field("Sec-WebSocket-Protocol: ,nc.v1,,"), 101),
+    "subprotocol_twice": (with_field("Sec-WebSocket-Protocol: nc.v1\r\nSec-WebSocket-Protocol: nc.v1"), 101),
+    "subprotocol_unknown": (with_field("Sec-WebSocket-Protocol: chat"), 101),
+    "extension_empty": (with_field("Sec-WebSocket-Extensions:"), 101),
+    "extension_nonsense": (with_field("Sec-WebSocket-Extensions: ;;=\xff"), 101),
+    "version_twice": (HANDSHAKE + VERSION_13, 426),
+    "version_list": (instead(b"Version: 13", b"Version: 13, 8"), 426),
+    "version_8": (instead(b"Version: 13", b"Version: 8"), 426),
+    "version_none": (instead(VERSION_13, b""), 426),
+    "key_none": (instead(b"Sec-WebSocket-Key", b"X"), 400),
+    "key_wrong": (instead(b"AAAA", b"!!!!"), 400),
+    "key_twice": (with_field("Sec-WebSocket-Key: BBBBBBBBBBBBBBBBBBBBBB=="), 400),
+    "connection_list": (instead(b"Connection: Upgrade", b"Connection: keep-alive, upgrade"), 101),
+    "connection_twice": (with_field("Connection: keep-alive"), 101),
+    "connection_none": (instead(b"Connection: Upgrade\r\n", b""), 400),
+    "connection_close": (instead(b"Connection: Upgrade", b"Connection: close"), 400),
+    "connection_no_token": (instead(b"Connection: Upgrade", b"Connection: Upgrade, ;"), 400),
+    "upgrade_list": (instead(b"Upgrade: websocket", b"Upgrade: h2c, websocket"), 101),
+    "upgrade_twice": (with_field("Upgrade: websocket"), 400),
+    "upgrade_other": (instead(b"Upgrade: websocket", b"Upgrade: h2c"), 404),
+    "upgrade_version": (instead(b"Upgrade: websocket", b"Upgrade: websocket/13"), 404),
+    "host_none": (instead(b"Host: localhost\r\n", b""), 400),
+    "host_twice": (with_field("Host: elsewhere"), 400),
+    "post": (instead(b"GET", b"POST"), 404),
+    "http_1_0": (instead(b"HTTP/1.1", b"HTTP/1.0"), 404),
+    "origin_twice": (with_field("Origin: a\r\nOrigin: b"), 400),
+    "a_long_field": (with_field("X: " + "y" * 12_000), 101),
+    "too_long": (with_field("X: " + "y" * 17_000), 431),
+    "too_many_fields": (HANDSHAKE + b"X: y\r\n" * 129, 431),
+    "not_ascii": (with_field("X: \xff"), 101),
+    "absolute": (instead(b"GET / ", b"GET http://x/ "), 101),
+    # The library of the standalone server ends the connection without a word.
+    "a_body": (with_field("Content-Length: 3"), 400),
+    "chunks": (with_field("Transfer-Encoding: chunked"), 400),
+    "folded": (with_field("X: a\r\n b"), 400),
+    "space_before_colon": (with_field("X : a"), 400),
+    "nul": (with_field("X: \0"), 400),
+    "http_2": (instead(b"HTTP/1.1", b"HTTP/2.0"), 400),
+}
+UNANSWERED = {"a_body", "chunks", "folded", "space_before_colon", "nul", "http_2"}
+
+
+@pytest.mark.parametrize("name", HANDSHAKES)
+def test_a_handshake_has_one_answer_in_all_shells(service: Service, name: str) -> None:
+    if is_plain_uvicorn(service):
+        pytest.skip("it reads by itself")
+    head, status = HANDSHAKES[name]
+    with socket.create_connection(("127.0.0.1", service.shell.port), DEADLINE_S) as client:
+        with contextlib.suppress(ConnectionError):
+            client.sendall(head + b"\r\n")
+        line = b""
+        with contextlib.suppress(ConnectionError):
+            line = client.recv(4096).partition(b"\r\n")[0]
+    if not line and name in UNANSWERED:
+        assert "server.py" in Path(f"/proc/{service.shell.process.pid}/cmdline").read_text()
+    else:
+        assert int(line.split()[1]) == status
