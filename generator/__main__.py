@@ -24,68 +24,68 @@ _COMMANDS = {
     "render": (
         "check deploy.yaml and write the bundle",
         "Check deploy.yaml, render every file, let the programs that will read them judge them, and only then write.",
-        "wsbundle render --env prod --set port=9000",
+        ".venv/bin/wsbundle render --env prod --set port=9000",
     ),
     "check": (
         "the same without writing anything",
         "Do all that render does, except writing.",
-        "wsbundle check --env prod",
+        ".venv/bin/wsbundle check --env prod",
     ),
     "run": (
         "run the service here, as deploy.yaml says",
         "Run the service in the foreground, without root and without nginx. Ctrl-C ends it.",
-        "wsbundle run --set port=9000",
+        ".venv/bin/wsbundle run --set port=9000",
     ),
     "token": (
         "mint a token, or change the keys that sign them",
         "Print a token that lets its bearer register an address and write to others; or add or remove a signing key.",
-        "sudo wsbundle token alice --send-to bob --send-to group:office --expires 12h",
+        "sudo .venv/bin/wsbundle token alice --send-to bob --send-to group:office --expires 12h",
     ),
     "show": (
         "print every setting as it is in force",
         "Print every setting with its value, defaults included, after overlay and --set are applied.",
-        "wsbundle show --env prod --origin",
+        ".venv/bin/wsbundle show --env prod --origin",
     ),
     "explain": (
         "explain a setting or a rule, or list them all",
         "Say what a setting is for and what it takes, or why a rule holds. Without a name, list all of them.",
-        "wsbundle explain ping.interval",
+        ".venv/bin/wsbundle explain ping.interval",
     ),
     "bundle": (
         "write an archive that installs without a network",
         "Write one archive with code, locked wheels and deploy.yaml. On the host, unpack it and run: sudo sh install",
-        "wsbundle bundle --python 3.13 --env prod",
+        ".venv/bin/wsbundle bundle --python 3.13 --env prod",
     ),
     "install": (
         "make this host run what deploy.yaml says, all or nothing",
         "Report every obstacle, then install what is missing and switch to it. If any step fails, go back. Needs root.",
-        "sudo wsbundle install --env prod",
+        "sudo .venv/bin/wsbundle install --env prod",
     ),
     "plan": (
         "what install would change; exit code 3 when there is something",
         "Show packages, user, keys and files that an installation would add (+), change (~) or remove (-), and its "
         "effects. Nothing is changed. Without root, what only root may read is left out.",
-        "sudo wsbundle plan --full",
+        "sudo .venv/bin/wsbundle plan --full",
     ),
     "status": (
         "what runs here; exit code 4 when it was edited by hand",
         "Say what is installed, whether it runs and answers, and what was edited by hand.",
-        "sudo wsbundle status --format json",
+        "sudo .venv/bin/wsbundle status --format json",
     ),
     "history": (
         "the generations that are kept",
         "List the generations that rollback can go back to.",
-        "wsbundle history",
+        ".venv/bin/wsbundle history",
     ),
     "rollback": (
         "make an earlier generation current again",
         "Go back to the newest healthy generation before the current one, or to the one with this number. Needs root.",
-        "sudo wsbundle rollback 3",
+        "sudo .venv/bin/wsbundle rollback 3",
     ),
     "uninstall": (
         "remove exactly what was installed",
         "Remove what was installed. Data, logs, keys and the user stay, unless --purge is given. Needs root.",
-        "sudo wsbundle uninstall --purge",
+        "sudo .venv/bin/wsbundle uninstall --purge",
     ),
 }
 

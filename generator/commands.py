@@ -67,7 +67,7 @@ def run(options: Namespace, report: Report) -> int:
         are_needed = deploy.auth == "token"
         deploy = msgspec.structs.replace(deploy, keys=keys_for_trying(deploy.name, are_needed))
         if are_needed:
-            report.line(f"A token for it: wsbundle token --keys {deploy.keys} --send-to '*' UUID")
+            report.line(f"A token for it: .venv/bin/wsbundle token --keys {deploy.keys} --send-to '*' UUID")
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-I", "-m", *module], {**os.environ, **to_environ(deploy), **deploy.env})
 

@@ -253,7 +253,7 @@ def _refuse_other_targets() -> None:
     if f"{python} {machine}" not in targets:
         raise MissingError(
             f"this archive has wheels for Python {', '.join(targets)}, and this host has {python} {machine}; make one "
-            f"for it: wsbundle bundle --python {python} --machine {machine}. Nothing was changed."
+            f'for it: make bundle ARGS="--python {python} --machine {machine}". Nothing was changed.'
         )
 
 

@@ -32,7 +32,7 @@ def about(topic: str) -> list[tuple[str, str]] | None:
 
 
 def nearest(topic: str) -> str:
-    return did_you_mean(topic, [name for name, _ in topics()]) or "; `wsbundle explain` lists them"
+    return did_you_mean(topic, [name for name, _ in topics()]) or "; `.venv/bin/wsbundle explain` lists them"
 
 
 def settings_in_force(loaded: Loaded) -> list[tuple[str, object, str]]:

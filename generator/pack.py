@@ -22,7 +22,7 @@ from service.declaration import values_of
 ROOT = Path(__file__).parent.parent
 LOCKS = ("requirements/generator.txt", "requirements/service.txt")
 INSTALLER = "generator/install.sh"
-_SINGLE = ("pyproject.toml", "README.md", "LICENSE", *LOCKS)
+_SINGLE = ("pyproject.toml", "README.md", "LICENSE", "docs/operations.md", *LOCKS)
 _SUFFIXES = {".py", ".sh", ".html", ".js"}
 # deploy.yaml says under `env` what .env is given, and who may read that is decided by .env's own mode.
 _PRIVATE = 0o600

@@ -22,6 +22,9 @@ class CommandError(Exception):
     """The command could not do its work, though deploy.yaml is sound."""
 
 
+NOT_ROOT = Fault("you are not root, so what only root may read is left out", "run it with sudo")
+
+
 class Report:
     """Collects what one command has to say.
 

@@ -1,6 +1,7 @@
 """Carrying out a switch on the host, step by step, each named and timed."""
 
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -228,9 +229,21 @@ class Host:
         if "RUNNING" not in (said := program_state(self.store.name)):
             raise StepFailed(f"supervisor does not keep it running: {said}")
 
+    def _make_logs_of_nginx(self) -> None:
+        """As Debian's logrotate makes them every day: nginx itself lets everybody read addresses and errors."""
+        if self.store.current is None:
+            return
+        for kind in ("access", "error"):
+            log = self.store.root / f"var/log/nginx/{self.store.name}_{kind}.log"
+            with suppress(OSError, LookupError):  # no such directory, no such group: nginx makes its own
+                log.touch(0o640)
+                log.chmod(0o640)
+                shutil.chown(log, "www-data", "adm")
+
     def _reload_nginx(self) -> None:
         if not has("nginx") or (self.store.current is None and not is_active("nginx.service")):
             return
+        self._make_logs_of_nginx()
         must(run("nginx", "-t", "-q"), "nginx -t")
         reloading = Reload()
         self._systemctl("reload-or-restart", "nginx.service")

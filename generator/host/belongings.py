@@ -6,6 +6,7 @@ take it over. Deployments of releases that kept no record are judged by what the
 """
 
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Collection, Iterable
@@ -117,6 +118,8 @@ def remove(store: Store, mine: Belongings, owners: Iterable[str], purge: bool) -
         f"/var/lib/{name}": lambda path: _remove_owned(path, uids),
         f"/var/log/{name}": lambda path: _remove_named(path, f"{name}.log"),
     }
+    if purge and mine:
+        _remove_logs_of_nginx(_on(store, "/var/log/nginx"), name)
     for path, clear in (transient | kept if purge else transient).items():
         directory = _on(store, path)
         if path in mine.directories and directory.is_dir():
@@ -221,6 +224,13 @@ def _remove_owned(directory: Path, uids: Collection[int]) -> None:
 def _remove_named(directory: Path, start: str) -> None:
     for path in directory.glob(f"{start}*"):
         if not path.is_dir():
+            path.unlink()
+
+
+def _remove_logs_of_nginx(directory: Path, name: str) -> None:
+    """Those of our site, and what logrotate has made of them."""
+    for path in directory.glob(f"{name}_*"):
+        if re.fullmatch(rf"{re.escape(name)}_(access|error)\.log(\.\d+(\.gz)?)?", path.name) and path.is_file():
             path.unlink()
 
 

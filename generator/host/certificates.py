@@ -137,9 +137,9 @@ def refusals(
     if deploy.tls == "files":
         found = [fault for _, fault in faults(deploy, now)]
     elif isinstance(text := _text_of(path), Fault):
-        found = [Fault(text.what, "wsbundle install gets one")]
+        found = [Fault(text.what, "the next installation gets one")]
     elif not place.serves_lineage:
-        found = [Fault("it is a placeholder", "wsbundle install asks for the real one")]
+        found = [Fault("it is a placeholder", "the next installation asks for the real one")]
     else:
         found = list(_refused(path, deploy.domain, now))
     if not found and (other := shown_for(deploy.domain)) is not None and other != der(path):
@@ -222,7 +222,7 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
         present = "the one it had" if place.serves_lineage else "a placeholder, which clients refuse"
         raise CommandError(
             f"{error}\nNo new certificate for {deploy.domain} ({why}). {place.name} runs, with {present}.\n"
-            "Mend that, then run `wsbundle install` again: it asks again. Let's Encrypt takes five failures an hour."
+            "Fix that, then install again: it asks again. Let's Encrypt takes five failures an hour."
         ) from None
 
 

@@ -49,12 +49,17 @@ def _links(store: Store, number: int) -> Iterator[Drift]:
 
 
 def _files(store: Store, number: int) -> Iterator[Drift]:
-    """What differs in the generation itself, which links lead to, and in the files that are copies of its own."""
+    """What differs in the generation itself, which links lead to, and in the files that are copies of its own.
+
+    Only root can say of .env.
+    """
     directory, on_the_host = store.directory(number), store.files(number)
     for path, entry in store.manifest(number).items():
         target = (store.root if path in on_the_host else directory) / path
         if path in on_the_host and target.is_symlink():
             yield Drift(path, _replaced_by(target), _diff(store, path, target))
+        elif target.exists() and not os.access(target, os.R_OK):
+            continue
         elif "sha256" in entry and _hash(target) != entry["sha256"]:
             what = "is missing" if path in on_the_host and not target.exists() else "was edited"
             yield Drift(path, what, _diff(store, path, target))
@@ -120,6 +125,9 @@ def _diff(store: Store, path: str, target: Path) -> str:
     number = store.current
     if number is None or not target.is_file() or path.endswith("/.env"):
         return ""
-    installed = store.pristine(number, path).read_text(errors="replace").splitlines()
-    edited = target.read_text(errors="replace").splitlines()
+    try:
+        installed = store.pristine(number, path).read_text(errors="replace").splitlines()
+        edited = target.read_text(errors="replace").splitlines()
+    except PermissionError:  # only root may see what was installed
+        return ""
     return "\n".join(difflib.unified_diff(installed, edited, f"installed/{path}", f"/{path}", lineterm=""))

@@ -208,4 +208,4 @@ def _farewell(store: Store, report: Report) -> None:
     report.line(f"  try it:   /opt/{store.name}/current/venv/bin/python -m websockets {url}")
     report.line(f"  its log:  {logs}")
     if generation.auth == "token":
-        report.line("  a token:  wsbundle token UUID")
+        report.line("  a token:  sudo .venv/bin/wsbundle token UUID")

@@ -48,5 +48,5 @@ def faults(deploy: Deploy) -> Iterator[Fault]:
     """Why the service would not start with the keys that deploy.yaml names."""
     elsewhere = deploy.keys not in (None, f"/etc/{deploy.name}/keys.json")
     if deploy.auth == "token" and elsewhere and not os.path.isfile(str(deploy.keys)):
-        mend = f"make it with `wsbundle token --keys {deploy.keys} --new-key`, or leave keys out to have it made"
+        mend = f"make it with `sudo .venv/bin/wsbundle token --keys {deploy.keys} --new-key`, or leave keys out"
         yield Fault(f"there is no {deploy.keys}", mend)

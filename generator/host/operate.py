@@ -1,5 +1,6 @@
 """The commands that concern a host: install, plan, status, history, rollback, uninstall."""
 
+import os
 from argparse import Namespace
 
 import msgspec
@@ -18,7 +19,7 @@ from generator.host.switch import Side, plan
 from generator.host.transaction import is_under_way
 from generator.load import Loaded
 from generator.render import replaces_workers
-from generator.report import CommandError, Report
+from generator.report import NOT_ROOT, CommandError, Report
 
 __all__ = ["DRIFT_FOUND", "history", "install", "rollback", "show_plan", "status", "uninstall"]
 CHANGES_PENDING = 3
@@ -38,7 +39,9 @@ def show_plan(options: Namespace, report: Report) -> int:
         raise CommandError("an installation is under way; ask again when it has ended")
     before, after = side(store, store.current), _planned(loaded, bundle)
     todo = plan(before, after)
-    will_do = certificate_will_do(loaded, report)
+    if os.geteuid():
+        report.warning(NOT_ROOT)
+    will_do = os.geteuid() != 0 or certificate_will_do(loaded, report)
     shown = preview(loaded.deploy, bundle, store, before, after, todo)
     report.fact(
         **msgspec.to_builtins(shown),

@@ -1,6 +1,7 @@
 """What an installation would change, as `wsbundle plan` shows it: one value, from which text and JSON are made."""
 
 import difflib
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -102,7 +103,8 @@ def _runtime(store: Store, runtime: str) -> str:
 
 def _effects(deploy: Deploy, store: Store, before: Side, todo: Switch) -> Iterator[str]:
     """In words. What is not installed is started, not restarted."""
-    asks = certificates.due(deploy, certificates.Place(store.name), time.time())
+    # Only root can see certbot's.
+    asks = None if os.geteuid() else certificates.due(deploy, certificates.Place(store.name), time.time())
     starts = todo.restarts_service or todo.restarts_program or todo.updates_supervisor
     again = "restarts" if before.name else "starts"
     due = {

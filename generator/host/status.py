@@ -1,5 +1,7 @@
 """`wsbundle status`: what runs here, whether clients get through, and whether the host is as it was installed."""
 
+import json
+import os
 import time
 from argparse import Namespace
 
@@ -11,11 +13,12 @@ from generator.host.clients import connections
 from generator.host.drift import drifts
 from generator.host.facts import is_active, runs
 from generator.host.probe import silence
-from generator.host.provide import outdated
+from generator.host.provide import outdated, runtime_id
 from generator.host.store import Generation, Store
 from generator.host.transaction import endpoint, is_under_way
 from generator.host.x509 import served
-from generator.report import CommandError, Report
+from generator.render import render
+from generator.report import NOT_ROOT, CommandError, Report
 from generator.schema import Deploy
 
 DRIFT_FOUND = 4
@@ -26,18 +29,22 @@ _PATIENCE_S = 5.0
 def status(options: Namespace, report: Report) -> int:
     """Report it all, and fail when clients do not get through, or will not for long. Nothing is changed."""
     deploy = loaded_for(options, report).deploy
+    if os.geteuid():
+        report.warning(NOT_ROOT)
     store, under_way = Store(deploy.name), is_under_way()
     number = store.current
     if number is None:
         raise CommandError(f"{store.name} is not installed" + (": an installation is under way" if under_way else ""))
     generation = store.generation(number)
     rows, works = _of_the_service(store, generation, report)
+    if not _is_as_deployed(deploy, store, generation, report):
+        rows["deploy.yaml"] = "asks for something else than what runs: `make plan` shows it"
     works &= _add_what_is_pending(store, under_way, rows, report)
     if aged := outdated(store, number):
         rows["python"] = f"{aged}: run `make install`"
     report.fact(generation=number, outdated=aged)
     works &= aged is None
-    if deploy.tls == generation.tls != "off":
+    if deploy.tls == generation.tls != "off" and os.geteuid() == 0:  # keys and certbot's directories are root's
         works &= _add_certificate(replace(deploy, domain=generation.domain), store, rows, report)
     for name, text in rows.items():
         report.line(f"{name + ':':13} {text}")
@@ -54,7 +61,9 @@ def when(seconds: float) -> str:
 
 def _of_the_service(store: Store, generation: Generation, report: Report) -> tuple[dict[str, str], bool]:
     """Asked as the proof of an installation asks: a process that is there need not answer."""
-    active, nginx = runs(store.name, generation.manager), is_active("nginx.service")
+    # supervisor answers root alone; whether clients get through can be asked all the same.
+    active = runs(store.name, generation.manager) or (os.geteuid() != 0 and generation.manager == "supervisor")
+    nginx = is_active("nginx.service")
     why = silence(endpoint(generation), _PATIENCE_S) if active and nginx else None
     answers = active and nginx and why is None
     number = connections(store) if why is None else None
@@ -69,6 +78,14 @@ def _of_the_service(store: Store, generation: Generation, report: Report) -> tup
     return rows, answers
 
 
+def _is_as_deployed(deploy: Deploy, store: Store, generation: Generation, report: Report) -> bool:
+    """Whether an installation would find nothing to do; not after a rollback, say, or a change of deploy.yaml."""
+    wanted = json.loads(render(deploy).manifest())["files"]
+    same = wanted == list(store.manifest(generation.number).values()) and generation.runtime == runtime_id()
+    report.fact(as_deployed=same)
+    return same
+
+
 def _add_what_is_pending(store: Store, under_way: bool, rows: dict[str, str], report: Report) -> bool:
     """Whether nothing is left half-done."""
     pending = store.pending is not None
@@ -76,7 +93,7 @@ def _add_what_is_pending(store: Store, under_way: bool, rows: dict[str, str], re
     if under_way:
         rows["unfinished"] = "an installation is under way"
     elif pending:
-        rows["unfinished"] = "a change was cut short; `wsbundle install` undoes it first"
+        rows["unfinished"] = "a change was cut short; the next installation undoes it first"
     return under_way or not pending
 
 

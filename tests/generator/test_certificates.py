@@ -444,7 +444,7 @@ def test_a_failure_tells_certbots_words_and_how_to_go_on(certbot: Certbot) -> No
     assert str(failed.value) == (
         "DNS problem: NXDOMAIN\n"
         f"No new certificate for ws.a.org (there is none yet). {NAME} runs, with a placeholder, which clients refuse.\n"
-        "Mend that, then run `wsbundle install` again: it asks again. Let's Encrypt takes five failures an hour."
+        "Fix that, then install again: it asks again. Let's Encrypt takes five failures an hour."
     )
     assert not certbot.place.serves_lineage
 
@@ -536,7 +536,7 @@ def refused(deploy: Deploy, place: Place, now: float = NOW + HOUR_S) -> list[str
 def test_status_tells_a_placeholder_from_a_certificate(certbot: Certbot) -> None:
     deploy = with_letsencrypt()
     assert shown(deploy, certbot.place) == "a PLACEHOLDER for ws.a.org"
-    assert refused(deploy, certbot.place) == ["it is a placeholder; wsbundle install asks for the real one"]
+    assert refused(deploy, certbot.place) == ["it is a placeholder; the next installation asks for the real one"]
     obtain(deploy, certbot.place, Report(json=True))
     assert shown(deploy, certbot.place) == "ws.a.org by CN=Test, 89 days left"
     assert refused(deploy, certbot.place) == []
@@ -549,7 +549,7 @@ def test_status_tells_a_certificate_that_will_not_do(certbot: Certbot) -> None:
     assert "is for ws.a.org, not for ws.b.org" in refused(with_letsencrypt("ws.b.org"), certbot.place)[0]
     assert refused(with_letsencrypt(), certbot.place, NOW + 92.5 * DAY_S) == ["ended 3 days ago; renew it"]
     (certbot.place.lineage / FILE).unlink()
-    assert "is not there; wsbundle install gets one" in refused(with_letsencrypt(), certbot.place)[0]
+    assert "is not there; the next installation gets one" in refused(with_letsencrypt(), certbot.place)[0]
 
 
 def test_status_tells_of_a_file(good: Pair, tmp_path: Path) -> None:

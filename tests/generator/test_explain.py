@@ -79,7 +79,7 @@ def test_all_topics_are_listed_once_each_with_a_line_and_can_be_explained() -> N
         ("interval", "; did you mean ping.interval?"),
         ("one-listeners", "; did you mean one-listener?"),
         ("same-listner", "; did you mean same-listener?"),
-        ("colour", "; `wsbundle explain` lists them"),
+        ("colour", "; `.venv/bin/wsbundle explain` lists them"),
     ],
 )
 def test_the_nearest_topic_is_suggested(topic: str, suggestion: str) -> None:

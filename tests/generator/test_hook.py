@@ -40,13 +40,13 @@ def target(root: Path) -> Path:
 def misbehaviour(root: Path, hook: str) -> str | None:
     """What the hook does wrong, if it does."""
     ours = f"{root}/{LINEAGE}"
-    if run(root, hook, ours) != (0, ["nginx -t", "systemctl reload nginx"]) or target(root) != Path(ours):
+    if run(root, hook, ours) != (0, ["nginx -t -q", "systemctl reload nginx"]) or target(root) != Path(ours):
         return "our renewed certificate is not put into use"
     for other in (f"{ours}-other", None):
         if run(root, hook, other) != (0, []) or target(root) != root / "placeholder":
             return f"it acts on {other}"
     status, commands = run(root, hook, ours, nginx_status=1)
-    if status == 0 or commands != ["nginx -t"]:
+    if status == 0 or commands != ["nginx -t -q"]:
         return "it hides a configuration that nginx refuses, or reloads in spite of it"
     if sorted(path.name for path in (root / "etc" / NAME).iterdir()) != ["tls"]:
         return "it leaves something behind"

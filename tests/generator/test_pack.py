@@ -65,7 +65,8 @@ def copy(directory: Path) -> Path:
     for name in ("service", "generator", "requirements"):
         shutil.copytree(ROOT / name, directory / name, ignore=ignored, copy_function=shutil.copyfile)
     shutil.copytree(ROOT / "templates", directory / "templates", copy_function=shutil.copyfile)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    (directory / "docs").mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "docs/operations.md"):
         shutil.copyfile(ROOT / name, directory / name)
     compiled = ("generator/__pycache__/x.pyc", "templates/__pycache__/x.pyc")
     for left in (*compiled, "service/settings.py~", "deploy.prod.yaml"):
@@ -85,7 +86,7 @@ def test_it_holds_code_locks_wheels_and_the_rendered_files_and_nothing_of_the_ch
     paths = set(entries(packed(wheels)))
     assert {path.partition("/")[0] for path in paths} == {
         *("SHA256SUMS", "install", "deploy.yaml", "rendered", "wheels"),
-        *("generator", "requirements", "service", "templates", "pyproject.toml", "README.md", "LICENSE"),
+        *("docs", "generator", "requirements", "service", "templates", "pyproject.toml", "README.md", "LICENSE"),
     }
     assert {path for path in paths if path.startswith(("requirements/", "wheels/"))} == {
         *("requirements/generator.txt", "requirements/service.txt"),
@@ -207,7 +208,7 @@ def test_a_host_with_another_python_is_told_what_to_make(wheels: Path, tmp_path:
         1,
         "",
         f"wsbundle: this archive has wheels for Python 3.9 x86_64, 3.10 riscv64, and this host has {HERE} {machine}; "
-        f"make one for it: wsbundle bundle --python {HERE} --machine {machine}. Nothing was changed.\n",
+        f'make one for it: make bundle ARGS="--python {HERE} --machine {machine}". Nothing was changed.\n',
     )
     assert not (directory / ".venv").exists()
 

@@ -119,7 +119,7 @@ def test_run_with_tokens_makes_keys_of_its_own_beside_the_bundle(
     said = [wsbundle("run", "--set", "auth=token").out for _ in range(2)]
     path = tmp_path / "build/queue-websocket.keys.json"
     assert said[0] == said[1]
-    assert f"A token for it: wsbundle token --keys {path} --send-to '*' UUID" in said[0]
+    assert f"A token for it: .venv/bin/wsbundle token --keys {path} --send-to '*' UUID" in said[0]
     assert [environment["WEBSOCKET_KEYS"] for _, _, environment in became] == [str(path)] * 2
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(read_keys(str(path))) == 1

@@ -64,7 +64,7 @@ def test_every_command_has_help(command: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_example_of_every_command_is_a_command_line_that_is_understood(command: str) -> None:
     words = shlex.split(_COMMANDS[command][2].removeprefix("sudo "))
-    assert words[:2] == ["wsbundle", command]
+    assert words[:2] == [".venv/bin/wsbundle", command]
     _parser().parse_args(words[1:])
 
 
@@ -79,7 +79,10 @@ def test_the_example_of_every_command_is_a_command_line_that_is_understood(comma
         (["show", "--set"], "argument --set: expected one argument; see wsbundle show --help"),
         (["rendr"], "rendr is not a command; did you mean render?"),
         (["stats", "--format", "text"], "stats is not a command; did you mean status?"),
-        (["explain", "colour"], "colour is no setting, section, rule or agreement; `wsbundle explain` lists them"),
+        (
+            ["explain", "colour"],
+            "colour is no setting, section, rule or agreement; `.venv/bin/wsbundle explain` lists them",
+        ),
         (["explain", "prot"], "prot is no setting, section, rule or agreement; did you mean port?"),
         (
             ["run", "--set", "server=gunicorn"],

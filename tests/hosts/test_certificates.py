@@ -160,7 +160,7 @@ def test_the_renewal_of_another_certificate_reloads_nothing(host: Console) -> No
 def test_an_authority_that_does_not_answer_leaves_a_service_that_runs_on_a_placeholder(unheard: Console) -> None:
     said = unheard.install(code=1, **ENCRYPTED)
     assert f"No new certificate for {DOMAIN} (there is none yet)" in said
-    assert "run `wsbundle install` again" in said
+    assert "Fix that, then install again" in said
     assert unheard.current() == "1"
     assert "CLIENTS REFUSE IT: it is a placeholder" in unheard.status(code=1)
     with client(unheard, careless()) as websocket:

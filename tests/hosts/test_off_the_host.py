@@ -25,7 +25,11 @@ def test_nothing_of_it_stays_but_data_and_user(empty: Console) -> None:
     assert empty.run("ls", "/opt") == ""
     assert empty.run("systemctl", "--failed", "--no-legend") == ""
     assert "not installed" in empty.wsbundle("uninstall")
+    logs = f"/var/log/nginx/{NAME}_"
+    assert empty.run("sh", "-c", f"stat --format='%a %U %G' {logs}*").splitlines() == ["640 www-data adm"] * 2
+    empty.run("touch", f"{logs}access.log.1", f"{logs}error.log.2.gz", f"{logs}access.log.mine")
     empty.wsbundle("uninstall", "--purge")
+    assert empty.run("sh", "-c", f"ls {logs}*") == f"{logs}access.log.mine\n"
     assert rest(empty) == before
     assert empty.run("getent", "passwd") == users
 
