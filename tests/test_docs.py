@@ -266,6 +266,8 @@ def unknown_host_paths(document: Document) -> Iterator[str]:
         "/etc/nginx/sites-enabled/default",
         "/etc/security/limits.conf",
         "/etc/pip.conf",
+        "/etc/hosts",
+        "/etc/ssl/certs/ca-certificates.crt",
     )
     by_hand = (
         f"/opt/{NAME}/new",
