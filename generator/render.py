@@ -155,6 +155,16 @@ def nginx_connections(deploy: Deploy) -> int:
     return ceil(2 * deploy.limits.connections * 1.25)
 
 
+def worker_rlimit_nofile(deploy: Deploy) -> int:
+    """The files that a worker of nginx may open: two for each connection that it takes."""
+    return 2 * max(nginx_connections(deploy), DEBIANS_WORKER_CONNECTIONS)
+
+
+def worker_shutdown_timeout(deploy: Deploy) -> int:
+    """How long old workers of nginx live on after a reload, in seconds."""
+    return max(WORKER_SHUTDOWN_S, stop_timeout(deploy))
+
+
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -251,9 +261,7 @@ NAMES: dict[str, Name] = {
     "connections": Name(("limits.connections",), lambda d: d.limits.connections),
     "open_files": Name(("limits.connections",), open_files),
     "nginx_connections": Name(("limits.connections",), nginx_connections),
-    "worker_rlimit_nofile": Name(
-        ("limits.connections",), lambda d: 2 * max(nginx_connections(d), DEBIANS_WORKER_CONNECTIONS)
-    ),
+    "worker_rlimit_nofile": Name(("limits.connections",), worker_rlimit_nofile),
     "connections_per_address": Name(("limits.connections_per_address",), lambda d: d.limits.connections_per_address),
     "handshakes_per_second": Name(("limits.handshakes_per_second",), lambda d: d.limits.handshakes_per_second),
     "header_timeout": Name(("limits.header_timeout",), lambda d: d.limits.header_timeout),
@@ -265,7 +273,7 @@ NAMES: dict[str, Name] = {
     "proxy_read_timeout": Name(("ping.interval", "ping.timeout"), proxy_read_timeout),
     "graceful_timeout": Name(("drain.timeout",), graceful_timeout),
     "stop_timeout": Name(("drain.timeout",), stop_timeout),
-    "worker_shutdown_timeout": Name(("drain.timeout",), lambda d: max(WORKER_SHUTDOWN_S, stop_timeout(d))),
+    "worker_shutdown_timeout": Name(("drain.timeout",), worker_shutdown_timeout),
     "restart_delay": Name((), lambda d: RESTART_DELAY_S),
     "start_limit_burst": Name((), lambda d: START_LIMIT_BURST),
     "start_limit_interval": Name((), lambda d: START_LIMIT_INTERVAL_S),

@@ -14,11 +14,11 @@ from generator.host.reload import Reload
 from generator.host.store import READ_EARLY, Store, sync
 from generator.host.succession import shared
 from generator.host.switch import Side, Switch
+from generator.readers.nginx import HOST
+from generator.readers.nginx_sites import SHARED, own_main_context
 from generator.report import CommandError, Report
 from generator.write import put_copy, put_link, temporary_of
 
-# Directives that nginx takes only once per host: all deployments share one file, that of the most demanding.
-SHARED = "etc/nginx/modules-enabled/90-wsbundle.conf"
 _STOP_S = 900.0
 _NOT_LOADED = 5  # a run that was killed has removed the units. Source: systemctl(1), "Exit status"
 _SUPERVISOR_PATIENCE_S = 30.0
@@ -159,12 +159,12 @@ class Host:
                 target.parent.rmdir()
 
     def _share(self, with_us: bool) -> None:
-        """Let the shared file lead to the deployment that asks for most, or to none when the last one is gone."""
+        """Let the shared file lead to the deployment that asks for most, if there is one and it need not make way."""
         files = set(self.store.root.glob(f"opt/*/current/{SHARED}"))
         if not with_us:
             files.discard(self.store.home / "current" / SHARED)
         candidates = sorted((_open_files(path), str(path)) for path in files)
-        if not candidates:
+        if not candidates or own_main_context(HOST / "nginx.conf"):
             self._remove(SHARED)
         elif (most := candidates[-1][1]) != _link_of(self.store.root / SHARED):
             self._put(SHARED, most)

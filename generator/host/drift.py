@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 
 from generator.host import default_site
-from generator.host.apply import SHARED
 from generator.host.store import Store
-from generator.readers.nginx import DEFAULT_SITE
+from generator.readers.nginx import DEFAULT_SITE, HOST
+from generator.readers.nginx_sites import SHARED, own_main_context
 from generator.write import put_copy
 
 
@@ -41,6 +41,8 @@ def drifts(store: Store) -> list[Drift]:
 def _links(store: Store, number: int) -> Iterator[Drift]:
     for path, link in store.links(number).items():
         target = store.root / path
+        if path == SHARED and not os.path.lexists(target) and own_main_context(HOST / "nginx.conf"):
+            continue
         if not target.is_symlink():
             what = _missing(store, path) if not target.exists() else "was replaced by a file"
             yield Drift(path, what, _diff(store, path, target))

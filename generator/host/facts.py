@@ -107,6 +107,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     has_ipv6: bool
     not_here: tuple[str, ...]
     around: Surroundings
+    own_main_context: dict[str, tuple[str, str]]
     nginx_carries: Carries | None
     cores: int
     has_foreign_default_site: bool

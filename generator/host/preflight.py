@@ -1,12 +1,19 @@
 """All that could stop an installation, asked at once and before anything changes. Pure: facts in, findings out."""
 
+import re
 from collections.abc import Iterator
 from math import ceil
 
 from generator.host import neighbours
 from generator.host.facts import Account, Carries, Facts, Listener
 from generator.readers.nginx import DEFAULT_SITE, without_ipv6
-from generator.render import nginx_connections, open_files, service_user
+from generator.render import (
+    nginx_connections,
+    open_files,
+    service_user,
+    worker_rlimit_nofile,
+    worker_shutdown_timeout,
+)
 from generator.schema import Deploy
 from service.declaration import Fault
 
@@ -174,6 +181,8 @@ def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         yield Fault(what, _OWN_USER)
     if facts.nginx_carries is not None:
         yield from _too_few_connections(deploy, facts.nginx_carries)
+    if facts.own_main_context:
+        yield from _main_context(deploy, facts.own_main_context)
     yield from neighbours.warnings(deploy, facts.around)
     if deploy.workers != "auto" and deploy.workers > 2 * facts.cores:
         mend = "use workers: auto, or a smaller number: more of them only take turns"
@@ -181,6 +190,28 @@ def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     if facts.clock_behind_s > 0:
         mend = "set it (timedatectl set-ntp true): certificates are checked against it"
         yield Fault(f"the clock is at least {facts.clock_behind_s / 3600:.0f} hours behind", mend)
+
+
+def _main_context(deploy: Deploy, own: dict[str, tuple[str, str]]) -> Iterator[Fault]:
+    """What the operator has set in place of our shared file is his, and must be enough."""
+    needed = {
+        "worker_rlimit_nofile": str(worker_rlimit_nofile(deploy)),
+        "worker_shutdown_timeout": f"{worker_shutdown_timeout(deploy)}s",
+    }
+    for directive, enough in needed.items():
+        where, value = own.get(directive, ("", ""))
+        if not where:
+            beside = next(iter(own.values()))[0]
+            what = f"nginx.conf sets part of what WebSockets need ({beside}), and no {directive}"
+            yield Fault(what, f"write `{directive} {enough};` beside it")
+        elif _amount(value) < _amount(enough):
+            yield Fault(f"{where} sets {directive} {value}, and this deployment needs {enough}", "raise it there")
+
+
+def _amount(value: str) -> float:
+    """A number, or a time in seconds. Source: nginx's "Configuration file measurement units"."""
+    units = {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "M": 2_592_000, "y": 31_536_000}
+    return sum(float(number) * units[unit] for number, unit in re.findall(r"(\d+)(ms|[smhdwMy]|)", value))
 
 
 def _too_few_connections(deploy: Deploy, nginx: Carries) -> Iterator[Fault]:

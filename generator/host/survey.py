@@ -9,14 +9,14 @@ from pathlib import Path
 from generator.bundle import Bundle
 from generator.document import Located
 from generator.host import belongings, certificates, default_site, facts, keys
-from generator.host.apply import SHARED
 from generator.host.facts import Facts, Listener
 from generator.host.firewall import closed
 from generator.host.preflight import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, packages, problems, warnings
 from generator.host.provide import ROOT, has_runtime
 from generator.host.store import Store
 from generator.load import Loaded
-from generator.readers.nginx import main_text, missing_includes
+from generator.readers.nginx import HOST, main_text, missing_includes
+from generator.readers.nginx_sites import ONCE, SHARED, own_main_context
 from generator.render import service_user
 from generator.report import CommandError, Report
 from generator.schema import Deploy
@@ -80,10 +80,11 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         foreign=tuple(foreign),
         linked=tuple(path for path in belongings.needed(deploy) if path not in foreign and os.path.islink(path)),
         supervisors_files=facts.supervisors_files() if deploy.manager == "supervisor" else None,
-        nginx_fault="" if re.search(rf"/{deploy.name}(?![\w.-])", fault) else fault,  # ours is about to be replaced
+        nginx_fault="" if re.search(_passing_fault(deploy.name), fault) else fault,
         has_ipv6=facts.has_ipv6(),
         not_here=tuple(host for host in deploy.nginx.listen if not facts.has_address(host)),
         around=facts.surroundings(deploy.domain),
+        own_main_context=own_main_context(HOST / "nginx.conf"),
         missing_includes=() if main is None else tuple(missing_includes(main)),
         nginx_carries=None if main is None else facts.nginx_carries(main),
         cores=os.cpu_count() or 1,
@@ -96,6 +97,11 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         closed_ports=closed((80,) if deploy.tls == "off" else (80, 443)),
         clock_behind_s=(ROOT / "pyproject.toml").stat().st_mtime - time.time(),
     )
+
+
+def _passing_fault(name: str) -> str:
+    """A pattern: our own site is about to be replaced, and our shared file makes way for what the operator sets."""
+    return rf"/{name}(?![\w.-])|\"({'|'.join(ONCE)})\" directive is duplicate"
 
 
 def _taken(deploy: Deploy, store: Store) -> Iterator[Listener]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from generator.bundle import Bundle, File
-from generator.readers.nginx_sites import places, servers
+from generator.readers.nginx_sites import SHARED, own_main_context, places, servers
 from generator.readers.processes import Outcome, Program, Running, find_program
 from generator.readers.stub_certificate import stub_pair
 from generator.readers.tree import put
@@ -206,14 +206,7 @@ def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
         why = f"this host's nginx.conf has no line {' and no line '.join(missing)}"
         return [(yield from _alone(nginx, ours, root, pair)), ON_THIS_HOST.not_checked(why)]
 
-    def merged(tree: _Tree) -> None:
-        tree.copy(HOST)
-        if any("default_server" in file.text for file in ours):
-            # Debian's own default site makes way for ours; two default servers for one port stop nginx.
-            (tree.root / DEFAULT_SITE).unlink(missing_ok=True)
-        tree.overlay(ours, pair)
-
-    outcome, complaints = yield from _test(nginx, root / "merged", merged)
+    outcome, complaints = yield from _test(nginx, root / "merged", lambda tree: _merge(tree, ours, pair))
     if outcome.failure:
         return [ALONE.not_checked(f"nginx {outcome.failure}")]
     paths = {file.path for file in ours}
@@ -225,6 +218,17 @@ def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
         return [_verdict(outcome, complaints, ours)]
     reason = "; ".join(str(each) for each in without_us if each.level != "warn") or host.failure or host.output.strip()
     return [(yield from _alone(nginx, ours, root, pair)), ON_THIS_HOST.not_checked(_why_broken(reason))]
+
+
+def _merge(tree: _Tree, ours: list[File], pair: Path) -> None:
+    """This host's configuration as an installation would leave it."""
+    tree.copy(HOST)
+    if any("default_server" in file.text for file in ours):
+        # Debian's own default site makes way for ours; two default servers for one port stop nginx.
+        (tree.root / DEFAULT_SITE).unlink(missing_ok=True)
+    tree.overlay(ours, pair)
+    if own_main_context(HOST / "nginx.conf"):
+        (tree.root / SHARED).unlink(missing_ok=True)  # as above
 
 
 def main_text() -> str | None:

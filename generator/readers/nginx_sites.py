@@ -18,6 +18,11 @@ _TOKEN = re.compile(
 )
 _MODULES = ("http", "stream", "mail")
 _DEEPEST = 10
+SHARED = "etc/nginx/modules-enabled/90-wsbundle.conf"
+"""What may stand only once on a host: all deployments share one file, that of the most demanding."""
+_SHARED_NAME = SHARED.rpartition("/")[2]
+ONCE = ("worker_rlimit_nofile", "worker_shutdown_timeout")
+"""What it sets."""
 
 
 class Listen(msgspec.Struct, frozen=True):
@@ -90,6 +95,23 @@ def places(main: Path, directive: str) -> list[str]:
     """Where a directive stands, as `FILE:LINE`, in the order in which nginx reads it."""
     there = (item for item in _directives(main, main.parent, _DEEPEST) if isinstance(item, _Directive))
     return [item.where for item in there if item.words[0] == directive]
+
+
+def own_main_context(main: Path) -> dict[str, tuple[str, str]]:
+    """Those of the directives of our shared file that the operator has set: where, and the value.
+
+    nginx takes each once. So where one of them is there already, our file makes way, and both are the operator's.
+    """
+    found = {}
+    depth = 0
+    for item in _directives(main, main.parent, _DEEPEST):
+        if isinstance(item, _End):
+            depth -= 1
+        elif item.opens:
+            depth += 1
+        elif depth == 0 and item.words[0] in ONCE and len(item.words) == 2 and f"/{_SHARED_NAME}:" not in item.where:
+            found[item.words[0]] = (item.where, item.words[1])
+    return found
 
 
 def error_log(main: Path) -> Path | None:

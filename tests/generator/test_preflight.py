@@ -42,6 +42,7 @@ GOOD = Facts(
     has_ipv6=True,
     not_here=(),
     around=Surroundings(),
+    own_main_context={},
     nginx_carries=Carries(768, 4),
     cores=2,
     has_foreign_default_site=False,
@@ -283,3 +284,21 @@ def test_what_nginx_takes_is_read_from_its_own_file(text: str, carries: Carries)
 def test_a_user_has_a_primary_group() -> None:
     assert primary_group("root") == "root"
     assert primary_group("no-such-user") == ""
+
+
+RLIMIT, SHUTDOWN = "worker_rlimit_nofile", "worker_shutdown_timeout"
+
+
+def test_what_the_operator_has_set_for_all_of_nginx_is_his_and_must_be_enough() -> None:
+    enough = {RLIMIT: ("/etc/nginx/nginx.conf:3", "5000"), SHUTDOWN: ("/etc/nginx/nginx.conf:4", "5m")}
+    assert warned(own_main_context=enough) == []
+    assert warned(own_main_context={**enough, RLIMIT: ("/etc/nginx/nginx.conf:3", "1000")}) == [
+        "/etc/nginx/nginx.conf:3 sets worker_rlimit_nofile 1000, and this deployment needs 5000; raise it there"
+    ]
+    assert warned(own_main_context={**enough, SHUTDOWN: ("/etc/nginx/nginx.conf:4", "1m 30s")}) == [
+        "/etc/nginx/nginx.conf:4 sets worker_shutdown_timeout 1m 30s, and this deployment needs 300s; raise it there"
+    ]
+    assert warned(own_main_context={RLIMIT: enough[RLIMIT]}) == [
+        "nginx.conf sets part of what WebSockets need (/etc/nginx/nginx.conf:3), and no worker_shutdown_timeout; "
+        "write `worker_shutdown_timeout 300s;` beside it"
+    ]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from generator.readers.nginx_sites import Listen, Server, error_log, servers
+from generator.readers.nginx_sites import Listen, Server, error_log, own_main_context, servers
 
 MAIN = """\
 user www-data; # a comment with { and ; and "
@@ -93,3 +93,11 @@ def test_the_log_of_nginx_as_a_whole_is_found(conf: Path) -> None:
     assert error_log(conf) == Path("/var/log/nginx/error.log")
     conf.write_text("error_log syslog:server=unix:/dev/log;")
     assert error_log(conf) is None
+
+
+def test_what_the_operator_has_set_for_all_of_nginx_is_told_from_ours(conf: Path) -> None:
+    assert own_main_context(conf) == {}
+    shared = conf.parent / "90-wsbundle.conf"
+    shared.write_text("worker_rlimit_nofile 5000;\nworker_shutdown_timeout 300s;\n")
+    conf.write_text("include *-wsbundle.conf;\n\nworker_shutdown_timeout 10m;\nevents { worker_rlimit_nofile 1; }\n")
+    assert own_main_context(conf) == {"worker_shutdown_timeout": (f"{conf}:3", "10m")}
