@@ -111,9 +111,9 @@ def test_an_idle_client_stays_connected_because_of_pings(clients: list[Client]) 
 
 
 def test_a_silent_client_is_pinged_and_given_up_on_time(stage: Stage) -> None:
+    started = time.monotonic()
     with stage.connect() as silent:
         silent.text()
-        started = time.monotonic()
         silent.read_until(lambda: silent.pinged_at, answer=False)
         assert -0.3 < time.monotonic() - started - PING_INTERVAL_S < TOLERANCE_S
         silent.read_until(lambda: silent.close_code, answer=False)

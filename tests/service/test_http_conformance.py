@@ -258,9 +258,9 @@ def test_a_body_that_dribbles_in_is_given_up(command: str, tmp_path: Path) -> No
     with started(command, tmp_path, WEBSOCKET_HEADER_TIMEOUT="1") as service:
         token = mint(service.keys, "the-script", 60, ("*",))
         head = f"POST /publish/a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 100\r\n\r\n"
+        began = time.monotonic()
         with socket.create_connection(("127.0.0.1", service.shell.port), DEADLINE_S) as client:
             client.sendall(head.encode())
-            began = time.monotonic()
             with contextlib.suppress(ConnectionError):
                 while time.monotonic() - began < DEADLINE_S:
                     client.sendall(b"x")
