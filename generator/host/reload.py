@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from generator.host.facts import run
 from generator.readers.nginx import HOST
@@ -13,9 +15,10 @@ _PATIENCE_S = 60.0
 class Reload:
     """A reload of nginx that is about to be asked for."""
 
-    def __init__(self) -> None:
-        self._before = nginx_workers()
-        self._log = error_log(HOST / "nginx.conf")
+    def __init__(self, main: Path = HOST / "nginx.conf", workers: Callable[[], set[int]] | None = None) -> None:
+        self._workers = workers or nginx_workers
+        self._before = self._workers()
+        self._log = error_log(main)
         self._from = self._size()
 
     def fault(self) -> str:
@@ -25,7 +28,7 @@ class Reload:
         moved. Where nginx cannot bind what it is to listen on, they go on for good.
         """
         deadline = time.monotonic() + _PATIENCE_S
-        while self._before & nginx_workers():
+        while self._before & self._workers():
             said = self._said()
             # It tries five times to bind an address, and then says that it could not.
             if any(not line.startswith("bind() ") for line in said) or time.monotonic() > deadline:
