@@ -89,7 +89,8 @@ def _passed_socket(fd: int) -> socket.socket:
 
 def _tcp_socket(host: str, port: int) -> socket.socket:
     where = f"{host}:{port}"
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # asyncio sets TCP_NODELAY only where the protocol is named; else the second of two frames waits 40 ms.
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     # A restart must not wait for the last connections' TIME_WAIT. Two servers on one port remain impossible:
     # that would take SO_REUSEPORT, with which a second copy starts silently and gets half of the clients.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

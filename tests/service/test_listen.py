@@ -41,6 +41,7 @@ def test_it_listens_on_the_host_and_port(opened: list[socket.socket], host: str,
     listener = listen(opened, host=host, port=port)
     assert can_connect(listener)
     assert name_of(listener) == name.format(port)
+    assert listener.proto == socket.IPPROTO_TCP  # or asyncio leaves TCP_NODELAY out
 
 
 def test_a_port_in_use_is_refused_with_the_mend(opened: list[socket.socket]) -> None:

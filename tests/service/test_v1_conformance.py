@@ -16,6 +16,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
+from service.links.link import READ_AHEAD_FRAMES
+
 
 class Caller:
     """A client of nc.v1 that has said hello; `greeting` is the answer."""
@@ -200,7 +202,7 @@ def test_a_client_that_is_read_no_further_for_a_while_keeps_its_address(command:
     ):
         busy.send_frame(TEXT, b'{"recipient_uuid": "alice", "message": "connected"}')
         wait_until(lambda: mallory.ask("presence", uuids=["alice"])["online"] == ["alice"])
-        for _ in range(200):
+        for _ in range(READ_AHEAD_FRAMES + 200):
             busy.send_frame(TEXT, b"x")
         assert mallory.ask("hello", uuid="alice")["code"] == 113
 
