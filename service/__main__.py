@@ -28,6 +28,7 @@ from service.process.entry import (
 from service.process.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
+from service.process.usage import take_no_arguments
 from service.process.workers import end_with_manager, run_workers
 
 logger = logging.getLogger("service")
@@ -66,6 +67,10 @@ class Server(DrainingServer):
 
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
+    take_no_arguments(
+        "python -m service",
+        "Run the notification center, on uvicorn. Its settings are the WEBSOCKET_ variables of the environment.",
+    )
     settings = settings_or_exit(os.environ)
     configure_logging(settings.log)
     is_worker = FDS_VARIABLE in os.environ

@@ -10,6 +10,7 @@ has the old keys or the new ones. Exit codes: 1 when it cannot be done, 2 when i
 
 import grp
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -39,7 +40,9 @@ def main(arguments: Sequence[str]) -> str:
         MintError, KeysError, OSError
     """
     match arguments:
-        case ["token", path, subject, lifetime_s, *may_send_to]:
+        case ["-h" | "--help", *_]:
+            return str(__doc__)
+        case ["token", path, subject, lifetime_s, *may_send_to] if re.fullmatch("[0-9]{1,12}", lifetime_s):
             return mint(path, subject, int(lifetime_s), may_send_to)
         case ["new-key", path, "HS256" | "EdDSA" as algorithm, *group] if len(group) < 2:
             return add_key(path, algorithm, *group)

@@ -295,7 +295,12 @@ async def _all_closed(servers: Iterable[Server]) -> None:
 
 def main() -> None:
     """Run in the foreground. A port on the command line goes before the environment's."""
-    parser = argparse.ArgumentParser(description="The notification center, standalone.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m service.server",
+        description="Run the notification center on the websockets library alone. Its settings are the WEBSOCKET_ "
+        "variables of the environment.",
+        allow_abbrev=False,
+    )
     parser.add_argument("port", nargs="?", metavar="PORT", help="listen here instead of WEBSOCKET_PORT")
     port: str | None = parser.parse_args().port
     chosen = {} if port is None else {"WEBSOCKET_PORT": port, "WEBSOCKET_SOCKET": ""}

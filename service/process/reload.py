@@ -9,6 +9,7 @@ import socket
 import sys
 
 from service.process.journal import prefix_stderr
+from service.process.usage import take_no_arguments
 
 # Where that process listens, in the runtime directory of its unit. Source: systemd.exec(5), "RuntimeDirectory=".
 DIRECTORY_VARIABLE = "RUNTIME_DIRECTORY"
@@ -18,6 +19,10 @@ DONE = "all workers have been replaced"
 
 def main() -> None:
     """Ask, and wait for the answer, which is all that is ever said."""
+    take_no_arguments(
+        "python -m service.process.reload",
+        f"Replace the workers of the service whose ${DIRECTORY_VARIABLE} is in the environment, and wait for it.",
+    )
     prefix_stderr()
     path = f"{os.environ.get(DIRECTORY_VARIABLE, '')}/{NAME}"
     try:

@@ -1,0 +1,47 @@
+"""What the programs of the service say when they are asked how they are used."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from shells import DEADLINE_S, ROOT, clean_environment
+
+PROGRAMS = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+    for path in (ROOT / "service").rglob("*.py")
+    if '__name__ == "__main__"' in path.read_text()
+)
+
+
+def run(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", program, *arguments]
+    # Help is wanted most where something is wrong.
+    environ = clean_environment(WEBSOCKET_PING_INTERVAL="often")
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=DEADLINE_S)
+
+
+def test_there_are_programs_to_ask() -> None:
+    assert PROGRAMS == ["service", "service.client", "service.mint", "service.process.reload", "service.server"]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("wish", ["-h", "--help"])
+def test_help_says_how_a_program_is_used(program: str, wish: str) -> None:
+    helped = run(program, wish)
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert re.search(rf"python -m {program}|client\.py", helped.stdout)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_any_other_argument_is_wrong_usage(program: str) -> None:
+    asked = run(program, "--no-such-option")
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert "Traceback" not in asked.stderr
+    assert re.search(rf"python -m {program}|client\.py", asked.stderr)
+
+
+def test_a_token_for_a_time_that_is_not_a_number_is_wrong_usage() -> None:
+    asked = run("service.mint", "token", "keys.json", "alice", "soon")
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert asked.stderr.startswith("Tokens and the keys")
