@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -153,9 +154,18 @@ def _pristine(store: Store, path: str) -> str | None:
     try:
         return store.pristine(number, path).read_text(encoding="utf-8")
     except PermissionError:
-        return None
+        return _unedited(store, number, path)
     except FileNotFoundError:  # a link
         return ""
+
+
+def _unedited(store: Store, number: int, path: str) -> str | None:
+    """The file of the generation itself, which everybody may read, where it is as it was installed."""
+    try:
+        content = (store.directory(number) / path).read_bytes()
+    except OSError:
+        return None
+    return content.decode() if sha256(content).hexdigest() == store.manifest(number)[path].get("sha256") else None
 
 
 def _diff(path: str, old: str | None, new: str) -> list[str] | None:

@@ -1,7 +1,12 @@
 """What `wsbundle plan` shows: for people and for programs the same, and nothing that is the operator's own."""
 
+# Needed before root is somebody else, who may not enter this Python's own directory.
+import encodings.idna  # noqa: F401
+import http.client  # noqa: F401
 import json
+import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +15,7 @@ import msgspec
 import pytest
 
 from generator.host.apply import side
+from generator.host.drift import drifts
 from generator.host.operate import _planned
 from generator.host.preview import Change, Preview, concealed, lines, preview
 from generator.host.store import Generation, Store
@@ -139,6 +145,31 @@ def test_a_file_that_only_root_may_read_is_named_without_its_content(store: Stor
     preview = shown(store, "port: 9000")
     unread = msgspec.structs.replace(preview, files=[Change(ENV, "change", None)])
     assert f"  ~ {ENV}" in list(lines(unread, full=True))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_without_root_all_is_named_and_what_everybody_may_read_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.chown", lambda *_: None)
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        store = Store(NAME, Path(directory))
+        install(store, "env: {KEY: first-secret}")
+        groups = os.getgroups()
+        os.setgroups([])
+        os.setegid(65534)
+        os.seteuid(65534)
+        try:
+            preview = shown(store, "port: 9000")
+            edits = drifts(store)
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+            os.setgroups(groups)
+    files = by_path(preview)
+    assert set(files) == {SITE, ENV, f"/etc/systemd/system/{NAME}.socket"}
+    assert "-    server 127.0.0.1:8765;" in (files[SITE].diff or [])
+    assert files[ENV].diff is None
+    assert all(drift.what.startswith("is missing") for drift in edits)  # links to it are not made here
 
 
 def test_other_modes_and_owners_are_changes_too(store: Store) -> None:
