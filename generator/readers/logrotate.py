@@ -11,7 +11,10 @@ from generator.readers.verdict import Subject, Verdict
 
 ROTATION = Subject("logrotate", "log rotation")
 
-_ERROR = r"^error: (?P<path>/[^\s:]+):(?P<line>\d+) (?P<message>.*)$"
+# logrotate 3.21 calls an unknown directive an error, 3.22 warns and goes on.
+_ERROR = (
+    r"^(?:error|warning(?=.* unknown option)): (?P<path>/[^\s:]+):(?P<line>\d+) (?P<message>.*?)(?: -- ignoring line)?$"
+)
 
 
 def rotation(bundle: Bundle, root: Path) -> Running[list[Verdict]]:

@@ -50,6 +50,8 @@ def add(store: Store, number: int, given: str = "") -> None:
 
 
 def put(store: Store, path: str, owner: str = "root") -> Path:
+    if os.geteuid():
+        pytest.skip("only root can give files away")
     file = store.root / path.lstrip("/")
     for directory in reversed(file.parents):
         if not directory.exists():

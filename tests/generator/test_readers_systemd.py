@@ -152,7 +152,7 @@ def test_the_directories_are_accepted(settings: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("\nd ", "\ndd ", "command 'dd'"),
+        ("\nd ", "\ndd ", "dd"),
         (" 0755 ", " 07x5 ", "Invalid mode '07x5'"),
         (" root root ", " nobody-of-ours root ", "nobody-of-ours"),
         ("/var/lib", "var/lib", "not absolute"),
