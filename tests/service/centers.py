@@ -13,6 +13,9 @@ from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
 from service.settings import Limits, Settings
 
+# Brackets that no decoder takes. Python 3.14 counts no levels any more, it looks how much of its stack is left.
+TOO_DEEP = 1_000_000
+
 
 class FakeClient:
     """What the service sends lands in `sent` and `closed`; a probe waits until the test answers it.

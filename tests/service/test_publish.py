@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from centers import World, identity, limits
+from centers import TOO_DEEP, World, identity, limits
 
 from service.core.hub import Alone, Reach, Receipt, Tally, TellReach
 from service.core.identity import bearer_tokens
@@ -62,7 +62,7 @@ def test_json_is_passed_on_to_the_letter(body: bytes) -> None:
     ("body", "why"),
     [
         (b"[NaN]", "NaN and Infinity are not JSON"),
-        (b"[" * 5000 + b"]" * 5000, "it is nested too deep"),
+        (b"[" * TOO_DEEP + b"]" * TOO_DEEP, "it is nested too deep"),
         (b"\xef\xbb\xbf{}", "it begins with a byte order mark"),
         (b"{", "Input data was truncated"),
         (rb'["\ud83d",]', "JSON is malformed: trailing comma in array"),

