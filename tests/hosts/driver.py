@@ -31,7 +31,7 @@ IN_EVERY_BASE = "systemd,systemd-sysv,dbus,libpam-systemd,ca-certificates"
 _UBUNTU = Path(__file__).with_name("ubuntu.sh")
 _MADE_OF = {"resolute": "forky"}
 _MADE_WITH = {"resolute": "rust-coreutils,sudo-rs"}
-BOOT_S = 60.0
+BOOT_S = 180.0  # on a busy machine
 _REBOOT = 133  # systemd-nspawn's exit code when the guest wants to be started again
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CERTIFICATES = "usr/local/share/ca-certificates"
@@ -143,7 +143,7 @@ class Host:
         words = ("--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path", path, "tap0")
         with (self.directory / "slirp").open("wb") as log:
             self._slirp = subprocess.Popen(["slirp4netns", *words], stdout=log, stderr=log, preexec_fn=_die_with_parent)
-        _await(lambda: "default" in _run("ip", "-n", self.name, "route").stdout, 10, "the way out")
+        _await(lambda: "default" in _run("ip", "-n", self.name, "route").stdout, 60, "the way out")
 
     def disconnect(self) -> None:
         """Take the way out away; this machine still reaches it."""

@@ -60,7 +60,7 @@ def stopped_at(console: Console, step: int | str, *words: str) -> Iterator[str |
 
 
 def await_guardian(console: Console) -> None:
-    console.run("flock", "--timeout", "20", "/run/wsbundle.lock", "true")
+    console.run("flock", "--timeout", "60", "/run/wsbundle.lock", "true")
 
 
 def at_every_step(

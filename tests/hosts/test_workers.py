@@ -16,7 +16,7 @@ from hosts.console import DOMAIN, NAME, Console
 from hosts.talkers import TALKERS, talk
 
 WORKERS, CALLERS = 4, 80
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 SERVERS = ("uvicorn", "gunicorn", "standalone")
 OURS = ("uvicorn", "standalone")
 
