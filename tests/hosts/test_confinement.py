@@ -109,3 +109,27 @@ def test_what_has_taken_the_service_over_can_do_what_the_unit_says_and_nothing_m
     assert seen["processes"] == []
     assert seen["core"] == [0, 0]
     assert seen["runs what is installed"] == "done"
+
+
+@pytest.mark.parametrize("manager", ["systemd", "supervisor"])
+def test_the_service_can_change_neither_code_nor_settings_and_only_nginx_reaches_its_socket(
+    installed: Console, manager: str
+) -> None:
+    path = f"/run/{NAME}/ws.sock"
+    installed.install(manager=manager, socket=path, workers=2)
+    assert installed.routes()
+    as_service = ("setpriv", f"--reuid={NAME}", f"--regid={NAME}", "--init-groups")
+    ours = (
+        f"/opt/{NAME}",
+        f"/etc/{NAME}",
+        f"/etc/systemd/system/{NAME}.service",
+        f"/etc/supervisor/conf.d/{NAME}.conf",
+    )
+    there = installed.run("sh", "-c", 'ls -d "$@" 2>/dev/null || true', "sh", *ours).split()
+    assert len(there) == 3
+    assert installed.run(*as_service, "find", *there, "-writable", "!", "-type", "l") == ""
+    connect = f"import socket; socket.socket(socket.AF_UNIX).connect('{path}')"
+    assert installed.run("runuser", "-u", "www-data", "--", "python3", "-c", connect) == ""
+    assert "PermissionError" in installed.run("runuser", "-u", "nobody", "--", "python3", "-c", connect, check=False)
+    meet = f"/run/{NAME}/bus"
+    assert "Permission denied" in installed.run("runuser", "-u", "nobody", "--", "ls", meet, check=False)

@@ -30,13 +30,13 @@ control_socket_disable = True
 # Workers report in through a file: in memory, where no slow disk can make a healthy one look dead.
 worker_tmp_dir = '/dev/shm'
 {% if service_makes_the_socket %}
-# The directory lets only nginx in. gunicorn gives its socket to the service's own group, so the socket itself is open.
+# The directory lets only nginx's group in. gunicorn gives its socket to the service's own group, so the socket is open.
 umask = 0o111
 {% else %}
 umask = 0o077
 {% endif %}
 
-# Whose X-Forwarded-For is believed: nginx's alone, which overwrites what clients send.
+# Whose X-Forwarded-For is believed: that of programs on this host, so of nginx, which overwrites what clients send.
 forwarded_allow_ips = {{ forwarded_allow_ips | python }}
 
 # nginx writes the access log.

@@ -22,7 +22,7 @@ control_socket_disable = True
 worker_tmp_dir = '/dev/shm'
 umask = 0o077
 
-# Whose X-Forwarded-For is believed: nginx's alone, which overwrites what clients send.
+# Whose X-Forwarded-For is believed: that of programs on this host, so of nginx, which overwrites what clients send.
 forwarded_allow_ips = '*'
 
 # nginx writes the access log.

@@ -25,7 +25,7 @@ control_socket_disable = True
 worker_tmp_dir = '/dev/shm'
 umask = 0o077
 
-# Whose X-Forwarded-For is believed: nginx's alone, which overwrites what clients send.
+# Whose X-Forwarded-For is believed: that of programs on this host, so of nginx, which overwrites what clients send.
 forwarded_allow_ips = '127.0.0.1'
 
 # nginx writes the access log.

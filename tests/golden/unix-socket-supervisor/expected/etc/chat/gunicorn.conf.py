@@ -20,10 +20,10 @@ control_socket_disable = True
 
 # Workers report in through a file: in memory, where no slow disk can make a healthy one look dead.
 worker_tmp_dir = '/dev/shm'
-# The directory lets only nginx in. gunicorn gives its socket to the service's own group, so the socket itself is open.
+# The directory lets only nginx's group in. gunicorn gives its socket to the service's own group, so the socket is open.
 umask = 0o111
 
-# Whose X-Forwarded-For is believed: nginx's alone, which overwrites what clients send.
+# Whose X-Forwarded-For is believed: that of programs on this host, so of nginx, which overwrites what clients send.
 forwarded_allow_ips = '*'
 
 # nginx writes the access log.
