@@ -15,6 +15,7 @@ import pytest
 
 from hosts.conftest import running
 from hosts.console import CLONE, NAME, Console
+from hosts.older_release import as_an_older_release_installed_it
 
 pytestmark = pytest.mark.exhaustive
 AT_ONCE = 4
@@ -211,19 +212,24 @@ def test_when_the_installer_is_killed_its_guardian_takes_the_change_back_in_seco
     [
         ({}, BY_SUPERVISOR, "install"),
         (BY_SUPERVISOR, {}, "install"),
+        ("linked", {"port": 9000}, "install"),
         ({}, {"server": "gunicorn", "port": 9000, "workers": 2, "bus": f"/run/{NAME}/elsewhere"}, "install"),
         ({}, {}, "uninstall"),
     ],
-    ids=["to supervisor", "to systemd", "to other units", "uninstall"],
+    ids=["to supervisor", "to systemd", "from an older release", "to other units", "uninstall"],
 )
 @pytest.mark.usefixtures("only_trixie")
 def test_a_host_whose_power_is_cut_serves_after_it_has_booted(
-    several_installed: list[Console], before: dict[str, Any], after: dict[str, Any], words: str
+    several_installed: list[Console], before: dict[str, Any] | str, after: dict[str, Any], words: str
 ) -> None:
+    settings = before if isinstance(before, dict) else {}
+
     def some(number: int) -> None:
         console = several_installed[number]
         for step in range(number + 1, 1000, AT_ONCE):
-            console.install(**before)
+            console.install(**settings)
+            if before == "linked":
+                as_an_older_release_installed_it(console)
             console.configure(**after)
             console.host.push([_ENDING], "/root")
             with stopped_at(console, step, words) as name:
@@ -241,7 +247,7 @@ def test_a_host_whose_power_is_cut_serves_after_it_has_booted(
                 assert console.is_active("nginx")
                 assert console.is_active("supervisor")  # it may run what is not ours
                 assert words == "uninstall" or console.comes_to_route()
-                console.install(**before)
+                console.install(**settings)
                 assert console.routes()
                 leaves_nothing_behind(console)
             except AssertionError as error:

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+import pytest
+
 from hosts.console import CLONE, NAME, Console
 
 SITE = f"/etc/nginx/sites-available/{NAME}"
@@ -101,3 +103,13 @@ def test_a_clock_that_is_behind_is_told(empty: Console) -> None:
     empty.run("touch", "-d", "+2 days", "pyproject.toml")
     empty.run("touch", "-d", "+3 days", ".venv/ready")
     assert "the clock is at least 48 hours behind" in empty.install()
+
+
+@pytest.mark.parametrize("path", [f"/var/lib/{NAME}", f"/etc/{NAME}", f"/opt/{NAME}"])
+def test_a_directory_that_has_become_a_link(installed: Console, path: str) -> None:
+    installed.run("sh", "-c", f"mv {path} /srv/moved && ln -s /srv/moved {path}")
+    said = installed.install(port=9000, code=1)
+    assert f"{path} is a link; put the directory itself there" in said
+    assert "Nothing was changed." in said
+    assert installed.current() == "1"
+    assert installed.routes()

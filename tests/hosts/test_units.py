@@ -1,11 +1,11 @@
 """Units as systemd wants them: there at boot wherever /opt is, and enabled, disabled and masked as any other."""
 
-import json
 from typing import Any
 
 import pytest
 
 from hosts.console import NAME, Console
+from hosts.older_release import as_an_older_release_installed_it
 from hosts.test_ended_at_every_step import BY_SUPERVISOR, leaves_nothing_behind
 
 SERVICE, SOCKET = UNITS = (f"{NAME}.service", f"{NAME}.socket")
@@ -85,24 +85,6 @@ def test_a_unit_that_stays_as_it_is_keeps_its_time_and_systemd_asks_for_no_reloa
     for unit in (*UNITS, "nginx.service", "multi-user.target"):
         asks = installed.run("systemctl", "show", "--property=NeedDaemonReload", unit)
         assert asks.strip().endswith("=no"), unit
-
-
-def as_an_older_release_installed_it(console: Console) -> None:
-    """Units, and what else systemd reads early, as links; nothing waits for /opt."""
-    current = console.host.root / f"opt/{NAME}/generations/1"
-    manifest = json.loads((current / "manifest.json").read_text())
-    files = [file for file in manifest["files"] if ".service.d/" not in file["path"]]
-    (current / "manifest.json").write_text(json.dumps({**manifest, "files": files}))
-    record = json.loads((current / "generation.json").read_text())
-    del record["has_files"]
-    (current / "generation.json").write_text(json.dumps(record))
-    early = (".service", ".socket", "sysusers.d/" + NAME + ".conf")
-    for path in [file["path"] for file in files if file["installed"] and file["path"].endswith(early)]:
-        console.run("ln", "-sf", f"/opt/{NAME}/current/{path}", f"/{path}")
-    for kind, target in (("service", "multi-user"), ("socket", "sockets")):
-        console.run("ln", "-sf", f"../{NAME}.{kind}", f"{DIRECTORY}/{target}.target.wants/{NAME}.{kind}")
-    console.run("rm", "-r", f"{DIRECTORY}/nginx.service.d")
-    console.run("systemctl", "daemon-reload")
 
 
 def in_etc(console: Console) -> set[str]:
