@@ -175,3 +175,25 @@ def test_a_power_cut_while_it_switches(installed: Console, step: str) -> None:
     assert installed.routes()
     installed.status()
     leaves_nothing_behind(installed)
+
+
+@pytest.mark.parametrize("kind", ["service", "socket"])
+def test_power_is_cut_when_the_units_are_of_one_generation_and_what_they_run_of_another(
+    installed: Console, kind: str
+) -> None:
+    """Neither the old socket, which nginx does not ask any more, nor the old service with the new settings serves."""
+    directory = "/etc/systemd/system"
+    installed.configure(port=9000, server="gunicorn", workers=2, bus=f"/run/{NAME}/elsewhere")
+    installed.host.push([_ENDING], "/root")
+    with stopped_at(installed, f"os.rename {directory}/{NAME}.{kind}", "install") as step:
+        assert step
+        assert installed.current() == "2"
+        installed.host.cut_power()
+    installed.host.boot()
+    assert installed.comes_to_route()
+    for unit in (f"{NAME}.service", f"{NAME}.socket"):
+        assert installed.run("cmp", f"{directory}/{unit}", f"/opt/{NAME}/current{directory}/{unit}") == ""
+    installed.install()
+    assert installed.routes()
+    installed.status()
+    leaves_nothing_behind(installed)
