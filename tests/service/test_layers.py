@@ -19,7 +19,7 @@ ALLOWED = {
 }
 
 # What knows and decides, and does no I/O: it is tested without a loop, and every shell can use it.
-PURE = {"declaration", "settings", *(name for name in MODULES if name.startswith("core."))}
+PURE = {"declaration", "explanations", "settings", *(name for name in MODULES if name.startswith("core."))}
 IMPURE_MODULES = {
     *("asyncio", "logging", "os", "random", "secrets", "socket", "time", "uuid"),
     *("picows", "prometheus_client", "uvicorn", "websockets"),
