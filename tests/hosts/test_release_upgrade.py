@@ -14,7 +14,7 @@ def upgrade(console: Console) -> None:
     console.run("sh", "-c", "rm -rf /etc/apt/sources.list.d")
     console.write("/etc/apt/sources.list", sources)
     console.run(*APT, "update")
-    console.run(*APT, "full-upgrade")
+    console.host.run(*APT, "full-upgrade", timeout_s=1800)
 
 
 def test_it_serves_on_says_so_and_is_brought_back_by_make_install(installed: Console, suite: str) -> None:
