@@ -205,9 +205,8 @@ def parsed_by_systemd(units: dict[str, str]) -> dict[str, str]:
         as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
         env = {"PATH": SBIN, "SYSTEMD_UNIT_PATH": f"{work}:", "XDG_RUNTIME_DIR": str(runtime), "HOME": str(work)}
         printed = output(*as_nobody, str(SYSTEMD), "--test", "--user", "--unit=all.target", env=env)
-    found = re.split(r"^-> Unit (\S+):\n|^\t-> Unit (\S+):\n", printed, flags=re.MULTILINE)
-    names = [first or second for first, second in zip(found[1::3], found[2::3], strict=True)]
-    return {name: text for name, text in zip(names, found[3::3], strict=True) if name in units}
+    found = re.split(r"^\t?(?:->|→) Unit (\S+):\n", printed, flags=re.MULTILINE)  # → since systemd 262
+    return {name: text for name, text in zip(found[1::2], found[2::2], strict=True) if name in units}
 
 
 @needs(SYSTEMD, "systemd")
