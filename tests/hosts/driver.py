@@ -209,7 +209,7 @@ class Host:
         return ["sh", "-c", join, "sh", *enter, *words, "sh", "-c", 'cd "$0" && exec "$@"', where, *command]
 
     def run(
-        self, *command: str, check: bool = True, timeout_s: float = 300, directory: str = "", **environment: str
+        self, *command: str, check: bool = True, timeout_s: float = 900, directory: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside to its end; stderr goes where stdout goes."""
         return _run(*self.command(*command, directory=directory, **environment), check=check, timeout=timeout_s)
