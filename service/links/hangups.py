@@ -42,13 +42,15 @@ class Hangups:
                 self._epoll.unregister(descriptor)
         if not self._watched:
             asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+            self._epoll.close()
+            self._epoll = None
 
     def _notice(self) -> None:
-        assert self._epoll is not None
-        for descriptor, _ in self._epoll.poll(0):
-            transport, hung_up = self._watched[descriptor]
-            self.forget(transport)
-            hung_up()
+        for descriptor, _ in self._epoll.poll(0) if self._epoll is not None else ():
+            if descriptor in self._watched:  # one before may have had it forgotten
+                transport, hung_up = self._watched[descriptor]
+                self.forget(transport)
+                hung_up()
 
 
 def unread_bytes(transport: asyncio.BaseTransport) -> int:
