@@ -43,7 +43,7 @@ def test_what_is_warned_about_is_told_once_though_packages_came_between(empty: C
     empty.run("sh", "-e", "-c", _PAIR)
     certificate = {"file": "/root/file.pem", "key": "/root/key.pem"}
     said = empty.install(manager="supervisor", tls="files", certificate=certificate)
-    for warning in ("leads to no authority", "is open to every user", "does not lead to this host"):
+    for warning in ("is signed by itself", "is open to every user", "does not lead to this host"):
         assert said.count(warning) == 1, said
 
 
