@@ -103,7 +103,8 @@ class _Checker:
         if not isinstance(node, Sequence):
             return self.fault(node.origin, setting.key, Fault("is not a list", f"use {setting.expects}, in brackets"))
         values = (self.value(item, setting.part(0, f"[{i}]")) for i, item in enumerate(node.items))
-        return tuple(value for value in values if value is not _UNSOUND)
+        sound = tuple(value for value in values if value is not _UNSOUND)
+        return sound if sound or not node.items else _UNSOUND  # an empty list would be a fault of its own
 
     def entries(self, node: Node, setting: Setting) -> Any:
         """The sound entries, as with `items`."""

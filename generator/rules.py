@@ -5,7 +5,7 @@ prints them. What must hold between the rendered files is the same kind of table
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from posixpath import normpath
 from typing import Any, TypeAlias
 
@@ -155,6 +155,14 @@ def _paths_differ(deploy: Deploy, origins: Origins) -> Findings:
         by = taken.setdefault(path, key)
         if by != key and {by, key} != {"certificate.file", "certificate.key"}:  # one file may hold both
             yield key, Fault(f"'{given[key]}' is the path of {by} as well", "use another")
+        elif key not in ("socket", "bus") and (above := _parent_in(taken, path)):  # these two have one directory
+            yield key, Fault(f"'{given[key]}' is below the path of {taken[above]}", "use another")
+        elif key not in ("socket", "bus") and (below := [x for x in taken if _parent_in([path], x)]):
+            yield key, Fault(f"'{given[key]}' is a directory: {taken[below[0]]} is in it", "use another")
+
+
+def _parent_in(paths: Iterable[str], path: str) -> str | None:
+    return next((each for each in paths if path.startswith(f"{each}/")), None)
 
 
 def _keys_can_be_read(deploy: Deploy, _: Origins) -> Findings:
@@ -230,7 +238,9 @@ def _addresses_are_networks(deploy: Deploy, _: Origins) -> Findings:
     ):
         for address in addresses:
             if address not in LOOPBACK and (mend := _network_mend(address)):
-                yield key, Fault(f"'{address}' is no IP address or network", mend)
+                is_mapped = address.lower().startswith(_MAPPED)
+                what = "is IPv4 written as IPv6, and fits no client" if is_mapped else "is not an IP address or network"
+                yield key, Fault(f"'{address}' {what}", mend)
 
 
 def _nginx_listens_on_addresses(deploy: Deploy, _: Origins) -> Findings:
@@ -238,10 +248,23 @@ def _nginx_listens_on_addresses(deploy: Deploy, _: Origins) -> Findings:
     if not listen:
         yield "nginx.listen", Fault("is empty, so no client could come", "leave it out, or name an address")
     for position, address in enumerate(listen):
-        if not _is_address(address) or address.lower().startswith(_MAPPED):
-            yield "nginx.listen", Fault(f"'{address}' is not an IPv4 or IPv6 address", "use one, such as 203.0.113.5")
+        if fault := _unfit_to_listen_on(address):
+            yield "nginx.listen", fault
         elif _same_address(address, listen[:position]):
             yield "nginx.listen", Fault(f"'{address}' is given twice", "keep one")
+
+
+def _unfit_to_listen_on(address: str) -> Fault | None:
+    from ipaddress import ip_address
+
+    if not _is_address(address):
+        return Fault(f"'{address}' is not an IPv4 or IPv6 address", "use one, such as 203.0.113.5")
+    if address.lower().startswith(_MAPPED):
+        return Fault(f"'{address}' is IPv4 written as IPv6", f"write the IPv4 address: {address[len(_MAPPED) :]}")
+    parsed = ip_address(address)
+    if parsed.is_multicast or address == "255.255.255.255" or (parsed.version == 6 and parsed.is_link_local):
+        return Fault(f"'{address}' is an address that nginx cannot listen on", "use one of this host")
+    return None
 
 
 def _origins_tell_pages_apart(deploy: Deploy, _: Origins) -> Findings:
@@ -372,6 +395,9 @@ def _network_mend(address: str) -> str:
     from ipaddress import ip_address, ip_network
 
     base, slash, bits = address.partition("/")
+    if base.lower().startswith(_MAPPED):  # nginx compares clients of IPv4 with networks of IPv4 only
+        shorter = f"/{int(bits) - 96}" if bits.isdecimal() and 96 <= int(bits) < 128 else ""
+        return f"write {base[len(_MAPPED) :]}{shorter}" if "." in base else "write the IPv4 network"
     try:
         network = ip_network(address, strict=False)
     except ValueError:

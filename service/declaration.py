@@ -236,7 +236,7 @@ def _explain_number(
 ) -> Fault:
     use, shown = f"use {setting.expects}", shorten(text)
     noun = "a whole number" if isinstance(kind, declared.IntType) else "a number"
-    if quoted and not isinstance(scalar(text), str):
+    if quoted and isinstance(scalar(text), int | float):
         return Fault(f"{shown} is in quotes, so it is text", f"write {text} without quotes")
     if isinstance(value, int | float) and not isinstance(value, bool):
         if kind.ge is not None and value < kind.ge:
@@ -250,7 +250,11 @@ def _explain_number(
         return Fault(f"{shown} is not a number", f"write {int(clock[1]) * 60 + int(clock[2])} if it is base 60")
     elif measured := re.fullmatch(_WITH_UNIT, text):
         plain_number = f"a plain number of {setting.extra['unit']}" if "unit" in setting.extra else "a plain number"
-        return Fault(f"{shown} has a unit", f"write {plain_number}, such as {_without_unit(measured, kind, setting)}")
+        return Fault(f"{shown} has a unit", f"write {plain_number}{_without_unit(measured, kind, setting)}")
+    elif re.fullmatch("[1-9][0-9]+", text):  # beyond what we take for a number
+        return Fault(f"{shown} is too large", use)
+    elif re.fullmatch("[1-9][0-9]*(_[0-9]+)+", text):
+        return Fault(f"{shown} is not {noun}", f"write {text.replace('_', '')}")
     return Fault(f"{shown} is not {noun}", use + did_you_mean(text, setting.choices))
 
 
@@ -258,7 +262,9 @@ def _without_unit(measured: re.Match[str], kind: declared.IntType | declared.Flo
     from service.explanations import plain_number  # only a fault pays for it
 
     value = plain_number(measured[1], measured[2], setting.extra.get("unit", ""), kind.ge, kind.le)
-    return plain(ceil(value) if isinstance(kind, declared.IntType) else value)
+    if value is None:
+        return ""
+    return f", such as {plain(ceil(value) if isinstance(kind, declared.IntType) else value)}"
 
 
 def _reason(text: str, name: str) -> tuple[str, str] | None:

@@ -6,42 +6,57 @@ Sources: RFC 1123, section 2.1, for host names; RFC 3490 for letters beyond ASCI
 import re
 from ipaddress import ip_address
 
-_BYTES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+from service.settings import ORIGIN
+
+_PREFIXES = "kmgt"
+_BYTES = r"(?:([kmgt])(?:i|ilo|ibi|ega|ebi|iga|era)?)?(bits?|o|octets?|b|bytes?)?"
 _SECONDS = {"ms": 0.001, "s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hr": 3600}
 _SECONDS |= {"hour": 3600, "d": 86_400, "day": 86_400}
 _COUNTS = {"k": 1000, "m": 1_000_000}
 
 
-def plain_number(number: str, unit: str, unit_of_setting: str, least: float | None, most: float | None) -> float:
+def plain_number(number: str, unit: str, unit_of_setting: str, least: float | None, most: float | None) -> float | None:
     """What a number with a unit would be without: `1`, `MB` as bytes is 1048576. Within the bounds of its setting.
 
-    An unknown unit counts as none.
+    None where the unit is not known. What is counted has no units: `10 clients` are 10.
     """
-    scale: float
+    scale: float | None
     word = re.sub(r"(/s|ps)$", "", unit.lower()) if unit_of_setting != "seconds" else unit.lower().rstrip("s") or "s"
     if unit_of_setting.startswith("bytes"):
-        scale = _BYTES.get(re.sub(r"i?b(yte)?s?$", "", word), 1)
+        scale = _bytes_of(word)
     elif unit_of_setting == "seconds":
-        scale = _SECONDS.get(unit.lower(), _SECONDS.get(word, 1))
+        scale = _SECONDS.get(unit.lower(), _SECONDS.get(word))
     else:
         scale = _COUNTS.get(word, 1)
+    if scale is None:
+        return None
     value = float(number) * scale
     return min(max(value, value if least is None else least), value if most is None else most)
+
+
+def _bytes_of(unit: str) -> float | None:
+    """How many bytes a unit is. Those of bytes are binary, as in nginx; those of bits decimal, as in networks."""
+    found = re.fullmatch(_BYTES, unit)
+    if found is None:
+        return None
+    power = _PREFIXES.index(found[1]) + 1 if found[1] else 0
+    return float(1000**power / 8 if (found[2] or "").startswith("bit") else 1024**power)
 
 
 def domain_fault(text: str) -> tuple[str, str] | None:
     """Why a text is not a host name, and the fix; None where no reason is known."""
     host, rest = _host_of(text)
+    alone = "write the host name alone" + (f": {host}" if _is_host(host) else "")
     if re.search(r"[\s,]", text):
         return "is more than one word", "write one host name"
     if "://" in text:
-        return "has a scheme", f"write the host name alone: {host}"
+        return "has a scheme", alone
     if rest.startswith(("/", "?", "#")):
-        return "has a path", f"write the host name alone: {host}"
+        return "has a path", alone
     if _is_address(text) or host.startswith("["):
         return "is an IP address", "write a host name: browsers and certificates go by names"
     if rest.startswith(":"):
-        return "has a port", f"write the host name alone: {host}; nginx listens on 80, and with tls on 443"
+        return "has a port", f"{alone}; nginx listens on 80, and with tls on 443"
     return _fault_of_host(text)
 
 
@@ -49,21 +64,33 @@ def origin_fault(text: str) -> tuple[str, str] | None:
     """Why a text is not the origin of a page, and the fix; None where no reason is known."""
     if text == "*":
         return "is not an origin", "leave origins out: then every page may connect"
-    if "://" not in text:
-        return "has no scheme", f"write https://{_host_of(text.lower())[0]}"
-    scheme, _, rest = text.partition("://")
-    host, behind = _host_of(text)
-    if "*" in host:
+    if re.search(r"[\s,]", text):
+        return "is more than one word", "make each origin an item of its own"
+    if "*" in text:
         return "is a pattern", "name each origin"
-    if re.search("[/?#]", rest):
-        host_and_port = re.split("[/?#]", rest, maxsplit=1)[0].lower()
-        return "has a path, and an origin has none", f"write {scheme.lower()}://{host_and_port}"
+    scheme, _, rest = text.lower().rpartition("://")
+    host, behind = _host_of(rest)
+    if not scheme:
+        is_here = host in ("localhost", "127.0.0.1", "[::1]")
+        return _with_origin("has no scheme", "http" if is_here else "https", host, behind)
+    if "@" in rest:
+        return _with_origin("has a user name, and an origin has none", scheme, host, behind)
+    if re.search("[/?#]", behind):
+        return _with_origin("has a path, and an origin has none", scheme, host, behind)
     if not text.isascii():
-        name = _ascii_of(host)
-        return "has letters beyond ASCII, and browsers send punycode", f"write {scheme.lower()}://{name}{behind}"
+        return _with_origin("has letters beyond ASCII, and browsers send punycode", scheme, host, behind)
     if text != text.lower():
-        return "has upper case, and browsers send lower case", f"write {text.lower()}"
+        return _with_origin("has upper case, and browsers send lower case", scheme, host, behind)
+    if behind.startswith(":"):
+        return _with_origin(f"has the port {behind[1:]!r}", scheme, host, "")
     return None
+
+
+def _with_origin(what: str, scheme: str, host: str, behind: str) -> tuple[str, str]:
+    """The fault with the origin that may be meant, if there is one."""
+    port = re.split("[/?#]", behind, maxsplit=1)[0]
+    meant = f"{scheme}://{_ascii_of(host)}{port}"
+    return what, f"write {meant}" if re.fullmatch(ORIGIN, meant) else "use scheme://host, such as https://example.com"
 
 
 def _fault_of_host(text: str) -> tuple[str, str] | None:
@@ -76,8 +103,14 @@ def _fault_of_host(text: str) -> tuple[str, str] | None:
     if text != text.lower():
         return "has upper case, and clients' names arrive in lower case", f"write {text.lower()}"
     if "_" in text:
-        return "has '_', which a host name cannot have", f"use a hyphen: {text.replace('_', '-')}"
+        with_hyphens = text.replace("_", "-")
+        mend = f"use a hyphen: {with_hyphens}" if _is_host(with_hyphens) else "use letters, digits, hyphens and dots"
+        return "has '_', which a host name cannot have", mend
     return next(filter(None, map(_fault_of_label, text.split("."))), None)
+
+
+def _is_host(text: str) -> bool:
+    return text != "" and _fault_of_host(text) is None
 
 
 def _fault_of_label(label: str) -> tuple[str, str] | None:

@@ -131,7 +131,7 @@ GOOD = {
     ],
     "nginx-listens-on-addresses": [
         "nginx: {listen: [203.0.113.5]}",
-        "nginx: {listen: ['::', 0.0.0.0, 203.0.113.5, '2001:DB8::5']}",
+        "nginx: {listen: ['::', 0.0.0.0, 203.0.113.5, '2001:DB8::5', 169.254.1.1]}",
     ],
     "proxies-are-few": [
         "nginx: {trusted_proxies: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 10.0.0.0], idle_limit: 350}",
@@ -219,6 +219,10 @@ BAD = {
         "{name: a, keys: /etc/a/gunicorn.conf.py}",
         "{tls: files, certificate: {file: /a, key: /b}, keys: //b}",
         "{tls: files, certificate: {file: /etc/queue-websocket/keys.json, key: /b}}",
+        "keys: /etc/queue-websocket",
+        "keys: /etc/queue-websocket/.env/keys.json",
+        "keys: /run/queue-websocket/bus/keys.json",
+        "{tls: files, certificate: {file: /a, key: /b}, keys: /a/b}",
     ],
     "origins-tell-pages-apart": ["origins: ['null']", "origins: [null]", "origins: ['file://']"],
     "keys-can-be-read": [
@@ -262,6 +266,8 @@ BAD = {
         "nginx: {health_from: [10.0.0]}",
         "nginx: {health_from: ['10.0.0.1/']}",
         "nginx: {health_from: ['2001:db8::1/32']}",
+        "nginx: {health_from: ['::ffff:10.0.0.0/104']}",
+        "nginx: {health_from: ['::FFFF:10.0.0.1']}",
         "nginx: {trusted_proxies: [0.0.0.0/0.0.0.0], idle_limit: 350}",
     ],
     "nginx-listens-on-addresses": [
@@ -270,6 +276,10 @@ BAD = {
         "nginx: {listen: [203.0.113.5, 203.0.113.5]}",
         "nginx: {listen: ['2001:db8::5', '2001:DB8:0::5']}",
         "nginx: {listen: ['::ffff:203.0.113.5']}",
+        "nginx: {listen: ['fe80::5']}",
+        "nginx: {listen: ['ff02::1']}",
+        "nginx: {listen: [239.0.0.1]}",
+        "nginx: {listen: [255.255.255.255]}",
     ],
     "proxies-are-few": [
         "nginx: {trusted_proxies: ['::/0'], idle_limit: 350}",
@@ -350,7 +360,7 @@ def test_a_rule_is_asked_beside_faults_in_other_keys() -> None:
 def test_a_rule_is_asked_of_the_sound_items_of_a_list() -> None:
     found = faults("domain: a.org\nnginx: {trusted_proxies: [everybody, 10.1.1.1/8], idle_limit: 350}\n")
     assert [str(fault.fault) for fault in found] == [
-        "'10.1.1.1/8' is no IP address or network; write 10.0.0.0/8",
+        "'10.1.1.1/8' is not an IP address or network; write 10.0.0.0/8",
         "'everybody' does not fit; use an IP address or network, such as 10.0.0.0/8",
     ]
 

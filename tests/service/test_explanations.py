@@ -21,10 +21,16 @@ from service.explanations import domain_fault, origin_fault, plain_number
         ("5", "k", "", 5000),
         ("10", "r/s", "", 10),
         ("500", "/s", "clients per second", 500),
-        ("3", "parsecs", "seconds", 3),
+        ("3", "parsecs", "seconds", None),
+        ("64", "kibibytes", "bytes", 65_536),
+        ("1", "TB", "bytes", 1024**4),
+        ("8", "Mbit/s", "bytes per second", 1_000_000),
+        ("8", "Mbps", "bytes per second", 8 * 1024**2),
+        ("1", "MBx", "bytes", None),
+        ("3", "clients", "", 3),
     ],
 )
-def test_a_number_with_a_unit_is_worked_out(number: str, unit: str, of: str, plain: float) -> None:
+def test_a_number_with_a_unit_is_worked_out(number: str, unit: str, of: str, plain: float | None) -> None:
     assert plain_number(number, unit, of, None, None) == plain
 
 
@@ -52,6 +58,9 @@ def test_what_is_proposed_is_allowed() -> None:
         ("-a.org", "has a hyphen at an end of '-a'", "remove"),
         ("x" * 64 + ".org", "has a part of 64 characters", "at most 63"),
         ("a!.org", "has '!'", "letters, digits"),
+        ("_a.org", "has '_'", "use letters, digits, hyphens and dots"),
+        ("https://a_b.org/", "has a scheme", "write the host name alone"),
+        ("https://", "has a scheme", "write the host name alone"),
     ],
 )
 def test_a_domain_is_told_what_is_wrong_with_it(text: str, what: str, fix: str) -> None:
@@ -70,6 +79,15 @@ def test_a_domain_is_told_what_is_wrong_with_it(text: str, what: str, fix: str) 
         ("https://A.org", "has upper case", "write https://a.org"),
         ("*", "is not an origin", "leave origins out"),
         ("https://*.a.org", "is a pattern", "name each origin"),
+        ("https://B\u00fccher.example/app", "has a path", "write https://xn--bcher-kva.example"),
+        ("file:///", "has a path", "write file://"),
+        ("https:///app", "has a path", "use scheme://host"),
+        ("about:blank", "has no scheme", "use scheme://host"),
+        ("localhost:3000", "has no scheme", "write http://localhost:3000"),
+        ("example.com:8443", "has no scheme", "write https://example.com:8443"),
+        ("https://a.org:99999", "has the port '99999'", "write https://a.org"),
+        ("https://me:secret@a.org", "has a user name", "write https://a.org"),
+        ("https://a.org,https://b.org", "is more than one word", "an item of its own"),
     ],
 )
 def test_an_origin_is_told_what_is_wrong_with_it(text: str, what: str, fix: str) -> None:
@@ -81,4 +99,4 @@ def test_an_origin_is_told_what_is_wrong_with_it(text: str, what: str, fix: str)
 
 def test_what_nobody_can_explain_is_left_to_the_words_of_the_setting() -> None:
     assert domain_fault("a.org") is None
-    assert origin_fault("https://a b") is None
+    assert origin_fault("https://") is None
