@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import codecs
 import contextlib
+import difflib
 import http.client
 import inspect
 import io
@@ -32,7 +33,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -803,7 +804,6 @@ def _nothing(ok: dict[str, Any]) -> None:
 
 # The command
 
-_COMMANDS = ("send", "listen", "presence", "health")
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -981,52 +981,107 @@ def _token(file: str | None) -> Token:
     return lambda: Path(file).read_text().strip()
 
 
-def _parser() -> argparse.ArgumentParser:
-    server = argparse.ArgumentParser(add_help=False)
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that says which command may have been meant by the first word, where that is none."""
+
+    first_word = ""
+
+    def error(self, message: str) -> NoReturn:
+        hint = ""
+        if self.first_word:
+            near = difflib.get_close_matches(self.first_word, _COMMANDS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; the commands are {', '.join(_COMMANDS)}"
+        super().error(message + hint)
+
+
+# Each command: what it does in one line, what else should be known, and an example.
+_COMMANDS = {
+    "send": (
+        "send one message",
+        "Send one message to an address. MESSAGE is text, and arrives as a string. `UUID MESSAGE` alone does the same.",
+        "python client.py send alice hello --wait delivered",
+    ),
+    "listen": (
+        "print what arrives",
+        "Print each message that arrives as one line of JSON, until Ctrl-C. A lost connection is made again.",
+        "python client.py listen --as alice --group office",
+    ),
+    "presence": (
+        "say who is online",
+        "Print each of these addresses and whether a client is connected under it: online or offline.",
+        "python client.py presence alice bob",
+    ),
+    "health": (
+        "ask how the server is",
+        "Print what the server says of its health. nginx answers only the addresses in `nginx.health_from`.",
+        "python client.py health --url wss://ws.mycompany.org/",
+    ),
+}
+
+
+def _parser(first_word: str = "") -> argparse.ArgumentParser:
+    server = _Parser(add_help=False)
     server.add_argument(
         "--url",
         type=_url,
         default=os.environ.get("WEBSOCKET_URL") or "ws://127.0.0.1:8765/",
-        help="the server; WEBSOCKET_URL in the environment, or else ws://127.0.0.1:8765/, when it is left out",
+        help="the server (default: WEBSOCKET_URL in the environment, or else ws://127.0.0.1:8765/)",
     )
-    who = argparse.ArgumentParser(add_help=False, parents=[server])
+    who = _Parser(add_help=False, parents=[server])
     who.add_argument(
-        "--token-file", metavar="FILE", help="where the token stands; WEBSOCKET_TOKEN in the environment is the token"
+        "--token-file", metavar="FILE", help="the file that holds the token (default: WEBSOCKET_TOKEN is the token)"
     )
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description="Talk to the notification center. `UUID MESSAGE` alone is short for `send UUID MESSAGE`.",
-        epilog="Exit codes: 0 done, 1 no connection, no answer or nobody there, 2 wrong usage.",
+        epilog="Exit codes: 0 done, 1 no connection, no answer or nobody there, 2 wrong usage. "
+        "`COMMAND --help` explains one command.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    sending = commands.add_parser("send", parents=[who], help="send one message")
-    sending.add_argument("recipient", metavar="UUID", type=_uuid)
-    sending.add_argument("message", metavar="MESSAGE", type=_text)
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    verbs = {
+        name: subparsers.add_parser(
+            name,
+            parents=[server if name == "health" else who],
+            help=summary,
+            description=description,
+            epilog=f"Example: {example}",
+        )
+        for name, (summary, description, example) in _COMMANDS.items()
+    }
+    sending, listening, asking, checking = verbs.values()
+    parser.first_word = sending.first_word = first_word
+    sending.add_argument("recipient", metavar="UUID", type=_uuid, help="the address of the recipient")
+    sending.add_argument("message", metavar="MESSAGE", type=_text, help="the text")
     sending.add_argument(
         "--wait",
         choices=("accepted", "delivered"),
         default="accepted",
-        help="until it is there (accepted), or confirmed",
+        help="until the server has it, or until the recipient has confirmed it (default: accepted)",
     )
     sending.set_defaults(act=lambda args, token: send(args.url, token, args.recipient, args.message, args.wait))
-    listening = commands.add_parser("listen", parents=[who], help="print what arrives")
     listening.add_argument("--as", dest="uuid", metavar="UUID", type=_uuid, help="be reached under this UUID")
-    listening.add_argument("--group", metavar="GROUP", type=_uuid, action="append", default=[], help="join this group")
+    listening.add_argument(
+        "--group", metavar="GROUP", type=_uuid, action="append", default=[], help="join this group; repeatable"
+    )
     listening.add_argument("--count", metavar="N", type=_count, help="end after this many messages")
     listening.set_defaults(act=lambda args, token: listen(args.url, token, args.uuid, args.group, args.count))
-    asking = commands.add_parser("presence", parents=[who], help="tell who is there")
-    asking.add_argument("uuids", metavar="UUID", type=_uuid, nargs="+")
+    asking.add_argument("uuids", metavar="UUID", type=_uuid, nargs="+", help="an address")
     asking.set_defaults(act=lambda args, token: presence(args.url, token, args.uuids))
-    checking = commands.add_parser("health", parents=[server], help="ask how the server is")
     checking.set_defaults(act=lambda args, token: health(args.url), token_file=None)
     return parser
 
 
-def _with_command(arguments: list[str]) -> list[str]:
-    """The short form, `UUID MESSAGE`, spelt out; `--url` may stand before it, and before a command."""
+def _with_command(arguments: list[str]) -> tuple[list[str], str]:
+    """The short form, `UUID MESSAGE`, spelt out; `--url` may stand before it, and before a command.
+
+    And its first word, which may be a command that was misspelt.
+    """
     options = 2 if arguments[:1] == ["--url"] else 1 if "".join(arguments[:1]).startswith("--url=") else 0
-    if arguments[options:] and arguments[options] in _COMMANDS:
-        return [arguments[options], *arguments[:options], *arguments[options + 1 :]]
-    return ["send", *arguments] if arguments and arguments[0] not in ("-h", "--help") else arguments
+    word = "".join(arguments[options : options + 1])
+    if word in _COMMANDS:
+        return [word, *arguments[:options], *arguments[options + 1 :]], ""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        return arguments, ""
+    return ["send", *arguments], word if not word.startswith("-") else ""
 
 
 def main(arguments: list[str]) -> int:
@@ -1034,7 +1089,8 @@ def main(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error("json", _escape)
         sys.stdout.reconfigure(errors="json")
-    args = _parser().parse_args(_with_command(arguments))
+    words, first_word = _with_command(arguments)
+    args = _parser(first_word).parse_args(words)
     command: Coroutine[None, None, int] = args.act(args, _token(args.token_file))
     try:
         return asyncio.run(command)

@@ -467,6 +467,32 @@ def test_it_says_how_it_is_used() -> None:
     assert "Exit codes: 0 done, 1 no connection, no answer or nobody there, 2 wrong usage." in client("--help").stdout
 
 
+@pytest.mark.parametrize("command", ["send", "listen", "presence", "health"])
+def test_the_help_of_each_command_explains_it_and_has_an_example(command: str) -> None:
+    said = client(command, "--help").stdout
+    example = said.partition("\nExample: python client.py ")[2].split()
+    assert example[0] == command
+    if command != "health":  # it would ask a server of that name
+        ended = client(*example, "--url", "ws://127.0.0.1:1/", "--no-such-option")
+        assert "unrecognized arguments: --no-such-option\n" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["listn"], "did you mean listen?"),
+        (["listn", "--as", "alice"], "did you mean listen?"),
+        (["--url", "ws://127.0.0.1:1/", "presense"], "did you mean presence?"),
+        (["snd", "alice", "hello"], "did you mean send?"),
+        (["zzz"], "the commands are send, listen, presence, health"),
+    ],
+)
+def test_a_misspelt_command_is_named(arguments: list[str], hint: str) -> None:
+    ended = client(*arguments)
+    assert ended.returncode == 2
+    assert hint in ended.stderr
+
+
 def test_ctrl_c_ends_it_without_a_traceback(shell: Shell) -> None:
     with listening(url=shell.url) as listener:
         line(listener)
