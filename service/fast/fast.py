@@ -175,6 +175,7 @@ class WebSocket(WSListener):
         "_fragments",
         "_has_spoken",
         "_heard_at",
+        "_is_heard",
         "_is_held",
         "_is_open",
         "_is_paused",
@@ -198,6 +199,8 @@ class WebSocket(WSListener):
         self._shell = shell
         self._connections = connections
         self._is_open = True
+        self._is_heard = True
+        """What it sends is carried out. It may have gone even so: the rest of what it has sent comes behind it."""
         self._waiting: list[bytes] = []
         """What the next `flush` writes."""
         self._written = 0
@@ -273,7 +276,11 @@ class WebSocket(WSListener):
         # Pings and pongs wait in the buffer as well, so this may be too cautious for a moment, and never too bold.
         if self._written - self.transport.get_write_buffer_size() >= position:
             return True
-        return None if self._is_open or position <= self._written else False
+        return None if self._is_open or (position <= self._written and not self._has_hung_up()) else False
+
+    def _has_hung_up(self) -> bool:
+        """Whether it has gone before all that it had sent was read."""
+        return self._is_heard and not self._is_open
 
     def pause_writing(self) -> None:
         """More than `limits.queue` waits to be written."""
@@ -296,7 +303,7 @@ class WebSocket(WSListener):
         self.transport.write(_frame(_CLOSE, payload))
 
     def _shut(self) -> None:
-        self._is_open = False
+        self._is_open = self._is_heard = False
         self._is_set_aside = True
         self._shell.hangups.forget(self.transport)
 
@@ -341,14 +348,14 @@ class WebSocket(WSListener):
         if self._is_set_aside:
             self._keep(frame)
         elif frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self._session.close(BROKEN_FRAME)
+            self._fail(BROKEN_FRAME)
         elif frame.msg_type is _TEXT and frame.fin and self._fragments is None:
             text = frame.get_payload_as_bytes()
             if text.isascii() or _is_utf8(text):
                 if pause := self._session.receive(text):
                     self._hold(pause, True, text)
             else:
-                self._session.close(NOT_UTF8)
+                self._fail(NOT_UTF8)
         elif frame.msg_type is _CLOSE:
             self._answer_close(frame.get_payload_as_bytes())
         else:
@@ -356,7 +363,7 @@ class WebSocket(WSListener):
 
     def _keep(self, frame: WSFrame) -> None:
         """Let a frame wait behind those that wait already; that the client goes, or is alive, waits for none."""
-        if not self._is_open:
+        if not self._is_heard:
             return
         kept, kind, payload = self._kept, frame.msg_type, frame.get_payload_as_bytes()
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
@@ -366,10 +373,22 @@ class WebSocket(WSListener):
         elif kind is not _PONG or not self._is_answer(payload):
             kept.add(kind, frame.fin, payload)
             if frame.last_in_buffer and not self._is_paused and kept.is_full:
-                self._is_paused, self._unread = True, 0
-                self.transport.pause_reading()
-                self._shell.hangups.watch(self.transport, self.transport.abort)
-                self._ping()
+                self._pause()
+
+    def _pause(self) -> None:
+        """Read no more, and see its end all the same."""
+        self._is_paused, self._unread = True, 0
+        self.transport.pause_reading()
+        # No ping yet: if the client has gone and its last words are on their way, that would end them.
+        if self._is_open:
+            self._shell.hangups.watch(self.transport, self._hang_up)
+
+    def _hang_up(self) -> None:
+        """It has gone, and part of what it has sent is not read yet: that is read as there is room."""
+        self._is_open = False
+        self._waiting.clear()
+        self._session.end()
+        self._shell.loop.call_later(LAST_WORDS_S, self._forget)
 
     def _carry_out(self, opcode: WSMsgType, fin: bool, payload: bytes) -> None:
         if opcode is _PING or opcode is _PONG:
@@ -381,7 +400,7 @@ class WebSocket(WSListener):
 
     def _take_piece(self, opcode: WSMsgType, fin: bool, payload: bytes) -> None:
         if (opcode is _CONTINUATION) == (self._fragments is None):
-            self._session.close(BROKEN_FRAME)
+            self._fail(BROKEN_FRAME)
             return
         if self._fragments is None:
             self._fragments = _Fragments(opcode is _TEXT)
@@ -389,19 +408,19 @@ class WebSocket(WSListener):
         message.pieces.append(payload)
         message.length += len(payload)
         if message.length > self._shell.center.settings.limits.message_size:
-            self._session.close(TOO_LONG)
+            self._fail(TOO_LONG)
         elif fin:
             self._fragments = None
             self._take(b"".join(message.pieces), message.is_text)
         elif len(message.pieces) >= MAX_FRAGMENTS:
-            self._session.close(TOO_MANY_FRAGMENTS)
+            self._fail(TOO_MANY_FRAGMENTS)
         # As with pings, each costs us as much as a message: a thousand empty ones may stand for one.
         elif pause := self._session.spend(1, 0):
             self._hold(pause)
 
     def _take(self, data: bytes, is_text: bool) -> None:
         if is_text and not _is_utf8(data):
-            self._session.close(NOT_UTF8)
+            self._fail(NOT_UTF8)
         elif pause := self._session.receive(data) if is_text else self._session.receive_binary(data):
             self._hold(pause, is_text, data)
 
@@ -415,8 +434,10 @@ class WebSocket(WSListener):
             self.transport.write(_frame(_PONG, payload))
 
     def _answer_close(self, payload: bytes) -> None:
-        if payload and int.from_bytes(payload[:2], "big") not in _CLOSE_CODES:
-            self._session.close(BROKEN_FRAME)
+        if self._has_hung_up():
+            self.transport.abort()  # nobody reads an answer
+        elif payload and int.from_bytes(payload[:2], "big") not in _CLOSE_CODES:
+            self._fail(BROKEN_FRAME)
         else:
             self._session.end()
             self._part(payload[:2])
@@ -431,28 +452,38 @@ class WebSocket(WSListener):
         # After a close frame it may send what it likes: RFC 6455, section 5.5.1. But when both come in one read, picows
         # tells of this, and not of the close frame.
         handshake = self.picows and self.picows.close_handshake
-        if handshake and handshake.recv and self._is_open:
+        if handshake and handshake.recv and self._is_heard:
             code = cast(int, handshake.recv.code)  # 0 stands for none
             self._answer_close(struct.pack("!H", code) if code else b"")
         elif self._is_held:
             self._kept.end_with(CloseReason(code, reason))
         else:
-            self._session.close(CloseReason(code, reason))
+            self._fail(CloseReason(code, reason))
+
+    def _fail(self, reason: CloseReason) -> None:
+        """Close the client for what it has sent; nothing behind that is carried out, even if it has gone itself."""
+        self._session.close(reason)
+        if not self._is_open:
+            self._kept.clear()
+            if self._has_hung_up():
+                self.transport.abort()
 
     def failed(self) -> None:
         """We have made a mistake."""
         logger.exception("a client cannot be served")
-        self._session.close(FAULT)
+        self._fail(FAULT)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._ended()
 
     def _ended(self) -> None:
+        had_hung_up = self._has_hung_up()
         self._shut()
         self.picows = None  # which refers to us
         self._waiting.clear()
         self._session.end()
-        self._let_finish()
+        if not had_hung_up:
+            self._let_finish()
         self._shell.clients.discard(self)
         self._connections.discard(self)
 
@@ -464,6 +495,8 @@ class WebSocket(WSListener):
     def _forget(self) -> None:
         self._shell.center.hub.drop_unsent(len(self._kept))
         self._kept.clear()
+        if self._has_hung_up():
+            self.transport.abort()
 
     # Time
 
@@ -482,17 +515,17 @@ class WebSocket(WSListener):
 
     def _go_on(self) -> None:
         """Carry out what is kept, as far as the client may."""
-        self._is_held, self._is_set_aside = False, not self._is_open
+        self._is_held, self._is_set_aside = False, not self._is_heard
         try:
             while self._kept and not self._is_held:
                 match self._kept.take():
                     case CloseReason() as fault:
-                        self._session.close(fault)
+                        self._fail(fault)
                     case frame:
                         self._carry_out(*frame)
         except Exception:  # whatever it is, others wait behind us
             self.failed()
-        if self._is_paused and self._is_open and self._kept.is_half_empty:
+        if self._is_paused and self._is_heard and self._kept.is_half_empty:
             self._is_paused = False
             self._shell.hangups.forget(self.transport)
             self.transport.resume_reading()
@@ -533,7 +566,10 @@ class WebSocket(WSListener):
 
     def shutdown(self) -> None:
         """uvicorn stops."""
-        self._session.close(RESTART)
+        if self._has_hung_up():
+            self.transport.abort()
+        else:
+            self._session.close(RESTART)
 
 
 def _is_utf8(data: bytes) -> bool:

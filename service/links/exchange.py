@@ -40,7 +40,8 @@ class Exchange:
         for task in done:
             if not task.cancelled():
                 task.result()  # a fault of ours must not stay unseen
-        if reading.ahead and outbox.farewell is None:
+        # What was sent to a client fails before all is received that it had sent.
+        if outbox.farewell is None and (reading.ahead or not reading.is_over):
             task = asyncio.create_task(self._finish(reading))
             self._finishing.add(task)
             task.add_done_callback(self._finishing.discard)

@@ -14,6 +14,8 @@ class Reading:
 
     def __init__(self, link: Link, session: Session, turns: Turns, hangups: Hangups) -> None:
         self.ahead: deque[str | bytes] = deque()
+        self.is_over = False
+        """There is nothing more to receive."""
         self._link = link
         self._session = session
         self._turns = turns
@@ -35,15 +37,20 @@ class Reading:
                     return
                 self._add(frame)
         finally:
-            if self._receiving is not None:
-                self._receiving.cancel()
+            # When it cannot be cancelled, it has a frame already.
+            if self._receiving is not None and self._receiving.cancel():
+                self._receiving = None
 
     async def finish(self) -> None:
-        """Act on the rest of what a client has sent that is gone."""
-        while self.ahead:
-            if self._turn is not None:
-                await self._turn
-            self._act()
+        """Act on the rest of what a client has sent that is gone, and on what its library has read of it."""
+        while True:
+            while self.ahead:
+                if self._turn is not None:
+                    await self._turn
+                self._act()
+            if self.is_over or (frame := await self._receive()) is None:
+                return
+            self._add(frame)
 
     def _act(self) -> None:
         frame = self.ahead[0]
@@ -68,10 +75,10 @@ class Reading:
         self._bytes += len(frame)
 
     async def _receive(self) -> str | bytes | None:
-        if self._receiving is None:
-            return await self._link.receive()
-        receiving, self._receiving = self._receiving, None
-        return await receiving
+        receiving, self._receiving = self._receiving or self._link.receive(), None
+        frame = await receiving
+        self.is_over = frame is None
+        return frame
 
     async def _read_ahead(self, turn: "asyncio.Future[None]") -> bool:
         """Read on until it is the client's turn, as far as there is room; False when it is gone."""

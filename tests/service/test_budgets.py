@@ -88,3 +88,13 @@ def test_what_a_client_had_sent_before_it_closed_arrives_in_order(shell: Shell) 
                 bob.send_to(alice.temporary_uuid, number)
         heard = [json.loads(alice.receive())["message"] for _ in range(MESSAGES_PER_SECOND + 30)]
         assert heard == list(range(MESSAGES_PER_SECOND + 30))
+
+
+def test_of_a_client_that_keeps_to_its_limits_and_goes_without_a_word_nothing_is_lost() -> None:
+    with running(COMMANDS["runner"]) as shell, shell.client() as alice:
+        for _ in range(3):
+            with speaker(shell) as bob:
+                # More frames than are kept.
+                bob.sendall(b"".join(say(recipient_uuid=alice.temporary_uuid, message=n) for n in range(900)))
+            heard = [json.loads(alice.receive())["message"] for _ in range(900)]
+            assert heard == list(range(900))

@@ -186,6 +186,21 @@ def test_a_client_that_owes_and_goes_is_gone_at_once_and_what_it_has_said_goes_o
     run(scenario, Settings(welcome="{uuid}", limits=Limits(messages_per_second=10)))
 
 
+def test_what_a_client_has_said_goes_out_though_it_was_gone_when_it_was_answered() -> None:
+    async def scenario(clients: Clients) -> None:
+        alice, bob = await clients.join(), await clients.join()
+        bob.gone = True
+        bob.incoming.put_nowait(to(bob.sent[0], "an answer"))
+        for number in range(100):
+            bob.incoming.put_nowait(to(alice.sent[0], number))
+        bob.incoming.put_nowait(None)
+        await turns(1000)
+        assert clients.served[1].done()
+        assert [json.loads(text)["message"] for text in alice.sent[1:]] == list(range(100))
+
+    run(scenario)
+
+
 def test_what_a_client_has_said_before_it_went_is_dropped_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.links.exchange.LAST_WORDS_S", 0.01)
 

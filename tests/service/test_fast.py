@@ -551,18 +551,98 @@ async def test_what_a_client_has_said_before_it_went_is_dropped_in_the_end(monke
     assert site.world.dropped("limit") > 0
 
 
+def read_no_further(site: Site) -> tuple[Guest, socket.socket]:
+    """A client that has sent so much more than it may that nothing is read of it, and the client's end."""
+    guest = site.connect(address="192.0.2.7")
+    guest.say(*[frame(TEXT, b"x" * 1000)] * 70)
+    assert guest.transport.done == ["pause_reading"]
+    return guest, guest.transport.ends[1]
+
+
+async def gone(site: Site, guest: Guest) -> None:
+    """Wait until a client is gone for all others."""
+    for _ in range(1000):
+        if guest.session not in site.shell.center.hub.members:
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it is still there")
+
+
 @pytest.mark.parametrize("hangs_up", ["shutdown", "close"])
 @in_a_loop
 async def test_the_end_of_a_client_that_is_not_read_is_seen(hangs_up: str) -> None:
-    guest = Site(limits=limits(messages_per_second=1)).connect()
-    guest.say(*[frame(TEXT, b"x" * 1000)] * 70)
-    far = guest.transport.ends[1]
-    far.send(b"what nobody reads")
+    site = Site(limits=limits(messages_per_second=1))
+    guest, far = read_no_further(site)
+    far.send(b"what nobody reads yet")
     await turn()
     assert guest.transport.done == ["pause_reading"]
     far.shutdown(socket.SHUT_WR) if hangs_up == "shutdown" else far.close()
-    await asyncio.sleep(0.01)
-    assert guest.transport.done == ["pause_reading", "abort"]
+    await gone(site, guest)
+    assert site.shell.center.connections_of == {}
+    assert guest.transport.done == ["pause_reading"]
+
+
+@in_a_loop
+async def test_what_a_client_had_sent_and_nobody_had_read_goes_out_behind_it() -> None:
+    site = Site(limits=limits(messages_per_second=1))
+    alice = site.connect()
+    guest, far = read_no_further(site)
+    far.close()
+    await gone(site, guest)
+    await alice.heard()
+    guest.session._messages_left = 1e6
+    guest.client._go_on()
+    await turn()
+    assert guest.transport.done == ["pause_reading", "resume_reading"]
+    guest.transport.writes.clear()
+    # As much again, so that it is held up once more; and it is asked for nothing that it cannot answer.
+    guest.session._messages_left = 0
+    guest.say(*[frame(PING, b"x" * 100)] * 700, frame(TEXT, to("temporary-1", "goodbye")))
+    assert guest.transport.done[2:] == ["pause_reading"]
+    guest.session._messages_left = 1e6
+    guest.client._go_on()
+    assert await alice.heard() == [(TEXT, to("temporary-1", "goodbye"))]
+    assert guest.transport.writes == []
+    guest.lose()
+    assert site.connections == {alice.client}
+
+
+@pytest.mark.parametrize(
+    "fault", [frame(CLOSE, b"\x03\xe8"), frame(TEXT, b"\xff"), frame(0, b"a piece of nothing"), b"\xff\xff"]
+)
+@in_a_loop
+async def test_nothing_goes_out_behind_the_fault_of_a_client_that_has_hung_up(fault: bytes) -> None:
+    site = Site(limits=limits(messages_per_second=1))
+    alice = site.connect()
+    guest, far = read_no_further(site)
+    far.close()
+    await gone(site, guest)
+    guest.session._messages_left = 1e6
+    guest.client._go_on()
+    await turn()
+    guest.say(fault)
+    guest.say(frame(TEXT, to("temporary-1", "goodbye")))
+    assert guest.transport.done[-1] == "abort"
+    assert await alice.heard() == []
+
+
+@pytest.mark.parametrize("ends", ["shutdown", "time"])
+def test_a_client_that_has_hung_up_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    monkeypatch.setattr("service.fast.fast.LAST_WORDS_S", 60.0 if ends == "shutdown" else 0.01)
+
+    @in_a_loop
+    async def scenario() -> None:
+        site = Site(limits=limits(messages_per_second=1))
+        guest, far = read_no_further(site)
+        far.close()
+        await gone(site, guest)
+        if ends == "shutdown":
+            guest.client.shutdown()
+        await asyncio.sleep(0.05)
+        assert guest.transport.done == ["pause_reading", "abort"]
+        assert (site.world.dropped("limit") > 0) == (ends == "time")
+
+    scenario()
 
 
 @in_a_loop
@@ -661,7 +741,7 @@ async def test_a_client_that_we_do_not_read_is_not_silent() -> None:
     for _ in range(3):
         guest.transport.ends[1].send(b"more")
         at(guest.client, 90)
-    assert [opcode for opcode, _ in await guest.heard()] == [PING] * 4
+    assert [opcode for opcode, _ in await guest.heard()] == [PING] * 3
     at(guest.client, 60, 90)
     assert (await guest.heard())[-1][0] == CLOSE
 

@@ -58,7 +58,7 @@ def test_a_port_in_use_is_told_in_one_line() -> None:
 
 
 def test_it_says_how_it_is_used() -> None:
-    assert "usage: server.py [-h] [PORT]" in start("--help").stdout
+    assert "usage: python -m service.server [-h] [PORT]" in start("--help").stdout
 
 
 def test_what_is_no_http_leaves_no_traceback_in_the_log() -> None:
