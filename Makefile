@@ -36,7 +36,7 @@ plan: $(VENV)/ready ## what install would change
 	@$(WSBUNDLE) plan $(ARGS) || [ $$? -eq 3 ]
 
 status: $(VENV)/ready ## what runs here
-	@$(WSBUNDLE) status $(ARGS)
+	@$(WSBUNDLE) status $(ARGS) || [ $$? -eq 4 ]
 
 uninstall: $(VENV)/ready ## remove exactly what was installed (ARGS=--purge: also data and user)
 	@$(WSBUNDLE) uninstall $(ARGS)

@@ -42,7 +42,7 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
         sound = finish_pending(store, report)
         found = _drifts(store, report, overwrite)
         runtime = runtime_id()
-        same = _is_same(store, bundle, runtime)
+        previous, same = store.current, _is_same(store, bundle, runtime)
         if sound and same and not found and is_active("nginx.service") and runs(store.name, deploy.manager):
             if not certificate_will_do(loaded, report):
                 raise CommandError(f"{store.name} runs, and clients refuse its certificate. Nothing was changed.")
@@ -66,6 +66,8 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
             belongings.settle(store, user)
         if found and kept.exists():
             kept.rename(kept.with_name(f"{kept.name}-{time.time():.0f}"))
+        if same and previous is not None:
+            store.remove(previous)  # the new one is what that one was, and going back to it would change nothing
         pruned = store.prune(KEPT_GENERATIONS)
         report.fact(generation=number, changed=True, pruned=pruned)
         certificates.obtain(deploy, Place(deploy.name), report)

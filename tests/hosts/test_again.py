@@ -79,10 +79,13 @@ def test_another_manager_takes_over_and_the_old_one_is_gone(installed: Console) 
 
 
 def test_what_was_stopped_by_hand_is_started_again(installed: Console) -> None:
+    installed.install(port=9000)
     installed.run("systemctl", "stop", "nginx.service", f"{NAME}.socket", f"{NAME}.service")
     installed.status(code=1)
-    installed.install()
+    installed.install(port=9000)
     assert installed.routes()
+    # What was put right is no generation to go back to: there is one of port 8765, and one of port 9000.
+    assert len(json.loads(installed.wsbundle("history", "--format", "json"))["generations"]) == 2
     installed.install(manager="supervisor")
     installed.run("systemctl", "stop", "supervisor")
     installed.status(code=1)

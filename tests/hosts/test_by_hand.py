@@ -50,11 +50,16 @@ def test_an_edit_survives_an_installation_that_overwrites_it_and_fails(installed
 
 
 def test_a_file_that_was_removed_is_noticed_and_put_back(installed: Console) -> None:
+    installed.install(port=9000)
     installed.run("rm", SITE)
     assert "is missing" in installed.status(code=4)
-    installed.install("--overwrite")
+    assert "make: ***" not in installed.run("make", "status")
+    installed.install("--overwrite", port=9000)
     assert installed.routes()
     installed.status()
+    # One that is the same again is no generation to go back to.
+    installed.wsbundle("rollback")
+    assert "8765" in installed.run("ss", "-Hltn")
 
 
 def test_a_site_that_was_broken_by_hand_is_mended_by_overwriting(installed: Console) -> None:
