@@ -242,8 +242,9 @@ def why_unreachable(error: BaseException, url: str) -> str:
         return f"{host} has not answered on port {port} in time; look at the address, and at firewalls"
     if isinstance(error, InvalidMessage | http.client.HTTPException):
         return f"{host} does not speak HTTP on port {port}; with TLS use wss://"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{host} cannot be reached on port {port}: {error.strerror}; look at the address, and at the network"
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error) or "the connection was lost"
+        return f"{host} cannot be reached on port {port}: {reason}; look at the address, and at the network"
     return str(error) or type(error).__name__
 
 
@@ -620,7 +621,10 @@ class Client:
             token = self._token()
             return await token if inspect.isawaitable(token) else token
         except Exception as error:
-            raise _Lost(f"no token: {error}") from error
+            reason = str(error) or type(error).__name__
+            if isinstance(error, OSError) and error.filename:
+                reason = f"{error.filename}: {error.strerror}"
+            raise _Lost(f"no token: {reason}") from error
 
     async def _connect(self) -> ClientConnection:
         try:
@@ -978,7 +982,14 @@ def _token(file: str | None) -> Token:
     # Never an argument: every user of the host sees those. A file is read anew whenever a fresh token is wanted.
     if file is None:
         return os.environ.get("WEBSOCKET_TOKEN") or None
-    return lambda: Path(file).read_text().strip()
+
+    def read() -> str:
+        try:
+            return Path(file).read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError:
+            raise ValueError(f"{file}: is not text in UTF-8") from None
+
+    return read
 
 
 class _Parser(argparse.ArgumentParser):

@@ -493,6 +493,17 @@ def test_a_misspelt_command_is_named(arguments: list[str], hint: str) -> None:
     assert hint in ended.stderr
 
 
+def test_a_token_file_that_cannot_be_read_is_named_with_the_reason(shell: Shell, tmp_path: Path) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff")
+    missing = tmp_path / "missing"
+    reasons = {missing: "No such file or directory", tmp_path: "Is a directory", binary: "is not text in UTF-8"}
+    for path, reason in reasons.items():
+        ended = client("uuid", "message", "--token-file", str(path), WEBSOCKET_URL=shell.url)
+        assert ended.returncode == 1
+        assert ended.stderr == f"{shell.url}: no token: {path}: {reason}\n"
+
+
 def test_ctrl_c_ends_it_without_a_traceback(shell: Shell) -> None:
     with listening(url=shell.url) as listener:
         line(listener)
