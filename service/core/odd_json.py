@@ -99,7 +99,8 @@ class Disguise:
         """A part of the original, to the letter."""
         if not self._half:
             return raw
-        return msgspec.Raw(self._restored(bytes(raw)).replace(_escape(self._half), rb"\u"))
+        part = self._with_constants(bytes(raw)).replace(_escape(self._backslash), rb"\\")
+        return msgspec.Raw(part.replace(_escape(self._half), rb"\u"))
 
     def string(self, string: str) -> str:
         """A string of the original.
@@ -112,11 +113,10 @@ class Disguise:
         before, half, after = string.partition(_char(self._half))
         if half:
             raise OddError(rf"\u{after[:4]} is half of a surrogate pair, which only a message may have")
-        return self._restored(before.encode()).decode().replace(_char(self._backslash), "\\")
+        return self._with_constants(before.encode()).decode().replace(_char(self._backslash), "\\")
 
-    def _restored(self, part: bytes) -> bytes:
-        part = part.replace(_number(self._nan), b"NaN").replace(_number(self._infinity), b"Infinity")
-        return part.replace(_escape(self._backslash), rb"\\")
+    def _with_constants(self, part: bytes) -> bytes:
+        return part.replace(_number(self._nan), b"NaN").replace(_number(self._infinity), b"Infinity")
 
     def undo(self, request: Request) -> Request:
         """Put the original back into all that was read.
@@ -159,7 +159,8 @@ def _taken(original: bytes) -> set[str]:
         f"{ord(found.decode()):04x}"[1:] for found in set(re.findall(rb"\xee[\x80-\xa6][\x80-\xbf]", original))
     )
     escapes = re.findall(rb"\\u[eE]([0-9]{3})", original)
-    numbers = re.findall(rb"(?=7([0-9]{3})7)", original)
+    # Also those that a string has only when its escapes are read.
+    numbers = re.findall(rb"(?=7([0-9]{3})7)", original + re.sub(rb"\\u003([0-9])", rb"\1", original))
     return {*characters, *(digits.decode() for digits in {*escapes, *numbers})}
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.core.envelope import read_odd_envelope
 from service.core.odd_json import OddError, find_id, read_json
 
 PIECES = [
@@ -21,6 +22,14 @@ strings = st.lists(st.sampled_from(PIECES), max_size=8).map(lambda pieces: '"' +
 def test_every_string_of_an_encoder_is_read_to_the_letter(string: str, around: str) -> None:
     text = (around % string).encode()
     assert bytes(read_json(text)) == text
+
+
+@pytest.mark.parametrize("address", [r"\u005cue000", r"\u005cu\u0065000", r"\u0037002\u0037", r"\u00377002"])
+@pytest.mark.parametrize("message", [r'"\ud83d"', "NaN"])
+def test_an_address_is_what_its_escapes_say_whatever_stands_in_for_the_message(address: str, message: str) -> None:
+    text = f'{{"recipient_uuid": "{address}", "message": {message}}}'
+    envelope = read_odd_envelope(text.encode())
+    assert (envelope.recipient_uuid, bytes(envelope.message)) == (json.loads(text)["recipient_uuid"], message.encode())
 
 
 @given(
