@@ -31,7 +31,7 @@ LEEWAY_S = 5.0
 _LOOK_AGAIN_S = 1.0
 # RFC 7518, section 3.2: not shorter than the hash.
 _SECRET_BYTES = 32
-_BETTER_KEYS = "mend it, or move it away: `wsbundle token --new-key` then makes another"
+_BETTER_KEYS = "fix it, or move it away: `wsbundle token --new-key` then makes another"
 
 _BASE64URL = re.compile("[A-Za-z0-9_-]+")
 _TOKEN = re.compile(rf"{_BASE64URL.pattern}(\.{_BASE64URL.pattern}){{2}}")

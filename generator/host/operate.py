@@ -46,7 +46,7 @@ def show_plan(options: Namespace, report: Report) -> int:
     report.fact(
         **msgspec.to_builtins(shown),
         counts=shown.counts,
-        disconnects=todo.disconnects,
+        disconnects=todo.disconnects and store.current is not None,
         reloads_service=todo.reloads_service,
     )
     if shown.changes or shown.effects:

@@ -99,7 +99,7 @@ def _known() -> str:
 
 def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     if facts.nginx_fault:
-        yield Fault(f"nginx is broken already: {facts.nginx_fault}", "mend that file first")
+        yield Fault(f"nginx is broken already: {facts.nginx_fault}", "fix that file first")
     for line in facts.missing_includes:
         where = "at its top" if "modules" in line else "in its http block"
         yield Fault("nginx.conf does not include what we write", f"write `{line}` into /etc/nginx/nginx.conf, {where}")

@@ -58,6 +58,8 @@ _MESSAGE = (
 )
 _NAME_TAKEN = r'conflicting server name "(?P<name>[^"]*)" on (?P<where>\S+), ignored'
 _NO_IPV6 = r"socket\(\) \[.*failed \(97: "
+# An address of the host that this is rendered for, on another machine: nginx binds last, when it has read everything.
+_NOT_HERE = r"bind\(\) to .*failed \(99: "
 _TWICE = r'"(?P<directive>\w+)" directive is duplicate'
 _TWO_DEFAULTS = r"a duplicate default server for \S+"
 _UNKNOWN_TEMPORARY_PATH = r'unknown directive "(\w+)_temp_path"'
@@ -263,7 +265,7 @@ def _verdict(outcome: Outcome, complaints: list[_Complaint], ours: list[File]) -
     if outcome.failure:
         return ALONE.not_checked(f"nginx {outcome.failure}")
     faults = _faults(complaints, ours)
-    if outcome.status and not faults:
+    if outcome.status and not faults and not any(re.match(_NOT_HERE, each.message) for each in complaints):
         return ALONE.not_checked(f"nginx failed: {outcome.output.strip()}")
     return ALONE.judged(faults)
 
@@ -308,7 +310,7 @@ def _faults(complaints: list[_Complaint], ours: list[File]) -> list[Fault]:
             faults.append(Fault(site.path, line, f"{what}; remove that of {others}, or use another domain"))
         elif complaint.level != "warn" and re.match(_NO_IPV6, complaint.message):
             faults.append(_without_ipv6(site))
-        elif complaint.level != "warn":
+        elif complaint.level != "warn" and not re.match(_NOT_HERE, complaint.message):
             faults.append(Fault(site.path, None, f"does not fit into this host's nginx: {complaint}"))
     return list(dict.fromkeys(faults))
 

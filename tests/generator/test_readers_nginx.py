@@ -217,6 +217,15 @@ def test_what_else_it_listens_on_stays_in_the_fix() -> None:
     assert "write `listen: [127.0.0.1, 127.0.0.2]`" in found.message
 
 
+@pytest.mark.parametrize("tls", ["off", "letsencrypt"])
+@pytest.mark.parametrize("address", ["203.0.113.5", "2001:db8::5"])
+def test_a_site_may_listen_on_an_address_of_the_host_that_it_is_rendered_for(tls: str, address: str) -> None:
+    bundle = rendered(tls=tls, nginx={"listen": ["127.0.0.1", address]})
+    assert verdict(nginx.configuration, bundle).state == "accepted"
+    wrong = broken(bundle, SITE, "proxy_buffering off", "proxy_buffering maybe")
+    assert "invalid value" in fault(nginx.configuration, wrong).message
+
+
 @pytest.mark.parametrize("directive", ["worker_rlimit_nofile", "worker_shutdown_timeout"])
 @pytest.mark.parametrize("is_first", [True, False])
 def test_our_shared_file_makes_way_for_what_nginx_conf_sets_already(

@@ -115,6 +115,7 @@ def test_plan_on_a_host_without_it_names_every_file_and_all_else_that_is_made(fr
     assert len(said.splitlines()) < 50, said
     facts = json.loads(fresh.wsbundle("plan", "--format", "json", code=3))
     assert f"Plan: {facts['counts']['add']} to add, 0 to change, 0 to remove." in said
+    assert not facts["disconnects"]
 
 
 def test_history_grows_to_five_and_rollback_goes_back_to_any_of_them(installed: Console) -> None:
