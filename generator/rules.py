@@ -466,7 +466,7 @@ RULES = (
     Rule(
         "paths-differ",
         ("socket", "bus", "keys", "name", "certificate.file", "certificate.key"),
-        "What stands on the path of another thing replaces it, or keeps the service from starting.",
+        "Two things on one path replace each other, or keep the service from starting.",
         _paths_differ,
     ),
     Rule(
@@ -524,14 +524,14 @@ RULES = (
     Rule(
         "nginx-listens-on-addresses",
         ("nginx.listen",),
-        "nginx looks a name up once, when it starts, and refuses an address that stands twice.",
+        "nginx resolves a name only once, when it starts, and refuses an address that is given twice.",
         _nginx_listens_on_addresses,
     ),
     Rule(
         "origins-tell-pages-apart",
         ("origins",),
-        "Browsers send `null` for every page that has no origin, and `file://` or `null` for every local one: whoever "
-        "can make a user open a page can make it connect.",
+        "Browsers send `null` for every page without an origin, and `file://` or `null` for every local one: anyone "
+        "who can make a user open such a page can make it connect.",
         _origins_tell_pages_apart,
         warns=True,
     ),

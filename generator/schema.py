@@ -114,8 +114,8 @@ class Nginx(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         tuple[Address, ...],
         Meta(
             description="The addresses of this host on which nginx waits for clients, by default all. "
-            "A host without IPv6 wants `[0.0.0.0]`; a host on which another site has an address for "
-            "itself (`listen 203.0.113.5:80;`) wants that address named here as well.",
+            "On a host without IPv6 write `[0.0.0.0]`; if another site has an address for itself "
+            "(`listen 203.0.113.5:80;`), name that address here as well.",
             extra={"expects": "a list of IP addresses"},
         ),
     ] = ("0.0.0.0", "::")
