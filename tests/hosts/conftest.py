@@ -25,6 +25,7 @@ SUITES = ("bookworm", "trixie", "resolute")
 _PACKAGES = ("make", "python3-venv", "nginx", "supervisor", "logrotate", "openssl")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = str(Path(__file__).parent)
     for item in items:
