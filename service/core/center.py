@@ -28,8 +28,12 @@ class Client(Protocol):
     def when_left(self, then: Callable[[bool], None]) -> None:
         """Tell later, once, what has become of all that was sent so far.
 
-        True: the system has it, and it arrives even if this process is killed. False: the connection was lost before;
-        some of it may have left.
+        True: the system has it, and sends it even if this process is killed; only the connection can still lose it. It
+        does when the client is just sending: the kernel resets a TCP connection of which not all was read, and drops
+        what waits in it. That the peer's kernel has acknowledged all would promise no more: a client whose own write
+        fails drops what it has not read. False: the connection was lost before; some of it may have left.
+
+        Source: RFC 2525, section 2.17.
         """
 
     def close(self, reason: CloseReason) -> None:

@@ -60,7 +60,7 @@ class Member(Named, Protocol):
     def hand_over(self, message: Message, receipt: "Receipt | None", then: TellReach) -> None:
         """Pass a message to one address on, and tell once what has become of it.
 
-        Not before it has left the service, unless the recipient will confirm it: what was told to be on its way arrives
+        Not before it has left the service, unless the recipient will confirm it: what was told to be on its way is sent
         even if the worker is killed.
         """
 

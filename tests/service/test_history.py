@@ -32,8 +32,10 @@ WORKERS, CLIENTS = 4, 12
 GONE = Failures.GONE.code
 # How long a worker is held up at most, unless it is until its end.
 HELD_S = 2.0
-# All that is told about a message is told within this time, beside the times for which workers are held up.
+# All that is told about a message is told within this time, beside the times for which workers are held up, and twice
+# the time by which our own loop was late: the workers run on the same machine.
 MARGIN_S = 1.0
+_LOOK_S = 0.05
 
 
 @dataclass
@@ -92,14 +94,28 @@ class History:
         self.held: dict[int, float] = {}
         """Workers that were held up until their end, and since when."""
         self.refused = 0
+        self.late_s = 0.0
+        """By how much our own loop was late at worst."""
         self.is_over = False
         self.is_complete = False
         self.numbers = itertools.count(1)
 
     @property
+    def margin_s(self) -> float:
+        """See `MARGIN_S`."""
+        return MARGIN_S + 2 * self.late_s
+
+    @property
     def patience_s(self) -> float:
         """How long it takes until everything is told: a worker that is held up for ever has to be killed before."""
-        return 2 * HELD_S + MARGIN_S + (15 if self.held else 0)
+        return 2 * HELD_S + self.margin_s + (15 if self.held else 0)
+
+    async def watch_the_clock(self) -> None:
+        """Notice how late we are."""
+        while True:
+            due = time.monotonic() + _LOOK_S
+            await asyncio.sleep(_LOOK_S)
+            self.late_s = max(self.late_s, time.monotonic() - due)
 
     def violations(self) -> Iterator[str]:
         """Every promise that was broken."""
@@ -118,7 +134,7 @@ class History:
             sent = self.sent[number]
             if not life.owner == to == sent.to:
                 yield f"{sent} came to {life.owner}"
-            if number < last.get(id(sent.life), 0) and life.began < sent.at - MARGIN_S:
+            if number < last.get(id(sent.life), 0) and life.began < sent.at - self.margin_s:
                 yield f"{sent} came after {last[id(sent.life)]}"
             last[id(sent.life)] = number
 
@@ -148,16 +164,33 @@ class History:
 
     def _recipient_cut_it(self, sent: Sent) -> bool:
         lives = [life for life in self.lives if life.owner == sent.to and life.was_cut]
-        return any(life.touches(sent.at - MARGIN_S, sent.answered_at + MARGIN_S) for life in lives)
+        return any(life.touches(sent.at - self.margin_s, sent.answered_at + self.margin_s) for life in lives)
 
     def _both_stayed(self, sent: Sent) -> bool:
-        until = min(sent.at if sent.life.protocol == "v0" else sent.answered_at, sent.at + HELD_S) + HELD_S + MARGIN_S
+        until = (
+            min(sent.at if sent.life.protocol == "v0" else sent.answered_at, sent.at + HELD_S) + HELD_S + self.margin_s
+        )
         if not self._stays(sent.life, sent.at, until):
             return False
-        return any(life.owner == sent.to and self._stays(life, sent.at - MARGIN_S, until) for life in self.lives)
+        return any(life.owner == sent.to and self._stays(life, sent.at - self.margin_s, until) for life in self.lives)
 
     def _stays(self, life: Life, since: float, until: float) -> bool:
         return life.lasts(since, until) and self.held.get(life.worker, float("inf")) > until
+
+
+class Ears(ClientConnection):
+    """A connection that hears all that has reached it.
+
+    asyncio forgets what it has not read when it cannot write, which is how a client that speaks learns that its worker
+    was killed.
+    """
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        with contextlib.suppress(OSError):  # behind what has come: nothing yet, or the reset
+            while data := os.read(descriptor, 65536):
+                self.data_received(data)
+        super().connection_lost(exc)
 
 
 class Actor:
@@ -187,6 +220,7 @@ class Actor:
                     subprotocols=subprotocols,
                     close_timeout=0.2,
                     open_timeout=25,
+                    create_connection=Ears,
                 ) as self.link:
                     await self._one_life(self.link)
             except InvalidHandshake:
@@ -237,7 +271,8 @@ class Actor:
             life = self.life or self._begin(link)
             life.heard.append((frame["message"], frame["recipient_uuid"]))
             if "key" in frame:
-                await link.send(json.dumps({"type": "ack", "key": frame["key"]}))
+                with contextlib.suppress(WebSocketException):  # what else has come is heard though nobody hears us
+                    await link.send(json.dumps({"type": "ack", "key": frame["key"]}))
         elif frame["type"] in ("ok", "error"):
             sent = self._history.sent[frame["id"]]
             sent.answers.append(frame)
@@ -288,9 +323,13 @@ class Faults:
             self.told.append(f"{time.monotonic():.2f}: {fault.__name__} {fault()}")
             await asyncio.sleep(self._dice.uniform(0.1, 1.5))
 
-    def _one(self) -> int | None:
+    def _one(self, *, serving: bool = False) -> int | None:
         pids = [pid for pid in self._workers.pids() if pid not in self._held]
-        return self._dice.choice(pids) if len(pids) > 1 else None
+        if len(pids) < 2:
+            return None
+        known = {life.worker for life in self._history.lives}
+        candidates = [pid for pid in pids if not serving or pid in known]
+        return self._dice.choice(candidates) if candidates else None
 
     def _kill(self) -> object:
         if (pid := self._one()) is not None:
@@ -310,7 +349,8 @@ class Faults:
             os.kill(pid, signal.SIGCONT)
 
     def _hold_for_ever(self) -> object:
-        if (pid := self._one()) is not None:
+        # One that has not begun to serve is killed only after service.process.workers.START_S.
+        if (pid := self._one(serving=True)) is not None:
             os.kill(pid, signal.SIGSTOP)
             self._held.add(pid)
             self._history.held[pid] = time.monotonic()
@@ -337,15 +377,16 @@ async def live(workers: Processes) -> tuple[History, Faults]:
         Actor(name, "v0" if number % 3 == 0 else "nc.v1", workers, history, names) for number, name in enumerate(names)
     ]
     lives = [asyncio.create_task(actor.live()) for actor in actors]
+    clock = asyncio.create_task(history.watch_the_clock())
     faults = Faults(workers, history, actors)
     await asyncio.sleep(1)
     await faults.happen(time.monotonic() + LASTS_S)
     history.is_over = True
     await asyncio.sleep(history.patience_s)
     history.is_complete = True
-    for task in lives:
+    for task in (*lives, clock):
         task.cancel()
-    await asyncio.gather(*lives, return_exceptions=True)
+    await asyncio.gather(*lives, clock, return_exceptions=True)
     return history, faults
 
 
@@ -355,13 +396,15 @@ def test_every_message_becomes_what_was_promised(kind: str, tmp_path: Path) -> N
     print(f"WEBSOCKET_HISTORY_SEED={SEED}")
     with several(kind, WORKERS, tmp_path / "bus", WEBSOCKET_DRAIN_WINDOW="1") as workers:
         history, faults = asyncio.run(live(workers))
+        heard = sum(len(life.heard) for life in history.lives)
+        left = sum(sent.has_left for sent in history.sent.values())
+        print(f"{len(history.sent)} sent, {left} told to have left, {heard} heard, {len(history.lives)} connections")
+        print(dict(faults.happened), f"{history.late_s:.2f} s late")
+        broken = list(itertools.islice(history.violations(), 50))
+        assert not broken, "\n".join((*faults.told, *broken))
         assert "Traceback" not in workers.shell.log()
-    heard = sum(len(life.heard) for life in history.lives)
-    left = sum(sent.has_left for sent in history.sent.values())
-    print(f"{len(history.sent)} sent, {left} told to have left, {heard} heard, {len(history.lives)} connections")
-    print(dict(faults.happened))
-    broken = list(itertools.islice(history.violations(), 50))
-    assert not broken, "\n".join((*faults.told, *broken))
-    # How much is sent and heard depends on chance and on how busy the machine is; an idle one does ten times that.
-    assert heard > 100
-    assert left > 50
+    # How much is sent depends on the machine: nearly 10,000 on an idle one, a tenth of that on a busy one. At least
+    # 3 in 10 are heard and 1 in 8 told to have left, and more where fewer workers are held up for ever.
+    assert len(history.sent) > 100
+    assert heard > len(history.sent) / 6
+    assert left > len(history.sent) / 15
