@@ -39,8 +39,10 @@ class Processes:
         )
 
     def wait(self, deadline_s: float = DEADLINE_S) -> list[int]:
-        """Wait until they are complete."""
-        wait_until(self.are_complete, deadline_s)
+        """Wait until they are complete; the service gives up when its first workers cannot serve in time."""
+        process = self.shell.process
+        wait_until(lambda: self.are_complete() or process.poll() is not None, deadline_s)
+        assert process.poll() is None, f"the service has ended with {process.returncode}"
         return self.pids()
 
     @contextlib.contextmanager
