@@ -40,6 +40,7 @@ CHECKS = {
     "GCP, IPv6": ("GET", "HTTP/1.1", ["Host: [fd00::5]:80", "Connection: close"], None),
     "Caddy": ("GET", "HTTP/1.1", ["Host: backend-1:80", "Accept-Encoding: gzip", "Connection: close"], "backend-1"),
     "HAProxy httpchk": ("GET", "HTTP/1.0", [], None),
+    "HAProxy httpchk, without a method": ("OPTIONS", "HTTP/1.0", [], None),
     "HEAD": ("HEAD", "HTTP/1.0", [], None),
     "HEAD, with a host": ("HEAD", "HTTP/1.1", ["Host: whatever.example", "Connection: close"], "whatever.example"),
     "our own name": ("GET", "HTTP/1.1", [f"Host: {DOMAIN}", "Connection: close"], DOMAIN),
