@@ -25,19 +25,11 @@ SUITES = ("bookworm", "trixie", "resolute")
 _PACKAGES = ("make", "python3-venv", "nginx", "supervisor", "logrotate", "openssl")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = str(Path(__file__).parent)
     for item in items:
         if str(item.path).startswith(here):
             item.add_marker("host")
-            # With pytest-xdist each suite has a process of its own, so that its layers are made once.
-            item.add_marker(pytest.mark.xdist_group(_suite_of(item)))
-
-
-def _suite_of(item: pytest.Item) -> str:
-    parameters = getattr(item, "callspec", None)
-    return str(parameters.params.get("suite")) if parameters else "none"
 
 
 @pytest.fixture(scope="session", params=SUITES)
