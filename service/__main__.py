@@ -19,15 +19,13 @@ from service.core.center import Center
 from service.fast.uvicorn_options import uvicorn_options
 from service.fast.uvicorn_server import DrainingServer
 from service.process.entry import (
-    hold_stops,
     ignore_hangups,
-    let_stops_through,
     settings_or_exit,
-    stop_signals,
 )
 from service.process.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
+from service.process.stops import hold_stops, let_stops_through, stop_signals
 from service.process.usage import take_no_arguments
 from service.process.workers import end_with_manager, run_workers
 

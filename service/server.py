@@ -44,16 +44,14 @@ from service.process.acceptor import Acceptor, share_listeners
 from service.process.drain import LAST_HANDSHAKES_S, drain
 from service.process.entry import (
     center_of,
-    hold_stops,
     ignore_hangups,
-    let_stops_through,
     settings_or_exit,
-    stop_signals,
 )
 from service.process.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.process.logs import configure_logging
 from service.process.mesh import Mesh, MeshError
 from service.process.notify import Notifier
+from service.process.stops import hold_stops, let_stops_through, stop_signals
 from service.process.workers import end_with_manager, run_workers
 from service.settings import Settings
 from service.web.publish import PREFIX

@@ -75,30 +75,6 @@ def _without_keys(token: str) -> Identity:
     raise TokenError("no keys are configured")
 
 
-def hold_stops() -> None:
-    """Let SIGTERM and SIGINT wait until the event loop has handlers for them, or for ever when the service has stopped.
-
-    An exception that a handler raises anywhere, such as inside an import or while a loop is made or closed, leaves
-    half-made things behind or is lost. The default action would end the process with a status that managers take for a
-    crash.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
-
-
-def let_stops_through() -> None:
-    """The handlers are there: those that waited are taken now."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
-
-
-def stop_signals() -> list[signal.Signals]:
-    """What stops the service. SIGINT stays ignored in the background, as where `nohup` or `&` of a script starts us.
-
-    Source: POSIX.1-2024, XCU 2.12, "Signals and Error Handling".
-    """
-    signals = (signal.SIGTERM, signal.SIGINT)
-    return [each for each in signals if signal.getsignal(each) is not signal.SIG_IGN]
-
-
 def ignore_hangups() -> None:
     """Survive SIGHUP, of which a process dies otherwise: many a service reads its settings anew, and admins try it."""
 
