@@ -47,8 +47,10 @@ def nginx(tmp_path: Path) -> Iterator[Nginx]:
     configure(tmp_path / "nginx.conf", f"[::]:{port} ipv6only=off")
     with subprocess.Popen([needed("nginx"), "-c", str(tmp_path / "nginx.conf")]) as process:
         try:
-            wait_until(lambda: answers(port), "nginx listens")
-            yield Nginx(tmp_path, port, process.pid)
+            nginx = Nginx(tmp_path, port, process.pid)
+            # It listens before it has workers.
+            wait_until(lambda: answers(port) and nginx.workers(), "nginx listens")
+            yield nginx
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()

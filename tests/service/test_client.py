@@ -767,8 +767,8 @@ def test_a_token_is_renewed_before_it_expires_and_a_connection_without_is_not_le
             await asyncio.sleep(4)
             assert (await alice.send("alice", "still here")).online == 1
             assert [event.kind for event in (await events.get(),)] == ["connected"]
-            # A script with the same token sends, and does not take the address away.
-            token_file.write_text(fetch() + "\n")
+            # A script with a token for the same address sends, and does not take it away; it takes its time to start.
+            token_file.write_text(token({"sub": "alice", "exp": time.time() + DEADLINE_S, "snd": ["*"]}) + "\n")
             script = partial(client, "send", "--token-file", str(token_file), "alice", "from a script")
             sent = await asyncio.to_thread(script, WEBSOCKET_URL=url)
             assert (sent.returncode, sent.stderr) == (0, "")
@@ -783,7 +783,7 @@ def test_a_token_is_renewed_before_it_expires_and_a_connection_without_is_not_le
         assert client("presence", "bob", WEBSOCKET_URL=shell.url, WEBSOCKET_TOKEN=fetch()).returncode == 0
         refused = client("send", "alice", "hello", WEBSOCKET_URL=shell.url)
         assert (refused.returncode, "4001 unauthorized" in refused.stderr) == (1, True)
-    assert len(shown) >= 4
+    assert len(shown) >= 3
 
 
 def test_the_numbers_are_those_of_the_service() -> None:
