@@ -41,11 +41,11 @@ def test_it_makes_way_and_comes_back_at_the_end(empty: Console) -> None:
 
 def test_plan_shows_both_ways_and_rollback_goes_back(installed: Console) -> None:
     installed.configure(**ALONE)
-    assert f"It takes nginx's default site away ({SITE})." in installed.wsbundle("plan", code=3)
+    assert f"takes nginx's default site away: {SITE}" in installed.wsbundle("plan", code=3)
     installed.install(**ALONE)
-    assert not json.loads(installed.wsbundle("plan", "--format", "json"))["changed"]
+    assert not json.loads(installed.wsbundle("plan", "--format", "json"))["files"]
     installed.configure()
-    assert f"It brings nginx's default site back ({SITE})." in installed.wsbundle("plan", code=3)
+    assert f"brings nginx's default site back: {SITE}" in installed.wsbundle("plan", code=3)
     installed.wsbundle("rollback")
     assert installed.routes()
     assert "Welcome to nginx" in answer(installed)
