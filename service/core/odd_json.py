@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from service.core.frames import MAX_ID_LENGTH, Id
+from service.core.frames import Id
 
 Read = TypeVar("Read")
 Request = TypeVar("Request", bound=msgspec.Struct)
@@ -214,9 +214,7 @@ def find_id(text: bytes) -> msgspec.Raw | None:
 
 def _is_id(found: bytes) -> bool:
     try:
-        _read_id(found)
-    except msgspec.ValidationError:
+        Disguise(found).read(_read_id)
+    except OddError:
         return False
-    except msgspec.DecodeError:  # it has half of a surrogate pair
-        return len(found) <= MAX_ID_LENGTH
     return True

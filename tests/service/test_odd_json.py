@@ -55,6 +55,12 @@ def test_what_python_does_not_read_either_is_not_read(string: str, around: str) 
         ('[{"id": 1}]', None),
         (r'{"a": "\"id\": 3", "id": 4}', b"4"),
         ('{"message": "abc', None),
+        ('{"id": "a\x04b", x', None),
+        ('{"id": "a\x7fb", x', b'"a\x7fb"'),
+        (r'{"id": "\ud83d\q", x', None),
+        (r'{"id": "\u12", x', None),
+        (r'{"id": "\ud83d %s", x' % ("a" * 63), None),
+        ("{'id': 7, \"id\": 07, x", None),
     ],
 )
 def test_an_id_is_found_where_json_has_it_and_nowhere_else(text: str, found: bytes | None) -> None:
