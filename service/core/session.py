@@ -80,7 +80,6 @@ class Session(ABC):
         "_refilled_at",
         "_share_ends",
         "_since",
-        "_turn",
         "addresses",
         "client",
         "client_address",
@@ -107,7 +106,6 @@ class Session(ABC):
         self._messages_left: float = limits.messages_per_second
         self._share_ends = max(0.0, self._messages_left - SHARE)
         """What is left then of `_messages_left`."""
-        self._turn = -1
         """In which it had its last share."""
         self._bytes_left: float = limits.bytes_per_second
         self._since = self._refilled_at = center.clock()
@@ -294,8 +292,7 @@ class Session(ABC):
         self._share_ends = max(0.0, self._messages_left - SHARE)
         if debt:
             return max(debt, MIN_PAUSE_S)
-        before, self._turn = self._turn, self._center.turns.current()
-        return NEXT_TURN if self._turn == before else 0.0
+        return 0.0 if self._center.turns.may_go_on() else NEXT_TURN
 
     def _begin_a_slow_look(self, size: int) -> None:
         """Raises: NotNowError"""

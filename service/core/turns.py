@@ -1,18 +1,21 @@
 """Shares the event loop of one worker among its clients.
 
 A client may do a small share of work at once, whatever others do. More than that, and work that is expensive by itself,
-is done a bounded amount in each turn of the loop, for everybody in turn: so nobody who asks for little waits for those
-who ask for much, and the loop never stands still.
+is bounded in each turn of the loop for all clients together. A client that finds nothing left waits, and those that
+wait do a share each in turn: so nobody who asks for little waits for those who ask for much, and the loop never stands
+still.
 Pure: `soon` calls a function in the next turn of the loop.
 """
 
 from collections import deque
 from collections.abc import Callable
 
-# What one client may do before it is looked whether it is the turn of others, in messages to one recipient each. A
-# message that costs more than that is expensive.
-SHARE = 32
-# What waiting and expensive work may cost together in one turn, a millisecond or two; one message may go beyond it.
+# All in messages to one recipient each.
+# What a client may do before it is looked whether it is the turn of others: little, as all clients may do it at once.
+SHARE = 16
+# A message that costs more than this is expensive.
+CHEAP = 32
+# What may be done in one turn beside that, a millisecond or two; one message may go beyond it.
 PER_TURN = 256
 
 # How long a client is to wait whose share is used up: as long as it takes until it is its turn.
@@ -34,16 +37,18 @@ class Turns:
 
     def __init__(self, soon: Callable[[Callable[[], None]], object]) -> None:
         self._soon = soon
-        self._number = 0
         self._left = PER_TURN
         self._is_due = False
         self._is_under_way = False
         self._waiting: dict[object, deque[Callable[[], None]]] = {}
 
-    def current(self) -> int:
-        """The number of this turn: within a turn it is always the same."""
+    def may_go_on(self) -> bool:
+        """Whether a client may do another share at once; else it is to wait for its turn."""
+        if self._left <= 0 or (self._waiting and self._is_under_way):
+            return False
+        self._left -= SHARE
         self._plan()
-        return self._number
+        return True
 
     def begin(self, cost: int) -> None:
         """Let work begin that costs as much as so many messages.
@@ -51,12 +56,16 @@ class Turns:
         Raises:
             NotNowError: wait for your turn, and try again.
         """
-        if cost > SHARE:
+        if cost > CHEAP:
             # What has waited longer goes first.
             if self._left <= 0 or (self._waiting and not self._is_under_way):
                 raise NotNowError
             self._left -= cost
             self._plan()
+
+    def charge(self, cost: int) -> None:
+        """Count what is done in this turn already, or will be at its end."""
+        self._left -= cost
 
     def wait(self, flow: object, go_on: Callable[[], None]) -> None:
         """Call `go_on` when it is its turn: to begin something expensive, or to do another share."""
@@ -69,7 +78,6 @@ class Turns:
             self._soon(self._next)
 
     def _next(self) -> None:
-        self._number += 1
         self._left, self._is_due, self._is_under_way = PER_TURN, False, True
         try:
             while self._waiting and self._left > 0:

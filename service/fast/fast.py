@@ -36,7 +36,7 @@ from service.fast.farewell import Farewell
 from service.fast.frame_reader import feed, frame_reader
 from service.fast.kept import Kept
 from service.links.hangups import Hangups, unread_bytes
-from service.links.link import LAST_WORDS_S, MAX_FRAGMENTS, has_hung_up
+from service.links.link import LAST_WORDS_S, MAX_FRAGMENTS, READ_AHEAD_FRAMES, has_hung_up
 from service.process.ticker import Ticker
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,9 @@ def _frame(opcode: WSMsgType, payload: bytes) -> bytes:
 
 # How often a client that does not take all that was written to it is looked at, when somebody wants to know.
 _LOOK_S = 0.02
+
+# To keep some hundred frames, in messages to one recipient.
+_COST_OF_READING_ON = READ_AHEAD_FRAMES // 8
 
 # To look a head up takes a quarter of the time that it takes to make it, and most messages are short.
 _SHORT = 1024
@@ -235,14 +238,16 @@ class WebSocket(WSListener):
     # What the session wants of it
 
     def send(self, text: bytes) -> None:
-        if not self._is_open:
-            return
+        if self._is_open:
+            length = len(text)
+            self._write_soon((_TEXT_HEADS[length] if length < _SHORT else _head(_TEXT, length)) + text)
+
+    def _write_soon(self, frame: bytes) -> None:
         waiting = self._waiting
         if not waiting:
             self._shell.flush_soon(self)
-        length = len(text)
-        waiting.append((_TEXT_HEADS[length] if length < _SHORT else _head(_TEXT, length)) + text)
-        if length > _LONG or len(waiting) >= _MAX_WAITING:
+        waiting.append(frame)
+        if len(frame) > _LONG or len(waiting) >= _MAX_WAITING:
             self.flush()
 
     def flush(self) -> None:
@@ -431,7 +436,7 @@ class WebSocket(WSListener):
         if pause := self._session.spend(1, len(payload)):
             self._hold(pause)
         if opcode is _PING and self._is_open:
-            self.transport.write(_frame(_PONG, payload))
+            self._write_soon(_frame(_PONG, payload))
 
     def _answer_close(self, payload: bytes) -> None:
         if self._has_hung_up():
@@ -529,6 +534,8 @@ class WebSocket(WSListener):
             self._is_paused = False
             self._shell.hangups.forget(self.transport)
             self.transport.resume_reading()
+            # All that keep pace with each other would read at once, and hold the loop up.
+            self._shell.center.turns.charge(_COST_OF_READING_ON)
 
     def _has_sent_more(self) -> bool:
         """Whether more has arrived of a client that is read no further."""

@@ -21,6 +21,8 @@ class Hangups:
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
         self._watched: dict[int, tuple[asyncio.BaseTransport, Callable[[], None]]] = {}
+        # A transport that is closed does not know its descriptor any more.
+        self._descriptors: dict[asyncio.BaseTransport, int] = {}
 
     def watch(self, transport: asyncio.BaseTransport, hung_up: Callable[[], None]) -> None:
         """Call `hung_up` once, unless the transport is forgotten before. To be called in the loop."""
@@ -30,13 +32,16 @@ class Hangups:
             asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._notice)
         descriptor = _descriptor(transport)
         self._watched[descriptor] = (transport, hung_up)
+        self._descriptors[transport] = descriptor
         self._epoll.register(descriptor, select.EPOLLRDHUP)
 
     def forget(self, transport: asyncio.BaseTransport) -> None:
         """The inverse of `watch`; once is enough, twice does no harm."""
-        if not self._watched or self._epoll is None:
+        descriptor = self._descriptors.pop(transport, None)
+        if descriptor is None or self._epoll is None:
             return
-        for descriptor in [each for each, (watched, _) in self._watched.items() if watched is transport]:
+        # Another one may have its number by now.
+        if descriptor in self._watched and self._watched[descriptor][0] is transport:
             del self._watched[descriptor]
             with contextlib.suppress(OSError):  # it is closed already
                 self._epoll.unregister(descriptor)

@@ -109,6 +109,16 @@ async def test_all_that_a_turn_of_the_loop_has_for_a_client_leaves_in_one_write(
 
 
 @in_a_loop
+async def test_the_pongs_of_a_turn_leave_in_one_write_and_in_their_place() -> None:
+    guest = Site().connect()
+    guest.transport.writes.clear()
+    guest.say(frame(PING, b"1"), frame(TEXT, to("temporary-1", "x")), frame(PING, b"2"))
+    await asyncio.sleep(0)
+    assert len(guest.transport.writes) == 1
+    assert await guest.heard() == [(PONG, b"1"), (TEXT, to("temporary-1", "x")), (PONG, b"2")]
+
+
+@in_a_loop
 async def test_many_messages_of_one_turn_are_written_before_it_ends() -> None:
     site = Site()
     alice, bob = site.connect(), site.connect()
@@ -686,6 +696,26 @@ async def test_a_fault_of_ours_in_what_was_kept_closes_one_client_and_keeps_no_o
     assert [opcode for opcode, _ in await guest.heard()][-1] == CLOSE
     assert CLOSE not in dict(await other.heard())
     assert len(other.client._kept) == 0
+
+
+@in_a_loop
+async def test_clients_that_keep_pace_with_each_other_do_not_all_read_on_in_one_turn() -> None:
+    site = Site()
+    guests = [site.connect(address=f"192.0.2.{number}") for number in range(100)]
+    for guest in guests:
+        guest.client._is_paused = True
+        guest.client._hold(NEXT_TURN)
+
+    def reading() -> int:
+        return sum(guest.transport.done[-1:] == ["resume_reading"] for guest in guests)
+
+    most = 0
+    for _ in range(100):
+        before = reading()
+        await asyncio.sleep(0)
+        most = max(most, reading() - before)
+    assert reading() == 100
+    assert most < 10
 
 
 # Signs of life

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from centers import TOO_DEEP, World, identity, limits
+from centers import TOO_DEEP, Party, World, identity, limits
 
 from service.core.addresses import MAX_ADDRESS_LENGTH, Address
 from service.core.close_codes import FORBIDDEN, TOKEN_EXPIRED, TOO_MANY_ADDRESSES
 from service.core.session import MIN_PAUSE_S, PROBE_PERIOD_S
-from service.core.turns import LATER, NEXT_TURN, SHARE
+from service.core.turns import LATER, NEXT_TURN, PER_TURN, SHARE
 
 
 @pytest.fixture
@@ -173,9 +173,9 @@ def test_what_needs_a_slow_look_costs_more_and_waits_for_its_turn() -> None:
     world = World()
     alice, bob = world.v0(), world.v0()
     odd = json.dumps({"recipient_uuid": "nobody", "message": "x" * 66_000 + "\ud83d"}).encode()
-    assert alice.session.receive(odd) == 0.0
+    assert alice.session.receive(odd) == NEXT_TURN
     world.turns()
-    assert [alice.session.receive(odd), bob.session.receive(odd), bob.session.receive(odd)] == [0.0, LATER, LATER]
+    assert [alice.session.receive(odd), bob.session.receive(odd), bob.session.receive(odd)] == [NEXT_TURN, LATER, LATER]
     for _ in range(3):
         world.turns()
         pause = alice.session.receive(odd)
@@ -241,13 +241,33 @@ def test_two_seconds_are_all_that_a_client_can_save_up() -> None:
     assert [bob.session.receive(b"") >= MIN_PAUSE_S for _ in range(22)] == [False] * 21 + [True]
 
 
-def test_a_client_that_has_sent_its_share_gives_way_to_others() -> None:
-    world = World()
-    bob = world.v0()
+def _sends_until_it_has_to_wait(party: Party) -> int:
+    number = 0
+    while party.session.receive(b"") == 0.0:
+        number += 1
+    return number
+
+
+def test_what_clients_may_do_in_one_turn_is_bounded_for_all_together() -> None:
+    world = World(limits=limits(messages_per_second=1_000_000))
+    clients = [world.v0() for _ in range(100)]
     for _ in range(3):
-        pauses = [bob.session.receive(b"") for _ in range(2 * SHARE + 2)]
-        assert pauses == [*[0.0] * (2 * SHARE + 1), NEXT_TURN]
+        numbers = [_sends_until_it_has_to_wait(client) for client in clients]
+        assert sum(numbers) <= PER_TURN + len(clients) * (SHARE + 1)
+        assert min(numbers) >= SHARE - 1  # who asks for little does not wait
         world.turns()
+
+
+def test_a_client_whose_turn_it_is_gives_way_after_a_share() -> None:
+    world = World(limits=limits(messages_per_second=1_000_000))
+    alice, bob = world.v0(), world.v0()
+    numbers: list[int] = []
+    for party in (alice, bob):
+        _sends_until_it_has_to_wait(party)
+        world.center.turns.wait(party, lambda party=party: numbers.append(_sends_until_it_has_to_wait(party)))  # type: ignore[misc]
+    world.turns()
+    assert len(numbers) == 2
+    assert numbers[0] <= SHARE
 
 
 def test_a_client_that_owes_a_moment_waits_a_little_longer() -> None:
