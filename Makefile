@@ -8,10 +8,12 @@ VENV ?= .venv
 REQUIREMENTS := requirements/generator.txt requirements/service.txt
 WSBUNDLE := $(VENV)/bin/wsbundle
 DEV := $(VENV)-dev/bin/python
+# Compiled once, not in each of the many processes that tests start.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(DEV) -m pytest
 LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help render check run bundle install plan status uninstall test test-browser test-hosts test-autobahn fuzz soak lint golden docs bench lock clean
+.PHONY: help render check run bundle install plan status uninstall test test-slow test-browser test-hosts test-autobahn fuzz soak lint golden docs bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -41,14 +43,17 @@ status: $(VENV)/ready ## what runs here
 uninstall: $(VENV)/ready ## remove exactly what was installed (ARGS=--purge: also data and user)
 	@$(WSBUNDLE) uninstall $(ARGS)
 
-test: $(VENV)-dev/ready ## all tests but those in a browser and on hosts
-	@$(DEV) -m pytest -m "not browser and not host" -n auto --dist worksteal $(ARGS)
+test: $(VENV)-dev/ready ## the tests that a change needs, in a few minutes
+	@$(PYTEST) -m "not browser and not host and not slow" -n auto --dist worksteal $(ARGS)
+
+test-slow: $(VENV)-dev/ready ## what takes longer: every line of every template changed, thousands of random inputs, real time
+	@$(PYTEST) -m "slow and not host and not browser" -n auto --dist worksteal $(ARGS)
 
 test-browser: $(VENV)-dev/ready ## the client for browsers and the demo page in a real Chromium
-	@$(DEV) -m pytest -m browser $(ARGS)
+	@$(PYTEST) -m browser $(ARGS)
 
 test-hosts: $(VENV)-dev/ready ## make install and all that follows, on throw-away Debian hosts (as root)
-	@$(DEV) -m pytest -m host -n 3 --dist loadgroup $(ARGS)
+	@$(PYTEST) -m host -n 3 --dist loadgroup $(ARGS)
 
 test-autobahn: $(VENV)-dev/ready ## RFC 6455 by the book of Autobahn|Testsuite (ARGS=--write: the table in docs/protocol.md)
 	@PYTHON27="$(PYTHON27)" $(DEV) tests/autobahn/run_autobahn.py $(ARGS)

@@ -323,6 +323,7 @@ def _inside(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     return {section: {**tree.get(section, {}), name: value}} if section else {name: value}
 
 
+@pytest.mark.slow
 @thorough
 @given(tree=deployments())
 def test_whatever_loads_renders_and_its_files_agree(tree: dict[str, Any]) -> None:

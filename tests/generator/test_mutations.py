@@ -27,6 +27,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 ALL = sorted(str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*") if path.is_file())
 BATCH = 8
 
+pytestmark = pytest.mark.slow
+
 every_template = pytest.mark.parametrize("template", ALL)
 
 # What misspelt lines no reader refuses: the template, the line, and why.

@@ -579,7 +579,7 @@ class BusModel(RuleBasedStateMachine):
                     assert heard == ([f"#{self.sent}"] if expected else [])
 
 
-TestBusModel = BusModel.TestCase
+TestBusModel = pytest.mark.slow(BusModel.TestCase)
 TestBusModel.settings = settings(
     deadline=None,
     database=None,

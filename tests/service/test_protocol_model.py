@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from centers import Party, World, limits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -44,6 +45,7 @@ near_misses = st.fixed_dictionaries(
 texts = st.text().map(str.encode) | near_misses.map(json.dumps).map(str.encode)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.booleans(), texts | st.binary()), max_size=8))
 @unhurried
 def test_whatever_clients_send_everybody_hears_sound_frames_only(sent: list[tuple[bool, bytes]]) -> None:
@@ -232,5 +234,5 @@ class ProtocolModel(RuleBasedStateMachine):
             assert {party.session for party in claimants} <= set(self.world.center.hub._claimants[Address(address)])
 
 
-TestProtocolModel = ProtocolModel.TestCase
+TestProtocolModel = pytest.mark.slow(ProtocolModel.TestCase)
 TestProtocolModel.settings = settings(unhurried, max_examples=150, stateful_step_count=40)
