@@ -109,15 +109,12 @@ def test_a_first_installation_whose_service_does_not_start_leaves_no_service(emp
 
 
 def test_a_health_probe_that_fails(installed: Console) -> None:
-    installed.write(
-        "/etc/nginx/conf.d/000-foreign.conf",
-        "server { listen 127.0.0.1:80; server_name ws.example.com; return 404; }\n",
-    )
+    installed.write("/etc/nginx/conf.d/000-foreign.conf", "deny all;\n")
     installed.run("sh", "-c", "sed -i 's/^_PATIENCE_S = .*/_PATIENCE_S = 2.0/' generator/host/probe.py")
     said = installed.install(code=1, **OTHER_PORT)
-    assert "404" in said
+    assert "403" in said
     installed.run("rm", "/etc/nginx/conf.d/000-foreign.conf")
-    installed.run("nginx", "-s", "reload")
+    installed.run("systemctl", "restart", "nginx")  # a reload would return before it is done
     nothing_happened(installed)
 
 

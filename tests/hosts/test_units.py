@@ -69,7 +69,7 @@ def test_what_is_masked_is_told_and_brought_back(installed: Console) -> None:
     assert "already exists" in installed.run("systemctl", "mask", SERVICE, check=False)
     installed.status()
     installed.run("sh", "-c", f"mv {DIRECTORY}/{SERVICE} /root && systemctl mask --now {SERVICE}")
-    assert f"{DIRECTORY}/{SERVICE}: is masked: systemd does not start it" in installed.wsbundle("status", code=4)
+    assert f"{DIRECTORY}/{SERVICE}: is masked: systemd does not start it" in installed.wsbundle("status", code=1)
     assert "is masked" in installed.install(code=1)
     installed.install("--overwrite")
     assert installed.routes()
