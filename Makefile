@@ -70,11 +70,11 @@ lint: $(VENV)-dev/ready ## format, lint and types
 	@$(DEV) -m mypy
 
 golden: $(VENV)-dev/ready ## record tests/golden/*/expected; review the diff
-	@$(DEV) -m tests.golden
+	@$(DEV) -m tools.golden
 
 docs: $(VENV)-dev/ready ## derive deploy.yaml, deploy.schema.json, docs/settings.md and the tables of docs/protocol.md
-	@$(DEV) -m generator.derive
-	@$(DEV) -m tests.protocol_tables
+	@$(DEV) -m tools.derive
+	@$(DEV) -m tools.protocol_tables
 
 bench: $(VENV)/ready ## what rendering, a message, a handshake and a connection cost (ARGS="servers --quick")
 	@$(VENV)/bin/python -m bench $(ARGS)

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 from generator import __version__, commands
-from generator.load import ConfigError
+from generator.config.load import ConfigError
 from generator.report import CommandError, Report, UsageError
 from service.declaration import did_you_mean
 
@@ -213,7 +213,7 @@ def _parser() -> _Parser:
 
 
 def _bundle(options: argparse.Namespace, report: Report) -> int:
-    from generator import pack
+    from generator.packing import pack
 
     return pack.bundle(options, report)
 

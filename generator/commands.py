@@ -3,11 +3,11 @@
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from generator.load import Loaded, load
+from generator.config.load import Loaded, load
 from generator.report import Report, UsageError, paint
 
 if TYPE_CHECKING:
-    from generator.bundle import Bundle
+    from generator.rendering.bundle import Bundle
 
 # jinja2 and all that needs it is imported inside the commands, after deploy.yaml has proven sound: a fault in it is
 # told in half the time. For the same reason the way to that fault goes without pathlib.
@@ -20,7 +20,7 @@ def render(options: Namespace, report: Report) -> int:
     loaded, bundle = verified(options, report)
     from pathlib import Path
 
-    from generator.write import NotABundleError, write
+    from generator.rendering.write import NotABundleError, write
 
     directory = Path(f"build/{loaded.deploy.name}" if options.output is None else options.output)
     try:
@@ -115,7 +115,7 @@ def token(options: Namespace, report: Report) -> int:
     path: str | None = options.keys
     group: tuple[str, ...] = ()
     if path is None:
-        from generator.render import keys_file, service_user
+        from generator.rendering.render import keys_file, service_user
 
         deploy = loaded_for(options, report).deploy
         path, group = keys_file(deploy), (service_user(deploy),)
@@ -141,7 +141,7 @@ def verified(options: Namespace, report: Report) -> "tuple[Loaded, Bundle]":
     """The same with its bundle, which all readers at hand accept."""
     loaded = loaded_for(options, report)
     from generator.judge import judge
-    from generator.render import render as render_files
+    from generator.rendering.render import render as render_files
 
     bundle = render_files(loaded.deploy)
     judge(loaded, bundle, report)

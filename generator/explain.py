@@ -1,9 +1,9 @@
 """What the settings and rules mean, for `wsbundle explain` and `wsbundle show`."""
 
-from generator.agreement import AGREEMENTS
-from generator.load import Loaded
-from generator.rules import RULES
-from generator.schema import Deploy
+from generator.config.load import Loaded
+from generator.config.rules import RULES
+from generator.config.schema import Deploy
+from generator.rendering.agreement import AGREEMENTS
 from service.declaration import REQUIRED, Setting, did_you_mean, plain, settings_of, values_of
 
 _SETTINGS = {setting.key: setting for setting in settings_of(Deploy)}

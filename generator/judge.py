@@ -1,12 +1,12 @@
 """Every render is judged before it is written: do the files agree, and do their own programs accept them?"""
 
-from generator.agreement import disagreements
-from generator.bundle import Bundle
-from generator.load import Loaded
+from generator.config.load import Loaded
+from generator.config.schema import Deploy
 from generator.readers import Verdict, read_all
-from generator.render import keys_behind, service_settings
+from generator.rendering.agreement import disagreements
+from generator.rendering.bundle import Bundle
+from generator.rendering.render import keys_behind, service_settings
 from generator.report import CommandError, Report, paint
-from generator.schema import Deploy
 from service.settings import to_environ
 
 _COLOURS = {"accepted": "green", "refused": "red", "not checked": "yellow"}

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from generator.rendering.write import hand_over, make_directory
 from generator.report import CommandError, UsageError
-from generator.write import hand_over, make_directory
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from generator.document import Located
+from generator.config.document import Located
 from service.declaration import Fault
 
 FORMAT = 1  # of the JSON object; another number when a fact changes its name or its meaning

@@ -25,16 +25,15 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import pytest
-from protocol_tables import close_reasons, with_tables
 
 import generator.__main__
 import service.client
-from generator.agreement import AGREEMENTS
-from generator.bundle import Bundle
-from generator.load import ConfigError, load_text
-from generator.render import render
-from generator.rules import RULES
-from generator.schema import Deploy
+from generator.config.load import ConfigError, load_text
+from generator.config.rules import RULES
+from generator.config.schema import Deploy
+from generator.rendering.agreement import AGREEMENTS
+from generator.rendering.bundle import Bundle
+from generator.rendering.render import render
 from service.core.addresses import Address
 from service.core.center import Center
 from service.core.close_codes import CloseReason
@@ -43,6 +42,7 @@ from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
 from service.declaration import SettingError, read, settings_of
 from service.settings import Settings
+from tools.protocol_tables import close_reasons, with_tables
 
 ROOT = Path(__file__).parent.parent
 NAME = "queue-websocket"

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from golden import contents, deploy_of, deployments, expected
 
-from generator.render import render
-from generator.schema import Deploy
+from generator.config.schema import Deploy
+from generator.rendering.render import render
 from service.declaration import settings_of, values_of
+from tools.golden import contents, deploy_of, deployments, expected
 
 
 @pytest.mark.parametrize("deployment", deployments(), ids=lambda path: path.name)

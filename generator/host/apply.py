@@ -16,8 +16,8 @@ from generator.host.succession import shared
 from generator.host.switch import Side, Switch
 from generator.readers.nginx import HOST
 from generator.readers.nginx_sites import SHARED, own_main_context
+from generator.rendering.write import put_copy, put_link, temporary_of
 from generator.report import CommandError, Report
-from generator.write import put_copy, put_link, temporary_of
 
 _STOP_S = 900.0
 _NOT_LOADED = 5  # a run that was killed has removed the units. Source: systemctl(1), "Exit status"

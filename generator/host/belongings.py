@@ -15,12 +15,12 @@ from pathlib import Path
 
 import msgspec
 
+from generator.config.schema import Deploy
 from generator.host import facts
 from generator.host.facts import Account, account_of
 from generator.host.store import Store
+from generator.rendering.write import put_text
 from generator.report import CommandError, Report
-from generator.schema import Deploy
-from generator.write import put_text
 
 # No deployment can have this name: it has a dot.
 _RECORDS = "var/lib/wsbundle.d"

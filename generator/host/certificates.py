@@ -14,13 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+from generator.config.schema import Deploy
 from generator.host.chain import joined, judged, position_of_key
 from generator.host.facts import Outcome, has, run
 from generator.host.reload import Reload
 from generator.host.x509 import DAY_S, der, read, served
+from generator.rendering.write import put_link, temporary_of
 from generator.report import CommandError, Report
-from generator.schema import Deploy
-from generator.write import put_link, temporary_of
 from service.declaration import Fault
 
 FILE, KEY = "fullchain.pem", "privkey.pem"

@@ -9,7 +9,7 @@ from pathlib import Path
 from generator.host.facts import is_as_packaged
 from generator.host.store import Store, sync
 from generator.readers.nginx import DEFAULT_SITE
-from generator.write import put_link
+from generator.rendering.write import put_link
 
 _DEBIANS = Path("/etc/nginx/sites-available/default")  # Source: nginx-common.postinst
 _PACKAGE = "nginx-common"

@@ -13,7 +13,7 @@ from generator.host import default_site
 from generator.host.store import Store
 from generator.readers.nginx import DEFAULT_SITE, HOST
 from generator.readers.nginx_sites import SHARED, own_main_context
-from generator.write import put_copy
+from generator.rendering.write import put_copy
 
 
 class Drift(msgspec.Struct, frozen=True):

@@ -73,7 +73,7 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """A host as preflight wants to know it."""
+    """A host as `generator.host.obstacles` wants to know it."""
 
     is_root: bool
     system: str

@@ -11,22 +11,22 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from generator.bundle import Bundle
+from generator.config.load import Loaded
+from generator.config.schema import Deploy
 from generator.host import belongings, certificates
 from generator.host.belongings import Belongings
 from generator.host.certificates import Place
 from generator.host.drift import Drift, copies, drifts, keep_copy
 from generator.host.facts import is_active, runs
 from generator.host.packages import install_packages
+from generator.host.preflight import certificate_will_do, preflight
 from generator.host.provide import can_start, make_runtime, outdated, runtime_id, stage
 from generator.host.store import Store
-from generator.host.survey import certificate_will_do, preflight
 from generator.host.transaction import alone, change, finish_pending, leave, undisturbed
 from generator.judge import judge
-from generator.load import Loaded
-from generator.render import service_user
+from generator.rendering.bundle import Bundle
+from generator.rendering.render import service_user
 from generator.report import CommandError, Report
-from generator.schema import Deploy
 
 KEPT_GENERATIONS = 5
 

@@ -5,11 +5,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
+from generator.config.schema import Deploy
 from generator.host.apply import must
 from generator.host.facts import run
 from generator.host.store import Store
 from generator.report import Report
-from generator.schema import Deploy
 from service.declaration import Fault
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import msgspec
 
+from generator.config.rules import LOOPBACK
+from generator.config.schema import Deploy
 from generator.readers.nginx import DEFAULT_SITE
 from generator.readers.nginx_sites import Listen, Server
-from generator.rules import LOOPBACK
-from generator.schema import Deploy
 from service.declaration import Fault
 
 

@@ -5,20 +5,20 @@ from argparse import Namespace
 
 import msgspec
 
-from generator.bundle import Bundle
 from generator.commands import loaded_for, verified
+from generator.config.load import Loaded
 from generator.host import install as installing
 from generator.host.apply import side
+from generator.host.preflight import certificate_will_do
 from generator.host.preview import lines, preview
 from generator.host.provide import ROOT, runtime_id
 from generator.host.status import DRIFT_FOUND, status, when
 from generator.host.store import Store
 from generator.host.succession import shared
-from generator.host.survey import certificate_will_do
 from generator.host.switch import Side, plan
 from generator.host.transaction import is_under_way
-from generator.load import Loaded
-from generator.render import replaces_workers
+from generator.rendering.bundle import Bundle
+from generator.rendering.render import replaces_workers
 from generator.report import NOT_ROOT, CommandError, Report
 
 __all__ = ["DRIFT_FOUND", "history", "install", "rollback", "show_plan", "status", "uninstall"]

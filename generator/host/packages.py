@@ -3,12 +3,12 @@
 import re
 import time
 
+from generator.config.schema import Deploy
 from generator.host.apply import StepFailed, must
 from generator.host.facts import Outcome, missing_packages, run
-from generator.host.preflight import packages
+from generator.host.obstacles import packages
 from generator.host.transaction import undisturbed
 from generator.report import CommandError, Report
-from generator.schema import Deploy
 
 # Unattended upgrades in the first minutes of a cloud VM may take that long. `generator/prepare.sh` waits as well.
 PATIENCE_S = 900.0

@@ -10,17 +10,17 @@ from typing import Any
 
 import msgspec
 
-from generator.bundle import Bundle
+from generator.config.schema import Deploy
 from generator.host import certificates, default_site, facts
 from generator.host.clients import connections, drain_window, farewell
-from generator.host.preflight import packages
+from generator.host.obstacles import packages
 from generator.host.provide import runtime_id
 from generator.host.store import Store
 from generator.host.switch import Manifest, Side, Switch
 from generator.readers.nginx import DEFAULT_SITE
-from generator.render import keys_file, service_user
+from generator.rendering.bundle import Bundle
+from generator.rendering.render import keys_file, service_user
 from generator.report import paint
-from generator.schema import Deploy
 from service.declaration import settings_of
 
 _SIGNS = {"add": "+", "change": "~", "remove": "-"}

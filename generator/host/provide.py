@@ -8,14 +8,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from generator.bundle import Bundle
+from generator.config.schema import Deploy
 from generator.environment import from_wheels, of_pip, room
 from generator.host.apply import StepFailed, must
 from generator.host.facts import PYTHON, made_for, python_version, run
 from generator.host.store import READY, Generation, Store
-from generator.render import keys_file, replaces_workers, upstream
+from generator.rendering.bundle import Bundle
+from generator.rendering.render import keys_file, replaces_workers, upstream
 from generator.report import CommandError, Report
-from generator.schema import Deploy
 
 ROOT = Path(__file__).parent.parent.parent
 # Ends with this process: the next run must not meet it at work on the same directory. Source: setpriv(1).

@@ -8,7 +8,7 @@ it serves an undoing as well, and a switch from or to what an older release has 
 
 from pathlib import Path
 
-from generator.write import put_copy, put_link, put_text, temporary_of
+from generator.rendering.write import put_copy, put_link, put_text, temporary_of
 
 _SCRIPT = Path(__file__).with_name("recover.sh")
 _UNIT = """\

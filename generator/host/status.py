@@ -8,6 +8,7 @@ from argparse import Namespace
 from msgspec.structs import replace
 
 from generator.commands import loaded_for
+from generator.config.schema import Deploy
 from generator.host.certificates import Place, described, refusals
 from generator.host.clients import connections
 from generator.host.drift import drifts
@@ -17,9 +18,8 @@ from generator.host.provide import outdated, runtime_id
 from generator.host.store import Generation, Store
 from generator.host.transaction import endpoint, is_under_way
 from generator.host.x509 import served
-from generator.render import render
+from generator.rendering.render import render
 from generator.report import NOT_ROOT, CommandError, Report
-from generator.schema import Deploy
 
 DRIFT_FOUND = 4
 # As long as a client would wait.

@@ -23,9 +23,9 @@ from typing import Any
 
 import msgspec
 
-from generator.bundle import MANIFEST, Bundle
 from generator.host import recovery
-from generator.write import put_link, put_text, temporary_of, write
+from generator.rendering.bundle import MANIFEST, Bundle
+from generator.rendering.write import put_link, put_text, temporary_of, write
 
 RECORD = "generation.json"
 READY = "ready"

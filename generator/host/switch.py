@@ -24,7 +24,7 @@ class Side(msgspec.Struct, frozen=True):
     """What is no link but a copy of the generation's file, by path, and its SHA-256."""
     default_server: bool = False
     replaces_workers: bool = False
-    """Whether a reload replaces the workers, one after another: `generator.render.replaces_workers`."""
+    """Whether a reload replaces the workers, one after another: `generator.rendering.render.replaces_workers`."""
     shared: str = ""
     """What the code of workers must have in common to take over from each other: `generator.host.succession`."""
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from generator.bundle import Bundle
 from generator.readers import gunicorn, logrotate, nginx, shell, supervisor, systemd
 from generator.readers.processes import TIME_LIMIT_S, side_by_side
 from generator.readers.verdict import Fault, Verdict
+from generator.rendering.bundle import Bundle
 
 __all__ = ["Fault", "Verdict", "read_all"]
 

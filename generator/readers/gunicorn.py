@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from generator.bundle import Bundle
 from generator.readers.processes import Call, Running, stand_in_for
 from generator.readers.verdict import Fault, Subject, Verdict
+from generator.rendering.bundle import Bundle
 
 SETTINGS = Subject("gunicorn", "gunicorn settings")
 

@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
-from generator.bundle import Bundle
 from generator.readers.processes import Program, Running, find_program
 from generator.readers.systemd import users_of
 from generator.readers.tree import files_in, located, put
 from generator.readers.verdict import Subject, Verdict
+from generator.rendering.bundle import Bundle
 
 ROTATION = Subject("logrotate", "log rotation")
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from generator.bundle import Bundle, File
 from generator.readers.nginx_sites import SHARED, own_main_context, places, servers
 from generator.readers.processes import Outcome, Program, Running, find_program
 from generator.readers.stub_certificate import stub_pair
 from generator.readers.tree import put
 from generator.readers.verdict import Fault, Subject, Verdict
+from generator.rendering.bundle import Bundle, File
 
 ALONE = Subject("nginx", "nginx configuration")
 ON_THIS_HOST = Subject("nginx", "nginx configuration among this host's own")

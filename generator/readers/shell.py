@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from generator.bundle import Bundle, File
 from generator.readers.processes import Program, Running, find_program
 from generator.readers.tree import files_in, located, put, put_all
 from generator.readers.verdict import Fault, Subject, Verdict
+from generator.rendering.bundle import Bundle, File
 
 ENVIRONMENT = Subject("sh", "environment file")
 SCRIPTS = Subject("sh", "scripts")

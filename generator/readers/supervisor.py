@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from generator.bundle import Bundle, File
 from generator.readers.processes import Call, Running, stand_in_for
 from generator.readers.systemd import users_of
 from generator.readers.tree import files_in, put
 from generator.readers.verdict import Fault, Subject, Verdict
+from generator.rendering.bundle import Bundle, File
 
 PROGRAM = Subject("supervisor", "supervisor program")
 

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from generator.bundle import Bundle, File
 from generator.readers.processes import Program, Running, find_program
 from generator.readers.tree import files_in, located, put, put_all
 from generator.readers.verdict import Fault, Subject, Verdict
+from generator.rendering.bundle import Bundle, File
 
 UNITS = Subject("systemd-analyze", "systemd units")
 CONFINEMENT = Subject("systemd-analyze", "systemd confinement")

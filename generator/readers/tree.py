@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from generator.bundle import Bundle, File
 from generator.readers.verdict import Fault
+from generator.rendering.bundle import Bundle, File
 
 
 def files_in(bundle: Bundle, directory: str, suffix: str = "") -> list[File]:

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from generator.bundle import Bundle
+from generator.config.schema import Deploy
 from generator.readers.processes import TIME_LIMIT_S, Running, side_by_side
 from generator.readers.verdict import Fault, Verdict
-from generator.render import render
-from generator.schema import Deploy
+from generator.rendering.bundle import Bundle
+from generator.rendering.render import render
 
 NAME = "queue-websocket"
 Reader = Callable[[Bundle, Path], Running[list[Verdict]]]

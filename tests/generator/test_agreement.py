@@ -5,10 +5,10 @@ from itertools import product
 import pytest
 from msgspec.structs import replace
 
-from generator.agreement import AGREEMENTS, disagreements, paths
-from generator.bundle import Bundle
-from generator.load import load_text
-from generator.render import render
+from generator.config.load import load_text
+from generator.rendering.agreement import AGREEMENTS, disagreements, paths
+from generator.rendering.bundle import Bundle
+from generator.rendering.render import render
 
 LISTENERS = [
     "",

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from msgspec import inspect as declared
 
-from generator import derive
-from generator.agreement import disagreements
-from generator.check import Checked, check
-from generator.document import Mapping, parse
-from generator.load import ConfigError, load_text
-from generator.render import render
-from generator.schema import Deploy
+from generator.config.check import Checked, check
+from generator.config.document import Mapping, parse
+from generator.config.load import ConfigError, load_text
+from generator.config.schema import Deploy
+from generator.rendering.agreement import disagreements
+from generator.rendering.render import render
 from service.declaration import REQUIRED, Setting, settings_of, values_of
+from tools import derive
 
 SETTINGS = {setting.key: setting for setting in settings_of(Deploy)}
 WORDS = [*SETTINGS, *(key.rpartition(".")[2] for key in SETTINGS), *{key.partition(".")[0] for key in SETTINGS}]

@@ -2,7 +2,7 @@ import io
 import tarfile
 from hashlib import sha256
 
-from generator.archive import SUMS, Archive, Member, archive
+from generator.packing.archive import SUMS, Archive, Member, archive
 
 MEMBERS = [
     Member(path="install", content=b"#!/bin/sh\n", mode=0o755),

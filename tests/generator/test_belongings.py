@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from generator.config.load import load_text
+from generator.config.schema import Deploy
 from generator.host.belongings import (
     Belongings,
     claim,
@@ -21,10 +23,8 @@ from generator.host.belongings import (
 from generator.host.certificates import Place
 from generator.host.facts import Account
 from generator.host.store import Generation, Store
-from generator.load import load_text
-from generator.render import render
+from generator.rendering.render import render
 from generator.report import CommandError
-from generator.schema import Deploy
 
 NAME = "notify"
 SERVICE = "daemon"  # a user that every Debian has

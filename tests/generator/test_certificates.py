@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from certificate_maker import Authority, Pair, openssl, pair
 
+from generator.config.schema import Certificate, Deploy, LetsEncrypt
 from generator.host import facts
 from generator.host.certificates import (
     FILE,
@@ -24,7 +25,6 @@ from generator.host.certificates import (
 )
 from generator.host.x509 import DAY_S, der, read
 from generator.report import CommandError, Report
-from generator.schema import Certificate, Deploy, LetsEncrypt
 
 NOW = time.time()
 HOUR_S = 3600.0  # later, when what the tests make is valid already

@@ -1,8 +1,8 @@
 """A mapping against the declaration."""
 
-from generator.check import Checked, check
-from generator.document import Mapping, Origin, parse
-from generator.schema import Deploy
+from generator.config.check import Checked, check
+from generator.config.document import Mapping, Origin, parse
+from generator.config.schema import Deploy
 from service.declaration import settings_of
 
 EVERY_KEY = {setting.key for setting in settings_of(Deploy)}

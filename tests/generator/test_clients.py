@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from generator.config.load import load_text
 from generator.host.clients import connections, farewell
 from generator.host.store import Generation, Store
 from generator.host.switch import Side, plan
-from generator.load import load_text
-from generator.render import render
+from generator.rendering.render import render
 
 NAME = "queue-websocket"
 

@@ -10,15 +10,15 @@ import yaml
 from front_door import ROOT
 from jsonschema import Draft202012Validator
 
-from generator import derive
-from generator.agreement import AGREEMENTS
-from generator.check import check
-from generator.document import Mapping, parse
-from generator.load import load_text
-from generator.rules import RULES
-from generator.schema import ESSENTIAL, Deploy
+from generator.config.check import check
+from generator.config.document import Mapping, parse
+from generator.config.load import load_text
+from generator.config.rules import RULES
+from generator.config.schema import ESSENTIAL, Deploy
+from generator.rendering.agreement import AGREEMENTS
 from service.declaration import REQUIRED, settings_of
 from service.settings import Settings
+from tools import derive
 
 SETTINGS = {setting.key: setting for setting in settings_of(Deploy)}
 # They have no default, so the sample shows an example.

@@ -6,7 +6,7 @@ from textwrap import dedent
 import pytest
 from front_door import process
 
-from generator.document import Mapping, Node, Origin, Scalar, Sequence, is_nothing, parse
+from generator.config.document import Mapping, Node, Origin, Scalar, Sequence, is_nothing, parse
 
 
 def tree(text: str, source: str = "deploy.yaml") -> Mapping:
@@ -132,7 +132,7 @@ def test_an_alias_is_refused_where_it_stands_and_not_expanded() -> None:
 def test_no_depth_of_nesting_ends_the_interpreter(opener: str) -> None:
     """libyaml's stack ends without an exception, so the proof is a process that lives on."""
     program = dedent(f"""
-        from generator.load import ConfigError, load_text
+        from generator.config.load import ConfigError, load_text
         for depth in (400, 2_000, 4_900, 9_900, 30_000, 100_000):
             try:
                 load_text({opener!r} * depth + "x", "deploy.yaml")
@@ -145,7 +145,7 @@ def test_no_depth_of_nesting_ends_the_interpreter(opener: str) -> None:
 
 def test_nesting_by_indentation_ends_no_interpreter_either() -> None:
     program = dedent("""
-        from generator.load import ConfigError, load_text
+        from generator.config.load import ConfigError, load_text
         try:
             load_text("".join(f"{' ' * n}a:\\n" for n in range(1400)), "deploy.yaml")
         except ConfigError as error:

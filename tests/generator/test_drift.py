@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from generator.config.load import load_text
 from generator.host.drift import copies, drifts, keep_copy, put_back
 from generator.host.store import Generation, Store
-from generator.load import load_text
 from generator.readers.nginx import DEFAULT_SITE
-from generator.render import render
-from generator.write import put_copy, put_link
+from generator.rendering.render import render
+from generator.rendering.write import put_copy, put_link
 
 NAME = "queue-websocket"
 SITE = f"etc/nginx/sites-available/{NAME}"

@@ -2,11 +2,11 @@
 
 import pytest
 
-from generator.agreement import AGREEMENTS
+from generator.config.load import load_text
+from generator.config.rules import RULES
+from generator.config.schema import Deploy
 from generator.explain import about, nearest, settings_in_force, shown, topics
-from generator.load import load_text
-from generator.rules import RULES
-from generator.schema import Deploy
+from generator.rendering.agreement import AGREEMENTS
 from service.declaration import settings_of
 
 SETTINGS = {setting.key: setting for setting in settings_of(Deploy)}

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from front_door import ROOT, wsbundle
 
-from generator.check import check
-from generator.document import Mapping, parse
-from generator.rules import RULES
-from generator.schema import Deploy
+from generator.config.check import check
+from generator.config.document import Mapping, parse
+from generator.config.rules import RULES
+from generator.config.schema import Deploy
 from service.declaration import settings_of
 
 FAULTS = sorted((ROOT / "tests" / "faults").glob("*.yaml"))

@@ -7,9 +7,9 @@ import pytest
 from front_door import wsbundle
 from msgspec.structs import replace
 
+from generator.config.load import load_text
 from generator.judge import judge
-from generator.load import load_text
-from generator.render import render
+from generator.rendering.render import render
 from generator.report import CommandError, Report
 
 DEPLOY = """domain: ws.mycompany.org

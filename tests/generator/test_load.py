@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from generator.load import MOST_BYTES, ConfigError, Loaded, load, load_text
-from generator.schema import Deploy
+from generator.config.load import MOST_BYTES, ConfigError, Loaded, load, load_text
+from generator.config.schema import Deploy
 
 
 @pytest.fixture

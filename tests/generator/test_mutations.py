@@ -15,13 +15,13 @@ import jinja2
 import pytest
 from readings import changed, needs
 
-from generator.bundle import Bundle
-from generator.load import load
+from generator.config.load import load
+from generator.config.schema import Deploy
 from generator.readers import gunicorn, logrotate, nginx, shell, supervisor, systemd
 from generator.readers.processes import Running, side_by_side
 from generator.readers.verdict import Verdict
-from generator.render import TEMPLATES, environment, names_of, path_of, render
-from generator.schema import Deploy
+from generator.rendering.bundle import Bundle
+from generator.rendering.render import TEMPLATES, environment, names_of, path_of, render
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ALL = sorted(str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*") if path.is_file())

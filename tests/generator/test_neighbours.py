@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from generator.config.schema import Deploy
 from generator.host.neighbours import Surroundings, faults, warnings, ways_in
 from generator.readers.nginx_sites import Listen, Server
-from generator.schema import Deploy
 
 ADDRESSES = ("203.0.113.5", "2001:db8::5")
 EVERYWHERE = ("0.0.0.0", "::")

@@ -12,10 +12,10 @@ import pytest
 from front_door import ENVIRONMENT, ROOT, Outcome, process, wsbundle
 from wheel_maker import lock_of, make_wheel
 
-from generator.archive import Archive
-from generator.load import Loaded, load
-from generator.pack import deploy_text, pack
-from generator.render import render
+from generator.config.load import Loaded, load
+from generator.packing.archive import Archive
+from generator.packing.pack import deploy_text, pack
+from generator.rendering.render import render
 
 GOLDEN = sorted((ROOT / "tests/golden").glob("*/deploy.yaml"))
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"

@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from generator.config.load import load_text
 from generator.host.apply import side
 from generator.host.drift import drifts
 from generator.host.operate import _planned
 from generator.host.preview import Change, Preview, concealed, lines, preview
 from generator.host.store import Generation, Store
 from generator.host.switch import plan
-from generator.load import load_text
-from generator.render import render
+from generator.rendering.render import render
 
 NAME = "queue-websocket"
 SITE, ENV = f"/etc/nginx/sites-available/{NAME}", f"/etc/{NAME}/.env"

@@ -9,8 +9,8 @@ import pytest
 from readings import NAME, broken, changed, needs, nothing_installed, rendered
 
 from generator import readers
-from generator.bundle import Bundle
 from generator.readers import Fault, Verdict, read_all, supervisor
+from generator.rendering.bundle import Bundle
 
 TITLES = {
     "nginx configuration",

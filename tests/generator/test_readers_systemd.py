@@ -17,8 +17,8 @@ from readings import (
     verdicts,
 )
 
-from generator.bundle import Bundle, File
 from generator.readers import systemd
+from generator.rendering.bundle import Bundle, File
 
 SERVICE = f"etc/systemd/system/{NAME}.service"
 SOCKET = f"etc/systemd/system/{NAME}.socket"

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from generator.bundle import Bundle
+from generator.config.schema import Deploy
 from generator.quoting import Unquotable
-from generator.render import keys_behind, render
-from generator.schema import Deploy
+from generator.rendering.bundle import Bundle
+from generator.rendering.render import keys_behind, render
 from service.declaration import settings_of, struct_from, values_of
 
 CHOICES: dict[str, list[Any]] = {

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import pytest
 
-from generator import rules
-from generator.check import check
-from generator.document import Located, parse
-from generator.document import Mapping as Tree
-from generator.load import ConfigError, load_text
-from generator.rules import RULES
-from generator.schema import Deploy
+from generator.config import rules
+from generator.config.check import check
+from generator.config.document import Located, parse
+from generator.config.document import Mapping as Tree
+from generator.config.load import ConfigError, load_text
+from generator.config.rules import RULES
+from generator.config.schema import Deploy
 from service.declaration import settings_of
 from service.links import link
 from service.settings import Settings

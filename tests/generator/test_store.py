@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from generator.bundle import Bundle
+from generator.config.load import load_text
 from generator.host.store import Generation, Pending, Store
-from generator.load import load_text
-from generator.render import render
+from generator.rendering.bundle import Bundle
+from generator.rendering.render import render
 
 NAME = "queue-websocket"
 

@@ -5,10 +5,10 @@ import json
 import pytest
 from msgspec import structs
 
+from generator.config.load import load_text
 from generator.host.store import READ_EARLY
 from generator.host.switch import Side, Switch, plan
-from generator.load import load_text
-from generator.render import render, replaces_workers
+from generator.rendering.render import render, replaces_workers
 
 NAME = "queue-websocket"
 

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from jinja2 import nodes
 
+from generator.config.schema import Deploy
 from generator.quoting import FILTERS
-from generator.render import NAMES, TEMPLATES, CompiledTemplates, UnquotedValue, environment, render
-from generator.schema import Deploy
+from generator.rendering.render import NAMES, TEMPLATES, CompiledTemplates, UnquotedValue, environment, render
 from service.declaration import settings_of
 
 ALL = sorted(str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*") if path.is_file())

@@ -7,9 +7,9 @@ import pytest
 from front_door import ROOT
 from wheel_maker import lock_of, make_wheel
 
-from generator.pack import LOCKS
+from generator.packing.pack import LOCKS
+from generator.packing.wheelhouse import Target, download, requirements_for
 from generator.report import CommandError
-from generator.wheelhouse import Target, download, requirements_for
 
 DEBIAN_12 = Target("3.11", "x86_64")
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from generator.bundle import MANIFEST, Bundle
-from generator.load import load_text
-from generator.render import render
-from generator.write import NotABundleError, Written, put_link, put_text, write
+from generator.config.load import load_text
+from generator.rendering.bundle import MANIFEST, Bundle
+from generator.rendering.render import render
+from generator.rendering.write import NotABundleError, Written, put_link, put_text, write
 
 # What CPython's audit events call the steps that change a file system, and those that look at it.
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.chmod", "os.listdir", "os.scandir"}

@@ -14,7 +14,7 @@ import pytest
 from front_door import COMMAND, ENVIRONMENT, ROOT, Outcome, process, wsbundle
 
 from generator.__main__ import _COMMANDS, _parser
-from generator.schema import Deploy
+from generator.config.schema import Deploy
 from service.declaration import settings_of
 
 SOUND = "domain: ws.mycompany.org\nping: {interval: 50}\n"

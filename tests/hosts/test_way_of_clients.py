@@ -47,7 +47,7 @@ def test_a_status_page_on_loopback_does_not_answer_for_us(empty: Console) -> Non
 
 def test_a_reload_that_nginx_did_not_follow_is_undone_with_its_reason(installed: Console) -> None:
     # Preflight would name it; a panel may write it while an installation runs.
-    installed.run("sed", "-i", "s/yield from neighbours.faults.*/pass/", "generator/host/preflight.py")
+    installed.run("sed", "-i", "s/yield from neighbours.faults.*/pass/", "generator/host/obstacles.py")
     installed.run("rm", "/etc/nginx/sites-enabled/default")
     installed.wsbundle("uninstall")
     serve_beside(installed, "[::]:80 ipv6only=off")

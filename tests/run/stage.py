@@ -28,10 +28,10 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
-from generator.bundle import Bundle
+from generator.config.schema import Deploy
 from generator.readers.stub_certificate import stub_pair
-from generator.render import render
-from generator.schema import Deploy
+from generator.rendering.bundle import Bundle
+from generator.rendering.render import render
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOMAIN = "ws.example.com"

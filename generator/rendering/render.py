@@ -16,13 +16,13 @@ import msgspec
 from jinja2 import nodes
 from jinja2.bccache import Bucket
 
-from generator.bundle import Bundle, File
+from generator.config.schema import Deploy
 from generator.quoting import FILTERS, Quoted
-from generator.schema import Deploy
+from generator.rendering.bundle import Bundle, File
 from service.declaration import settings_of
 from service.settings import Settings, to_environ
 
-TEMPLATES = Path(__file__).parent.parent / "templates"
+TEMPLATES = Path(__file__).parent.parent.parent / "templates"
 
 NGINX_SITE = "etc/nginx/sites-available/NAME"
 NGINX_LINK = "etc/nginx/sites-enabled/NAME"

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from generator.check import check
-from generator.document import Located, Mapping, Origin, is_nothing, parse
-from generator.rules import RULES
-from generator.schema import Deploy
+from generator.config.check import check
+from generator.config.document import Located, Mapping, Origin, is_nothing, parse
+from generator.config.rules import RULES
+from generator.config.schema import Deploy
 from service.declaration import Fault
 
 # Far above any deploy.yaml; a log file named by mistake is refused before it is parsed.

@@ -1,6 +1,6 @@
 """Golden bundles: tests/golden/<deployment>/deploy.yaml, and beside it in expected/ every byte that it becomes.
 
-    python -m tests.golden
+    python -m tools.golden
 
 records them anew; the difference is reviewed like code.
 """
@@ -9,13 +9,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from generator.bundle import MANIFEST, Bundle
-from generator.load import load
-from generator.render import render
-from generator.schema import Deploy
-from generator.write import write
+from generator.config.load import load
+from generator.config.schema import Deploy
+from generator.rendering.bundle import MANIFEST, Bundle
+from generator.rendering.render import render
+from generator.rendering.write import write
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 
 
 def deployments() -> list[Path]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from generator.agreement import AGREEMENTS
+from generator.config.rules import RULES
+from generator.config.schema import ESSENTIAL, Deploy
 from generator.explain import shown
-from generator.rules import RULES
-from generator.schema import ESSENTIAL, Deploy
+from generator.rendering.agreement import AGREEMENTS
 from service.declaration import REQUIRED, Setting, settings_of
 
 ROOT = Path(__file__).parent.parent
@@ -110,8 +110,8 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "<!-- Derived from service/settings.py, generator/schema.py, generator/rules.py and generator/agreement.py by",
-        "`make docs`; edit those. -->",
+        "<!-- Derived from service/settings.py, generator/config/schema.py, generator/config/rules.py and",
+        "generator/rendering/agreement.py by `make docs`; edit those. -->",
         "",
         "What `deploy.yaml` may say. Only `domain` must be given; everything else has a default.",
         "`wsbundle explain KEY` prints the same in the terminal, `wsbundle show --origin` what is in force and",

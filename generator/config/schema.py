@@ -1,7 +1,7 @@
 """What deploy.yaml may say: the service's settings, and beside them what only a deployment needs.
 
 Each setting is declared once, here or in `service.settings`; checking, deploy.schema.json, docs/settings.md and the
-commented deploy.yaml derive from it. What must hold between settings stands in `generator.rules`.
+commented deploy.yaml derive from it. What must hold between settings stands in `generator.config.rules`.
 """
 
 from typing import Annotated, Literal

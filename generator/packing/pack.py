@@ -10,16 +10,16 @@ from typing import Any
 
 import yaml
 
-from generator.archive import Archive, Member, archive
-from generator.bundle import MANIFEST, Bundle
 from generator.commands import verified
-from generator.load import Loaded, load_text
+from generator.config.load import Loaded, load_text
+from generator.packing.archive import Archive, Member, archive
+from generator.packing.wheelhouse import DEFAULT_PYTHON, Target, download
+from generator.rendering.bundle import MANIFEST, Bundle
+from generator.rendering.write import make_directory, put_bytes
 from generator.report import Report, UsageError
-from generator.wheelhouse import DEFAULT_PYTHON, Target, download
-from generator.write import make_directory, put_bytes
 from service.declaration import values_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 LOCKS = ("requirements/generator.txt", "requirements/service.txt")
 INSTALLER = "generator/install.sh"
 _SINGLE = ("pyproject.toml", "README.md", "LICENSE", "docs/operations.md", *LOCKS)

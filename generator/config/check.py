@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 from msgspec import inspect as declared
 
-from generator.document import Located, Mapping, Node, Origin, Scalar, Sequence, is_nothing
-from generator.schema import Deploy
+from generator.config.document import Located, Mapping, Node, Origin, Scalar, Sequence, is_nothing
+from generator.config.schema import Deploy
 from service.declaration import REQUIRED, Fault, Setting, SettingError, did_you_mean, read, settings_of, struct_from
 
 # Stands in for a value that is missing or wrong, so that the rules about all others can still be asked.

@@ -1,7 +1,7 @@
 """What must hold between settings, beyond the type and range of each: one named entry per rule, with its reason.
 
 A rule is asked when all its `keys` are sound, and answers with the key to change and the fault; `wsbundle explain`
-prints them. What must hold between the rendered files is the same kind of table, in `generator.agreement`.
+prints them. What must hold between the rendered files is the same kind of table, in `generator.rendering.agreement`.
 """
 
 import re
@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from generator.document import Origin
+from generator.config.document import Origin
+from generator.config.schema import Deploy, LetsEncrypt
 from generator.quoting import Unquotable, env
-from generator.schema import Deploy, LetsEncrypt
 from service.declaration import Fault, settings_of, values_of
 from service.settings import Settings
 

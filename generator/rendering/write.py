@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from generator.bundle import MANIFEST, Bundle, File
+from generator.rendering.bundle import MANIFEST, Bundle, File
 
 
 class NotABundleError(Exception):

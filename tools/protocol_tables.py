@@ -1,6 +1,6 @@
 """The tables of docs/protocol.md that follow from the code: requests, replies, errors and close codes of nc.v1.
 
-    python -m tests.protocol_tables
+    python -m tools.protocol_tables
 
 writes them anew, each between its two marks; `make docs` does so as well.
 """

@@ -1,8 +1,8 @@
 """What must hold between the rendered files: each entry reads the files themselves, as their programs will.
 
-`generator.rules` asks whether the settings make sense; this asks whether five files in five languages say the same.
-It trusts neither the templates nor the arithmetic behind them, so a line that is changed in one of them and forgotten
-in another is refused before anything is written.
+`generator.config.rules` asks whether the settings make sense; this asks whether five files in five languages say the
+same. It trusts neither the templates nor the arithmetic behind them, so a line that is changed in one of them and
+forgotten in another is refused before anything is written.
 """
 
 import re
@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from generator.bundle import Bundle
-from generator.rules import PLACEHOLDER
+from generator.config.rules import PLACEHOLDER
+from generator.rendering.bundle import Bundle
 
 Disagreements: TypeAlias = Iterator[tuple[str, str]]
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from generator.config.load import load_text
+from generator.config.schema import Deploy
 from generator.host.facts import Account, Carries, Facts, Listener, nginx_carries, operating_system, primary_group
 from generator.host.neighbours import Surroundings
-from generator.host.preflight import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, SUPPORTED, packages, problems, warnings
-from generator.load import load_text
-from generator.schema import Deploy
+from generator.host.obstacles import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, SUPPORTED, packages, problems, warnings
 
 PERSON = Account(1001, "Jo", "/home/jo", "/bin/bash")
 GOOD = Facts(

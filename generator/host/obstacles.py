@@ -1,0 +1,226 @@
+"""All that could stop an installation, asked at once and before anything changes. Pure: facts in, findings out."""
+
+import re
+from collections.abc import Iterator
+from math import ceil
+
+from generator.config.schema import Deploy
+from generator.host import neighbours
+from generator.host.facts import Account, Carries, Facts, Listener
+from generator.readers.nginx import DEFAULT_SITE, without_ipv6
+from generator.rendering.render import (
+    nginx_connections,
+    open_files,
+    service_user,
+    worker_rlimit_nofile,
+    worker_shutdown_timeout,
+)
+from service.declaration import Fault
+
+# In the order of their age. Those that are older lack what is needed; newer ones, and systems that are made from them,
+# are judged by it.
+SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
+OLDEST_PYTHON, OLDEST_SYSTEMD, OLDEST_NGINX = (3, 10), 249, (1, 18)
+_OWN_USER = "write a `user:` in deploy.yaml that does not exist yet: it is made, and for this service alone"
+NEEDED_BYTES = 300 * 1024 * 1024
+NEEDED_FOR_A_CHANGE = 10 * 1024 * 1024
+
+
+def packages(deploy: Deploy) -> tuple[str, ...]:
+    """The Debian packages that a deployment needs."""
+    wanted = ["nginx", "openssl", "python3-venv"]
+    if deploy.manager == "supervisor":
+        wanted += ["supervisor", "logrotate"]
+    if deploy.tls == "letsencrypt":
+        wanted.append("certbot")
+    return tuple(sorted(wanted))
+
+
+def problems(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
+    """What must be mended first."""
+    yield from _of_the_host(facts)
+    yield from _in_the_way(deploy, facts)
+
+
+def _of_the_host(facts: Facts) -> Iterator[Fault]:
+    if not facts.is_root:
+        yield Fault("you are not root", "run it with sudo")
+    yield from _of_the_release(facts)
+    if not facts.has_systemd:
+        yield Fault("systemd does not run here", "install on a host or machine container that it has booted")
+    if facts.opt_is:
+        yield Fault(f"/opt is mounted {facts.opt_is}, so the service cannot stand there", "mount it without that")
+    if facts.free_bytes < facts.needed_bytes:
+        free = facts.free_bytes // 1024**2
+        yield Fault(f"/opt has {free} MiB free", f"make room: {facts.needed_bytes // 1024**2} MiB are needed")
+    if facts.missing_packages and not facts.has_route:
+        names = " ".join(facts.missing_packages)
+        yield Fault(f"there is no network, and {names} must still be installed", "connect it, or install them by hand")
+
+
+def _of_the_release(facts: Facts) -> Iterator[Fault]:
+    if not (_was_tried(facts) or _may_do(facts)):
+        yield Fault(f"this is {_release(facts)}", f"use one of {_known()}")
+    if facts.python_version and facts.python_version < OLDEST_PYTHON:
+        yield Fault(f"Python is {_dotted(facts.python_version)}", f"use a system with Python {_dotted(OLDEST_PYTHON)}")
+    if facts.has_systemd and facts.systemd_version < OLDEST_SYSTEMD:
+        yield Fault(f"systemd is {facts.systemd_version}", f"use a system with systemd {OLDEST_SYSTEMD} or newer")
+    if facts.nginx_version and facts.nginx_version < OLDEST_NGINX:
+        yield Fault(f"nginx is {_dotted(facts.nginx_version)}", f"install nginx {_dotted(OLDEST_NGINX)} or newer")
+
+
+def _was_tried(facts: Facts) -> bool:
+    return facts.version in SUPPORTED.get(facts.system, ())
+
+
+def _may_do(facts: Facts) -> bool:
+    """Whether a release is newer than those that were tried, or a relative of them."""
+    if facts.system not in SUPPORTED:
+        return any(system in SUPPORTED for system in facts.like)
+    number = facts.version.replace(".", "")
+    return not facts.version or (number.isdecimal() and _numbers(facts.version) > _numbers(SUPPORTED[facts.system][0]))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part)
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _release(facts: Facts) -> str:
+    return f"{facts.system or 'an unknown system'} {facts.version}".strip()
+
+
+def _known() -> str:
+    return "; ".join(f"{system} {', '.join(versions)}" for system, versions in SUPPORTED.items())
+
+
+def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
+    if facts.nginx_fault:
+        yield Fault(f"nginx is broken already: {facts.nginx_fault}", "fix that file first")
+    for line in facts.missing_includes:
+        where = "at its top" if "modules" in line else "in its http block"
+        yield Fault("nginx.conf does not include what we write", f"write `{line}` into /etc/nginx/nginx.conf, {where}")
+    for listener in facts.taken:
+        by = f" by {listener.holder}" if listener.holder else ""
+        yield Fault(f"{listener.address} is taken{by}", _way_out(listener))
+    if not facts.has_host:
+        yield Fault(f"{deploy.host} is no address of this host", "`ip address` shows those there are")
+    for host in facts.not_here:
+        if ":" in host and not facts.has_ipv6:
+            yield Fault(
+                f"this host has no IPv6, so nginx could not listen on {host}", without_ipv6(deploy.nginx.listen)
+            )
+        else:
+            yield Fault(f"{host} in nginx.listen is not an address of this host", "`ip address` shows those there are")
+    yield from neighbours.faults(deploy, facts.around)
+    if deploy.nginx.default_server and facts.has_foreign_default_site:
+        mend = "move it away, or set nginx.default_server to false"
+        yield Fault(f"/{DEFAULT_SITE} is not Debian's any more, and nginx takes one default site only", mend)
+    yield from _of_the_user(service_user(deploy), facts)
+    yield from _too_few_files(deploy, facts)
+    for path in facts.foreign:
+        yield Fault(f"{path} is there, and is not ours", "choose another name in deploy.yaml, or move it away")
+    for path in facts.linked:
+        # systemd does not start a unit whose StateDirectory= is one.
+        mend = f"put the directory itself there; to keep it elsewhere, mount that: `mount --bind ELSEWHERE {path}`"
+        yield Fault(f"{path} is a link", mend)
+
+
+def _way_out(listener: Listener) -> str:
+    if not listener.is_for_nginx:
+        return "stop that, or choose another port"
+    stop = f"`systemctl disable --now {listener.unit}`" if listener.unit else "stop that"
+    return f"clients come to nginx there: {stop}, and let nginx, or another port, serve what it serves"
+
+
+def _too_few_files(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
+    needed = open_files(deploy)
+    if facts.supervisors_files is not None and facts.supervisors_files < needed:
+        what = f"supervisor lets a program open {facts.supervisors_files} files, and {deploy.name} needs {needed}"
+        mend = f"write `minfds={needed}` below [supervisord] in /etc/supervisor/supervisord.conf"
+        yield Fault(what, f"{mend}, then `systemctl restart supervisor`; or lower limits.connections")
+
+
+def _of_the_user(user: str, facts: Facts) -> Iterator[Fault]:
+    if facts.primary_group not in ("", user):
+        what = f"the user {user} has the group {facts.primary_group}, so the service could not read its .env"
+        yield Fault(what, f"groupadd {user}; usermod --gid {user} {user}; or choose another user")
+    if facts.has_group:
+        what = f"there is a group {user}, and no user of that name: one that is made would become its member"
+        yield Fault(what, "write another `user:` in deploy.yaml, or remove the group if nobody needs it")
+    # An installation of an earlier release may run as it: that must be able to change a setting.
+    if facts.account is not None and not facts.runs_as_account and (whose := _whose(facts.account)):
+        yield Fault(f"the user {user} {whose}, and the service would own whatever it owns", _OWN_USER)
+
+
+def _whose(account: Account) -> str:
+    """Why a service must not run as a user."""
+    if account.uid == 0:
+        return "is root"
+    return f"is a person (uid {account.uid}, {account.shell})" if account.is_a_person else ""
+
+
+def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
+    """What need not stop an installation and should be known."""
+    if not _was_tried(facts) and _may_do(facts):
+        what = f"{_release(facts)} was not tried, and is judged by its versions of Python, systemd and nginx alone"
+        yield Fault(what, f"tried were {_known()}")
+    if facts.closed_ports:
+        ports = ",".join(map(str, facts.closed_ports))
+        yield Fault(f"ufw lets no client reach port {ports.replace(',', ' and ')}", f"`ufw allow {ports}/tcp`")
+    if facts.has_route and not facts.resolves:
+        mend = f"point the DNS record of {deploy.domain} here; until then clients do not find it"
+        yield Fault(f"{deploy.domain} does not lead to this host", mend)
+    if facts.account is not None and (facts.runs_as_account or not _whose(facts.account)):
+        user = service_user(deploy)
+        whose = _whose(facts.account) or "was there before and is not ours"
+        what = f"the user {user} {whose}: whatever else runs as {user} can read this service's keys, and stop it"
+        yield Fault(what, _OWN_USER)
+    if facts.nginx_carries is not None:
+        yield from _too_few_connections(deploy, facts.nginx_carries)
+    if facts.own_main_context:
+        yield from _main_context(deploy, facts.own_main_context)
+    yield from neighbours.warnings(deploy, facts.around)
+    if deploy.workers != "auto" and deploy.workers > 2 * facts.cores:
+        mend = "use workers: auto, or a smaller number: more of them only take turns"
+        yield Fault(f"workers: {deploy.workers} is more than twice the {facts.cores} cores of this host", mend)
+    if facts.clock_behind_s > 0:
+        mend = "set it (timedatectl set-ntp true): certificates are checked against it"
+        yield Fault(f"the clock is at least {facts.clock_behind_s / 3600:.0f} hours behind", mend)
+
+
+def _main_context(deploy: Deploy, own: dict[str, tuple[str, str]]) -> Iterator[Fault]:
+    """What the operator has set in place of our shared file is his, and must be enough."""
+    needed = {
+        "worker_rlimit_nofile": str(worker_rlimit_nofile(deploy)),
+        "worker_shutdown_timeout": f"{worker_shutdown_timeout(deploy)}s",
+    }
+    for directive, enough in needed.items():
+        where, value = own.get(directive, ("", ""))
+        if not where:
+            beside = next(iter(own.values()))[0]
+            what = f"nginx.conf sets part of what WebSockets need ({beside}), and no {directive}"
+            yield Fault(what, f"write `{directive} {enough};` beside it")
+        elif _amount(value) < _amount(enough):
+            yield Fault(f"{where} sets {directive} {value}, and this deployment needs {enough}", "raise it there")
+
+
+def _amount(value: str) -> float:
+    """A number, or a time in seconds. Source: nginx's "Configuration file measurement units"."""
+    units = {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "M": 2_592_000, "y": 31_536_000}
+    return sum(float(number) * units[unit] for number, unit in re.findall(r"(\d+)(ms|[smhdwMy]|)", value))
+
+
+def _too_few_connections(deploy: Deploy, nginx: Carries) -> Iterator[Fault]:
+    needed, there = nginx_connections(deploy), nginx.worker_connections * nginx.worker_processes
+    if there < needed:
+        mend = (
+            f"set worker_connections to at least {ceil(needed / nginx.worker_processes)} in /etc/nginx/nginx.conf; "
+            "then `nginx -t && systemctl reload nginx`"
+        )
+        what = f"nginx takes {there} connections (worker_connections {nginx.worker_connections}, worker processes "
+        what += f"{nginx.worker_processes}), and {deploy.limits.connections} clients need {needed}"
+        yield Fault(what, mend)

@@ -1,0 +1,1 @@
+"""One archive of code, wheels and deployment, for hosts without a network."""

@@ -1,0 +1,1 @@
+"""From a checked deployment to its files, compared with each other and written."""
