@@ -6,7 +6,7 @@ Sources: RFC 1123, section 2.1, for host names; RFC 3490 for letters beyond ASCI
 import re
 from ipaddress import ip_address
 
-from service.settings import ORIGIN
+from service.origins import ORIGIN
 
 _PREFIXES = "kmgt"
 _BYTES = r"(?:([kmgt])(?:i|ilo|ibi|ega|ebi|iga|era)?)?(bits?|o|octets?|b|bytes?)?"

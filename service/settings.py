@@ -12,9 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from service.declaration import Fault, SettingError, plain, read, read_words, settings_of, struct_from, values_of
+from service.origins import ORIGIN
 
-_PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
-ORIGIN = rf"^([a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:({_PORT}))?|file://|null)$"
 Origin = Annotated[
     str,
     Meta(

@@ -13,6 +13,7 @@ SHARED_MODULES = (
     "service/core/status.py",
     "service/declaration.py",
     "service/explanations.py",
+    "service/origins.py",
     "service/process/journal.py",
     "service/process/listen.py",
     "service/process/logs.py",

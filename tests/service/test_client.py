@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 from client_behaviours import BEHAVIOURS, DEADLINE_S, OF_THE_HANDSHAKE, SECOND, Call, Driver, Frame, Server
+from modules import imports
 from shells import COMMANDS, ROOT, Shell, clean_environment, free_port, running, wait_until
-from test_layers import imports
 from test_tokens import secret_key, token
 from websockets.sync.client import connect
 from websockets.sync.server import serve

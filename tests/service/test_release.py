@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_layers import SERVICE, imports
+from modules import MODULES, imports
 
 from service.process.release import Deployment, Release, ReleaseError, read_env
 from service.settings import Settings
@@ -103,14 +103,10 @@ def test_all_that_a_manager_and_workers_of_other_code_must_agree_on_is_known() -
     from generator.host.succession import SHARED_MODULES
 
     def ours(module: str) -> set[str]:
-        path = SERVICE / f"{module}.py"
-        named = {
-            name.removeprefix("service.").replace(".", "/") for name in imports(path) if name.startswith("service.")
-        }
-        return {name for name in named if (SERVICE / f"{name}.py").exists()}
+        return {name for name in imports(MODULES[module]) if name in MODULES}
 
-    manager = {"process/workers"}
+    manager = {"service.process.workers"}
     while manager != (more := manager.union(*map(ours, manager))):
         manager = more
-    wire = {"process/mesh", "core/bus", "core/bus_records"} | ours("core/bus_records")
-    assert set(SHARED_MODULES) == {f"service/{name}.py" for name in manager | wire}
+    wire = {"service.process.mesh", "service.core.bus", "service.core.bus_records"} | ours("service.core.bus_records")
+    assert set(SHARED_MODULES) == {f"{name.replace('.', '/')}.py" for name in manager | wire}

@@ -1,0 +1,153 @@
+"""Which way imports point: each program reads from the ground up, and nothing in it goes round in a circle."""
+
+import sys
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+
+import pytest
+from modules import MODULES, imports
+
+# The rooms of each program, from the ground up: a room knows only those named before it. A room is a package, or a
+# module that stands outside of any.
+ROOMS = {
+    "service": (
+        *("origins", "explanations", "declaration", "settings", "core", "tokens", "mint"),
+        *("process", "web", "links", "app", "fast", "worker", "server", "__main__", "client"),
+    ),
+    "generator": (
+        *("environment", "quoting", "config", "report", "rendering", "explain", "minting"),
+        *("readers", "judge", "commands", "packing", "host", "__main__"),
+    ),
+    "tools": ("derive", "golden", "protocol_tables"),
+    "bench": ("programs", "servers", "load", "compare", "page", "report", "fairness", "render", "__main__"),
+}
+# What a program knows of another.
+KNOWN = {
+    ("generator", "service"): {"service.declaration", "service.settings"},
+    ("tools", "service"): {"service.declaration", "service.core.close_codes", "service.core.frames"},
+    ("tools", "generator"): {name for name in MODULES if name.startswith("generator.")},
+}
+# The service runs alone on the host, in a virtual environment with these and what they need.
+OF_THE_SERVICE = {
+    *("cryptography", "gunicorn", "httptools", "jwt", "msgspec", "multidict", "picows", "prometheus_client"),
+    *("uvicorn", "uvicorn_worker", "uvloop", "websockets"),
+}
+
+# What knows and decides, and does no I/O: it is tested without a loop or a host, and every shell can use it.
+PURE_OF_THE_SERVICE = {
+    *("service.declaration", "service.explanations", "service.origins", "service.settings"),
+    *(name for name in MODULES if name.startswith("service.core.")),
+}
+PURE_OF_THE_GENERATOR = {
+    *(f"generator.config.{module}" for module in ("check", "document", "rules", "schema")),
+    *(f"generator.rendering.{module}" for module in ("agreement", "bundle")),
+    *("generator.explain", "generator.quoting"),
+}
+REACHING_OUT = {
+    "service": {
+        *("asyncio", "logging", "os", "random", "secrets", "socket", "time", "uuid"),
+        *("picows", "prometheus_client", "uvicorn", "websockets"),
+    },
+    "generator": {
+        *("fcntl", "http", "os", "pathlib", "shutil", "socket", "ssl", "subprocess", "tempfile", "urllib"),
+    },
+}
+
+KNOWS = {name: (imports(path) & set(MODULES)) - {name} for name, path in MODULES.items()}
+
+
+def program(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def room(module: str) -> str:
+    """The room of a module, nothing for a program's own `__init__`."""
+    return ".".join(module.split(".")[1:2])
+
+
+def circle(graph: Mapping[str, set[str]]) -> list[str]:
+    """A way from a node back to itself; nothing where there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return []
+
+
+def climbing(module: str) -> set[str]:
+    """What a module imports of a room that does not stand below its own."""
+    own, rooms = room(module), ROOMS[program(module)]
+    below = {"", own, *rooms[: rooms.index(own)]}
+    return {other for other in KNOWS[module] if program(other) == program(module) and room(other) not in below}
+
+
+def packages(module: str) -> set[str]:
+    return {program(name) for name in imports(MODULES[module])} - sys.stdlib_module_names
+
+
+def test_a_circle_and_a_climbing_import_would_be_seen() -> None:
+    assert circle({"hub": {"bus"}, "bus": {"frames", "hub"}, "frames": set()}) != []
+    assert circle({"hub": {"bus", "frames"}, "bus": {"frames"}, "frames": set()}) == []
+    assert "generator.packing.archive" in KNOWS["generator.packing.pack"]
+    assert "generator.explain" in KNOWS["generator.commands"]  # from generator import explain
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_every_room_has_its_place(name: str) -> None:
+    assert {room(module) for module in MODULES if program(module) == name} - {"", "peers"} == set(ROOMS[name])
+
+
+def test_no_module_leads_back_to_itself() -> None:
+    assert circle(KNOWS) == []
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if room(name) not in ("", "peers")])
+def test_no_import_climbs(module: str) -> None:
+    assert climbing(module) == set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_program_knows_of_another_what_it_may(module: str) -> None:
+    own = program(module)
+    for other in {program(each) for each in KNOWS[module]} - {own}:
+        assert {each for each in KNOWS[module] if program(each) == other} <= KNOWN.get((own, other), set())
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if program(name) == "service"])
+def test_the_service_needs_only_the_standard_library_and_a_few_packages(module: str) -> None:
+    assert packages(module) <= {*OF_THE_SERVICE, "service"}
+
+
+@pytest.mark.parametrize("module", sorted(PURE_OF_THE_SERVICE | PURE_OF_THE_GENERATOR))
+def test_what_decides_reaches_for_nothing(module: str) -> None:
+    assert {program(name) for name in imports(MODULES[module])}.isdisjoint(REACHING_OUT[program(module)])
+
+
+@pytest.mark.parametrize("module", sorted(PURE_OF_THE_SERVICE))
+def test_what_decides_depends_on_nothing_that_does(module: str) -> None:
+    assert KNOWS[module] <= {"service", *PURE_OF_THE_SERVICE}
+
+
+def test_only_the_application_speaks_asgi() -> None:
+    speakers = {
+        name for name, path in MODULES.items() if program(name) == "service" and '"websocket.' in path.read_text()
+    }
+    assert speakers == {"service.app"}
+
+
+def test_only_what_renders_knows_jinja_and_only_what_parses_and_packs_knows_yaml() -> None:
+    assert {name for name in MODULES if "jinja2" in packages(name)} == {"generator.rendering.render"}
+    assert {name for name in MODULES if "yaml" in packages(name)} == {
+        "generator.config.document",
+        "generator.packing.pack",
+    }
+
+
+def test_only_the_command_itself_knows_what_concerns_a_host() -> None:
+    knowing = {name for name in MODULES if any(each.startswith("generator.host") for each in KNOWS[name])}
+    assert {name for name in knowing if room(name) != "host"} == {"generator.__main__"}
+
+
+def test_what_sets_up_the_environment_needs_nothing_that_is_to_be_installed() -> None:
+    assert packages("generator.environment") == set()
