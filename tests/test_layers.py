@@ -1,5 +1,6 @@
 """Which way imports point: each program reads from the ground up, and nothing in it goes round in a circle."""
 
+import re
 import sys
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -147,6 +148,14 @@ def test_only_what_renders_knows_jinja_and_only_what_parses_and_packs_knows_yaml
 def test_only_the_command_itself_knows_what_concerns_a_host() -> None:
     knowing = {name for name in MODULES if any(each.startswith("generator.host") for each in KNOWS[name])}
     assert {name for name in knowing if room(name) != "host"} == {"generator.__main__"}
+
+
+def test_programs_of_a_host_are_run_in_one_place() -> None:
+    starting = re.compile(r"^import subprocess|\bos\.(posix_spawn|exec|system|popen)|\bPopen\(", re.MULTILINE)
+    of_the_host = {name: path for name, path in MODULES.items() if name.startswith("generator.host.")}
+    assert {name for name, path in of_the_host.items() if starting.search(path.read_text())} == {
+        "generator.host.programs"
+    }
 
 
 def test_what_sets_up_the_environment_needs_nothing_that_is_to_be_installed() -> None:

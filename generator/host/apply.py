@@ -9,7 +9,8 @@ from pathlib import Path
 
 from generator.host import default_site
 from generator.host.certificates import Place
-from generator.host.facts import Outcome, has, is_active, program_state, run
+from generator.host.facts import is_active, program_state
+from generator.host.programs import StepFailed, has, must, run
 from generator.host.reload import Reload
 from generator.host.store import READ_EARLY, Store, sync
 from generator.host.succession import shared
@@ -17,26 +18,11 @@ from generator.host.switch import Side, Switch
 from generator.readers.nginx import HOST
 from generator.readers.nginx_sites import SHARED, own_main_context
 from generator.rendering.write import put_copy, put_link, temporary_of
-from generator.report import CommandError, Report
+from generator.report import Report
 
 _STOP_S = 900.0
 _NOT_LOADED = 5  # a run that was killed has removed the units. Source: systemctl(1), "Exit status"
 _SUPERVISOR_PATIENCE_S = 30.0
-
-
-class StepFailed(CommandError):
-    """A program did not do its part; the message has its words."""
-
-
-def must(outcome: Outcome, doing: str) -> str:
-    """What a program said, once it has succeeded.
-
-    Raises:
-        StepFailed
-    """
-    if not outcome.succeeded:
-        raise StepFailed(f"{doing} failed: {outcome.output or f'exit code {outcome.code}'}")
-    return outcome.output
 
 
 def side(store: Store, number: int | None) -> Side:

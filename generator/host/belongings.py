@@ -18,6 +18,7 @@ import msgspec
 from generator.config.schema import Deploy
 from generator.host import facts
 from generator.host.facts import Account, account_of
+from generator.host.programs import run
 from generator.host.store import Store
 from generator.rendering.write import put_text
 from generator.report import CommandError, Report
@@ -139,7 +140,7 @@ def remove_users(store: Store, mine: Belongings, report: Report) -> list[str]:
             continue
         # The group goes with the user where login.defs(5) says USERGROUPS_ENAB.
         for is_there, command in ((account_of, "userdel"), (facts.group_of, "groupdel")):
-            if is_there(user) is not None and not (removed := facts.run(command, user)).succeeded:
+            if is_there(user) is not None and not (removed := run(command, user)).succeeded:
                 failures.append(f"{command} {user} failed; do it by hand: {removed.output}")
     return failures
 

@@ -16,7 +16,7 @@ from tempfile import NamedTemporaryFile
 
 from generator.config.schema import Deploy
 from generator.host.chain import joined, judged, position_of_key
-from generator.host.facts import Outcome, has, run
+from generator.host.programs import Outcome, has, must, run
 from generator.host.reload import Reload
 from generator.host.x509 import DAY_S, der, read, served
 from generator.rendering.write import put_link, temporary_of
@@ -211,11 +211,11 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
     quiet = ("--non-interactive", "--agree-tos", "--no-directory-hooks")
     try:
         with report.step("ask for a certificate"):
-            _must(
+            must(
                 run("certbot", "certonly", *quiet, "--server", asked.server, *who, *what, *force, timeout_s=_CERTBOT_S)
             )
             reloading = Reload()
-            _must(run(str(place.hook), RENEWED_LINEAGE=str(place.lineage)))
+            must(run(str(place.hook), RENEWED_LINEAGE=str(place.lineage)))
             if fault := reloading.fault():
                 raise CommandError(fault)
     except CommandError as error:
@@ -334,8 +334,3 @@ def _renewal(place: Place) -> dict[str, str]:
     except OSError:
         return {}
     return {key.strip(): value.strip() for key, equals, value in (line.partition("=") for line in lines) if equals}
-
-
-def _must(outcome: Outcome) -> None:
-    if not outcome.succeeded:
-        raise CommandError(outcome.output or f"exit code {outcome.code}")

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from generator.host.facts import Outcome, run
+from generator.host.programs import Outcome, run
 from service.declaration import Fault
 
 # A line feed that is missing between two is a fault of its own.

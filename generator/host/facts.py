@@ -6,9 +6,7 @@ import json
 import os
 import pwd
 import re
-import shutil
 import socket
-import subprocess
 import time
 from contextlib import suppress
 from hashlib import md5
@@ -17,23 +15,12 @@ from pathlib import Path
 import msgspec
 
 from generator.host.neighbours import Surroundings
+from generator.host.programs import has, run
 from generator.readers.nginx import HOST
 from generator.readers.nginx_sites import servers
 
 PYTHON = "/usr/bin/python3"
 _START_PATIENCE_S = 30.0
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What a program said: its exit code, and stdout and stderr as one text."""
-
-    code: int
-    output: str
-
-    @property
-    def succeeded(self) -> bool:
-        return self.code == 0
 
 
 class Listener(msgspec.Struct, frozen=True):
@@ -115,32 +102,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     closed_ports: tuple[int, ...]
     """Those that clients need, and that ufw closes."""
     clock_behind_s: float
-
-
-def run(*command: str, timeout_s: float | None = 60, **environment: str) -> Outcome:
-    """Run a program to its end, in a clean environment and without a terminal."""
-    variables = {"PATH": _PATH, "LC_ALL": "C.UTF-8", **environment}
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            close_fds=False,  # what the installer starts holds its guardian's line, if there is one, to its end
-            env=variables,
-            timeout=timeout_s,
-            check=False,
-        )
-    except FileNotFoundError:
-        return Outcome(127, f"{command[0]} is not installed")
-    except subprocess.TimeoutExpired as error:
-        said = (error.stdout or b"").decode(errors="replace")
-        return Outcome(124, f"{said}\n{command[0]} did not end within {error.timeout:g} s".strip())
-    return Outcome(done.returncode, done.stdout.decode(errors="replace").strip())
-
-
-def has(program: str) -> bool:
-    return shutil.which(program, path=_PATH) is not None
 
 
 def operating_system(file: Path = Path("/etc/os-release")) -> tuple[str, str, tuple[str, ...]]:

@@ -8,13 +8,13 @@ that, the installer is no more; nor is any program that it had started, because 
 
 import os
 import socket
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
+from generator.host.programs import journal
 from generator.report import Report
 
 _READY, _DONE = b"ready", b"done"
@@ -55,9 +55,9 @@ def _watch(line: socket.socket, undo: Callable[[Report], object]) -> NoReturn:
 
 
 def _undo_aloud(undo: Callable[[Report], object]) -> None:
-    with subprocess.Popen(["systemd-cat", "--identifier=wsbundle"], stdin=subprocess.PIPE) as journal:
-        assert journal.stdin is not None
-        _speak_to(journal.stdin.fileno())
+    with journal() as listening:
+        assert listening.stdin is not None
+        _speak_to(listening.stdin.fileno())
         report = Report()
         report.goes_on_unheard = True
         try:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from generator.config.schema import Deploy
-from generator.host.apply import must
-from generator.host.facts import run
+from generator.host.programs import must, run
 from generator.host.store import Store
 from generator.report import Report
 from service.declaration import Fault

@@ -4,9 +4,9 @@ import re
 import time
 
 from generator.config.schema import Deploy
-from generator.host.apply import StepFailed, must
-from generator.host.facts import Outcome, missing_packages, run
+from generator.host.facts import missing_packages
 from generator.host.obstacles import packages
+from generator.host.programs import Outcome, StepFailed, must, run
 from generator.host.transaction import undisturbed
 from generator.report import CommandError, Report
 

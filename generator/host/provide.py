@@ -3,15 +3,15 @@
 import hashlib
 import os
 import shutil
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
+from subprocess import CalledProcessError
 
 from generator.config.schema import Deploy
 from generator.environment import from_wheels, of_pip, room
-from generator.host.apply import StepFailed, must
-from generator.host.facts import PYTHON, made_for, python_version, run
+from generator.host.facts import PYTHON, made_for, python_version
+from generator.host.programs import StepFailed, must, run
 from generator.host.store import READY, Generation, Store
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import keys_file, replaces_workers, upstream
@@ -77,9 +77,7 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
     number = max(store.numbers(), default=0) + 1
     with report.step(f"write generation {number}"):
         sysusers = next(file.text for file in bundle.files if file.path.startswith("etc/sysusers.d/"))
-        done = subprocess.run(["systemd-sysusers", "-"], input=sysusers, text=True, capture_output=True, check=False)
-        if done.returncode:
-            raise CommandError(f"systemd-sysusers failed: {done.stderr.strip()}")
+        must(run("systemd-sysusers", "-", stdin=sysusers), "systemd-sysusers")
         generation = Generation(
             number=number,
             runtime=runtime,
@@ -117,7 +115,7 @@ def _make_venv(venv: Path) -> None:
         must(run(*make, timeout_s=300, TMPDIR=temporary), "making a virtual environment")
         try:
             variables = of_pip(python, {**_reach(), "TMPDIR": temporary})
-        except subprocess.CalledProcessError:
+        except CalledProcessError:
             raise StepFailed("pip cannot read its configuration; the lines above say why") from None
         pip = (*_WITH_US, python, "-I", "-m", "pip")
         must(run(*pip, *locked, timeout_s=900, **variables), "pip install")

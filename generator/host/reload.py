@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from generator.host.facts import run
+from generator.host.programs import run
 from generator.readers.nginx import HOST
 from generator.readers.nginx_sites import error_log
 

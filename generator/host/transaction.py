@@ -11,13 +11,14 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from generator.host import facts
-from generator.host.apply import Host, StepFailed, side
+from generator.host.apply import Host, side
 from generator.host.clients import farewell
 from generator.host.drift import put_back
 from generator.host.guardian import guarded
 from generator.host.keys import KeysPlace
 from generator.host.neighbours import ways_in
 from generator.host.probe import Endpoint, Unhealthy, probe
+from generator.host.programs import StepFailed, run
 from generator.host.store import Generation, Pending, Store
 from generator.host.switch import plan
 from generator.report import CommandError, Report
@@ -151,7 +152,7 @@ def _undo(store: Store, before: int | None, after: int | None, report: Report) -
         if store.pending is not None and store.pending.makes_keys:
             KeysPlace(store).remove()
         if before is not None and put_back(store, before):
-            facts.run("systemctl", "daemon-reload")
+            run("systemctl", "daemon-reload")
         for failure in failures:
             report.error(f"Not undone: {failure}")
         if not failures:
@@ -203,5 +204,5 @@ def _print_log(store: Store, generation: Generation, began: float, report: Repor
     if generation.manager == "systemd":
         said = facts.log_of(store.units, began)
     else:
-        said = facts.run("tail", "-n", "20", f"/var/log/{store.name}/{store.name}.log").output
+        said = run("tail", "-n", "20", f"/var/log/{store.name}/{store.name}.log").output
     report.error("\n".join(f"  {line}" for line in said.splitlines()) or "  (its log is empty)")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from generator.host.facts import run
+from generator.host.programs import run
 
 DAY_S = 86_400
 _END = "-----END CERTIFICATE-----"

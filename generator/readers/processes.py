@@ -19,7 +19,7 @@ import msgspec
 
 TIME_LIMIT_S = 10.0
 _OUTPUT_LIMIT = 1 << 20
-_MINIMAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+MINIMAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -93,7 +93,7 @@ def _spawn(program: Program, writing: int) -> int:
     return os.posix_spawn(
         program.arguments[0],
         list(program.arguments),
-        {"PATH": _MINIMAL_PATH, "LC_ALL": "C.UTF-8", **program.environment},
+        {"PATH": MINIMAL_PATH, "LC_ALL": "C.UTF-8", **program.environment},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, writing, 1),

@@ -9,7 +9,7 @@ import pytest
 from certificate_maker import Authority, Pair, openssl, pair
 
 from generator.config.schema import Certificate, Deploy, LetsEncrypt
-from generator.host import facts
+from generator.host import programs
 from generator.host.certificates import (
     FILE,
     KEY,
@@ -161,7 +161,7 @@ def test_all_faults_are_told_at_once(good: Pair, tmp_path: Path) -> None:
 
 
 def test_without_openssl_nothing_is_called_sound(good: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "_PATH", "/nowhere")
+    monkeypatch.setattr(programs, "PATH", "/nowhere")
     mend = "apt-get install openssl"
     assert told(*good) == [f"certificate.file: cannot be checked without openssl; {mend}"]
 
@@ -405,7 +405,7 @@ class Certbot:
 
 @pytest.fixture
 def certbot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Certbot:
-    monkeypatch.setattr(facts, "_PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setattr(programs, "PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     return Certbot(tmp_path)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from generator.host import facts
+from generator.host import facts, programs
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = tmp_path / "supervisorctl"
     program.write_text(f"#!/bin/sh\nhead -n 1 {tmp_path}/says\nsed -i '1{{$!d}}' {tmp_path}/says\n")
     program.chmod(0o755)
-    monkeypatch.setattr(facts, "_PATH", f"{tmp_path}:{facts._PATH}")
+    monkeypatch.setattr(programs, "PATH", f"{tmp_path}:{programs.PATH}")
     return tmp_path / "says"
 
 
@@ -46,7 +46,7 @@ def test_an_edited_configuration_file_is_its_packages_no_more(tmp_path: Path, mo
     digest = md5(file.read_bytes(), usedforsecurity=False).hexdigest()
     query.write_text(f"#!/bin/sh\necho; echo ' {file} {digest}'; echo ' /other 0 obsolete'\n")
     query.chmod(0o755)
-    monkeypatch.setattr(facts, "_PATH", f"{tmp_path}:{facts._PATH}")
+    monkeypatch.setattr(programs, "PATH", f"{tmp_path}:{programs.PATH}")
     assert facts.is_as_packaged(file, "nginx-common")
     file.write_text("edited")
     assert not facts.is_as_packaged(file, "nginx-common")
@@ -67,7 +67,7 @@ def test_supervisors_limit_of_files_is_that_of_its_process_or_what_it_starts_wit
     pid: str, unit: str, configuration: str, files: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """systemd says what it would say on a host with supervisor."""
-    monkeypatch.setattr(facts, "_PATH", f"{tmp_path}:{facts._PATH}")
+    monkeypatch.setattr(programs, "PATH", f"{tmp_path}:{programs.PATH}")
     (tmp_path / "supervisorctl").touch(0o755)
     systemctl = tmp_path / "systemctl"
     said = pid.format(own=os.getpid())

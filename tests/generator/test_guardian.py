@@ -12,7 +12,7 @@ from front_door import ROOT
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from generator.host.facts import run
+from generator.host.programs import run
 from generator.host.guardian import guarded
 
 def undo(report):

@@ -1,0 +1,70 @@
+"""The programs of a host: the one place that runs them."""
+
+import shutil
+import subprocess
+from typing import Any
+
+import msgspec
+
+from generator.readers.processes import MINIMAL_PATH
+from generator.report import CommandError
+
+PATH = MINIMAL_PATH
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a program said: its exit code, and stdout and stderr as one text."""
+
+    code: int
+    output: str
+
+    @property
+    def succeeded(self) -> bool:
+        return self.code == 0
+
+
+class StepFailed(CommandError):
+    """A program did not do its part; the message has its words."""
+
+
+def run(*command: str, timeout_s: float | None = 60, stdin: str | None = None, **environment: str) -> Outcome:
+    """Run a program to its end, in a clean environment and without a terminal. `stdin` is what it can read."""
+    given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin.encode()}
+    try:
+        done = subprocess.run(
+            command,
+            **given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            close_fds=False,  # what the installer starts holds its guardian's line, if there is one, to its end
+            env={"PATH": PATH, "LC_ALL": "C.UTF-8", **environment},
+            timeout=timeout_s,
+            check=False,
+        )
+    except FileNotFoundError:
+        return Outcome(127, f"{command[0]} is not installed")
+    except subprocess.TimeoutExpired as error:
+        said = (error.stdout or b"").decode(errors="replace")
+        return Outcome(124, f"{said}\n{command[0]} did not end within {error.timeout:g} s".strip())
+    return Outcome(done.returncode, done.stdout.decode(errors="replace").strip())
+
+
+def has(program: str) -> bool:
+    return shutil.which(program, path=PATH) is not None
+
+
+def must(outcome: Outcome, doing: str = "") -> str:
+    """What a program said, once it has succeeded; `doing` opens the message where its own words do not say enough.
+
+    Raises:
+        StepFailed
+    """
+    if not outcome.succeeded:
+        said = outcome.output or f"exit code {outcome.code}"
+        raise StepFailed(f"{doing} failed: {said}" if doing else said)
+    return outcome.output
+
+
+def journal() -> "subprocess.Popen[bytes]":
+    """What is written to its stdin goes to the journal. Source: systemd-cat(1)."""
+    return subprocess.Popen(["systemd-cat", "--identifier=wsbundle"], stdin=subprocess.PIPE)
