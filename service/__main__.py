@@ -27,7 +27,7 @@ from service.process.logs import configure_logging
 from service.process.notify import Notifier
 from service.process.stops import hold_stops, let_stops_through, stop_signals
 from service.process.usage import take_no_arguments
-from service.process.workers import end_with_manager, run_workers
+from service.workers.manager import end_with_manager, run_workers
 
 logger = logging.getLogger("service")
 

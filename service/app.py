@@ -14,10 +14,10 @@ from service.core.plain_http import Answer, passed_on, say
 from service.links.exchange import Exchange
 from service.links.link import LinkClosedError
 from service.process.entry import center_of, settings_or_exit
-from service.process.mesh import Mesh, MeshError
 from service.settings import Settings
 from service.web.publish import NOT_LEFT_YET, PATIENCE_S, PREFIX, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
 from service.web.watching import Watching
+from service.workers.mesh import Mesh, MeshError
 
 # What is left of it would be taken for the next request.
 _NOT_WHOLE = say(400, "The body did not come whole; leave out Upgrade\n", ("connection", "close"))

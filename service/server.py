@@ -40,7 +40,6 @@ from service.core.plain_http import Answer, passed_on, say
 from service.fast.handshake import MAX_HEAD_BYTES, HandshakeError, read_handshake
 from service.links.exchange import Exchange
 from service.links.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError, has_hung_up
-from service.process.acceptor import Acceptor, share_listeners
 from service.process.drain import LAST_HANDSHAKES_S, drain
 from service.process.entry import (
     center_of,
@@ -49,13 +48,14 @@ from service.process.entry import (
 )
 from service.process.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.process.logs import configure_logging
-from service.process.mesh import Mesh, MeshError
 from service.process.notify import Notifier
 from service.process.stops import hold_stops, let_stops_through, stop_signals
-from service.process.workers import end_with_manager, run_workers
 from service.settings import Settings
 from service.web.publish import PREFIX
 from service.web.watching import Watching
+from service.workers.acceptor import Acceptor, share_listeners
+from service.workers.manager import end_with_manager, run_workers
+from service.workers.mesh import Mesh, MeshError
 
 logger = logging.getLogger("service")
 

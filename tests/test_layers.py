@@ -13,7 +13,7 @@ from modules import MODULES, imports
 ROOMS = {
     "service": (
         *("origins", "explanations", "declaration", "settings", "core", "tokens", "mint"),
-        *("process", "web", "links", "app", "fast", "worker", "server", "__main__", "client"),
+        *("process", "workers", "web", "links", "app", "fast", "worker", "server", "__main__", "client"),
     ),
     "generator": (
         *("environment", "quoting", "config", "report", "rendering", "explain", "minting"),

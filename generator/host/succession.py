@@ -17,14 +17,14 @@ SHARED_MODULES = (
     "service/process/journal.py",
     "service/process/listen.py",
     "service/process/logs.py",
-    "service/process/mesh.py",
     "service/process/notify.py",
-    "service/process/release.py",
-    "service/process/reload.py",
     "service/process/stops.py",
     "service/process/usage.py",
-    "service/process/workers.py",
     "service/settings.py",
+    "service/workers/manager.py",
+    "service/workers/mesh.py",
+    "service/workers/release.py",
+    "service/workers/reload.py",
 )
 
 

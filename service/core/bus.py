@@ -4,7 +4,7 @@ Every worker tells all others what its clients come to own, and sends a message 
 recipient. A message for an address that nobody is known to have goes to all of them once: its owner may have come a
 moment ago. An address that two workers have given away at the same moment stays with the earlier client.
 
-Pure: a `Wire` carries the records; `service.process.mesh` has those of one host.
+Pure: a `Wire` carries the records; `service.workers.mesh` has those of one host.
 """
 
 from collections import deque

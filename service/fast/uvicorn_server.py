@@ -6,8 +6,8 @@ import socket
 import uvicorn
 
 from service.core.center import Center
-from service.process.acceptor import share_listeners
 from service.process.drain import LAST_HANDSHAKES_S, drain
+from service.workers.acceptor import share_listeners
 
 # What the kernel keeps of a client that we have not read; by itself it would let that grow to 6 MB for each.
 RECEIVE_BUFFER_BYTES = 64 * 1024

@@ -1,1 +1,1 @@
-"""One process of the service on its host: sockets, log, service manager, other workers, start and end."""
+"""One process of the service on its host: sockets, log, service manager, start and end."""

@@ -16,7 +16,7 @@ from service.settings import Settings
 # Connections that the kernel keeps until they are accepted; a restart makes all clients come back at once.
 BACKLOG = 2048
 
-# By which `service.process.workers` hands a worker its sockets.
+# By which `service.workers.manager` hands a worker its sockets.
 FDS_VARIABLE = "WEBSOCKET_LISTEN_FDS"
 
 # The first descriptor that systemd passes (SD_LISTEN_FDS_START).

@@ -22,7 +22,7 @@ from supervisor.options import ServerOptions  # type: ignore[import-untyped]
 
 from generator import quoting
 from generator.quoting import Quoted, Unquotable
-from service.process.release import read_env
+from service.workers.release import read_env
 
 SBIN = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 NGINX = shutil.which("nginx", path=SBIN)

@@ -310,7 +310,7 @@ def test_how_many_workers_auto_means_is_left_to_the_host(workers: object, of_gun
 
 
 def test_there_is_a_reload_where_workers_can_be_replaced() -> None:
-    ours = "ExecReload=/opt/chat/current/venv/bin/python -m service.process.reload\n"
+    ours = "ExecReload=/opt/chat/current/venv/bin/python -m service.workers.reload\n"
     for server in ("uvicorn", "standalone"):
         assert "ExecReload=" not in rendered(server=server)[SERVICE]
         for workers in (2, "auto"):

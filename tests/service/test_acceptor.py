@@ -15,8 +15,8 @@ from processes import Processes
 from shells import COMMANDS, HANDSHAKE, Shell, running, wait_until
 from transports import in_a_loop
 
-from service.process import acceptor
-from service.process.acceptor import FEW, PAUSE_S, has_its_share, share_listeners
+from service.workers import acceptor
+from service.workers.acceptor import FEW, PAUSE_S, has_its_share, share_listeners
 
 CLIENTS, WORKERS = 1000, 4
 

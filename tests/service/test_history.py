@@ -349,7 +349,7 @@ class Faults:
             os.kill(pid, signal.SIGCONT)
 
     def _hold_for_ever(self) -> object:
-        # One that has not begun to serve is killed only after service.process.workers.START_S.
+        # One that has not begun to serve is killed only after service.workers.manager.START_S.
         if (pid := self._one(serving=True)) is not None:
             os.kill(pid, signal.SIGSTOP)
             self._held.add(pid)

@@ -126,7 +126,7 @@ def test_every_line_of_a_traceback_is_an_error(journal: Journal, tmp_path: Path)
 
 
 def test_a_reload_that_cannot_be_asked_for_is_an_error(journal: Journal) -> None:
-    with started("-m service.process.reload", journal, RUNTIME_DIRECTORY="/nowhere") as shell:
+    with started("-m service.workers.reload", journal, RUNTIME_DIRECTORY="/nowhere") as shell:
         assert shell.process.wait(DEADLINE_S) == 1
     (line,) = journal.lines()
     assert line.startswith("<3>the service cannot be asked at /nowhere/manager: ")

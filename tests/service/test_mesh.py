@@ -16,7 +16,7 @@ from transports import in_a_loop
 
 import service.core.bus_records as records
 from service.core.addresses import Address
-from service.process.mesh import MAX_RECORD_BYTES, Mesh, MeshError
+from service.workers.mesh import MAX_RECORD_BYTES, Mesh, MeshError
 
 HEAD = struct.Struct("!I")
 
@@ -100,7 +100,7 @@ async def ended(wire: socket.socket) -> bool:
 async def meeting(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Meeting]:
     both = Meeting(directory)
     with monkeypatch.context() as patch:
-        patch.setattr("service.process.mesh.os.getpid", lambda: 1)
+        patch.setattr("service.workers.mesh.os.getpid", lambda: 1)
         await both.mesh.open()
     try:
         yield both
@@ -162,7 +162,7 @@ async def opening(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     os.mkdir(directory, 0o700)
     both = Meeting(directory)
     listener = both.listen()
-    monkeypatch.setattr("service.process.mesh.os.getpid", lambda: 1)
+    monkeypatch.setattr("service.workers.mesh.os.getpid", lambda: 1)
     both.opened = asyncio.create_task(both.mesh.open())
     wire, _ = await asyncio.get_running_loop().sock_accept(listener)
     try:

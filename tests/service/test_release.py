@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from modules import MODULES, imports
 
-from service.process.release import Deployment, Release, ReleaseError, read_env
 from service.settings import Settings
+from service.workers.release import Deployment, Release, ReleaseError, read_env
 
 
 class Installed:
@@ -105,8 +105,8 @@ def test_all_that_a_manager_and_workers_of_other_code_must_agree_on_is_known() -
     def ours(module: str) -> set[str]:
         return {name for name in imports(MODULES[module]) if name in MODULES}
 
-    manager = {"service.process.workers"}
+    manager = {"service.workers.manager"}
     while manager != (more := manager.union(*map(ours, manager))):
         manager = more
-    wire = {"service.process.mesh", "service.core.bus", "service.core.bus_records"} | ours("service.core.bus_records")
+    wire = {"service.workers.mesh", "service.core.bus", "service.core.bus_records"} | ours("service.core.bus_records")
     assert set(SHARED_MODULES) == {f"{name.replace('.', '/')}.py" for name in manager | wire}

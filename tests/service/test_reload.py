@@ -13,7 +13,7 @@ import pytest
 from processes import OURS, several
 from shells import DEADLINE_S, ROOT, Client, clean_environment, free_port, wait_until
 
-from service.process.reload import DONE, NAME
+from service.workers.reload import DONE, NAME
 
 FAILED = "the new worker does not start; the others stay as they are"
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ class Deployment:
     def reload(self, code: int = 0) -> str:
         """As the unit does; what is said of it."""
         done = subprocess.run(
-            [sys.executable, "-m", "service.process.reload"],
+            [sys.executable, "-m", "service.workers.reload"],
             cwd=ROOT,
             env=clean_environment(RUNTIME_DIRECTORY=str(self.home)),
             capture_output=True,
@@ -199,7 +199,7 @@ def test_who_asks_while_workers_are_replaced_gets_a_replacement_of_its_own(deplo
 
 def test_who_asks_a_service_that_stops_is_told(deployment: Deployment) -> None:
     before = deployment.workers.pids()
-    command = [sys.executable, "-m", "service.process.reload"]
+    command = [sys.executable, "-m", "service.workers.reload"]
     environ = clean_environment(RUNTIME_DIRECTORY=str(deployment.home))
     with subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True) as asking:
         wait_until(lambda: set(deployment.workers.pids()) - set(before))

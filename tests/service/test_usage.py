@@ -22,7 +22,7 @@ def run(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_there_are_programs_to_ask() -> None:
-    assert PROGRAMS == ["service", "service.client", "service.mint", "service.process.reload", "service.server"]
+    assert PROGRAMS == ["service", "service.client", "service.mint", "service.server", "service.workers.reload"]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

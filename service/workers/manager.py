@@ -25,10 +25,10 @@ from service.core.status import together
 from service.process.listen import FDS_VARIABLE
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
-from service.process.release import Deployment, Release, ReleaseError
-from service.process.reload import DIRECTORY_VARIABLE, DONE, NAME
 from service.process.stops import hold_stops, let_stops_through, stop_signals
 from service.settings import Settings
+from service.workers.release import Deployment, Release, ReleaseError
+from service.workers.reload import DIRECTORY_VARIABLE, DONE, NAME
 
 # How long a worker may be silent. It gives a sign of life twice as often.
 WATCHDOG_S = 10.0

@@ -17,9 +17,9 @@ from shells import DEADLINE_S, HANDSHAKE, TEXT, Client, Peer, running, wait_unti
 from test_v1_conformance import Caller
 from transports import in_a_loop
 
-from service.process.release import Deployment
-from service.process.workers import RESTART_DELAY_S, Workers
 from service.settings import Settings
+from service.workers.manager import RESTART_DELAY_S, Workers
+from service.workers.release import Deployment
 
 
 @pytest.fixture

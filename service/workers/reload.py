@@ -1,4 +1,4 @@
-"""`python -m service.process.reload`: asks the process that watches the workers to replace them, and waits.
+"""`python -m service.workers.reload`: asks the process that watches the workers to replace them, and waits.
 
 It ends with 0 when all of them are new, and with 1 and the reason when the new ones cannot serve: `ExecReload=` of the
 unit, so that `systemctl reload` says what has become of it. A signal would have no answer.
@@ -20,7 +20,7 @@ DONE = "all workers have been replaced"
 def main() -> None:
     """Ask, and wait for the answer, which is all that is ever said."""
     take_no_arguments(
-        "python -m service.process.reload",
+        "python -m service.workers.reload",
         f"Replace the workers of the service whose ${DIRECTORY_VARIABLE} is in the environment, and wait for it.",
     )
     prefix_stderr()
