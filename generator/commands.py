@@ -4,6 +4,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from generator.config.load import Loaded, load
+from generator.config.schema import keys_file
 from generator.report import Report, UsageError, paint
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def token(options: Namespace, report: Report) -> int:
     path: str | None = options.keys
     group: tuple[str, ...] = ()
     if path is None:
-        from generator.rendering.render import keys_file, service_user
+        from generator.rendering.render import service_user
 
         deploy = loaded_for(options, report).deploy
         path, group = keys_file(deploy), (service_user(deploy),)

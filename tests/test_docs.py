@@ -314,7 +314,7 @@ def unknown_paths(document: Document) -> Iterator[str]:
     for span in spans(document):
         path, _, _ = span.partition(" ")
         if (
-            re.match(r"(bench|docs|generator|requirements|service|templates|tests)/", path)
+            re.match(r"(bench|docs|generator|requirements|service|templates|tests|tools)/", path)
             and not (ROOT / path).exists()
         ):
             yield path

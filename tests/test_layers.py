@@ -16,7 +16,7 @@ ROOMS = {
         *("process", "workers", "web", "links", "app", "fast", "worker", "server", "__main__", "client"),
     ),
     "generator": (
-        *("environment", "quoting", "config", "report", "rendering", "explain", "minting"),
+        *("environment", "quoting", "paths", "config", "report", "rendering", "explain", "minting"),
         *("readers", "judge", "commands", "packing", "host", "__main__"),
     ),
     "tools": ("derive", "golden", "protocol_tables"),

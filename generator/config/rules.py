@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import msgspec
 
 from generator.config.document import Origin
-from generator.config.schema import Deploy, LetsEncrypt
+from generator.config.schema import Deploy, LetsEncrypt, bus, keys_file
+from generator.paths import Paths
 from generator.quoting import Unquotable, env
 from service.declaration import Fault, settings_of, values_of
 from service.settings import Settings
@@ -140,16 +141,15 @@ def _socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
 def _bus_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
     directory, _slash, last = (deploy.bus or "").rpartition("/")
     if deploy.bus and (directory != f"/run/{deploy.name}" or last in ("", ".", "..")):
-        mend = f"leave it out: it is /run/{deploy.name}/bus then"
+        mend = f"leave it out: it is /{Paths(deploy.name).bus} then"
         yield "bus", Fault(f"'{deploy.bus}' is no place for the workers alone in /run/{deploy.name}", mend)
 
 
 def _paths_differ(deploy: Deploy, origins: Origins) -> Findings:
-    name = deploy.name
-    ours = {"bus": deploy.bus or f"/run/{name}/bus", "keys": deploy.keys or f"/etc/{name}/keys.json"}
     given = {"socket": deploy.socket, "certificate.file": deploy.certificate.file}
-    given |= {"certificate.key": deploy.certificate.key, **ours}
-    taken = {f"/etc/{name}/{file}": "a rendered file" for file in (".env", "gunicorn.conf.py")}
+    given |= {"certificate.key": deploy.certificate.key, "bus": bus(deploy), "keys": keys_file(deploy)}
+    paths = Paths(deploy.name)
+    taken = {f"/{path}": "a rendered file" for path in (paths.env, paths.gunicorn)}
     for key in sorted(filter(given.get, given), key=origins.__contains__):  # those that were left out come first
         path = re.sub("/+", "/", normpath(str(given[key])))
         by = taken.setdefault(path, key)
@@ -168,7 +168,7 @@ def _parent_in(paths: Iterable[str], path: str) -> str | None:
 def _keys_can_be_read(deploy: Deploy, _: Origins) -> Findings:
     hidden = next((place for place in _HIDDEN_PLACES if (deploy.keys or "").startswith(place)), None)
     if hidden:
-        mend = f"use /etc/{deploy.name}/keys.json, which is meant when keys is left out"
+        mend = f"use /{Paths(deploy.name).keys}, which is meant when keys is left out"
         yield "keys", Fault(f"'{deploy.keys}' is in {hidden}, which the service cannot see", mend)
 
 

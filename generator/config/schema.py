@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from generator.paths import Paths
 from service import settings as service
 
 # Written out in the sample deploy.yaml, in this order; all the rest stands there commented, at its default.
@@ -211,3 +212,13 @@ class Deploy(service.Settings, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"expects": "a mapping of names to values"},
         ),
     ] = msgspec.field(default_factory=dict)
+
+
+def keys_file(deploy: Deploy) -> str:
+    """Where the keys stand that tokens are signed with."""
+    return deploy.keys or f"/{Paths(deploy.name).keys}"
+
+
+def bus(deploy: Deploy) -> str:
+    """Where the workers meet."""
+    return deploy.bus or f"/{Paths(deploy.name).bus}"

@@ -15,8 +15,9 @@ from generator.host.reload import Reload
 from generator.host.store import READ_EARLY, Store, sync
 from generator.host.succession import shared
 from generator.host.switch import Side, Switch
+from generator.paths import SHARED, Paths
 from generator.readers.nginx import HOST
-from generator.readers.nginx_sites import SHARED, own_main_context
+from generator.readers.nginx_sites import own_main_context
 from generator.rendering.write import put_copy, put_link, temporary_of
 from generator.report import Report
 
@@ -156,7 +157,7 @@ class Host:
             self._put(SHARED, most)
 
     def _make_directories(self) -> None:
-        path = f"/etc/tmpfiles.d/{self.store.name}.conf"
+        path = f"/{Paths(self.store.name).tmpfiles}"
         if Path(path).exists():
             must(run("systemd-tmpfiles", "--create", path), "making directories")
 
@@ -185,7 +186,7 @@ class Host:
         must(run("systemctl", "reload-or-restart", self.service, timeout_s=None), f"reloading {self.service}")
 
     def _update_supervisor(self) -> None:
-        wanted = f"etc/supervisor/conf.d/{self.store.name}.conf" in self.store.links(self.store.current)
+        wanted = Paths(self.store.name).supervisor in self.store.links(self.store.current)
         if not is_active("supervisor.service"):
             if not wanted:
                 return

@@ -20,12 +20,13 @@ from generator.host import facts
 from generator.host.facts import Account, account_of
 from generator.host.programs import run
 from generator.host.store import Store
+from generator.paths import Paths
 from generator.rendering.write import put_text
 from generator.report import CommandError, Report
 
 # No deployment can have this name: it has a dot.
 _RECORDS = "var/lib/wsbundle.d"
-_KEYS, _NEW_KEYS = "keys.json", ".keys-"
+_KEYS, _NEW_KEYS = Paths("NAME").keys.rpartition("/")[2], ".keys-"
 _CHALLENGES = ".well-known/acme-challenge"
 
 

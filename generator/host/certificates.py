@@ -19,6 +19,7 @@ from generator.host.chain import joined, judged, position_of_key
 from generator.host.programs import Outcome, has, must, run
 from generator.host.reload import Reload
 from generator.host.x509 import DAY_S, der, read, served
+from generator.paths import Paths
 from generator.rendering.write import put_link, temporary_of
 from generator.report import CommandError, Report
 from service.declaration import Fault
@@ -37,11 +38,12 @@ class Place:
 
     def __init__(self, name: str, root: Path = Path("/")) -> None:
         self.name = name
-        self.link = root / "etc" / name / "tls"
-        self.placeholder = root / "etc" / name / "placeholder"
+        paths = Paths(name)
+        self.link = root / paths.tls
+        self.placeholder = root / paths.placeholder
         self.lineage = root / "etc/letsencrypt/live" / name
         self.renewal = root / "etc/letsencrypt/renewal" / f"{name}.conf"
-        self.hook = root / "etc/letsencrypt/renewal-hooks/deploy" / name
+        self.hook = root / paths.certbot_hook
         self.webroot = root / "var/lib" / f"{name}-acme"
 
     @property

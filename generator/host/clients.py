@@ -4,6 +4,7 @@ import re
 
 from generator.host.store import Store
 from generator.host.switch import Switch
+from generator.paths import Paths
 
 
 def farewell(store: Store, todo: Switch) -> str:
@@ -47,7 +48,7 @@ def drain_window(store: Store) -> int | None:
     if number is None:
         return None
     try:
-        text = store.pristine(number, f"etc/{store.name}/.env").read_text(encoding="utf-8")
+        text = store.pristine(number, Paths(store.name).env).read_text(encoding="utf-8")
     except OSError:
         return None
     found = re.search(r"(?m)^WEBSOCKET_DRAIN_WINDOW='(\d+)'", text)

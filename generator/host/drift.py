@@ -11,8 +11,9 @@ import msgspec
 
 from generator.host import default_site
 from generator.host.store import Store
+from generator.paths import SHARED, Paths
 from generator.readers.nginx import DEFAULT_SITE, HOST
-from generator.readers.nginx_sites import SHARED, own_main_context
+from generator.readers.nginx_sites import own_main_context
 from generator.rendering.write import put_copy
 
 
@@ -130,7 +131,7 @@ def _hash(path: Path) -> str | None:
 def _diff(store: Store, path: str, target: Path) -> str:
     """Nothing for .env: what it holds is nobody else's business, and a diff ends up in a terminal's scrollback."""
     number = store.current
-    if number is None or not target.is_file() or path.endswith("/.env"):
+    if number is None or not target.is_file() or path == Paths(store.name).env:
         return ""
     try:
         installed = store.pristine(number, path).read_text(errors="replace").splitlines()

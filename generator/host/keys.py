@@ -5,9 +5,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, keys_file
 from generator.host.programs import must, run
 from generator.host.store import Store
+from generator.paths import Paths
 from generator.report import Report
 from service.declaration import Fault
 
@@ -17,11 +18,12 @@ class KeysPlace:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.file = store.root / "etc" / store.name / "keys.json"
+        self._paths = Paths(store.name)
+        self.file = store.root / self._paths.keys
 
     def are_missing(self, number: int) -> bool:
         """Whether a generation wants them, and there are none. Keys that stand elsewhere are the operator's."""
-        return self._store.generation(number).keys == f"/etc/{self._store.name}/keys.json" and not self.file.exists()
+        return self._store.generation(number).keys == f"/{self._paths.keys}" and not self.file.exists()
 
     def make(self, number: int, report: Report) -> None:
         """Make them for the service of a generation to read; nobody else but root may.
@@ -29,7 +31,7 @@ class KeysPlace:
         Raises:
             StepFailed
         """
-        env = self._store.manifest(number)[f"etc/{self._store.name}/.env"]
+        env = self._store.manifest(number)[self._paths.env]
         with report.step("make keys for tokens"):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             words = ("new-key", str(self.file), "HS256", env["group"])
@@ -45,7 +47,7 @@ class KeysPlace:
 
 def faults(deploy: Deploy) -> Iterator[Fault]:
     """Why the service would not start with the keys that deploy.yaml names."""
-    elsewhere = deploy.keys not in (None, f"/etc/{deploy.name}/keys.json")
+    elsewhere = keys_file(deploy) != f"/{Paths(deploy.name).keys}"
     if deploy.auth == "token" and elsewhere and not os.path.isfile(str(deploy.keys)):
         mend = f"make it with `sudo .venv/bin/wsbundle token --keys {deploy.keys} --new-key`, or leave keys out"
         yield Fault(f"there is no {deploy.keys}", mend)

@@ -10,6 +10,7 @@ import msgspec
 
 from generator.config.rules import LOOPBACK
 from generator.config.schema import Deploy
+from generator.paths import Paths
 from generator.readers.nginx import DEFAULT_SITE
 from generator.readers.nginx_sites import Listen, Server
 from service.declaration import Fault
@@ -80,9 +81,7 @@ def _ports(deploy: Deploy) -> tuple[int, ...]:
 
 def _others(deploy: Deploy, around: Surroundings) -> Iterator[Server]:
     """All but our own site, and the default site that makes way for us."""
-    ours = {f"/etc/nginx/sites-enabled/{deploy.name}"} | (
-        {f"/{DEFAULT_SITE}"} if deploy.nginx.default_server else set()
-    )
+    ours = {f"/{Paths(deploy.name).site_link}"} | ({f"/{DEFAULT_SITE}"} if deploy.nginx.default_server else set())
     return (server for server in around.others if server.path not in ours)
 
 
@@ -135,7 +134,7 @@ def _default(deploy: Deploy, around: Surroundings, port: int) -> Listen | None:
         if server.module == "http" and listen.port == port and listen.host in deploy.nginx.listen
     ]
     # Where none is named, nginx takes the first; it reads sites in the order of their names, after conf.d.
-    before = (each for each in there if each.where < f"/etc/nginx/sites-enabled/{deploy.name}:")
+    before = (each for each in there if each.where < f"/{Paths(deploy.name).site_link}:")
     return next(filter(_is_default, there), next(before, None))
 
 

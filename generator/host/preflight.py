@@ -15,8 +15,9 @@ from generator.host.firewall import closed
 from generator.host.obstacles import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, packages, problems, warnings
 from generator.host.provide import ROOT, has_runtime
 from generator.host.store import Store
+from generator.paths import SHARED
 from generator.readers.nginx import HOST, main_text, missing_includes
-from generator.readers.nginx_sites import ONCE, SHARED, own_main_context
+from generator.readers.nginx_sites import ONCE, own_main_context
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import service_user
 from generator.report import CommandError, Report

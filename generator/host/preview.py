@@ -10,16 +10,17 @@ from typing import Any
 
 import msgspec
 
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, keys_file
 from generator.host import certificates, default_site, facts
 from generator.host.clients import connections, drain_window, farewell
 from generator.host.obstacles import packages
 from generator.host.provide import runtime_id
 from generator.host.store import Store
 from generator.host.switch import Manifest, Side, Switch
+from generator.paths import Paths
 from generator.readers.nginx import DEFAULT_SITE
 from generator.rendering.bundle import Bundle
-from generator.rendering.render import keys_file, service_user
+from generator.rendering.render import service_user
 from generator.report import paint
 from service.declaration import settings_of
 
@@ -61,7 +62,7 @@ def preview(deploy: Deploy, bundle: Bundle, store: Store, before: Side, after: S
     """What a switch from `before` to the rendered bundle takes, with all that it stands on."""
     user, keys = service_user(deploy), keys_file(deploy)
     is_new, runtime = before.name == "", runtime_id()
-    makes_keys = keys == f"/etc/{store.name}/keys.json" and not (store.root / keys.lstrip("/")).exists()
+    makes_keys = keys == f"/{Paths(store.name).keys}" and not (store.root / keys.lstrip("/")).exists()
     ends = todo.disconnects and not is_new
     return Preview(
         packages=[Change(name, "add") for name in facts.missing_packages(packages(deploy))],

@@ -8,13 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from subprocess import CalledProcessError
 
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, keys_file
 from generator.environment import from_wheels, of_pip, room
 from generator.host.facts import PYTHON, made_for, python_version
 from generator.host.programs import StepFailed, must, run
 from generator.host.store import READY, Generation, Store
+from generator.paths import Paths
 from generator.rendering.bundle import Bundle
-from generator.rendering.render import keys_file, replaces_workers, upstream
+from generator.rendering.render import replaces_workers, upstream
 from generator.report import CommandError, Report
 
 ROOT = Path(__file__).parent.parent.parent
@@ -76,7 +77,7 @@ def make_runtime(store: Store, runtime: str, report: Report) -> None:
 def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Report) -> int:
     number = max(store.numbers(), default=0) + 1
     with report.step(f"write generation {number}"):
-        sysusers = next(file.text for file in bundle.files if file.path.startswith("etc/sysusers.d/"))
+        sysusers = next(file.text for file in bundle.files if file.path == Paths(deploy.name).sysusers)
         must(run("systemd-sysusers", "-", stdin=sysusers), "systemd-sysusers")
         generation = Generation(
             number=number,

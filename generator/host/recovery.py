@@ -8,6 +8,7 @@ it serves an undoing as well, and a switch from or to what an older release has 
 
 from pathlib import Path
 
+from generator.paths import Paths
 from generator.rendering.write import put_copy, put_link, put_text, temporary_of
 
 _SCRIPT = Path(__file__).with_name("recover.sh")
@@ -34,7 +35,7 @@ def unit_text(name: str) -> str:
 
 def paths(name: str, root: Path) -> tuple[Path, Path, Path]:
     """Script, unit, and the link that starts it at boot. No deployment's own unit is called so: names have no dots."""
-    unit = root / f"etc/systemd/system/{name}.recovery.service"
+    unit = root / Paths(name).recovery
     return root / "opt" / name / "recover", unit, unit.parent / "multi-user.target.wants" / unit.name
 
 
@@ -45,7 +46,7 @@ def put(name: str, root: Path) -> tuple[Path, Path, Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     put_copy(_SCRIPT, script)
     put_text(unit, unit_text(name))
-    put_link(wants, f"/etc/systemd/system/{unit.name}")
+    put_link(wants, f"/{Paths(name).recovery}")
     return script, unit, wants
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from generator.host import recovery
+from generator.paths import UNITS, Paths
 from generator.rendering.bundle import MANIFEST, Bundle
 from generator.rendering.write import put_link, put_text, temporary_of, write
 
@@ -34,7 +35,7 @@ _DIRECTORIES = ("runtimes", "generations", "edited")
 # The last one says that it is to go.
 _FILES = ("current", "default-site", "recover", "pending.json")
 # Read at boot before any file system but the root is mounted. And `systemctl disable` deletes a unit that is a link.
-READ_EARLY = ("etc/systemd/system/", "etc/sysusers.d/", "etc/tmpfiles.d/")
+READ_EARLY = (UNITS, "etc/sysusers.d/", "etc/tmpfiles.d/")
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -123,7 +124,7 @@ class Store:
 
     def user(self, number: int) -> str:
         """As whom the service of a generation runs."""
-        return str(self.manifest(number)[f"etc/{self.name}/.env"]["group"])
+        return str(self.manifest(number)[Paths(self.name).env]["group"])
 
     def links(self, number: int | None) -> dict[str, str]:
         """Every link that a generation has on the host, and what it says; nothing for no generation."""
@@ -152,8 +153,8 @@ class Store:
         """The links that `systemctl enable` makes."""
         service, socket = self.units
         return {
-            f"etc/systemd/system/sockets.target.wants/{socket}": f"/etc/systemd/system/{socket}",
-            f"etc/systemd/system/multi-user.target.wants/{service}": f"/etc/systemd/system/{service}",
+            f"{UNITS}sockets.target.wants/{socket}": f"/{UNITS}{socket}",
+            f"{UNITS}multi-user.target.wants/{service}": f"/{UNITS}{service}",
         }
 
     def add(self, bundle: Bundle, generation: Generation) -> None:

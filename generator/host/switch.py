@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-Manifest: TypeAlias = dict[str, dict[str, Any]]
+from generator.paths import UNITS, Paths
 
-_SYSTEMD = "etc/systemd/system/"
+Manifest: TypeAlias = dict[str, dict[str, Any]]
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -76,9 +76,9 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
     def changed(*paths: str) -> bool:
         return everything or any(before.hash_of(path) != after.hash_of(path) for path in paths)
 
-    unit, socket = f"etc/systemd/system/{name}.service", f"etc/systemd/system/{name}.socket"
-    program = f"etc/supervisor/conf.d/{name}.conf"
-    settings = changed(f"etc/{name}/.env", f"etc/{name}/gunicorn.conf.py") or before.runtime != after.runtime
+    paths = Paths(name)
+    unit, socket = paths.service, paths.socket
+    settings = changed(paths.env, paths.gunicorn) or before.runtime != after.runtime
     under_systemd, under_supervisor = after.manager == "systemd", after.manager == "supervisor"
     # New workers must be understood by the process that runs and starts them, and by the old ones beside them.
     understood = before.replaces_workers and after.replaces_workers and before.shared == after.shared
@@ -87,7 +87,7 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
     copies = tuple(path for path, digest in after.files.items() if everything or before.files.get(path) != digest)
     stays = after.links.keys() | after.files.keys()
     removes = tuple(path for path in (before.links | before.files) if path not in stays)
-    puts_first, puts_then = _in_order(puts, before, program)
+    puts_first, puts_then = _in_order(puts, before, paths.supervisor)
     return Switch(
         stops_systemd=before.manager == "systemd" and not under_systemd,
         stops_supervisor=before.manager == "supervisor" and not under_supervisor,
@@ -97,14 +97,14 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
         puts_then=puts_then,
         removes=removes,
         returns_default_site=not after.default_server and (everything or before.default_server),
-        reloads_units=any(path.startswith(_SYSTEMD) for path in (*copies, *puts, *removes)),
-        makes_directories=after.name != "" and changed(f"etc/tmpfiles.d/{name}.conf"),
+        reloads_units=any(path.startswith(UNITS) for path in (*copies, *puts, *removes)),
+        makes_directories=after.name != "" and changed(paths.tmpfiles),
         restarts_socket=under_systemd and changed(socket),
         restarts_service=under_systemd and not succeeds and (settings or changed(unit, socket)),
         reloads_service=under_systemd and succeeds and settings,
-        updates_supervisor="supervisor" in (before.manager, after.manager) and changed(program),
+        updates_supervisor="supervisor" in (before.manager, after.manager) and changed(paths.supervisor),
         restarts_program=under_supervisor and (everything or (settings and before.manager == "supervisor")),
-        reloads_nginx=changed(f"etc/nginx/sites-available/{name}", "etc/nginx/modules-enabled/90-wsbundle.conf"),
+        reloads_nginx=changed(paths.site, paths.main_context),
     )
 
 
@@ -119,7 +119,7 @@ def _in_order(puts: dict[str, str], before: Side, program: str) -> tuple[dict[st
     last: dict[str, str] = {}
     for path, link in puts.items():
         # What starts a unit stands once the unit itself does.
-        starts_a_unit = link.startswith(f"/{_SYSTEMD}")
+        starts_a_unit = link.startswith(f"/{UNITS}")
         leads_somewhere = before.name != "" and not starts_a_unit and (link[0] != "/" or path in before.manifest)
         # supervisor, with whatever else it runs, does not start where the directory for a program's log is missing, and
         # it is the new generation that makes that directory at boot.

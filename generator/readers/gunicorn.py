@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from generator.paths import Paths
 from generator.readers.processes import Call, Running, stand_in_for
 from generator.readers.verdict import Fault, Subject, Verdict
 from generator.rendering.bundle import Bundle
@@ -28,7 +29,7 @@ class _Complaint(msgspec.Struct):
 
 def settings(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
     """Every name in gunicorn.conf.py is a setting, and every value one that its validator takes."""
-    file = next((file for file in bundle.files if file.path == f"etc/{bundle.name}/gunicorn.conf.py"), None)
+    file = next((file for file in bundle.files if file.path == Paths(bundle.name).gunicorn), None)
     if not file:
         return []
     try:

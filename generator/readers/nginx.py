@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from generator.readers.nginx_sites import SHARED, own_main_context, places, servers
+from generator.paths import SHARED
+from generator.readers.nginx_sites import own_main_context, places, servers
 from generator.readers.processes import Outcome, Program, Running, find_program
 from generator.readers.stub_certificate import stub_pair
 from generator.readers.tree import put

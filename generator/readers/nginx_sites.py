@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from generator.paths import SHARED
+
 _TOKEN = re.compile(
     r"""\s+|\#[^\n]*|([{};])|((?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\$\{[^}]*\}|\\.|[^\s{};])+)""", re.DOTALL
 )
 _MODULES = ("http", "stream", "mail")
 _DEEPEST = 10
-SHARED = "etc/nginx/modules-enabled/90-wsbundle.conf"
-"""What may stand only once on a host: all deployments share one file, that of the most demanding."""
 _SHARED_NAME = SHARED.rpartition("/")[2]
 ONCE = ("worker_rlimit_nofile", "worker_shutdown_timeout")
 """What it sets."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from generator.paths import Paths
 from generator.readers.processes import Program, Running, find_program
 from generator.readers.tree import files_in, located, put, put_all
 from generator.readers.verdict import Fault, Subject, Verdict
@@ -20,7 +21,7 @@ _LOCATED = r"^(?P<path>/[^\s:]+): (?:line )?(?P<line>\d+): (?P<message>.*)$"
 
 def environment(bundle: Bundle, root: Path, wanted: Mapping[str, str] | None) -> Running[list[Verdict]]:
     """The variables that sh takes from .env, compared with `wanted` if that is known."""
-    file = next((file for file in bundle.files if file.path == f"etc/{bundle.name}/.env"), None)
+    file = next((file for file in bundle.files if file.path == Paths(bundle.name).env), None)
     if not file:
         return []
     lines, faults = _assignments(file)

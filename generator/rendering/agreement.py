@@ -12,6 +12,7 @@ from typing import TypeAlias
 import msgspec
 
 from generator.config.rules import PLACEHOLDER
+from generator.paths import Paths
 from generator.rendering.bundle import Bundle
 
 Disagreements: TypeAlias = Iterator[tuple[str, str]]
@@ -25,7 +26,7 @@ PUBLIC = ("= /", "= /health", "/publish/")
 
 
 class Texts(msgspec.Struct, frozen=True):
-    """The rendered files by what they are."""
+    """The rendered files by what they are, as in `Paths`."""
 
     env: str
     gunicorn: str
@@ -40,9 +41,12 @@ class Texts(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, bundle: Bundle) -> "Texts":
         texts = {file.path: file.text for file in bundle.files}
-        where = paths(bundle.name)
-        (group,) = (file.group for file in bundle.files if file.path == where["env"])
-        return cls(**{kind: texts[path] for kind, path in where.items()}, env_group=group)
+        paths = Paths(bundle.name)
+        (group,) = (file.group for file in bundle.files if file.path == paths.env)
+        return cls(**{kind: texts[getattr(paths, kind)] for kind in KINDS}, env_group=group)
+
+
+KINDS = tuple(kind for kind in Texts.__struct_fields__ if kind != "env_group")
 
 
 class Agreement(msgspec.Struct, frozen=True):
@@ -53,25 +57,11 @@ class Agreement(msgspec.Struct, frozen=True):
     check: Callable[[Texts], Disagreements]
 
 
-def paths(name: str) -> dict[str, str]:
-    """Where each kind of file stands in the bundle of that name."""
-    return {
-        "env": f"etc/{name}/.env",
-        "gunicorn": f"etc/{name}/gunicorn.conf.py",
-        "main_context": "etc/nginx/modules-enabled/90-wsbundle.conf",
-        "service": f"etc/systemd/system/{name}.service",
-        "site": f"etc/nginx/sites-available/{name}",
-        "socket": f"etc/systemd/system/{name}.socket",
-        "supervisor": f"etc/supervisor/conf.d/{name}.conf",
-        "sysusers": f"etc/sysusers.d/{name}.conf",
-    }
-
-
 def disagreements(bundle: Bundle) -> list[tuple[Agreement, str, str]]:
     """Every agreement that does not hold, with the path of the file at fault and what is wrong in it."""
     texts = Texts.of(bundle)
-    where = paths(bundle.name)
-    return [(entry, where[kind], what) for entry in AGREEMENTS for kind, what in entry.check(texts)]
+    paths = Paths(bundle.name)
+    return [(entry, getattr(paths, kind), what) for entry in AGREEMENTS for kind, what in entry.check(texts)]
 
 
 def _value(text: str, pattern: str) -> str:
@@ -223,7 +213,7 @@ def _names_are_ours(texts: Texts) -> Disagreements:
 
 
 def _nothing_left_to_fill_in(texts: Texts) -> Disagreements:
-    for kind in paths(""):
+    for kind in KINDS:
         text = "" if kind == "env" else getattr(texts, kind)  # .env holds the operator's own words
         if found := re.search(rf"{PLACEHOLDER}|\{{\{{|%\}}", text):
             yield kind, f"still says {found[0]}"

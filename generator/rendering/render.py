@@ -16,16 +16,14 @@ import msgspec
 from jinja2 import nodes
 from jinja2.bccache import Bucket
 
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, bus, keys_file
+from generator.paths import Paths
 from generator.quoting import FILTERS, Quoted
 from generator.rendering.bundle import Bundle, File
 from service.declaration import settings_of
 from service.settings import Settings, to_environ
 
 TEMPLATES = Path(__file__).parent.parent.parent / "templates"
-
-NGINX_SITE = "etc/nginx/sites-available/NAME"
-NGINX_LINK = "etc/nginx/sites-enabled/NAME"
 
 # systemd's start limit triggers only if the starts it counts fit into its interval.
 RESTART_DELAY_S = 2
@@ -69,7 +67,7 @@ def render(deploy: Deploy) -> Bundle:
         for file in _files(deploy)
     ]
     link = f"../sites-available/{deploy.name}"
-    files.append(File(path=path_of(NGINX_LINK, deploy), link=link))
+    files.append(File(path=Paths(deploy.name).site_link, link=link))
     return Bundle(deploy.name, tuple(sorted(files, key=lambda file: file.path)))
 
 
@@ -89,35 +87,24 @@ def _files(deploy: Deploy) -> Iterator[File]:
     def file(path: str, **said: Any) -> File:
         return File(path=path, template=path, **said)
 
-    yield file("etc/NAME/.env", mode=0o640, group=service_user(deploy))
-    yield file("etc/NAME/gunicorn.conf.py", installed=deploy.server == "gunicorn")
-    yield file("etc/letsencrypt/renewal-hooks/deploy/NAME", mode=0o755, installed=deploy.tls == "letsencrypt")
-    yield file("etc/logrotate.d/NAME", installed=supervisor)
-    yield file("etc/nginx/modules-enabled/90-wsbundle.conf")
-    yield file(NGINX_SITE)
-    yield file("etc/supervisor/conf.d/NAME.conf", installed=supervisor)
-    yield file("etc/systemd/system/NAME.service", installed=systemd)
-    yield file("etc/systemd/system/NAME.socket", installed=systemd)
-    yield file("etc/systemd/system/nginx.service.d/NAME.conf")
-    yield file("etc/systemd/system/supervisor.service.d/NAME.conf", installed=supervisor)
-    yield file("etc/sysusers.d/NAME.conf")
-    yield file(
-        "etc/tmpfiles.d/NAME.conf",
-        installed=supervisor or deploy.tls == "letsencrypt" or deploy.socket is not None,
-    )
+    paths = Paths("NAME")
+    yield file(paths.env, mode=0o640, group=service_user(deploy))
+    yield file(paths.gunicorn, installed=deploy.server == "gunicorn")
+    yield file(paths.certbot_hook, mode=0o755, installed=deploy.tls == "letsencrypt")
+    yield file(paths.logrotate, installed=supervisor)
+    yield file(paths.main_context)
+    yield file(paths.site)
+    yield file(paths.supervisor, installed=supervisor)
+    yield file(paths.service, installed=systemd)
+    yield file(paths.socket, installed=systemd)
+    yield file(paths.beside_nginx)
+    yield file(paths.beside_supervisor, installed=supervisor)
+    yield file(paths.sysusers)
+    yield file(paths.tmpfiles, installed=supervisor or deploy.tls == "letsencrypt" or deploy.socket is not None)
 
 
 def service_user(deploy: Deploy) -> str:
     return deploy.user or deploy.name
-
-
-def keys_file(deploy: Deploy) -> str:
-    return deploy.keys or f"/etc/{deploy.name}/keys.json"
-
-
-def bus(deploy: Deploy) -> str:
-    """Where the workers meet."""
-    return deploy.bus or f"/run/{deploy.name}/bus"
 
 
 def service_settings(deploy: Deploy) -> Deploy:
@@ -203,11 +190,11 @@ def _server_names_hash_bucket_size(deploy: Deploy) -> int | None:
 
 
 def _certificate(deploy: Deploy) -> str | None:
-    return f"/etc/{deploy.name}/tls/fullchain.pem" if deploy.tls == "letsencrypt" else deploy.certificate.file
+    return f"/{Paths(deploy.name).tls}/fullchain.pem" if deploy.tls == "letsencrypt" else deploy.certificate.file
 
 
 def _certificate_key(deploy: Deploy) -> str | None:
-    return f"/etc/{deploy.name}/tls/privkey.pem" if deploy.tls == "letsencrypt" else deploy.certificate.key
+    return f"/{Paths(deploy.name).tls}/privkey.pem" if deploy.tls == "letsencrypt" else deploy.certificate.key
 
 
 def _settings(deploy: Deploy) -> list[Variable]:

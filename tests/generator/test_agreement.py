@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from generator.config.load import load_text
-from generator.rendering.agreement import AGREEMENTS, disagreements, paths
+from generator.paths import Paths
+from generator.rendering.agreement import AGREEMENTS, disagreements
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import render
 
@@ -27,7 +28,7 @@ def rendered(*lines: str) -> Bundle:
 
 
 def edited(bundle: Bundle, kind: str, old: str, new: str) -> Bundle:
-    path = paths(bundle.name)[kind]
+    path = getattr(Paths(bundle.name), kind)
     [file] = [file for file in bundle.files if file.path == path]
     assert old in file.text
     changed = replace(file, text=file.text.replace(old, new))
@@ -128,7 +129,7 @@ EDITS = [
 
 @pytest.mark.parametrize(("agreement", "kind", "old", "new"), EDITS)
 def test_an_agreement_notices_the_file_that_does_not_hold_to_it(agreement: str, kind: str, old: str, new: str) -> None:
-    assert (agreement, paths("queue-websocket")[kind]) in broken(edited(rendered(), kind, old, new))
+    assert (agreement, getattr(Paths("queue-websocket"), kind)) in broken(edited(rendered(), kind, old, new))
 
 
 def test_every_agreement_is_broken_by_an_edit() -> None:
@@ -139,24 +140,24 @@ def test_a_socket_that_is_changed_in_one_file_is_noticed() -> None:
     bundle = rendered("socket: /run/queue-websocket/ws.sock")
     for kind in ("socket", "gunicorn", "site"):
         elsewhere = edited(bundle, kind, "/run/queue-websocket/ws.sock", "/run/queue-websocket/other.sock")
-        assert broken(elsewhere) == {("same-listener", paths("queue-websocket")[kind])}
+        assert broken(elsewhere) == {("same-listener", getattr(Paths("queue-websocket"), kind))}
 
 
 def test_one_location_that_passes_on_what_the_client_says_of_itself_is_noticed() -> None:
     health = "request_headers off;\n        proxy_set_header X-Forwarded-For $remote_addr;\n"
     bundle = edited(rendered(), "site", health, "request_headers off;\n")
-    assert broken(bundle) == {("client-address-is-true", paths(bundle.name)["site"])}
+    assert broken(bundle) == {("client-address-is-true", Paths(bundle.name).site)}
 
 
 def test_fractions_of_seconds_count() -> None:
     bundle = rendered("ping: {interval: 60.5, timeout: 29.9}")
     cut_short = edited(bundle, "site", "proxy_read_timeout 106s", "proxy_read_timeout 90s")
-    assert broken(cut_short) == {("proxy-outlives-ping", paths(bundle.name)["site"])}
+    assert broken(cut_short) == {("proxy-outlives-ping", Paths(bundle.name).site)}
 
 
 def test_an_env_that_another_group_may_read_is_noticed() -> None:
     bundle = rendered()
-    path = paths(bundle.name)["env"]
+    path = Paths(bundle.name).env
     files = tuple(replace(file, group="www-data") if file.path == path else file for file in bundle.files)
     assert broken(replace(bundle, files=files)) == {("same-user", path)}
 
@@ -164,7 +165,7 @@ def test_an_env_that_another_group_may_read_is_noticed() -> None:
 @pytest.mark.parametrize("line", range(70))
 def test_a_line_that_is_missing_from_env_is_a_disagreement_and_no_crash(line: int) -> None:
     bundle = rendered()
-    [env] = [file for file in bundle.files if file.path == paths(bundle.name)["env"]]
+    [env] = [file for file in bundle.files if file.path == Paths(bundle.name).env]
     lines = env.text.splitlines(keepends=True)
     kept = "".join(lines[:line] + lines[line + 1 :])
     files = tuple(replace(file, text=kept) if file is env else file for file in bundle.files)

@@ -1,0 +1,34 @@
+"""Where the files of a deployment stand on its host: said here, and nowhere else in the generator.
+
+All are without the leading slash: a bundle has the same tree below its directory, and so has a generation.
+"""
+
+UNITS = "etc/systemd/system/"
+SHARED = "etc/nginx/modules-enabled/90-wsbundle.conf"
+"""What may stand only once on a host: all deployments share one file, that of the most demanding."""
+
+
+class Paths:
+    """Those of one deployment, by what they are. Those of `NAME` are the templates', below templates/."""
+
+    def __init__(self, name: str) -> None:
+        self.env = f"etc/{name}/.env"
+        self.gunicorn = f"etc/{name}/gunicorn.conf.py"
+        self.certbot_hook = f"etc/letsencrypt/renewal-hooks/deploy/{name}"
+        self.logrotate = f"etc/logrotate.d/{name}"
+        self.main_context = SHARED
+        self.site = f"etc/nginx/sites-available/{name}"
+        self.site_link = f"etc/nginx/sites-enabled/{name}"
+        self.supervisor = f"etc/supervisor/conf.d/{name}.conf"
+        self.service = f"{UNITS}{name}.service"
+        self.socket = f"{UNITS}{name}.socket"
+        self.beside_nginx = f"{UNITS}nginx.service.d/{name}.conf"
+        self.beside_supervisor = f"{UNITS}supervisor.service.d/{name}.conf"
+        self.sysusers = f"etc/sysusers.d/{name}.conf"
+        self.tmpfiles = f"etc/tmpfiles.d/{name}.conf"
+        # No part of a bundle.
+        self.keys = f"etc/{name}/keys.json"
+        self.bus = f"run/{name}/bus"
+        self.recovery = f"{UNITS}{name}.recovery.service"
+        self.tls = f"etc/{name}/tls"
+        self.placeholder = f"etc/{name}/placeholder"
