@@ -14,7 +14,8 @@ _AGREEMENTS = {agreement.name: agreement for agreement in AGREEMENTS}
 def topics() -> list[tuple[str, str]]:
     """Every setting, rule and agreement with one line of text."""
     settings = [(key, setting.description) for key, setting in _SETTINGS.items()]
-    return settings + [(entry.name, entry.reason) for entry in (*RULES, *AGREEMENTS)]
+    rules = [(rule.name, rule.reason) for rule in RULES]
+    return settings + rules + [(agreement.name, agreement.reason) for agreement in AGREEMENTS]
 
 
 def about(topic: str) -> list[tuple[str, str]] | None:

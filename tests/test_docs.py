@@ -506,7 +506,8 @@ def test_every_setting_rule_agreement_target_and_command_is_in_the_documents() -
         generator.__main__.main(["--help"])
     verbs = re.findall(r"^    (\w+)  ", printed.getvalue(), re.MULTILINE)
     wanted = [f"`{key}`" for key in SETTINGS]
-    wanted += [f"`{entry.name}`" for entry in (*RULES, *AGREEMENTS)]
+    wanted += [f"`{rule.name}`" for rule in RULES]
+    wanted += [f"`{agreement.name}`" for agreement in AGREEMENTS]
     wanted += [f"make {target}" for target in make_targets() - {"help"}]
     wanted += [f"wsbundle {verb}" if verb not in make_targets() else f"make {verb}" for verb in verbs]
     assert verbs

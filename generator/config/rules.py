@@ -1,7 +1,7 @@
-"""What must hold between settings, beyond the type and range of each: one named entry per rule, with its reason.
+"""What must hold between settings, beyond the type and range of each: one function for each rule, with its reason.
 
 A rule is asked when all its `keys` are sound, and answers with the key to change and the fault; `wsbundle explain`
-prints them. What must hold between the rendered files is the same kind of table, in `generator.rendering.agreement`.
+prints them. What must hold between the rendered files stands in `generator.rendering.agreement` in the same way.
 """
 
 import re
@@ -77,19 +77,39 @@ class Rule(msgspec.Struct, frozen=True):
     warns: bool = False
 
 
-def _domain_is_real(deploy: Deploy, _: Origins) -> Findings:
+RULES: list[Rule] = []
+
+
+def rule(*keys: str, because: str, warns: bool = False) -> Callable[[Check], Check]:
+    """Make a rule of a function: `drain_fits` is the rule drain-fits."""
+
+    def entered(check: Check) -> Check:
+        RULES.append(Rule(check.__name__.replace("_", "-"), keys, because, check, warns))
+        return check
+
+    return entered
+
+
+@rule("domain", because="A placeholder that is forgotten is found by the first client that cannot connect.")
+def domain_is_real(deploy: Deploy, _: Origins) -> Findings:
     if re.search(PLACEHOLDER, deploy.domain):
         yield "domain", Fault(f"'{deploy.domain}' is a placeholder", "write the host name that clients will use")
 
 
-def _nothing_is_a_placeholder(deploy: Deploy, _: Origins) -> Findings:
+@rule(*_MAY_BE_PLACEHOLDERS, because="What is left to fill in names nothing on this host.")
+def nothing_is_a_placeholder(deploy: Deploy, _: Origins) -> Findings:
     values = values_of(deploy)
     for key in _MAY_BE_PLACEHOLDERS:
         if re.search(PLACEHOLDER, values[key] or ""):
             yield key, Fault(f"'{values[key]}' is a placeholder", "write your own")
 
 
-def _domain_is_public(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("domain", "tls", "letsencrypt.server"),
+    because="Let's Encrypt proves control of a public DNS name; for any other the first request fails, and five "
+    "failures an hour lock the account out.",
+)
+def domain_is_public(deploy: Deploy, _: Origins) -> Findings:
     if not _asks_lets_encrypt(deploy):
         return
     if _is_address(deploy.domain) or "." not in deploy.domain or _is_below(deploy.domain, _NOT_PUBLIC):
@@ -97,19 +117,30 @@ def _domain_is_public(deploy: Deploy, _: Origins) -> Findings:
         yield "domain", Fault(f"Let's Encrypt issues no certificate for '{deploy.domain}'", mend)
 
 
-def _domain_is_no_example(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("domain", "tls", "letsencrypt.server"),
+    because="example.com and its like never resolve to your host (RFC 2606); rendering to look at the files is fine.",
+    warns=True,
+)
+def domain_is_no_example(deploy: Deploy, _: Origins) -> Findings:
     if not _asks_lets_encrypt(deploy) and _is_below(deploy.domain, _EXAMPLES):
         mend = "write your own before you install"
         yield "domain", Fault(f"'{deploy.domain}' is reserved for examples, so no client will find it", mend)
 
 
-def _name_is_free(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    "name",
+    because="Unit, site, user and directories carry the name; under one that another package uses they would replace "
+    "its.",
+)
+def name_is_free(deploy: Deploy, _: Origins) -> Findings:
     if deploy.name in _TAKEN_NAMES or _is_systemds(deploy.name):
         mend = "use another, such as queue-websocket"
         yield "name", Fault(f"'{deploy.name}' is taken: other packages have files of that name", mend)
 
 
-def _user_is_its_own(deploy: Deploy, _: Origins) -> Findings:
+@rule("user", "name", because="Whoever breaks into the service is that user, and has all that the user owns.")
+def user_is_its_own(deploy: Deploy, _: Origins) -> Findings:
     if deploy.user is None and deploy.name in _TAKEN_USERS:
         mend = "use another name, or give the deployment a user of another name"
         yield "name", Fault(f"'{deploy.name}' is a user of the system", mend)
@@ -118,7 +149,11 @@ def _user_is_its_own(deploy: Deploy, _: Origins) -> Findings:
         yield "user", Fault(f"'{deploy.user}' owns more than this service", mend)
 
 
-def _one_listener(deploy: Deploy, origins: Origins) -> Findings:
+@rule(
+    *("socket", "host", "port"),
+    because="nginx, the service and the health check must mean the same listener; two in one file leave open which.",
+)
+def one_listener(deploy: Deploy, origins: Origins) -> Findings:
     if deploy.socket is None or "socket" not in origins:
         return
     given = list(origins)
@@ -130,7 +165,11 @@ def _one_listener(deploy: Deploy, origins: Origins) -> Findings:
             yield key, Fault(f"has no effect: {origins['socket']} gives a socket", "write `socket: null` beside it")
 
 
-def _socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("socket", "name"),
+    because="/run/<name> is made at every boot with the rights that let nginx, and nobody else, connect.",
+)
+def socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
     if deploy.socket is not None:
         directory, _slash, file = deploy.socket.rpartition("/")
         if directory != f"/run/{deploy.name}" or file in ("", ".", ".."):
@@ -138,14 +177,22 @@ def _socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
             yield "socket", Fault(f"'{deploy.socket}' is not in the deployment's own directory", mend)
 
 
-def _bus_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("bus", "name"),
+    because="The file system is read-only to the service; below /run/<name> the workers get a directory of their own.",
+)
+def bus_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
     directory, _slash, last = (deploy.bus or "").rpartition("/")
     if deploy.bus and (directory != f"/run/{deploy.name}" or last in ("", ".", "..")):
         mend = f"leave it out: it is /{Paths(deploy.name).bus} then"
         yield "bus", Fault(f"'{deploy.bus}' is no place for the workers alone in /run/{deploy.name}", mend)
 
 
-def _paths_differ(deploy: Deploy, origins: Origins) -> Findings:
+@rule(
+    *("socket", "bus", "keys", "name", "certificate.file", "certificate.key"),
+    because="Two things on one path replace each other, or keep the service from starting.",
+)
+def paths_differ(deploy: Deploy, origins: Origins) -> Findings:
     given = {"socket": deploy.socket, "certificate.file": deploy.certificate.file}
     given |= {"certificate.key": deploy.certificate.key, "bus": bus(deploy), "keys": keys_file(deploy)}
     paths = Paths(deploy.name)
@@ -165,14 +212,19 @@ def _parent_in(paths: Iterable[str], path: str) -> str | None:
     return next((each for each in paths if path.startswith(f"{each}/")), None)
 
 
-def _keys_can_be_read(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("keys", "name"),
+    because="The service has a user of its own, and under systemd no home directories and a /tmp of its own.",
+)
+def keys_can_be_read(deploy: Deploy, _: Origins) -> Findings:
     hidden = next((place for place in _HIDDEN_PLACES if (deploy.keys or "").startswith(place)), None)
     if hidden:
         mend = f"use /{Paths(deploy.name).keys}, which is meant when keys is left out"
         yield "keys", Fault(f"'{deploy.keys}' is in {hidden}, which the service cannot see", mend)
 
 
-def _host_is_an_address(deploy: Deploy, _: Origins) -> Findings:
+@rule("host", "socket", because="systemd binds addresses; it looks no name up.")
+def host_is_an_address(deploy: Deploy, _: Origins) -> Findings:
     if deploy.host.lower().startswith(_MAPPED):
         mend = f"write the IPv4 address: {deploy.host[7:]}"
         yield "host", Fault(f"'{deploy.host}' is an IPv4 address in IPv6's clothes (RFC 4291, section 2.5.5.2)", mend)
@@ -181,7 +233,11 @@ def _host_is_an_address(deploy: Deploy, _: Origins) -> Findings:
         yield "host", Fault(f"'{deploy.host}' is no IPv4 or IPv6 address", "use one, such as 127.0.0.1")
 
 
-def _exposed_on_purpose(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("host", "socket", "expose", "tls", "nginx.trusted_proxies"),
+    because="On any address but loopback, clients reach the service past nginx: no TLS, no limits, forged addresses.",
+)
+def exposed_on_purpose(deploy: Deploy, _: Origins) -> Findings:
     if not _reachable_past_nginx(deploy):
         if deploy.expose:
             yield "expose", Fault("has no effect: only nginx reaches the listener", "remove it")
@@ -194,27 +250,44 @@ def _exposed_on_purpose(deploy: Deploy, _: Origins) -> Findings:
         yield "expose", Fault("opens the service to the network with no encryption anywhere", mend)
 
 
-def _ping_timeout_within_interval(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("ping.timeout", "ping.interval"),
+    because="A peer that may answer later than the next ping is due is never given up on time.",
+)
+def ping_timeout_within_interval(deploy: Deploy, _: Origins) -> Findings:
     ping = deploy.ping
     if ping.timeout > ping.interval:
         mend = f"use at most {ping.interval:g}, or raise ping.interval"
         yield "ping.timeout", Fault(f"{ping.timeout:g} exceeds ping.interval ({ping.interval:g})", mend)
 
 
-def _ping_before_idle_limit(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("ping.interval", "nginx.idle_limit"),
+    because="A proxy that sees no traffic for its idle limit cuts the connection; pings are the traffic.",
+)
+def ping_before_idle_limit(deploy: Deploy, _: Origins) -> Findings:
     limit = deploy.nginx.idle_limit
     if limit is not None and deploy.ping.interval >= limit:
         mend = f"use less than {limit}, such as {max(1, limit * 2 // 5)}"
         yield "ping.interval", Fault(f"{deploy.ping.interval:g} is not below nginx.idle_limit ({limit})", mend)
 
 
-def _ping_before_usual_idle_limit(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("ping.interval", "nginx.idle_limit", "nginx.trusted_proxies"),
+    because="Load balancers cut silent connections, most of them after 60 s; a ping at 60 s races the cut.",
+    warns=True,
+)
+def ping_before_usual_idle_limit(deploy: Deploy, _: Origins) -> Findings:
     if deploy.nginx.trusted_proxies and deploy.nginx.idle_limit is None and deploy.ping.interval >= 60:
         mend = "use 25, or set nginx.idle_limit to what the proxy allows"
         yield "ping.interval", Fault(f"{deploy.ping.interval:g}: most proxies cut a silent connection at 60 s", mend)
 
 
-def _certificate_is_named(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("tls", "certificate.file", "certificate.key"),
+    because="nginx does not start without the files it is told to serve, and with it every other site of the host.",
+)
+def certificate_is_named(deploy: Deploy, _: Origins) -> Findings:
     named = {"certificate.file": deploy.certificate.file, "certificate.key": deploy.certificate.key}
     for key, path in named.items():
         if deploy.tls == "files" and path is None:
@@ -223,7 +296,11 @@ def _certificate_is_named(deploy: Deploy, _: Origins) -> Findings:
             yield key, Fault(f"has no effect: tls is {deploy.tls}", "write tls: files, or remove it")
 
 
-def _authority_is_asked(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("tls", "letsencrypt.email", "letsencrypt.server"),
+    because="Whoever names a certificate authority wants encryption, which only tls: letsencrypt gets from there.",
+)
+def authority_is_asked(deploy: Deploy, _: Origins) -> Findings:
     asked, default = deploy.letsencrypt, LetsEncrypt()
     given = {"letsencrypt.email": asked.email != default.email, "letsencrypt.server": asked.server != default.server}
     for key, is_given in given.items():
@@ -231,7 +308,11 @@ def _authority_is_asked(deploy: Deploy, _: Origins) -> Findings:
             yield key, Fault(f"has no effect: tls is {deploy.tls}", "write tls: letsencrypt, or remove it")
 
 
-def _addresses_are_networks(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("nginx.trusted_proxies", "nginx.health_from"),
+    because="nginx refuses what is no address, and reads 10.1.2.3/8 as the whole of 10.0.0.0/8.",
+)
+def addresses_are_networks(deploy: Deploy, _: Origins) -> Findings:
     for key, addresses in (
         ("nginx.trusted_proxies", deploy.nginx.trusted_proxies),
         ("nginx.health_from", deploy.nginx.health_from),
@@ -243,7 +324,11 @@ def _addresses_are_networks(deploy: Deploy, _: Origins) -> Findings:
                 yield key, Fault(f"'{address}' {what}", mend)
 
 
-def _nginx_listens_on_addresses(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    "nginx.listen",
+    because="nginx resolves a name only once, when it starts, and refuses an address that is given twice.",
+)
+def nginx_listens_on_addresses(deploy: Deploy, _: Origins) -> Findings:
     listen = deploy.nginx.listen
     if not listen:
         yield "nginx.listen", Fault("is empty, so no client could come", "leave it out, or name an address")
@@ -267,14 +352,21 @@ def _unfit_to_listen_on(address: str) -> Fault | None:
     return None
 
 
-def _origins_tell_pages_apart(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    "origins",
+    because="Browsers send `null` for every page without an origin, and `file://` or `null` for every local one: "
+    "anyone who can make a user open such a page can make it connect.",
+    warns=True,
+)
+def origins_tell_pages_apart(deploy: Deploy, _: Origins) -> Findings:
     meant = {"null": "every sandboxed frame and local file", "file://": "every local file"}
     for origin in (each for each in deploy.origins if each in meant):
         what = f"'{origin}' is {meant[origin]}, wherever it comes from"
         yield "origins", Fault(what, "let clients show tokens (auth: token)")
 
 
-def _proxies_are_few(deploy: Deploy, _: Origins) -> Findings:
+@rule("nginx.trusted_proxies", because="Whoever is trusted with X-Forwarded-For decides which client a limit counts.")
+def proxies_are_few(deploy: Deploy, _: Origins) -> Findings:
     proxies = [address for address in deploy.nginx.trusted_proxies if not _network_mend(address)]
     for family, public in (("IPv4", "0.0.0.0/0"), ("IPv6", "2000::/3")):
         if (share := _share(proxies, public)) > LARGEST_SHARE_OF_PROXIES:
@@ -293,7 +385,11 @@ def _share(networks: list[str], public: str) -> float:
     return float(sum(min(each.num_addresses, whole.num_addresses) for each in within) / whole.num_addresses)
 
 
-def _address_share(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("limits.connections", "limits.connections_per_address"),
+    because="A share above the whole never takes effect, so one address could hold every connection.",
+)
+def address_share(deploy: Deploy, _: Origins) -> Findings:
     limits = deploy.limits
     if limits.connections_per_address > limits.connections:
         mend = f"use at most {limits.connections}"
@@ -301,7 +397,12 @@ def _address_share(deploy: Deploy, _: Origins) -> Findings:
         yield "limits.connections_per_address", Fault(what, mend)
 
 
-def _drain_fits(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("drain.window", "drain.timeout"),
+    because="The last client is sent away at the end of the window, and then has 3 s to answer; whoever is not gone "
+    "when drain.timeout ends is cut off, sees 1006, and takes it for a fault.",
+)
+def drain_fits(deploy: Deploy, _: Origins) -> Findings:
     drain, grace = deploy.drain, CLOSE_GRACE_S
     needed = drain.window + grace
     if drain.timeout < needed:
@@ -312,14 +413,22 @@ def _drain_fits(deploy: Deploy, _: Origins) -> Findings:
         yield "drain.window", Fault(what, mend)
 
 
-def _message_within_a_second(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("limits.bytes_per_second", "limits.message_size"),
+    because="The longest message that is allowed would silence its sender for longer than a second, each time.",
+)
+def message_within_a_second(deploy: Deploy, _: Origins) -> Findings:
     limits = deploy.limits
     if limits.bytes_per_second < limits.message_size:
         what = f"{limits.bytes_per_second} is below limits.message_size ({limits.message_size})"
         yield "limits.bytes_per_second", Fault(what, f"use {limits.message_size} or more, or lower limits.message_size")
 
 
-def _queue_holds_a_message(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("limits.queue", "limits.message_size"),
+    because="What does not fit into the queue is never delivered: its recipient is closed with 4101 instead.",
+)
+def queue_holds_a_message(deploy: Deploy, _: Origins) -> Findings:
     limits = deploy.limits
     needed = limits.message_size + ENVELOPE_SIZE
     if limits.queue < needed:
@@ -327,14 +436,25 @@ def _queue_holds_a_message(deploy: Deploy, _: Origins) -> Findings:
         yield "limits.queue", Fault(what, f"use {needed} or more, or lower limits.message_size")
 
 
-def _burst_carries_an_office(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("limits.handshake_burst", "limits.connections_per_address"),
+    because="After a restart all clients behind one address come back at once; beyond rate and burst nginx answers "
+    "429.",
+    warns=True,
+)
+def burst_carries_an_office(deploy: Deploy, _: Origins) -> Findings:
     limits = deploy.limits
     if limits.handshake_burst < limits.connections_per_address:
         what = f"{limits.handshake_burst} is below limits.connections_per_address ({limits.connections_per_address})"
         yield "limits.handshake_burst", Fault(what, f"use {limits.connections_per_address} or more")
 
 
-def _env_is_the_operators(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    "env",
+    because="Two sources for one setting disagree one day; and variables such as WEB_CONCURRENCY change the number of "
+    "processes behind every rendered file's back.",
+)
+def env_is_the_operators(deploy: Deploy, _: Origins) -> Findings:
     ours = {setting.extra["env"]: setting.key for setting in settings_of(Settings)}
     for variable in deploy.env:
         if variable in ours:
@@ -343,7 +463,11 @@ def _env_is_the_operators(deploy: Deploy, _: Origins) -> Findings:
             yield f"env.{variable}", Fault("would change how the service is run", "remove it, or use another name")
 
 
-def _values_fit_the_env_file(deploy: Deploy, _: Origins) -> Findings:
+@rule(
+    *("env", "welcome"),
+    because="systemd, the shell and dotenv read .env by different rules; a value must mean the same to all three.",
+)
+def values_fit_the_env_file(deploy: Deploy, _: Origins) -> Findings:
     for key, value in {"welcome": deploy.welcome, **{f"env.{name}": text for name, text in deploy.env.items()}}.items():
         try:
             env(value)
@@ -404,186 +528,3 @@ def _network_mend(address: str) -> str:
         return "write one such as 10.0.0.0/8"
     exact = network.network_address == ip_address(base) and (not slash or bits == str(network.prefixlen))
     return "" if exact else f"write {network}"
-
-
-RULES = (
-    Rule(
-        "domain-is-real",
-        ("domain",),
-        "A placeholder that is forgotten is found by the first client that cannot connect.",
-        _domain_is_real,
-    ),
-    Rule(
-        "nothing-is-a-placeholder",
-        _MAY_BE_PLACEHOLDERS,
-        "What is left to fill in names nothing on this host.",
-        _nothing_is_a_placeholder,
-    ),
-    Rule(
-        "domain-is-public",
-        ("domain", "tls", "letsencrypt.server"),
-        "Let's Encrypt proves control of a public DNS name; for any other the first request fails, and five failures "
-        "an hour lock the account out.",
-        _domain_is_public,
-    ),
-    Rule(
-        "domain-is-no-example",
-        ("domain", "tls", "letsencrypt.server"),
-        "example.com and its like never resolve to your host (RFC 2606); rendering to look at the files is fine.",
-        _domain_is_no_example,
-        warns=True,
-    ),
-    Rule(
-        "name-is-free",
-        ("name",),
-        "Unit, site, user and directories carry the name; under one that another package uses they would replace its.",
-        _name_is_free,
-    ),
-    Rule(
-        "user-is-its-own",
-        ("user", "name"),
-        "Whoever breaks into the service is that user, and has all that the user owns.",
-        _user_is_its_own,
-    ),
-    Rule(
-        "one-listener",
-        ("socket", "host", "port"),
-        "nginx, the service and the health check must mean the same listener; two in one file leave open which.",
-        _one_listener,
-    ),
-    Rule(
-        "socket-is-in-its-directory",
-        ("socket", "name"),
-        "/run/<name> is made at every boot with the rights that let nginx, and nobody else, connect.",
-        _socket_is_in_its_directory,
-    ),
-    Rule(
-        "bus-is-in-its-directory",
-        ("bus", "name"),
-        "The file system is read-only to the service; below /run/<name> the workers get a directory of their own.",
-        _bus_is_in_its_directory,
-    ),
-    Rule(
-        "paths-differ",
-        ("socket", "bus", "keys", "name", "certificate.file", "certificate.key"),
-        "Two things on one path replace each other, or keep the service from starting.",
-        _paths_differ,
-    ),
-    Rule(
-        "keys-can-be-read",
-        ("keys", "name"),
-        "The service has a user of its own, and under systemd no home directories and a /tmp of its own.",
-        _keys_can_be_read,
-    ),
-    Rule(
-        "host-is-an-address", ("host", "socket"), "systemd binds addresses; it looks no name up.", _host_is_an_address
-    ),
-    Rule(
-        "exposed-on-purpose",
-        ("host", "socket", "expose", "tls", "nginx.trusted_proxies"),
-        "On any address but loopback, clients reach the service past nginx: no TLS, no limits, forged addresses.",
-        _exposed_on_purpose,
-    ),
-    Rule(
-        "ping-timeout-within-interval",
-        ("ping.timeout", "ping.interval"),
-        "A peer that may answer later than the next ping is due is never given up on time.",
-        _ping_timeout_within_interval,
-    ),
-    Rule(
-        "ping-before-idle-limit",
-        ("ping.interval", "nginx.idle_limit"),
-        "A proxy that sees no traffic for its idle limit cuts the connection; pings are the traffic.",
-        _ping_before_idle_limit,
-    ),
-    Rule(
-        "ping-before-usual-idle-limit",
-        ("ping.interval", "nginx.idle_limit", "nginx.trusted_proxies"),
-        "Load balancers cut silent connections, most of them after 60 s; a ping at 60 s races the cut.",
-        _ping_before_usual_idle_limit,
-        warns=True,
-    ),
-    Rule(
-        "certificate-is-named",
-        ("tls", "certificate.file", "certificate.key"),
-        "nginx does not start without the files it is told to serve, and with it every other site of the host.",
-        _certificate_is_named,
-    ),
-    Rule(
-        "authority-is-asked",
-        ("tls", "letsencrypt.email", "letsencrypt.server"),
-        "Whoever names a certificate authority wants encryption, which only tls: letsencrypt gets from there.",
-        _authority_is_asked,
-    ),
-    Rule(
-        "addresses-are-networks",
-        ("nginx.trusted_proxies", "nginx.health_from"),
-        "nginx refuses what is no address, and reads 10.1.2.3/8 as the whole of 10.0.0.0/8.",
-        _addresses_are_networks,
-    ),
-    Rule(
-        "nginx-listens-on-addresses",
-        ("nginx.listen",),
-        "nginx resolves a name only once, when it starts, and refuses an address that is given twice.",
-        _nginx_listens_on_addresses,
-    ),
-    Rule(
-        "origins-tell-pages-apart",
-        ("origins",),
-        "Browsers send `null` for every page without an origin, and `file://` or `null` for every local one: anyone "
-        "who can make a user open such a page can make it connect.",
-        _origins_tell_pages_apart,
-        warns=True,
-    ),
-    Rule(
-        "proxies-are-few",
-        ("nginx.trusted_proxies",),
-        "Whoever is trusted with X-Forwarded-For decides which client a limit counts.",
-        _proxies_are_few,
-    ),
-    Rule(
-        "address-share",
-        ("limits.connections", "limits.connections_per_address"),
-        "A share above the whole never takes effect, so one address could hold every connection.",
-        _address_share,
-    ),
-    Rule(
-        "drain-fits",
-        ("drain.window", "drain.timeout"),
-        "The last client is sent away at the end of the window, and then has 3 s to answer; whoever is not gone when "
-        "drain.timeout ends is cut off, sees 1006, and takes it for a fault.",
-        _drain_fits,
-    ),
-    Rule(
-        "message-within-a-second",
-        ("limits.bytes_per_second", "limits.message_size"),
-        "The longest message that is allowed would silence its sender for longer than a second, each time.",
-        _message_within_a_second,
-    ),
-    Rule(
-        "queue-holds-a-message",
-        ("limits.queue", "limits.message_size"),
-        "What does not fit into the queue is never delivered: its recipient is closed with 4101 instead.",
-        _queue_holds_a_message,
-    ),
-    Rule(
-        "burst-carries-an-office",
-        ("limits.handshake_burst", "limits.connections_per_address"),
-        "After a restart all clients behind one address come back at once; beyond rate and burst nginx answers 429.",
-        _burst_carries_an_office,
-        warns=True,
-    ),
-    Rule(
-        "env-is-the-operators",
-        ("env",),
-        "Two sources for one setting disagree one day; and variables such as WEB_CONCURRENCY change the number of "
-        "processes behind every rendered file's back.",
-        _env_is_the_operators,
-    ),
-    Rule(
-        "values-fit-the-env-file",
-        ("env", "welcome"),
-        "systemd, the shell and dotenv read .env by different rules; a value must mean the same to all three.",
-        _values_fit_the_env_file,
-    ),
-)

@@ -1,4 +1,4 @@
-"""What must hold between the rendered files: each entry reads the files themselves, as their programs will.
+"""What must hold between the rendered files: each agreement reads the files themselves, as their programs will.
 
 `generator.config.rules` asks whether the settings make sense; this asks whether five files in five languages say the
 same. It trusts neither the templates nor the arithmetic behind them, so a line that is changed in one of them and
@@ -46,6 +46,7 @@ class Texts(msgspec.Struct, frozen=True):
         return cls(**{kind: texts[getattr(paths, kind)] for kind in KINDS}, env_group=group)
 
 
+Check: TypeAlias = Callable[[Texts], Disagreements]
 KINDS = tuple(kind for kind in Texts.__struct_fields__ if kind != "env_group")
 
 
@@ -54,7 +55,20 @@ class Agreement(msgspec.Struct, frozen=True):
 
     name: str
     reason: str
-    check: Callable[[Texts], Disagreements]
+    check: Check
+
+
+AGREEMENTS: list[Agreement] = []
+
+
+def agreement(because: str) -> Callable[[Check], Check]:
+    """Make an agreement of a function: `same_user` is the agreement same-user."""
+
+    def entered(check: Check) -> Check:
+        AGREEMENTS.append(Agreement(check.__name__.replace("_", "-"), because, check))
+        return check
+
+    return entered
 
 
 def disagreements(bundle: Bundle) -> list[tuple[Agreement, str, str]]:
@@ -83,7 +97,10 @@ def _env_number(texts: Texts, variable: str) -> float:
     return _number(texts.env, rf"{variable}=['\"]")
 
 
-def _same_listener(texts: Texts) -> Disagreements:
+@agreement(
+    "nginx, systemd, gunicorn and the service mean one listener; a port changed in one place of four is an outage."
+)
+def same_listener(texts: Texts) -> Disagreements:
     host, port, socket = (_env(texts, f"WEBSOCKET_{name}") for name in ("HOST", "PORT", "SOCKET"))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     # nginx reaches a listener on every address by loopback.
@@ -98,14 +115,16 @@ def _same_listener(texts: Texts) -> Disagreements:
             yield kind, f"listener is {said or 'missing'}, .env says {meant}"
 
 
-def _proxy_outlives_ping(texts: Texts) -> Disagreements:
+@agreement("nginx cuts what is silent for proxy_read_timeout; cut before the ping is answered, a live client is lost.")
+def proxy_outlives_ping(texts: Texts) -> Disagreements:
     needed = _env_number(texts, "WEBSOCKET_PING_INTERVAL") + _env_number(texts, "WEBSOCKET_PING_TIMEOUT")
     given = _number(dict(_locations(texts)).get("= /", ""), "proxy_read_timeout ")
     if not given > needed:
         yield "site", f"proxy_read_timeout {given:g}s is not above ping interval and timeout together ({needed:g}s)"
 
 
-def _stops_in_order(texts: Texts) -> Disagreements:
+@agreement("The service drains inside gunicorn's patience, gunicorn inside the manager's; the outer one shorter kills.")
+def stops_in_order(texts: Texts) -> Disagreements:
     drain = _env_number(texts, "WEBSOCKET_DRAIN_TIMEOUT")
     graceful = _number(texts.gunicorn, "graceful_timeout = ")
     if not graceful >= drain + MARGIN_S:
@@ -118,13 +137,15 @@ def _stops_in_order(texts: Texts) -> Disagreements:
         yield "main_context", f"worker_shutdown_timeout is missing or below the service's own drain ({drain:g})"
 
 
-def _stops_by_term(texts: Texts) -> Disagreements:
+@agreement("On SIGQUIT gunicorn's workers hang until they are killed: 30 s for each stop, and a failed unit.")
+def stops_by_term(texts: Texts) -> Disagreements:
     for kind, pattern in (("service", r"KillSignal=(?:SIG)?(\S*)$"), ("supervisor", r"stopsignal=(\S*)$")):
         if (signal := _value(getattr(texts, kind), pattern)) not in ("TERM", "INT"):
             yield kind, f"stops by {signal or 'no signal of ours'}, not by TERM"
 
 
-def _files_for_connections(texts: Texts) -> Disagreements:
+@agreement("Each connection is an open file, two in nginx; at the limit new clients are refused while all looks well.")
+def files_for_connections(texts: Texts) -> Disagreements:
     connections = _env_number(texts, "WEBSOCKET_MAX_CONNECTIONS")
     needed = connections + SPARE_FILES
     for kind, pattern in (("service", "LimitNOFILE="), ("supervisor", "command=.*ulimit -n ")):
@@ -135,7 +156,8 @@ def _files_for_connections(texts: Texts) -> Disagreements:
         yield "main_context", f"worker_rlimit_nofile is below two files for each of {connections:g} connections"
 
 
-def _same_user(texts: Texts) -> Disagreements:
+@agreement("The user that is made, the one that runs and the one that may read .env are one.")
+def same_user(texts: Texts) -> Disagreements:
     user = _value(texts.sysusers, r"u (\S+) ")
     for kind, pattern in (("service", r"User=(.*)$"), ("service", r"Group=(.*)$"), ("supervisor", r"user=(.*)$")):
         if (given := _value(getattr(texts, kind), pattern)) != user:
@@ -144,7 +166,8 @@ def _same_user(texts: Texts) -> Disagreements:
         yield "env", f"is for the group {texts.env_group} to read, but the user that is made is {user or 'missing'}"
 
 
-def _same_workers(texts: Texts) -> Disagreements:
+@agreement("Two numbers of workers disagree one day, and a worker that is recycled closes all its WebSockets.")
+def same_workers(texts: Texts) -> Disagreements:
     given = _value(texts.gunicorn, r"workers = (.*)$")
     if given.replace("len(os.sched_getaffinity(0))", "auto") != _env(texts, "WORKERS"):
         yield "gunicorn", f"workers is not {_env(texts, 'WORKERS')}, as .env says"
@@ -152,7 +175,8 @@ def _same_workers(texts: Texts) -> Disagreements:
         yield "gunicorn", "max_requests is not 0: a worker that is replaced closes all its WebSockets"
 
 
-def _bus_has_its_directory(texts: Texts) -> Disagreements:
+@agreement("Workers that cannot meet do not start; and in a directory that others can write to they refuse to meet.")
+def bus_has_its_directory(texts: Texts) -> Disagreements:
     directory = f"/run/{_value(texts.service, r'RuntimeDirectory=(.*)$')}"
     if directory != (meant := _env(texts, "WEBSOCKET_BUS")):
         yield "service", f"RuntimeDirectory= makes {directory}, .env says {meant}"
@@ -160,7 +184,10 @@ def _bus_has_its_directory(texts: Texts) -> Disagreements:
         yield "service", "RuntimeDirectoryMode= lets others to the workers' sockets"
 
 
-def _start_limit_triggers(texts: Texts) -> Disagreements:
+@agreement(
+    "A unit that fails for ever must turn failed, which monitoring sees; a limit that cannot trigger never tells."
+)
+def start_limit_triggers(texts: Texts) -> Disagreements:
     delay, burst, interval = (
         _number(texts.service, word) for word in ("RestartSec=", "StartLimitBurst=", "StartLimitIntervalSec=")
     )
@@ -168,7 +195,10 @@ def _start_limit_triggers(texts: Texts) -> Disagreements:
         yield "service", f"{burst:g} starts, one each {delay:g} s, never fall into {interval:g} s"
 
 
-def _client_address_is_true(texts: Texts) -> Disagreements:
+@agreement(
+    "Limits and logs go by the client's address; appended to instead of overwritten, it is what the client says."
+)
+def client_address_is_true(texts: Texts) -> Disagreements:
     forwarded = re.findall(r"proxy_set_header X-Forwarded-For (\S+);", texts.site)
     passes = len(re.findall(r"proxy_pass ", texts.site))
     if set(forwarded) != {"$remote_addr"} or len(forwarded) != passes:
@@ -177,7 +207,11 @@ def _client_address_is_true(texts: Texts) -> Disagreements:
         yield "gunicorn", "believes X-Forwarded-For from everybody on a TCP listener"
 
 
-def _same_limits(texts: Texts) -> Disagreements:
+@agreement(
+    "What nginx lets through and the service does not, or the other way round, is refused by the one that nobody "
+    "looks at."
+)
+def same_limits(texts: Texts) -> Disagreements:
     for directive, variable in (
         ("client_header_timeout ", "HEADER_TIMEOUT"),
         ("client_body_timeout ", "HEADER_TIMEOUT"),
@@ -193,7 +227,8 @@ def _same_limits(texts: Texts) -> Disagreements:
         yield "site", f"client_max_body_size of /publish/ is not {_env(texts, 'WEBSOCKET_MAX_MESSAGE_SIZE')}"
 
 
-def _only_the_public_is_reached(texts: Texts) -> Disagreements:
+@agreement("Metrics and readiness are for programs of this host; one location too many shows them to everybody.")
+def only_the_public_is_reached(texts: Texts) -> Disagreements:
     for location, text in _locations(texts):
         if "proxy_pass " in text and location not in PUBLIC:
             yield "site", f"location {location} is passed on to the service"
@@ -204,7 +239,8 @@ def _locations(texts: Texts) -> list[tuple[str, str]]:
     return re.findall(r"^\s*location ([^{]*?) {$(.*?)^\s*}$", texts.site, re.MULTILINE | re.DOTALL)
 
 
-def _names_are_ours(texts: Texts) -> Disagreements:
+@agreement("A zone or map of the same name in two sites stops nginx, and with it every site of the host.")
+def names_are_ours(texts: Texts) -> Disagreements:
     identifier = _value(texts.site, r"upstream (\S+) {")
     pattern = r"(?:zone=|log_format |shared:|map \S+ \$)([A-Za-z0-9_]+)"
     for name in re.findall(pattern, texts.site):
@@ -212,83 +248,9 @@ def _names_are_ours(texts: Texts) -> Disagreements:
             yield "site", f"{name} does not carry the deployment's name: a second deployment would collide with it"
 
 
-def _nothing_left_to_fill_in(texts: Texts) -> Disagreements:
+@agreement("What is left to fill in is found by the first client.")
+def nothing_left_to_fill_in(texts: Texts) -> Disagreements:
     for kind in KINDS:
         text = "" if kind == "env" else getattr(texts, kind)  # .env holds the operator's own words
         if found := re.search(rf"{PLACEHOLDER}|\{{\{{|%\}}", text):
             yield kind, f"still says {found[0]}"
-
-
-AGREEMENTS = (
-    Agreement(
-        "same-listener",
-        "nginx, systemd, gunicorn and the service mean one listener; a port changed in one place of four is an outage.",
-        _same_listener,
-    ),
-    Agreement(
-        "proxy-outlives-ping",
-        "nginx cuts what is silent for proxy_read_timeout; cut before the ping is answered, a live client is lost.",
-        _proxy_outlives_ping,
-    ),
-    Agreement(
-        "stops-in-order",
-        "The service drains inside gunicorn's patience, gunicorn inside the manager's; the outer one shorter kills.",
-        _stops_in_order,
-    ),
-    Agreement(
-        "stops-by-term",
-        "On SIGQUIT gunicorn's workers hang until they are killed: 30 s for each stop, and a failed unit.",
-        _stops_by_term,
-    ),
-    Agreement(
-        "files-for-connections",
-        "Each connection is an open file, two in nginx; at the limit new clients are refused while all looks well.",
-        _files_for_connections,
-    ),
-    Agreement(
-        "same-user",
-        "The user that is made, the one that runs and the one that may read .env are one.",
-        _same_user,
-    ),
-    Agreement(
-        "same-workers",
-        "Two numbers of workers disagree one day, and a worker that is recycled closes all its WebSockets.",
-        _same_workers,
-    ),
-    Agreement(
-        "bus-has-its-directory",
-        "Workers that cannot meet do not start; and in a directory that others can write to they refuse to meet.",
-        _bus_has_its_directory,
-    ),
-    Agreement(
-        "start-limit-triggers",
-        "A unit that fails for ever must turn failed, which monitoring sees; a limit that cannot trigger never tells.",
-        _start_limit_triggers,
-    ),
-    Agreement(
-        "client-address-is-true",
-        "Limits and logs go by the client's address; appended to instead of overwritten, it is what the client says.",
-        _client_address_is_true,
-    ),
-    Agreement(
-        "same-limits",
-        "What nginx lets through and the service does not, or the other way round, is refused by the one that nobody "
-        "looks at.",
-        _same_limits,
-    ),
-    Agreement(
-        "only-the-public-is-reached",
-        "Metrics and readiness are for programs of this host; one location too many shows them to everybody.",
-        _only_the_public_is_reached,
-    ),
-    Agreement(
-        "names-are-ours",
-        "A zone or map of the same name in two sites stops nginx, and with it every site of the host.",
-        _names_are_ours,
-    ),
-    Agreement(
-        "nothing-left-to-fill-in",
-        "What is left to fill in is found by the first client.",
-        _nothing_left_to_fill_in,
-    ),
-)
