@@ -1,7 +1,8 @@
 """From a checked deployment to its bundle: pure, and the same bytes for the same deploy.yaml on every machine.
 
-Templates know only the names in `NAMES`. Each name says which settings it comes from, so that a line of a rendered file
-leads back to deploy.yaml. Raises `generator.quoting.Unquotable` for a value that a file cannot carry.
+Templates know only the names in `NAMES`. Which settings each of them asks for is noted when it matters, so that a line
+of a rendered file leads back to deploy.yaml. Raises `generator.quoting.Unquotable` for a value that a file cannot
+carry.
 """
 
 import sys
@@ -52,13 +53,6 @@ class Variable(msgspec.Struct, frozen=True):
     meaning: str
 
 
-class Name(msgspec.Struct, frozen=True):
-    """A name that templates use: the settings it comes from, and how."""
-
-    keys: tuple[str, ...]
-    value: Callable[[Deploy], Any]
-
-
 def render(deploy: Deploy) -> Bundle:
     """Every file of the deployment, also of the server and the manager that were not chosen."""
     names = names_of(deploy)
@@ -73,7 +67,7 @@ def render(deploy: Deploy) -> Bundle:
 
 def names_of(deploy: Deploy) -> dict[str, Any]:
     """The value of every name that templates use."""
-    return {name: source.value(deploy) for name, source in NAMES.items()}
+    return {name: value(deploy) for name, value in (NAMES | _LINES).items()}
 
 
 def path_of(template: str, deploy: Deploy) -> str:
@@ -219,73 +213,66 @@ def _variables(deploy: Deploy) -> list[Variable]:
     return [Variable((f"env.{name}",), name, value, "") for name, value in sorted(deploy.env.items())]
 
 
-_ADDRESS = ("host", "port", "socket")
-
-NAMES: dict[str, Name] = {
-    "name": Name(("name",), lambda d: d.name),
-    "domain": Name(("domain",), lambda d: d.domain),
-    "server": Name(("server",), lambda d: d.server),
-    "manager": Name(("manager",), lambda d: d.manager),
-    "tls": Name(("tls",), lambda d: d.tls),
-    "user": Name(("user", "name"), service_user),
-    "home": Name(("name",), lambda d: f"/var/lib/{d.name}"),
+NAMES: dict[str, Callable[[Deploy], Any]] = {
+    "name": lambda d: d.name,
+    "domain": lambda d: d.domain,
+    "server": lambda d: d.server,
+    "manager": lambda d: d.manager,
+    "tls": lambda d: d.tls,
+    "user": service_user,
+    "home": lambda d: f"/var/lib/{d.name}",
     # In nginx a name of a variable has no hyphen; deployments have no underscore, so no two can meet.
-    "identifier": Name(("name",), lambda d: d.name.replace("-", "_")),
-    "workers": Name(("workers",), lambda d: d.workers),
-    "runtime_directory": Name(("bus", "name"), lambda d: bus(d).removeprefix("/run/")),
-    "replaces_workers": Name(("server", "workers"), replaces_workers),
-    "socket": Name(("socket",), lambda d: d.socket),
-    "listen_stream": Name(_ADDRESS, lambda d: d.socket or _address(d.host, d.port)),
-    "listens_on_tcp": Name(("socket",), lambda d: d.socket is None),
-    "listens_on_an_interface": Name(("socket", "host"), lambda d: d.socket is None and _is_an_interface(d.host)),
-    "bind": Name(_ADDRESS, _bind),
-    "upstream": Name(_ADDRESS, upstream),
-    "systemd_makes_the_socket": Name(("socket", "manager"), lambda d: bool(d.socket) and d.manager == "systemd"),
-    "service_makes_the_socket": Name(("socket", "manager"), lambda d: bool(d.socket) and d.manager == "supervisor"),
+    "identifier": lambda d: d.name.replace("-", "_"),
+    "workers": lambda d: d.workers,
+    "runtime_directory": lambda d: bus(d).removeprefix("/run/"),
+    "replaces_workers": replaces_workers,
+    "socket": lambda d: d.socket,
+    "listen_stream": lambda d: d.socket or _address(d.host, d.port),
+    "listens_on_tcp": lambda d: d.socket is None,
+    "listens_on_an_interface": lambda d: d.socket is None and _is_an_interface(d.host),
+    "bind": _bind,
+    "upstream": upstream,
+    "systemd_makes_the_socket": lambda d: bool(d.socket) and d.manager == "systemd",
+    "service_makes_the_socket": lambda d: bool(d.socket) and d.manager == "supervisor",
     # A Unix socket has no client address, and only nginx can open it.
-    "forwarded_allow_ips": Name(("socket", "host"), lambda d: "*" if d.socket else _reachable(d.host)),
-    "backlog": Name((), lambda d: BACKLOG),
-    "connections": Name(("limits.connections",), lambda d: d.limits.connections),
-    "open_files": Name(("limits.connections",), open_files),
-    "nginx_connections": Name(("limits.connections",), nginx_connections),
-    "worker_rlimit_nofile": Name(("limits.connections",), worker_rlimit_nofile),
-    "connections_per_address": Name(("limits.connections_per_address",), lambda d: d.limits.connections_per_address),
-    "handshakes_per_second": Name(("limits.handshakes_per_second",), lambda d: d.limits.handshakes_per_second),
-    "header_timeout": Name(("limits.header_timeout",), lambda d: d.limits.header_timeout),
-    "message_size": Name(("limits.message_size",), lambda d: d.limits.message_size),
-    "messages_per_second": Name(("limits.messages_per_second",), lambda d: d.limits.messages_per_second),
+    "forwarded_allow_ips": lambda d: "*" if d.socket else _reachable(d.host),
+    "backlog": lambda d: BACKLOG,
+    "connections": lambda d: d.limits.connections,
+    "open_files": open_files,
+    "nginx_connections": nginx_connections,
+    "worker_rlimit_nofile": worker_rlimit_nofile,
+    "connections_per_address": lambda d: d.limits.connections_per_address,
+    "handshakes_per_second": lambda d: d.limits.handshakes_per_second,
+    "header_timeout": lambda d: d.limits.header_timeout,
+    "message_size": lambda d: d.limits.message_size,
+    "messages_per_second": lambda d: d.limits.messages_per_second,
     # The library of the standalone server reads no request that has a body.
-    "publishes": Name(("server",), lambda d: d.server != "standalone"),
-    "handshake_burst": Name(("limits.handshake_burst",), lambda d: d.limits.handshake_burst),
-    "proxy_read_timeout": Name(("ping.interval", "ping.timeout"), proxy_read_timeout),
-    "graceful_timeout": Name(("drain.timeout",), graceful_timeout),
-    "stop_timeout": Name(("drain.timeout",), stop_timeout),
-    "worker_shutdown_timeout": Name(("drain.timeout",), worker_shutdown_timeout),
-    "restart_delay": Name((), lambda d: RESTART_DELAY_S),
-    "start_limit_burst": Name((), lambda d: START_LIMIT_BURST),
-    "start_limit_interval": Name((), lambda d: START_LIMIT_INTERVAL_S),
-    "watchdog": Name((), lambda d: WATCHDOG_S),
-    "log_level": Name(("log.level",), lambda d: d.log.level),
-    "encrypted": Name(("tls",), lambda d: d.tls != "off"),
-    "certificate": Name(("tls", "certificate.file", "name"), _certificate),
-    "certificate_key": Name(("tls", "certificate.key", "name"), _certificate_key),
-    "default_server": Name(("nginx.default_server",), lambda d: d.nginx.default_server),
-    "tls_default_server": Name(("nginx.default_server", "tls"), lambda d: d.nginx.default_server and d.tls != "off"),
-    "http_listens": Name(("nginx.listen",), lambda d: _listens(d, 80)),
-    "https_listens": Name(("nginx.listen",), lambda d: _listens(d, 443)),
-    "trusted_proxies": Name(("nginx.trusted_proxies",), lambda d: d.nginx.trusted_proxies),
-    "default_server_trusts": Name(
-        ("nginx.default_server", "nginx.trusted_proxies"),
-        lambda d: d.nginx.default_server and bool(d.nginx.trusted_proxies),
-    ),
-    "redirect_trusts": Name(
-        ("tls", "nginx.trusted_proxies"), lambda d: d.tls != "off" and bool(d.nginx.trusted_proxies)
-    ),
-    "health_from": Name(("nginx.health_from",), lambda d: d.nginx.health_from),
-    "server_names_hash_bucket_size": Name(("domain",), _server_names_hash_bucket_size),
-    "settings": Name((), _settings),
-    "variables": Name((), _variables),
+    "publishes": lambda d: d.server != "standalone",
+    "handshake_burst": lambda d: d.limits.handshake_burst,
+    "proxy_read_timeout": proxy_read_timeout,
+    "graceful_timeout": graceful_timeout,
+    "stop_timeout": stop_timeout,
+    "worker_shutdown_timeout": worker_shutdown_timeout,
+    "restart_delay": lambda d: RESTART_DELAY_S,
+    "start_limit_burst": lambda d: START_LIMIT_BURST,
+    "start_limit_interval": lambda d: START_LIMIT_INTERVAL_S,
+    "watchdog": lambda d: WATCHDOG_S,
+    "log_level": lambda d: d.log.level,
+    "encrypted": lambda d: d.tls != "off",
+    "certificate": _certificate,
+    "certificate_key": _certificate_key,
+    "default_server": lambda d: d.nginx.default_server,
+    "tls_default_server": lambda d: d.nginx.default_server and d.tls != "off",
+    "http_listens": lambda d: _listens(d, 80),
+    "https_listens": lambda d: _listens(d, 443),
+    "trusted_proxies": lambda d: d.nginx.trusted_proxies,
+    "default_server_trusts": lambda d: d.nginx.default_server and bool(d.nginx.trusted_proxies),
+    "redirect_trusts": lambda d: d.tls != "off" and bool(d.nginx.trusted_proxies),
+    "health_from": lambda d: d.nginx.health_from,
+    "server_names_hash_bucket_size": _server_names_hash_bucket_size,
 }
+# What templates loop over; each line of it has its own keys.
+_LINES: dict[str, Callable[[Deploy], list[Variable]]] = {"settings": _settings, "variables": _variables}
 
 
 class UnquotedValue(TypeError):
@@ -360,10 +347,33 @@ def keys_behind(deploy: Deploy, path: str, line: int) -> tuple[str, ...]:
     at = 1
     for chunk, template_line, variables in _chunks(template, names_of(deploy)):
         if at == line and isinstance(chunk, Quoted):
-            keys |= dict.fromkeys(key for name in used[template_line] for key in NAMES[name].keys)
+            for name in used[template_line]:
+                keys |= {} if name in _LINES else asked_for(NAMES[name], deploy)
             keys |= dict.fromkeys(key for variable in variables for key in variable.keys)
         at += chunk.count("\n")
     return tuple(keys)
+
+
+class _Asked:
+    """A deployment, or a section of it, that notes by dotted key which settings it is asked for."""
+
+    def __init__(self, section: msgspec.Struct, noted: dict[str, None], prefix: str = "") -> None:
+        self._section, self._noted, self._prefix = section, noted, prefix
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._section, name)
+        if isinstance(value, msgspec.Struct):
+            return _Asked(value, self._noted, f"{self._prefix}{name}.")
+        self._noted[self._prefix + name] = None
+        return value
+
+
+def asked_for(value: Callable[[Deploy], Any], deploy: Deploy) -> dict[str, None]:
+    """The settings that a name of `NAMES` depends on, in the order in which it asks for them: it can use no others."""
+    noted: dict[str, None] = {}
+    asked: Any = _Asked(deploy, noted)
+    value(asked)
+    return noted
 
 
 def _chunks(template: jinja2.Template, names: dict[str, Any]) -> Iterator[tuple[str, int, list[Variable]]]:

@@ -478,7 +478,7 @@ def test_a_rendered_line_leads_back_to_its_settings() -> None:
     assert behind(SITE, "        proxy_read_timeout 105s;") == ("ping.interval", "ping.timeout")
     assert behind(SITE, "    server_name ws.example.com;") == ("domain",)
     assert behind(SITE, "    set_real_ip_from fd00::/8;") == ("nginx.trusted_proxies",)
-    assert behind(SITE, "    server 127.0.0.1:8765;") == ("host", "port", "socket")
+    assert behind(SITE, "    server 127.0.0.1:8765;") == ("socket", "host", "port")
     assert behind(SITE, "    server_tokens off;") == ()
     assert behind(ENV, "WEBSOCKET_PORT='8765'") == ("port",)
     assert behind(ENV, "B='2'") == ("env.B",)
