@@ -11,6 +11,7 @@ SHARED_MODULES = (
     "service/core/bus_records.py",
     "service/core/hub.py",
     "service/core/status.py",
+    "service/core/tally.py",
     "service/declaration.py",
     "service/explanations.py",
     "service/origins.py",

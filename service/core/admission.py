@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from service.core.center import Center, Client
 from service.core.frames import SUBPROTOCOL
-from service.core.hub import count_up
 from service.core.identity import Identity, TokenError, bearer_tokens
 from service.core.plain_http import (
     DRAINING,
@@ -21,6 +20,7 @@ from service.core.plain_http import (
 )
 from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
+from service.core.tally import count_up
 
 _BEARER = "bearer."
 

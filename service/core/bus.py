@@ -15,28 +15,16 @@ from typing import Any, Protocol
 import msgspec
 
 import service.core.bus_records as records
+from service.core import drops
 from service.core.addresses import Address
 from service.core.bus_records import Record
 from service.core.center import Center
 from service.core.envelope import open_envelope
 from service.core.frames import Delivered, Lost
-from service.core.hub import (
-    BUS_FULL,
-    NOBODY,
-    UNCONFIRMED,
-    UNREADABLE,
-    Member,
-    Named,
-    Proof,
-    Reach,
-    Receipt,
-    Tally,
-    TellReach,
-    TooManyUnconfirmedError,
-)
+from service.core.hub import Member, Named, Owner, Proof, Reach, Receipt, TellReach, TooManyUnconfirmedError
 from service.core.message import Message
 from service.core.odd_json import OddError
-from service.core.session import Session
+from service.core.tally import Tally
 from service.core.turns import SHARE, NotNowError
 
 # What may wait for another worker, in bytes. One that is stuck for a second is sent no more than that; messages beyond
@@ -75,10 +63,9 @@ class Peer:
     `owned` is since when, on the host's monotonic clock; `groups` has the names of their members.
     """
 
-    def __init__(self, bus: "EmbeddedBus", number: str, wire: Wire) -> None:
+    def __init__(self, bus: "PeerBus", number: str, wire: Wire) -> None:
         self.number = number
         self.wire = wire
-        self.addresses: list[Address] = []
         self.owned: dict[Address, float] = {}
         self.groups: dict[str, dict[Address, Address]] = {}
         self.client_addresses: dict[Address, str | None] = {}
@@ -98,7 +85,7 @@ class Peer:
     def say(self, record: Record) -> bool:
         """Send a message; when too much waits already it is dropped, and the result is False."""
         if self.is_full:
-            self._bus.hub.tally.dropped[BUS_FULL] += 1
+            self._bus.hub.tally.dropped[drops.BUS_FULL] += 1
             return False
         self.wire.send(records.encode(record))
         return True
@@ -150,27 +137,10 @@ class Peer:
         for recipient in waiting.outstanding.keys() - set(expected) if waiting else ():
             self.settle(key, recipient, Lost)
 
-    def accepts(self, proof: Proof) -> bool:
-        return False  # only the worker itself can tell
-
     def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
         number = self._bus.next_number()
         self._bus.claims[number] = (self, answered)
         self.tell(records.Claim(number, address, proof))
-
-    # It has no client of its own: nobody tells it anything but by its records.
-
-    def granted(self, address: Address) -> None: ...
-
-    def refused(self, address: Address) -> None: ...
-
-    def replaced(self, address: Address) -> None: ...
-
-    def displaced(self, address: Address) -> None: ...
-
-    def changed(self, address: Address, online: bool) -> None: ...
-
-    def abandon(self) -> None: ...
 
 
 class _Elsewhere:
@@ -209,8 +179,8 @@ def said(message: Message, number: int = 0, seeks: bool = False) -> records.Said
     return records.Said(body, message.sender, message.recipient, message.group, message.key or 0, number, seeks)
 
 
-class EmbeddedBus:
-    """This worker's side of the bus. `number` is its own among the workers of the host."""
+class PeerBus:
+    """This worker's side of the bus to its peers. `number` is its own among the workers of the host."""
 
     def __init__(self, center: Center, number: str) -> None:
         self.center = center
@@ -251,10 +221,9 @@ class EmbeddedBus:
 
     def owns(self, address: Address, member: Member) -> None:
         since = self._since[address] = self.center.clock()
-        if isinstance(member, Session):
-            self._tell_all(self._owning(address, member, since))
+        self._tell_all(self._owning(address, member, since))
 
-    def _owning(self, address: Address, member: Session, since: float) -> Record:
+    def _owning(self, address: Address, member: Member, since: float) -> Record:
         if address == member.addresses[0]:
             return records.Came(address, member.client_address)
         return records.Owns(address, since)
@@ -271,7 +240,7 @@ class EmbeddedBus:
         del self._since[address]
         self._tell_all(records.Frees(address))
 
-    def heir(self, address: Address) -> Member | None:
+    def heir(self, address: Address) -> Owner | None:
         claims = [(peer.owned[address], peer.number, peer) for peer in self.peers.values() if address in peer.owned]
         return min(claims)[2] if claims else None
 
@@ -293,7 +262,7 @@ class EmbeddedBus:
         def told(reach: Reach) -> None:
             self.hub.tally.routed += reach.online
             if not reach.online:
-                self.hub.tally.dropped[NOBODY] += 1
+                self.hub.tally.dropped[drops.NOBODY] += 1
 
         peers = tuple(self.peers.values())
         self._question(peers, 0, lambda peer, number: peer.say(records.Text(text, sender.name, number)), told)
@@ -343,13 +312,12 @@ class EmbeddedBus:
         """Another worker is there: tell it all that our clients have."""
         peer = self.peers[number] = Peer(self, number, wire)
         for member in self.hub.members:
-            if isinstance(member, Session):
-                for address in member.addresses:
-                    peer.tell(self._owning(address, member, self._since[address]))
-        for group, members in self.hub.groups():
-            for member in members:
-                if isinstance(member, Session):
-                    peer.tell(records.Joined(group, member.addresses[0], member.name))
+            for address in member.addresses:
+                peer.tell(self._owning(address, member, self._since[address]))
+        for group, owners in self.hub.groups():
+            for owner in owners:
+                if self.hub.is_ours(owner):
+                    peer.tell(records.Joined(group, owner.addresses[0], owner.name))
         peer.tell(records.Told())
         return peer
 
@@ -423,7 +391,7 @@ class EmbeddedBus:
             del self._late[peer, sender]
 
     def _drop(self, peer: Peer, record: records.Said) -> None:
-        self.hub.tally.dropped[BUS_FULL] += 1
+        self.hub.tally.dropped[drops.BUS_FULL] += 1
         if record.group is not None and record.key:
             peer.tell(records.Expected(record.key, []))
         elif record.number:
@@ -445,7 +413,7 @@ class EmbeddedBus:
         owner = self.hub.owner_of(address)
         if owner is None:
             self.hub.note_owner(address, peer)
-        elif isinstance(owner, Peer):
+        elif not self.hub.is_ours(owner):
             heir = self.heir(address)
             assert heir is not None
             self.hub.note_owner(address, heir)
@@ -479,14 +447,14 @@ class EmbeddedBus:
         reach = Reach()
         try:
             owner = self.hub.owner_of(open_envelope(record.text).recipient_uuid)
-            if isinstance(owner, Session):
+            if self.hub.is_ours(owner):
                 owner.forward(record.text, record)
                 reach = Reach(online=1)
             elif not record.number:
                 # It has moved since the sender heard of it.
                 self.seek(record.text, record)
         except OddError:
-            self.hub.tally.dropped[UNREADABLE] += 1
+            self.hub.tally.dropped[drops.UNREADABLE] += 1
         if record.number:
             peer.tell(records.Reached(record.number, reach))
 
@@ -508,11 +476,11 @@ class EmbeddedBus:
             if record.number:
                 peer.tell(records.Reached(record.number, reach))
             elif not reach.online:
-                self.hub.tally.dropped[NOBODY] += 1
+                self.hub.tally.dropped[drops.NOBODY] += 1
 
         receipt = Receipt(_Elsewhere(peer, record.sender, record.key, recipient), 0) if record.key else None
         owner = self.hub.owner_of(recipient)
-        if not isinstance(owner, Session):
+        if not self.hub.is_ours(owner):
             if record.seeks:
                 told(Reach())
             else:
@@ -525,7 +493,7 @@ class EmbeddedBus:
 
     def _said_to_group(self, peer: Peer, record: records.Said, message: Message) -> None:
         expected: list[Address] = []
-        members = [member for member in self.hub.members_of(str(message.group)) if isinstance(member, Session)]
+        members = [member for member in self.hub.members_of(str(message.group)) if self.hub.is_ours(member)]
         self.center.turns.begin(len(members))
         for member in members:
             if message.key is not None:
@@ -534,7 +502,7 @@ class EmbeddedBus:
                 try:
                     expected += [temporary] * member.expect(message.key, receipt, message)
                 except TooManyUnconfirmedError:
-                    self.hub.tally.dropped[UNCONFIRMED] += 1
+                    self.hub.tally.dropped[drops.UNCONFIRMED] += 1
                     continue
             member.deliver(message)
         if record.key:
@@ -546,7 +514,7 @@ class EmbeddedBus:
         def decided(alive: bool) -> None:
             peer.tell(records.Answer(record.number, alive))
 
-        if not isinstance(owner, Session):
+        if not self.hub.is_ours(owner):
             decided(False)
         elif owner.accepts(record.proof):
             self.hub.take_away(record.address, owner)

@@ -107,7 +107,7 @@ class Ask(_Record, tag=12):
 
 
 class Counted(_Record, tag=13):
-    """The tally, a `service.core.hub.Tally`; `number` is 0 when it is left behind by a worker that goes."""
+    """The tally, a `service.core.tally.Tally`; `number` is 0 when it is left behind by a worker that goes."""
 
     number: int
     counts: bytes

@@ -9,9 +9,10 @@ from typing import Protocol
 from service.core.addresses import Address
 from service.core.close_codes import CloseReason
 from service.core.events import Events, Tell, tell_nobody
-from service.core.hub import Hub, count_up
+from service.core.hub import Hub
 from service.core.identity import Verify
 from service.core.status import status_line
+from service.core.tally import count_up
 from service.core.turns import Turns
 from service.settings import Settings
 

@@ -3,16 +3,14 @@
 Pure: no clock, no loop, no socket.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeGuard
 
+from service.core import drops
 from service.core.addresses import Address
-from service.core.close_codes import CloseReason
 from service.core.frames import Delivered, Id, Lost
 from service.core.message import Message
-
-Label = TypeVar("Label", int, str)
+from service.core.tally import Tally
 
 Proof = bool | str
 """What shows that an address belongs to whoever claims it: True for a token, or the secret of its last connection."""
@@ -46,10 +44,8 @@ class Named(Protocol):
         """Under which address others know the client."""
 
 
-class Member(Named, Protocol):
-    """What the hub needs of a session. `addresses` begins with the temporary one."""
-
-    addresses: list[Address]
+class Owner(Named, Protocol):
+    """Who has an address or is in a group, as the hub needs it: a client of this worker, or another worker."""
 
     def forward(self, text: bytes, sender: Named) -> None:
         """Pass a message of v0 on to the client, which came as `text` and is known to be sound."""
@@ -74,6 +70,19 @@ class Member(Named, Protocol):
             TooManyUnconfirmedError: nothing has changed.
         """
 
+    def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
+        """Find out whether the client is alive, and say so once, in a few seconds at most."""
+
+
+class Member(Owner, Protocol):
+    """What the hub needs of a client of this worker. `addresses` begins with the temporary one."""
+
+    addresses: list[Address]
+
+    @property
+    def client_address(self) -> str | None:
+        """Where it comes from; None for a program of this host."""
+
     def granted(self, address: Address) -> None:
         """A claim has succeeded."""
 
@@ -91,9 +100,6 @@ class Member(Named, Protocol):
 
     def accepts(self, proof: Proof) -> bool:
         """Whether whoever shows this is the same client, on another connection."""
-
-    def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
-        """Find out whether the client is alive, and say so once, in a few seconds at most."""
 
     def abandon(self) -> None:
         """The client is dead: drop the connection."""
@@ -117,74 +123,6 @@ class TooManyUnconfirmedError(Exception):
     """A client has not confirmed so many messages that it gets no further one that wants a receipt."""
 
 
-# Every reason for which a message goes nowhere; each is a series of the metrics from the start.
-NOBODY = "nobody"
-PLAIN = "plain"
-UNREADABLE = "unreadable"
-BAD_REQUEST = "bad_request"
-FORBIDDEN = "forbidden"
-NO_HELLO = "no_hello"
-ADDRESS_TAKEN = "address_in_use"
-LIMIT = "limit"
-UNCONFIRMED = "unconfirmed"
-GONE = "gone"
-SLOW_CONSUMER = "slow_consumer"
-BUS_FULL = "bus_full"
-DROPS = (
-    NOBODY,
-    PLAIN,
-    UNREADABLE,
-    BAD_REQUEST,
-    FORBIDDEN,
-    NO_HELLO,
-    ADDRESS_TAKEN,
-    LIMIT,
-    UNCONFIRMED,
-    GONE,
-    SLOW_CONSUMER,
-    BUS_FULL,
-)
-
-
-def count_up(counts: dict[Label, int], label: Label, number: int = 1) -> None:
-    """Count so many more under a label, which may be a new one."""
-    counts[label] = counts.get(label, 0) + number
-
-
-@dataclass(slots=True)
-class Tally:
-    """What became of the messages and of the handshakes so far."""
-
-    routed: int = 0
-    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DROPS, 0))
-    accepted: dict[str, int] = field(default_factory=dict)
-    """Connections by protocol."""
-    refused: dict[int, int] = field(default_factory=dict)
-    """Handshakes by HTTP status."""
-    closed: dict[int, int] = field(default_factory=dict)
-    """Connections that the service closed, by close code."""
-    published: dict[int, int] = field(default_factory=dict)
-    """Requests to publish, by HTTP status."""
-
-    def close(self, reason: CloseReason) -> None:
-        """Count one more connection that is closed for this reason."""
-        count_up(self.closed, reason.code)
-
-    def add(self, other: "Tally") -> None:
-        """Count all that another worker has counted."""
-        self.routed += other.routed
-        _add(self.dropped, other.dropped)
-        _add(self.accepted, other.accepted)
-        _add(self.refused, other.refused)
-        _add(self.closed, other.closed)
-        _add(self.published, other.published)
-
-
-def _add(counts: dict[Label, int], others: Mapping[Label, int]) -> None:
-    for label, number in others.items():
-        count_up(counts, label, number)
-
-
 class Bus(Protocol):
     """The hubs of the other workers, as this one knows them."""
 
@@ -194,7 +132,7 @@ class Bus(Protocol):
     def frees(self, address: Address) -> None:
         """Tell the others that none of our members has it any more."""
 
-    def heir(self, address: Address) -> Member | None:
+    def heir(self, address: Address) -> Owner | None:
         """Who has an address that none of our members has."""
 
     def joined(self, group: str, member: Member) -> None:
@@ -231,7 +169,7 @@ class Alone:
 
     def frees(self, address: Address) -> None: ...
 
-    def heir(self, address: Address) -> Member | None:
+    def heir(self, address: Address) -> Owner | None:
         return None
 
     def joined(self, group: str, member: Member) -> None: ...
@@ -249,7 +187,7 @@ class Alone:
     def ask_all(self, answer: Callable[[bytes], None]) -> None: ...
 
     def seek(self, text: bytes, sender: Named) -> None:
-        self._tally.dropped[NOBODY] += 1
+        self._tally.dropped[drops.NOBODY] += 1
 
     def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
         then(Reach())
@@ -266,15 +204,19 @@ class Hub:
         self.tally = Tally()
         self.bus: Bus = Alone(self.tally)
         self.members: dict[Member, None] = {}
-        self._owners: dict[Address, Member] = {}
+        self._owners: dict[Address, Owner] = {}
         self._claimants: dict[Address, dict[Member, None]] = {}
-        self._groups: dict[str, dict[Member, None]] = {}
+        self._groups: dict[str, dict[Owner, None]] = {}
         self._watchers: dict[Address, dict[Member, None]] = {}
-        self.owner_of: Callable[[Address], Member | None] = self._owners.get
+        self.owner_of: Callable[[Address], Owner | None] = self._owners.get
 
     def drop_unsent(self, messages: int) -> None:
         """Count what a client had sent beyond its limits before it went, and what nobody hears."""
-        self.tally.dropped[LIMIT] += messages
+        self.tally.dropped[drops.LIMIT] += messages
+
+    def is_ours(self, owner: Owner | None) -> TypeGuard[Member]:
+        """Whether it is a client of this worker: not another worker, and not nobody."""
+        return owner in self.members
 
     def connect(self, member: Member) -> None:
         """Let a new member be reached under its temporary address."""
@@ -303,7 +245,7 @@ class Hub:
             self._give(address, member)
         elif owner is member:
             member.granted(address)
-        elif owner.accepts(proof):
+        elif self.is_ours(owner) and owner.accepts(proof):
             self.take_away(address, owner)
             self.claim(member, address)
             self._serve_claimants(address)
@@ -320,11 +262,12 @@ class Hub:
         self.bus.frees(address)
         owner.replaced(address)
 
-    def _probed(self, address: Address, owner: Member, alive: bool) -> None:
+    def _probed(self, address: Address, owner: Owner, alive: bool) -> None:
         if self._owners.get(address) is not owner:
             return  # it left meanwhile, and whoever waited has been served
         if not alive:
-            owner.abandon()  # which frees the address, and the first claimant gets it
+            if self.is_ours(owner):
+                owner.abandon()  # which frees the address, and the first claimant gets it
             return
         self.refuse_claimants(address)
 
@@ -363,7 +306,7 @@ class Hub:
 
     # What the bus has heard of other workers
 
-    def note_owner(self, address: Address, owner: Member) -> None:
+    def note_owner(self, address: Address, owner: Owner) -> None:
         """An address has an owner in another worker."""
         is_new = address not in self._owners
         self._owners[address] = owner
@@ -382,18 +325,18 @@ class Hub:
         self._release(address)
         owner.displaced(address)
 
-    def note_in_group(self, member: Member, group: str) -> None:
+    def note_in_group(self, member: Owner, group: str) -> None:
         """Another worker has members of a group."""
         self._groups.setdefault(group, {})[member] = None
 
-    def forget_in_group(self, member: Member, group: str) -> None:
+    def forget_in_group(self, member: Owner, group: str) -> None:
         """The inverse of `note_in_group`."""
         members = self._groups[group]
         del members[member]
         if not members:
             del self._groups[group]
 
-    def groups(self) -> Iterable[tuple[str, Iterable[Member]]]:
+    def groups(self) -> Iterable[tuple[str, Iterable[Owner]]]:
         """Every group, with who is in it."""
         return self._groups.items()
 
@@ -409,7 +352,7 @@ class Hub:
         self.forget_in_group(member, group)
         self.bus.left(group, member)
 
-    def members_of(self, group: str) -> Sequence[Member]:
+    def members_of(self, group: str) -> Sequence[Owner]:
         """Who is in a group, in the order of joining."""
         return tuple(self._groups.get(group, ()))
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from service.core import drops
 from service.core.addresses import Address
 from service.core.center import Center, Client
 from service.core.close_codes import (
@@ -29,22 +30,11 @@ from service.core.close_codes import (
     CloseReason,
 )
 from service.core.envelope import Envelope, read_envelope, read_odd_envelope
-from service.core.hub import FORBIDDEN as NOT_ALLOWED
-from service.core.hub import (
-    PLAIN,
-    UNCONFIRMED,
-    UNREADABLE,
-    Named,
-    Proof,
-    Reach,
-    Receipt,
-    TellReach,
-    TooManyUnconfirmedError,
-    count_up,
-)
+from service.core.hub import Named, Proof, Reach, Receipt, TellReach, TooManyUnconfirmedError
 from service.core.identity import Identity
 from service.core.message import Message
 from service.core.odd_json import ODD_BYTES_PER_SECOND, OddError, may_be_odd
+from service.core.tally import count_up
 from service.core.turns import LATER, NEXT_TURN, SHARE, NotNowError
 
 # As every JSON encoder spells it; the message is not decoded to find other spellings, such as "\u0063onnected".
@@ -224,7 +214,7 @@ class Session(ABC):
             try:
                 receipts = self.expect(message.key, receipt, message)
             except TooManyUnconfirmedError:
-                self._hub.tally.dropped[UNCONFIRMED] += 1
+                self._hub.tally.dropped[drops.UNCONFIRMED] += 1
                 then(Reach(full=1))
                 return
         self.deliver(message)
@@ -342,7 +332,7 @@ class SessionV0(Session):
             if not self._closing:
                 self._register(address)
         elif self.identity is not None and not self.identity.may_send(address):
-            self._hub.tally.dropped[NOT_ALLOWED] += 1
+            self._hub.tally.dropped[drops.FORBIDDEN] += 1
         elif (owner := self._owner_of(address)) is None:
             self._hub.bus.seek(text, self)
         else:
@@ -357,9 +347,9 @@ class SessionV0(Session):
         try:
             return read_odd_envelope(text)
         except OddError:
-            self._hub.tally.dropped[UNREADABLE] += 1
+            self._hub.tally.dropped[drops.UNREADABLE] += 1
         except ValueError:
-            self._hub.tally.dropped[PLAIN] += 1
+            self._hub.tally.dropped[drops.PLAIN] += 1
         return None
 
     def _register(self, address: Address) -> None:

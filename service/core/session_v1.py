@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from service.core import drops
 from service.core.addresses import Address
 from service.core.center import Center, Client
 from service.core.close_codes import GIVEN_TWICE, NO_HELLO, UNAUTHORIZED
@@ -39,23 +40,7 @@ from service.core.frames import (
     Send,
     Welcome,
 )
-from service.core.hub import (
-    ADDRESS_TAKEN,
-    BAD_REQUEST,
-    FORBIDDEN,
-    GONE,
-    LIMIT,
-    NOBODY,
-    UNCONFIRMED,
-    UNREADABLE,
-    Member,
-    Named,
-    Proof,
-    Reach,
-    Receipt,
-    TooManyUnconfirmedError,
-)
-from service.core.hub import NO_HELLO as BEFORE_HELLO
+from service.core.hub import Named, Owner, Proof, Reach, Receipt, TooManyUnconfirmedError
 from service.core.identity import GROUP, Identity, TokenError
 from service.core.message import Message
 from service.core.odd_json import Disguise, OddError, find_id
@@ -124,7 +109,7 @@ class SessionV1(Session):
             disguise = Disguise(text)
             heading = disguise.read(_heading)
         except OddError as error:
-            self._fail(to, Failures.BAD_REQUEST, BAD_REQUEST, str(error))
+            self._fail(to, Failures.BAD_REQUEST, drops.BAD_REQUEST, str(error))
         else:
             self._obey(heading, disguise.text, to, disguise)
 
@@ -132,14 +117,14 @@ class SessionV1(Session):
         """Raises: NotNowError"""
         decode = _decoders.get(heading.type)
         if decode is None:
-            self._fail(to, Failures.UNKNOWN_TYPE, BAD_REQUEST)
+            self._fail(to, Failures.UNKNOWN_TYPE, drops.BAD_REQUEST)
         elif not self._greeted and heading.type not in ("hello", "ping"):
-            self._fail(to, Failures.UNAUTHORIZED, BEFORE_HELLO, "say hello first")
+            self._fail(to, Failures.UNAUTHORIZED, drops.NO_HELLO, "say hello first")
         elif not self._closing or heading.type == "send":  # of a client that has gone, the rest is for itself alone
             try:
                 request = decode(text) if disguise is None else disguise.undo(decode(text))
             except (ValueError, RecursionError) as error:
-                self._fail(to, Failures.BAD_REQUEST, BAD_REQUEST, str(error))
+                self._fail(to, Failures.BAD_REQUEST, drops.BAD_REQUEST, str(error))
             else:
                 self._act(request, len(text))
 
@@ -179,11 +164,13 @@ class SessionV1(Session):
             return
         address = request.uuid or self.addresses[0]
         if self.identity is not None and request.uuid not in (None, self.identity.subject):
-            self._fail(request.id, Failures.FORBIDDEN, FORBIDDEN, "the token is for another address")
+            self._fail(request.id, Failures.FORBIDDEN, drops.FORBIDDEN, "the token is for another address")
         elif not self._may_claim_one_more(address):
-            self._fail(request.id, Failures.LIMIT, LIMIT, "too many addresses")
+            self._fail(request.id, Failures.LIMIT, drops.LIMIT, "too many addresses")
         elif address in self._hello:
-            self._fail(request.id, Failures.BAD_REQUEST, BAD_REQUEST, "an earlier hello asks for this address already")
+            self._fail(
+                request.id, Failures.BAD_REQUEST, drops.BAD_REQUEST, "an earlier hello asks for this address already"
+            )
         else:
             self._hello[address] = request.id
             if request.resume is not None:
@@ -200,10 +187,10 @@ class SessionV1(Session):
             identity = self._center.verify(token)
         except TokenError as error:
             failure = Failures.TOKEN_EXPIRED if error.expired else Failures.UNAUTHORIZED
-            self._fail(to, failure, FORBIDDEN, str(error))
+            self._fail(to, failure, drops.FORBIDDEN, str(error))
             return False
         if self.identity is not None and identity.subject != self.identity.subject:
-            self._fail(to, Failures.FORBIDDEN, FORBIDDEN, "the token is for another address")
+            self._fail(to, Failures.FORBIDDEN, drops.FORBIDDEN, "the token is for another address")
             return False
         self.identity = identity
         if self._greeted:
@@ -244,7 +231,7 @@ class SessionV1(Session):
 
     def refused(self, address: Address) -> None:
         self._settled(address)
-        self._fail(self._hello.pop(address), Failures.IN_USE, ADDRESS_TAKEN)
+        self._fail(self._hello.pop(address), Failures.IN_USE, drops.ADDRESS_TAKEN)
 
     def displaced(self, address: Address) -> None:
         self.close(GIVEN_TWICE)  # it has been told that the address is its own
@@ -254,7 +241,7 @@ class SessionV1(Session):
 
     def _refresh(self, request: Refresh) -> None:
         if self.identity is None:
-            self._fail(request.id, Failures.BAD_REQUEST, BAD_REQUEST, "there is no token to refresh")
+            self._fail(request.id, Failures.BAD_REQUEST, drops.BAD_REQUEST, "there is no token to refresh")
         elif self._prove(request.id, request.token):
             self._say(Ok(id=request.id, expires=self.identity.expires))
 
@@ -263,9 +250,9 @@ class SessionV1(Session):
     def _send(self, request: Send) -> None:
         to, group, address = request.id, request.group, request.recipient_uuid
         if (group is None) == (address is None):
-            self._refuse(to, Failures.BAD_REQUEST, BAD_REQUEST, "give one of recipient_uuid and group")
+            self._refuse(to, Failures.BAD_REQUEST, drops.BAD_REQUEST, "give one of recipient_uuid and group")
         elif not self._may_send(address or GROUP + str(group)):
-            self._refuse(to, Failures.FORBIDDEN, FORBIDDEN)
+            self._refuse(to, Failures.FORBIDDEN, drops.FORBIDDEN)
         elif address is not None:
             self._send_to_one(request, self._owner_of(address))
         else:
@@ -274,7 +261,7 @@ class SessionV1(Session):
             most = self._center.settings.limits.messages_per_second
             if reached > most:
                 reason = f"{reached} recipients; {most} messages per second are allowed"
-                self._refuse(to, Failures.LIMIT, LIMIT, reason)
+                self._refuse(to, Failures.LIMIT, drops.LIMIT, reason)
             else:
                 self._center.turns.begin(reached)
                 self._messages_left -= max(0, reached - 1)
@@ -288,7 +275,7 @@ class SessionV1(Session):
         message = Message(request.message, self.name, recipient=request.recipient_uuid, group=request.group, key=key)
         return message, receipt
 
-    def _send_to_one(self, request: Send, owner: Member | None) -> None:
+    def _send_to_one(self, request: Send, owner: Owner | None) -> None:
         message, receipt = self._message(request)
         then = partial(self._reached, request)
         if owner is None:
@@ -306,11 +293,11 @@ class SessionV1(Session):
         elif reach.full:
             self._say(Failures.QUEUE_FULL.answer(request.id))
         elif reach.lost:
-            self._refuse(request.id, Failures.GONE, GONE)
+            self._refuse(request.id, Failures.GONE, drops.GONE)
         else:
-            self._refuse(request.id, Failures.NOBODY, NOBODY)
+            self._refuse(request.id, Failures.NOBODY, drops.NOBODY)
 
-    def _send_to_group(self, request: Send, recipients: Iterable[Member]) -> None:
+    def _send_to_group(self, request: Send, recipients: Iterable[Owner]) -> None:
         message, receipt = self._message(request)
         online = receipts = full = 0
         for recipient in recipients:
@@ -322,7 +309,7 @@ class SessionV1(Session):
                     continue
             online += recipient.reach(message.group)  # before it is delivered: that may fill a queue
             recipient.deliver(message)
-        self._hub.tally.dropped[UNCONFIRMED] += full
+        self._hub.tally.dropped[drops.UNCONFIRMED] += full
         self._hub.tally.routed += online
         if full and not online:
             self._say(Failures.QUEUE_FULL.answer(request.id))
@@ -351,7 +338,7 @@ class SessionV1(Session):
         if envelope.is_json:
             self.deliver(Message(envelope.message, sender.name, recipient=envelope.recipient_uuid))
         else:
-            self._hub.tally.dropped[UNREADABLE] += 1
+            self._hub.tally.dropped[drops.UNREADABLE] += 1
 
     def expect(self, key: int, receipt: Receipt, message: Message) -> int:
         if len(self._unconfirmed) >= MAX_UNCONFIRMED:
@@ -378,9 +365,9 @@ class SessionV1(Session):
 
     def _join(self, request: Join) -> None:
         if not self._may_send(GROUP + request.group):
-            self._fail(request.id, Failures.FORBIDDEN, FORBIDDEN)
+            self._fail(request.id, Failures.FORBIDDEN, drops.FORBIDDEN)
         elif request.group not in self._groups and len(self._groups) >= MAX_GROUPS:
-            self._fail(request.id, Failures.LIMIT, LIMIT, "too many groups")
+            self._fail(request.id, Failures.LIMIT, drops.LIMIT, "too many groups")
         else:
             self._groups[request.group] = None
             self._hub.join(self, request.group)
@@ -395,10 +382,10 @@ class SessionV1(Session):
     def _tell_presence(self, request: Presence) -> None:
         new = set(request.uuids) - self._watched.keys()
         if not all(map(self._may_send, request.uuids)):
-            self._fail(request.id, Failures.FORBIDDEN, FORBIDDEN)
+            self._fail(request.id, Failures.FORBIDDEN, drops.FORBIDDEN)
             return
         if request.watch and len(self._watched) + len(new) > MAX_WATCHED:
-            self._fail(request.id, Failures.LIMIT, LIMIT, "too many watched addresses")
+            self._fail(request.id, Failures.LIMIT, drops.LIMIT, "too many watched addresses")
             return
         for address in request.uuids:
             if request.watch and address not in self._watched:

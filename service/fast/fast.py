@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
+from service.core import drops
 from service.core.admission import Admission
 from service.core.center import PROBE_TIMEOUT_S, Center
 from service.core.close_codes import (
@@ -29,7 +30,6 @@ from service.core.close_codes import (
     TOO_MANY_FRAGMENTS,
     CloseReason,
 )
-from service.core.hub import SLOW_CONSUMER as READS_TOO_SLOWLY
 from service.core.session import Session
 from service.core.turns import NEXT_TURN
 from service.fast.farewell import Farewell
@@ -290,7 +290,7 @@ class WebSocket(WSListener):
     def pause_writing(self) -> None:
         """More than `limits.queue` waits to be written."""
         if self._is_open:
-            self._shell.center.hub.tally.dropped[READS_TOO_SLOWLY] += 1
+            self._shell.center.hub.tally.dropped[drops.SLOW_CONSUMER] += 1
             self._session.close(SLOW_CONSUMER)
 
     def resume_writing(self) -> None:

@@ -9,10 +9,10 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 
+from service.core import drops
 from service.core.center import PROBE_TIMEOUT_S
 from service.core.close_codes import SLOW_CONSUMER, CloseReason
-from service.core.hub import SLOW_CONSUMER as READS_TOO_SLOWLY
-from service.core.hub import Tally
+from service.core.tally import Tally
 from service.links.link import CLOSE_GRACE_S, Link, LinkClosedError
 
 # Bounds the burst of work when a client reads again after a pause.
@@ -49,7 +49,7 @@ class Outbox:
         self._taken += 1
         self._bytes += len(text) + _OVERHEAD
         if self._bytes > self._max_bytes or len(self._texts) > MAX_QUEUED_MESSAGES:
-            self._tally.dropped[READS_TOO_SLOWLY] += len(self._texts)
+            self._tally.dropped[drops.SLOW_CONSUMER] += len(self._texts)
             self._tally.close(SLOW_CONSUMER)
             self._texts.clear()
             self.close(SLOW_CONSUMER)

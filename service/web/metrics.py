@@ -14,13 +14,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from service.core import close_codes
+from service.core import close_codes, drops
 from service.core.center import Center
 from service.core.close_codes import CloseReason
-from service.core.hub import DROPS, Label, Tally
 from service.core.plain_http import REFUSALS, Answer, respond
 from service.core.session import SessionV0
 from service.core.session_v1 import SessionV1
+from service.core.tally import Label, Tally
 from service.web.publish import STATUSES
 
 _PROTOCOLS = (SessionV0.protocol, SessionV1.protocol)
@@ -87,7 +87,7 @@ class _CenterCollector(Collector):
         yield _counters("handshakes_refused", "Handshakes that were refused.", "status", _REFUSED, tally.refused)
         yield _counters("connections_closed", "WebSockets that the service closed.", "code", _CLOSED, tally.closed)
         yield CounterMetricFamily("wsbundle_messages_routed", "Messages that had a recipient.", tally.routed)
-        yield _counters("messages_dropped", "Messages that went nowhere.", "reason", DROPS, tally.dropped)
+        yield _counters("messages_dropped", "Messages that went nowhere.", "reason", drops.ALL, tally.dropped)
         yield _counters("publications", "Requests to publish a message.", "status", STATUSES, tally.published)
         limit = GaugeMetricFamily("wsbundle_limit", "The settings below `limits`.", labels=["limit"])
         for name in _LIMITS:

@@ -14,13 +14,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from service.core import drops
 from service.core.addresses import MAX_ADDRESS_LENGTH, Address
 from service.core.center import Center
-from service.core.hub import BAD_REQUEST, FORBIDDEN, GONE, LIMIT, NOBODY, Reach, TellReach, count_up
+from service.core.hub import Reach, TellReach
 from service.core.identity import GROUP, TokenError, bearer_tokens
 from service.core.message import Message
 from service.core.odd_json import OddError, read_json
 from service.core.plain_http import DRAINING, Answer, respond, say
+from service.core.tally import count_up
 from service.core.turns import NotNowError
 
 PREFIX = "/publish/"
@@ -46,7 +48,11 @@ STATUSES = (201, 202, 400, 401, 403, 405, 408, 409, 413, 422, 429, 503)
 _UNDER_WAY = say(409, "This Idempotency-Key is just being published\n", ("retry-after", "1"))
 _ANOTHER_MESSAGE = say(422, "This Idempotency-Key belongs to another message\n")
 _RECIPIENT_LOST = say(503, "The recipient was lost; the message may have arrived\n", ("retry-after", "1"))
-_DROPS = {400: BAD_REQUEST, 401: FORBIDDEN, 403: FORBIDDEN, 408: BAD_REQUEST, 413: LIMIT, 422: BAD_REQUEST, 429: LIMIT}
+_DROPS = {
+    **dict.fromkeys((400, 408, 422), drops.BAD_REQUEST),
+    **dict.fromkeys((401, 403), drops.FORBIDDEN),
+    **dict.fromkeys((413, 429), drops.LIMIT),
+}
 _KEY = re.compile("[!-~]{1,128}")
 
 
@@ -163,12 +169,12 @@ class Publisher:
             tally = self._center.hub.tally
             tally.routed += reach.online
             if reach.lost and not reach.online:
-                tally.dropped[GONE] += 1
+                tally.dropped[drops.GONE] += 1
                 self._outcomes.pop((permit.sender, permit.key), None)  # what is tried again is sent again
                 then(_RECIPIENT_LOST)
                 return
             if message.group is None and not reach.online:
-                tally.dropped[NOBODY] += 1
+                tally.dropped[drops.NOBODY] += 1
             status = 201 if reach.online else 202
             outcome.answer = respond(status, "application/json", b'{"online": %d}' % reach.online)
             then(outcome.answer)

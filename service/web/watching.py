@@ -10,8 +10,8 @@ import contextlib
 import msgspec
 
 from service.core.center import Center
-from service.core.hub import Tally
 from service.core.plain_http import DRAINING, NOT_FOUND, Answer, respond, say
+from service.core.tally import Tally
 
 # How long another worker has to say what it has counted. One that is stuck is replaced soon.
 PATIENCE_S = 0.5

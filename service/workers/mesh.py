@@ -19,7 +19,7 @@ from typing import cast
 
 import msgspec
 
-from service.core.bus import EmbeddedBus, Peer
+from service.core.bus import Peer, PeerBus
 from service.core.center import Center
 
 # No message is longer than 16 MiB: what claims to be has lost its place in the stream.
@@ -195,7 +195,7 @@ class Mesh:
                 "service's user as its owner, or name another directory"
             )
         self.number = str(os.getpid())
-        self.bus = self._center.hub.bus = EmbeddedBus(self._center, self.number)
+        self.bus = self._center.hub.bus = PeerBus(self._center, self.number)
         # Whoever finds a socket that nobody listens on takes it for that of a dead worker, and removes it: ours appears
         # under its name only when we listen.
         unnamed = self._directory / f".{self.number}"

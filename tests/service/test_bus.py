@@ -13,8 +13,9 @@ from workers import Host
 from service.core.addresses import Address
 from service.core.bus import MAX_QUEUED_BYTES
 from service.core.close_codes import ADDRESS_IN_USE, GIVEN_TWICE, REPLACED
-from service.core.hub import Member, Tally
+from service.core.hub import Owner
 from service.core.session_v1 import MAX_UNCONFIRMED
+from service.core.tally import Tally
 
 
 @pytest.fixture
@@ -544,7 +545,7 @@ class BusModel(RuleBasedStateMachine):
             while party.client.probes:
                 party.answer_probe(alive=True)
 
-    def _owner(self, address: str) -> tuple[str, Member] | None:
+    def _owner(self, address: str) -> tuple[str, Owner] | None:
         """The one worker whose client has an address, and the client."""
         owners = [
             (number, party.session) for number, party in self.parties if Address(address) in party.session.addresses

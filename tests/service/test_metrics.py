@@ -9,9 +9,9 @@ from centers import World
 from prometheus_client.parser import text_string_to_metric_families
 from shells import ROOT, clean_environment
 
+from service.core import drops
 from service.core.admission import Handshake, admit
 from service.core.close_codes import TOO_MANY_ADDRESSES
-from service.core.hub import DROPS
 from service.web.metrics import metrics
 from service.web.publish import Publisher, Request
 
@@ -32,7 +32,7 @@ def test_the_format_is_that_of_prometheus() -> None:
 
 def test_every_reason_to_drop_a_message_is_there_from_the_start() -> None:
     dropped = {label: value for (name, label), value in scraped(World()).items() if "dropped" in name}
-    assert dropped == dict.fromkeys(DROPS, 0)
+    assert dropped == dict.fromkeys(drops.ALL, 0)
 
 
 def test_what_happens_is_counted() -> None:

@@ -7,7 +7,7 @@ import pytest
 from links import FakeLink, turns
 
 from service.core.close_codes import RESTART, SLOW_CONSUMER
-from service.core.hub import Tally
+from service.core.tally import Tally
 from service.links import outbox
 from service.links.outbox import MAX_QUEUED_MESSAGES, Outbox
 

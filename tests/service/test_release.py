@@ -1,5 +1,6 @@
 """What workers are started with: the code and the settings that are current, read anew each time."""
 
+import ast
 import os
 import sys
 from pathlib import Path
@@ -98,6 +99,16 @@ def test_a_file_of_settings_that_is_missing_is_told(tmp_path: Path) -> None:
         read_env(tmp_path / ".env")
 
 
+def decoded_from_messagepack(path: Path) -> set[str]:
+    """The modules of those types that a module says it decodes: what another worker had encoded by its own code."""
+    tree = ast.parse(path.read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    decoding = [call for call in calls if ast.unparse(call.func) == "msgspec.msgpack.decode"]
+    types = {ast.unparse(keyword.value) for call in decoding for keyword in call.keywords if keyword.arg == "type"}
+    taken = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {str(node.module) for node in taken if types & {alias.name for alias in node.names}}
+
+
 def test_all_that_a_manager_and_workers_of_other_code_must_agree_on_is_known() -> None:
     """What the manager is made of, and of what the workers' records are."""
     from generator.host.succession import SHARED_MODULES
@@ -109,4 +120,6 @@ def test_all_that_a_manager_and_workers_of_other_code_must_agree_on_is_known() -
     while manager != (more := manager.union(*map(ours, manager))):
         manager = more
     wire = {"service.workers.mesh", "service.core.bus", "service.core.bus_records"} | ours("service.core.bus_records")
-    assert set(SHARED_MODULES) == {f"{name.replace('.', '/')}.py" for name in manager | wire}
+    inside = decoded_from_messagepack(MODULES["service.core.bus"])
+    assert inside == decoded_from_messagepack(MODULES["service.web.watching"]) == {"service.core.tally"}
+    assert set(SHARED_MODULES) == {f"{name.replace('.', '/')}.py" for name in manager | wire | inside}

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from centers import World
 
-from service.core.hub import Tally
 from service.core.plain_http import NOT_FOUND, Answer
+from service.core.tally import Tally
 from service.web.watching import PATIENCE_S, Watching
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from centers import Party, World
 
-from service.core.bus import EmbeddedBus, Peer
+from service.core.bus import Peer, PeerBus
 
 
 class FakeWire:
@@ -30,7 +30,7 @@ class Worker(World):
     def __init__(self, number: str, **settings: object) -> None:
         super().__init__(f"t{number}-", **settings)
         self.number = number
-        self.bus = EmbeddedBus(self.center, number)
+        self.bus = PeerBus(self.center, number)
         self.center.hub.bus = self.bus
         self.parties: list[Party] = []
         self.peers: dict[str, Peer] = {}

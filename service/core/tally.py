@@ -1,0 +1,49 @@
+"""What is counted: what became of messages, handshakes and connections. Workers tell it each other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from service.core import drops
+from service.core.close_codes import CloseReason
+
+Label = TypeVar("Label", int, str)
+
+
+def count_up(counts: dict[Label, int], label: Label, number: int = 1) -> None:
+    """Count so many more under a label, which may be a new one."""
+    counts[label] = counts.get(label, 0) + number
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the messages and of the handshakes so far."""
+
+    routed: int = 0
+    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(drops.ALL, 0))
+    accepted: dict[str, int] = field(default_factory=dict)
+    """Connections by protocol."""
+    refused: dict[int, int] = field(default_factory=dict)
+    """Handshakes by HTTP status."""
+    closed: dict[int, int] = field(default_factory=dict)
+    """Connections that the service closed, by close code."""
+    published: dict[int, int] = field(default_factory=dict)
+    """Requests to publish, by HTTP status."""
+
+    def close(self, reason: CloseReason) -> None:
+        """Count one more connection that is closed for this reason."""
+        count_up(self.closed, reason.code)
+
+    def add(self, other: "Tally") -> None:
+        """Count all that another worker has counted."""
+        self.routed += other.routed
+        _add(self.dropped, other.dropped)
+        _add(self.accepted, other.accepted)
+        _add(self.refused, other.refused)
+        _add(self.closed, other.closed)
+        _add(self.published, other.published)
+
+
+def _add(counts: dict[Label, int], others: Mapping[Label, int]) -> None:
+    for label, number in others.items():
+        count_up(counts, label, number)
