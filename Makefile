@@ -56,13 +56,13 @@ test-hosts: $(VENV)-dev/ready ## make install and all that follows, on throw-awa
 	@$(PYTEST) -m host -n 3 --dist loadgroup $(ARGS)
 
 test-autobahn: $(VENV)-dev/ready ## RFC 6455 by the book of Autobahn|Testsuite (ARGS=--write: the table in docs/protocol.md)
-	@PYTHON27="$(PYTHON27)" $(DEV) tests/autobahn/run_autobahn.py $(ARGS)
+	@PYTHON27="$(PYTHON27)" $(DEV) -m tests.autobahn.run_autobahn $(ARGS)
 
 fuzz: $(VENV)-dev/ready ## search for bytes that break something, a minute for each target (ARGS="frames --seconds 600")
-	@$(DEV) tests/fuzz/run_fuzz.py $(ARGS)
+	@$(DEV) -m tests.fuzz.run_fuzz $(ARGS)
 
 soak: $(VENV)-dev/ready ## ten thousand clients, clients that die at any byte, one that does not read (ARGS="churn --quick")
-	@$(DEV) tests/soak/run_soak.py $(ARGS)
+	@$(DEV) -m tests.soak.run_soak $(ARGS)
 
 lint: $(VENV)-dev/ready ## format, lint and types
 	@$(DEV) -m ruff format --check .

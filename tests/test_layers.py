@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
-from modules import MODULES, imports
+
+from tests.modules import MODULES, ROOT, imports
 
 # The rooms of each program, from the ground up: a room knows only those named before it. A room is a package, or a
 # module that stands outside of any.
@@ -160,3 +161,9 @@ def test_programs_of_a_host_are_run_in_one_place() -> None:
 
 def test_what_sets_up_the_environment_needs_nothing_that_is_to_be_installed() -> None:
     assert packages("generator.environment") == set()
+
+
+def test_a_module_of_the_tests_is_imported_by_its_full_name() -> None:
+    of_the_tests = sorted((ROOT / "tests").rglob("*.py"))
+    ours = {path.stem for path in of_the_tests} - {"__init__"}
+    assert {f"{path}: {name}" for path in of_the_tests for name in imports(path) if program(name) in ours} == set()

@@ -1,7 +1,7 @@
 """A shell of the service whose sessions send everything back, as the fuzzing client of Autobahn|Testsuite wants it.
 
-    python tests/autobahn/autobahn_echo.py fast
-    python tests/autobahn/autobahn_echo.py standalone
+    python -m tests.autobahn.autobahn_echo fast
+    python -m tests.autobahn.autobahn_echo standalone
 
 The sessions stand where the service's own do; the shells around them are untouched.
 """

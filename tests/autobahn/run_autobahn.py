@@ -15,12 +15,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
-from autobahn_echo import SHELLS
-from autobahn_suite import ALLOWED, BUILD, CASES, ROOT, MissingError, Outcome, faults, python27, run
+from tests.autobahn.autobahn_echo import SHELLS
+from tests.autobahn.autobahn_suite import ALLOWED, BUILD, CASES, ROOT, MissingError, Outcome, faults, python27, run
 
-HERE = Path(__file__).parent
 PAGE = ROOT / "docs" / "protocol.md"
 START_TIMEOUT_S = 15.0
 TITLES = {"fast": "fast shell", "standalone": "`server: standalone`"}
@@ -56,7 +54,7 @@ def echoing(shell: str) -> Iterator[int]:
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / f"{shell}.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, str(HERE / "autobahn_echo.py"), shell],
+            [sys.executable, "-m", "tests.autobahn.autobahn_echo", shell],
             cwd=ROOT,
             env={**environment, "WEBSOCKET_PORT": str(port)},
             stdout=log,

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from autobahn_suite import MissingError, Outcome, faults, installed, python27, read_outcomes
-from run_autobahn import table, with_table
+
+from tests.autobahn.autobahn_suite import MissingError, Outcome, faults, installed, python27, read_outcomes
+from tests.autobahn.run_autobahn import table, with_table
 
 GOOD = Outcome("1.1.1", "OK", "OK")
 BAD = Outcome("7.1.5", "FAILED", "WRONG CODE")
@@ -66,6 +67,6 @@ def test_when_it_cannot_be_installed_it_says_why(monkeypatch: pytest.MonkeyPatch
     pip = tmp_path / "python2.7"
     pip.write_text("#!/bin/sh\necho no network >&2; exit 1\n")
     pip.chmod(0o755)
-    monkeypatch.setattr("autobahn_suite.BUILD", tmp_path)
+    monkeypatch.setattr("tests.autobahn.autobahn_suite.BUILD", tmp_path)
     with pytest.raises(MissingError, match="no network"):
         installed(str(pip))

@@ -6,27 +6,23 @@
 import asyncio
 import contextlib
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from service.core.identity import TokenError
+from service.core.plain_http import Answer
+from service.fast.handshake import HandshakeError, read_handshake
+from service.mint import add_key, mint
+from service.tokens import Keys
+from service.web.publish import PREFIX, Publisher, Request
+from tests.service.centers import World, identity, limits
+from tests.service.test_fast import Site
+from tests.service.test_front import House
+from tests.service.transports import FakeTransport, frames_in
+
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
-sys.path.append(str(HERE.parent / "service"))
-
-from centers import World, identity, limits  # noqa: E402
-from test_fast import Site  # noqa: E402
-from test_front import House  # noqa: E402
-from transports import FakeTransport, frames_in  # noqa: E402
-
-from service.core.identity import TokenError  # noqa: E402
-from service.core.plain_http import Answer  # noqa: E402
-from service.fast.handshake import HandshakeError, read_handshake  # noqa: E402
-from service.mint import add_key, mint  # noqa: E402
-from service.tokens import Keys  # noqa: E402
-from service.web.publish import PREFIX, Publisher, Request  # noqa: E402
-
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 INTERNAL_ERROR = 1011
 

@@ -64,14 +64,16 @@ def _search(target: str, seconds: int) -> bool:
     kept, log = BUILD / target, BUILD / f"{target}.log"
     kept.mkdir(parents=True, exist_ok=True)
     command = [
-        *(sys.executable, str(HERE / "search.py"), target),
+        *(sys.executable, "-m", "tests.fuzz.search", target),
         *(str(kept), str(HERE / "corpus" / target)),
         *(f"-max_total_time={seconds}", f"-max_len={MAX_BYTES}", f"-artifact_prefix={BUILD}/{target}-"),
         *("-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=1"),
     ]
     with log.open("wb") as output:
         try:
-            status = subprocess.run(command, stdout=output, stderr=output, timeout=seconds + GRACE_S).returncode
+            status = subprocess.run(
+                command, cwd=ROOT, stdout=output, stderr=output, timeout=seconds + GRACE_S
+            ).returncode
         except subprocess.TimeoutExpired:
             status = -1
     said = log.read_text(errors="replace")

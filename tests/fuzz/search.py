@@ -1,4 +1,4 @@
-"""One target under atheris, which never returns: `python tests/fuzz/search.py TARGET [CORPUS ...] [-OPTION ...]`."""
+"""One target under atheris, which never returns: `python -m tests.fuzz.search TARGET [CORPUS ...] [-OPTION ...]`."""
 
 import importlib
 import sys
@@ -7,7 +7,7 @@ from typing import Any
 atheris: Any = importlib.import_module("atheris")  # not where linters run
 
 with atheris.instrument_imports(include=["service"]):
-    from fuzz_targets import TARGETS
+    from tests.fuzz.fuzz_targets import TARGETS
 
 if __name__ == "__main__":
     target = TARGETS[sys.argv.pop(1)]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import run_fuzz
-from fuzz_targets import CORPUS, TARGETS, FaultError, check_frames, frames, messages, seeds, token
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.core.session import Session, SessionV0
+from tests.fuzz import run_fuzz
+from tests.fuzz.fuzz_targets import CORPUS, TARGETS, FaultError, check_frames, frames, messages, seeds, token
 
 KEPT = [(target, name, data) for target in TARGETS for name, data in seeds(target).items()]
 unhurried = settings(deadline=None, database=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
@@ -93,6 +93,6 @@ def test_where_atheris_cannot_be_installed_it_says_where_it_can(
 def test_a_target_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     outcome: subprocess.CompletedProcess[bytes] = subprocess.CompletedProcess([], 77)
     monkeypatch.setattr(run_fuzz, "install_atheris", lambda: None)
-    monkeypatch.setattr("run_fuzz.subprocess.run", lambda *_, **__: outcome)
+    monkeypatch.setattr("tests.fuzz.run_fuzz.subprocess.run", lambda *_, **__: outcome)
     assert run_fuzz.main(["token"]) == 1
     assert "token        is broken" in capsys.readouterr().out

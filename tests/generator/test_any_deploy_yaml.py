@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from front_door import wsbundle
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -23,6 +22,7 @@ from generator.config.schema import Deploy
 from generator.rendering.agreement import disagreements
 from generator.rendering.render import render
 from service.declaration import REQUIRED, Setting, settings_of, values_of
+from tests.generator.front_door import wsbundle
 from tools import derive
 
 SETTINGS = {setting.key: setting for setting in settings_of(Deploy)}

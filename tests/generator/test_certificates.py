@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import pytest
-from certificate_maker import Authority, Pair, openssl, pair
 
 from generator.config.schema import Certificate, Deploy, LetsEncrypt
 from generator.host import programs
@@ -25,6 +24,7 @@ from generator.host.certificates import (
 )
 from generator.host.x509 import DAY_S, der, read
 from generator.report import CommandError, Report
+from tests.generator.certificate_maker import Authority, Pair, openssl, pair
 
 NOW = time.time()
 HOUR_S = 3600.0  # later, when what the tests make is valid already

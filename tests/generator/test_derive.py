@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from front_door import ROOT
 from jsonschema import Draft202012Validator
 
 from generator.config.check import check
@@ -18,6 +17,7 @@ from generator.config.schema import ESSENTIAL, Deploy
 from generator.rendering.agreement import AGREEMENTS
 from service.declaration import REQUIRED, settings_of
 from service.settings import Settings
+from tests.generator.front_door import ROOT
 from tools import derive
 
 SETTINGS = {setting.key: setting for setting in settings_of(Deploy)}

@@ -4,9 +4,9 @@ import sys
 from textwrap import dedent
 
 import pytest
-from front_door import process
 
 from generator.config.document import Mapping, Node, Origin, Scalar, Sequence, is_nothing, parse
+from tests.generator.front_door import process
 
 
 def tree(text: str, source: str = "deploy.yaml") -> Mapping:

@@ -8,10 +8,10 @@ import venv
 from pathlib import Path
 
 import pytest
-from front_door import ENVIRONMENT, ROOT, Outcome, process
-from wheel_maker import lock_of, make_wheel
 
 from generator.environment import _make_importable, of_pip
+from tests.generator.front_door import ENVIRONMENT, ROOT, Outcome, process
+from tests.generator.wheel_maker import lock_of, make_wheel
 
 MAKE = ["make", "--no-print-directory"]
 TARGETS = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from front_door import ENVIRONMENT, ROOT, Outcome, process
+
+from tests.generator.front_door import ENVIRONMENT, ROOT, Outcome, process
 
 MAIN = "import sys\ndef run():\n    print({!r}, sys.version_info[:2])\n    return 0\n"
 HERE = "{}.{}".format(*sys.version_info)

@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from front_door import ROOT, wsbundle
 
 from generator.config.check import check
 from generator.config.document import Mapping, parse
 from generator.config.rules import RULES
 from generator.config.schema import Deploy
 from service.declaration import settings_of
+from tests.generator.front_door import ROOT, wsbundle
 
 FAULTS = sorted((ROOT / "tests" / "faults").glob("*.yaml"))
 WARNINGS = sorted((ROOT / "tests" / "warnings").glob("*.yaml"))

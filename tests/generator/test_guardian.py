@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from front_door import ROOT
+from tests.generator.front_door import ROOT
 
 PROGRAM = """
 import os, signal, sys

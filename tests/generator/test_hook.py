@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from readings import NAME, rendered, text_of
+from tests.generator.readings import NAME, rendered, text_of
 
 HOOK = f"etc/letsencrypt/renewal-hooks/deploy/{NAME}"
 LINEAGE = f"etc/letsencrypt/live/{NAME}"

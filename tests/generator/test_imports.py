@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from front_door import process
+
+from tests.generator.front_door import process
 
 
 @pytest.mark.parametrize("command", ["render", "check", "show", "run"])

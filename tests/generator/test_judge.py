@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from front_door import wsbundle
 from msgspec.structs import replace
 
 from generator.config.load import load_text
 from generator.judge import judge
 from generator.rendering.render import render
 from generator.report import CommandError, Report
+from tests.generator.front_door import wsbundle
 
 DEPLOY = """domain: ws.mycompany.org
 tls: files

@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 
 import jinja2
 import pytest
-from readings import changed, needs
 
 from generator.config.load import load
 from generator.config.schema import Deploy
@@ -22,6 +21,7 @@ from generator.readers.processes import Running, side_by_side
 from generator.readers.verdict import Verdict
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import TEMPLATES, environment, names_of, path_of, render
+from tests.generator.readings import changed, needs
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ALL = sorted(str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*") if path.is_file())

@@ -9,13 +9,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from front_door import ENVIRONMENT, ROOT, Outcome, process, wsbundle
-from wheel_maker import lock_of, make_wheel
 
 from generator.config.load import Loaded, load
 from generator.packing.archive import Archive
 from generator.packing.pack import deploy_text, pack
 from generator.rendering.render import render
+from tests.generator.front_door import ENVIRONMENT, ROOT, Outcome, process, wsbundle
+from tests.generator.wheel_maker import lock_of, make_wheel
 
 GOLDEN = sorted((ROOT / "tests/golden").glob("*/deploy.yaml"))
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from modules import MODULES
 
 from generator.config.schema import Deploy
 from generator.paths import Paths
 from generator.rendering.render import render
+from tests.modules import MODULES
 
 TABLE = set(vars(Paths("NAME")).values())
 NOT_RENDERED = {"keys", "bus", "recovery", "tls", "placeholder"}

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from front_door import ENVIRONMENT
 
 from generator.host.probe import Endpoint, silence
+from tests.generator.front_door import ENVIRONMENT
 
 PATIENCE_S = 0.5
 

@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from readings import NAME, broken, changed, needs, nothing_installed, rendered
 
 from generator import readers
 from generator.readers import Fault, Verdict, read_all, supervisor
 from generator.rendering.bundle import Bundle
+from tests.generator.readings import NAME, broken, changed, needs, nothing_installed, rendered
 
 TITLES = {
     "nginx configuration",

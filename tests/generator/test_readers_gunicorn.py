@@ -3,9 +3,9 @@
 import sys
 
 import pytest
-from readings import NAME, broken, changed, fault, line_of, rendered, verdict
 
 from generator.readers import gunicorn
+from tests.generator.readings import NAME, broken, changed, fault, line_of, rendered, verdict
 
 CONF = f"etc/{NAME}/gunicorn.conf.py"
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from readings import NAME, broken, fault, line_of, needs, nothing_installed, rendered, verdict
 
 from generator.readers import logrotate
+from tests.generator.readings import NAME, broken, fault, line_of, needs, nothing_installed, rendered, verdict
 
 ROTATION = f"etc/logrotate.d/{NAME}"
 

@@ -7,12 +7,23 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from readings import NAME, broken, fault, line_of, needs, nothing_installed, rendered, text_of, verdict, verdicts
 
 from generator.readers import nginx
 from generator.readers.processes import Call, Outcome, Running, find_program, side_by_side
 from generator.readers.verdict import Verdict
 from generator.rendering.bundle import Bundle
+from tests.generator.readings import (
+    NAME,
+    broken,
+    fault,
+    line_of,
+    needs,
+    nothing_installed,
+    rendered,
+    text_of,
+    verdict,
+    verdicts,
+)
 
 pytestmark = needs("nginx")
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from readings import NAME, Reader, broken, changed, fault, line_of, nothing_installed, rendered, verdict
 
 from generator.readers import shell
 from generator.readers.processes import Running
 from generator.readers.verdict import Verdict
 from generator.rendering.bundle import Bundle
+from tests.generator.readings import NAME, Reader, broken, changed, fault, line_of, nothing_installed, rendered, verdict
 
 ENV = f"etc/{NAME}/.env"
 HOOK = f"etc/letsencrypt/renewal-hooks/deploy/{NAME}"

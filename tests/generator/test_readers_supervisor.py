@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from readings import NAME, broken, changed, fault, line_of, rendered, verdict
 
 from generator.readers import supervisor
+from tests.generator.readings import NAME, broken, changed, fault, line_of, rendered, verdict
 
 PROGRAM = f"etc/supervisor/conf.d/{NAME}.conf"
 

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
-from readings import (
+
+from generator.readers import systemd
+from generator.rendering.bundle import Bundle, File
+from tests.generator.readings import (
     NAME,
     Reader,
     broken,
@@ -16,9 +19,6 @@ from readings import (
     verdict,
     verdicts,
 )
-
-from generator.readers import systemd
-from generator.rendering.bundle import Bundle, File
 
 SERVICE = f"etc/systemd/system/{NAME}.service"
 SOCKET = f"etc/systemd/system/{NAME}.socket"

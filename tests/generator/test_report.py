@@ -9,10 +9,10 @@ import sys
 import termios
 
 import pytest
-from front_door import ENVIRONMENT
 
 from generator.report import Report
 from service.declaration import Fault
+from tests.generator.front_door import ENVIRONMENT
 
 
 def test_a_warning_that_comes_again_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:

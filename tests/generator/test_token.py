@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from front_door import wsbundle
 
 from service.tokens import Keys, read_keys
+from tests.generator.front_door import wsbundle
 
 
 @pytest.fixture

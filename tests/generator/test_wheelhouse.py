@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-from front_door import ROOT
-from wheel_maker import lock_of, make_wheel
 
 from generator.packing.pack import LOCKS
 from generator.packing.wheelhouse import Target, download, requirements_for
 from generator.report import CommandError
+from tests.generator.front_door import ROOT
+from tests.generator.wheel_maker import lock_of, make_wheel
 
 DEBIAN_12 = Target("3.11", "x86_64")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from front_door import COMMAND, ENVIRONMENT, ROOT, Outcome, process, wsbundle
 
 from generator.__main__ import _COMMANDS, _parser
 from generator.config.schema import Deploy
 from service.declaration import settings_of
+from tests.generator.front_door import COMMAND, ENVIRONMENT, ROOT, Outcome, process, wsbundle
 
 SOUND = "domain: ws.mycompany.org\nping: {interval: 50}\n"
 FAULTY = "domain: ws.mycompany.org\nport: 80\ncolour: blue\n"

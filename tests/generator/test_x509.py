@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
-from certificate_maker import openssl, pair
 
 from generator.host.x509 import DAY_S, Certificate, der, read
+from tests.generator.certificate_maker import openssl, pair
 
 
 def certificate(*names: str) -> Certificate:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from hosts import driver
-from hosts.console import CLONE, NAME, ROOT, Console
-from hosts.driver import CACHE, Host
+from tests.hosts import driver
+from tests.hosts.console import CLONE, NAME, ROOT, Console
+from tests.hosts.driver import CACHE, Host
 
 SUITES = ("bookworm", "trixie", "resolute")
 _PACKAGES = ("make", "python3-venv", "nginx", "supervisor", "logrotate", "openssl")

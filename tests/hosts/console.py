@@ -12,7 +12,7 @@ from typing import Any
 from websockets.exceptions import InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
-from hosts.driver import Host
+from tests.hosts.driver import Host
 
 ROOT = Path(__file__).parent.parent.parent
 CLONE = "clone"  # in the home of who works there

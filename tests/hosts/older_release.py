@@ -2,7 +2,7 @@
 
 import json
 
-from hosts.console import NAME, Console
+from tests.hosts.console import NAME, Console
 
 _UNITS = "/etc/systemd/system"
 

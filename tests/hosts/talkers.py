@@ -9,8 +9,8 @@ from unittest import mock
 
 from websockets.asyncio.client import connect
 
-from hosts.console import DOMAIN, Console
 from service.client import Client, RequestError
+from tests.hosts.console import DOMAIN, Console
 
 # With all other clients of a test, fewer than limits.connections_per_address.
 TALKERS = 12

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hosts.console import DOMAIN, NAME, Console
+from tests.hosts.console import DOMAIN, NAME, Console
 
 UNIT, SOCKET = f"/etc/systemd/system/{NAME}.service", f"/etc/systemd/system/{NAME}.socket"
 ENV, SITE = f"/etc/{NAME}/.env", f"/etc/nginx/sites-available/{NAME}"

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from hosts.console import CLONE, NAME, Console
-from hosts.driver import _await
+from tests.hosts.console import CLONE, NAME, Console
+from tests.hosts.driver import _await
 
 # perl-base is on every Debian, and a lock of fcntl(2) is what apt and dpkg take.
 HOLDER = r"""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hosts.conftest import running
-from hosts.console import DOMAIN, NAME, ROOT, Console
+from tests.hosts.conftest import running
+from tests.hosts.console import DOMAIN, NAME, ROOT, Console
 
 Installer = Callable[..., str]
 

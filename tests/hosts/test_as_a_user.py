@@ -2,7 +2,7 @@
 
 import pytest
 
-from hosts.console import NAME, Console
+from tests.hosts.console import NAME, Console
 
 CHECKOUT = "/home/ada/clone"
 NOT_HERS = ("find", CHECKOUT, "!", "-user", "ada")

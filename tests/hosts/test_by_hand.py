@@ -2,7 +2,7 @@
 
 import pytest
 
-from hosts.console import NAME, Console
+from tests.hosts.console import NAME, Console
 
 UNIT = f"/etc/systemd/system/{NAME}.service"
 SITE = f"/etc/nginx/sites-available/{NAME}"

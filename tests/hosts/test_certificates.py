@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from hosts.conftest import running
-from hosts.console import NAME, Console
-from hosts.driver import CACHE
+from tests.hosts.conftest import running
+from tests.hosts.console import NAME, Console
+from tests.hosts.driver import CACHE
 
 DOMAIN, OTHER_DOMAIN = "ws.wsbundle.test", "ws2.wsbundle.test"
 AUTHORITY = "https://127.0.0.1:14000/dir"

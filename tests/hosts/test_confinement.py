@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hosts.console import NAME, Console
+from tests.hosts.console import NAME, Console
 
 UNIT = f"/etc/systemd/system/{NAME}.service"
 # Runs in the place of the service, as what has taken it over would; says as JSON what it could do. The code becomes the

@@ -4,8 +4,8 @@ import json
 import re
 from typing import Any
 
-from hosts.console import Console
-from hosts.test_off_the_host import rest
+from tests.hosts.console import Console
+from tests.hosts.test_off_the_host import rest
 
 SITE = "/etc/nginx/sites-enabled/default"
 ALONE: dict[str, Any] = {"nginx": {"default_server": True}}

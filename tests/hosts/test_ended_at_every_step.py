@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from hosts.conftest import running
-from hosts.console import CLONE, NAME, Console
-from hosts.older_release import as_an_older_release_installed_it
+from tests.hosts.conftest import running
+from tests.hosts.console import CLONE, NAME, Console
+from tests.hosts.older_release import as_an_older_release_installed_it
 
 pytestmark = pytest.mark.exhaustive
 AT_ONCE = 4

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hosts.console import CLONE, NAME, Console
-from hosts.test_ended_at_every_step import BY_SUPERVISOR, ended_at, leaves_nothing_behind, stopped_at
+from tests.hosts.console import CLONE, NAME, Console
+from tests.hosts.test_ended_at_every_step import BY_SUPERVISOR, ended_at, leaves_nothing_behind, stopped_at
 
 _ENDING = Path(__file__).with_name("ended_at.py")
 SITE = f"/etc/nginx/sites-available/{NAME}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hosts.console import DOMAIN, NAME, Console
+from tests.hosts.console import DOMAIN, NAME, Console
 
 SERVERS = ("uvicorn", "gunicorn", "standalone")
 _PAIR = f"""

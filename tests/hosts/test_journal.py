@@ -2,7 +2,7 @@
 
 import pytest
 
-from hosts.console import NAME, Console
+from tests.hosts.console import NAME, Console
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "gunicorn", "standalone"])

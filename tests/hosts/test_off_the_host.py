@@ -1,6 +1,6 @@
 """Uninstalling removes what was installed, exactly, and nothing of anybody else's."""
 
-from hosts.console import NAME, Console
+from tests.hosts.console import NAME, Console
 
 USERS = ("/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/.pwd.lock", "/etc/subuid", "/etc/subgid")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hosts.console import CLONE, NAME, Console
+from tests.hosts.console import CLONE, NAME, Console
 
 SITE = f"/etc/nginx/sites-available/{NAME}"
 LISTENER = "import socket, time; s = socket.socket(); s.bind(('127.0.0.1', 8765)); s.listen(); time.sleep(600)"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hosts import driver
-from hosts.console import NAME, Console
+from tests.hosts import driver
+from tests.hosts.console import NAME, Console
 
 APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", "-o", "Dpkg::Options::=--force-confold")
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from hosts.console import NAME, Console
+from tests.hosts.console import NAME, Console
 
 SECRET = "a secret of 1f0c9a7e"
 

@@ -3,8 +3,8 @@
 import json
 import time
 
-from hosts.console import NAME, Console
-from hosts.test_ended_at_every_step import _ENDING, stopped_at
+from tests.hosts.console import NAME, Console
+from tests.hosts.test_ended_at_every_step import _ENDING, stopped_at
 
 ENV = f"/etc/{NAME}/.env"
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hosts.console import NAME, Console
+from tests.hosts.console import NAME, Console
 
 DIRECTORIES = ("/opt/{0}", "/etc/{0}", "/var/lib/{0}", "/run/{0}", "/var/log/{0}", "/var/lib/{0}-acme")
 SUPERVISOR: dict[str, Any] = {"manager": "supervisor", "server": "gunicorn"}

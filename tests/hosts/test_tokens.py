@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from hosts.console import DOMAIN, NAME, Console
+from tests.hosts.console import DOMAIN, NAME, Console
 
 KEYS = f"/etc/{NAME}/keys.json"
 METHODS: dict[str, dict[str, Any]] = {

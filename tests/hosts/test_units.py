@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from hosts.console import NAME, Console
-from hosts.older_release import as_an_older_release_installed_it
-from hosts.test_ended_at_every_step import BY_SUPERVISOR, leaves_nothing_behind
+from tests.hosts.console import NAME, Console
+from tests.hosts.older_release import as_an_older_release_installed_it
+from tests.hosts.test_ended_at_every_step import BY_SUPERVISOR, leaves_nothing_behind
 
 SERVICE, SOCKET = UNITS = (f"{NAME}.service", f"{NAME}.socket")
 DIRECTORY = "/etc/systemd/system"

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from hosts.console import DOMAIN, NAME, Console
-from hosts.test_refused import unchanged
+from tests.hosts.console import DOMAIN, NAME, Console
+from tests.hosts.test_refused import unchanged
 
 OTHER = "/etc/nginx/conf.d/other.conf"
 _CHECK = """

@@ -12,8 +12,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from hosts.console import DOMAIN, NAME, Console
-from hosts.talkers import TALKERS, talk
+from tests.hosts.console import DOMAIN, NAME, Console
+from tests.hosts.talkers import TALKERS, talk
 
 WORKERS, CALLERS = 4, 80
 PATIENCE_S = 60.0

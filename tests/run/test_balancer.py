@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from stage import (
+
+from tests.run.stage import (
     DEADLINE_S,
     DOMAIN,
     REPOSITORY,

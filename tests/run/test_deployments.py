@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from stage import DEADLINE_S, DOMAIN, Client, Stage, deployed, wait_until
+
+from tests.run.stage import DEADLINE_S, DOMAIN, Client, Stage, deployed, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from stage import Stage, deployed, wait_until
 
 from service.mint import add_key, mint
+from tests.run.stage import Stage, deployed, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from stage import DOMAIN, NAME, Stage, as_systemd, nginx
 
 from service.mint import add_key, mint
+from tests.run.stage import DOMAIN, NAME, Stage, as_systemd, nginx
 
 pytestmark = pytest.mark.slow
 

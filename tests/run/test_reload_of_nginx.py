@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stage import answers, free_port, needed, wait_until
 
 from generator.host.reload import Reload
+from tests.run.stage import answers, free_port, needed, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from stage import DOMAIN, NAME, REPOSITORY, SBIN, Stage, nginx, process, wait_until
 
 from generator.readers.stub_certificate import stub_pair
+from tests.run.stage import DOMAIN, NAME, REPOSITORY, SBIN, Stage, nginx, process, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from stage import DOMAIN, REPOSITORY, SBIN, needed
+
+from tests.run.stage import DOMAIN, REPOSITORY, SBIN, needed
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a network namespace")
 def test_a_site_with_an_address_of_clients_for_itself_is_no_proof_and_one_with_loopback_no_obstacle() -> None:
-    command = [needed("unshare"), "--net", sys.executable, str(Path(__file__).parent / "ways_of_clients.py")]
+    command = [needed("unshare"), "--net", sys.executable, "-m", "tests.run.ways_of_clients"]
     environment = {"PATH": f"{Path(sys.executable).parent}:{SBIN}", "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -5,11 +5,10 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from stage import DOMAIN, NAME, Stage, as_systemd, nginx
-
 from generator.host.facts import addresses, addresses_of, has_address, resolves_here
 from generator.host.neighbours import Surroundings, ways_in
 from generator.host.probe import Endpoint, Unhealthy, probe, silence
+from tests.run.stage import DOMAIN, NAME, Stage, as_systemd, nginx
 
 NETWORK = """\
 link set lo up

@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from shells import DEADLINE_S, wait_until
 from websockets.sync.client import ClientConnection, connect
+
+from tests.service.shells import DEADLINE_S, wait_until
 
 CHROMIUM = shutil.which("chromium")
 

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
+from tests.service.shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
 
 # With so many workers; each tells the others where it is in the directory WEBSOCKET_BUS.
 SEVERAL = {

@@ -10,13 +10,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from centers import World
-from processes import Processes
-from shells import COMMANDS, HANDSHAKE, Shell, running, wait_until
-from transports import in_a_loop
 
 from service.workers import acceptor
 from service.workers.acceptor import FEW, PAUSE_S, has_its_share, share_listeners
+from tests.service.centers import World
+from tests.service.processes import Processes
+from tests.service.shells import COMMANDS, HANDSHAKE, Shell, running, wait_until
+from tests.service.transports import in_a_loop
 
 CLIENTS, WORKERS = 1000, 4
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from centers import FakeClient, World, identity, limits
 
 from service.core.admission import Admission, Handshake, admit, client_address
 from service.core.events import Events
 from service.core.plain_http import Answer
+from tests.service.centers import FakeClient, World, identity, limits
 
 
 def status(world: World, **handshake: Any) -> int:

@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from centers import FakeClient
 
 from service.app import Application, create_app
 from service.core.addresses import Address
@@ -14,6 +13,7 @@ from service.core.plain_http import Answer
 from service.core.session import SessionV0
 from service.settings import Limits, Settings
 from service.web.publish import NOT_LEFT_YET, Permit, Request
+from tests.service.centers import FakeClient
 
 Events = list[dict[str, Any]]
 

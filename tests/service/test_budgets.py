@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from shells import COMMANDS, HANDSHAKE, Client, Shell, reset, running, wait_until
-from transports import frame
+
+from tests.service.shells import COMMANDS, HANDSHAKE, Client, Shell, reset, running, wait_until
+from tests.service.transports import frame
 
 CLOSE, TEXT, PING = 8, 1, 9
 MESSAGES_PER_SECOND = 50

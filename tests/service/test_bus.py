@@ -4,11 +4,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from centers import Party
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from workers import Host
 
 from service.core.addresses import Address
 from service.core.bus import MAX_QUEUED_BYTES
@@ -16,6 +14,8 @@ from service.core.close_codes import ADDRESS_IN_USE, GIVEN_TWICE, REPLACED
 from service.core.hub import Owner
 from service.core.session_v1 import MAX_UNCONFIRMED
 from service.core.tally import Tally
+from tests.service.centers import Party
+from tests.service.workers import Host
 
 
 @pytest.fixture

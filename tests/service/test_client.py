@@ -16,10 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_behaviours import BEHAVIOURS, DEADLINE_S, OF_THE_HANDSHAKE, SECOND, Call, Driver, Frame, Server
-from modules import imports
-from shells import COMMANDS, ROOT, Shell, clean_environment, free_port, running, wait_until
-from test_tokens import secret_key, token
 from websockets.sync.client import connect
 from websockets.sync.server import serve
 from websockets.typing import Subprotocol
@@ -28,6 +24,19 @@ import service.client
 from service.client import Backoff, Client, Event, GoneError, Message, RequestError, Sent, Token, health_url, one_line
 from service.core.addresses import MAX_ADDRESS_LENGTH
 from service.core.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
+from tests.modules import imports
+from tests.service.client_behaviours import (
+    BEHAVIOURS,
+    DEADLINE_S,
+    OF_THE_HANDSHAKE,
+    SECOND,
+    Call,
+    Driver,
+    Frame,
+    Server,
+)
+from tests.service.shells import COMMANDS, ROOT, Shell, clean_environment, free_port, running, wait_until
+from tests.service.test_tokens import secret_key, token
 
 # The client goes straight to the server, whatever proxy the environment names.
 PROXIES = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from chromium import CHROMIUM, Browser, Page, chromium
-from client_behaviours import BEHAVIOURS, DEADLINE_S, SECOND, Call, Driver, Frame, Server
-from shells import COMMANDS, ROOT, free_port, running
 
 import service.client
 from service.core.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
+from tests.service.chromium import CHROMIUM, Browser, Page, chromium
+from tests.service.client_behaviours import BEHAVIOURS, DEADLINE_S, SECOND, Call, Driver, Frame, Server
+from tests.service.shells import COMMANDS, ROOT, free_port, running
 
 NODE = shutil.which("node")
 SCRIPT = (ROOT / "service" / "client.js").read_text()

@@ -10,17 +10,19 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
-from pathlib import Path
 from uuid import UUID
 
 import pytest
-from shells import (
+from websockets.exceptions import ConnectionClosed
+
+from tests.service.shells import (
     BINARY,
     COMMANDS,
     CONTINUATION,
     DEADLINE_S,
     HANDSHAKE,
     PING,
+    ROOT,
     TEXT,
     Client,
     Peer,
@@ -28,7 +30,6 @@ from shells import (
     running,
     wait_until,
 )
-from websockets.exceptions import ConnectionClosed
 
 HOSTILE = {
     "empty": "",
@@ -316,10 +317,12 @@ def test_a_client_that_resets_its_connection_is_forgotten(shell: Shell) -> None:
 
 
 def test_a_client_that_is_killed_is_forgotten(shell: Shell) -> None:
-    connect = f"from shells import Peer; peer = Peer({shell.port}); print(peer.status, flush=True); input()"
+    connect = (
+        f"from tests.service.shells import Peer; peer = Peer({shell.port}); print(peer.status, flush=True); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", connect],
-        cwd=Path(__file__).parent,
+        cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as client:

@@ -4,11 +4,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from centers import Party, World
 
 from service.core.close_codes import RESTART
 from service.process.drain import drain, duration
 from service.settings import Drain
+from tests.service.centers import Party, World
 
 
 @pytest.mark.parametrize(

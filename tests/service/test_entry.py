@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from shells import COMMANDS, ROOT, clean_environment
 
 from service.process.entry import settings_or_exit
 from service.settings import Settings
+from tests.service.shells import COMMANDS, ROOT, clean_environment
 
 
 def test_good_settings_are_returned() -> None:

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-from centers import FakeClient, World, limits
-
 from service.core.admission import Admission, Handshake, admit
 from service.core.close_codes import SLOW_CONSUMER
 from service.core.events import Events
+from tests.service.centers import FakeClient, World, limits
 
 Told = list[tuple[str, dict[str, object]]]
 

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
-from chromium import CHROMIUM, Browser, Page, chromium
-from shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, free_port, running
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from service.core.frames import SUBPROTOCOL
+from tests.service.chromium import CHROMIUM, Browser, Page, chromium
+from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, free_port, running
 
 EXAMPLE = ROOT / "service" / "example.html"
 

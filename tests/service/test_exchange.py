@@ -9,7 +9,6 @@ from typing import cast
 from uuid import UUID
 
 import pytest
-from links import FakeLink, turns
 
 from service.core.admission import Admission
 from service.core.close_codes import TOO_MANY_ADDRESSES
@@ -18,6 +17,7 @@ from service.links.exchange import Exchange
 from service.links.outbox import MAX_QUEUED_MESSAGES
 from service.process.entry import center_of
 from service.settings import Limits, Settings
+from tests.service.links import FakeLink, turns
 
 SETTINGS = Settings(
     welcome="{uuid}", limits=Limits(messages_per_second=1_000_000, bytes_per_second=1024**3, queue=1024 * 1024)

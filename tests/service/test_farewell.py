@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from transports import FakeTransport
 
 from service.fast.farewell import Farewell
+from tests.service.transports import FakeTransport
 
 
 def leave(transport: FakeTransport, monkeypatch: pytest.MonkeyPatch) -> int:

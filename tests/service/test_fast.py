@@ -7,9 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from centers import World, limits
 from picows import WSMsgType
-from transports import FakeTransport, frame, in_a_loop
 
 from service.core.admission import Admission
 from service.core.close_codes import RESTART, CloseReason
@@ -17,6 +15,8 @@ from service.core.session import Session
 from service.core.turns import LATER, NEXT_TURN
 from service.fast.fast import FastShell, WebSocket
 from service.links.link import MAX_FRAGMENTS, READ_AHEAD_BYTES
+from tests.service.centers import World, limits
+from tests.service.transports import FakeTransport, frame, in_a_loop
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 ACCEPT = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"

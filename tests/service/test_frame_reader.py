@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
-from transports import frame, in_a_loop
 
 from service.fast.frame_reader import feed, frame_reader
+from tests.service.transports import frame, in_a_loop
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX = 1000

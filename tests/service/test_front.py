@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import uvicorn
-from shells import COMMANDS, DEADLINE_S, HANDSHAKE, Peer, Shell, running, wait_until
-from transports import PEER, FakeTransport, frame, in_a_loop
 from uvicorn.server import ServerState
 
 from service.app import create_app
 from service.fast.front import MAX_PIPELINED, Front, Reception
 from service.fast.handshake import MAX_HEAD_BYTES
 from service.settings import Limits, Settings
+from tests.service.shells import COMMANDS, DEADLINE_S, HANDSHAKE, Peer, Shell, running, wait_until
+from tests.service.transports import PEER, FakeTransport, frame, in_a_loop
 
 PLAIN = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 OURS = [COMMANDS["runner"], COMMANDS["gunicorn"]]

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import OURS, Processes, several
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 from websockets.typing import Subprotocol
 
 from service.core.frames import Failures
+from tests.service.processes import OURS, Processes, several
 
 LASTS_S = float(os.environ.get("WEBSOCKET_HISTORY_S", "20"))
 SEED = int(os.environ.get("WEBSOCKET_HISTORY_SEED", random.randrange(1_000_000)))

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from shells import COMMANDS, DEADLINE_S, HANDSHAKE, Shell, reset, running, wait_until
 
 from service.mint import add_key, mint
+from tests.service.shells import COMMANDS, DEADLINE_S, HANDSHAKE, Shell, reset, running, wait_until
 
 PUBLISHING = [name for name in COMMANDS if name != "standalone"]
 

@@ -1,9 +1,8 @@
 """Who owns an address, and who is told of it."""
 
-from centers import World
-
 from service.core.addresses import Address
 from service.core.close_codes import ADDRESS_IN_USE
+from tests.service.centers import World
 
 
 def test_a_client_is_reached_under_its_temporary_address_and_under_the_one_that_it_registered() -> None:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import SEVERAL, Processes
-from shells import DEADLINE_S, ROOT, Shell, clean_environment, free_port, wait_until
+
+from tests.service.processes import SEVERAL, Processes
+from tests.service.shells import DEADLINE_S, ROOT, Shell, clean_environment, free_port, wait_until
 
 # Plain uvicorn has a log of its own. What gunicorn is given here stands in the rendered gunicorn.conf.py.
 COMMANDS = {kind: SEVERAL[kind] for kind in ("runner", "standalone")}

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shells import ROOT, clean_environment, free_port
 
 from service.process.listen import ListenError, listening_sockets, name_of
 from service.settings import Settings
+from tests.service.shells import ROOT, clean_environment, free_port
 
 
 @pytest.fixture

@@ -12,7 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shells import COMMANDS, DEADLINE_S, ROOT, Peer, answers, clean_environment, free_port, running, wait_until
+
+from tests.service.shells import (
+    COMMANDS,
+    DEADLINE_S,
+    ROOT,
+    Peer,
+    answers,
+    clean_environment,
+    free_port,
+    running,
+    wait_until,
+)
 
 # Both ways to start the service that speak to a service manager themselves.
 OURS = [COMMANDS["runner"], "-m service.server"]

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import OURS, SEVERAL, Processes, several
-from shells import DEADLINE_S, HANDSHAKE, TEXT, Client, Peer, running, wait_until
-from test_v1_conformance import Caller
-from transports import in_a_loop
 
 from service.settings import Settings
 from service.workers.manager import RESTART_DELAY_S, Workers
 from service.workers.release import Deployment
+from tests.service.processes import OURS, SEVERAL, Processes, several
+from tests.service.shells import DEADLINE_S, HANDSHAKE, TEXT, Client, Peer, running, wait_until
+from tests.service.test_v1_conformance import Caller
+from tests.service.transports import in_a_loop
 
 
 @pytest.fixture

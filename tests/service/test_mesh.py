@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from centers import World
-from transports import in_a_loop
 
 import service.core.bus_records as records
 from service.core.addresses import Address
 from service.workers.mesh import MAX_RECORD_BYTES, Mesh, MeshError
+from tests.service.centers import World
+from tests.service.transports import in_a_loop
 
 HEAD = struct.Struct("!I")
 

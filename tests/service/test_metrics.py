@@ -5,15 +5,15 @@ import subprocess
 import sys
 from uuid import uuid4
 
-from centers import World
 from prometheus_client.parser import text_string_to_metric_families
-from shells import ROOT, clean_environment
 
 from service.core import drops
 from service.core.admission import Handshake, admit
 from service.core.close_codes import TOO_MANY_ADDRESSES
 from service.web.metrics import metrics
 from service.web.publish import Publisher, Request
+from tests.service.centers import World
+from tests.service.shells import ROOT, clean_environment
 
 Series = dict[tuple[str, str], float]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from shells import ROOT
 
 from service.tokens import MAX_TOKEN_LENGTH, Keys, read_keys
+from tests.service.shells import ROOT
 
 NOBODY, NOGROUP = 65534, 65534
 

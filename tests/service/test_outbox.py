@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from links import FakeLink, turns
 
 from service.core.close_codes import RESTART, SLOW_CONSUMER
 from service.core.tally import Tally
 from service.links import outbox
 from service.links.outbox import MAX_QUEUED_MESSAGES, Outbox
+from tests.service.links import FakeLink, turns
 
 KILOBYTE = b"x" * 1024
 MAX_QUEUED_BYTES = 256 * 1024

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from centers import Party, World, limits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
@@ -12,6 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from service.core.addresses import Address
 from service.core.frames import REQUESTS
 from service.core.session import PROBE_PERIOD_S
+from tests.service.centers import Party, World, limits
 
 REGISTRATIONS = 2
 

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from centers import TOO_DEEP, World, identity, limits
 
 from service.core.hub import Alone, Reach, Receipt, TellReach
 from service.core.identity import bearer_tokens
@@ -12,6 +11,7 @@ from service.core.message import Message
 from service.core.plain_http import DRAINING, Answer
 from service.core.tally import Tally
 from service.web.publish import MAX_BUCKETS, MAX_REMEMBERED, STATUSES, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
+from tests.service.centers import TOO_DEEP, World, identity, limits
 
 
 class Script:

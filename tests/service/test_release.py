@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from modules import MODULES, imports
 
 from service.settings import Settings
 from service.workers.release import Deployment, Release, ReleaseError, read_env
+from tests.modules import MODULES, imports
 
 
 class Installed:

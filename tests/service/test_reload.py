@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import OURS, several
-from shells import DEADLINE_S, ROOT, Client, clean_environment, free_port, wait_until
 
 from service.workers.reload import DONE, NAME
+from tests.service.processes import OURS, several
+from tests.service.shells import DEADLINE_S, ROOT, Client, clean_environment, free_port, wait_until
 
 FAILED = "the new worker does not start; the others stay as they are"
 pytestmark = pytest.mark.slow

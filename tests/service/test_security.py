@@ -11,14 +11,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from shells import BINARY, COMMANDS, CONTINUATION, DEADLINE_S, HANDSHAKE, TEXT, Peer, Shell, running, wait_until
-from test_conformance import HOSTILE
-from test_v1_conformance import Caller
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from service.mint import add_key, mint
+from tests.service.shells import (
+    BINARY,
+    COMMANDS,
+    CONTINUATION,
+    DEADLINE_S,
+    HANDSHAKE,
+    TEXT,
+    Peer,
+    Shell,
+    running,
+    wait_until,
+)
+from tests.service.test_conformance import HOSTILE
+from tests.service.test_v1_conformance import Caller
 
 GOOD = "https://good.example"
 PER_ADDRESS = 3

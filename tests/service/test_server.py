@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from shells import ROOT, clean_environment, running
+
+from tests.service.shells import ROOT, clean_environment, running
 
 
 def start(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from centers import TOO_DEEP, Party, World, identity, limits
 
 from service.core.addresses import MAX_ADDRESS_LENGTH, Address
 from service.core.close_codes import FORBIDDEN, TOKEN_EXPIRED, TOO_MANY_ADDRESSES
 from service.core.session import MIN_PAUSE_S, PROBE_PERIOD_S
 from service.core.turns import LATER, NEXT_TURN, PER_TURN, SHARE
+from tests.service.centers import TOO_DEEP, Party, World, identity, limits
 
 
 @pytest.fixture

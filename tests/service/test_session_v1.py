@@ -5,12 +5,12 @@ import sys
 from typing import Any
 
 import pytest
-from centers import TOO_DEEP, Party, World, identity, limits
 
 from service.core.addresses import Address
 from service.core.close_codes import NO_HELLO, REPLACED, TOKEN_EXPIRED, UNAUTHORIZED
 from service.core.session_v1 import MAX_GROUPS, MAX_UNCONFIRMED, MAX_WATCHED
 from service.core.turns import LATER, NEXT_TURN
+from tests.service.centers import TOO_DEEP, Party, World, identity, limits
 
 
 @pytest.fixture

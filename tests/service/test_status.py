@@ -1,8 +1,7 @@
 """What the service manager shows of several workers is what they have together."""
 
-from centers import World
-
 from service.core.status import status_line, together
+from tests.service.centers import World
 
 
 def test_a_worker_tells_of_itself() -> None:

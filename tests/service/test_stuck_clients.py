@@ -4,7 +4,8 @@ import json
 import time
 
 import pytest
-from shells import COMMANDS, DEADLINE_S, TEXT, Peer, Shell, running, wait_until
+
+from tests.service.shells import COMMANDS, DEADLINE_S, TEXT, Peer, Shell, running, wait_until
 
 EVICTING = [command for name, command in COMMANDS.items() if name != "uvicorn"]
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, free_port, running
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from service.mint import add_key, mint
 from service.tokens import MAX_TOKEN_LENGTH
+from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, free_port, running
 
 DEBUG = {"uvicorn": " --log-level=debug", "gunicorn": " --log-level=debug"}
 

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from shells import DEADLINE_S, ROOT, clean_environment
+
+from tests.service.shells import DEADLINE_S, ROOT, clean_environment
 
 PROGRAMS = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")

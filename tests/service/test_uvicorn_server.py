@@ -5,12 +5,12 @@ import socket
 
 import pytest
 import uvicorn
-from centers import World
-from transports import in_a_loop
 
 from service.fast.uvicorn_options import uvicorn_options
 from service.fast.uvicorn_server import RECEIVE_BUFFER_BYTES, DrainingServer
 from service.settings import Drain, Settings
+from tests.service.centers import World
+from tests.service.transports import in_a_loop
 
 
 async def application(scope: object, receive: object, send: object) -> None:

@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Any
 
 import pytest
-from shells import COMMANDS, DEADLINE_S, TEXT, Peer, Shell, running, wait_until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from service.links.link import READ_AHEAD_FRAMES
+from tests.service.shells import COMMANDS, DEADLINE_S, TEXT, Peer, Shell, running, wait_until
 
 
 class Caller:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from centers import World
 
 from service.core.plain_http import NOT_FOUND, Answer
 from service.core.tally import Tally
 from service.web.watching import PATIENCE_S, Watching
+from tests.service.centers import World
 
 
 def answered(watching: Watching, method: str, path: str, passed_on: bool) -> Answer:

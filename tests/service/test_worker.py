@@ -6,9 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from shells import COMMANDS, DEADLINE_S, running, wait_until
 
 from service.worker import Worker
+from tests.service.shells import COMMANDS, DEADLINE_S, running, wait_until
 
 
 def test_its_settings_are_those_of_the_runner() -> None:

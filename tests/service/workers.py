@@ -3,9 +3,8 @@
 from collections import deque
 from collections.abc import Callable
 
-from centers import Party, World
-
 from service.core.bus import Peer, PeerBus
+from tests.service.centers import Party, World
 
 
 class FakeWire:

@@ -6,16 +6,12 @@ import random
 import select
 import socket
 import struct
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "service"))
-
-from shells import DEADLINE_S, HANDSHAKE
-from transports import frame, frames_in
+from tests.service.shells import DEADLINE_S, HANDSHAKE
+from tests.service.transports import frame, frames_in
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 # Each source address of loopback has ports for some twenty thousand connections a minute.

@@ -4,10 +4,9 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-import soak_server
-
 import service.__main__
 from service.core.session import Session
+from tests.soak import soak_server
 
 
 def leaking(end: Callable[..., None]) -> Callable[..., None]:

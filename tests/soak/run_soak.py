@@ -12,13 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from crowd import Crowd, CrowdError, die_one_by_one
+from tests.service.shells import COMMANDS, Peer, Shell, running, wait_until
+from tests.soak.crowd import Crowd, CrowdError, die_one_by_one
 
-# After crowd, which leads to them.
-from shells import COMMANDS, Peer, Shell, running, wait_until
-
-HERE = Path(__file__).resolve().parent
-SERVER = f"{HERE / 'soak_server.py'}"
+SERVER = "-m tests.soak.soak_server"
 ADMIT_ALL = {
     "WORKERS": "1",
     "WEBSOCKET_MAX_CONNECTIONS": "50000",

@@ -1,8 +1,9 @@
 """`make soak` in small, and servers with which it must fail."""
 
 import pytest
-import run_soak
-from run_soak import PARTS, Plan, SoakError, churn, idle, stuck
+
+from tests.soak import run_soak
+from tests.soak.run_soak import PARTS, Plan, SoakError, churn, idle, stuck
 
 SMALL = Plan(idle=200, rest_s=8, warm_up=50, mortals=200, batches=2)
 
@@ -15,7 +16,7 @@ def test_a_crowd_of_a_few_hundred_leaves_nothing_behind(part: str) -> None:
 
 @pytest.mark.slow
 def test_a_service_that_remembers_who_has_left_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_soak, "SERVER", f"{run_soak.HERE / 'leaky_server.py'}")
+    monkeypatch.setattr(run_soak, "SERVER", "-m tests.soak.leaky_server")
     with pytest.raises(SoakError, match="objects more"):
         churn(SMALL)
 

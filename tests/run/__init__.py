@@ -1,0 +1,1 @@
+"""Rendered deployments, run on this machine."""

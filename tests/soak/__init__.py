@@ -1,0 +1,1 @@
+"""Crowds, and what they leave behind."""
