@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tests.autobahn.autobahn_echo import SHELLS
 from tests.autobahn.autobahn_suite import ALLOWED, BUILD, CASES, ROOT, MissingError, Outcome, faults, python27, run
+from tests.ports import free_port
 
 PAGE = ROOT / "docs" / "protocol.md"
 START_TIMEOUT_S = 15.0
@@ -47,9 +48,7 @@ def main(arguments: list[str]) -> int:
 @contextlib.contextmanager
 def echoing(shell: str) -> Iterator[int]:
     """The port of a shell that sends everything back."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("WEBSOCKET_", "LISTEN_", "NOTIFY_"))}
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / f"{shell}.log").open("wb") as log:

@@ -32,6 +32,7 @@ from generator.config.schema import Deploy
 from generator.readers.stub_certificate import stub_pair
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import render
+from tests.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOMAIN = "ws.example.com"
@@ -47,13 +48,6 @@ def needed(program: str) -> str:
     if found is None:
         pytest.skip(f"{program} is not installed")
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:

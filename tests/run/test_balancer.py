@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.run.stage import (
     DEADLINE_S,
     DOMAIN,
@@ -19,7 +20,6 @@ from tests.run.stage import (
     Client,
     Stage,
     as_systemd,
-    free_port,
     needed,
     nginx,
     process,

@@ -20,6 +20,8 @@ from typing import NamedTuple
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 # Reached by nothing but a failure, however busy the machine is.
 DEADLINE_S = 60.0
@@ -36,14 +38,6 @@ COMMANDS = {
     "service.app:app",
     "standalone": "service/server.py {WEBSOCKET_PORT}",
 }
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until(condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:

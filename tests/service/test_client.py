@@ -25,6 +25,7 @@ from service.client import Backoff, Client, Event, GoneError, Message, RequestEr
 from service.core.addresses import MAX_ADDRESS_LENGTH
 from service.core.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
 from tests.modules import imports
+from tests.ports import free_port
 from tests.service.client_behaviours import (
     BEHAVIOURS,
     DEADLINE_S,
@@ -35,7 +36,7 @@ from tests.service.client_behaviours import (
     Frame,
     Server,
 )
-from tests.service.shells import COMMANDS, ROOT, Shell, clean_environment, free_port, running, wait_until
+from tests.service.shells import COMMANDS, ROOT, Shell, clean_environment, running, wait_until
 from tests.service.test_tokens import secret_key, token
 
 # The client goes straight to the server, whatever proxy the environment names.

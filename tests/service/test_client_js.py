@@ -13,9 +13,10 @@ import pytest
 
 import service.client
 from service.core.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
+from tests.ports import free_port
 from tests.service.chromium import CHROMIUM, Browser, Page, chromium
 from tests.service.client_behaviours import BEHAVIOURS, DEADLINE_S, SECOND, Call, Driver, Frame, Server
-from tests.service.shells import COMMANDS, ROOT, free_port, running
+from tests.service.shells import COMMANDS, ROOT, running
 
 NODE = shutil.which("node")
 SCRIPT = (ROOT / "service" / "client.js").read_text()

@@ -18,8 +18,9 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from service.core.frames import SUBPROTOCOL
+from tests.ports import free_port
 from tests.service.chromium import CHROMIUM, Browser, Page, chromium
-from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, free_port, running
+from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, running
 
 EXAMPLE = ROOT / "service" / "example.html"
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.service.processes import SEVERAL, Processes
-from tests.service.shells import DEADLINE_S, ROOT, Shell, clean_environment, free_port, wait_until
+from tests.service.shells import DEADLINE_S, ROOT, Shell, clean_environment, wait_until
 
 # Plain uvicorn has a log of its own. What gunicorn is given here stands in the rendered gunicorn.conf.py.
 COMMANDS = {kind: SEVERAL[kind] for kind in ("runner", "standalone")}

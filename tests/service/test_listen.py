@@ -11,7 +11,8 @@ import pytest
 
 from service.process.listen import ListenError, listening_sockets, name_of
 from service.settings import Settings
-from tests.service.shells import ROOT, clean_environment, free_port
+from tests.ports import free_port
+from tests.service.shells import ROOT, clean_environment
 
 
 @pytest.fixture

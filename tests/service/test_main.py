@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.service.shells import (
     COMMANDS,
     DEADLINE_S,
@@ -20,7 +21,6 @@ from tests.service.shells import (
     Peer,
     answers,
     clean_environment,
-    free_port,
     running,
     wait_until,
 )

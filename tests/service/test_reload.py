@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from service.workers.reload import DONE, NAME
+from tests.ports import free_port
 from tests.service.processes import OURS, several
-from tests.service.shells import DEADLINE_S, ROOT, Client, clean_environment, free_port, wait_until
+from tests.service.shells import DEADLINE_S, ROOT, Client, clean_environment, wait_until
 
 FAILED = "the new worker does not start; the others stay as they are"
 pytestmark = pytest.mark.slow

@@ -16,7 +16,8 @@ from websockets.typing import Subprotocol
 
 from service.mint import add_key, mint
 from service.tokens import MAX_TOKEN_LENGTH
-from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, free_port, running
+from tests.ports import free_port
+from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, running
 
 DEBUG = {"uvicorn": " --log-level=debug", "gunicorn": " --log-level=debug"}
 
