@@ -4,6 +4,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from generator.load import Loaded, load
+from generator.program import starting
 from generator.report import Report, UsageError, paint
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def run(options: Namespace, report: Report) -> int:
     from service.settings import to_environ
 
     deploy = loaded_for(options, report).deploy
-    module = {"standalone": ["service.server"], "uvicorn": ["service"]}.get(deploy.server)
+    module = {"standalone": "service.server", "uvicorn": "service"}.get(deploy.server)
     if module is None:
         raise UsageError("gunicorn runs from its rendered files; to try the service here: --set server=uvicorn")
     host = f"[{deploy.host}]" if ":" in deploy.host else deploy.host
@@ -69,7 +70,7 @@ def run(options: Namespace, report: Report) -> int:
         if are_needed:
             report.line(f"A token for it: .venv/bin/wsbundle token --keys {deploy.keys} --send-to '*' UUID")
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-I", "-m", *module], {**os.environ, **to_environ(deploy), **deploy.env})
+    os.execve(sys.executable, starting(module), {**os.environ, **to_environ(deploy), **deploy.env})
 
 
 def show(options: Namespace, report: Report) -> int:

@@ -1,13 +1,13 @@
 """The deployment's own keys: made once, with the first generation that wants them; then they are the operator's."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
 from generator.host.apply import must
 from generator.host.facts import run
 from generator.host.store import Store
+from generator.program import starting
 from generator.report import Report
 from generator.schema import Deploy
 from service.declaration import Fault
@@ -34,7 +34,7 @@ class KeysPlace:
         with report.step("make keys for tokens"):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             words = ("new-key", str(self.file), "HS256", env["group"])
-            must(run(sys.executable, "-I", "-m", "service.mint", *words), "making keys")
+            must(run(*starting("service.mint", *words)), "making keys")
 
     def remove(self) -> None:
         """Take them away, for a first generation that did not work."""

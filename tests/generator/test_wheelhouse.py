@@ -7,7 +7,7 @@ import pytest
 from front_door import ROOT
 from wheel_maker import lock_of, make_wheel
 
-from generator.pack import LOCKS
+from generator.program import LOCKS
 from generator.report import CommandError
 from generator.wheelhouse import Target, download, requirements_for
 

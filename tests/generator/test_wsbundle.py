@@ -14,6 +14,7 @@ import pytest
 from front_door import COMMAND, ENVIRONMENT, ROOT, Outcome, process, wsbundle
 
 from generator.__main__ import _COMMANDS, _parser
+from generator.program import starting
 from generator.schema import Deploy
 from service.declaration import settings_of
 
@@ -270,7 +271,7 @@ def test_run_becomes_the_service_with_the_settings_of_deploy_yaml(
     outcome = wsbundle("run", "--set", f"server={server}", "--set", "port=9000", "--set", "env={ZONE: eu}")
     assert outcome.out == "Starting the service on ws://127.0.0.1:9000/; Ctrl-C ends it.\n"
     [(program, arguments, environment)] = became
-    assert (program, arguments) == (sys.executable, [sys.executable, "-I", "-m", module])
+    assert (program, arguments) == (sys.executable, starting(module))
     assert {environment["WEBSOCKET_PORT"], environment["WEBSOCKET_PING_INTERVAL"], environment["ZONE"]} == {
         "9000",
         "50",
