@@ -4,7 +4,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from generator.load import Loaded, load
-from generator.program import starting
+from generator.program import COMMAND, starting
 from generator.report import Report, UsageError, paint
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(options: Namespace, report: Report) -> int:
         are_needed = deploy.auth == "token"
         deploy = msgspec.structs.replace(deploy, keys=keys_for_trying(deploy.name, are_needed))
         if are_needed:
-            report.line(f"A token for it: .venv/bin/wsbundle token --keys {deploy.keys} --send-to '*' UUID")
+            report.line(f"A token for it: {COMMAND} token --keys {deploy.keys} --send-to '*' UUID")
     sys.stdout.flush()
     os.execve(sys.executable, starting(module), {**os.environ, **to_environ(deploy), **deploy.env})
 

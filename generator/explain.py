@@ -2,6 +2,7 @@
 
 from generator.agreement import AGREEMENTS
 from generator.load import Loaded
+from generator.program import COMMAND
 from generator.rules import RULES
 from generator.schema import Deploy
 from service.declaration import REQUIRED, Setting, did_you_mean, plain, settings_of, values_of
@@ -32,7 +33,7 @@ def about(topic: str) -> list[tuple[str, str]] | None:
 
 
 def nearest(topic: str) -> str:
-    return did_you_mean(topic, [name for name, _ in topics()]) or "; `.venv/bin/wsbundle explain` lists them"
+    return did_you_mean(topic, [name for name, _ in topics()]) or f"; `{COMMAND} explain` lists them"
 
 
 def settings_in_force(loaded: Loaded) -> list[tuple[str, object, str]]:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 # The checkout, an unpacked archive, or `wsbundle/tree` of an installed wheel.
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LOCKS = ("requirements/generator.txt", "requirements/service.txt")
+# How messages name the command, so that it can be copied. An installed wheel starts it by its package `wsbundle`.
+COMMAND = "wsbundle" if "wsbundle" in sys.modules else ".venv/bin/wsbundle"
 
 _SINGLE = ("pyproject.toml", "README.md", "LICENSE", "docs/operations.md", *LOCKS)
 _SUFFIXES = (".py", ".sh", ".html", ".js")

@@ -50,7 +50,7 @@ def test_only_what_renders_knows_jinja_and_only_what_parses_knows_yaml() -> None
 def test_only_the_command_itself_knows_what_concerns_a_host() -> None:
     outside = [path for path in GENERATOR.rglob("*.py") if path.parent.name != "host"]
     knowing = {path.stem for path in outside if any(name.startswith("generator.host") for name in imports(path))}
-    assert knowing == {"__main__"}
+    assert knowing == {"command_line"}
 
 
 def test_what_sets_up_the_environment_needs_nothing_that_is_to_be_installed() -> None:
