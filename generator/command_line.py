@@ -11,6 +11,11 @@ from service.declaration import did_you_mean
 
 # Each command: what it does in one line, what else should be known, and an example.
 COMMANDS = {
+    "init": (
+        "write a deploy.yaml to begin with",
+        "Write a deploy.yaml for this domain, with every setting explained in it. A file that is there is not changed.",
+        "wsbundle init ws.mycompany.org",
+    ),
     "render": (
         "check deploy.yaml and write the bundle",
         "Check deploy.yaml, render every file, let the programs that will read them judge them, and only then write.",
@@ -118,6 +123,10 @@ def parser(command: str = COMMAND) -> argparse.ArgumentParser:
         for name, (summary, description, example) in COMMANDS.items()
     }
 
+    init = verbs["init"]
+    init.add_argument("domain", metavar="DOMAIN", help="the name that clients connect to, such as ws.mycompany.org")
+    init.set_defaults(run=_init)
+
     render = verbs["render"]
     render.add_argument("-o", "--output", metavar="DIR", help="where to write it (default: build/<name>)")
     render.set_defaults(run=commands.render)
@@ -174,9 +183,17 @@ def parser(command: str = COMMAND) -> argparse.ArgumentParser:
         if verb is explain:
             continue
         verb.add_argument("-f", "--file", metavar="FILE", default="deploy.yaml", help="default: deploy.yaml")
+        if verb is init:
+            continue
         verb.add_argument("--env", metavar="NAME", help="lay deploy.NAME.yaml over it")
         verb.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="set one key; repeatable")
     return whole
+
+
+def _init(options: argparse.Namespace, report: Report) -> int:
+    from generator import sample
+
+    return sample.init(options, report)
 
 
 def _bundle(options: argparse.Namespace, report: Report) -> int:

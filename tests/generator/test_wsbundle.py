@@ -385,3 +385,41 @@ def test_an_output_of_no_name_is_no_directory() -> None:
     outcome = wsbundle("render", "-f", str(ROOT / "deploy.yaml"), "-o", "")
     assert outcome.code == 2
     assert outcome.err == "-o is given without a directory; name one, or leave -o out for build/<name>\n"
+
+
+# A file to begin with.
+
+
+def test_init_writes_a_deploy_yaml_that_is_sound_and_explains_every_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = wsbundle("init", "ws.mycompany.org")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("deploy.yaml is ready. Next: ")
+    assert wsbundle("show").code == 0
+    text = Path("deploy.yaml").read_text()
+    assert "\ndomain: ws.mycompany.org\n" in text
+    assert "$schema" not in text  # the file that it names would not be there
+    assert [
+        key for key in (setting.key for setting in settings_of(Deploy)) if f"{key.rpartition('.')[2]}:" not in text
+    ] == []
+
+
+def test_init_leaves_a_file_alone_that_is_there(here: Path) -> None:
+    outcome = wsbundle("init", "ws.other.org")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == "deploy.yaml is there already and was not changed; edit it, or name another one with -f\n"
+    assert (here / "deploy.yaml").read_text() == SOUND
+    assert wsbundle("init", "ws.other.org", "-f", "other.yaml").code == 0
+
+
+@pytest.mark.parametrize("domain", ["two words", "https://ws.mycompany.org", "ws.mycompany.org\nport: 9000", "", "#"])
+def test_init_writes_nothing_for_what_is_not_a_domain(
+    domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = wsbundle("init", domain)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err
+    assert list(tmp_path.iterdir()) == []
