@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from generator.agreement import AGREEMENTS
-from generator.explain import shown
+from generator.explain import SETTINGS, shown
 from generator.rules import RULES
 from generator.sample import sample
 from generator.schema import Deploy
-from service.declaration import REQUIRED, Setting, settings_of
+from service.declaration import REQUIRED, Setting
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = "deploy.schema.json"
@@ -54,7 +54,7 @@ def _as_loaded(declared: dict[str, Any]) -> dict[str, Any]:
 
 def settings_page() -> str:
     """docs/settings.md: every setting, every rule, every agreement."""
-    settings = list(settings_of(Deploy))
+    settings = list(SETTINGS.values())
     lines = [
         "# Settings",
         "",

@@ -4,12 +4,12 @@ import json
 import textwrap
 from argparse import Namespace
 
-from generator.explain import shown
+from generator.explain import SETTINGS, shown
 from generator.load import load_text
 from generator.program import COMMAND
 from generator.report import CommandError, Report, UsageError
-from generator.schema import ESSENTIAL, Deploy
-from service.declaration import Setting, settings_of
+from generator.schema import ESSENTIAL
+from service.declaration import Setting
 
 _WIDTH = 100
 
@@ -37,7 +37,7 @@ def init(options: Namespace, report: Report) -> int:
 
 def sample(domain: str, command: str) -> str:
     """The essential settings live, all others commented at their defaults. `command` is what checks and renders."""
-    settings = list(settings_of(Deploy))
+    settings = list(SETTINGS.values())
     lines = [
         f"# One deployment of the notification center. `{command} check` checks this file, "
         f"`{command} render` renders it;",

@@ -12,7 +12,7 @@ from msgspec import Meta
 from service import settings as service
 
 # Written out in the sample deploy.yaml, in this order; all the rest stands there commented, at its default.
-ESSENTIAL = ("name", "domain", "host", "port", "workers", "ping", "server", "manager")
+ESSENTIAL = ("domain", "name", "host", "port", "workers", "ping", "server", "manager")
 
 AddressRange = Annotated[
     str,
