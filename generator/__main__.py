@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         refuse_unknown_command(arguments)
         options = parser().parse_args(arguments)
+        report.verbose = getattr(options, "verbose", False)
         code: int = options.run(options, report)
     except ConfigError as error:
         report.faults(error.faults)

@@ -178,6 +178,8 @@ def parser(command: str = COMMAND) -> argparse.ArgumentParser:
     for name, parser_of_verb in host.items():
         parser_of_verb.set_defaults(run=_on_the_host, verb=name)
 
+    for name in ("render", "check", "bundle", "install", "plan"):
+        verbs[name].add_argument("-v", "--verbose", action="store_true", help="list also the checks that accept")
     for verb in verbs.values():
         verb.add_argument("--format", choices=("text", "json"), default="text")
         if verb is explain:

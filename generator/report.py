@@ -34,6 +34,7 @@ class Report:
 
     def __init__(self, json: bool = False) -> None:
         self.json = json
+        self.verbose = False  # whether lines that say that all is well are printed one by one
         self.facts: dict[str, Any] = {}
         # Whether to go on when nobody can be told any more: half an installation is worse than a silent one.
         self.goes_on_unheard = False

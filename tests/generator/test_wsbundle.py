@@ -180,7 +180,7 @@ def test_check_tells_what_every_reader_says_and_writes_nothing(here: Path) -> No
 
 
 def test_what_env_gives_the_service_is_read_back_and_compared_with_deploy_yaml(here: Path) -> None:
-    outcome = wsbundle("check", "--set", "env={ZONE: it's eu}", "--set", "workers=auto")
+    outcome = wsbundle("check", "-v", "--set", "env={ZONE: it's eu}", "--set", "workers=auto")
     assert outcome.err == ""
     assert "  accepted    environment file\n" in outcome.out
 
