@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from itertools import pairwise
 
-from generator.command_line import parser, refuse_unknown_command
+from generator.command_line import parse
 from generator.load import ConfigError
 from generator.report import CommandError, Report, UsageError
 
@@ -23,8 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Asked for before the rest is parsed, so that a wrong command line is told as JSON too.
     report = Report(json="--format=json" in arguments or ("--format", "json") in pairwise(arguments))
     try:
-        refuse_unknown_command(arguments)
-        options = parser().parse_args(arguments)
+        options = parse(arguments)
         report.verbose = getattr(options, "verbose", False)
         code: int = options.run(options, report)
     except ConfigError as error:

@@ -1,7 +1,9 @@
 """What can be typed behind `wsbundle`: commands, options, and the help that explains them."""
 
 import argparse
-from collections.abc import Sequence
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from generator import __version__, commands
@@ -10,7 +12,7 @@ from generator.report import Report, UsageError
 from service.declaration import did_you_mean
 
 # Each command: what it does in one line, what else should be known, and an example.
-COMMANDS = {
+_ANYWHERE = {
     "init": (
         "write a deploy.yaml to begin with",
         "Write a deploy.yaml for this domain, with every setting explained in it. A file that is there is not changed.",
@@ -51,6 +53,8 @@ COMMANDS = {
         "Write one archive with code, locked wheels and deploy.yaml. On the host, unpack it and run: sudo sh install",
         "wsbundle bundle --python 3.13 --env prod",
     ),
+}
+_ON_A_HOST = {
     "install": (
         "make this host run what deploy.yaml says, all or nothing",
         "Report every obstacle, then install what is missing and switch to it. If any step fails, go back. Needs root.",
@@ -85,44 +89,97 @@ COMMANDS = {
 }
 
 
+COMMANDS = {**_ANYWHERE, **_ON_A_HOST}
+_EXAMPLES = ("wsbundle init ws.mycompany.org", "wsbundle check", "sudo wsbundle install")
+
+
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         # argparse makes a formatter for every argument, and each asks shutil for the terminal's width: a tenth of the
         # time in which a fault in deploy.yaml is told.
         super().__init__(formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100), **options)
 
+    def format_help(self) -> str:
+        width = _width()
+        self.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=width, max_help_position=28)
+        return super().format_help()
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-def refuse_unknown_command(arguments: Sequence[str]) -> None:
+class _Overview(_Parser):
+    """The parser of the whole command line; its help has the commands in two groups, and examples."""
+
+    command = COMMAND
+
+    def format_help(self) -> str:
+        parts = [self.format_usage(), f"{self.description}\n"]
+        for title, group in (("anywhere", _ANYWHERE), ("on the host", _ON_A_HOST)):
+            rows = "".join(f"  {name:11}{summary}\n" for name, (summary, _, _) in group.items())
+            parts.append(f"{title}:\n{rows}")
+        parts.append("examples:\n" + "".join(f"  {example}\n" for example in _named(_EXAMPLES, self.command)))
+        parts += [f"{textwrap.fill(text, _width())}\n" for text in (_MORE, self.epilog or "")]
+        return "\n".join(parts)
+
+
+_MORE = "`wsbundle COMMAND --help` has options and an example for each; `wsbundle --version` prints the version."
+
+
+def _named(examples: Iterable[str], command: str) -> list[str]:
+    return [example.replace("wsbundle", command) for example in examples]
+
+
+def _width() -> int:
+    return min(100, shutil.get_terminal_size((100, 24)).columns)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of one command, and in `run` what does it.
+
+    Raises:
+        UsageError: it is not understood.
+    """
     if arguments and arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
         nearest = did_you_mean(arguments[0], COMMANDS) or f"; use one of {', '.join(COMMANDS)}"
         raise UsageError(f"{arguments[0]} is not a command{nearest}")
+    options, unknown = parser().parse_known_args(arguments)
+    if unknown:
+        verb: argparse.ArgumentParser = options.verb_parser
+        known = [name for action in verb._actions for name in action.option_strings]
+        nearest = did_you_mean(unknown[0].partition("=")[0], known) if unknown[0].startswith("-") else ""
+        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}{nearest or f'; see {verb.prog} --help'}")
+    return options
 
 
 def parser(command: str = COMMAND) -> argparse.ArgumentParser:
     """The parser of the command line; `command` is how examples name the program."""
-    whole = _Parser(
+    whole = _Overview(
         prog="wsbundle",
         description="One deploy.yaml becomes a complete, verified deployment of the notification center.",
         epilog="Exit codes: 0 done or nothing to do, 1 failed, 2 deploy.yaml or the command line is wrong, "
         "3 changes are pending (plan), 4 the host was edited by hand (status).",
         allow_abbrev=False,
     )
+    whole.command = command
     whole.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    subparsers = whole.add_subparsers(metavar="COMMAND", required=True, prog="wsbundle")
-    verbs: dict[str, argparse.ArgumentParser] = {
-        name: subparsers.add_parser(
-            name,
-            help=summary,
-            description=description,
-            epilog=f"Example: {example.replace('wsbundle', command)}",
-            allow_abbrev=False,
+    subparsers = whole.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, prog="wsbundle", parser_class=_Parser
+    )
+    verbs: dict[str, argparse.ArgumentParser] = {}
+    for name, (summary, description, example) in COMMANDS.items():
+        (shown,) = _named([example], command)
+        verbs[name] = subparsers.add_parser(
+            name, help=summary, description=description, epilog=f"Example: {shown}", allow_abbrev=False
         )
-        for name, (summary, description, example) in COMMANDS.items()
-    }
+        verbs[name].set_defaults(verb_parser=verbs[name])
+    _add_anywhere(verbs)
+    _add_on_a_host(verbs)
+    _add_common(verbs)
+    return whole
 
+
+def _add_anywhere(verbs: dict[str, argparse.ArgumentParser]) -> None:
     init = verbs["init"]
     init.add_argument("domain", metavar="DOMAIN", help="the name that clients connect to, such as ws.mycompany.org")
     init.set_defaults(run=_init)
@@ -159,7 +216,7 @@ def parser(command: str = COMMAND) -> argparse.ArgumentParser:
     show.set_defaults(run=commands.show)
 
     explain = verbs["explain"]
-    explain.add_argument("topic", metavar="KEY|RULE", nargs="?")
+    explain.add_argument("topic", metavar="KEY|RULE", nargs="?", help="a setting, a section, a rule or an agreement")
     explain.set_defaults(run=commands.explain)
 
     bundle = verbs["bundle"]
@@ -168,28 +225,30 @@ def parser(command: str = COMMAND) -> argparse.ArgumentParser:
     bundle.add_argument("--machine", choices=("x86_64", "aarch64"), default="x86_64", help="the host's, as uname -m")
     bundle.set_defaults(run=_bundle)
 
-    host = {name: verbs[name] for name in ("install", "plan", "status", "history", "rollback", "uninstall")}
+
+def _add_on_a_host(host: dict[str, argparse.ArgumentParser]) -> None:
     host["install"].add_argument(
         "--overwrite", action="store_true", help="replace what was edited by hand; keep copies"
     )
     host["plan"].add_argument("--full", action="store_true", help="show the content of new and removed files, too")
     host["rollback"].add_argument("number", metavar="N", type=int, nargs="?", help="default: the one before")
     host["uninstall"].add_argument("--purge", action="store_true", help="also data and user")
-    for name, parser_of_verb in host.items():
-        parser_of_verb.set_defaults(run=_on_the_host, verb=name)
+    for name in _ON_A_HOST:
+        host[name].set_defaults(run=_on_the_host, verb=name)
 
+
+def _add_common(verbs: dict[str, argparse.ArgumentParser]) -> None:
     for name in ("render", "check", "bundle", "install", "plan"):
         verbs[name].add_argument("-v", "--verbose", action="store_true", help="list also the checks that accept")
-    for verb in verbs.values():
-        verb.add_argument("--format", choices=("text", "json"), default="text")
-        if verb is explain:
+    for name, verb in verbs.items():
+        verb.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+        if name == "explain":
             continue
         verb.add_argument("-f", "--file", metavar="FILE", default="deploy.yaml", help="default: deploy.yaml")
-        if verb is init:
+        if name == "init":
             continue
         verb.add_argument("--env", metavar="NAME", help="lay deploy.NAME.yaml over it")
         verb.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="set one key; repeatable")
-    return whole
 
 
 def _init(options: argparse.Namespace, report: Report) -> int:

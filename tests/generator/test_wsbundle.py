@@ -46,7 +46,7 @@ def facts(*arguments: str) -> dict[str, Any]:
 def test_help_names_every_command_and_every_exit_code() -> None:
     outcome = wsbundle("--help")
     assert (outcome.code, outcome.err) == (0, "")
-    assert all(f"\n    {command}" in outcome.out for command in COMMANDS)
+    assert all(f"\n  {command} " in outcome.out for command in COMMANDS)
     assert "Exit codes: 0 " in outcome.out
 
 
@@ -73,9 +73,9 @@ def test_the_example_of_every_command_is_a_command_line_that_is_understood(comma
     [
         ([], "the following arguments are required: COMMAND; see wsbundle --help"),
         (["--verbose"], "the following arguments are required: COMMAND; see wsbundle --help"),
-        (["show", "--origins"], "unrecognized arguments: --origins; see wsbundle --help"),
-        (["show", "--ori"], "unrecognized arguments: --ori; see wsbundle --help"),
-        (["show", "twice"], "unrecognized arguments: twice; see wsbundle --help"),
+        (["show", "--origins"], "unrecognized arguments: --origins; did you mean --origin?"),
+        (["show", "--ori"], "unrecognized arguments: --ori; did you mean --origin?"),
+        (["show", "twice"], "unrecognized arguments: twice; see wsbundle show --help"),
         (["show", "--set"], "argument --set: expected one argument; see wsbundle show --help"),
         (["rendr"], "rendr is not a command; did you mean render?"),
         (["stats", "--format", "text"], "stats is not a command; did you mean status?"),
@@ -423,3 +423,11 @@ def test_init_writes_nothing_for_what_is_not_a_domain(
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
+    for command in COMMANDS:
+        assert [line for line in wsbundle(command, "--help").out.splitlines() if len(line) > 72] == []
+    rows = [line for line in wsbundle("--help").out.splitlines() if line.startswith("  ")]
+    assert max(map(len, rows)) <= 80
