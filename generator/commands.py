@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from generator.load import Loaded, load
 from generator.program import COMMAND, starting
-from generator.report import Report, UsageError, paint
+from generator.report import Report, UsageError, folded, paint
 
 if TYPE_CHECKING:
     from generator.bundle import Bundle
@@ -96,7 +96,7 @@ def explain(options: Namespace, report: Report) -> int:
         report.fact(topics=dict(topics))
         width = max(len(name) for name, _ in topics)
         for name, line in topics:
-            report.line(f"{paint(name, 'bold')}{' ' * (width - len(name))}  {line}")
+            report.line(f"{paint(name, 'bold')}{' ' * (width - len(name))}  {folded(line, width + 2)}")
         return 0
     explanation = explained.about(options.topic)
     if explanation is None:
@@ -105,7 +105,7 @@ def explain(options: Namespace, report: Report) -> int:
     report.line(paint(options.topic, "bold"))
     width = max(len(name) for name, _ in explanation) + 1
     for name, text in explanation:
-        report.line(f"  {name + ':':{width}} {text}")
+        report.line(f"  {name + ':':{width}} {folded(text, width + 3)}")
     return 0
 
 

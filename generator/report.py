@@ -125,6 +125,16 @@ class Report:
         return code
 
 
+def folded(text: str, column: int) -> str:
+    """The text broken between words to fit a terminal, from this column on. Elsewhere it stays one line."""
+    width = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+    if not width:  # no terminal, or one that does not know its width
+        return text
+    import textwrap
+
+    return f"\n{' ' * column}".join(textwrap.wrap(text, max(width - column, 20)))
+
+
 def paint(text: str, colour: str, stream: Any = None) -> str:
     """The text in a colour, on a terminal and unless NO_COLOR is set (no-color.org)."""
     stream = stream or sys.stdout

@@ -11,7 +11,7 @@ import termios
 import pytest
 from front_door import ENVIRONMENT
 
-from generator.report import Report
+from generator.report import Report, folded
 from service.declaration import Fault
 
 
@@ -63,3 +63,12 @@ def test_steps_stand_below_each_other_however_long_their_names_are(capsys: pytes
     assert [
         line.index(name) for line, name in zip(capsys.readouterr().out.splitlines(), ("short", "long"), strict=True)
     ] == [19, 19]
+
+
+def test_a_long_text_is_broken_between_words_on_a_terminal_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "whoever is not gone by then"
+    shown = on_a_terminal(
+        f"from generator.report import folded\nprint('  reason: ' + folded({text!r}, 10))", columns=30
+    )
+    assert shown == "  reason: whoever is not gone\n          by then\n"
+    assert folded(text, 10) == text
