@@ -30,6 +30,7 @@ from generator.report import CommandError, Report
 from generator.schema import Deploy
 
 KEPT_GENERATIONS = 5
+EDITED = "Edited by hand; take the edits into deploy.yaml, or install with --overwrite (copies are kept)."
 
 
 def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> int:
@@ -191,9 +192,7 @@ def _drifts(store: Store, report: Report, overwrite: bool) -> list[Drift]:
     for drift in found:
         report.line(str(drift))
     if found and not overwrite:
-        raise CommandError(
-            "Edited by hand; take the edits into deploy.yaml, or install with --overwrite (copies are kept)."
-        )
+        raise CommandError(EDITED)
     return found
 
 
