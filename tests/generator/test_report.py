@@ -20,7 +20,7 @@ def test_a_warning_that_comes_again_is_told_once(capsys: pytest.CaptureFixture[s
     for what in ("one", "other", "one"):
         report.warning(Fault(what, "mend it"))
     assert capsys.readouterr().err == "warning: one; mend it\nwarning: other; mend it\n"
-    assert report.facts["warnings"] == [{"what": what, "mend": "mend it"} for what in ("one", "other")]
+    assert report.facts["warnings"] == [{"what": what, "fix": "mend it"} for what in ("one", "other")]
 
 
 def on_a_terminal(program: str, columns: int = 80) -> str:

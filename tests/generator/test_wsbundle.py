@@ -235,7 +235,7 @@ def test_faults_are_told_to_programs_with_all_they_consist_of(here: Path) -> Non
                 "column": 7,
                 "key": "port",
                 "what": "80 is too small",
-                "mend": "use a whole number from 1024 to 65535",
+                "fix": "use a whole number from 1024 to 65535",
             },
             {
                 "source": "deploy.yaml",
@@ -243,7 +243,7 @@ def test_faults_are_told_to_programs_with_all_they_consist_of(here: Path) -> Non
                 "column": 1,
                 "key": "colour",
                 "what": "is not a setting",
-                "mend": "remove it; docs/settings.md lists all",
+                "fix": "remove it; docs/settings.md lists all",
             },
         ],
     }
