@@ -11,7 +11,7 @@ DEV := $(VENV)-dev/bin/python
 LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help render check run bundle install plan status uninstall test test-browser test-hosts test-autobahn fuzz soak lint golden docs bench lock clean
+.PHONY: help render check run bundle install plan status uninstall test test-browser test-hosts test-autobahn fuzz soak lint golden docs picture bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -70,6 +70,9 @@ golden: $(VENV)-dev/ready ## record tests/golden/*/expected; review the diff
 docs: $(VENV)-dev/ready ## derive deploy.yaml, deploy.schema.json, docs/settings.md and the tables of docs/protocol.md
 	@$(DEV) -m generator.derive
 	@$(DEV) -m tests.protocol_tables
+
+picture: $(VENV)-dev/ready ## draw docs/terminal.svg from what the commands print
+	@$(DEV) -m tools.picture
 
 bench: $(VENV)/ready ## what rendering, a message, a handshake and a connection cost (ARGS="servers --quick")
 	@$(VENV)/bin/python -m bench $(ARGS)
