@@ -45,7 +45,7 @@ class WithShared(install_data):
     """Makes what man(1), bash and zsh look for below the `share` of an environment."""
 
     def run(self) -> None:
-        command_line = parser("wsbundle")
+        command_line = parser("wsbundle", "sudo wsbundle")
         texts = {
             "share/man/man1/wsbundle.1": manual_page(),
             "share/bash-completion/completions/wsbundle": shtab.complete(command_line, "bash"),
@@ -65,7 +65,7 @@ def manual_page() -> str:
         "description": "deploy a WebSocket notification center from one deploy.yaml",
         "manual_title": "User Commands",
     }
-    return str(Manpage(parser("wsbundle"), about, format="single-commands-section"))
+    return str(Manpage(parser("wsbundle", "sudo wsbundle"), about, format="single-commands-section"))
 
 
 setup(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from generator import __version__, commands
-from generator.program import COMMAND
+from generator.program import AS_ROOT, COMMAND
 from generator.report import Report, UsageError
 from service.declaration import did_you_mean
 
@@ -111,14 +111,15 @@ class _Parser(argparse.ArgumentParser):
 class _Overview(_Parser):
     """The parser of the whole command line; its help has the commands in two groups, and examples."""
 
-    command = COMMAND
+    command, as_root = COMMAND, AS_ROOT
 
     def format_help(self) -> str:
         parts = [self.format_usage(), f"{self.description}\n"]
         for title, group in (("anywhere", _ANYWHERE), ("on the host", _ON_A_HOST)):
             rows = "".join(f"  {name:11}{summary}\n" for name, (summary, _, _) in group.items())
             parts.append(f"{title}:\n{rows}")
-        parts.append("examples:\n" + "".join(f"  {example}\n" for example in _named(_EXAMPLES, self.command)))
+        examples = _named(_EXAMPLES, self.command, self.as_root)
+        parts.append("examples:\n" + "".join(f"  {example}\n" for example in examples))
         parts += [f"{textwrap.fill(text, _width())}\n" for text in (_MORE, self.epilog or "")]
         return "\n".join(parts)
 
@@ -126,8 +127,14 @@ class _Overview(_Parser):
 _MORE = "`wsbundle COMMAND --help` has options and an example for each; `wsbundle --version` prints the version."
 
 
-def _named(examples: Iterable[str], command: str) -> list[str]:
-    return [example.replace("wsbundle", command) for example in examples]
+def _named(examples: Iterable[str], command: str, as_root: str) -> list[str]:
+    starts = {"sudo wsbundle ": f"{as_root} ", "wsbundle ": f"{command} "}
+    return [
+        start + example.removeprefix(plain)
+        for example in examples
+        for plain, start in starts.items()
+        if example.startswith(plain)
+    ]
 
 
 def _width() -> int:
@@ -152,8 +159,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def parser(command: str = COMMAND) -> argparse.ArgumentParser:
-    """The parser of the command line; `command` is how examples name the program."""
+def parser(command: str = COMMAND, as_root: str = AS_ROOT) -> argparse.ArgumentParser:
+    """The parser of the command line; `command` and `as_root` are how examples start the program."""
     whole = _Overview(
         prog="wsbundle",
         description="One deploy.yaml becomes a complete, verified deployment of the notification center.",
@@ -161,14 +168,14 @@ def parser(command: str = COMMAND) -> argparse.ArgumentParser:
         "3 changes are pending (plan), 4 the host was edited by hand (status).",
         allow_abbrev=False,
     )
-    whole.command = command
+    whole.command, whole.as_root = command, as_root
     whole.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = whole.add_subparsers(
         title="commands", metavar="COMMAND", required=True, prog="wsbundle", parser_class=_Parser
     )
     verbs: dict[str, argparse.ArgumentParser] = {}
     for name, (summary, description, example) in COMMANDS.items():
-        (shown,) = _named([example], command)
+        (shown,) = _named([example], command, as_root)
         verbs[name] = subparsers.add_parser(
             name, help=summary, description=description, epilog=f"Example: {shown}", allow_abbrev=False
         )

@@ -13,6 +13,18 @@ LOCKS = ("requirements/generator.txt", "requirements/service.txt")
 # How messages name the command, so that it can be copied. An installed wheel starts it by its package `wsbundle`.
 COMMAND = "wsbundle" if "wsbundle" in sys.modules else ".venv/bin/wsbundle"
 
+
+def _as_root() -> str:
+    """sudo looks for commands in these places alone, whatever the caller's PATH. Source: sudoers(5), secure_path."""
+    directory, name = os.path.split(os.path.abspath(sys.argv[0]))
+    if COMMAND != "wsbundle" or directory in ("/usr/local/sbin", "/usr/local/bin", "/usr/bin"):
+        return f"sudo {COMMAND}"
+    return f"sudo {directory}/{name}" if name == "wsbundle" else f"sudo {sys.executable} -m wsbundle"
+
+
+# The same for root. Where pipx has put it into somebody's home, only the whole path will do.
+AS_ROOT = _as_root()
+
 _SINGLE = ("pyproject.toml", "README.md", "LICENSE", "docs/operations.md", *LOCKS)
 _SUFFIXES = (".py", ".sh", ".html", ".js")
 # -I ignores the current directory, the variables of Python and the user's own packages: it is often root who asks. It

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from generator.explain import SETTINGS, shown
 from generator.load import load_text
-from generator.program import COMMAND
+from generator.program import AS_ROOT, COMMAND
 from generator.report import CommandError, Report, UsageError
 from generator.schema import ESSENTIAL
 from service.declaration import Setting
@@ -30,7 +30,7 @@ def init(options: Namespace, report: Report) -> int:
     report.warnings(loaded.warnings)
     report.fact(file=options.file)
     report.line(
-        f"{options.file} is ready. Next: `{COMMAND} check`, `{COMMAND} run`, and on the host `sudo {COMMAND} install`."
+        f"{options.file} is ready. Next: `{COMMAND} check`, `{COMMAND} run`, and on the host `{AS_ROOT} install`."
     )
     return 0
 

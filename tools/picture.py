@@ -24,7 +24,10 @@ SESSION = (
 )
 _WIDTH = 104
 # As the command of an installed wheel, which messages call `wsbundle`.
-_START = "import wsbundle; from generator.__main__ import run; run()"
+_START = """import sys, wsbundle
+sys.argv[0] = "/usr/local/bin/wsbundle"
+from generator.__main__ import run
+run()"""
 # Without the fonts that rich takes from another site: a picture of the docs asks nobody for anything.
 _FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 

@@ -24,7 +24,7 @@ from generator.host.survey import certificate_will_do, preflight
 from generator.host.transaction import alone, change, finish_pending, leave, undisturbed
 from generator.judge import judge
 from generator.load import Loaded
-from generator.program import COMMAND
+from generator.program import AS_ROOT
 from generator.render import service_user
 from generator.report import CommandError, Report
 from generator.schema import Deploy
@@ -210,4 +210,4 @@ def _farewell(store: Store, report: Report) -> None:
     report.line(f"  try it:   /opt/{store.name}/current/venv/bin/python -m websockets {url}")
     report.line(f"  its log:  {logs}")
     if generation.auth == "token":
-        report.line(f"  a token:  sudo {COMMAND} token UUID")
+        report.line(f"  a token:  {AS_ROOT} token UUID")

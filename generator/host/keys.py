@@ -7,7 +7,7 @@ from contextlib import suppress
 from generator.host.apply import must
 from generator.host.facts import run
 from generator.host.store import Store
-from generator.program import COMMAND, starting
+from generator.program import AS_ROOT, starting
 from generator.report import Report
 from generator.schema import Deploy
 from service.declaration import Fault
@@ -48,5 +48,5 @@ def faults(deploy: Deploy) -> Iterator[Fault]:
     """Why the service would not start with the keys that deploy.yaml names."""
     elsewhere = deploy.keys not in (None, f"/etc/{deploy.name}/keys.json")
     if deploy.auth == "token" and elsewhere and not os.path.isfile(str(deploy.keys)):
-        mend = f"make it with `sudo {COMMAND} token --keys {deploy.keys} --new-key`, or leave keys out"
+        mend = f"make it with `{AS_ROOT} token --keys {deploy.keys} --new-key`, or leave keys out"
         yield Fault(f"there is no {deploy.keys}", mend)

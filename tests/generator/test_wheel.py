@@ -80,6 +80,14 @@ def begun(typed: Typed) -> Typed:
     return typed
 
 
+def test_for_sudo_it_is_named_with_its_path(environment: Path, typed: Typed, tmp_path: Path) -> None:
+    assert f"`sudo {environment}/bin/wsbundle install`" in typed("init", "ws.mycompany.org").out
+    assert f"Example: sudo {environment}/bin/wsbundle install" in " ".join(typed("install", "--help").out.split())
+    module: list[str | Path] = [environment / "bin/python", "-m", "wsbundle", "init", "ws.mycompany.org"]
+    said = process([*module, "-f", "other.yaml"], cwd=tmp_path, env={"PATH": SYSTEM}).out
+    assert f"`sudo {environment}/bin/python -m wsbundle install`" in said
+
+
 def contents(wheel: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(wheel) as file:
         return {name: file.read(name) for name in file.namelist()}

@@ -66,7 +66,7 @@ def test_a_host_is_installed_changed_and_left_from_the_wheel(without_checkout: C
     # With tokens: the keys are made, and used, by the service's own module.
     said = typed("install", "--set", "auth=token")
     assert f"Generation 2 of {NAME} runs" in said
-    assert "sudo wsbundle token UUID" in said
+    assert f"sudo {WSBUNDLE} token UUID" in said
     assert typed("token", "alice", "--set", "auth=token").count(".") >= 2
     assert "  1  " in typed("history")
     typed("rollback")
