@@ -1,8 +1,6 @@
 """What can be typed behind `wsbundle`: commands, options, and the help that explains them."""
 
 import argparse
-import shutil
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -114,6 +112,8 @@ class _Overview(_Parser):
     command, as_root = COMMAND, AS_ROOT
 
     def format_help(self) -> str:
+        import textwrap
+
         parts = [self.format_usage(), f"{self.description}\n"]
         for title, group in (("anywhere", _ANYWHERE), ("on the host", _ON_A_HOST)):
             rows = "".join(f"  {name:11}{summary}\n" for name, (summary, _, _) in group.items())
@@ -138,6 +138,8 @@ def _named(examples: Iterable[str], command: str, as_root: str) -> list[str]:
 
 
 def _width() -> int:
+    import shutil  # only help pays for it
+
     return min(100, shutil.get_terminal_size((100, 24)).columns)
 
 

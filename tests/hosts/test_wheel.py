@@ -55,8 +55,9 @@ def test_a_host_is_installed_changed_and_left_from_the_wheel(without_checkout: C
 
     # What would stop an installation is told by plan as well.
     host.run("sh", "-c", "echo >>/etc/nginx/sites-available/other")
-    said = typed("plan", "--set", "name=other", code=1)
+    said = typed("plan", "--set", "name=other", "--set", "domain=other.mycompany.org", code=1)
     assert "/etc/nginx/sites-available/other is there, and is not ours" in said
+    assert "port 8765 on 127.0.0.1 is taken" in said
     assert "+ /etc/systemd/system/other.service" in said
     host.run("sh", "-c", f"cp /etc/{NAME}/gunicorn.conf.py /root/kept; echo >>/etc/{NAME}/gunicorn.conf.py")
     assert f"/etc/{NAME}/gunicorn.conf.py: was edited" in typed("plan", code=1)
