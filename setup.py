@@ -65,7 +65,13 @@ def manual_page() -> str:
         "description": "deploy a WebSocket notification center from one deploy.yaml",
         "manual_title": "User Commands",
     }
-    return str(Manpage(parser("wsbundle", "sudo wsbundle"), about, format="single-commands-section"))
+    command_line = parser("wsbundle", "sudo wsbundle")
+    assert command_line._subparsers is not None
+    (verbs,) = command_line._subparsers._group_actions
+    assert isinstance(verbs.choices, dict)
+    for verb in verbs.choices.values():
+        verb.description += f" {verb.epilog}"  # argparse-manpage leaves out what stands below the options of a command
+    return str(Manpage(command_line, about, format="single-commands-section"))
 
 
 setup(

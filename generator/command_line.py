@@ -61,7 +61,8 @@ _ON_A_HOST = {
     "plan": (
         "what install would change; exit code 3 when there is something",
         "Show packages, user, keys and files that an installation would add (+), change (~) or remove (-), and its "
-        "effects. Nothing is changed. Without root, what only root may read is left out.",
+        "effects; as root also what would stop it. Nothing is changed. Without root, what only root may read is left "
+        "out.",
         "sudo wsbundle plan --full",
     ),
     "status": (

@@ -146,6 +146,7 @@ def test_its_manual_page_has_every_command(environment: Path) -> None:
     assert (shown.code, shown.err) == (0, "")
     assert "wsbundle - deploy a WebSocket notification center from one deploy.yaml" in shown.out
     assert [command for command in COMMANDS if f"   wsbundle {command}\n" not in shown.out] == []
+    assert "Example: sudo wsbundle uninstall --purge" in " ".join(shown.out.split())
 
 
 def completed(environment: Path, *words: str) -> set[str]:
