@@ -35,6 +35,7 @@ install: prepared $(VENV)/ready ## make this host run what deploy.yaml says, all
 plan: $(VENV)/ready ## what install would change
 	@$(WSBUNDLE) plan $(ARGS) || [ $$? -eq 3 ]
 
+# Where clients do not get through it fails, so that a script notices; make adds its own line to that.
 status: $(VENV)/ready ## what runs here
 	@$(WSBUNDLE) status $(ARGS) || [ $$? -eq 4 ]
 
