@@ -59,10 +59,10 @@ def test_a_host_is_installed_changed_and_left_from_the_wheel(without_checkout: C
     assert "/etc/nginx/sites-available/other is there, and is not ours" in said
     assert "port 8765 on 127.0.0.1 is taken" in said
     assert "+ /etc/systemd/system/other.service" in said
-    host.run("sh", "-c", f"cp /etc/{NAME}/gunicorn.conf.py /root/kept; echo >>/etc/{NAME}/gunicorn.conf.py")
-    assert f"/etc/{NAME}/gunicorn.conf.py: was edited" in typed("plan", code=1)
-    host.run("cp", "/root/kept", f"/etc/{NAME}/gunicorn.conf.py")
-    assert "running" in typed("status")
+    file = f"/etc/{NAME}/.env"
+    host.run("sh", "-c", f"cat {file} >/root/kept; echo X=y >>{file}")
+    assert f"{file}: was edited" in typed("plan", code=1)
+    host.run("sh", "-c", f"cat /root/kept >{file}")
 
     # With tokens: the keys are made, and used, by the service's own module.
     said = typed("install", "--set", "auth=token")
