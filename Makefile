@@ -13,7 +13,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(DEV) -m pytest
 LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help render check run bundle install plan status uninstall test test-slow test-browser test-hosts test-autobahn fuzz soak lint golden docs bench lock clean
+.PHONY: help render check run bundle install plan status uninstall test test-slow test-browser test-hosts test-autobahn fuzz soak lint golden docs picture bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,6 +37,7 @@ install: prepared $(VENV)/ready ## make this host run what deploy.yaml says, all
 plan: $(VENV)/ready ## what install would change
 	@$(WSBUNDLE) plan $(ARGS) || [ $$? -eq 3 ]
 
+# Where clients do not get through it fails, so that a script notices; make adds its own line to that.
 status: $(VENV)/ready ## what runs here
 	@$(WSBUNDLE) status $(ARGS) || [ $$? -eq 4 ]
 
@@ -75,6 +76,9 @@ golden: $(VENV)-dev/ready ## record tests/golden/*/expected; review the diff
 docs: $(VENV)-dev/ready ## derive deploy.yaml, deploy.schema.json, docs/settings.md and the tables of docs/protocol.md
 	@$(DEV) -m tools.derive
 	@$(DEV) -m tools.protocol_tables
+
+picture: $(VENV)-dev/ready ## draw docs/terminal.svg from what the commands print
+	@$(DEV) -m tools.picture
 
 bench: $(VENV)/ready ## what rendering, a message, a handshake and a connection cost (ARGS="servers --quick")
 	@$(VENV)/bin/python -m bench $(ARGS)

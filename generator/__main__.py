@@ -3,91 +3,18 @@
 Exit codes: 0 done or nothing to do, 1 failed, 2 deploy.yaml or the command line is wrong.
 """
 
-import argparse
 import gc
 import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 from itertools import pairwise
-from typing import Any, NoReturn
 
-from generator import __version__, commands
+from generator.command_line import parse
 from generator.config.load import ConfigError
 from generator.report import CommandError, Report, UsageError
-from service.declaration import did_you_mean
 
 DONE, FAILED, WRONG = 0, 1, 2
-
-# Each command: what it does in one line, what else should be known, and an example.
-_COMMANDS = {
-    "render": (
-        "check deploy.yaml and write the bundle",
-        "Check deploy.yaml, render every file, let the programs that will read them judge them, and only then write.",
-        ".venv/bin/wsbundle render --env prod --set port=9000",
-    ),
-    "check": (
-        "the same without writing anything",
-        "Do all that render does, except writing.",
-        ".venv/bin/wsbundle check --env prod",
-    ),
-    "run": (
-        "run the service here, as deploy.yaml says",
-        "Run the service in the foreground, without root and without nginx. Ctrl-C ends it.",
-        ".venv/bin/wsbundle run --set port=9000",
-    ),
-    "token": (
-        "mint a token, or change the keys that sign them",
-        "Print a token that lets its bearer register an address and write to others; or add or remove a signing key.",
-        "sudo .venv/bin/wsbundle token alice --send-to bob --send-to group:office --expires 12h",
-    ),
-    "show": (
-        "print every setting as it is in force",
-        "Print every setting with its value, defaults included, after overlay and --set are applied.",
-        ".venv/bin/wsbundle show --env prod --origin",
-    ),
-    "explain": (
-        "explain a setting or a rule, or list them all",
-        "Say what a setting is for and what it takes, or why a rule holds. Without a name, list all of them.",
-        ".venv/bin/wsbundle explain ping.interval",
-    ),
-    "bundle": (
-        "write an archive that installs without a network",
-        "Write one archive with code, locked wheels and deploy.yaml. On the host, unpack it and run: sudo sh install",
-        ".venv/bin/wsbundle bundle --python 3.13 --env prod",
-    ),
-    "install": (
-        "make this host run what deploy.yaml says, all or nothing",
-        "Report every obstacle, then install what is missing and switch to it. If any step fails, go back. Needs root.",
-        "sudo .venv/bin/wsbundle install --env prod",
-    ),
-    "plan": (
-        "what install would change; exit code 3 when there is something",
-        "Show packages, user, keys and files that an installation would add (+), change (~) or remove (-), and its "
-        "effects. Nothing is changed. Without root, what only root may read is left out.",
-        "sudo .venv/bin/wsbundle plan --full",
-    ),
-    "status": (
-        "what runs here; exit code 4 when it was edited by hand",
-        "Say what is installed, whether it runs and answers, and what was edited by hand.",
-        "sudo .venv/bin/wsbundle status --format json",
-    ),
-    "history": (
-        "the generations that are kept",
-        "List the generations that rollback can go back to.",
-        ".venv/bin/wsbundle history",
-    ),
-    "rollback": (
-        "make an earlier generation current again",
-        "Go back to the newest healthy generation before the current one, or to the one with this number. Needs root.",
-        "sudo .venv/bin/wsbundle rollback 3",
-    ),
-    "uninstall": (
-        "remove exactly what was installed",
-        "Remove what was installed. Data, logs, keys and the user stay, unless --purge is given. Needs root.",
-        "sudo .venv/bin/wsbundle uninstall --purge",
-    ),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Asked for before the rest is parsed, so that a wrong command line is told as JSON too.
     report = Report(json="--format=json" in arguments or ("--format", "json") in pairwise(arguments))
     try:
-        _refuse_unknown_command(arguments)
-        options = _parser().parse_args(arguments)
+        options = parse(arguments)
+        report.verbose = getattr(options, "verbose", False)
         code: int = options.run(options, report)
     except ConfigError as error:
         report.faults(error.faults)
@@ -116,114 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return report.finish(code)
-
-
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, **options: Any) -> None:
-        # argparse makes a formatter for every argument, and each asks shutil for the terminal's width: a tenth of the
-        # time in which a fault in deploy.yaml is told.
-        super().__init__(formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100), **options)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
-
-
-def _refuse_unknown_command(arguments: Sequence[str]) -> None:
-    if arguments and arguments[0] not in _COMMANDS and not arguments[0].startswith("-"):
-        nearest = did_you_mean(arguments[0], _COMMANDS) or f"; use one of {', '.join(_COMMANDS)}"
-        raise UsageError(f"{arguments[0]} is not a command{nearest}")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog="wsbundle",
-        description="One deploy.yaml becomes a complete, verified deployment of the notification center.",
-        epilog="Exit codes: 0 done or nothing to do, 1 failed, 2 deploy.yaml or the command line is wrong, "
-        "3 changes are pending (plan), 4 the host was edited by hand (status).",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, prog="wsbundle")
-    verbs: dict[str, argparse.ArgumentParser] = {
-        name: subparsers.add_parser(
-            name, help=summary, description=description, epilog=f"Example: {example}", allow_abbrev=False
-        )
-        for name, (summary, description, example) in _COMMANDS.items()
-    }
-
-    render = verbs["render"]
-    render.add_argument("-o", "--output", metavar="DIR", help="where to write it (default: build/<name>)")
-    render.set_defaults(run=commands.render)
-
-    check = verbs["check"]
-    check.set_defaults(run=commands.check)
-
-    run = verbs["run"]
-    run.set_defaults(run=commands.run)
-
-    token = verbs["token"]
-    purpose = token.add_mutually_exclusive_group(required=True)
-    purpose.add_argument("subject", metavar="UUID", nargs="?", help="print a token that registers this address")
-    purpose.add_argument("--new-key", action="store_true", help="add a key, which signs from now on; others stay good")
-    purpose.add_argument("--drop-key", metavar="KID", help="remove a key; what it has signed counts no longer")
-    token.add_argument(
-        "--send-to",
-        metavar="ADDRESS",
-        action="append",
-        default=[],
-        help="whom its bearer may write to: an address, group:NAME, or '*' for all; repeatable (default: nobody)",
-    )
-    token.add_argument("--expires", metavar="TIME", default="30d", help="such as 90s, 45m, 12h (default: 30d)")
-    token.add_argument("--algorithm", choices=("HS256", "EdDSA"), default="HS256", help="of a new key (default: HS256)")
-    token.add_argument("--keys", metavar="FILE", help="default: the deployment's, which only root may read")
-    token.set_defaults(run=commands.token)
-
-    show = verbs["show"]
-    show.add_argument("--origin", action="store_true", help="also print where each value was given")
-    show.set_defaults(run=commands.show)
-
-    explain = verbs["explain"]
-    explain.add_argument("topic", metavar="KEY|RULE", nargs="?")
-    explain.set_defaults(run=commands.explain)
-
-    bundle = verbs["bundle"]
-    bundle.add_argument("-o", "--output", metavar="FILE", help="where to write it (default: build/<name>-<id>.tar.gz)")
-    bundle.add_argument("--python", metavar="X.Y", action="append", help="the host's; repeatable (default: 3.11)")
-    bundle.add_argument("--machine", choices=("x86_64", "aarch64"), default="x86_64", help="the host's, as uname -m")
-    bundle.set_defaults(run=_bundle)
-
-    host = {name: verbs[name] for name in ("install", "plan", "status", "history", "rollback", "uninstall")}
-    host["install"].add_argument(
-        "--overwrite", action="store_true", help="replace what was edited by hand; keep copies"
-    )
-    host["plan"].add_argument("--full", action="store_true", help="show the content of new and removed files, too")
-    host["rollback"].add_argument("number", metavar="N", type=int, nargs="?", help="default: the one before")
-    host["uninstall"].add_argument("--purge", action="store_true", help="also data and user")
-    for name, parser_of_verb in host.items():
-        parser_of_verb.set_defaults(run=_on_the_host, verb=name)
-
-    for verb in verbs.values():
-        verb.add_argument("--format", choices=("text", "json"), default="text")
-        if verb is explain:
-            continue
-        verb.add_argument("-f", "--file", metavar="FILE", default="deploy.yaml", help="default: deploy.yaml")
-        verb.add_argument("--env", metavar="NAME", help="lay deploy.NAME.yaml over it")
-        verb.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="set one key; repeatable")
-    return parser
-
-
-def _bundle(options: argparse.Namespace, report: Report) -> int:
-    from generator.packing import pack
-
-    return pack.bundle(options, report)
-
-
-def _on_the_host(options: argparse.Namespace, report: Report) -> int:
-    from generator.host import operate
-
-    verb = "show_plan" if options.verb == "plan" else options.verb
-    code: int = getattr(operate, verb)(options, report)
-    return code
 
 
 def run() -> None:

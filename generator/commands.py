@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from generator.config.load import Loaded, load
 from generator.config.schema import keys_file
-from generator.report import Report, UsageError, paint
+from generator.program import COMMAND, starting
+from generator.report import Report, UsageError, folded, paint
 
 if TYPE_CHECKING:
     from generator.rendering.bundle import Bundle
@@ -57,7 +58,7 @@ def run(options: Namespace, report: Report) -> int:
     from service.settings import to_environ
 
     deploy = loaded_for(options, report).deploy
-    module = {"standalone": ["service.server"], "uvicorn": ["service"]}.get(deploy.server)
+    module = {"standalone": "service.server", "uvicorn": "service"}.get(deploy.server)
     if module is None:
         raise UsageError("gunicorn runs from its rendered files; to try the service here: --set server=uvicorn")
     host = f"[{deploy.host}]" if ":" in deploy.host else deploy.host
@@ -68,9 +69,9 @@ def run(options: Namespace, report: Report) -> int:
         are_needed = deploy.auth == "token"
         deploy = msgspec.structs.replace(deploy, keys=keys_for_trying(deploy.name, are_needed))
         if are_needed:
-            report.line(f"A token for it: .venv/bin/wsbundle token --keys {deploy.keys} --send-to '*' UUID")
+            report.line(f"A token for it: {COMMAND} token --keys {deploy.keys} --send-to '*' UUID")
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-I", "-m", *module], {**os.environ, **to_environ(deploy), **deploy.env})
+    os.execve(sys.executable, starting(module), {**os.environ, **to_environ(deploy), **deploy.env})
 
 
 def show(options: Namespace, report: Report) -> int:
@@ -96,7 +97,7 @@ def explain(options: Namespace, report: Report) -> int:
         report.fact(topics=dict(topics))
         width = max(len(name) for name, _ in topics)
         for name, line in topics:
-            report.line(f"{paint(name, 'bold')}{' ' * (width - len(name))}  {line}")
+            report.line(f"{paint(name, 'bold')}{' ' * (width - len(name))}  {folded(line, width + 2)}")
         return 0
     explanation = explained.about(options.topic)
     if explanation is None:
@@ -105,7 +106,7 @@ def explain(options: Namespace, report: Report) -> int:
     report.line(paint(options.topic, "bold"))
     width = max(len(name) for name, _ in explanation) + 1
     for name, text in explanation:
-        report.line(f"  {name + ':':{width}} {text}")
+        report.line(f"  {name + ':':{width}} {folded(text, width + 3)}")
     return 0
 
 

@@ -2,44 +2,54 @@
 
 from generator.config.load import Loaded
 from generator.config.rules import RULES
-from generator.config.schema import Deploy
+from generator.config.schema import ESSENTIAL, Deploy
+from generator.program import COMMAND
 from generator.rendering.agreement import AGREEMENTS
 from service.declaration import REQUIRED, Setting, did_you_mean, plain, settings_of, values_of
 
-_SETTINGS = {setting.key: setting for setting in settings_of(Deploy)}
+
+def _place(setting: Setting) -> int:
+    top = setting.key.partition(".")[0]
+    return ESSENTIAL.index(top) if top in ESSENTIAL else len(ESSENTIAL)
+
+
+# As every listing has them: what an operator sets first, then the rest as it is declared.
+SETTINGS = {setting.key: setting for setting in sorted(settings_of(Deploy), key=_place)}
 _RULES = {rule.name: rule for rule in RULES}
 _AGREEMENTS = {agreement.name: agreement for agreement in AGREEMENTS}
 
 
 def topics() -> list[tuple[str, str]]:
     """Every setting, rule and agreement with one line of text."""
-    settings = [(key, setting.description) for key, setting in _SETTINGS.items()]
+    settings = [(key, setting.description) for key, setting in SETTINGS.items()]
     rules = [(rule.name, rule.reason) for rule in RULES]
     return settings + rules + [(agreement.name, agreement.reason) for agreement in AGREEMENTS]
 
 
 def about(topic: str) -> list[tuple[str, str]] | None:
     """What is to be said of a setting, a section, a rule or an agreement, as names and texts; None for all else."""
-    if topic in _SETTINGS:
-        return _about_setting(_SETTINGS[topic])
+    if topic in SETTINGS:
+        return _about_setting(SETTINGS[topic])
     if topic in _RULES:
         rule = _RULES[topic]
         kind = "warning" if rule.warns else "error"
         return [("reason", rule.reason), ("settings", ", ".join(rule.keys)), ("when not", kind)]
     if topic in _AGREEMENTS:
         return [("reason", _AGREEMENTS[topic].reason), ("when not", "error, and a fault of the templates")]
-    section = [(key, setting.description) for key, setting in _SETTINGS.items() if key.startswith(f"{topic}.")]
+    section = [(key, setting.description) for key, setting in SETTINGS.items() if key.startswith(f"{topic}.")]
     return section or None
 
 
 def nearest(topic: str) -> str:
-    return did_you_mean(topic, [name for name, _ in topics()]) or "; `.venv/bin/wsbundle explain` lists them"
+    return did_you_mean(topic, [name for name, _ in topics()]) or f"; `{COMMAND} explain` lists them"
 
 
 def settings_in_force(loaded: Loaded) -> list[tuple[str, object, str]]:
     """Key, value and origin of every setting, entries of `env` each for itself."""
     rows: list[tuple[str, object, str]] = []
-    for key, value in values_of(loaded.deploy).items():
+    values = values_of(loaded.deploy)
+    for key in SETTINGS:
+        value = values[key]
         entries = {f"{key}.{name}": text for name, text in value.items()} if isinstance(value, dict) else {key: value}
         rows += [(name, given, str(loaded.origins.get(name, "default"))) for name, given in entries.items()]
     return rows

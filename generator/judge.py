@@ -25,8 +25,14 @@ def judge(loaded: Loaded, bundle: Bundle, report: Report) -> None:
     verdicts = read_all(bundle, _environment(loaded.deploy))
     said = report.facts.get("verdicts", [])
     report.fact(verdicts=[_as_fact(verdict) for verdict in verdicts])
+    news = [
+        verdict for verdict in verdicts if _as_fact(verdict) not in said
+    ]  # it may be asked again after packages came
+    accepted = [] if report.verbose else [verdict for verdict in news if verdict.state == "accepted"]
+    if accepted:
+        report.line(f"  {_in_one_line(accepted, len(verdicts))}")
     for verdict in verdicts:
-        if _as_fact(verdict) not in said:  # once more after packages came, what has not changed is no news
+        if verdict in news and verdict not in accepted:
             report.line(f"  {_line(verdict)}")
         for fault in verdict.faults:
             report.error(f"{fault}{_cause(loaded, fault.path, fault.line)}")
@@ -42,6 +48,11 @@ def _line(verdict: Verdict) -> str:
     state = paint(f"{verdict.state:11}", _COLOURS[verdict.state])
     exposure = "" if verdict.exposure is None else f" (exposure {verdict.exposure:g})"
     return f"{state} {verdict.title}{exposure}{f': {verdict.why}' if verdict.why else ''}"
+
+
+def _in_one_line(accepted: list[Verdict], number: int) -> str:
+    exposure = "".join(f" (exposure {verdict.exposure:g})" for verdict in accepted if verdict.exposure is not None)
+    return f"{paint('accepted   ', _COLOURS['accepted'])} {len(accepted)} of {number} checks{exposure}; -v lists them"
 
 
 def _as_fact(verdict: Verdict) -> dict[str, object]:

@@ -2,9 +2,9 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
+from generator.program import starting
 from generator.rendering.write import hand_over, make_directory
 from generator.report import CommandError, UsageError
 
@@ -17,9 +17,7 @@ def with_keys(verb: str, path: str, *words: str) -> str:
     Raises:
         CommandError: it cannot be done.
     """
-    # Isolated from the current directory and from PYTHONPATH: it is often root who asks.
-    command = [sys.executable, "-I", "-m", "service.mint", verb, path, *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(starting("service.mint", verb, path, *words), capture_output=True, text=True, check=False)
     if done.returncode:
         raise CommandError(done.stderr.strip())
     return done.stdout.strip()

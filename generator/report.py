@@ -34,6 +34,7 @@ class Report:
 
     def __init__(self, json: bool = False) -> None:
         self.json = json
+        self.verbose = False  # whether lines that say that all is well are printed one by one
         self.facts: dict[str, Any] = {}
         # Whether to go on when nobody can be told any more: half an installation is worse than a silent one.
         self.goes_on_unheard = False
@@ -81,7 +82,7 @@ class Report:
 
     def warning(self, fault: Fault) -> None:
         """One that concerns no setting."""
-        entry = {"what": fault.what, "mend": fault.mend}
+        entry = {"what": fault.what, "fix": fault.mend}
         if self._is_new("warnings", entry):
             self._print(paint(f"warning: {fault}", "yellow", sys.stderr) + "\n", sys.stderr)
 
@@ -96,7 +97,7 @@ class Report:
     def _located(self, kind: str, located: Located, word: str) -> None:
         origin, key, fault = located.origin, located.key, located.fault
         where = {"source": origin.source, "line": origin.line, "column": origin.column, "key": key}
-        entry = {**where, "what": fault.what, "mend": fault.mend}
+        entry = {**where, "what": fault.what, "fix": fault.mend}
         if self._is_new(kind, entry) and not self.json:
             place = paint(f"{origin}:", "bold", sys.stderr)
             what = paint(f"{word}{fault.what}", "yellow" if word else "red", sys.stderr)
@@ -122,6 +123,16 @@ class Report:
 
             print(json.dumps({"format": FORMAT, "exit_code": code, **self.facts}, indent=2))
         return code
+
+
+def folded(text: str, column: int) -> str:
+    """The text broken between words to fit a terminal, from this column on. Elsewhere it stays one line."""
+    width = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+    if not width:  # no terminal, or one that does not know its width
+        return text
+    import textwrap
+
+    return f"\n{' ' * column}".join(textwrap.wrap(text, max(width - column, 20)))
 
 
 def paint(text: str, colour: str, stream: Any = None) -> str:

@@ -17,10 +17,10 @@ ROOMS = {
         *("process", "workers", "web", "links", "app", "fast", "worker", "server", "__main__", "client"),
     ),
     "generator": (
-        *("environment", "quoting", "paths", "config", "report", "rendering", "explain", "minting"),
-        *("readers", "judge", "commands", "packing", "host", "__main__"),
+        *("program", "environment", "quoting", "paths", "config", "report", "rendering", "explain", "minting"),
+        *("sample", "readers", "judge", "commands", "packing", "host", "command_line", "__main__"),
     ),
-    "tools": ("derive", "golden", "protocol_tables"),
+    "tools": ("derive", "golden", "picture", "protocol_tables"),
     "bench": ("programs", "servers", "load", "compare", "page", "report", "fairness", "render", "__main__"),
 }
 # What a program knows of another.
@@ -148,7 +148,7 @@ def test_only_what_renders_knows_jinja_and_only_what_parses_and_packs_knows_yaml
 
 def test_only_the_command_itself_knows_what_concerns_a_host() -> None:
     knowing = {name for name in MODULES if any(each.startswith("generator.host") for each in KNOWS[name])}
-    assert {name for name in knowing if room(name) != "host"} == {"generator.__main__"}
+    assert {name for name in knowing if room(name) != "host"} == {"generator.command_line"}
 
 
 def test_programs_of_a_host_are_run_in_one_place() -> None:

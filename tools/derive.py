@@ -2,82 +2,30 @@
 
 import json
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from generator.config.rules import RULES
-from generator.config.schema import ESSENTIAL, Deploy
-from generator.explain import shown
+from generator.config.schema import Deploy
+from generator.explain import SETTINGS, shown
 from generator.rendering.agreement import AGREEMENTS
-from service.declaration import REQUIRED, Setting, settings_of
+from generator.sample import sample
+from service.declaration import REQUIRED, Setting
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = "deploy.schema.json"
-_SAMPLE_DOMAIN = "ws.example.com"
-_WIDTH = 100
 
 
 def derived() -> dict[str, str]:
     """The derived files by path, relative to the project."""
-    return {"deploy.yaml": sample(), SCHEMA: schema(), "docs/settings.md": settings_page()}
+    return {"deploy.yaml": deploy_yaml(), SCHEMA: schema(), "docs/settings.md": settings_page()}
 
 
-def sample() -> str:
-    """deploy.yaml: the essential settings live, all others commented at their defaults."""
-    settings = list(settings_of(Deploy))
-    lines = [
-        f"# yaml-language-server: $schema={SCHEMA}",
-        "# One deployment of the notification center. `make check` checks this file, `make render` renders it;",
-        "# `wsbundle explain KEY` says more about each setting, and docs/settings.md has them all.",
-        "",
-    ]
-    names = dict.fromkeys(_top(setting) for setting in settings)
-    for name in ESSENTIAL:
-        lines += _block(name, [setting for setting in settings if _top(setting) == name], live=True)
-    lines += [
-        "# All that follows is optional, and stands here at its default, or with an example where there is none.",
-        "# Take the # away from a line, and from the section above it, to change it.",
-        "",
-    ]
-    for name in names:
-        if name not in ESSENTIAL:
-            lines += _block(name, [setting for setting in settings if _top(setting) == name], live=False)
-    return "\n".join(lines[:-1]) + "\n"
-
-
-def _top(setting: Setting) -> str:
-    return setting.key.partition(".")[0]
-
-
-def _block(name: str, settings: list[Setting], live: bool) -> list[str]:
-    """The lines of one top-level key, and an empty one."""
-    mark = "" if live else "#"
-    if settings[0].key == name:
-        (setting,) = settings
-        return [*_words(setting, ""), f"{mark}{name}: {_sample_value(setting)}", ""]
-    lines = [f"{name}:"]
-    for setting in settings:
-        lines += [*_words(setting, "  "), f"  {setting.key.partition('.')[2]}: {_sample_value(setting)}"]
-    return [*(mark + line for line in lines), ""]
-
-
-def _words(setting: Setting, indent: str) -> list[str]:
-    unit = f" In {setting.extra['unit']}." if "unit" in setting.extra else ""
-    text = setting.description + unit
-    return textwrap.wrap(text, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
-
-
-def _sample_value(setting: Setting) -> str:
-    if setting.key == "domain":
-        return _SAMPLE_DOMAIN
-    if setting.default is None:
-        return str(setting.extra["example"])
-    if isinstance(setting.default, str) and setting.choices == () and " " in setting.default:
-        return json.dumps(setting.default, ensure_ascii=False)
-    return shown(setting.default)
+def deploy_yaml() -> str:
+    """The sample, with the schema that stands beside it."""
+    return f"# yaml-language-server: $schema={SCHEMA}\n" + sample("ws.example.com", "make")
 
 
 def schema() -> str:
@@ -106,7 +54,7 @@ def _as_loaded(declared: dict[str, Any]) -> dict[str, Any]:
 
 def settings_page() -> str:
     """docs/settings.md: every setting, every rule, every agreement."""
-    settings = list(settings_of(Deploy))
+    settings = list(SETTINGS.values())
     lines = [
         "# Settings",
         "",

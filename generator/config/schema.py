@@ -13,7 +13,7 @@ from generator.paths import Paths
 from service import settings as service
 
 # Written out in the sample deploy.yaml, in this order; all the rest stands there commented, at its default.
-ESSENTIAL = ("name", "domain", "host", "port", "workers", "ping", "server", "manager")
+ESSENTIAL = ("domain", "name", "host", "port", "workers", "ping", "server", "manager")
 
 AddressRange = Annotated[
     str,

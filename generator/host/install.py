@@ -24,11 +24,13 @@ from generator.host.provide import can_start, make_runtime, outdated, runtime_id
 from generator.host.store import Store
 from generator.host.transaction import alone, change, finish_pending, leave, undisturbed
 from generator.judge import judge
+from generator.program import AS_ROOT
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import service_user
 from generator.report import CommandError, Report
 
 KEPT_GENERATIONS = 5
+EDITED = "Edited by hand; take the edits into deploy.yaml, or install with --overwrite (copies are kept)."
 
 
 def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> int:
@@ -190,9 +192,7 @@ def _drifts(store: Store, report: Report, overwrite: bool) -> list[Drift]:
     for drift in found:
         report.line(str(drift))
     if found and not overwrite:
-        raise CommandError(
-            "Edited by hand; take the edits into deploy.yaml, or install with --overwrite (copies are kept)."
-        )
+        raise CommandError(EDITED)
     return found
 
 
@@ -210,4 +210,4 @@ def _farewell(store: Store, report: Report) -> None:
     report.line(f"  try it:   /opt/{store.name}/current/venv/bin/python -m websockets {url}")
     report.line(f"  its log:  {logs}")
     if generation.auth == "token":
-        report.line("  a token:  sudo .venv/bin/wsbundle token UUID")
+        report.line(f"  a token:  {AS_ROOT} token UUID")

@@ -1,7 +1,6 @@
 """The deployment's own keys: made once, with the first generation that wants them; then they are the operator's."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -9,6 +8,7 @@ from generator.config.schema import Deploy, keys_file
 from generator.host.programs import must, run
 from generator.host.store import Store
 from generator.paths import Paths
+from generator.program import AS_ROOT, starting
 from generator.report import Report
 from service.declaration import Fault
 
@@ -35,7 +35,7 @@ class KeysPlace:
         with report.step("make keys for tokens"):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             words = ("new-key", str(self.file), "HS256", env["group"])
-            must(run(sys.executable, "-I", "-m", "service.mint", *words), "making keys")
+            must(run(*starting("service.mint", *words)), "making keys")
 
     def remove(self) -> None:
         """Take them away, for a first generation that did not work."""
@@ -49,5 +49,5 @@ def faults(deploy: Deploy) -> Iterator[Fault]:
     """Why the service would not start with the keys that deploy.yaml names."""
     elsewhere = keys_file(deploy) != f"/{Paths(deploy.name).keys}"
     if deploy.auth == "token" and elsewhere and not os.path.isfile(str(deploy.keys)):
-        mend = f"make it with `sudo .venv/bin/wsbundle token --keys {deploy.keys} --new-key`, or leave keys out"
+        mend = f"make it with `{AS_ROOT} token --keys {deploy.keys} --new-key`, or leave keys out"
         yield Fault(f"there is no {deploy.keys}", mend)

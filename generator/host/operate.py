@@ -9,7 +9,9 @@ from generator.commands import loaded_for, verified
 from generator.config.load import Loaded
 from generator.host import install as installing
 from generator.host.apply import side
-from generator.host.preflight import certificate_will_do
+from generator.host.drift import drifts
+from generator.host.install import EDITED
+from generator.host.preflight import certificate_will_do, is_clear
 from generator.host.preview import lines, preview
 from generator.host.provide import ROOT, runtime_id
 from generator.host.status import DRIFT_FOUND, status, when
@@ -39,9 +41,6 @@ def show_plan(options: Namespace, report: Report) -> int:
         raise CommandError("an installation is under way; ask again when it has ended")
     before, after = side(store, store.current), _planned(loaded, bundle)
     todo = plan(before, after)
-    if os.geteuid():
-        report.warning(NOT_ROOT)
-    will_do = os.geteuid() != 0 or certificate_will_do(loaded, report)
     shown = preview(loaded.deploy, bundle, store, before, after, todo)
     report.fact(
         **msgspec.to_builtins(shown),
@@ -49,13 +48,33 @@ def show_plan(options: Namespace, report: Report) -> int:
         disconnects=todo.disconnects and store.current is not None,
         reloads_service=todo.reloads_service,
     )
-    if shown.changes or shown.effects:
+    is_due = bool(shown.changes or shown.effects)
+    may_go_on = _may_go_on(loaded, bundle, store, report, is_due)
+    if is_due:
         for line in lines(shown, options.full):
             report.line(line)
-        return CHANGES_PENDING if will_do else 1
-    if will_do:
+    elif may_go_on:
         report.line("Nothing to do: the host runs this already.")
-    return 0 if will_do else 1
+    if not may_go_on:
+        report.error("`install` would stop at what is named above, and change nothing.")
+        return 1
+    return CHANGES_PENDING if is_due else 0
+
+
+def _may_go_on(loaded: Loaded, bundle: Bundle, store: Store, report: Report, is_due: bool) -> bool:
+    """Whether `install` would do what is planned; reports what would stop it. Only root can tell."""
+    if os.geteuid():
+        report.warning(NOT_ROOT)
+        return True
+    found = drifts(store)
+    report.fact(drift=[drift.path for drift in found])
+    for drift in found:
+        report.line(str(drift))
+    if found:
+        report.error(EDITED)
+    # Where nothing is to be done, an installation looks at the certificate alone.
+    clear = is_clear(loaded, store, bundle, report) if is_due else certificate_will_do(loaded, report)
+    return clear and not found
 
 
 def history(options: Namespace, report: Report) -> int:

@@ -24,6 +24,17 @@ from generator.report import CommandError, Report
 
 
 def preflight(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> None:
+    """Report every obstacle.
+
+    Raises:
+        CommandError: there is one.
+    """
+    if not is_clear(loaded, store, bundle, report):
+        raise CommandError("Nothing was changed.")
+
+
+def is_clear(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bool:
+    """Whether nothing prevents an installation; reports all that does."""
     deploy = loaded.deploy
     there = gather(deploy, store, bundle)
     will_do = certificate_will_do(loaded, report)
@@ -32,10 +43,9 @@ def preflight(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> N
     for warning in warnings(deploy, there):
         report.warning(warning)
     found = list(problems(deploy, there))
-    if found or unfit or not will_do:
-        for problem in found:
-            report.error(str(problem))
-        raise CommandError("Nothing was changed.")
+    for problem in found:
+        report.error(str(problem))
+    return not found and not unfit and will_do
 
 
 def certificate_will_do(loaded: Loaded, report: Report) -> bool:

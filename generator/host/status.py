@@ -18,6 +18,7 @@ from generator.host.provide import outdated, runtime_id
 from generator.host.store import Generation, Store
 from generator.host.transaction import endpoint, is_under_way
 from generator.host.x509 import served
+from generator.program import COMMAND
 from generator.rendering.render import render
 from generator.report import NOT_ROOT, CommandError, Report
 
@@ -38,10 +39,10 @@ def status(options: Namespace, report: Report) -> int:
     generation = store.generation(number)
     rows, works = _of_the_service(store, generation, report)
     if not _is_as_deployed(deploy, store, generation, report):
-        rows["deploy.yaml"] = "asks for something else than what runs: `make plan` shows it"
+        rows["deploy.yaml"] = f"asks for something else than what runs: `{COMMAND} plan` shows it"
     works &= _add_what_is_pending(store, under_way, rows, report)
     if aged := outdated(store, number):
-        rows["python"] = f"{aged}: run `make install`"
+        rows["python"] = f"{aged}: run `{COMMAND} install`"
     report.fact(generation=number, outdated=aged)
     works &= aged is None
     if deploy.tls == generation.tls != "off" and os.geteuid() == 0:  # keys and certbot's directories are root's

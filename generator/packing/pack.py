@@ -14,16 +14,14 @@ from generator.commands import verified
 from generator.config.load import Loaded, load_text
 from generator.packing.archive import Archive, Member, archive
 from generator.packing.wheelhouse import DEFAULT_PYTHON, Target, download
+from generator.program import LOCKS, sources
 from generator.rendering.bundle import MANIFEST, Bundle
 from generator.rendering.write import make_directory, put_bytes
 from generator.report import Report, UsageError
 from service.declaration import values_of
 
 ROOT = Path(__file__).parent.parent.parent
-LOCKS = ("requirements/generator.txt", "requirements/service.txt")
 INSTALLER = "generator/install.sh"
-_SINGLE = ("pyproject.toml", "README.md", "LICENSE", "docs/operations.md", *LOCKS)
-_SUFFIXES = {".py", ".sh", ".html", ".js"}
 # deploy.yaml says under `env` what .env is given, and who may read that is decided by .env's own mode.
 _PRIVATE = 0o600
 
@@ -81,12 +79,8 @@ def deploy_text(loaded: Loaded) -> str:
 
 def _code(root: Path) -> Iterator[Member]:
     """What `make install` works with, less what only a checkout needs."""
-    files = [root / name for name in _SINGLE]
-    for directory in ("service", "generator"):
-        files += [file for file in (root / directory).rglob("*") if file.suffix in _SUFFIXES]
-    files += [file for file in (root / "templates").rglob("*") if file.is_file() and "__pycache__" not in file.parts]
-    for file in files:
-        yield Member(path=file.relative_to(root).as_posix(), content=file.read_bytes())
+    for path in sources(str(root)):
+        yield Member(path=path, content=(root / path).read_bytes())
 
 
 def _rendered(rendered: Bundle) -> Iterator[Member]:

@@ -16,6 +16,7 @@ from service.settings import Settings, SettingsError, from_environ
 # By which the unit says where the settings are, and in which directory the code: `service`, and `venv` beside it.
 ENV_FILE_VARIABLE = "WEBSOCKET_ENV_FILE"
 CODE_VARIABLE = "WEBSOCKET_CODE"
+_HERE = Path(__file__).resolve().parents[2]  # the directory of the code that this process runs
 
 
 class ReleaseError(Exception):
@@ -23,10 +24,10 @@ class ReleaseError(Exception):
 
 
 class Release(NamedTuple):
-    """What one generation of workers is started with. `directory` is where they run, None for that of this process."""
+    """What one generation of workers is started with. `directory` has the code, and is where they run."""
 
     python: str
-    directory: Path | None
+    directory: Path
     environ: Mapping[str, str]
     settings: Settings
 
@@ -73,7 +74,7 @@ class Deployment:
 
     def _release(self, environ: Mapping[str, str], settings: Settings) -> Release:
         if self._code is None:
-            return Release(sys.executable, None, environ, settings)
+            return Release(sys.executable, _HERE, environ, settings)
         # Where the links lead now: a worker that has begun with one directory must not import the rest from another.
         code = Path(self._code)
         return Release(

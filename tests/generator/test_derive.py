@@ -29,7 +29,7 @@ def uncommented(keys: set[str]) -> str:
     """The sample with these settings and their sections taken out of their comments, as an operator would."""
     lines = []
     section = ""
-    for line in derive.sample().splitlines():
+    for line in derive.deploy_yaml().splitlines():
         if re.match(r"#?\w+:", line):
             section = line.lstrip("#").partition(":")[0]
         name = line.removeprefix("#").strip().partition(":")[0]
@@ -60,7 +60,7 @@ def test_only_what_is_stale_is_written(
 
 
 def test_the_sample_as_it_stands_is_the_default_deployment() -> None:
-    assert load_text(derive.sample(), "deploy.yaml").deploy == Deploy(domain="ws.example.com")
+    assert load_text(derive.deploy_yaml(), "deploy.yaml").deploy == Deploy(domain="ws.example.com")
 
 
 def test_the_sample_shows_every_setting_once_the_essential_ones_live_and_first() -> None:
@@ -68,7 +68,7 @@ def test_the_sample_shows_every_setting_once_the_essential_ones_live_and_first()
     root, _ = parse(everything, "deploy.yaml")
     assert isinstance(root, Mapping)
     assert set(check(root, Deploy).origins) == set(SETTINGS)
-    assert tuple(yaml.safe_load(derive.sample())) == ESSENTIAL
+    assert tuple(yaml.safe_load(derive.deploy_yaml())) == ESSENTIAL
     assert tuple(root.keys)[: len(ESSENTIAL)] == ESSENTIAL
 
 
@@ -113,7 +113,7 @@ def schema() -> dict[str, Any]:
 
 def test_the_schema_is_a_schema_and_accepts_the_sample() -> None:
     Draft202012Validator.check_schema(schema())
-    Draft202012Validator(schema()).validate(yaml.safe_load(derive.sample()))
+    Draft202012Validator(schema()).validate(yaml.safe_load(derive.deploy_yaml()))
 
 
 def test_the_schema_describes_every_setting_for_completion() -> None:
@@ -127,6 +127,6 @@ def test_the_schema_describes_every_setting_for_completion() -> None:
 
 
 def test_the_sample_names_the_schema_to_editors() -> None:
-    first = derive.sample().splitlines()[0]
+    first = derive.deploy_yaml().splitlines()[0]
     assert first == "# yaml-language-server: $schema=deploy.schema.json"
     assert (ROOT / "deploy.schema.json").exists()

@@ -111,3 +111,8 @@ def test_settings_in_force_are_told_with_value_and_origin_each_variable_for_itse
     assert told["env.A"] == ("1", "deploy.yaml:2:16")
     assert told["ping.interval"] == (50, "deploy.yaml:4:13")
     assert told["ping.timeout"] == (30, "default")
+
+
+def test_every_listing_begins_with_the_setting_that_must_be_given() -> None:
+    assert topics()[0][0] == "domain"
+    assert settings_in_force(load_text("domain: ws.mycompany.org\n", "deploy.yaml"))[0][0] == "domain"

@@ -1,6 +1,7 @@
 """What a reader finds is told with the line of deploy.yaml it comes from, and nothing is written."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,19 @@ def test_a_reader_that_is_not_there_is_told_and_never_passes_for_consent(here: P
     outcome = wsbundle("check")
     assert (outcome.code, outcome.err) == (0, "")
     assert "  not checked nginx configuration: nginx is not installed\n" in outcome.out
-    assert "  accepted    nginx" not in outcome.out
+    assert re.search(r"^  accepted    \d of \d+ checks", outcome.out, re.MULTILINE)
+    assert "  accepted    nginx" not in wsbundle("check", "-v").out
+
+
+def test_what_is_accepted_is_one_line_unless_each_is_asked_for(here: Path) -> None:
+    in_one, each = wsbundle("check").out, wsbundle("check", "-v").out
+    number = each.count("  accepted    ")
+    assert number > 1
+    assert in_one.count("  accepted    ") == 1
+    assert f"  accepted    {number} of " in in_one
+    assert [line for line in each.splitlines() if "accepted" not in line] == [
+        line for line in in_one.splitlines() if "accepted" not in line
+    ]
 
 
 def test_files_that_disagree_are_told_with_the_agreement_before_any_reader_is_asked() -> None:

@@ -10,7 +10,7 @@ import termios
 
 import pytest
 
-from generator.report import Report
+from generator.report import Report, folded
 from service.declaration import Fault
 from tests.generator.front_door import ENVIRONMENT
 
@@ -20,7 +20,7 @@ def test_a_warning_that_comes_again_is_told_once(capsys: pytest.CaptureFixture[s
     for what in ("one", "other", "one"):
         report.warning(Fault(what, "mend it"))
     assert capsys.readouterr().err == "warning: one; mend it\nwarning: other; mend it\n"
-    assert report.facts["warnings"] == [{"what": what, "mend": "mend it"} for what in ("one", "other")]
+    assert report.facts["warnings"] == [{"what": what, "fix": "mend it"} for what in ("one", "other")]
 
 
 def on_a_terminal(program: str, columns: int = 80) -> str:
@@ -63,3 +63,12 @@ def test_steps_stand_below_each_other_however_long_their_names_are(capsys: pytes
     assert [
         line.index(name) for line, name in zip(capsys.readouterr().out.splitlines(), ("short", "long"), strict=True)
     ] == [19, 19]
+
+
+def test_a_long_text_is_broken_between_words_on_a_terminal_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "whoever is not gone by then"
+    shown = on_a_terminal(
+        f"from generator.report import folded\nprint('  reason: ' + folded({text!r}, 10))", columns=30
+    )
+    assert shown == "  reason: whoever is not gone\n          by then\n"
+    assert folded(text, 10) == text

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from generator.packing.pack import LOCKS
 from generator.packing.wheelhouse import Target, download, requirements_for
+from generator.program import LOCKS
 from generator.report import CommandError
 from tests.generator.front_door import ROOT
 from tests.generator.wheel_maker import lock_of, make_wheel

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from generator.__main__ import _COMMANDS, _parser
+from generator.command_line import COMMANDS, parser
 from generator.config.schema import Deploy
+from generator.program import starting
 from service.declaration import settings_of
 from tests.generator.front_door import COMMAND, ENVIRONMENT, ROOT, Outcome, process, wsbundle
 
 SOUND = "domain: ws.mycompany.org\nping: {interval: 50}\n"
 FAULTY = "domain: ws.mycompany.org\nport: 80\ncolour: blue\n"
-COMMANDS = tuple(_COMMANDS)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def facts(*arguments: str) -> dict[str, Any]:
 def test_help_names_every_command_and_every_exit_code() -> None:
     outcome = wsbundle("--help")
     assert (outcome.code, outcome.err) == (0, "")
-    assert all(f"\n    {command}" in outcome.out for command in COMMANDS)
+    assert all(f"\n  {command} " in outcome.out for command in COMMANDS)
     assert "Exit codes: 0 " in outcome.out
 
 
@@ -55,17 +55,17 @@ def test_every_command_has_help(command: str) -> None:
     outcome = wsbundle(command, "--help")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith(f"usage: wsbundle {command} ")
-    _, description, example = _COMMANDS[command]
+    _, description, example = COMMANDS[command]
     said = " ".join(outcome.out.split())
     assert f" {description} " in said
-    assert f"Example: {example}" in said
+    assert f"Example: {example.replace('wsbundle', '.venv/bin/wsbundle')}" in said
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_example_of_every_command_is_a_command_line_that_is_understood(command: str) -> None:
-    words = shlex.split(_COMMANDS[command][2].removeprefix("sudo "))
-    assert words[:2] == [".venv/bin/wsbundle", command]
-    _parser().parse_args(words[1:])
+    words = shlex.split(COMMANDS[command][2].removeprefix("sudo "))
+    assert words[:2] == ["wsbundle", command]
+    parser().parse_args(words[1:])
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_the_example_of_every_command_is_a_command_line_that_is_understood(comma
     [
         ([], "the following arguments are required: COMMAND; see wsbundle --help"),
         (["--verbose"], "the following arguments are required: COMMAND; see wsbundle --help"),
-        (["show", "--origins"], "unrecognized arguments: --origins; see wsbundle --help"),
-        (["show", "--ori"], "unrecognized arguments: --ori; see wsbundle --help"),
-        (["show", "twice"], "unrecognized arguments: twice; see wsbundle --help"),
+        (["show", "--origins"], "unrecognized arguments: --origins; did you mean --origin?"),
+        (["show", "--ori"], "unrecognized arguments: --ori; did you mean --origin?"),
+        (["show", "twice"], "unrecognized arguments: twice; see wsbundle show --help"),
         (["show", "--set"], "argument --set: expected one argument; see wsbundle show --help"),
         (["rendr"], "rendr is not a command; did you mean render?"),
         (["stats", "--format", "text"], "stats is not a command; did you mean status?"),
@@ -180,7 +180,7 @@ def test_check_tells_what_every_reader_says_and_writes_nothing(here: Path) -> No
 
 
 def test_what_env_gives_the_service_is_read_back_and_compared_with_deploy_yaml(here: Path) -> None:
-    outcome = wsbundle("check", "--set", "env={ZONE: it's eu}", "--set", "workers=auto")
+    outcome = wsbundle("check", "-v", "--set", "env={ZONE: it's eu}", "--set", "workers=auto")
     assert outcome.err == ""
     assert "  accepted    environment file\n" in outcome.out
 
@@ -235,7 +235,7 @@ def test_faults_are_told_to_programs_with_all_they_consist_of(here: Path) -> Non
                 "column": 7,
                 "key": "port",
                 "what": "80 is too small",
-                "mend": "use a whole number from 1024 to 65535",
+                "fix": "use a whole number from 1024 to 65535",
             },
             {
                 "source": "deploy.yaml",
@@ -243,7 +243,7 @@ def test_faults_are_told_to_programs_with_all_they_consist_of(here: Path) -> Non
                 "column": 1,
                 "key": "colour",
                 "what": "is not a setting",
-                "mend": "remove it; docs/settings.md lists all",
+                "fix": "remove it; docs/settings.md lists all",
             },
         ],
     }
@@ -270,7 +270,7 @@ def test_run_becomes_the_service_with_the_settings_of_deploy_yaml(
     outcome = wsbundle("run", "--set", f"server={server}", "--set", "port=9000", "--set", "env={ZONE: eu}")
     assert outcome.out == "Starting the service on ws://127.0.0.1:9000/; Ctrl-C ends it.\n"
     [(program, arguments, environment)] = became
-    assert (program, arguments) == (sys.executable, [sys.executable, "-I", "-m", module])
+    assert (program, arguments) == (sys.executable, starting(module))
     assert {environment["WEBSOCKET_PORT"], environment["WEBSOCKET_PING_INTERVAL"], environment["ZONE"]} == {
         "9000",
         "50",
@@ -385,3 +385,49 @@ def test_an_output_of_no_name_is_no_directory() -> None:
     outcome = wsbundle("render", "-f", str(ROOT / "deploy.yaml"), "-o", "")
     assert outcome.code == 2
     assert outcome.err == "-o is given without a directory; name one, or leave -o out for build/<name>\n"
+
+
+# A file to begin with.
+
+
+def test_init_writes_a_deploy_yaml_that_is_sound_and_explains_every_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = wsbundle("init", "ws.mycompany.org")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("deploy.yaml is ready. Next: ")
+    assert wsbundle("show").code == 0
+    text = Path("deploy.yaml").read_text()
+    assert "\ndomain: ws.mycompany.org\n" in text
+    assert "$schema" not in text  # the file that it names would not be there
+    assert [
+        key for key in (setting.key for setting in settings_of(Deploy)) if f"{key.rpartition('.')[2]}:" not in text
+    ] == []
+
+
+def test_init_leaves_a_file_alone_that_is_there(here: Path) -> None:
+    outcome = wsbundle("init", "ws.other.org")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == "deploy.yaml is there already and was not changed; edit it, or name another one with -f\n"
+    assert (here / "deploy.yaml").read_text() == SOUND
+    assert wsbundle("init", "ws.other.org", "-f", "other.yaml").code == 0
+
+
+@pytest.mark.parametrize("domain", ["two words", "https://ws.mycompany.org", "ws.mycompany.org\nport: 9000", "", "#"])
+def test_init_writes_nothing_for_what_is_not_a_domain(
+    domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = wsbundle("init", domain)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
+    for command in COMMANDS:
+        assert [line for line in wsbundle(command, "--help").out.splitlines() if len(line) > 72] == []
+    rows = [line for line in wsbundle("--help").out.splitlines() if line.startswith("  ")]
+    assert max(map(len, rows)) <= 80

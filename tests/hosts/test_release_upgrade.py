@@ -30,7 +30,7 @@ def test_it_serves_on_says_so_and_is_brought_back_by_make_install(installed: Con
     assert installed.comes_to_route()  # by Python 3.11, which apt keeps until it is asked to remove what nobody needs
     said = installed.run("make", "status", check=False)
     assert "Setting up .venv (again: it was made for Python 3.11, and this is Python 3.13)" in said
-    assert "made for Python 3.11, this host has 3.13: run `make install`" in said
+    assert "made for Python 3.11, this host has 3.13: run `.venv/bin/wsbundle install`" in said
     installed.status(code=1)
     installed.run(*APT, "autoremove")
     installed.run("systemctl", "restart", f"{NAME}.service", check=False)

@@ -44,7 +44,7 @@ def test_what_env_holds_is_told_to_nobody(empty: Console) -> None:
     empty.run("sh", "-c", f"echo X=y >>/etc/{NAME}/.env")
     said += empty.status(code=4)
     empty.configure(env={"SECRET": f"not {SECRET}"})
-    said += empty.wsbundle("plan", code=3) + empty.wsbundle("install", "--overwrite")
+    said += empty.wsbundle("plan", code=1) + empty.wsbundle("install", "--overwrite")
     said += empty.run("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
     said += empty.run("journalctl", "--no-pager")
     assert SECRET not in said

@@ -41,7 +41,7 @@ def test_without_a_unit_it_is_what_this_process_was_started_with() -> None:
     environ, settings = {"PATH": "/bin", "WORKERS": "3"}, Settings(workers=2)
     deployment = Deployment(environ)
     first = deployment.first(settings)
-    assert first == Release(sys.executable, None, environ, settings)
+    assert first == Release(sys.executable, Path(__file__).parents[2], environ, settings)
     assert deployment.current(first) == first
 
 

@@ -1,0 +1,281 @@
+"""What can be typed behind `wsbundle`: commands, options, and the help that explains them."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+from generator import __version__, commands
+from generator.program import AS_ROOT, COMMAND
+from generator.report import Report, UsageError
+from service.declaration import did_you_mean
+
+# Each command: what it does in one line, what else should be known, and an example.
+_ANYWHERE = {
+    "init": (
+        "write a deploy.yaml to begin with",
+        "Write a deploy.yaml for this domain, with every setting explained in it. A file that is there is not changed.",
+        "wsbundle init ws.mycompany.org",
+    ),
+    "render": (
+        "check deploy.yaml and write the bundle",
+        "Check deploy.yaml, render every file, let the programs that will read them judge them, and only then write.",
+        "wsbundle render --env prod --set port=9000",
+    ),
+    "check": (
+        "the same without writing anything",
+        "Do all that render does, except writing.",
+        "wsbundle check --env prod",
+    ),
+    "run": (
+        "run the service here, as deploy.yaml says",
+        "Run the service in the foreground, without root and without nginx. Ctrl-C ends it.",
+        "wsbundle run --set port=9000",
+    ),
+    "token": (
+        "mint a token, or change the keys that sign them",
+        "Print a token that lets its bearer register an address and write to others; or add or remove a signing key.",
+        "sudo wsbundle token alice --send-to bob --send-to group:office --expires 12h",
+    ),
+    "show": (
+        "print every setting as it is in force",
+        "Print every setting with its value, defaults included, after overlay and --set are applied.",
+        "wsbundle show --env prod --origin",
+    ),
+    "explain": (
+        "explain a setting or a rule, or list them all",
+        "Say what a setting is for and what it takes, or why a rule holds. Without a name, list all of them.",
+        "wsbundle explain ping.interval",
+    ),
+    "bundle": (
+        "write an archive that installs without a network",
+        "Write one archive with code, locked wheels and deploy.yaml. On the host, unpack it and run: sudo sh install",
+        "wsbundle bundle --python 3.13 --env prod",
+    ),
+}
+_ON_A_HOST = {
+    "install": (
+        "make this host run what deploy.yaml says, all or nothing",
+        "Report every obstacle, then install what is missing and switch to it. If any step fails, go back. Needs root.",
+        "sudo wsbundle install --env prod",
+    ),
+    "plan": (
+        "what install would change; exit code 3 when there is something",
+        "Show packages, user, keys and files that an installation would add (+), change (~) or remove (-), and its "
+        "effects; as root also what would stop it. Nothing is changed. Without root, what only root may read is left "
+        "out.",
+        "sudo wsbundle plan --full",
+    ),
+    "status": (
+        "what runs here; exit code 4 when it was edited by hand",
+        "Say what is installed, whether it runs and answers, and what was edited by hand.",
+        "sudo wsbundle status --format json",
+    ),
+    "history": (
+        "the generations that are kept",
+        "List the generations that rollback can go back to.",
+        "wsbundle history",
+    ),
+    "rollback": (
+        "make an earlier generation current again",
+        "Go back to the newest healthy generation before the current one, or to the one with this number. Needs root.",
+        "sudo wsbundle rollback 3",
+    ),
+    "uninstall": (
+        "remove exactly what was installed",
+        "Remove what was installed. Data, logs, keys and the user stay, unless --purge is given. Needs root.",
+        "sudo wsbundle uninstall --purge",
+    ),
+}
+
+
+COMMANDS = {**_ANYWHERE, **_ON_A_HOST}
+_EXAMPLES = ("wsbundle init ws.mycompany.org", "wsbundle check", "sudo wsbundle install")
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        # argparse makes a formatter for every argument, and each asks shutil for the terminal's width: a tenth of the
+        # time in which a fault in deploy.yaml is told.
+        super().__init__(formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100), **options)
+
+    def format_help(self) -> str:
+        width = _width()
+        self.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=width, max_help_position=28)
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+class _Overview(_Parser):
+    """The parser of the whole command line; its help has the commands in two groups, and examples."""
+
+    command, as_root = COMMAND, AS_ROOT
+
+    def format_help(self) -> str:
+        import textwrap
+
+        parts = [self.format_usage(), f"{self.description}\n"]
+        for title, group in (("anywhere", _ANYWHERE), ("on the host", _ON_A_HOST)):
+            rows = "".join(f"  {name:11}{summary}\n" for name, (summary, _, _) in group.items())
+            parts.append(f"{title}:\n{rows}")
+        examples = _named(_EXAMPLES, self.command, self.as_root)
+        parts.append("examples:\n" + "".join(f"  {example}\n" for example in examples))
+        parts += [f"{textwrap.fill(text, _width())}\n" for text in (_MORE, self.epilog or "")]
+        return "\n".join(parts)
+
+
+_MORE = "`wsbundle COMMAND --help` has options and an example for each; `wsbundle --version` prints the version."
+
+
+def _named(examples: Iterable[str], command: str, as_root: str) -> list[str]:
+    starts = {"sudo wsbundle ": f"{as_root} ", "wsbundle ": f"{command} "}
+    return [
+        start + example.removeprefix(plain)
+        for example in examples
+        for plain, start in starts.items()
+        if example.startswith(plain)
+    ]
+
+
+def _width() -> int:
+    import shutil  # only help pays for it
+
+    return min(100, shutil.get_terminal_size((100, 24)).columns)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of one command, and in `run` what does it.
+
+    Raises:
+        UsageError: it is not understood.
+    """
+    if arguments and arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
+        nearest = did_you_mean(arguments[0], COMMANDS) or f"; use one of {', '.join(COMMANDS)}"
+        raise UsageError(f"{arguments[0]} is not a command{nearest}")
+    options, unknown = parser().parse_known_args(arguments)
+    if unknown:
+        verb: argparse.ArgumentParser = options.verb_parser
+        known = [name for action in verb._actions for name in action.option_strings]
+        nearest = did_you_mean(unknown[0].partition("=")[0], known) if unknown[0].startswith("-") else ""
+        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}{nearest or f'; see {verb.prog} --help'}")
+    return options
+
+
+def parser(command: str = COMMAND, as_root: str = AS_ROOT) -> argparse.ArgumentParser:
+    """The parser of the command line; `command` and `as_root` are how examples start the program."""
+    whole = _Overview(
+        prog="wsbundle",
+        description="One deploy.yaml becomes a complete, verified deployment of the notification center.",
+        epilog="Exit codes: 0 done or nothing to do, 1 failed, 2 deploy.yaml or the command line is wrong, "
+        "3 changes are pending (plan), 4 the host was edited by hand (status).",
+        allow_abbrev=False,
+    )
+    whole.command, whole.as_root = command, as_root
+    whole.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    subparsers = whole.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, prog="wsbundle", parser_class=_Parser
+    )
+    verbs: dict[str, argparse.ArgumentParser] = {}
+    for name, (summary, description, example) in COMMANDS.items():
+        (shown,) = _named([example], command, as_root)
+        verbs[name] = subparsers.add_parser(
+            name, help=summary, description=description, epilog=f"Example: {shown}", allow_abbrev=False
+        )
+        verbs[name].set_defaults(verb_parser=verbs[name])
+    _add_anywhere(verbs)
+    _add_on_a_host(verbs)
+    _add_common(verbs)
+    return whole
+
+
+def _add_anywhere(verbs: dict[str, argparse.ArgumentParser]) -> None:
+    init = verbs["init"]
+    init.add_argument("domain", metavar="DOMAIN", help="the name that clients connect to, such as ws.mycompany.org")
+    init.set_defaults(run=_init)
+
+    render = verbs["render"]
+    render.add_argument("-o", "--output", metavar="DIR", help="where to write it (default: build/<name>)")
+    render.set_defaults(run=commands.render)
+
+    check = verbs["check"]
+    check.set_defaults(run=commands.check)
+
+    run = verbs["run"]
+    run.set_defaults(run=commands.run)
+
+    token = verbs["token"]
+    purpose = token.add_mutually_exclusive_group(required=True)
+    purpose.add_argument("subject", metavar="UUID", nargs="?", help="print a token that registers this address")
+    purpose.add_argument("--new-key", action="store_true", help="add a key, which signs from now on; others stay good")
+    purpose.add_argument("--drop-key", metavar="KID", help="remove a key; what it has signed counts no longer")
+    token.add_argument(
+        "--send-to",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="whom its bearer may write to: an address, group:NAME, or '*' for all; repeatable (default: nobody)",
+    )
+    token.add_argument("--expires", metavar="TIME", default="30d", help="such as 90s, 45m, 12h (default: 30d)")
+    token.add_argument("--algorithm", choices=("HS256", "EdDSA"), default="HS256", help="of a new key (default: HS256)")
+    token.add_argument("--keys", metavar="FILE", help="default: the deployment's, which only root may read")
+    token.set_defaults(run=commands.token)
+
+    show = verbs["show"]
+    show.add_argument("--origin", action="store_true", help="also print where each value was given")
+    show.set_defaults(run=commands.show)
+
+    explain = verbs["explain"]
+    explain.add_argument("topic", metavar="KEY|RULE", nargs="?", help="a setting, a section, a rule or an agreement")
+    explain.set_defaults(run=commands.explain)
+
+    bundle = verbs["bundle"]
+    bundle.add_argument("-o", "--output", metavar="FILE", help="where to write it (default: build/<name>-<id>.tar.gz)")
+    bundle.add_argument("--python", metavar="X.Y", action="append", help="the host's; repeatable (default: 3.11)")
+    bundle.add_argument("--machine", choices=("x86_64", "aarch64"), default="x86_64", help="the host's, as uname -m")
+    bundle.set_defaults(run=_bundle)
+
+
+def _add_on_a_host(host: dict[str, argparse.ArgumentParser]) -> None:
+    host["install"].add_argument(
+        "--overwrite", action="store_true", help="replace what was edited by hand; keep copies"
+    )
+    host["plan"].add_argument("--full", action="store_true", help="show the content of new and removed files, too")
+    host["rollback"].add_argument("number", metavar="N", type=int, nargs="?", help="default: the one before")
+    host["uninstall"].add_argument("--purge", action="store_true", help="also data and user")
+    for name in _ON_A_HOST:
+        host[name].set_defaults(run=_on_the_host, verb=name)
+
+
+def _add_common(verbs: dict[str, argparse.ArgumentParser]) -> None:
+    for name in ("render", "check", "bundle", "install", "plan"):
+        verbs[name].add_argument("-v", "--verbose", action="store_true", help="list also the checks that accept")
+    for name, verb in verbs.items():
+        verb.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+        if name == "explain":
+            continue
+        verb.add_argument("-f", "--file", metavar="FILE", default="deploy.yaml", help="default: deploy.yaml")
+        if name == "init":
+            continue
+        verb.add_argument("--env", metavar="NAME", help="lay deploy.NAME.yaml over it")
+        verb.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="set one key; repeatable")
+
+
+def _init(options: argparse.Namespace, report: Report) -> int:
+    from generator import sample
+
+    return sample.init(options, report)
+
+
+def _bundle(options: argparse.Namespace, report: Report) -> int:
+    from generator.packing import pack
+
+    return pack.bundle(options, report)
+
+
+def _on_the_host(options: argparse.Namespace, report: Report) -> int:
+    from generator.host import operate
+
+    verb = "show_plan" if options.verb == "plan" else options.verb
+    code: int = getattr(operate, verb)(options, report)
+    return code

@@ -1,0 +1,88 @@
+"""A deploy.yaml to begin with: that of the repository, and what `wsbundle init` writes."""
+
+import json
+import textwrap
+from argparse import Namespace
+
+from generator.config.load import load_text
+from generator.config.schema import ESSENTIAL
+from generator.explain import SETTINGS, shown
+from generator.program import AS_ROOT, COMMAND
+from generator.report import CommandError, Report, UsageError
+from service.declaration import Setting
+
+_WIDTH = 100
+
+
+def init(options: Namespace, report: Report) -> int:
+    """Write one for a domain; what is there already stays as it is."""
+    text = sample(options.domain, COMMAND)
+    loaded = load_text(text, options.file)
+    if loaded.deploy.domain != options.domain:
+        raise UsageError(f"{options.domain!r} is not a domain; give one such as ws.mycompany.org")
+    try:
+        with open(options.file, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise CommandError(
+            f"{options.file} is there already and was not changed; edit it, or name another one with -f"
+        ) from None
+    report.warnings(loaded.warnings)
+    report.fact(file=options.file)
+    report.line(
+        f"{options.file} is ready. Next: `{COMMAND} check`, `{COMMAND} run`, and on the host `{AS_ROOT} install`."
+    )
+    return 0
+
+
+def sample(domain: str, command: str) -> str:
+    """The essential settings live, all others commented at their defaults. `command` is what checks and renders."""
+    settings = list(SETTINGS.values())
+    lines = [
+        f"# One deployment of the notification center. `{command} check` checks this file, "
+        f"`{command} render` renders it;",
+        "# `wsbundle explain KEY` says more about each setting, and `wsbundle explain` lists them all.",
+        "",
+    ]
+    names = dict.fromkeys(_top(setting) for setting in settings)
+    for name in ESSENTIAL:
+        lines += _block(name, [setting for setting in settings if _top(setting) == name], domain)
+    lines += [
+        "# All that follows is optional, and stands here at its default, or with an example where there is none.",
+        "# Take the # away from a line, and from the section above it, to change it.",
+        "",
+    ]
+    for name in names:
+        if name not in ESSENTIAL:
+            lines += _block(name, [setting for setting in settings if _top(setting) == name], "", mark="#")
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def _top(setting: Setting) -> str:
+    return setting.key.partition(".")[0]
+
+
+def _block(name: str, settings: list[Setting], domain: str, mark: str = "") -> list[str]:
+    """The lines of one top-level key, and an empty one."""
+    if settings[0].key == name:
+        (setting,) = settings
+        value = domain if name == "domain" else _value(setting)
+        return [*_words(setting, ""), f"{mark}{name}: {value}", ""]
+    lines = [f"{name}:"]
+    for setting in settings:
+        lines += [*_words(setting, "  "), f"  {setting.key.partition('.')[2]}: {_value(setting)}"]
+    return [*(mark + line for line in lines), ""]
+
+
+def _words(setting: Setting, indent: str) -> list[str]:
+    unit = f" In {setting.extra['unit']}." if "unit" in setting.extra else ""
+    text = setting.description + unit
+    return textwrap.wrap(text, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+
+
+def _value(setting: Setting) -> str:
+    if setting.default is None:
+        return str(setting.extra["example"])
+    if isinstance(setting.default, str) and setting.choices == () and " " in setting.default:
+        return json.dumps(setting.default, ensure_ascii=False)
+    return shown(setting.default)

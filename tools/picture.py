@@ -1,0 +1,72 @@
+"""Draw docs/terminal.svg from what `wsbundle` prints on a terminal: `make picture`."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+from io import StringIO
+from pathlib import Path
+
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from rich.text import Text
+
+PICTURE = Path(__file__).parent.parent / "docs/terminal.svg"
+SESSION = (
+    "wsbundle init ws.mycompany.org",
+    "wsbundle render",
+    "wsbundle check --set port=87650 --set workers=100",
+)
+_WIDTH = 104
+# As the command of an installed wheel, which messages call `wsbundle`.
+_START = """import sys, wsbundle
+sys.argv[0] = "/usr/local/bin/wsbundle"
+from generator.__main__ import run
+run()"""
+# Without the fonts that rich takes from another site: a picture of the docs asks nobody for anything.
+_FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+
+
+def session() -> list[tuple[str, str]]:
+    """Each command, and what a terminal shows of it, with its colours."""
+    with tempfile.TemporaryDirectory() as directory:
+        return [(command, _shown(command.split()[1:], directory)) for command in SESSION]
+
+
+def _shown(arguments: list[str], directory: str) -> str:
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 50, _WIDTH, 0, 0))
+    variables = {name: text for name, text in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm-256color"}
+    command = [sys.executable, "-c", _START, *arguments]
+    shown = b""
+    with subprocess.Popen(command, cwd=directory, stdout=end, stderr=end, env=variables):
+        os.close(end)
+        while part := _read(terminal):
+            shown += part
+    os.close(terminal)
+    return shown.decode().replace("\r\n", "\n")
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # EIO: the last process that had it open is gone
+        return b""
+
+
+def drawn(shown: list[tuple[str, str]]) -> str:
+    """A session as a picture."""
+    console = Console(width=_WIDTH, record=True, file=StringIO(), force_terminal=True)
+    for command, text in shown:
+        console.print(Text(f"$ {command}", style="bold"))
+        console.print(Text.from_ansi(text))
+    return console.export_svg(title="wsbundle", code_format=_FORMAT, unique_id="terminal")
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(drawn(session()), encoding="utf-8")

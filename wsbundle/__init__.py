@@ -1,0 +1,1 @@
+"""What `pip install wsbundle` installs: the program as it is in its repository, in `tree` beside this file."""
