@@ -27,7 +27,7 @@ from typing import IO, NamedTuple
 import pytest
 
 import generator.__main__
-import service.client
+import wsbundle_client.client
 from generator.command_line import COMMANDS
 from generator.config.load import ConfigError, load_text
 from generator.config.rules import RULES
@@ -237,7 +237,9 @@ def unknown_commands(document: Document) -> Iterator[str]:
 
 
 def unknown_arguments(program: str, arguments: list[str]) -> Iterator[str]:
-    main: Callable[[list[str]], int] = generator.__main__.main if program.endswith("wsbundle") else service.client.main
+    main: Callable[[list[str]], int] = (
+        generator.__main__.main if program.endswith("wsbundle") else wsbundle_client.client.main
+    )
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
         try:
@@ -316,7 +318,7 @@ def unknown_paths(document: Document) -> Iterator[str]:
     for span in spans(document):
         path, _, _ = span.partition(" ")
         if (
-            re.match(r"(bench|docs|generator|requirements|service|templates|tests|tools)/", path)
+            re.match(r"(bench|clients|docs|generator|requirements|service|templates|tests|tools)/", path)
             and not (ROOT / path).exists()
         ):
             yield path

@@ -100,7 +100,8 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
 
 
 def _code() -> list[Path]:
-    return sorted(path for path in (ROOT / "service").rglob("*") if path.suffix in (".py", ".html", ".js"))
+    """What runs on a host. The clients do not: a change in them must not restart the service."""
+    return sorted(path for path in (ROOT / "service").rglob("*.py") if path.name != "client.py")
 
 
 def _make_venv(venv: Path) -> None:

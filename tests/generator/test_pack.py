@@ -62,7 +62,7 @@ def entries(archive: Archive) -> dict[str, tarfile.TarInfo]:
 def copy(directory: Path) -> Path:
     """The project in another place, as a checkout of another day, with what work leaves in it."""
     ignored = shutil.ignore_patterns(".*", "build", "tests", "__pycache__", "*.egg-info")
-    for name in ("service", "generator", "requirements"):
+    for name in ("service", "generator", "clients", "requirements"):
         shutil.copytree(ROOT / name, directory / name, ignore=ignored, copy_function=shutil.copyfile)
     shutil.copytree(ROOT / "templates", directory / "templates", copy_function=shutil.copyfile)
     (directory / "docs").mkdir()
@@ -86,7 +86,17 @@ def test_it_holds_code_locks_wheels_and_the_rendered_files_and_nothing_of_the_ch
     paths = set(entries(packed(wheels)))
     assert {path.partition("/")[0] for path in paths} == {
         *("SHA256SUMS", "install", "deploy.yaml", "rendered", "wheels"),
-        *("docs", "generator", "requirements", "service", "templates", "pyproject.toml", "README.md", "LICENSE"),
+        *(
+            "clients",
+            "docs",
+            "generator",
+            "requirements",
+            "service",
+            "templates",
+            "pyproject.toml",
+            "README.md",
+            "LICENSE",
+        ),
     }
     assert {path for path in paths if path.startswith(("requirements/", "wheels/"))} == {
         *("requirements/generator.txt", "requirements/service.txt"),
@@ -98,7 +108,9 @@ def test_it_holds_code_locks_wheels_and_the_rendered_files_and_nothing_of_the_ch
 
 def test_it_holds_every_module_and_template(wheels: Path) -> None:
     paths = set(entries(packed(wheels)))
-    listed = process(["git", "ls-files", "service", "generator", "templates"], cwd=ROOT).out.split()
+    listed = process(
+        ["git", "ls-files", "service", "generator", "templates", "clients/python/wsbundle_client"], cwd=ROOT
+    ).out.split()
     assert listed
     assert [path for path in listed if path not in paths and (ROOT / path).exists()] == []
 

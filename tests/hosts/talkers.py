@@ -1,4 +1,4 @@
-"""Clients as users have them, from service/client.py: they talk in pairs, whatever happens to the service meanwhile."""
+"""Clients as users have them, with the Python client: they talk in pairs, whatever happens to the service meanwhile."""
 
 import asyncio
 import itertools
@@ -9,8 +9,8 @@ from unittest import mock
 
 from websockets.asyncio.client import connect
 
-from service.client import Client, RequestError
 from tests.hosts.console import DOMAIN, Console
+from wsbundle_client.client import Client, RequestError
 
 # With all other clients of a test, fewer than limits.connections_per_address.
 TALKERS = 12
@@ -69,7 +69,7 @@ class Talk:
 async def talk(console: Console) -> AsyncIterator[Talk]:
     """They talk as long as the block lasts; at its end all that was accepted must have come."""
     through_nginx = partial(connect, host=console.host.address, port=80)
-    with mock.patch("service.client.connect", through_nginx):
+    with mock.patch("wsbundle_client.client.connect", through_nginx):
         async with AsyncExitStack() as stack:
             of = Talk()
             for talker in of.talkers:

@@ -6,8 +6,8 @@
 //     await client.open();
 //     await client.send("bob", {any: "JSON"});
 //
-// It has no `export`: browsers load no module for a page that was opened as a file, as example.html may be.
-// It behaves as client.py does; tests/service/client_behaviours.py holds both to it.
+// It has no `export`: browsers load no module for a page that was opened as a file, as clients/page may be.
+// It behaves as the one for Python does; tests/clients/client_behaviours.py holds both to it.
 "use strict";
 
 {
@@ -53,7 +53,7 @@ class GoneError extends Error {
  * @typedef {{reason: string, final?: boolean, atOnce?: boolean, toldS?: number, isNotTaken?: boolean}} Lost
  */
 
-/** The three ranges of service/close_codes.py. @param {number} code @param {string} reason @returns {Lost} */
+/** The three ranges of service/core/close_codes.py. @param {number} code @param {string} reason @returns {Lost} */
 const closed = (code, reason) => ({
   reason: `closed with ${code} ${reason}`.trim(),
   final: code >= 4000 && code < 4100,

@@ -18,11 +18,11 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from service.core.frames import SUBPROTOCOL
+from tests.clients.chromium import CHROMIUM, Browser, Page, chromium
 from tests.ports import free_port
-from tests.service.chromium import CHROMIUM, Browser, Page, chromium
 from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, running
 
-EXAMPLE = ROOT / "service" / "example.html"
+EXAMPLE = ROOT / "clients/page/index.html"
 
 IS_CONNECTED = "document.getElementById('state').textContent === 'connected'"
 
@@ -56,8 +56,8 @@ def test_a_strangers_text_never_becomes_html() -> None:
 
 
 def test_it_loads_nothing_but_the_client_beside_it() -> None:
-    assert re.findall(r"(?:src|href)=\S*|@import|url\(", EXAMPLE.read_text()) == ['src="client.js"></script>']
-    assert (EXAMPLE.parent / "client.js").exists()
+    assert re.findall(r"(?:src|href)=\S*|@import|url\(", EXAMPLE.read_text()) == ['src="../js/client.js"></script>']
+    assert (EXAMPLE.parent / "../js/client.js").exists()
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def shell() -> Iterator[Shell]:
 @pytest.fixture(scope="module")
 def web_server() -> Iterator[str]:
     """The URL of a web server that has the page."""
-    handler = functools.partial(QuietHandler, directory=str(EXAMPLE.parent))
+    handler = functools.partial(QuietHandler, directory=str(EXAMPLE.parent.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -98,8 +98,8 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture(params=["file", "http"])
 def place(request: pytest.FixtureRequest) -> str:
     """Where the page comes from."""
-    base = "file://" + str(EXAMPLE.parent) if request.param == "file" else request.getfixturevalue("web_server")
-    return f"{base}/example.html"
+    base = "file://" + str(EXAMPLE.parent.parent) if request.param == "file" else request.getfixturevalue("web_server")
+    return f"{base}/page/index.html"
 
 
 def connected(browser: Browser, place: str, shell: Shell, uuid: str) -> Page:
@@ -250,5 +250,5 @@ class TestInABrowser:
         assert page.evaluate("document.getElementById('url').value") == "ws://localhost:8765/"
 
     def test_from_a_web_server_it_connects_to_the_same_host(self, browser: Browser, web_server: str) -> None:
-        page = browser.open(f"{web_server}/example.html#x")
+        page = browser.open(f"{web_server}/page/index.html#x")
         assert page.evaluate("document.getElementById('url').value") == web_server.replace("http:", "ws:") + "/"

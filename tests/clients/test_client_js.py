@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-import service.client
+import wsbundle_client.client
 from service.core.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
+from tests.clients.chromium import CHROMIUM, Browser, Page, chromium
+from tests.clients.client_behaviours import BEHAVIOURS, DEADLINE_S, SECOND, Call, Driver, Frame, Server
 from tests.ports import free_port
-from tests.service.chromium import CHROMIUM, Browser, Page, chromium
-from tests.service.client_behaviours import BEHAVIOURS, DEADLINE_S, SECOND, Call, Driver, Frame, Server
 from tests.service.shells import COMMANDS, ROOT, running
 
 NODE = shutil.which("node")
-SCRIPT = (ROOT / "service" / "client.js").read_text()
+SCRIPT = (ROOT / "clients/js/client.js").read_text()
 
 # What a page does for a driver: it keeps the client, its events and its calls.
 DRIVER = """
@@ -192,7 +192,7 @@ def test_it_works_in_node_with_the_service() -> None:
             "-e",
             IN_NODE,
             "--",
-            str(ROOT / "service/client.js"),
+            str(ROOT / "clients/js/client.js"),
             shell.url,
         ]
         ended = subprocess.run(arguments, capture_output=True, text=True, timeout=DEADLINE_S)
@@ -222,7 +222,7 @@ client.open().catch((error) => console.log(error.message));
 def test_a_handshake_that_fails_is_tried_again_at_once_where_no_close_is_told_of_it() -> None:
     assert NODE is not None
     flags = ["--experimental-websocket", "--no-warnings"] if node_major() < 22 else []
-    command = [NODE, *flags, "--input-type=module", "-e", WITHOUT_CLOSE, "--", str(ROOT / "service/client.js")]
+    command = [NODE, *flags, "--input-type=module", "-e", WITHOUT_CLOSE, "--", str(ROOT / "clients/js/client.js")]
     ended = subprocess.run(
         [*command, f"ws://127.0.0.1:{free_port()}/"], capture_output=True, text=True, timeout=DEADLINE_S
     )
@@ -243,7 +243,7 @@ def constants() -> dict[str, float]:
 
 def test_it_has_the_numbers_of_the_other_client() -> None:
     same = ["BACKOFF_BASE_S", "BACKOFF_CAP_S", "STABLE_S", "SILENT_PING_INTERVALS", "REFRESH_AT", "TRIES_IN_USE"]
-    assert {name: constants()[name] for name in same} == {name: getattr(service.client, name) for name in same}
+    assert {name: constants()[name] for name in same} == {name: getattr(wsbundle_client.client, name) for name in same}
 
 
 def test_it_has_the_names_and_numbers_of_the_service() -> None:

@@ -20,13 +20,10 @@ from websockets.sync.client import connect
 from websockets.sync.server import serve
 from websockets.typing import Subprotocol
 
-import service.client
-from service.client import Backoff, Client, Event, GoneError, Message, RequestError, Sent, Token, health_url, one_line
+import wsbundle_client.client
 from service.core.addresses import MAX_ADDRESS_LENGTH
 from service.core.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
-from tests.modules import imports
-from tests.ports import free_port
-from tests.service.client_behaviours import (
+from tests.clients.client_behaviours import (
     BEHAVIOURS,
     DEADLINE_S,
     OF_THE_HANDSHAKE,
@@ -36,8 +33,22 @@ from tests.service.client_behaviours import (
     Frame,
     Server,
 )
+from tests.modules import imports
+from tests.ports import free_port
 from tests.service.shells import COMMANDS, ROOT, Shell, clean_environment, running, wait_until
 from tests.service.test_tokens import secret_key, token
+from wsbundle_client.client import (
+    Backoff,
+    Client,
+    Event,
+    GoneError,
+    Message,
+    RequestError,
+    Sent,
+    Token,
+    health_url,
+    one_line,
+)
 
 # The client goes straight to the server, whatever proxy the environment names.
 PROXIES = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
@@ -660,7 +671,7 @@ def test_a_client_takes_its_address_over_from_its_own_connection(shell: Shell) -
             link, mobile._link = mobile._link, None
             assert link is not None
             # The service does not hear of it, and holds the address for the old connection.
-            link.lost.set_result(service.client._Lost("the network is gone", at_once=True))
+            link.lost.set_result(wsbundle_client.client._Lost("the network is gone", at_once=True))
             await until("connected", events)
             await mobile.send("mobile", "still me")
             assert (await taken(mobile, 1))[0].message == "still me"
@@ -691,7 +702,7 @@ def test_a_function_of_the_application_that_fails_is_not_hidden(shell: Shell) ->
 
 
 def test_messages_that_the_application_does_not_take_are_dropped_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.client, "MAX_INBOX", 1)
+    monkeypatch.setattr(wsbundle_client.client, "MAX_INBOX", 1)
 
     async def overflow(server: Server) -> None:
         events: asyncio.Queue[Event] = asyncio.Queue()
@@ -797,7 +808,7 @@ def test_a_token_is_renewed_before_it_expires_and_a_connection_without_is_not_le
 
 
 def test_the_numbers_are_those_of_the_service() -> None:
-    ours = service.client
+    ours = wsbundle_client.client
     assert (
         Failures.LIMIT.code,
         Failures.TOKEN_EXPIRED.code,
@@ -811,9 +822,14 @@ def test_the_numbers_are_those_of_the_service() -> None:
     )
 
 
-def test_it_needs_nothing_but_websockets(tmp_path: Path) -> None:
-    alone = tmp_path / "client.py"
-    alone.write_bytes((ROOT / "service/client.py").read_bytes())
-    packages = {name.partition(".")[0] for name in imports(alone)}
-    assert packages - sys.stdlib_module_names == {"websockets"}
-    assert subprocess.run([sys.executable, alone, "--help"], cwd=tmp_path, capture_output=True).returncode == 0
+def test_it_needs_nothing_but_websockets() -> None:
+    modules = (ROOT / "clients/python/wsbundle_client").rglob("*.py")
+    packages = {name.partition(".")[0] for module in modules for name in imports(module)}
+    assert packages - sys.stdlib_module_names - {"wsbundle_client"} == {"websockets"}
+
+
+def test_it_is_started_from_anywhere_as_the_guide_does(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "service/client.py"), "--help"]
+    started = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (started.returncode, started.stderr) == (0, "")
+    assert started.stdout.startswith("usage: client.py ")
