@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients/python"))
 
-from wsbundle_client.client import main
+from wsbundle_client.command import run
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run()

@@ -27,7 +27,7 @@ from typing import IO, NamedTuple
 import pytest
 
 import generator.__main__
-import wsbundle_client.client
+import wsbundle_client.command
 from generator.command_line import COMMANDS
 from generator.config.load import ConfigError, load_text
 from generator.config.rules import RULES
@@ -238,7 +238,7 @@ def unknown_commands(document: Document) -> Iterator[str]:
 
 def unknown_arguments(program: str, arguments: list[str]) -> Iterator[str]:
     main: Callable[[list[str]], int] = (
-        generator.__main__.main if program.endswith("wsbundle") else wsbundle_client.client.main
+        generator.__main__.main if program.endswith("wsbundle") else wsbundle_client.command.main
     )
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):

@@ -20,7 +20,7 @@ ROOMS = {
         *("program", "environment", "quoting", "paths", "config", "report", "rendering", "explain", "minting"),
         *("sample", "readers", "judge", "commands", "packing", "host", "command_line", "__main__"),
     ),
-    "tools": ("derive", "golden", "picture", "protocol_tables"),
+    "tools": ("classic_script", "derive", "golden", "picture", "protocol_tables"),
     "bench": ("programs", "servers", "load", "compare", "page", "report", "fairness", "render", "__main__"),
 }
 # What a program knows of another.

@@ -1,13 +1,7 @@
-// A client of the notification center, without dependencies, for browsers and for Node 22 and newer:
+// Derived from index.js by `make docs`, for pages without modules:
 //
-//     import "./client.js";                        // or <script src="client.js"></script>
-//     const client = new NotificationClient("wss://ws.example.com/", {uuid: "alice"});
-//     client.addEventListener("message", ({detail}) => console.log(detail.sender_uuid, detail.message));
-//     await client.open();
-//     await client.send("bob", {any: "JSON"});
-//
-// It has no `export`: browsers load no module for a page that was opened as a file, as clients/page may be.
-// It behaves as the one for Python does; tests/clients/client_behaviours.py holds both to it.
+//     <script src="client.js"></script>
+//     <script>const client = new NotificationClient("wss://ws.example.com/", {uuid: "alice"});</script>
 "use strict";
 
 {

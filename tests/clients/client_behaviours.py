@@ -8,9 +8,8 @@ import asyncio
 import contextlib
 import itertools
 import json
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
@@ -20,11 +19,9 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from service.core import close_codes
+from wsbundle_client.driver import DEADLINE_S, Driver, Frame
 
-DEADLINE_S = 60.0
 SECOND = 0.01
-
-Frame = dict[str, Any]
 
 
 class Peer:
@@ -148,50 +145,6 @@ class Server:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._peers.get(), 40 * SECOND)
             raise AssertionError("the client came back")
-
-
-class Call(ABC):
-    """A method of the client that goes on."""
-
-    @abstractmethod
-    async def answer(self) -> Any:
-        """What it has returned, `{"error": code}` with `temporary`, or `{"gone": reason}`."""
-
-    @abstractmethod
-    async def outcome(self) -> str:
-        """Of a message that was sent with `ack="delivered"`."""
-
-
-class Driver(ABC):
-    """A client, and what it tells the application: its events, and `message`."""
-
-    @abstractmethod
-    async def open(
-        self,
-        url: str,
-        uuid: str | None = "alice",
-        token: str | list[str] | None = None,
-        max_kept: int = 1000,
-        second: float = SECOND,
-        answers: bool = False,
-    ) -> None:
-        """Begin to connect. A list of tokens is fetched one by one. `answers`: it sends "thanks" for each message."""
-
-    @abstractmethod
-    async def next_event(self) -> Frame:
-        """What it tells next, with `kind`."""
-
-    @abstractmethod
-    async def call(self, method: str, *arguments: object, **options: object) -> Call: ...
-
-    @abstractmethod
-    async def close(self) -> None: ...
-
-    async def event(self, kind: str) -> Frame:
-        """The next event, which is of this kind."""
-        event = await self.next_event()
-        assert event["kind"] == kind, event
-        return event
 
 
 Behaviour = Callable[[Server, Driver], Awaitable[None]]

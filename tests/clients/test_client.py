@@ -21,34 +21,20 @@ from websockets.sync.server import serve
 from websockets.typing import Subprotocol
 
 import wsbundle_client.client
+import wsbundle_client.wire
 from service.core.addresses import MAX_ADDRESS_LENGTH
 from service.core.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
-from tests.clients.client_behaviours import (
-    BEHAVIOURS,
-    DEADLINE_S,
-    OF_THE_HANDSHAKE,
-    SECOND,
-    Call,
-    Driver,
-    Frame,
-    Server,
-)
+from tests.clients.client_behaviours import BEHAVIOURS, OF_THE_HANDSHAKE, SECOND, Server
 from tests.modules import imports
 from tests.ports import free_port
 from tests.service.shells import COMMANDS, ROOT, Shell, clean_environment, running, wait_until
 from tests.service.test_tokens import secret_key, token
-from wsbundle_client.client import (
-    Backoff,
-    Client,
-    Event,
-    GoneError,
-    Message,
-    RequestError,
-    Sent,
-    Token,
-    health_url,
-    one_line,
-)
+from wsbundle_client.client import Client
+from wsbundle_client.command import health_url, one_line
+from wsbundle_client.driver import DEADLINE_S, Driver, PythonDriver
+from wsbundle_client.errors import GoneError, RequestError
+from wsbundle_client.losses import Backoff, Lost
+from wsbundle_client.messages import Event, Message
 
 # The client goes straight to the server, whatever proxy the environment names.
 PROXIES = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
@@ -60,84 +46,8 @@ def shell() -> Iterator[Shell]:
         yield shell
 
 
-class PythonCall(Call):
-    def __init__(self, work: "asyncio.Task[Any]") -> None:
-        self._work = work
-
-    async def answer(self) -> Any:
-        try:
-            result = await asyncio.wait_for(self._work, DEADLINE_S)
-        except RequestError as error:
-            return {"error": error.code, "temporary": error.temporary}
-        except GoneError as error:
-            return {"gone": str(error)}
-        if isinstance(result, Sent):
-            return {"online": result.online}
-        return sorted(result) if isinstance(result, set) else result
-
-    async def outcome(self) -> str:
-        sent: Sent = await asyncio.wait_for(self._work, DEADLINE_S)
-        return await asyncio.wait_for(sent.outcome(), DEADLINE_S)
-
-
-class PythonDriver(Driver):
-    def __init__(self) -> None:
-        self._events: asyncio.Queue[Frame] = asyncio.Queue()
-
-    async def open(
-        self,
-        url: str,
-        uuid: str | None = "alice",
-        token: str | list[str] | None = None,
-        max_kept: int = 1000,
-        second: float = SECOND,
-        answers: bool = False,
-    ) -> None:
-        self._client = Client(
-            url,
-            uuid,
-            token=fetching(token) if isinstance(token, list) else token,
-            on_event=lambda event: self._events.put_nowait(event._asdict()),
-            max_kept=max_kept,
-            second=second,
-            random_share=lambda: 1.0,
-        )
-        self._life = asyncio.create_task(self._live(answers))
-        await asyncio.sleep(0)
-
-    async def _live(self, answers: bool) -> None:
-        with contextlib.suppress(GoneError):
-            async with self._client as client:
-                async for message in client:
-                    self._events.put_nowait({"kind": "message", **message._asdict()})
-                    if answers:
-                        await client.send(message.sender_uuid, "thanks")
-
-    async def next_event(self) -> Frame:
-        return await asyncio.wait_for(self._events.get(), DEADLINE_S)
-
-    async def call(self, method: str, *arguments: object, **options: object) -> PythonCall:
-        work = asyncio.create_task(getattr(self._client, method)(*arguments, **options))
-        await asyncio.sleep(0)
-        return PythonCall(work)
-
-    async def close(self) -> None:
-        self._life.cancel()
-        await asyncio.gather(self._life, return_exceptions=True)
-
-
-def fetching(tokens: list[str]) -> Token:
-    """A function that gives one after the other."""
-    left = iter(tokens)
-
-    async def fetch() -> str:
-        return next(left)
-
-    return fetch
-
-
 async def play(behaviour: Callable[[Server, Driver], Any]) -> None:
-    driver = PythonDriver()
+    driver = PythonDriver(SECOND)
     async with Server().running() as server:
         try:
             await asyncio.wait_for(behaviour(server, driver), 2 * DEADLINE_S)
@@ -671,7 +581,7 @@ def test_a_client_takes_its_address_over_from_its_own_connection(shell: Shell) -
             link, mobile._link = mobile._link, None
             assert link is not None
             # The service does not hear of it, and holds the address for the old connection.
-            link.lost.set_result(wsbundle_client.client._Lost("the network is gone", at_once=True))
+            link.lost.set_result(Lost("the network is gone", at_once=True))
             await until("connected", events)
             await mobile.send("mobile", "still me")
             assert (await taken(mobile, 1))[0].message == "still me"
@@ -808,7 +718,7 @@ def test_a_token_is_renewed_before_it_expires_and_a_connection_without_is_not_le
 
 
 def test_the_numbers_are_those_of_the_service() -> None:
-    ours = wsbundle_client.client
+    ours = wsbundle_client.wire
     assert (
         Failures.LIMIT.code,
         Failures.TOKEN_EXPIRED.code,
@@ -825,11 +735,11 @@ def test_the_numbers_are_those_of_the_service() -> None:
 def test_it_needs_nothing_but_websockets() -> None:
     modules = (ROOT / "clients/python/wsbundle_client").rglob("*.py")
     packages = {name.partition(".")[0] for module in modules for name in imports(module)}
-    assert packages - sys.stdlib_module_names - {"wsbundle_client"} == {"websockets"}
+    assert packages - sys.stdlib_module_names == {"websockets", "wsbundle_client"}
 
 
 def test_it_is_started_from_anywhere_as_the_guide_does(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "service/client.py"), "--help"]
     started = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (started.returncode, started.stderr) == (0, "")
-    assert started.stdout.startswith("usage: client.py ")
+    assert started.stdout.startswith("usage: python client.py ")

@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 
 import wsbundle_client.client
+import wsbundle_client.link
+import wsbundle_client.losses
 from service.core.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
 from tests.clients.chromium import CHROMIUM, Browser, Page, chromium
-from tests.clients.client_behaviours import BEHAVIOURS, DEADLINE_S, SECOND, Call, Driver, Frame, Server
+from tests.clients.client_behaviours import BEHAVIOURS, SECOND, Server
 from tests.ports import free_port
-from tests.service.shells import COMMANDS, ROOT, running
+from tests.service.shells import COMMANDS, ROOT, Shell, running
+from wsbundle_client import conformance
+from wsbundle_client.driver import DEADLINE_S, Call, Driver, Frame
 
 NODE = shutil.which("node")
 SCRIPT = (ROOT / "clients/js/client.js").read_text()
@@ -104,7 +108,8 @@ class BrowserCall(Call):
 
 
 class BrowserDriver(Driver):
-    def __init__(self, tab: Tab) -> None:
+    def __init__(self, tab: Tab, second: float = 1.0) -> None:
+        super().__init__(second)
         self._tab = tab
 
     async def open(
@@ -113,12 +118,12 @@ class BrowserDriver(Driver):
         uuid: str | None = "alice",
         token: str | list[str] | None = None,
         max_kept: int = 1000,
-        second: float = SECOND,
+        second: float | None = None,
         answers: bool = False,
     ) -> None:
         # JSON has no undefined; null would be said in the hello.
         ours = [json.dumps(value) if value is not None else "undefined" for value in (uuid, token)]
-        rest = f"{json.dumps(max_kept)}, {second}, {json.dumps(answers)}"
+        rest = f"{json.dumps(max_kept)}, {second or self.second}, {json.dumps(answers)}"
         await self._tab.run(f"((url) => openClient(url, {ours[0]}, {ours[1]}, {rest}))", url)
 
     async def next_event(self) -> Frame:
@@ -139,15 +144,26 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+@pytest.fixture(scope="module")
+def shell() -> Iterator[Shell]:
+    with running(COMMANDS["runner"]) as shell:
+        yield shell
+
+
+def new_page(browser: Browser) -> Page:
+    """A page that has the client and what drives it."""
+    page = browser.open(f"file://{ROOT}/LICENSE")
+    page.evaluate(
+        f"{{ const script = document.createElement('script'); script.textContent = {json.dumps(SCRIPT)};"
+        "document.head.append(script); }"
+    )
+    page.evaluate(DRIVER)
+    return page
+
+
 async def play(name: str, browser: Browser) -> None:
     with ThreadPoolExecutor(max_workers=1) as thread:
-        page = browser.open(f"file://{ROOT}/LICENSE")
-        page.evaluate(
-            f"{{ const script = document.createElement('script'); script.textContent = {json.dumps(SCRIPT)};"
-            "document.head.append(script); }"
-        )
-        page.evaluate(DRIVER)
-        driver = BrowserDriver(Tab(page, thread))
+        driver = BrowserDriver(Tab(new_page(browser), thread), SECOND)
         async with Server().running() as server:
             try:
                 await asyncio.wait_for(BEHAVIOURS[name](server, driver), 2 * DEADLINE_S)
@@ -162,6 +178,19 @@ class TestInABrowser:
     @pytest.mark.parametrize("name", BEHAVIOURS)
     def test_the_client_behaves_so_that(self, name: str, browser: Browser) -> None:
         asyncio.run(play(name, browser))
+
+    @pytest.mark.parametrize("name", conformance.BEHAVIOURS)
+    def test_with_the_service_it_behaves_so_that(self, name: str, browser: Browser, shell: Shell) -> None:
+        with ThreadPoolExecutor(max_workers=1) as thread:
+
+            def new_driver() -> BrowserDriver:
+                return BrowserDriver(Tab(new_page(browser), thread))
+
+            try:
+                party = conformance.Party(shell.url, new_driver)
+                assert asyncio.run(conformance.play(conformance.BEHAVIOURS[name], party)) == ""
+            finally:
+                browser.close_tabs()
 
 
 IN_NODE = """
@@ -242,8 +271,12 @@ def constants() -> dict[str, float]:
 
 
 def test_it_has_the_numbers_of_the_other_client() -> None:
-    same = ["BACKOFF_BASE_S", "BACKOFF_CAP_S", "STABLE_S", "SILENT_PING_INTERVALS", "REFRESH_AT", "TRIES_IN_USE"]
-    assert {name: constants()[name] for name in same} == {name: getattr(wsbundle_client.client, name) for name in same}
+    of_the_other = {
+        **{name: getattr(wsbundle_client.losses, name) for name in ("BACKOFF_BASE_S", "BACKOFF_CAP_S", "STABLE_S")},
+        **{name: getattr(wsbundle_client.client, name) for name in ("REFRESH_AT", "TRIES_IN_USE")},
+        "SILENT_PING_INTERVALS": wsbundle_client.link.SILENT_PING_INTERVALS,
+    }
+    assert {name: constants()[name] for name in of_the_other} == of_the_other
 
 
 def test_it_has_the_names_and_numbers_of_the_service() -> None:

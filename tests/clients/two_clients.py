@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from wsbundle_client.client import Client
+from wsbundle_client import Client
 
 URL = os.environ.get("WEBSOCKET_URL", "ws://127.0.0.1:8765/")
 

@@ -10,7 +10,7 @@ from unittest import mock
 from websockets.asyncio.client import connect
 
 from tests.hosts.console import DOMAIN, Console
-from wsbundle_client.client import Client, RequestError
+from wsbundle_client import Client, RequestError
 
 # With all other clients of a test, fewer than limits.connections_per_address.
 TALKERS = 12

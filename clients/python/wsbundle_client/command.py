@@ -1,0 +1,341 @@
+"""The command `wsbundle-client`: send, listen, presence and health."""
+
+import argparse
+import asyncio
+import codecs
+import difflib
+import http.client
+import io
+import json
+import os
+import re
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit, urlunsplit
+
+from websockets.exceptions import InvalidURI
+from websockets.uri import parse_uri
+
+from wsbundle_client.client import TIMEOUT_S, Client, Token
+from wsbundle_client.errors import ClientError, GoneError, RequestError
+from wsbundle_client.losses import HINTS, why_unreachable
+from wsbundle_client.messages import Event, Message
+from wsbundle_client.wire import MAX_UUID_LENGTH
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class OutputError(Exception):
+    """Standard output takes no more."""
+
+
+def one_line(text: str) -> str:
+    """A received text without what would move a terminal's cursor or break the line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def as_json(message: Message) -> str:
+    """A message in one line of JSON, in which its numbers stand as the sender has written them."""
+    about = {"recipient_uuid": message.recipient_uuid, "group": message.group}
+    parts = [f'"sender_uuid": {json.dumps(message.sender_uuid, ensure_ascii=False)}', f'"message": {message.text}']
+    parts += [f'"{name}": {json.dumps(of, ensure_ascii=False)}' for name, of in about.items() if of is not None]
+    # What does not print stands between the values, where it means nothing, or in a string, where an escape may be.
+    text = re.sub(r"[\t\n\r]", " ", ", ".join(parts))
+    return "{" + "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text) + "}"
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown: without user and password."""
+    return re.sub("//[^/?#]*@", "//", url)
+
+
+def health_url(url: str) -> str:
+    """Where the server at a WebSocket URL tells its health."""
+    parts = urlsplit(without_password(url))
+    return urlunsplit(("https" if parts.scheme == "wss" else "http", parts.netloc, "/health", "", ""))
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """What standard output has no character for, as JSON escapes it."""
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
+        raise OutputError(error.strerror) from error
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+async def send(url: str, token: Token, recipient: str, message: str, wait: str) -> int:
+    """Send one message, and wait until it is accepted or delivered."""
+
+    async def send_it() -> str:
+        async with Client(url, token=token, reconnect=False) as client:
+            sent = await client.send(recipient, message, ack=wait)
+            return await sent.outcome() if wait == "delivered" else wait
+
+    try:
+        outcome = await asyncio.wait_for(send_it(), TIMEOUT_S)
+    except asyncio.TimeoutError:
+        outcome = f"not {wait} within {TIMEOUT_S:.0f} s"
+    except ClientError as error:
+        outcome = str(error)
+    if outcome != wait:
+        _tell(f"{without_password(url)}: {one_line(outcome)}")
+        return FAILED
+    _print(f"{outcome.capitalize()}.")
+    return DONE
+
+
+async def listen(url: str, token: Token, uuid: str | None, groups: list[str], count: int | None) -> int:
+    """Print what arrives, one line each, `count` messages or for ever; come back when the connection is lost."""
+
+    def tell(event: Event) -> None:
+        if event.kind == "connected":
+            _tell(f"Connected as {one_line(event.uuid)}.")
+        elif event.kind == "disconnected":
+            _tell(f"{without_password(url)}: {one_line(event.reason)}; next try in {event.wait_s:.1f} s")
+        else:
+            _tell(f"{without_password(url)}: {one_line(event.reason)}")
+
+    try:
+        async with Client(url, uuid, token=token, on_event=tell) as client:
+            for group in groups:
+                await client.join(group)
+            left = count
+            async for message in client:
+                _print(as_json(message))
+                left = left and left - 1
+                if left == 0:
+                    await client.confirm()
+                    break
+    except GoneError:
+        return FAILED  # told as an event
+    except RequestError as error:
+        _tell(f"{without_password(url)}: {one_line(str(error))}")
+        return FAILED
+    return DONE
+
+
+async def presence(url: str, token: Token, uuids: list[str]) -> int:
+    """Print which of these addresses have an owner."""
+
+    async def ask() -> set[str]:
+        async with Client(url, token=token, reconnect=False) as client:
+            return await client.presence(uuids)
+
+    try:
+        online = await asyncio.wait_for(ask(), TIMEOUT_S)
+    except (ClientError, asyncio.TimeoutError) as error:
+        _tell(f"{without_password(url)}: {one_line(str(error)) or f'no answer within {TIMEOUT_S:.0f} s'}")
+        return FAILED
+    for uuid in uuids:
+        _print(f"{one_line(uuid)} {'online' if uuid in online else 'offline'}")
+    return DONE
+
+
+async def health(url: str) -> int:
+    """Print the server's health."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(health_url(url), timeout=TIMEOUT_S) as response:
+            _print(one_line(response.read().decode(errors="replace")))
+    except urllib.error.HTTPError as error:
+        with error:
+            hint = f": {HINTS[error.code]}" if error.code in HINTS else ""
+            _tell(f"{health_url(url)}: HTTP {error.code}{hint}")
+        return FAILED
+    except urllib.error.URLError as error:
+        reason = error.reason if isinstance(error.reason, BaseException) else error
+        _tell(f"{health_url(url)}: {one_line(why_unreachable(reason, health_url(url)))}")
+        return FAILED
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        _tell(f"{health_url(url)}: {one_line(why_unreachable(error, health_url(url)))}")
+        return FAILED
+    return DONE
+
+
+def websocket_url(text: str) -> str:
+    """An argument that is the URL of a server."""
+    try:
+        parse_uri(text)
+    except (InvalidURI, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"{without_password(text)!a} is not a WebSocket URL, such as ws://127.0.0.1:8765/"
+        ) from None
+    return text
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!a} is not UTF-8") from None
+    return text
+
+
+def _uuid(text: str) -> str:
+    if not 1 <= len(text) <= MAX_UUID_LENGTH:
+        raise argparse.ArgumentTypeError(f"a UUID of {len(text)} characters is dropped; use 1 to {MAX_UUID_LENGTH}")
+    return _text(text)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!a} is not a number of messages")
+    return int(text)
+
+
+def _token(file: str | None) -> Token:
+    # Never an argument: every user of the host sees those. A file is read anew whenever a fresh token is wanted.
+    if file is None:
+        return os.environ.get("WEBSOCKET_TOKEN") or None
+
+    def read() -> str:
+        try:
+            return Path(file).read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError:
+            raise ValueError(f"{file}: is not text in UTF-8") from None
+
+    return read
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that says which command may have been meant by the first word, where that is none."""
+
+    first_word = ""
+
+    def error(self, message: str) -> NoReturn:
+        hint = ""
+        if self.first_word:
+            near = difflib.get_close_matches(self.first_word, _COMMANDS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; the commands are {', '.join(_COMMANDS)}"
+        super().error(message + hint)
+
+
+_STARTED_AS = {"client.py": "python client.py", "__main__.py": "python -m wsbundle_client"}
+# Each command: what it does in one line, what else should be known, and the arguments of an example.
+_COMMANDS = {
+    "send": (
+        "send one message",
+        "Send one message to an address. MESSAGE is text, and arrives as a string. `UUID MESSAGE` alone does the same.",
+        "alice hello --wait delivered",
+    ),
+    "listen": (
+        "print what arrives",
+        "Print each message that arrives as one line of JSON, until Ctrl-C. A lost connection is made again.",
+        "--as alice --group office",
+    ),
+    "presence": (
+        "say who is online",
+        "Print each of these addresses and whether a client is connected under it: online or offline.",
+        "alice bob",
+    ),
+    "health": (
+        "ask how the server is",
+        "Print what the server says of its health. nginx answers only the addresses in `nginx.health_from`.",
+        "--url wss://ws.mycompany.org/",
+    ),
+}
+
+
+def _parser(first_word: str = "") -> argparse.ArgumentParser:
+    server = _Parser(add_help=False)
+    server.add_argument(
+        "--url",
+        type=websocket_url,
+        default=os.environ.get("WEBSOCKET_URL") or "ws://127.0.0.1:8765/",
+        help="the server (default: WEBSOCKET_URL in the environment, or else ws://127.0.0.1:8765/)",
+    )
+    who = _Parser(add_help=False, parents=[server])
+    who.add_argument(
+        "--token-file", metavar="FILE", help="the file that holds the token (default: WEBSOCKET_TOKEN is the token)"
+    )
+    program = Path(sys.argv[0]).name
+    parser = _Parser(
+        prog=_STARTED_AS.get(program, program),
+        description="Talk to the notification center. `UUID MESSAGE` alone is short for `send UUID MESSAGE`.",
+        epilog="Exit codes: 0 done, 1 no connection, no answer or nobody there, 2 wrong usage. "
+        "`COMMAND --help` explains one command.",
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    verbs = {
+        name: subparsers.add_parser(
+            name,
+            parents=[server if name == "health" else who],
+            help=summary,
+            description=description,
+            epilog=f"Example: {parser.prog} {name} {example}",
+        )
+        for name, (summary, description, example) in _COMMANDS.items()
+    }
+    sending, listening, asking, checking = verbs.values()
+    parser.first_word = sending.first_word = first_word
+    sending.add_argument("recipient", metavar="UUID", type=_uuid, help="the address of the recipient")
+    sending.add_argument("message", metavar="MESSAGE", type=_text, help="the text")
+    sending.add_argument(
+        "--wait",
+        choices=("accepted", "delivered"),
+        default="accepted",
+        help="until the server has it, or until the recipient has confirmed it (default: accepted)",
+    )
+    sending.set_defaults(act=lambda args, token: send(args.url, token, args.recipient, args.message, args.wait))
+    listening.add_argument("--as", dest="uuid", metavar="UUID", type=_uuid, help="be reached under this UUID")
+    listening.add_argument(
+        "--group", metavar="GROUP", type=_uuid, action="append", default=[], help="join this group; repeatable"
+    )
+    listening.add_argument("--count", metavar="N", type=_count, help="end after this many messages")
+    listening.set_defaults(act=lambda args, token: listen(args.url, token, args.uuid, args.group, args.count))
+    asking.add_argument("uuids", metavar="UUID", type=_uuid, nargs="+", help="an address")
+    asking.set_defaults(act=lambda args, token: presence(args.url, token, args.uuids))
+    checking.set_defaults(act=lambda args, token: health(args.url), token_file=None)
+    return parser
+
+
+def _with_command(arguments: list[str]) -> tuple[list[str], str]:
+    """The short form, `UUID MESSAGE`, spelt out; `--url` may stand before it, and before a command.
+
+    And its first word, which may be a command that was misspelt.
+    """
+    options = 2 if arguments[:1] == ["--url"] else 1 if "".join(arguments[:1]).startswith("--url=") else 0
+    word = "".join(arguments[options : options + 1])
+    if word in _COMMANDS:
+        return [word, *arguments[:options], *arguments[options + 1 :]], ""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        return arguments, ""
+    return ["send", *arguments], word if not word.startswith("-") else ""
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; the result is the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        codecs.register_error("json", _escape)
+        sys.stdout.reconfigure(errors="json")
+    words, first_word = _with_command(arguments)
+    args = _parser(first_word).parse_args(words)
+    command: Coroutine[None, None, int] = args.act(args, _token(args.token_file))
+    try:
+        return asyncio.run(command)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OutputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):  # whoever read our output has enough
+            return DONE
+        _tell(f"cannot write to standard output: {error}")
+        return FAILED
+
+
+def run() -> None:
+    """The entry point."""
+    sys.exit(main(sys.argv[1:]))

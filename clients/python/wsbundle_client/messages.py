@@ -1,0 +1,71 @@
+"""What a client says to the application: messages, events, and what happens to what was sent."""
+
+import asyncio
+from typing import Any, NamedTuple
+
+
+class Message(NamedTuple):
+    """What somebody said to the client, or to the `group` that it is in.
+
+    `text` is the message as JSON, to the letter: numbers have lost nothing there.
+    """
+
+    sender_uuid: str
+    message: Any
+    recipient_uuid: str | None
+    group: str | None
+    text: str = ""
+
+
+class Event(NamedTuple):
+    """Something has changed. `kind` is one of
+
+    - `connected`: the service has taken the client in as `uuid`
+    - `disconnected`, for this `reason`: the next try is in `wait_s` seconds
+    - `gone`, for this `reason`: there is no next try
+    - `presence`: the watched address `uuid` has got an owner, or lost it; see `online`
+    - `refused`, for this `reason`: after a reconnect the service has refused a group or a watch that it had granted
+    - `dropped`: a message was thrown away, one of `uuid` if the application takes none, or for this `reason`
+    """
+
+    kind: str
+    uuid: str = ""
+    reason: str = ""
+    wait_s: float = 0.0
+    online: bool = False
+
+
+class Sent:
+    """A message that the service has accepted, for `online` recipients."""
+
+    def __init__(self) -> None:
+        self.online = 0
+        self.outcomes: dict[str, str] = {}
+        """By recipient, `delivered` or `lost`, as far as it is known; with `ack="delivered"` only."""
+        self._receipts: int | None = None
+        self._complete = asyncio.Event()
+
+    async def outcome(self) -> str:
+        """Wait for the receipts: `delivered` when all recipients have confirmed, and else `lost`.
+
+        `lost` means that it may have arrived or not: a recipient has gone, or cannot confirm, or we were disconnected.
+        """
+        await self._complete.wait()
+        delivered = [outcome for outcome in self.outcomes.values() if outcome == "delivered"]
+        return "delivered" if len(delivered) == self.online else "lost"
+
+    def _accept(self, online: int, receipts: int | None) -> None:
+        self.online, self._receipts = online, receipts
+        self._look()
+
+    def _note(self, recipient: str, outcome: str) -> None:
+        self.outcomes[recipient] = outcome
+        self._look()
+
+    def _look(self) -> None:
+        if self._receipts is not None and len(self.outcomes) >= self._receipts:
+            self._complete.set()
+
+    def _give_up(self) -> None:
+        if self._receipts is not None:  # or else it is sent again
+            self._complete.set()
