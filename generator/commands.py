@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from generator.config.load import Loaded, load
 from generator.config.schema import keys_file
-from generator.program import COMMAND, starting
+from generator.program import COMMAND, ROOT, starting
 from generator.report import Report, UsageError, folded, paint
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def run(options: Namespace, report: Report) -> int:
     """Become the service, here and as deploy.yaml says, in the foreground."""
     import os
     import sys
+    from ipaddress import ip_address
 
     import msgspec
 
@@ -63,6 +64,13 @@ def run(options: Namespace, report: Report) -> int:
         raise UsageError("gunicorn runs from its rendered files; to try the service here: --set server=uvicorn")
     host = f"[{deploy.host}]" if ":" in deploy.host else deploy.host
     report.line(f"Starting the service on {deploy.socket or f'ws://{host}:{deploy.port}/'}; Ctrl-C ends it.")
+    here: dict[str, str] = {}
+    if deploy.socket is None and ip_address(deploy.host).is_loopback:
+        origin = f"http://{host}:{deploy.port}"
+        report.line(f"To try it in a browser: {origin}/page/")
+        here = {"WEBSOCKET_PAGE": os.path.join(ROOT, "clients")}
+        if deploy.origins:
+            deploy = msgspec.structs.replace(deploy, origins=(*deploy.origins, origin))
     if deploy.keys is None:
         from generator.minting import keys_for_trying
 
@@ -71,7 +79,8 @@ def run(options: Namespace, report: Report) -> int:
         if are_needed:
             report.line(f"A token for it: {COMMAND} token --keys {deploy.keys} --send-to '*' UUID")
     sys.stdout.flush()
-    os.execve(sys.executable, starting(module), {**os.environ, **to_environ(deploy), **deploy.env})
+    environ = {**os.environ, **to_environ(deploy), **here, **deploy.env}
+    os.execve(sys.executable, starting(module), environ)
 
 
 def show(options: Namespace, report: Report) -> int:

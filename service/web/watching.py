@@ -1,17 +1,20 @@
 """What the service tells over HTTP about itself.
 
 `/health` is the guide's, and nginx passes it on for those who are listed. `/livez`, `/readyz` and `/metrics` are for
-programs of this host: nginx passes none of them on, and if one comes through a proxy all the same, it is not found.
+programs of this host: nginx passes none of them on, and if one comes through a proxy all the same, it is not found. So
+it is with the demo page, which only `make run` has.
 """
 
 import asyncio
 import contextlib
+import os
 
 import msgspec
 
 from service.core.center import Center
 from service.core.plain_http import DRAINING, NOT_FOUND, Answer, respond, say
 from service.core.tally import Tally
+from service.web import page
 
 # How long another worker has to say what it has counted. One that is stuck is replaced soon.
 PATIENCE_S = 0.5
@@ -47,7 +50,7 @@ class Watching:
                 from service.web.metrics import metrics  # takes 5 MB, which nobody pays who does not ask
 
                 return metrics(self._center, await self._tallies())
-        return NOT_FOUND
+        return page.answer(os.environ.get(page.VARIABLE), path)
 
     async def _tallies(self) -> list[Tally]:
         """What the workers have counted, as far as they tell it in time."""

@@ -44,6 +44,29 @@ class Page:
         assert isinstance(value, dict)
         return value.get("value")
 
+    def emulate(self, width: int, height: int, scheme: str) -> None:
+        """Let the window have this size, in pixels, and the user prefer `light` or `dark`."""
+        size: dict[str, object] = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._browser.call("Emulation.setDeviceMetricsOverride", size, self._session)
+        features: dict[str, object] = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        self._browser.call("Emulation.setEmulatedMedia", features, self._session)
+
+    def press(self, key: str, text: str = "") -> None:
+        """Press a key where the focus is, such as `Tab`; with the text that it writes, if any."""
+        codes = {"Tab": 9, "Enter": 13}
+        pressed: dict[str, object] = {
+            "type": "keyDown",
+            "key": key,
+            "windowsVirtualKeyCode": codes.get(key, 0),
+            "text": text,
+        }
+        self._browser.call("Input.dispatchKeyEvent", pressed, self._session)
+        self._browser.call("Input.dispatchKeyEvent", {**pressed, "type": "keyUp", "text": ""}, self._session)
+
+    def type(self, text: str) -> None:
+        """Write where the focus is."""
+        self._browser.call("Input.insertText", {"text": text}, self._session)
+
     def wait_for(self, expression: str) -> None:
         """Wait until the expression is true."""
         wait_until(lambda: self.evaluate(expression))

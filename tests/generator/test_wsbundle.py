@@ -268,8 +268,13 @@ def test_run_becomes_the_service_with_the_settings_of_deploy_yaml(
 
     monkeypatch.setattr(os, "execve", become)
     outcome = wsbundle("run", "--set", f"server={server}", "--set", "port=9000", "--set", "env={ZONE: eu}")
-    assert outcome.out == "Starting the service on ws://127.0.0.1:9000/; Ctrl-C ends it.\n"
+    assert outcome.out == (
+        "Starting the service on ws://127.0.0.1:9000/; Ctrl-C ends it.\n"
+        "To try it in a browser: http://127.0.0.1:9000/page/\n"
+    )
     [(program, arguments, environment)] = became
+    assert environment["WEBSOCKET_ORIGINS"] == ""
+    assert Path(environment["WEBSOCKET_PAGE"], "page/index.html").exists()
     assert (program, arguments) == (sys.executable, starting(module))
     assert {environment["WEBSOCKET_PORT"], environment["WEBSOCKET_PING_INTERVAL"], environment["ZONE"]} == {
         "9000",
@@ -277,6 +282,29 @@ def test_run_becomes_the_service_with_the_settings_of_deploy_yaml(
         "eu",
     }
     assert environment["PATH"] == os.environ["PATH"]
+
+
+def test_run_lets_its_own_page_in_where_only_some_origins_may_connect(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    became: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *what: became.append(what))
+    wsbundle("run", "--set", "origins=[https://app.mycompany.org]")
+    [(_, _, environment)] = became
+    assert environment["WEBSOCKET_ORIGINS"] == "https://app.mycompany.org http://127.0.0.1:8765"
+
+
+@pytest.mark.parametrize(
+    "elsewhere", [["host=192.0.2.7", "expose=true", "tls=letsencrypt"], ["socket=/run/queue-websocket/ws.sock"]]
+)
+def test_run_shows_its_page_on_loopback_only(elsewhere: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    became: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *what: became.append(what))
+    (here / "deploy.yaml").write_text("domain: ws.mycompany.org\n")
+    outcome = wsbundle("run", *(word for each in elsewhere for word in ("--set", each)))
+    [(_, _, environment)] = became
+    assert "WEBSOCKET_PAGE" not in environment
+    assert "/page/" not in outcome.out
 
 
 # The process.

@@ -12,6 +12,7 @@ from service.core.plain_http import NOT_FOUND, Answer
 from service.core.tally import Tally
 from service.web.watching import PATIENCE_S, Watching
 from tests.service.centers import World
+from tests.service.shells import ROOT
 
 
 def answered(watching: Watching, method: str, path: str, passed_on: bool) -> Answer:
@@ -34,6 +35,22 @@ def test_health_is_the_guides_json() -> None:
 )
 def test_anything_else_is_not_found(method: str, path: str) -> None:
     assert answered(Watching(World().center), method, path, passed_on=False) == NOT_FOUND
+
+
+PAGE = ["/page/", "/page/page.css", "/page/page.js", "/js/client.js"]
+
+
+@pytest.mark.parametrize("path", PAGE)
+def test_the_page_is_shown_where_make_run_names_it_and_never_through_a_proxy(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching = Watching(World().center)
+    assert answered(watching, "GET", path, passed_on=False) == NOT_FOUND
+    monkeypatch.setenv("WEBSOCKET_PAGE", str(ROOT / "clients"))
+    shown = answered(watching, "GET", path, passed_on=False)
+    assert (shown.status, len(shown.body) > 1000) == (200, True)
+    assert answered(watching, "GET", path, passed_on=True) == NOT_FOUND
+    assert answered(watching, "GET", "/page/../../LICENSE", passed_on=False) == NOT_FOUND
 
 
 def test_the_service_is_ready_until_it_drains_and_alive_all_the_while() -> None:
