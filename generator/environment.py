@@ -132,7 +132,7 @@ def _become_the_owner(parent: Path, directory: Path) -> None:
 
 def _give_away(owner: "os.stat_result", directory: Path) -> None:
     """What root has left there in earlier versions, or with `make VENV=`, and would be in its owner's way."""
-    compiled = [path for part in ("generator", "service") for path in (ROOT / part).rglob("__pycache__")]
+    compiled = [path for part in ("clients", "generator", "service") for path in (ROOT / part).rglob("__pycache__")]
     for top in filter(Path.is_dir, (directory, *ROOT.glob("*.egg-info"), *compiled)):
         for _, directories, files, descriptor in os.fwalk(str(top)):
             for name in (*directories, *files):

@@ -102,12 +102,12 @@ export class NotificationClient extends EventTarget {
   addEventListener<K extends keyof ClientEventMap>(
     type: K,
     listener: ((event: ClientEventMap[K]) => void) | { handleEvent(event: ClientEventMap[K]): void } | null,
-    options?: boolean | AddEventListenerOptions,
+    options?: boolean | { capture?: boolean; once?: boolean; passive?: boolean; signal?: AbortSignal },
   ): void;
 
   removeEventListener<K extends keyof ClientEventMap>(
     type: K,
     listener: ((event: ClientEventMap[K]) => void) | { handleEvent(event: ClientEventMap[K]): void } | null,
-    options?: boolean | EventListenerOptions,
+    options?: boolean | { capture?: boolean },
   ): void;
 }

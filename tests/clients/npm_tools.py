@@ -13,14 +13,23 @@ import pytest
 
 NODE, NPM = shutil.which("node"), shutil.which("npm")
 FETCH_TIMEOUT_S = 600
+OLDEST_NODE = 20
 _LOCKED = [Path(__file__).parent / "npm" / name for name in ("package.json", "package-lock.json")]
+
+
+def require_npm() -> None:
+    """Skip the test where Node is missing, or too old for what tests use of it."""
+    if NODE is None or NPM is None:
+        pytest.skip("Node and npm are not installed (apt install nodejs npm)")
+    version = run(NODE, "-p", "process.versions.node", cwd=Path.cwd()).strip()
+    if int(version.partition(".")[0]) < OLDEST_NODE:
+        pytest.skip(f"Node {version} is too old; from {OLDEST_NODE} on it can run what tests use")
 
 
 @cache
 def node_modules() -> Path:
     """The directory of the modules, fetched once for each environment; the test is skipped where that cannot be."""
-    if NPM is None:
-        pytest.skip("npm is not installed (apt install nodejs npm)")
+    require_npm()
     name = hashlib.sha256(b"".join(file.read_bytes() for file in _LOCKED)).hexdigest()[:12]
     directory = Path(sys.prefix, "npm", name)
     directory.mkdir(parents=True, exist_ok=True)
