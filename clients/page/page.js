@@ -74,10 +74,11 @@ function note(text) {
 }
 
 function noteOutage({reason, waitS}) {
-  outage ??= {tries: 0, words: note("")};
-  outage.tries += 1;
-  const times = outage.tries > 1 ? `, ${outage.tries} times` : "";
-  outage.words.textContent = `${reason}${times}; next try in ${waitS.toFixed(1)} s`;
+  outage ??= {cause: reason, losses: 0, words: note("")};
+  outage.losses += 1;
+  const last = reason === outage.cause ? "" : `, then ${reason}`;
+  const times = outage.losses > 1 ? ` (${outage.losses} times)` : "";
+  outage.words.textContent = `${outage.cause}${last}${times}; next try in ${waitS.toFixed(1)} s`;
 }
 
 function connect() {

@@ -16,7 +16,7 @@ from service.core.frames import SUBPROTOCOL
 from tests.clients.chromium import CHROMIUM, Browser, Page, chromium
 from tests.clients.npm_tools import node_modules
 from tests.ports import free_port
-from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, running
+from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, running, wait_until
 
 PAGE = ROOT / "clients/page"
 HTML = (PAGE / "index.html").read_text()
@@ -58,16 +58,17 @@ def running_browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture
-def browser(running_browser: Browser) -> Iterator[Browser]:
-    yield running_browser
-    running_browser.close_tabs()
-
-
 @pytest.fixture(scope="module")
 def shell() -> Iterator[Shell]:
     with running(COMMANDS["runner"], WEBSOCKET_PAGE=str(ROOT / "clients")) as shell:
         yield shell
+
+
+@pytest.fixture
+def browser(running_browser: Browser, shell: Shell) -> Iterator[Browser]:
+    yield running_browser
+    running_browser.close_tabs()
+    wait_until(lambda: shell.connections() == 0)  # the addresses are free for the next test
 
 
 @pytest.fixture(params=["file", "http"])
@@ -165,6 +166,47 @@ class TestInABrowser:
         page.wait_for("document.querySelector('#connection .copy').textContent === 'Copied'")
         assert page.evaluate("copied === byId('link').href && copied.includes('to=copied')") is True
 
+    def test_where_there_is_no_clipboard_its_link_is_shown_to_be_copied(self, browser: Browser, shell: Shell) -> None:
+        page = connected(browser, served(shell), shell, "shown")
+        page.evaluate(
+            "navigator.clipboard.writeText = async () => { throw new Error('not here'); };"
+            "window.prompt = (words, link) => { window.shown = link; };"
+            "document.querySelector('#connection .copy').click()"
+        )
+        page.wait_for("window.shown === byId('link').href")
+
+    def test_what_comes_while_nobody_looks_is_counted_in_the_title(self, browser: Browser, shell: Shell) -> None:
+        page = connected(browser, served(shell), shell, "away")
+        page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+        with shell.client() as client:
+            for text in ("one", "two"):
+                client.send_to("away", text)
+            has_heard(page, "two")
+        assert page.evaluate("document.title") == "(2) Notification center"
+        page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+        assert page.evaluate("document.title") == "Notification center"
+
+    def test_it_offers_the_addresses_that_it_knows_once_each(self, browser: Browser, shell: Shell) -> None:
+        page = connected(browser, served(shell), shell, "offering")
+        with shell.client() as client:
+            client.register("known")
+            for text in ("one", "two"):
+                client.send_to("offering", text)
+            has_heard(page, "two")
+        assert page.evaluate("[...byId('known').children].map(({value}) => value)") == ["known"]
+
+    def test_it_stays_in_its_groups_under_another_address(self, browser: Browser, shell: Shell) -> None:
+        page = connected(browser, served(shell), shell, "before")
+        page.evaluate("join('office')")
+        page.wait_for("groups.size === 1")
+        page.evaluate("byId('uuid').value = 'after'; document.querySelector('#connect button').click()")
+        page.wait_for(f"{IS_CONNECTED} && location.hash === '#after'")
+        other = connected(browser, served(shell), shell, "other")
+        outcome = "document.querySelector('#log li:last-child .outcome')?.textContent"
+        send(other, "office", "still there?", kind="group")
+        other.wait_for(f"{outcome} === 'delivered, 1 in the group'")
+        has_heard(page, "still there?")
+
     def test_a_click_answers_whoever_has_written(self, browser: Browser, place: str, shell: Shell) -> None:
         alice = connected(browser, place, shell, "alice")
         bob = connected(browser, place, shell, UUID)
@@ -258,7 +300,9 @@ class TestInABrowser:
             first.terminate()
             page.wait_for("byId('notes').textContent.includes('closed with 1012 service restart')")
             first.process.wait()
-            page.wait_for("/closed with 1006, [2-9] times; next try in/.test(byId('notes').textContent)")
+            page.wait_for(
+                "/service restart, then closed with 1006 .[2-9] times.; next try in/.test(byId('notes').textContent)"
+            )
             assert page.evaluate("[byId('notes').children.length, byId('log').children.length]") == [2, 0]
             environ = clean_environment(WEBSOCKET_PORT=str(first.port))
             with subprocess.Popen([sys.executable, "service/server.py"], cwd=ROOT, env=environ) as second:
@@ -378,6 +422,9 @@ class TestForEverybody:
         page.type("keyboard")
         page.press("Tab")
         page.type("typed")
+        new_line = "new KeyboardEvent('keydown', {key: 'Enter', shiftKey: true, cancelable: true})"
+        assert page.evaluate(f"byId('message').dispatchEvent({new_line})") is True
+        assert page.evaluate("byId('log').children.length") == 0
         page.press("Enter", "\r")
         page.wait_for("byId('log').children.length === 2")
         assert page.evaluate("[document.activeElement.id, byId('message').value]") == ["message", ""]
