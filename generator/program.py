@@ -26,7 +26,8 @@ def _as_root() -> str:
 AS_ROOT = _as_root()
 
 _SINGLE = ("pyproject.toml", "README.md", "LICENSE", "docs/operations.md", *LOCKS)
-_SUFFIXES = (".py", ".sh", ".html", ".css", ".js")
+_DIRECTORIES = ("service", "generator", "templates", "clients/python/wsbundle_client", "clients/js", "clients/page")
+_SUFFIXES = (".py", ".typed", ".sh", ".html", ".css", ".js")
 # -I ignores the current directory, the variables of Python and the user's own packages: it is often root who asks. It
 # also ignores ROOT where that is not in the environment's own path, as in the environment of a wheel.
 _START = """import runpy, sys
@@ -40,7 +41,7 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 def sources(root: str) -> Iterator[str]:
     """The files that `install` works with, relative to `root`: what an archive carries, and the wheel."""
     yield from _SINGLE
-    for top in ("service", "generator", "clients", "templates"):
+    for top in _DIRECTORIES:
         for directory, _, names in os.walk(os.path.join(root, top)):
             if os.path.basename(directory) != "__pycache__":
                 for name in names:

@@ -69,8 +69,9 @@ def copy(directory: Path) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE", "docs/operations.md"):
         shutil.copyfile(ROOT / name, directory / name)
     compiled = ("generator/__pycache__/x.pyc", "templates/__pycache__/x.pyc")
-    for left in (*compiled, "service/settings.py~", "deploy.prod.yaml"):
-        (directory / left).parent.mkdir(exist_ok=True)
+    built = ("clients/python/build/lib/wsbundle_client/wire.py",)
+    for left in (*compiled, *built, "service/settings.py~", "deploy.prod.yaml"):
+        (directory / left).parent.mkdir(parents=True, exist_ok=True)
         (directory / left).write_text("left behind")
     return directory
 
