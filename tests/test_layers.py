@@ -140,11 +140,12 @@ def test_only_the_application_speaks_asgi() -> None:
     assert speakers == {"service.app"}
 
 
-def test_only_what_renders_knows_jinja_and_only_what_parses_and_packs_knows_yaml() -> None:
+def test_only_what_renders_knows_jinja_and_only_what_parses_or_writes_it_knows_yaml() -> None:
     assert {name for name in MODULES if "jinja2" in packages(name)} == {"generator.rendering.render"}
     assert {name for name in MODULES if "yaml" in packages(name)} == {
         "generator.config.document",
         "generator.packing.pack",
+        "tools.asyncapi",
     }
 
 
