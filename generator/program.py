@@ -25,9 +25,9 @@ def _as_root() -> str:
 # The same for root. Where pipx has put it into somebody's home, only the whole path will do.
 AS_ROOT = _as_root()
 
-_SINGLE = ("pyproject.toml", "README.md", "LICENSE", "docs/operations.md", *LOCKS)
-_DIRECTORIES = ("service", "generator", "templates", "clients/python/wsbundle_client", "clients/js", "clients/page")
-_SUFFIXES = (".py", ".typed", ".sh", ".html", ".css", ".js")
+_SINGLE = ("pyproject.toml", "README.md", "LICENSE", *LOCKS)
+_DIRECTORIES = ("docs", "service", "generator", "templates", "clients/python/wsbundle_client", "clients/js", "clients/page")
+_SUFFIXES = (".md", ".py", ".typed", ".sh", ".html", ".css", ".js")
 # -I ignores the current directory, the variables of Python and the user's own packages: it is often root who asks. It
 # also ignores ROOT where that is not in the environment's own path, as in the environment of a wheel.
 _START = """import runpy, sys

@@ -54,6 +54,14 @@ SECTIONS = {key.partition(".")[0] for key in SETTINGS if "." in key}
 NOT_BUILT = (".git", ".venv*", "build", "__pycache__", ".*_cache", "*.egg-info")
 DEADLINE_S = 90.0
 
+TWO_SCREENS = 120
+# Looked up, not read from top to bottom.
+REFERENCES = (
+    "CHANGELOG.md",
+    "README.md",
+    *(f"docs/{name}.md" for name in ("architecture", "performance", "protocol", "settings")),
+)
+
 
 class Document(NamedTuple):
     """One page; `path` is relative to the project."""
@@ -72,9 +80,11 @@ class Block(NamedTuple):
 
 DOCUMENTS = [
     Document(str(file.relative_to(ROOT)), file.read_text(encoding="utf-8"))
-    for file in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+    for file in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("findings/*.md")])
 ]
 README = next(document for document in DOCUMENTS if document.path == "README.md")
+INDEX = next(document for document in DOCUMENTS if document.path == "docs/README.md")
+FINDINGS = next(document for document in DOCUMENTS if document.path == "findings/README.md")
 PROTOCOL = next(document for document in DOCUMENTS if document.path == "docs/protocol.md")
 
 
@@ -168,6 +178,11 @@ def unknown_blocks(document: Document) -> Iterator[str]:
     for block in blocks(document):
         if not re.fullmatch(known, block.kind) or (block.kind.startswith("console") and not transcript(block)):
             yield f"{block.line}: ```{block.kind}"
+
+
+def too_many_lines(document: Document) -> Iterator[str]:
+    if document.path not in REFERENCES and (lines := document.text.count("\n")) > TWO_SCREENS:
+        yield f"{lines} lines are more than two screens: make two pages of it"
 
 
 def broken_links(document: Document) -> Iterator[str]:
@@ -318,7 +333,7 @@ def unknown_paths(document: Document) -> Iterator[str]:
     for span in spans(document):
         path, _, _ = span.partition(" ")
         if (
-            re.match(r"(bench|clients|docs|generator|requirements|service|templates|tests|tools)/", path)
+            re.match(r"(bench|clients|docs|findings|generator|requirements|service|templates|tests|tools)/", path)
             and not (ROOT / path).exists()
         ):
             yield path
@@ -326,6 +341,7 @@ def unknown_paths(document: Document) -> Iterator[str]:
 
 CHECKS: list[Callable[[Document], Iterator[str]]] = [
     unknown_blocks,
+    too_many_lines,
     broken_links,
     stale_excerpts,
     unsound_yaml,
@@ -352,6 +368,7 @@ def test_the_page_has_no(check: Callable[[Document], Iterator[str]], document: D
         (unknown_blocks, "```\nmake render\n```\n"),
         (unknown_blocks, "```sh\nmake render\n```\n"),
         (unknown_blocks, "```console\nmake render\n```\n"),
+        (too_many_lines, "a line\n" * (TWO_SCREENS + 1)),
         (broken_links, "[a page](no-such-page.md)"),
         (broken_links, "[a section](#no-such-section)\n\n## A section\n"),
         (broken_links, "[a section](../README.md#no-such-section)"),
@@ -513,9 +530,15 @@ def test_every_setting_rule_agreement_target_and_command_is_in_the_documents() -
     assert [name for name in wanted if name not in code] == []
 
 
-def test_the_readme_leads_to_every_page() -> None:
-    linked = set(re.findall(r"\]\(([^)#]+)", README.text))
-    assert {document.path for document in DOCUMENTS} - {"README.md"} <= linked
+def test_every_finding_is_in_their_table_and_no_other() -> None:
+    listed = re.findall(r"^\| `(\S+\.sh)` \|", FINDINGS.text, re.MULTILINE)
+    assert listed == sorted(file.name for file in (ROOT / "findings").glob("*.sh"))
+
+
+def test_the_index_leads_to_every_page_and_the_readme_to_the_index() -> None:
+    linked = {os.path.normpath(f"docs/{target}") for target in re.findall(r"\]\(([^)#]+)", INDEX.text)}
+    assert {document.path for document in DOCUMENTS} - {"README.md", INDEX.path} <= linked
+    assert f"]({INDEX.path})" in README.text
 
 
 # The transcripts, run

@@ -62,11 +62,10 @@ def entries(archive: Archive) -> dict[str, tarfile.TarInfo]:
 def copy(directory: Path) -> Path:
     """The project in another place, as a checkout of another day, with what work leaves in it."""
     ignored = shutil.ignore_patterns(".*", "build", "tests", "__pycache__", "*.egg-info")
-    for name in ("service", "generator", "clients", "requirements"):
+    for name in ("service", "generator", "clients", "requirements", "docs"):
         shutil.copytree(ROOT / name, directory / name, ignore=ignored, copy_function=shutil.copyfile)
     shutil.copytree(ROOT / "templates", directory / "templates", copy_function=shutil.copyfile)
-    (directory / "docs").mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "docs/operations.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, directory / name)
     compiled = ("generator/__pycache__/x.pyc", "templates/__pycache__/x.pyc")
     built = ("clients/python/build/lib/wsbundle_client/wire.py",)
@@ -107,11 +106,10 @@ def test_it_holds_code_locks_wheels_and_the_rendered_files_and_nothing_of_the_ch
     assert {path for path in paths if path.startswith("rendered/")} == {"rendered/manifest.json", *rendered}
 
 
-def test_it_holds_every_module_and_template(wheels: Path) -> None:
+def test_it_holds_every_module_template_and_page(wheels: Path) -> None:
     paths = set(entries(packed(wheels)))
-    listed = process(
-        ["git", "ls-files", "service", "generator", "templates", "clients/python/wsbundle_client"], cwd=ROOT
-    ).out.split()
+    kept = ("service", "generator", "templates", "clients/python/wsbundle_client", "docs/*.md")
+    listed = process(["git", "ls-files", *kept], cwd=ROOT).out.split()
     assert listed
     assert [path for path in listed if path not in paths and (ROOT / path).exists()] == []
 

@@ -197,7 +197,7 @@ def test_haproxy_that_is_not_listed_finds_it_down() -> None:
 
 
 def test_the_lines_for_haproxy_in_the_docs_are_taken(tmp_path: Path) -> None:
-    text = (REPOSITORY / "docs/operations.md").read_text()
+    text = (REPOSITORY / "docs/load-balancer.md").read_text()
     (lines,) = re.findall(r"^```haproxy\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     config = tmp_path / "haproxy.cfg"
     config.write_text(

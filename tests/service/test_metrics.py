@@ -84,8 +84,8 @@ def test_the_number_of_series_is_constant_whatever_clients_do() -> None:
     assert after["wsbundle_publications_total", "401"] == 10_000
 
 
-def test_operations_tells_what_every_series_and_every_reason_means() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text().partition("## Watching it")[2].partition("\n## ")[0]
+def test_the_documents_say_what_every_series_and_every_reason_means() -> None:
+    page = (ROOT / "docs" / "watch.md").read_text().partition("## Metrics")[2].partition("\n## ")[0]
     explained = {
         word for line in page.splitlines() if line.startswith("| `") for word in re.findall("`([a-z_]+)", line)
     }
