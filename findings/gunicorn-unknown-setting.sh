@@ -2,8 +2,8 @@
 # Whether `gunicorn --check-config` finds a misspelt setting in its configuration file, here `gracefull_timeout`.
 #
 # Guess: it does; it is a check of the configuration, and the same misspelling on the command line is refused.
-# Seen with gunicorn 27.0.1: it says nothing and exits with 0, and the setting keeps its default of 30 seconds. Every name
-# in the file that is not a setting is taken for a variable of the file. On the command line the exit code is 2.
+# Seen with gunicorn 27.0.1: it says nothing and exits with 0, and the setting keeps its default of 30 seconds. Every
+# name in the file that is not a setting is ignored, as a variable of the file. On the command line the exit code is 2.
 # Run by hand: bash findings/gunicorn-unknown-setting.sh. Fails when that changes.
 set -euo pipefail
 folder=$(mktemp -d)

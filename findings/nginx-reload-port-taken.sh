@@ -3,10 +3,11 @@
 #
 # Guess: `nginx -t` or `nginx -s reload` fails; or if not, all that the new configuration says but for that port is in
 # force.
-# Seen with nginx 1.22.1 of Debian 12: both exit with 0 and "test is successful", and nothing of the new configuration is
-# in force, not even in sites whose ports are free. Only the error log says so ("bind() ... failed"), after several tries.
+# Seen with nginx 1.22.1 of Debian 12: both exit with 0, and nothing of the new configuration is in force, not even in
+# sites whose ports are free. Only the error log says so ("still could not bind()"), after several tries.
 # So after a reload one has to check that nginx serves the new configuration.
-# Needs Debian 12, whose package it unpacks. Run by hand: bash findings/nginx-reload-port-taken.sh. Fails when that changes.
+# Needs Debian 12, whose package it unpacks. Run by hand: bash findings/nginx-reload-port-taken.sh. Fails when that
+# changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -29,7 +30,7 @@ http {{
 }}
 """
 folder = pathlib.Path.cwd()
-NGINX = [str(folder / "unpacked/usr/sbin/nginx"), "-p", str(folder), "-c", str(folder / "conf"), "-e", str(folder / "error")]
+NGINX = [f"{folder}/unpacked/usr/sbin/nginx", "-p", str(folder), "-c", f"{folder}/conf", "-e", f"{folder}/error"]
 
 
 def free_port():
