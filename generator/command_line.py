@@ -92,6 +92,11 @@ COMMANDS = {**_ANYWHERE, **_ON_A_HOST}
 _EXAMPLES = ("wsbundle init ws.mycompany.org", "wsbundle check", "sudo wsbundle install")
 
 
+class _Formatter(argparse.HelpFormatter):
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return _filled(text, width, indent)
+
+
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         # argparse makes a formatter for every argument, and each asks shutil for the terminal's width: a tenth of the
@@ -100,7 +105,7 @@ class _Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         width = _width()
-        self.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=width, max_help_position=28)
+        self.formatter_class = lambda prog: _Formatter(prog, width=width, max_help_position=28)
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
@@ -113,15 +118,13 @@ class _Overview(_Parser):
     command, as_root = COMMAND, AS_ROOT
 
     def format_help(self) -> str:
-        import textwrap
-
         parts = [self.format_usage(), f"{self.description}\n"]
         for title, group in (("anywhere", _ANYWHERE), ("on the host", _ON_A_HOST)):
             rows = "".join(f"  {name:11}{summary}\n" for name, (summary, _, _) in group.items())
             parts.append(f"{title}:\n{rows}")
         examples = _named(_EXAMPLES, self.command, self.as_root)
         parts.append("examples:\n" + "".join(f"  {example}\n" for example in examples))
-        parts += [f"{textwrap.fill(text, _width())}\n" for text in (_MORE, self.epilog or "")]
+        parts += [f"{_filled(text, _width())}\n" for text in (_MORE, self.epilog or "")]
         return "\n".join(parts)
 
 
@@ -136,6 +139,15 @@ def _named(examples: Iterable[str], command: str, as_root: str) -> list[str]:
         for plain, start in starts.items()
         if example.startswith(plain)
     ]
+
+
+def _filled(text: str, width: int, indent: str = "") -> str:
+    import textwrap
+
+    # A command or a path that is broken at a hyphen cannot be copied.
+    return textwrap.fill(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def _width() -> int:

@@ -26,7 +26,8 @@ def _as_root() -> str:
 AS_ROOT = _as_root()
 
 _SINGLE = ("pyproject.toml", "README.md", "LICENSE", *LOCKS)
-_DIRECTORIES = ("docs", "service", "generator", "templates", "clients/python/wsbundle_client", "clients/js", "clients/page")
+_CLIENTS = ("clients/python/wsbundle_client", "clients/js", "clients/page")
+_DIRECTORIES = ("docs", "service", "generator", "templates", *_CLIENTS)
 _SUFFIXES = (".md", ".py", ".typed", ".sh", ".html", ".css", ".js")
 # -I ignores the current directory, the variables of Python and the user's own packages: it is often root who asks. It
 # also ignores ROOT where that is not in the environment's own path, as in the environment of a wheel.

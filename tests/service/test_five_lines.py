@@ -21,7 +21,7 @@ def test_the_five_lines_of_the_readme_send_a_message_and_hear_that_it_was_delive
         with subprocess.Popen(listen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as alice:
             assert alice.stdout is not None
             assert alice.stdout.readline() == "Connected as alice.\n"
-            code = f"await import({str(ROOT / 'service/client.js')!r});\n{LINES}\nprocess.exit();\n"
+            code = f"await import({str(ROOT / 'clients/js/client.js')!r});\n{LINES}\nprocess.exit();\n"
             code = code.replace("ws://localhost:8765/", shell.url)
             # The flag is for Node 20 and 21, which have no WebSocket without it.
             words = [NODE, "--experimental-websocket", "--input-type=module", "-e", code]
