@@ -58,6 +58,12 @@ class Processes:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(other, signal.SIGCONT)
 
+    def serves(self, pid: int) -> bool:
+        """Whether this worker answers already. It may wait for what another has to say, so none is held up for long."""
+        with self.only(pid), contextlib.suppress(TimeoutError):
+            return self.shell.get("/livez", timeout=1.0).status == 200
+        return False
+
     def connections(self, pid: int) -> int:
         """How many connections this worker says are open in all."""
         with self.only(pid):
@@ -102,6 +108,5 @@ def several(kind: str, size: int, bus: Path, **settings: str) -> Iterator[Proces
     with running(SEVERAL[kind], **variables) as shell:
         processes = Processes(shell, bus, size)
         for pid in processes.wait():
-            with processes.only(pid):
-                assert shell.get("/livez").status == 200
+            wait_until(lambda: processes.serves(pid))  # noqa: B023
         yield processes

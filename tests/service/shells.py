@@ -79,12 +79,12 @@ class Shell:
         """A client that has been welcomed."""
         return Client(self.url)
 
-    def get(self, path: str, method: str = "GET") -> HttpResponse:
+    def get(self, path: str, method: str = "GET", timeout: float = DEADLINE_S) -> HttpResponse:
         """Ask by plain HTTP."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=DEADLINE_S) as response:
+            with opener.open(request, timeout=timeout) as response:
                 return HttpResponse(
                     response.status, {k.lower(): v for k, v in response.headers.items()}, response.read()
                 )
