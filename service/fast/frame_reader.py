@@ -73,7 +73,8 @@ class _Log:
     info = debug
 
     def error(self, message: str, cause: Any) -> None:
-        self._broken(*cause)
+        code, reason = cause
+        self._broken(int(code), reason)  # picows' enumeration would be logged by its name under Python 3.10
 
     def exception(self, message: str) -> None:
         self._failed()

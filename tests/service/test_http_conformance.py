@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import importlib.metadata
 import io
 import json
 import re
@@ -378,6 +379,8 @@ MALFORMED = [
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_nothing_that_a_stranger_sends_is_a_warning(command: str, tmp_path: Path) -> None:
+    if command == "uvicorn" and OLD_LIBRARY:
+        pytest.skip("uvicorn hands a subprotocol that is no token to the library, which fails")
     with started(command, tmp_path, LOG_LEVEL="info") as service:
         for request in MALFORMED:
             for leaves in (False, True):
@@ -456,6 +459,10 @@ HANDSHAKES = {
     "http_2": (instead(b"HTTP/1.1", b"HTTP/2.0"), 400),
 }
 UNANSWERED = {"a_body", "chunks", "folded", "space_before_colon", "nul", "http_2"}
+# The last one for Python 3.10 is 16.
+OLD_LIBRARY = int(importlib.metadata.version("websockets").partition(".")[0]) < 17
+if OLD_LIBRARY:
+    UNANSWERED |= {"post", "http_1_0", "too_long", "too_many_fields"}
 
 
 @pytest.mark.parametrize("name", HANDSHAKES)
