@@ -15,8 +15,10 @@ from collections.abc import Callable
 SHARE = 16
 # A message that costs more than this is expensive.
 CHEAP = 32
-# What may be done in one turn beside that, a millisecond or two; one message may go beyond it.
-PER_TURN = 256
+# What may be done in one turn beside that, a few milliseconds.
+PER_TURN = 1024
+# What waiting and expensive work may cost together in one turn, a millisecond or two; one message may go beyond it.
+OF_THOSE_THAT_WAIT = 256
 
 # How long a client is to wait whose share is used up: as long as it takes until it is its turn.
 NEXT_TURN = 1e-9
@@ -38,6 +40,7 @@ class Turns:
     def __init__(self, soon: Callable[[Callable[[], None]], object]) -> None:
         self._soon = soon
         self._left = PER_TURN
+        self._left_of_waiting = OF_THOSE_THAT_WAIT
         self._is_due = False
         self._is_under_way = False
         self._waiting: dict[object, deque[Callable[[], None]]] = {}
@@ -58,14 +61,14 @@ class Turns:
         """
         if cost > CHEAP:
             # What has waited longer goes first.
-            if self._left <= 0 or (self._waiting and not self._is_under_way):
+            if self._left_of_waiting <= 0 or (self._waiting and not self._is_under_way):
                 raise NotNowError
-            self._left -= cost
+            self._left_of_waiting -= cost
             self._plan()
 
     def charge(self, cost: int) -> None:
         """Count what is done in this turn already, or will be at its end."""
-        self._left -= cost
+        self._left_of_waiting -= cost
 
     def wait(self, flow: object, go_on: Callable[[], None]) -> None:
         """Call `go_on` when it is its turn: to begin something expensive, or to do another share."""
@@ -78,16 +81,17 @@ class Turns:
             self._soon(self._next)
 
     def _next(self) -> None:
-        self._left, self._is_due, self._is_under_way = PER_TURN, False, True
+        self._left, self._left_of_waiting = PER_TURN, OF_THOSE_THAT_WAIT
+        self._is_due, self._is_under_way = False, True
         try:
-            while self._waiting and self._left > 0:
+            while self._waiting and self._left_of_waiting > 0:
                 flow = next(iter(self._waiting))
                 waiting = self._waiting.pop(flow)
                 go_on = waiting.popleft()
                 if waiting:
                     self._waiting[flow] = waiting  # behind all other flows
                 go_on()
-                self._left -= SHARE
+                self._left_of_waiting -= SHARE
         finally:
             self._is_under_way = False
             if self._waiting:
