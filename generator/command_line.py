@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from generator import __version__, commands
 from generator.program import AS_ROOT, COMMAND
-from generator.report import Report, UsageError
+from generator.report import Report, UsageError, wrapped
 from service.declaration import did_you_mean
 
 # Each command: what it does in one line, what else should be known, and an example.
@@ -94,7 +94,7 @@ _EXAMPLES = ("wsbundle init ws.mycompany.org", "wsbundle check", "sudo wsbundle 
 
 class _Formatter(argparse.HelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return _filled(text, width, indent)
+        return "\n".join(wrapped(text, width, indent))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -124,7 +124,7 @@ class _Overview(_Parser):
             parts.append(f"{title}:\n{rows}")
         examples = _named(_EXAMPLES, self.command, self.as_root)
         parts.append("examples:\n" + "".join(f"  {example}\n" for example in examples))
-        parts += [f"{_filled(text, _width())}\n" for text in (_MORE, self.epilog or "")]
+        parts += ["\n".join([*wrapped(text, _width()), ""]) for text in (_MORE, self.epilog or "")]
         return "\n".join(parts)
 
 
@@ -139,15 +139,6 @@ def _named(examples: Iterable[str], command: str, as_root: str) -> list[str]:
         for plain, start in starts.items()
         if example.startswith(plain)
     ]
-
-
-def _filled(text: str, width: int, indent: str = "") -> str:
-    import textwrap
-
-    # A command or a path that is broken at a hyphen cannot be copied.
-    return textwrap.fill(
-        text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
-    )
 
 
 def _width() -> int:

@@ -130,9 +130,16 @@ def folded(text: str, column: int) -> str:
     width = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
     if not width:  # no terminal, or one that does not know its width
         return text
+    return f"\n{' ' * column}".join(wrapped(text, max(width - column, 20)))
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """The text in lines, broken between words alone: what is broken at a hyphen, such as a path, cannot be copied."""
     import textwrap
 
-    return f"\n{' ' * column}".join(textwrap.wrap(text, max(width - column, 20)))
+    return textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def paint(text: str, colour: str, stream: Any = None) -> str:

@@ -1,14 +1,13 @@
 """A deploy.yaml to begin with: that of the repository, and what `wsbundle init` writes."""
 
 import json
-import textwrap
 from argparse import Namespace
 
 from generator.config.load import load_text
 from generator.config.schema import ESSENTIAL
 from generator.explain import SETTINGS, shown
 from generator.program import AS_ROOT, COMMAND
-from generator.report import CommandError, Report, UsageError
+from generator.report import CommandError, Report, UsageError, wrapped
 from service.declaration import Setting
 
 _WIDTH = 100
@@ -77,7 +76,7 @@ def _block(name: str, settings: list[Setting], domain: str, mark: str = "") -> l
 def _words(setting: Setting, indent: str) -> list[str]:
     unit = f" In {setting.extra['unit']}." if "unit" in setting.extra else ""
     text = setting.description + unit
-    return textwrap.wrap(text, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+    return wrapped(text, _WIDTH, f"{indent}# ")
 
 
 def _value(setting: Setting) -> str:

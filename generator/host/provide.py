@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from subprocess import CalledProcessError
 
+from generator import program
 from generator.config.schema import Deploy, keys_file
 from generator.environment import from_wheels, of_pip, room
 from generator.host.facts import PYTHON, made_for, python_version
@@ -18,7 +19,7 @@ from generator.rendering.bundle import Bundle
 from generator.rendering.render import replaces_workers, upstream
 from generator.report import CommandError, Report
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(program.ROOT)
 # Ends with this process: the next run must not meet it at work on the same directory. Source: setpriv(1).
 _WITH_US = ("setpriv", "--pdeathsig", "KILL")
 

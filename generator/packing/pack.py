@@ -10,17 +10,17 @@ from typing import Any
 
 import yaml
 
+from generator import program
 from generator.commands import verified
 from generator.config.load import Loaded, load_text
 from generator.packing.archive import Archive, Member, archive
 from generator.packing.wheelhouse import DEFAULT_PYTHON, Target, download
-from generator.program import LOCKS, sources
 from generator.rendering.bundle import MANIFEST, Bundle
 from generator.rendering.write import make_directory, put_bytes
 from generator.report import Report, UsageError
 from service.declaration import values_of
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(program.ROOT)
 INSTALLER = "generator/install.sh"
 # deploy.yaml says under `env` what .env is given, and who may read that is decided by .env's own mode.
 _PRIVATE = 0o600
@@ -39,7 +39,7 @@ def bundle(options: Namespace, report: Report) -> int:
     with tempfile.TemporaryDirectory(prefix="wsbundle-") as directory:
         for_whom = f"Python {', '.join(pythons)} on {options.machine}"
         with report.step(f"download wheels for {for_whom}"):
-            download(targets, [(ROOT / lock).read_text(encoding="utf-8") for lock in LOCKS], Path(directory))
+            download(targets, [(ROOT / lock).read_text(encoding="utf-8") for lock in program.LOCKS], Path(directory))
         packed = pack(ROOT, loaded, rendered, Path(directory), mtime)
     file = Path(options.output or f"build/{packed.directory}.tar.gz")
     make_directory(file.parent)
@@ -79,7 +79,7 @@ def deploy_text(loaded: Loaded) -> str:
 
 def _code(root: Path) -> Iterator[Member]:
     """What `make install` works with, less what only a checkout needs."""
-    for path in sources(str(root)):
+    for path in program.sources(str(root)):
         yield Member(path=path, content=(root / path).read_bytes())
 
 

@@ -17,6 +17,7 @@ import msgspec
 from jinja2 import nodes
 from jinja2.bccache import Bucket
 
+from generator import program
 from generator.config.schema import Deploy, bus, keys_file
 from generator.paths import Paths
 from generator.quoting import FILTERS, Quoted
@@ -24,7 +25,7 @@ from generator.rendering.bundle import Bundle, File
 from service.declaration import settings_of
 from service.settings import Settings, to_environ
 
-TEMPLATES = Path(__file__).parent.parent.parent / "templates"
+TEMPLATES = Path(program.ROOT, "templates")
 
 # systemd's start limit triggers only if the starts it counts fit into its interval.
 RESTART_DELAY_S = 2

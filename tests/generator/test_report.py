@@ -10,7 +10,7 @@ import termios
 
 import pytest
 
-from generator.report import Report, folded
+from generator.report import Report, folded, wrapped
 from service.declaration import Fault
 from tests.generator.front_door import ENVIRONMENT
 
@@ -72,3 +72,8 @@ def test_a_long_text_is_broken_between_words_on_a_terminal_alone(capsys: pytest.
     )
     assert shown == "  reason: whoever is not gone\n          by then\n"
     assert folded(text, 10) == text
+
+
+def test_no_command_and_no_path_is_broken() -> None:
+    words = "run systemctl daemon-reload, and look at /etc/systemd/system/queue-websocket.service".split()
+    assert [word for line in wrapped(" ".join(words), 24, "# ") for word in line.split()[1:]] == words
