@@ -37,12 +37,12 @@ class Quoted(str):
 
 
 class Unquotable(ValueError):
-    """A value that the language of its file cannot carry: `what` is wrong, and the `mend`."""
+    """A value that the language of its file cannot carry: `what` is wrong, and the `fix`."""
 
-    def __init__(self, what: str, mend: str) -> None:
+    def __init__(self, what: str, fix: str) -> None:
         self.what = what
-        self.mend = mend
-        super().__init__(f"{what}; {mend}")
+        self.fix = fix
+        super().__init__(f"{what}; {fix}")
 
 
 def comment(value: Value) -> Quoted:

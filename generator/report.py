@@ -82,7 +82,7 @@ class Report:
 
     def warning(self, fault: Fault) -> None:
         """One that concerns no setting."""
-        entry = {"what": fault.what, "fix": fault.mend}
+        entry = {"what": fault.what, "fix": fault.fix}
         if self._is_new("warnings", entry):
             self._print(paint(f"warning: {fault}", "yellow", sys.stderr) + "\n", sys.stderr)
 
@@ -97,11 +97,11 @@ class Report:
     def _located(self, kind: str, located: Located, word: str) -> None:
         origin, key, fault = located.origin, located.key, located.fault
         where = {"source": origin.source, "line": origin.line, "column": origin.column, "key": key}
-        entry = {**where, "what": fault.what, "fix": fault.mend}
+        entry = {**where, "what": fault.what, "fix": fault.fix}
         if self._is_new(kind, entry) and not self.json:
             place = paint(f"{origin}:", "bold", sys.stderr)
             what = paint(f"{word}{fault.what}", "yellow" if word else "red", sys.stderr)
-            self._print(f"{place} {key}{': ' if key else ''}{what}; {fault.mend}\n", sys.stderr)
+            self._print(f"{place} {key}{': ' if key else ''}{what}; {fault.fix}\n", sys.stderr)
 
     def _print(self, text: str, stream: Any = None) -> None:
         if self.json:

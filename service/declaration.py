@@ -1,4 +1,4 @@
-"""Declared settings: from text to a checked value, or a fault that says what is wrong and how to mend it.
+"""Declared settings: from text to a checked value, or a fault that says what is wrong and how to fix it.
 
 The generator reads deploy.yaml with it and the service its environment, so both tell the same fault in the same words.
 A section is a msgspec Struct, a setting one of its fields; `settings_of` lists them flat, by dotted key.
@@ -28,13 +28,13 @@ _TRUTHS_OF_YAML_1_1 = {"yes": "true", "on": "true", "y": "true", "no": "false", 
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """What is wrong with a value, and the mend."""
+    """What is wrong with a value, and the fix."""
 
     what: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"{self.what}; {self.mend}"
+        return f"{self.what}; {self.fix}"
 
 
 class SettingError(ValueError):
@@ -219,8 +219,8 @@ def _explain(text: str, value: Any, setting: Setting, quoted: bool) -> Fault:
             return _explain_number(text, value, kind, setting, quoted)
         if isinstance(kind, declared.BoolType):
             meant = None if quoted else _TRUTHS_OF_YAML_1_1.get(text.lower())
-            mend = f"write {meant}" if meant else "write true or false, without quotes"
-            return Fault(f"{shown} is not true or false", mend)
+            fix = f"write {meant}" if meant else "write true or false, without quotes"
+            return Fault(f"{shown} is not true or false", fix)
         if isinstance(kind, declared.StrType) and kind.max_length and len(text) > kind.max_length:
             return Fault(f"is {len(text)} characters long", f"use at most {kind.max_length}")
         if "explain" in setting.extra and (found := _reason(text, setting.extra["explain"])):

@@ -104,8 +104,8 @@ def _fault_of_host(text: str) -> tuple[str, str] | None:
         return "has upper case, and clients' names arrive in lower case", f"write {text.lower()}"
     if "_" in text:
         with_hyphens = text.replace("_", "-")
-        mend = f"use a hyphen: {with_hyphens}" if _is_host(with_hyphens) else "use letters, digits, hyphens and dots"
-        return "has '_', which a host name cannot have", mend
+        fix = f"use a hyphen: {with_hyphens}" if _is_host(with_hyphens) else "use letters, digits, hyphens and dots"
+        return "has '_', which a host name cannot have", fix
     return next(filter(None, map(_fault_of_label, text.split("."))), None)
 
 

@@ -165,5 +165,5 @@ if __name__ == "__main__":
     except (MintError, KeysError) as fault:
         sys.exit(str(fault))
     except OSError as fault:
-        mend = "; use sudo" if isinstance(fault, PermissionError) else ""
-        sys.exit(f"{sys.argv[2]}: {fault.strerror}{mend}")
+        fix = "; use sudo" if isinstance(fault, PermissionError) else ""
+        sys.exit(f"{sys.argv[2]}: {fault.strerror}{fix}")

@@ -134,11 +134,11 @@ def read_keys(path: str) -> list[Secret | Ed25519]:
                 raise KeysError(path, Fault("is not a regular file", _BETTER_KEYS))
             keys = msgspec.json.decode(file.read(), type=KeySet).keys
     except FileNotFoundError:
-        mend = "`make install` makes a deployment's, `wsbundle token --keys FILE --new-key` any other"
-        raise KeysError(path, Fault("is missing", mend)) from None
+        fix = "`make install` makes a deployment's, `wsbundle token --keys FILE --new-key` any other"
+        raise KeysError(path, Fault("is missing", fix)) from None
     except PermissionError:
-        mend = "use sudo; and the group of the service must be allowed to read it"
-        raise KeysError(path, Fault("may not be read", mend)) from None
+        fix = "use sudo; and the group of the service must be allowed to read it"
+        raise KeysError(path, Fault("may not be read", fix)) from None
     except OSError as error:
         raise KeysError(path, Fault(f"cannot be read: {error.strerror}", "name a file")) from None
     except (ValueError, RecursionError) as error:

@@ -40,7 +40,7 @@ def check(mapping: Mapping, schema: type[Deploy], found: Iterable[Located] = ())
     missing = {key for key, setting in checker.settings.items() if setting.default is REQUIRED} - checker.values.keys()
     for key in missing:
         checker.values[key] = _STAND_IN
-        misspelt = any(each.fault.mend == f"did you mean {key}?" for each in checker.faults)
+        misspelt = any(each.fault.fix == f"did you mean {key}?" for each in checker.faults)
         if not found and not misspelt and key not in checker.origins:
             use = checker.settings[key].expects
             checker.fault(mapping.origin, key, Fault("is missing", f"write `{key}:` with {use}"))
@@ -75,8 +75,8 @@ class _Checker:
                 self.section(node, f"{key}.")
             elif not is_nothing(node):  # nothing is fine: its settings may stand below as comments
                 first = next(known for known in self.settings if known.startswith(f"{key}."))
-                mend = f"write settings below it, such as `{first.rpartition('.')[2]}:`"
-                self.fault(node.origin, key, Fault("holds settings, not a value", mend))
+                fix = f"write settings below it, such as `{first.rpartition('.')[2]}:`"
+                self.fault(node.origin, key, Fault("holds settings, not a value", fix))
 
     def setting(self, node: Node, setting: Setting) -> None:
         kind = setting.alternatives[0]
@@ -126,8 +126,8 @@ class _Checker:
         siblings = {key.removeprefix(prefix).partition(".")[0] for key in known if key.startswith(prefix)}
         elsewhere = [key for key in self.settings if not (prefix and key.startswith(prefix))]
         near = did_you_mean(name, siblings) or did_you_mean(prefix + name, elsewhere)
-        mend = near[2:] or "remove it; docs/settings.md lists all"
+        fix = near[2:] or "remove it; docs/settings.md lists all"
         if name in known:
             section, _, setting = name.rpartition(".")
-            mend = f"write `{setting}:` below `{section}:`"
-        self.fault(origin, prefix + name, Fault("is not a setting", mend))
+            fix = f"write `{setting}:` below `{section}:`"
+        self.fault(origin, prefix + name, Fault("is not a setting", fix))

@@ -22,7 +22,7 @@ _DEFAULT_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")}
 _OPENERS = ("[", "{", "- ", "? ", ": ")
 _MOST_OPENERS = 10_000
 
-# libyaml's words for the faults that people make, and the mend for each.
+# libyaml's words for the faults that people make, and the fix for each.
 _MENDS = (
     ("mapping values are not allowed", "put a blank behind the first colon, quotes around others, and align the lines"),
     ("could not find expected ':'", "write `key: value`"),
@@ -186,6 +186,6 @@ def _syntax_fault(error: yaml.MarkedYAMLError, text: str, source: str) -> Locate
     if re.match(" *\t", line):
         origin = _origin(source, mark.line, line.index("\t"))
         return Located(origin, "", Fault("a tab is no indentation in YAML", "use spaces"))
-    mend = next((mend for words, mend in _MENDS if words in problem), "check the lines above and this one")
+    fix = next((fix for words, fix in _MENDS if words in problem), "check the lines above and this one")
     shown = f" at {shorten(line.strip())}" if line.strip() else ""
-    return Located(_origin(source, mark.line, mark.column), "", Fault(f"{problem}{shown}", mend))
+    return Located(_origin(source, mark.line, mark.column), "", Fault(f"{problem}{shown}", fix))

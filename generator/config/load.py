@@ -105,8 +105,8 @@ def _document(path: str, required: bool) -> tuple[Mapping, list[Located]]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         missing = isinstance(error, FileNotFoundError)
-        mend = "create it, or name another with -f" if required else "create it, or leave --env out"
-        fault = Fault(f"cannot be read: {reason}", mend if missing else "make it a readable file")
+        fix = "create it, or name another with -f" if required else "create it, or leave --env out"
+        fault = Fault(f"cannot be read: {reason}", fix if missing else "make it a readable file")
         return nothing, [Located(Origin(path), "", fault)]
     if len(data) > MOST_BYTES:
         fault = Fault(f"is longer than {MOST_BYTES} bytes", "name a deploy.yaml with -f")

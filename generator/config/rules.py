@@ -113,8 +113,8 @@ def domain_is_public(deploy: Deploy, _: Origins) -> Findings:
     if not _asks_lets_encrypt(deploy):
         return
     if _is_address(deploy.domain) or "." not in deploy.domain or _is_below(deploy.domain, _NOT_PUBLIC):
-        mend = "write a public host name, or use tls: files"
-        yield "domain", Fault(f"Let's Encrypt issues no certificate for '{deploy.domain}'", mend)
+        fix = "write a public host name, or use tls: files"
+        yield "domain", Fault(f"Let's Encrypt issues no certificate for '{deploy.domain}'", fix)
 
 
 @rule(
@@ -124,8 +124,8 @@ def domain_is_public(deploy: Deploy, _: Origins) -> Findings:
 )
 def domain_is_no_example(deploy: Deploy, _: Origins) -> Findings:
     if not _asks_lets_encrypt(deploy) and _is_below(deploy.domain, _EXAMPLES):
-        mend = "write your own before you install"
-        yield "domain", Fault(f"'{deploy.domain}' is reserved for examples, so no client will find it", mend)
+        fix = "write your own before you install"
+        yield "domain", Fault(f"'{deploy.domain}' is reserved for examples, so no client will find it", fix)
 
 
 @rule(
@@ -135,18 +135,18 @@ def domain_is_no_example(deploy: Deploy, _: Origins) -> Findings:
 )
 def name_is_free(deploy: Deploy, _: Origins) -> Findings:
     if deploy.name in _TAKEN_NAMES or _is_systemds(deploy.name):
-        mend = "use another, such as queue-websocket"
-        yield "name", Fault(f"'{deploy.name}' is taken: other packages have files of that name", mend)
+        fix = "use another, such as queue-websocket"
+        yield "name", Fault(f"'{deploy.name}' is taken: other packages have files of that name", fix)
 
 
 @rule("user", "name", because="Whoever breaks into the service is that user, and has all that the user owns.")
 def user_is_its_own(deploy: Deploy, _: Origins) -> Findings:
     if deploy.user is None and deploy.name in _TAKEN_USERS:
-        mend = "use another name, or give the deployment a user of another name"
-        yield "name", Fault(f"'{deploy.name}' is a user of the system", mend)
+        fix = "use another name, or give the deployment a user of another name"
+        yield "name", Fault(f"'{deploy.name}' is a user of the system", fix)
     elif deploy.user is not None and (deploy.user in (*_TAKEN_NAMES, *_TAKEN_USERS) or _is_systemds(deploy.user)):
-        mend = "leave user out: the deployment gets one of its own"
-        yield "user", Fault(f"'{deploy.user}' owns more than this service", mend)
+        fix = "leave user out: the deployment gets one of its own"
+        yield "user", Fault(f"'{deploy.user}' owns more than this service", fix)
 
 
 @rule(
@@ -173,8 +173,8 @@ def socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
     if deploy.socket is not None:
         directory, _slash, file = deploy.socket.rpartition("/")
         if directory != f"/run/{deploy.name}" or file in ("", ".", ".."):
-            mend = f"use a file in /run/{deploy.name}, such as /run/{deploy.name}/ws.sock"
-            yield "socket", Fault(f"'{deploy.socket}' is not in the deployment's own directory", mend)
+            fix = f"use a file in /run/{deploy.name}, such as /run/{deploy.name}/ws.sock"
+            yield "socket", Fault(f"'{deploy.socket}' is not in the deployment's own directory", fix)
 
 
 @rule(
@@ -184,8 +184,8 @@ def socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
 def bus_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
     directory, _slash, last = (deploy.bus or "").rpartition("/")
     if deploy.bus and (directory != f"/run/{deploy.name}" or last in ("", ".", "..")):
-        mend = f"leave it out: it is /{Paths(deploy.name).bus} then"
-        yield "bus", Fault(f"'{deploy.bus}' is no place for the workers alone in /run/{deploy.name}", mend)
+        fix = f"leave it out: it is /{Paths(deploy.name).bus} then"
+        yield "bus", Fault(f"'{deploy.bus}' is no place for the workers alone in /run/{deploy.name}", fix)
 
 
 @rule(
@@ -219,15 +219,15 @@ def _parent_in(paths: Iterable[str], path: str) -> str | None:
 def keys_can_be_read(deploy: Deploy, _: Origins) -> Findings:
     hidden = next((place for place in _HIDDEN_PLACES if (deploy.keys or "").startswith(place)), None)
     if hidden:
-        mend = f"use /{Paths(deploy.name).keys}, which is meant when keys is left out"
-        yield "keys", Fault(f"'{deploy.keys}' is in {hidden}, which the service cannot see", mend)
+        fix = f"use /{Paths(deploy.name).keys}, which is meant when keys is left out"
+        yield "keys", Fault(f"'{deploy.keys}' is in {hidden}, which the service cannot see", fix)
 
 
 @rule("host", "socket", because="systemd binds addresses; it looks no name up.")
 def host_is_an_address(deploy: Deploy, _: Origins) -> Findings:
     if deploy.host.lower().startswith(_MAPPED):
-        mend = f"write the IPv4 address: {deploy.host[7:]}"
-        yield "host", Fault(f"'{deploy.host}' is an IPv4 address in IPv6's clothes (RFC 4291, section 2.5.5.2)", mend)
+        fix = f"write the IPv4 address: {deploy.host[7:]}"
+        yield "host", Fault(f"'{deploy.host}' is an IPv4 address in IPv6's clothes (RFC 4291, section 2.5.5.2)", fix)
         return
     if deploy.host not in LOOPBACK and not _is_address(deploy.host):
         yield "host", Fault(f"'{deploy.host}' is no IPv4 or IPv6 address", "use one, such as 127.0.0.1")
@@ -243,11 +243,11 @@ def exposed_on_purpose(deploy: Deploy, _: Origins) -> Findings:
             yield "expose", Fault("has no effect: only nginx reaches the listener", "remove it")
         return
     if not deploy.expose:
-        mend = "use 127.0.0.1 or ::1, or add `expose: true`"
-        yield "host", Fault(f"'{deploy.host}' lets clients past nginx, its TLS and its limits", mend)
+        fix = "use 127.0.0.1 or ::1, or add `expose: true`"
+        yield "host", Fault(f"'{deploy.host}' lets clients past nginx, its TLS and its limits", fix)
     elif deploy.tls == "off" and not deploy.nginx.trusted_proxies:
-        mend = "set tls, or name the proxy that encrypts in nginx.trusted_proxies"
-        yield "expose", Fault("opens the service to the network with no encryption anywhere", mend)
+        fix = "set tls, or name the proxy that encrypts in nginx.trusted_proxies"
+        yield "expose", Fault("opens the service to the network with no encryption anywhere", fix)
 
 
 @rule(
@@ -257,8 +257,8 @@ def exposed_on_purpose(deploy: Deploy, _: Origins) -> Findings:
 def ping_timeout_within_interval(deploy: Deploy, _: Origins) -> Findings:
     ping = deploy.ping
     if ping.timeout > ping.interval:
-        mend = f"use at most {ping.interval:g}, or raise ping.interval"
-        yield "ping.timeout", Fault(f"{ping.timeout:g} exceeds ping.interval ({ping.interval:g})", mend)
+        fix = f"use at most {ping.interval:g}, or raise ping.interval"
+        yield "ping.timeout", Fault(f"{ping.timeout:g} exceeds ping.interval ({ping.interval:g})", fix)
 
 
 @rule(
@@ -268,8 +268,8 @@ def ping_timeout_within_interval(deploy: Deploy, _: Origins) -> Findings:
 def ping_before_idle_limit(deploy: Deploy, _: Origins) -> Findings:
     limit = deploy.nginx.idle_limit
     if limit is not None and deploy.ping.interval >= limit:
-        mend = f"use less than {limit}, such as {max(1, limit * 2 // 5)}"
-        yield "ping.interval", Fault(f"{deploy.ping.interval:g} is not below nginx.idle_limit ({limit})", mend)
+        fix = f"use less than {limit}, such as {max(1, limit * 2 // 5)}"
+        yield "ping.interval", Fault(f"{deploy.ping.interval:g} is not below nginx.idle_limit ({limit})", fix)
 
 
 @rule(
@@ -279,8 +279,8 @@ def ping_before_idle_limit(deploy: Deploy, _: Origins) -> Findings:
 )
 def ping_before_usual_idle_limit(deploy: Deploy, _: Origins) -> Findings:
     if deploy.nginx.trusted_proxies and deploy.nginx.idle_limit is None and deploy.ping.interval >= 60:
-        mend = "use 25, or set nginx.idle_limit to what the proxy allows"
-        yield "ping.interval", Fault(f"{deploy.ping.interval:g}: most proxies cut a silent connection at 60 s", mend)
+        fix = "use 25, or set nginx.idle_limit to what the proxy allows"
+        yield "ping.interval", Fault(f"{deploy.ping.interval:g}: most proxies cut a silent connection at 60 s", fix)
 
 
 @rule(
@@ -318,10 +318,10 @@ def addresses_are_networks(deploy: Deploy, _: Origins) -> Findings:
         ("nginx.health_from", deploy.nginx.health_from),
     ):
         for address in addresses:
-            if address not in LOOPBACK and (mend := _network_mend(address)):
+            if address not in LOOPBACK and (fix := _network_fix(address)):
                 is_mapped = address.lower().startswith(_MAPPED)
                 what = "is IPv4 written as IPv6, and fits no client" if is_mapped else "is not an IP address or network"
-                yield key, Fault(f"'{address}' {what}", mend)
+                yield key, Fault(f"'{address}' {what}", fix)
 
 
 @rule(
@@ -367,12 +367,12 @@ def origins_tell_pages_apart(deploy: Deploy, _: Origins) -> Findings:
 
 @rule("nginx.trusted_proxies", because="Whoever is trusted with X-Forwarded-For decides which client a limit counts.")
 def proxies_are_few(deploy: Deploy, _: Origins) -> Findings:
-    proxies = [address for address in deploy.nginx.trusted_proxies if not _network_mend(address)]
+    proxies = [address for address in deploy.nginx.trusted_proxies if not _network_fix(address)]
     for family, public in (("IPv4", "0.0.0.0/0"), ("IPv6", "2000::/3")):
         if (share := _share(proxies, public)) > LARGEST_SHARE_OF_PROXIES:
-            mend = "name the addresses of the load balancer"
+            fix = "name the addresses of the load balancer"
             what = f"covers {share:.0%} of all {family} addresses, so strangers choose the address that they count by"
-            yield "nginx.trusted_proxies", Fault(what, mend)
+            yield "nginx.trusted_proxies", Fault(what, fix)
 
 
 def _share(networks: list[str], public: str) -> float:
@@ -392,9 +392,9 @@ def _share(networks: list[str], public: str) -> float:
 def address_share(deploy: Deploy, _: Origins) -> Findings:
     limits = deploy.limits
     if limits.connections_per_address > limits.connections:
-        mend = f"use at most {limits.connections}"
+        fix = f"use at most {limits.connections}"
         what = f"{limits.connections_per_address} exceeds limits.connections ({limits.connections})"
-        yield "limits.connections_per_address", Fault(what, mend)
+        yield "limits.connections_per_address", Fault(what, fix)
 
 
 @rule(
@@ -406,11 +406,11 @@ def drain_fits(deploy: Deploy, _: Origins) -> Findings:
     drain, grace = deploy.drain, CLOSE_GRACE_S
     needed = drain.window + grace
     if drain.timeout < needed:
-        mend = f"raise drain.timeout to {needed} or more"
+        fix = f"raise drain.timeout to {needed} or more"
         if drain.timeout >= grace:
-            mend = f"use at most {drain.timeout - grace}, or {mend}"
+            fix = f"use at most {drain.timeout - grace}, or {fix}"
         what = f"{drain.window} leaves less than {grace} s of drain.timeout ({drain.timeout}) for the last clients"
-        yield "drain.window", Fault(what, mend)
+        yield "drain.window", Fault(what, fix)
 
 
 @rule(
@@ -472,7 +472,7 @@ def values_fit_the_env_file(deploy: Deploy, _: Origins) -> Findings:
         try:
             env(value)
         except Unquotable as error:
-            yield key, Fault(f"cannot stand in .env: {error.what}", error.mend)
+            yield key, Fault(f"cannot stand in .env: {error.what}", error.fix)
 
 
 def _asks_lets_encrypt(deploy: Deploy) -> bool:
@@ -515,7 +515,7 @@ def _reachable_past_nginx(deploy: Deploy) -> bool:
     return not ip_address(deploy.host).is_loopback
 
 
-def _network_mend(address: str) -> str:
+def _network_fix(address: str) -> str:
     from ipaddress import ip_address, ip_network
 
     base, slash, bits = address.partition("/")

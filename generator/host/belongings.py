@@ -66,8 +66,8 @@ def recorded(store: Store, user: str, account: Callable[[str], Account | None] =
     except FileNotFoundError:
         return _derived(store, user, account)
     except msgspec.MsgspecError as error:
-        mend = "restore it, or remove it: then what was installed is worked out anew"
-        raise CommandError(f"{_record(store)} is damaged ({error}); {mend}") from None
+        fix = "restore it, or remove it: then what was installed is worked out anew"
+        raise CommandError(f"{_record(store)} is damaged ({error}); {fix}") from None
 
 
 def record(store: Store, belongings: Belongings) -> None:

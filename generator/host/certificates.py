@@ -148,9 +148,9 @@ def refusals(
         with NamedTemporaryFile("w", prefix="wsbundle-") as file:
             file.write(ssl.DER_cert_to_PEM_cert(other))
             file.flush()
-            mend = "systemctl reload nginx"
+            fix = "systemctl reload nginx"
             refused = _refused(Path(file.name), deploy.domain, now)
-            found = [Fault(f"nginx still serves another, which {fault.what}", mend) for fault in refused]
+            found = [Fault(f"nginx still serves another, which {fault.what}", fix) for fault in refused]
     return [fault for fault in found if os.geteuid() == 0 or "Permission denied" not in fault.what]
 
 
@@ -172,8 +172,8 @@ def _refused(file: Path, domain: str, now: float) -> Iterator[Fault]:
         names = ", ".join(certificate.names) or "no name at all"
         if not certificate.names:
             names += " (clients read subjectAltName, not the common name)"
-        mend = f"get one for {domain}, or write the domain that it is for"
-        yield Fault(f"is for {names}, not for {domain}", mend)
+        fix = f"get one for {domain}, or write the domain that it is for"
+        yield Fault(f"is for {names}, not for {domain}", fix)
     yield from judged(file.read_text(encoding="latin-1"), now).faults
 
 
@@ -297,8 +297,8 @@ def _of_key(path: Path) -> Iterator[Fault]:
     elif "PRIVATE KEY-----" not in text:
         yield Fault(f"{path} holds no private key in PEM", "openssl pkey -in FILE -out privkey.pem converts one")
     elif "ENCRYPTED" in text:
-        mend = "openssl pkey -in FILE -out privkey.pem takes it away"
-        yield Fault(f"{path} has a pass phrase, which nobody can type when nginx starts", mend)
+        fix = "openssl pkey -in FILE -out privkey.pem takes it away"
+        yield Fault(f"{path} has a pass phrase, which nobody can type when nginx starts", fix)
 
 
 def _mismatch(file: Path, key: Path) -> Fault | None:
@@ -310,10 +310,10 @@ def _mismatch(file: Path, key: Path) -> Fault | None:
         if error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
             number = position_of_key(file.read_text(encoding="latin-1"), key)
             if number is not None:
-                mend = "put that first, and behind it the one that signed it"
-                return Fault(f"{key} belongs to certificate {number} of {file}, and nginx serves the first", mend)
-            mend = "name the key that the certificate was made for; in the file, its own certificate comes first"
-            return Fault(f"{key} does not belong to {file}", mend)
+                fix = "put that first, and behind it the one that signed it"
+                return Fault(f"{key} belongs to certificate {number} of {file}, and nginx serves the first", fix)
+            fix = "name the key that the certificate was made for; in the file, its own certificate comes first"
+            return Fault(f"{key} does not belong to {file}", fix)
         if error.reason in ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"):
             return None  # said of the certificate itself, in words
         return Fault(f"nginx would refuse it: {error}", "make a new key, and get a certificate for it")

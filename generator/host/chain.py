@@ -134,16 +134,14 @@ def _faults(said: Outcome, chain: list[_Link]) -> Iterator[Fault]:
             continue
         if number in _DATES:
             when = "has ended" if number == 10 else "is not valid yet"
-            mend = "put the authority's present chain behind your certificate"
-            yield Fault(f"is signed through {whose}, which {when}: clients refuse it", mend)
+            fix = "put the authority's present chain behind your certificate"
+            yield Fault(f"is signed through {whose}, which {when}: clients refuse it", fix)
         elif number == 26 and depth == 0:
-            mend = "get one for servers: its extendedKeyUsage must have serverAuth, or be absent"
-            yield Fault("is not for servers: clients refuse it", mend)
+            fix = "get one for servers: its extendedKeyUsage must have serverAuth, or be absent"
+            yield Fault("is not for servers: clients refuse it", fix)
         elif number in (24, 26, 79):
-            mend = "put the authority's own chain behind your certificate"
-            yield Fault(
-                f"is signed through {whose}, which may sign no certificates of servers: clients refuse it", mend
-            )
+            fix = "put the authority's own chain behind your certificate"
+            yield Fault(f"is signed through {whose}, which may sign no certificates of servers: clients refuse it", fix)
         elif number in (66, 67):
             yield Fault(
                 f"{whose} has a key that is too short: clients refuse it", f"{_RENEW}, for EC P-256 or RSA 2048"
@@ -156,10 +154,10 @@ def _faults(said: Outcome, chain: list[_Link]) -> Iterator[Fault]:
 
 def _unknown(chain: list[_Link]) -> Fault:
     if chain[0].is_signed_by_itself:
-        mend = "use tls: letsencrypt, or a certificate of an authority; or give it to every client"
-        return Fault("is signed by itself, so that clients refuse it unless they know it", mend)
-    mend = "append the intermediate certificates; with an authority of your own, clients must know its root"
-    return Fault("leads to no authority that this host knows", mend)
+        fix = "use tls: letsencrypt, or a certificate of an authority; or give it to every client"
+        return Fault("is signed by itself, so that clients refuse it unless they know it", fix)
+    fix = "append the intermediate certificates; with an authority of your own, clients must know its root"
+    return Fault("leads to no authority that this host knows", fix)
 
 
 def _of_the_order(links: list[_Link], chain: list[_Link]) -> Iterator[Fault]:
@@ -187,5 +185,5 @@ def _of_the_kind(leaf: _Link) -> Iterator[Fault]:
     found = dict(re.findall(r"(Public Key Algorithm|ASN1 OID): (\S+)", _text(leaf)))
     kind = found.get("ASN1 OID", found.get("Public Key Algorithm", ""))
     if kind not in _BROWSERS_TAKE:
-        mend = "for browsers get one for EC P-256, P-384 or RSA"
-        yield Fault(f"has a key of the kind {kind}, which no common browser takes", mend)
+        fix = "for browsers get one for EC P-256, P-384 or RSA"
+        yield Fault(f"has a key of the kind {kind}, which no common browser takes", fix)

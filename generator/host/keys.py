@@ -49,5 +49,5 @@ def faults(deploy: Deploy) -> Iterator[Fault]:
     """Why the service would not start with the keys that deploy.yaml names."""
     elsewhere = keys_file(deploy) != f"/{Paths(deploy.name).keys}"
     if deploy.auth == "token" and elsewhere and not os.path.isfile(str(deploy.keys)):
-        mend = f"make it with `{AS_ROOT} token --keys {deploy.keys} --new-key`, or leave keys out"
-        yield Fault(f"there is no {deploy.keys}", mend)
+        fix = f"make it with `{AS_ROOT} token --keys {deploy.keys} --new-key`, or leave keys out"
+        yield Fault(f"there is no {deploy.keys}", fix)

@@ -37,7 +37,7 @@ def packages(deploy: Deploy) -> tuple[str, ...]:
 
 
 def problems(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
-    """What must be mended first."""
+    """What must be fixed first."""
     yield from _of_the_host(facts)
     yield from _in_the_way(deploy, facts)
 
@@ -117,16 +117,16 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
             yield Fault(f"{host} in nginx.listen is not an address of this host", "`ip address` shows those there are")
     yield from neighbours.faults(deploy, facts.around)
     if deploy.nginx.default_server and facts.has_foreign_default_site:
-        mend = "move it away, or set nginx.default_server to false"
-        yield Fault(f"/{DEFAULT_SITE} is not Debian's any more, and nginx takes one default site only", mend)
+        fix = "move it away, or set nginx.default_server to false"
+        yield Fault(f"/{DEFAULT_SITE} is not Debian's any more, and nginx takes one default site only", fix)
     yield from _of_the_user(service_user(deploy), facts)
     yield from _too_few_files(deploy, facts)
     for path in facts.foreign:
         yield Fault(f"{path} is there, and is not ours", "choose another name in deploy.yaml, or move it away")
     for path in facts.linked:
         # systemd does not start a unit whose StateDirectory= is one.
-        mend = f"put the directory itself there; to keep it elsewhere, mount that: `mount --bind ELSEWHERE {path}`"
-        yield Fault(f"{path} is a link", mend)
+        fix = f"put the directory itself there; to keep it elsewhere, mount that: `mount --bind ELSEWHERE {path}`"
+        yield Fault(f"{path} is a link", fix)
 
 
 def _way_out(listener: Listener) -> str:
@@ -140,8 +140,8 @@ def _too_few_files(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     needed = open_files(deploy)
     if facts.supervisors_files is not None and facts.supervisors_files < needed:
         what = f"supervisor lets a program open {facts.supervisors_files} files, and {deploy.name} needs {needed}"
-        mend = f"write `minfds={needed}` below [supervisord] in /etc/supervisor/supervisord.conf"
-        yield Fault(what, f"{mend}, then `systemctl restart supervisor`; or lower limits.connections")
+        fix = f"write `minfds={needed}` below [supervisord] in /etc/supervisor/supervisord.conf"
+        yield Fault(what, f"{fix}, then `systemctl restart supervisor`; or lower limits.connections")
 
 
 def _of_the_user(user: str, facts: Facts) -> Iterator[Fault]:
@@ -172,8 +172,8 @@ def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         ports = ",".join(map(str, facts.closed_ports))
         yield Fault(f"ufw lets no client reach port {ports.replace(',', ' and ')}", f"`ufw allow {ports}/tcp`")
     if facts.has_route and not facts.resolves:
-        mend = f"point the DNS record of {deploy.domain} here; until then clients do not find it"
-        yield Fault(f"{deploy.domain} does not lead to this host", mend)
+        fix = f"point the DNS record of {deploy.domain} here; until then clients do not find it"
+        yield Fault(f"{deploy.domain} does not lead to this host", fix)
     if facts.account is not None and (facts.runs_as_account or not _whose(facts.account)):
         user = service_user(deploy)
         whose = _whose(facts.account) or "was there before and is not ours"
@@ -185,11 +185,11 @@ def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         yield from _main_context(deploy, facts.own_main_context)
     yield from neighbours.warnings(deploy, facts.around)
     if deploy.workers != "auto" and deploy.workers > 2 * facts.cores:
-        mend = "use workers: auto, or a smaller number: more of them only take turns"
-        yield Fault(f"workers: {deploy.workers} is more than twice the {facts.cores} cores of this host", mend)
+        fix = "use workers: auto, or a smaller number: more of them only take turns"
+        yield Fault(f"workers: {deploy.workers} is more than twice the {facts.cores} cores of this host", fix)
     if facts.clock_behind_s > 0:
-        mend = "set it (timedatectl set-ntp true): certificates are checked against it"
-        yield Fault(f"the clock is at least {facts.clock_behind_s / 3600:.0f} hours behind", mend)
+        fix = "set it (timedatectl set-ntp true): certificates are checked against it"
+        yield Fault(f"the clock is at least {facts.clock_behind_s / 3600:.0f} hours behind", fix)
 
 
 def _main_context(deploy: Deploy, own: dict[str, tuple[str, str]]) -> Iterator[Fault]:
@@ -217,10 +217,10 @@ def _amount(value: str) -> float:
 def _too_few_connections(deploy: Deploy, nginx: Carries) -> Iterator[Fault]:
     needed, there = nginx_connections(deploy), nginx.worker_connections * nginx.worker_processes
     if there < needed:
-        mend = (
+        fix = (
             f"set worker_connections to at least {ceil(needed / nginx.worker_processes)} in /etc/nginx/nginx.conf; "
             "then `nginx -t && systemctl reload nginx`"
         )
         what = f"nginx takes {there} connections (worker_connections {nginx.worker_connections}, worker processes "
         what += f"{nginx.worker_processes}), and {deploy.limits.connections} clients need {needed}"
-        yield Fault(what, mend)
+        yield Fault(what, fix)

@@ -66,7 +66,7 @@ def _verify_with(settings: Settings) -> Verify:
         try:
             keys.load()
         except KeysError as error:
-            fault = Fault(f"{error.path} {error.fault.what}", error.fault.mend)
+            fault = Fault(f"{error.path} {error.fault.what}", error.fault.fix)
             raise SettingsError({"WEBSOCKET_KEYS": fault}) from None
     return keys
 

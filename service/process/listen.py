@@ -27,10 +27,10 @@ _UMASK_0660 = 0o117
 
 
 class ListenError(Exception):
-    """There is nothing to listen on; the message says where, what, and the mend."""
+    """There is nothing to listen on; the message says where, what, and the fix."""
 
-    def __init__(self, where: str, what: str, mend: str) -> None:
-        super().__init__(f"cannot listen on {where}: {what}; {mend}")
+    def __init__(self, where: str, what: str, fix: str) -> None:
+        super().__init__(f"cannot listen on {where}: {what}; {fix}")
 
 
 def listening_sockets(settings: Settings, environ: MutableMapping[str, str]) -> list[socket.socket]:
@@ -74,15 +74,15 @@ def _number_passed(environ: Mapping[str, str]) -> int:
 
 
 def _passed_socket(fd: int) -> socket.socket:
-    mend = "give the .socket unit ListenStream= lines only, and Accept=no"
+    fix = "give the .socket unit ListenStream= lines only, and Accept=no"
     try:
         listener = socket.socket(fileno=fd)
         listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
-        raise ListenError(f"descriptor {fd}", error.strerror or str(error), mend) from None
+        raise ListenError(f"descriptor {fd}", error.strerror or str(error), fix) from None
     if not listening or listener.type != socket.SOCK_STREAM:
         listener.detach()
-        raise ListenError(f"descriptor {fd}", "it is not a listening stream socket", mend)
+        raise ListenError(f"descriptor {fd}", "it is not a listening stream socket", fix)
     os.set_inheritable(fd, False)
     return listener
 
@@ -100,8 +100,8 @@ def _tcp_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            mend = f"stop what listens there (ss -ltnp 'sport = :{port}'), or choose another port"
-            raise ListenError(where, "the port is in use", mend) from None
+            fix = f"stop what listens there (ss -ltnp 'sport = :{port}'), or choose another port"
+            raise ListenError(where, "the port is in use", fix) from None
         raise ListenError(where, error.strerror or str(error), "use an address of this host") from None
     return listener
 
@@ -115,8 +115,8 @@ def _unix_socket(path: Path) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        mend = "make its directory, and let the service's user write there"
-        raise ListenError(str(path), error.strerror or str(error), mend) from None
+        fix = "make its directory, and let the service's user write there"
+        raise ListenError(str(path), error.strerror or str(error), fix) from None
     except ListenError:
         listener.close()
         raise

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class MeshError(Exception):
-    """The workers cannot find each other; the message says where, what, and the mend."""
+    """The workers cannot find each other; the message says where, what, and the fix."""
 
 
 class OutgoingWire(asyncio.Protocol):

@@ -20,7 +20,7 @@ _HERE = Path(__file__).resolve().parents[2]  # the directory of the code that th
 
 
 class ReleaseError(Exception):
-    """There is nothing that workers could be started with; the message says where, what, and the mend."""
+    """There is nothing that workers could be started with; the message says where, what, and the fix."""
 
 
 class Release(NamedTuple):

@@ -76,23 +76,23 @@ def test_files_that_are_missing_are_both_told(tmp_path: Path) -> None:
 
 
 def test_a_directory_cannot_be_read(tmp_path: Path, good: Pair) -> None:
-    mend = "make it a file that root can read"
-    assert told(tmp_path, good.key) == [f"certificate.file: {tmp_path} cannot be read: Is a directory; {mend}"]
-    assert told(good.file, tmp_path) == [f"certificate.key: {tmp_path} cannot be read: Is a directory; {mend}"]
+    fix = "make it a file that root can read"
+    assert told(tmp_path, good.key) == [f"certificate.file: {tmp_path} cannot be read: Is a directory; {fix}"]
+    assert told(good.file, tmp_path) == [f"certificate.key: {tmp_path} cannot be read: Is a directory; {fix}"]
 
 
 def test_a_certificate_in_der_is_no_pem(tmp_path: Path, good: Pair) -> None:
     file = tmp_path / "der"
     openssl("x509", "-in", good.file, "-outform", "DER", "-out", file)
-    mend = "openssl x509 -in FILE -out fullchain.pem converts one"
-    assert told(file, good.key) == [f"certificate.file: {file} starts with no certificate in PEM; {mend}"]
+    fix = "openssl x509 -in FILE -out fullchain.pem converts one"
+    assert told(file, good.key) == [f"certificate.file: {file} starts with no certificate in PEM; {fix}"]
 
 
 def test_a_key_in_der_is_no_pem(tmp_path: Path, good: Pair) -> None:
     key = tmp_path / "der"
     openssl("pkey", "-in", good.key, "-outform", "DER", "-out", key)
-    mend = "openssl pkey -in FILE -out privkey.pem converts one"
-    assert told(good.file, key) == [f"certificate.key: {key} holds no private key in PEM; {mend}"]
+    fix = "openssl pkey -in FILE -out privkey.pem converts one"
+    assert told(good.file, key) == [f"certificate.key: {key} holds no private key in PEM; {fix}"]
 
 
 def test_file_and_key_exchanged_are_both_told(good: Pair) -> None:
@@ -106,17 +106,17 @@ def test_file_and_key_exchanged_are_both_told(good: Pair) -> None:
 def test_a_key_with_a_pass_phrase_is_refused(tmp_path: Path, good: Pair, form: tuple[str, ...]) -> None:
     key = tmp_path / "locked"
     openssl(*form, "-in", good.key, "-aes256", "-passout", "pass:secret", "-out", key)
-    mend = "openssl pkey -in FILE -out privkey.pem takes it away"
+    fix = "openssl pkey -in FILE -out privkey.pem takes it away"
     what = "has a pass phrase, which nobody can type when nginx starts"
-    assert told(good.file, key) == [f"certificate.key: {key} {what}; {mend}"]
+    assert told(good.file, key) == [f"certificate.key: {key} {what}; {fix}"]
 
 
 @pytest.mark.parametrize("kind", ["ec", "rsa:2048"])
 def test_the_key_of_another_certificate_is_refused(tmp_path: Path, good: Pair, kind: str) -> None:
     options = ("-pkeyopt", "ec_paramgen_curve:prime256v1") if kind == "ec" else ()
     other = pair(tmp_path, key=("-newkey", kind, *options))
-    mend = "name the key that the certificate was made for; in the file, its own certificate comes first"
-    expected = f"certificate.key: {other.key} does not belong to {good.file}; {mend}"
+    fix = "name the key that the certificate was made for; in the file, its own certificate comes first"
+    expected = f"certificate.key: {other.key} does not belong to {good.file}; {fix}"
     assert told(good.file, other.key) == [expected]
 
 
@@ -140,13 +140,13 @@ def test_a_certificate_that_is_not_valid_yet_is_refused(good: Pair) -> None:
     certificate = read(good.file)
     assert certificate is not None
     begins = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(certificate.begins))
-    mend = "wait, or set this host's clock"
-    assert told(*good, now=NOW - DAY_S) == [f"certificate.file: is valid from {begins} on only; {mend}"]
+    fix = "wait, or set this host's clock"
+    assert told(*good, now=NOW - DAY_S) == [f"certificate.file: is valid from {begins} on only; {fix}"]
 
 
 def test_a_certificate_for_another_domain_is_refused(good: Pair) -> None:
-    mend = "get one for ws.b.org, or write the domain that it is for"
-    assert told(*good, domain="ws.b.org") == [f"certificate.file: is for ws.a.org, not for ws.b.org; {mend}"]
+    fix = "get one for ws.b.org, or write the domain that it is for"
+    assert told(*good, domain="ws.b.org") == [f"certificate.file: is for ws.a.org, not for ws.b.org; {fix}"]
 
 
 def test_a_certificate_with_a_common_name_only_is_refused(tmp_path: Path) -> None:
@@ -162,8 +162,8 @@ def test_all_faults_are_told_at_once(good: Pair, tmp_path: Path) -> None:
 
 def test_without_openssl_nothing_is_called_sound(good: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "PATH", "/nowhere")
-    mend = "apt-get install openssl"
-    assert told(*good) == [f"certificate.file: cannot be checked without openssl; {mend}"]
+    fix = "apt-get install openssl"
+    assert told(*good) == [f"certificate.file: cannot be checked without openssl; {fix}"]
 
 
 @pytest.mark.parametrize("tls", ["off", "letsencrypt"])
@@ -187,11 +187,11 @@ def test_a_key_that_is_open_to_everybody_is_warned_about(tmp_path: Path, mode: i
 
 
 def test_a_certificate_of_an_unknown_authority_is_warned_about(good: Pair, authority: Authority) -> None:
-    mend = "use tls: letsencrypt, or a certificate of an authority; or give it to every client"
+    fix = "use tls: letsencrypt, or a certificate of an authority; or give it to every client"
     what = "is signed by itself, so that clients refuse it unless they know it"
-    assert warned(*good) == [f"certificate.file: {what}; {mend}"]
-    mend = "append the intermediate certificates; with an authority of your own, clients must know its root"
-    assert warned(*authority.leaf()) == [f"certificate.file: leads to no authority that this host knows; {mend}"]
+    assert warned(*good) == [f"certificate.file: {what}; {fix}"]
+    fix = "append the intermediate certificates; with an authority of your own, clients must know its root"
+    assert warned(*authority.leaf()) == [f"certificate.file: leads to no authority that this host knows; {fix}"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -203,11 +203,11 @@ def test_who_may_not_look_is_told_and_meets_no_traceback(tmp_path: Path) -> None
         found = told(*made), warned(*made)
     finally:
         os.seteuid(0)
-    mend = "make it a file that root can read"
+    fix = "make it a file that root can read"
     assert found == (
         [
-            f"certificate.file: {made.file} cannot be read: Permission denied; {mend}",
-            f"certificate.key: {made.key} cannot be read: Permission denied; {mend}",
+            f"certificate.file: {made.file} cannot be read: Permission denied; {fix}",
+            f"certificate.key: {made.key} cannot be read: Permission denied; {fix}",
         ],
         [],
     )
@@ -231,8 +231,8 @@ def test_an_intermediate_that_has_ended_is_refused_by_name(authority: Authority)
     inner = authority.below("inner", days=1)
     file, key = inner.leaf()
     [line] = told(inner.chained(file), key, now=NOW + 3 * DAY_S)
-    mend = "put the authority's present chain behind your certificate"
-    assert line == (f"certificate.file: is signed through CN=inner, which has ended: clients refuse it; {mend}")
+    fix = "put the authority's present chain behind your certificate"
+    assert line == (f"certificate.file: is signed through CN=inner, which has ended: clients refuse it; {fix}")
     assert told(file, key, now=NOW + 3 * DAY_S) == []
 
 
@@ -336,7 +336,7 @@ def test_what_a_run_that_was_killed_has_left_is_made_anew(tmp_path: Path, left: 
     assert sorted(path.name for path in place.link.parent.iterdir()) == ["placeholder", "tls"]
 
 
-def test_a_link_that_leads_nowhere_is_mended(tmp_path: Path) -> None:
+def test_a_link_that_leads_nowhere_is_fixed(tmp_path: Path) -> None:
     place = Place(NAME, tmp_path)
     place.link.parent.mkdir(parents=True)
     place.link.symlink_to(place.lineage)

@@ -43,7 +43,7 @@ def broken_rules(case: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("case", FAULTS, ids=lambda case: case.stem)
-def test_a_fault_is_told_with_its_place_and_its_mend_and_nothing_is_written(case: Path, here: Path) -> None:
+def test_a_fault_is_told_with_its_place_and_its_fix_and_nothing_is_written(case: Path, here: Path) -> None:
     shutil.copy(case, here / "deploy.yaml")
     outcome = wsbundle("render")
     assert outcome.err.splitlines() == announced(case)

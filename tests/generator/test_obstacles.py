@@ -1,4 +1,4 @@
-"""Every problem of a host has its finding, and its mend; a host without problems has none."""
+"""Every problem of a host has its finding, and its fix; a host without problems has none."""
 
 import os
 from pathlib import Path
@@ -133,7 +133,7 @@ def test_every_supported_system_will_do(system: str, versions: tuple[str, ...]) 
         ({"has_group": True}, "there is a group queue-websocket, and no user of that name"),
     ],
 )
-def test_each_problem_is_told_with_its_mend(facts: dict[str, object], finding: str) -> None:
+def test_each_problem_is_told_with_its_fix(facts: dict[str, object], finding: str) -> None:
     (problem,) = told(**facts)
     assert finding in problem
 

@@ -18,9 +18,9 @@ from tests.generator.front_door import ENVIRONMENT
 def test_a_warning_that_comes_again_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     report = Report()
     for what in ("one", "other", "one"):
-        report.warning(Fault(what, "mend it"))
-    assert capsys.readouterr().err == "warning: one; mend it\nwarning: other; mend it\n"
-    assert report.facts["warnings"] == [{"what": what, "fix": "mend it"} for what in ("one", "other")]
+        report.warning(Fault(what, "fix it"))
+    assert capsys.readouterr().err == "warning: one; fix it\nwarning: other; fix it\n"
+    assert report.facts["warnings"] == [{"what": what, "fix": "fix it"} for what in ("one", "other")]
 
 
 def on_a_terminal(program: str, columns: int = 80) -> str:

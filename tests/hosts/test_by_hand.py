@@ -62,7 +62,7 @@ def test_a_file_that_was_removed_is_noticed_and_put_back(installed: Console) -> 
     assert "8765" in installed.run("ss", "-Hltn")
 
 
-def test_a_site_that_was_broken_by_hand_is_mended_by_overwriting(installed: Console) -> None:
+def test_a_site_that_was_broken_by_hand_is_fixed_by_overwriting(installed: Console) -> None:
     through_the_link(installed, SITE, "nonsense;")
     installed.install("--overwrite")
     assert installed.routes()
