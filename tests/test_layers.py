@@ -41,7 +41,10 @@ PURE_OF_THE_SERVICE = {
     *(name for name in MODULES if name.startswith("service.core.")),
 }
 PURE_OF_THE_GENERATOR = {
-    *(f"generator.config.{module}" for module in ("check", "document", "rules", "schema")),
+    *(
+        f"generator.config.{module}"
+        for module in ("addresses", "check", "document", "listening", "rule", "rules", "schema")
+    ),
     *(f"generator.rendering.{module}" for module in ("agreement", "bundle")),
     *("generator.explain", "generator.quoting"),
 }

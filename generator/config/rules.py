@@ -1,29 +1,27 @@
 """What must hold between settings, beyond the type and range of each: one function for each rule, with its reason.
 
 A rule is asked when all its `keys` are sound, and answers with the key to change and the fault; `wsbundle explain`
-prints them. What must hold between the rendered files stands in `generator.rendering.agreement` in the same way.
+prints them. What must hold between the rendered files stands in `generator.rendering.agreement` in the same way. The
+rules about addresses that are listened on stand in `generator.config.listening`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from posixpath import normpath
-from typing import Any, TypeAlias
 
-import msgspec
-
-from generator.config.document import Origin
+from generator.config import listening
+from generator.config.addresses import is_address
+from generator.config.rule import RULES, Findings, Origins, rule
 from generator.config.schema import Deploy, LetsEncrypt, bus, keys_file
 from generator.paths import Paths
 from generator.quoting import Unquotable, env
 from service.declaration import Fault, settings_of, values_of
 from service.settings import Settings
 
-Origins: TypeAlias = Mapping[str, Origin]
-Findings: TypeAlias = Iterator[tuple[str, Fault]]
-Check: TypeAlias = Callable[[Deploy, Origins], Findings]
+__all__ = ["ELSEWHERE", "PLACEHOLDER", "RULES"]
 
-LOOPBACK = ("127.0.0.1", "::1")
-_MAPPED = "::ffff:"  # Pythons differ on whether such an address is loopback
+# Once they are imported, their rules are among all others.
+ELSEWHERE = (listening,)
 
 # Reserved by RFC 2606, RFC 6761 and RFC 6762, or never delegated: no certificate authority vouches for a name below.
 _EXAMPLES = ("example", "example.com", "example.net", "example.org", "invalid")
@@ -58,36 +56,10 @@ _MEANT_FOR_OTHERS_EXACTLY = """
     WEBSOCKET_LISTEN_FDS WEBSOCKET_PAGE WEB_CONCURRENCY XDG_RUNTIME_DIR
 """.split()
 
-
 # How long the service waits for the last client's answer to its close frame: `service.links.link.CLOSE_GRACE_S`.
 CLOSE_GRACE_S = 3
 # What the service writes around a message, at most: two addresses and a few words, and what a place in a queue costs.
 ENVELOPE_SIZE = 2048
-# Of the public addresses of a family: more than that is no load balancer of anybody.
-LARGEST_SHARE_OF_PROXIES = 1 / 16
-
-
-class Rule(msgspec.Struct, frozen=True):
-    """What must hold; a finding is an error, or a warning where the deployment runs all the same."""
-
-    name: str
-    keys: tuple[str, ...]
-    reason: str
-    check: Check
-    warns: bool = False
-
-
-RULES: list[Rule] = []
-
-
-def rule(*keys: str, because: str, warns: bool = False) -> Callable[[Check], Check]:
-    """Make a rule of a function: `drain_fits` is the rule drain-fits."""
-
-    def entered(check: Check) -> Check:
-        RULES.append(Rule(check.__name__.replace("_", "-"), keys, because, check, warns))
-        return check
-
-    return entered
 
 
 @rule("domain", because="A placeholder that is forgotten is found by the first client that cannot connect.")
@@ -112,7 +84,7 @@ def nothing_is_a_placeholder(deploy: Deploy, _: Origins) -> Findings:
 def domain_is_public(deploy: Deploy, _: Origins) -> Findings:
     if not _asks_lets_encrypt(deploy):
         return
-    if _is_address(deploy.domain) or "." not in deploy.domain or _is_below(deploy.domain, _NOT_PUBLIC):
+    if is_address(deploy.domain) or "." not in deploy.domain or _is_below(deploy.domain, _NOT_PUBLIC):
         fix = "write a public host name, or use tls: files"
         yield "domain", Fault(f"Let's Encrypt issues no certificate for '{deploy.domain}'", fix)
 
@@ -147,34 +119,6 @@ def user_is_its_own(deploy: Deploy, _: Origins) -> Findings:
     elif deploy.user is not None and (deploy.user in (*_TAKEN_NAMES, *_TAKEN_USERS) or _is_systemds(deploy.user)):
         fix = "leave user out: the deployment gets one of its own"
         yield "user", Fault(f"'{deploy.user}' owns more than this service", fix)
-
-
-@rule(
-    *("socket", "host", "port"),
-    because="nginx, the service and the health check must mean the same listener; two in one file leave open which.",
-)
-def one_listener(deploy: Deploy, origins: Origins) -> Findings:
-    if deploy.socket is None or "socket" not in origins:
-        return
-    given = list(origins)
-    for key in ("host", "port"):
-        # An overlay that says `socket` replaces the base file's host and port; one file that says both is unclear.
-        if key in origins and origins[key].source == origins["socket"].source:
-            yield "socket", Fault(f"is given beside {key}", f"keep one: remove socket, or {key}")
-        elif key in origins and given.index(key) > given.index("socket"):
-            yield key, Fault(f"has no effect: {origins['socket']} gives a socket", "write `socket: null` beside it")
-
-
-@rule(
-    *("socket", "name"),
-    because="/run/<name> is made at every boot with the rights that let nginx, and nobody else, connect.",
-)
-def socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
-    if deploy.socket is not None:
-        directory, _slash, file = deploy.socket.rpartition("/")
-        if directory != f"/run/{deploy.name}" or file in ("", ".", ".."):
-            fix = f"use a file in /run/{deploy.name}, such as /run/{deploy.name}/ws.sock"
-            yield "socket", Fault(f"'{deploy.socket}' is not in the deployment's own directory", fix)
 
 
 @rule(
@@ -221,33 +165,6 @@ def keys_can_be_read(deploy: Deploy, _: Origins) -> Findings:
     if hidden:
         fix = f"use /{Paths(deploy.name).keys}, which is meant when keys is left out"
         yield "keys", Fault(f"'{deploy.keys}' is in {hidden}, which the service cannot see", fix)
-
-
-@rule("host", "socket", because="systemd binds addresses; it looks no name up.")
-def host_is_an_address(deploy: Deploy, _: Origins) -> Findings:
-    if deploy.host.lower().startswith(_MAPPED):
-        fix = f"write the IPv4 address: {deploy.host[7:]}"
-        yield "host", Fault(f"'{deploy.host}' is an IPv4 address in IPv6's clothes (RFC 4291, section 2.5.5.2)", fix)
-        return
-    if deploy.host not in LOOPBACK and not _is_address(deploy.host):
-        yield "host", Fault(f"'{deploy.host}' is no IPv4 or IPv6 address", "use one, such as 127.0.0.1")
-
-
-@rule(
-    *("host", "socket", "expose", "tls", "nginx.trusted_proxies"),
-    because="On any address but loopback, clients reach the service past nginx: no TLS, no limits, forged addresses.",
-)
-def exposed_on_purpose(deploy: Deploy, _: Origins) -> Findings:
-    if not _reachable_past_nginx(deploy):
-        if deploy.expose:
-            yield "expose", Fault("has no effect: only nginx reaches the listener", "remove it")
-        return
-    if not deploy.expose:
-        fix = "use 127.0.0.1 or ::1, or add `expose: true`"
-        yield "host", Fault(f"'{deploy.host}' lets clients past nginx, its TLS and its limits", fix)
-    elif deploy.tls == "off" and not deploy.nginx.trusted_proxies:
-        fix = "set tls, or name the proxy that encrypts in nginx.trusted_proxies"
-        yield "expose", Fault("opens the service to the network with no encryption anywhere", fix)
 
 
 @rule(
@@ -306,83 +223,6 @@ def authority_is_asked(deploy: Deploy, _: Origins) -> Findings:
     for key, is_given in given.items():
         if deploy.tls != "letsencrypt" and is_given:
             yield key, Fault(f"has no effect: tls is {deploy.tls}", "write tls: letsencrypt, or remove it")
-
-
-@rule(
-    *("nginx.trusted_proxies", "nginx.health_from"),
-    because="nginx refuses what is no address, and reads 10.1.2.3/8 as the whole of 10.0.0.0/8.",
-)
-def addresses_are_networks(deploy: Deploy, _: Origins) -> Findings:
-    for key, addresses in (
-        ("nginx.trusted_proxies", deploy.nginx.trusted_proxies),
-        ("nginx.health_from", deploy.nginx.health_from),
-    ):
-        for address in addresses:
-            if address not in LOOPBACK and (fix := _network_fix(address)):
-                is_mapped = address.lower().startswith(_MAPPED)
-                what = "is IPv4 written as IPv6, and fits no client" if is_mapped else "is not an IP address or network"
-                yield key, Fault(f"'{address}' {what}", fix)
-
-
-@rule(
-    "nginx.listen",
-    because="nginx resolves a name only once, when it starts, and refuses an address that is given twice.",
-)
-def nginx_listens_on_addresses(deploy: Deploy, _: Origins) -> Findings:
-    listen = deploy.nginx.listen
-    if not listen:
-        yield "nginx.listen", Fault("is empty, so no client could come", "leave it out, or name an address")
-    for position, address in enumerate(listen):
-        if fault := _unfit_to_listen_on(address):
-            yield "nginx.listen", fault
-        elif _same_address(address, listen[:position]):
-            yield "nginx.listen", Fault(f"'{address}' is given twice", "keep one")
-
-
-def _unfit_to_listen_on(address: str) -> Fault | None:
-    from ipaddress import ip_address
-
-    if not _is_address(address):
-        return Fault(f"'{address}' is not an IPv4 or IPv6 address", "use one, such as 203.0.113.5")
-    if address.lower().startswith(_MAPPED):
-        return Fault(f"'{address}' is IPv4 written as IPv6", f"write the IPv4 address: {address[len(_MAPPED) :]}")
-    parsed = ip_address(address)
-    if parsed.is_multicast or address == "255.255.255.255" or (parsed.version == 6 and parsed.is_link_local):
-        return Fault(f"'{address}' is an address that nginx cannot listen on", "use one of this host")
-    return None
-
-
-@rule(
-    "origins",
-    because="Browsers send `null` for every page without an origin, and `file://` or `null` for every local one: "
-    "anyone who can make a user open such a page can make it connect.",
-    warns=True,
-)
-def origins_tell_pages_apart(deploy: Deploy, _: Origins) -> Findings:
-    meant = {"null": "every sandboxed frame and local file", "file://": "every local file"}
-    for origin in (each for each in deploy.origins if each in meant):
-        what = f"'{origin}' is {meant[origin]}, wherever it comes from"
-        yield "origins", Fault(what, "let clients show tokens (auth: token)")
-
-
-@rule("nginx.trusted_proxies", because="Whoever is trusted with X-Forwarded-For decides which client a limit counts.")
-def proxies_are_few(deploy: Deploy, _: Origins) -> Findings:
-    proxies = [address for address in deploy.nginx.trusted_proxies if not _network_fix(address)]
-    for family, public in (("IPv4", "0.0.0.0/0"), ("IPv6", "2000::/3")):
-        if (share := _share(proxies, public)) > LARGEST_SHARE_OF_PROXIES:
-            fix = "name the addresses of the load balancer"
-            what = f"covers {share:.0%} of all {family} addresses, so strangers choose the address that they count by"
-            yield "nginx.trusted_proxies", Fault(what, fix)
-
-
-def _share(networks: list[str], public: str) -> float:
-    """How much of the public addresses of a family these cover, from 0 to 1."""
-    from ipaddress import collapse_addresses, ip_network
-
-    whole = ip_network(public)
-    alike: list[Any] = [each for each in map(ip_network, networks) if each.version == whole.version]
-    within = [each for each in collapse_addresses(alike) if each.overlaps(whole)]
-    return float(sum(min(each.num_addresses, whole.num_addresses) for each in within) / whole.num_addresses)
 
 
 @rule(
@@ -487,44 +327,3 @@ def _is_systemds(name: str) -> bool:
 
 def _is_below(domain: str, parents: tuple[str, ...]) -> bool:
     return any(domain == parent or domain.endswith(f".{parent}") for parent in parents)
-
-
-def _is_address(text: str) -> bool:
-    from ipaddress import ip_address  # only an unusual configuration pays for it
-
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _same_address(address: str, others: tuple[str, ...]) -> bool:
-    from ipaddress import ip_address
-
-    return any(_is_address(other) and ip_address(other) == ip_address(address) for other in others)
-
-
-def _reachable_past_nginx(deploy: Deploy) -> bool:
-    if deploy.socket is not None or deploy.host in LOOPBACK or not _is_address(deploy.host):
-        return False
-    if deploy.host.lower().startswith(_MAPPED):
-        return False  # refused for what it is
-    from ipaddress import ip_address
-
-    return not ip_address(deploy.host).is_loopback
-
-
-def _network_fix(address: str) -> str:
-    from ipaddress import ip_address, ip_network
-
-    base, slash, bits = address.partition("/")
-    if base.lower().startswith(_MAPPED):  # nginx compares clients of IPv4 with networks of IPv4 only
-        shorter = f"/{int(bits) - 96}" if bits.isdecimal() and 96 <= int(bits) < 128 else ""
-        return f"write {base[len(_MAPPED) :]}{shorter}" if "." in base else "write the IPv4 network"
-    try:
-        network = ip_network(address, strict=False)
-    except ValueError:
-        return "write one such as 10.0.0.0/8"
-    exact = network.network_address == ip_address(base) and (not slash or bits == str(network.prefixlen))
-    return "" if exact else f"write {network}"

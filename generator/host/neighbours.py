@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from generator.config.rules import LOOPBACK
+from generator.config.addresses import LOOPBACK
 from generator.config.schema import Deploy
 from generator.paths import Paths
 from generator.readers.nginx import DEFAULT_SITE

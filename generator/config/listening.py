@@ -1,0 +1,141 @@
+"""What must hold of the addresses on which the service and nginx listen, and of the proxies in front of them."""
+
+from generator.config.addresses import LOOPBACK, MAPPED, is_address, network_fix, same_address, share
+from generator.config.rule import Findings, Origins, rule
+from generator.config.schema import Deploy
+from service.declaration import Fault
+
+# Of the public addresses of a family: more than that is no load balancer of anybody.
+LARGEST_SHARE_OF_PROXIES = 1 / 16
+
+
+@rule(
+    *("socket", "host", "port"),
+    because="nginx, the service and the health check must mean the same listener; two in one file leave open which.",
+)
+def one_listener(deploy: Deploy, origins: Origins) -> Findings:
+    if deploy.socket is None or "socket" not in origins:
+        return
+    given = list(origins)
+    for key in ("host", "port"):
+        # An overlay that says `socket` replaces the base file's host and port; one file that says both is unclear.
+        if key in origins and origins[key].source == origins["socket"].source:
+            yield "socket", Fault(f"is given beside {key}", f"keep one: remove socket, or {key}")
+        elif key in origins and given.index(key) > given.index("socket"):
+            yield key, Fault(f"has no effect: {origins['socket']} gives a socket", "write `socket: null` beside it")
+
+
+@rule(
+    *("socket", "name"),
+    because="/run/<name> is made at every boot with the rights that let nginx, and nobody else, connect.",
+)
+def socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.socket is not None:
+        directory, _slash, file = deploy.socket.rpartition("/")
+        if directory != f"/run/{deploy.name}" or file in ("", ".", ".."):
+            fix = f"use a file in /run/{deploy.name}, such as /run/{deploy.name}/ws.sock"
+            yield "socket", Fault(f"'{deploy.socket}' is not in the deployment's own directory", fix)
+
+
+@rule("host", "socket", because="systemd binds addresses; it looks no name up.")
+def host_is_an_address(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.host.lower().startswith(MAPPED):
+        fix = f"write the IPv4 address: {deploy.host[7:]}"
+        yield "host", Fault(f"'{deploy.host}' is an IPv4 address in IPv6's clothes (RFC 4291, section 2.5.5.2)", fix)
+        return
+    if deploy.host not in LOOPBACK and not is_address(deploy.host):
+        yield "host", Fault(f"'{deploy.host}' is no IPv4 or IPv6 address", "use one, such as 127.0.0.1")
+
+
+@rule(
+    *("host", "socket", "expose", "tls", "nginx.trusted_proxies"),
+    because="On any address but loopback, clients reach the service past nginx: no TLS, no limits, forged addresses.",
+)
+def exposed_on_purpose(deploy: Deploy, _: Origins) -> Findings:
+    if not _reachable_past_nginx(deploy):
+        if deploy.expose:
+            yield "expose", Fault("has no effect: only nginx reaches the listener", "remove it")
+        return
+    if not deploy.expose:
+        fix = "use 127.0.0.1 or ::1, or add `expose: true`"
+        yield "host", Fault(f"'{deploy.host}' lets clients past nginx, its TLS and its limits", fix)
+    elif deploy.tls == "off" and not deploy.nginx.trusted_proxies:
+        fix = "set tls, or name the proxy that encrypts in nginx.trusted_proxies"
+        yield "expose", Fault("opens the service to the network with no encryption anywhere", fix)
+
+
+@rule(
+    *("nginx.trusted_proxies", "nginx.health_from"),
+    because="nginx refuses what is no address, and reads 10.1.2.3/8 as the whole of 10.0.0.0/8.",
+)
+def addresses_are_networks(deploy: Deploy, _: Origins) -> Findings:
+    for key, addresses in (
+        ("nginx.trusted_proxies", deploy.nginx.trusted_proxies),
+        ("nginx.health_from", deploy.nginx.health_from),
+    ):
+        for address in addresses:
+            if address not in LOOPBACK and (fix := network_fix(address)):
+                is_mapped = address.lower().startswith(MAPPED)
+                what = "is IPv4 written as IPv6, and fits no client" if is_mapped else "is not an IP address or network"
+                yield key, Fault(f"'{address}' {what}", fix)
+
+
+@rule(
+    "nginx.listen",
+    because="nginx resolves a name only once, when it starts, and refuses an address that is given twice.",
+)
+def nginx_listens_on_addresses(deploy: Deploy, _: Origins) -> Findings:
+    listen = deploy.nginx.listen
+    if not listen:
+        yield "nginx.listen", Fault("is empty, so no client could come", "leave it out, or name an address")
+    for position, address in enumerate(listen):
+        if fault := _unfit_to_listen_on(address):
+            yield "nginx.listen", fault
+        elif same_address(address, listen[:position]):
+            yield "nginx.listen", Fault(f"'{address}' is given twice", "keep one")
+
+
+def _unfit_to_listen_on(address: str) -> Fault | None:
+    from ipaddress import ip_address
+
+    if not is_address(address):
+        return Fault(f"'{address}' is not an IPv4 or IPv6 address", "use one, such as 203.0.113.5")
+    if address.lower().startswith(MAPPED):
+        return Fault(f"'{address}' is IPv4 written as IPv6", f"write the IPv4 address: {address[len(MAPPED) :]}")
+    parsed = ip_address(address)
+    if parsed.is_multicast or address == "255.255.255.255" or (parsed.version == 6 and parsed.is_link_local):
+        return Fault(f"'{address}' is an address that nginx cannot listen on", "use one of this host")
+    return None
+
+
+@rule(
+    "origins",
+    because="Browsers send `null` for every page without an origin, and `file://` or `null` for every local one: "
+    "anyone who can make a user open such a page can make it connect.",
+    warns=True,
+)
+def origins_tell_pages_apart(deploy: Deploy, _: Origins) -> Findings:
+    meant = {"null": "every sandboxed frame and local file", "file://": "every local file"}
+    for origin in (each for each in deploy.origins if each in meant):
+        what = f"'{origin}' is {meant[origin]}, wherever it comes from"
+        yield "origins", Fault(what, "let clients show tokens (auth: token)")
+
+
+@rule("nginx.trusted_proxies", because="Whoever is trusted with X-Forwarded-For decides which client a limit counts.")
+def proxies_are_few(deploy: Deploy, _: Origins) -> Findings:
+    proxies = [address for address in deploy.nginx.trusted_proxies if not network_fix(address)]
+    for family, public in (("IPv4", "0.0.0.0/0"), ("IPv6", "2000::/3")):
+        if (covered := share(proxies, public)) > LARGEST_SHARE_OF_PROXIES:
+            fix = "name the addresses of the load balancer"
+            what = f"covers {covered:.0%} of all {family} addresses, so strangers choose the address that they count by"
+            yield "nginx.trusted_proxies", Fault(what, fix)
+
+
+def _reachable_past_nginx(deploy: Deploy) -> bool:
+    if deploy.socket is not None or deploy.host in LOOPBACK or not is_address(deploy.host):
+        return False
+    if deploy.host.lower().startswith(MAPPED):
+        return False  # refused for what it is
+    from ipaddress import ip_address
+
+    return not ip_address(deploy.host).is_loopback
