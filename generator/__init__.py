@@ -1,3 +1,3 @@
 """From one deploy.yaml to a complete, verified deployment bundle: load, check, render, write."""
 
-__version__ = "0.1.0"
+from service import __version__ as __version__

@@ -138,6 +138,7 @@ class Standalone:
 
     def __init__(self, settings: Settings) -> None:
         self.center = center_of(settings)
+        self.center.server = "standalone"
         self.connections: set[ServerConnection] = set()
         self._exchange = Exchange(self.center)
         self._watching = Watching(self.center)

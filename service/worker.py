@@ -60,6 +60,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     async def _serve(self) -> None:
         # As in the class above, except for the server.
         self.config.app = self.wsgi
+        self.wsgi.center.server = "gunicorn"
         server = Server(self.config, self.wsgi.center)
         self._install_sigquit_handler()
         await server.serve(self.sockets)

@@ -424,6 +424,8 @@ def pattern(expected: str) -> str:
 class Speaker:
     """A client of a wire transcript; what it hears is told, and every ping is answered at once."""
 
+    written = queued = 0
+
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
 

@@ -20,13 +20,15 @@ ROOMS = {
         *("program", "environment", "quoting", "paths", "config", "report", "rendering", "explain", "minting"),
         *("sample", "readers", "judge", "commands", "packing", "host", "command_line", "__main__"),
     ),
-    "tools": ("asyncapi", "classic_script", "derive", "golden", "picture", "protocol_tables"),
+    "tools": ("asyncapi", "classic_script", "derive", "golden", "picture", "protocol_tables", "figures_table"),
     "bench": ("programs", "servers", "load", "compare", "page", "report", "fairness", "render", "__main__"),
 }
 # What a program knows of another.
 KNOWN = {
-    ("generator", "service"): {"service.declaration", "service.settings"},
-    ("tools", "service"): {"service.declaration", "service.core.close_codes", "service.core.frames"},
+    ("generator", "service"): {"service", "service.core.figures", "service.declaration", "service.settings"},
+    ("tools", "service"): {
+        *("service.declaration", "service.core.close_codes", "service.core.figures", "service.core.frames"),
+    },
     ("tools", "generator"): {name for name in MODULES if name.partition(".")[0] == "generator"},
 }
 # The service runs alone on the host, in a virtual environment with these and what they need.

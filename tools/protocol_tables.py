@@ -7,7 +7,7 @@ writes them anew, each between its two marks; `make docs` does so as well.
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -80,14 +80,14 @@ def errors() -> str:
 TABLES: dict[str, Callable[[], str]] = {"requests": requests, "replies": replies, "errors": errors}
 
 
-def with_tables(page: str) -> str:
+def with_tables(page: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
     """The page with every table as the code has it."""
-    for name, table in TABLES.items():
+    for name, table in tables.items():
         begin, end = f"<!-- {name}: derived by make docs -->\n", f"<!-- end of {name} -->"
         pattern = re.escape(begin) + ".*?" + re.escape(end)
         page, found = re.subn(pattern, f"{begin}{table()}\n{end}", page, flags=re.DOTALL)
         if not found:
-            raise ValueError(f"{PAGE.name} has no place for the table of {name}")
+            raise ValueError(f"the page has no place for the table of {name}")
     return page
 
 

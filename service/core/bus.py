@@ -24,6 +24,7 @@ from service.core.frames import Delivered, Lost
 from service.core.hub import Member, Named, Owner, Proof, Reach, Receipt, TellReach, TooManyUnconfirmedError
 from service.core.message import Message
 from service.core.odd_json import OddError
+from service.core.standing import together
 from service.core.tally import Tally
 from service.core.turns import SHARE, NotNowError
 
@@ -555,14 +556,15 @@ class PeerBus:
         """
         if self.peers:
             heir = next(reversed(self.peers.values()))
-            heir.tell(records.Counted(_BEQUEST, msgspec.msgpack.encode(self.hub.tally)))
+            left = together([self.center.standing()]).tally
+            heir.tell(records.Counted(_BEQUEST, msgspec.msgpack.encode(left)))
 
     def _ask(self, peer: Peer, record: records.Ask) -> None:
-        peer.tell(records.Counted(record.number, msgspec.msgpack.encode(self.hub.tally)))
+        peer.tell(records.Counted(record.number, msgspec.msgpack.encode(self.center.standing())))
 
     def _counted(self, peer: Peer, record: records.Counted) -> None:
         if record.number == _BEQUEST:
-            self.hub.tally.add(msgspec.msgpack.decode(record.counts, type=Tally))
+            self.hub.inherited.add(msgspec.msgpack.decode(record.counts, type=Tally))
         waiting = self._asked.pop(record.number, None)
         if waiting is not None:
             waiting[1](record.counts)

@@ -101,13 +101,13 @@ class Answer(_Record, tag=11):
 
 
 class Ask(_Record, tag=12):
-    """Asks for the tally of a worker."""
+    """Asks how a worker is."""
 
     number: int
 
 
 class Counted(_Record, tag=13):
-    """The tally, a `service.core.tally.Tally`; `number` is 0 when it is left behind by a worker that goes."""
+    """A `service.core.standing.Standing`; with the `number` 0 the `Tally` that a worker leaves behind when it goes."""
 
     number: int
     counts: bytes

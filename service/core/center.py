@@ -3,14 +3,18 @@
 Every shell makes one `Center`, asks `service.core.admission` about each handshake, and calls `tick` once a second.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
+from service import __version__
 from service.core.addresses import Address
 from service.core.close_codes import CloseReason
 from service.core.events import Events, Tell, tell_nobody
 from service.core.hub import Hub
 from service.core.identity import Verify
+from service.core.pace import Lag, Stopwatch
+from service.core.standing import Footprint, Standing
 from service.core.status import status_line
 from service.core.tally import count_up
 from service.core.turns import Turns
@@ -19,6 +23,14 @@ from service.settings import Settings
 
 class Client(Protocol):
     """One WebSocket, as a session sees it; every shell has its own. No call ever waits."""
+
+    @property
+    def written(self) -> int:
+        """How many bytes were handed to the system for the client, or are about to be."""
+
+    @property
+    def queued(self) -> int:
+        """How many of them, and of those still to come, wait because the client has not taken them."""
 
     def send(self, text: bytes) -> None:
         """Send a text message, in UTF-8, after all that waits already.
@@ -56,7 +68,7 @@ class Center:
 
     `clock` is monotonic, `now` counts from the epoch, both in seconds; `now` is only for the ends of tokens and to be
     shown, for it may be set while we run. `soon` calls a function in the next turn of the event loop. `verify` tells
-    whose token it is, `tell` writes the log.
+    whose token it is, `tell` writes the log, `measure` says what the process takes of the host.
     """
 
     def __init__(
@@ -70,11 +82,16 @@ class Center:
         draw_address: Callable[[], str],
         draw_secret: Callable[[], str],
         tell: Tell = tell_nobody,
+        measure: Callable[[], Footprint] = lambda: Footprint(0, 0, 0.0),
     ) -> None:
         self.settings = settings
         self.hub = Hub()
         self.events = Events(tell)
         self.turns = Turns(soon)
+        self.lag = Lag(clock)
+        self.stopwatch = Stopwatch(self.hub.tally, clock, soon)
+        self.server = "uvicorn"
+        """What the process was started as: a value of the setting `server`."""
         self.verify = verify
         self.clock = clock
         self.now = now
@@ -87,6 +104,8 @@ class Center:
         self.connections_of: dict[str, int] = {}
         """Open connections by client address."""
         self._draw_address = draw_address
+        self._measure = measure
+        self._started = now()
         self._keys = 0
 
     @property
@@ -108,8 +127,31 @@ class Center:
 
     def status(self) -> str:
         """One line for the service manager, of this worker alone."""
-        tally = self.hub.tally
-        return status_line(len(self.hub.members), tally.routed, sum(tally.dropped.values()))
+        mine, left = self.hub.tally, self.hub.inherited
+        dropped = sum(mine.dropped.values()) + sum(left.dropped.values())
+        return status_line(len(self.hub.members), mine.routed + left.routed, dropped)
+
+    def standing(self) -> Standing:
+        """How this worker is. It looks at each client: a millisecond or two for 10,000."""
+        written = queued = 0
+        for member in self.hub.members:
+            member.settle()
+            written += member.client.written
+            queued += member.client.queued
+        pid, memory_bytes, cpu_s = self._measure()
+        return Standing(
+            pid=pid,
+            version=__version__,
+            server=self.server,
+            since=self._started,
+            connections=len(self.hub.members),
+            queue_bytes=queued,
+            loop_lag_s=self.lag.longest_s,
+            memory_bytes=memory_bytes,
+            cpu_s=cpu_s,
+            tally=dataclasses.replace(self.hub.tally, bytes_out=self.hub.tally.bytes_out + written),
+            inherited=self.hub.inherited,
+        )
 
     def draw_address(self) -> Address:
         """A temporary address, which nobody guesses."""

@@ -74,10 +74,27 @@ class Owner(Named, Protocol):
         """Find out whether the client is alive, and say so once, in a few seconds at most."""
 
 
+class Taker(Protocol):
+    """What is known of a connection: see `service.core.center.Client`."""
+
+    @property
+    def written(self) -> int: ...
+
+    @property
+    def queued(self) -> int: ...
+
+
 class Member(Owner, Protocol):
     """What the hub needs of a client of this worker. `addresses` begins with the temporary one."""
 
     addresses: list[Address]
+
+    @property
+    def client(self) -> Taker:
+        """Its connection."""
+
+    def settle(self) -> None:
+        """Bring the tally up to date with what the client has sent."""
 
     @property
     def client_address(self) -> str | None:
@@ -150,7 +167,7 @@ class Bus(Protocol):
         """The numbers of the other workers."""
 
     def ask_all(self, answer: Callable[[bytes], None]) -> None:
-        """Ask the others for their tallies; each answers with a `Tally` as MessagePack, or nothing when it goes."""
+        """Ask the others how they are; each answers with a `Standing` as MessagePack, or nothing when it goes."""
 
     def seek(self, text: bytes, sender: Named) -> None:
         """Pass a message of v0 on to whoever has its address, though nobody is known to."""
@@ -202,6 +219,8 @@ class Hub:
 
     def __init__(self) -> None:
         self.tally = Tally()
+        self.inherited = Tally()
+        """What workers that have gone have counted, and left to this one."""
         self.bus: Bus = Alone(self.tally)
         self.members: dict[Member, None] = {}
         self._owners: dict[Address, Owner] = {}

@@ -58,6 +58,7 @@ class Session(ABC):
     __slots__ = (
         "_asking",
         "_bytes_left",
+        "_bytes_settled",
         "_center",
         "_claims",
         "_closing",
@@ -65,6 +66,7 @@ class Session(ABC):
         "_farewell",
         "_hub",
         "_messages_left",
+        "_messages_settled",
         "_owner_of",
         "_probed_at",
         "_refilled_at",
@@ -98,6 +100,9 @@ class Session(ABC):
         """What is left then of `_messages_left`."""
         """In which it had its last share."""
         self._bytes_left: float = limits.bytes_per_second
+        self._messages_settled: float = self._messages_left
+        self._bytes_settled: float = self._bytes_left
+        """What was left of both when it was last counted."""
         self._since = self._refilled_at = center.clock()
         self._farewell: CloseReason | None = None
         count_up(center.hub.tally.accepted, self.protocol)
@@ -151,6 +156,8 @@ class Session(ABC):
         if self not in self._hub.members:
             return
         self._closing = True
+        self.settle()
+        self._hub.tally.bytes_out += self.client.written
         self._center.deadlines.pop(self._probe, None)
         self._center.expiries.pop(self.expired, None)
         self._leave()
@@ -267,10 +274,27 @@ class Session(ABC):
         return self.identity is None or self.identity.may_send(permission)
 
     def spend(self, messages: float, size: int) -> float:
-        """Take from what the client may send; the result is that of `receive`."""
+        """Take messages from what the client may send; the result is that of `receive`."""
         self._messages_left -= messages
         self._bytes_left -= size
         return self._pause() if self._messages_left < self._share_ends or self._bytes_left < 0 else 0.0
+
+    def pay(self, messages: float, size: int) -> float:
+        """The same for what is no message, and is not counted as one."""
+        self._messages_settled -= messages
+        return self.spend(messages, size)
+
+    def settle(self) -> None:
+        # What is taken from the buckets is what was sent: so the count costs a message nothing.
+        tally = self._hub.tally
+        tally.received += round(self._messages_settled - self._messages_left)
+        tally.bytes_in += round(self._bytes_settled - self._bytes_left)
+        self._messages_settled, self._bytes_settled = self._messages_left, self._bytes_left
+
+    def owe(self, messages: float) -> None:
+        """Take so much for work that is as expensive as so many messages."""
+        self._messages_left -= messages
+        self._messages_settled -= messages
 
     def give_back(self, messages: int, size: int) -> None:
         """The inverse of `spend`: what we have asked for ourselves costs the client nothing."""
@@ -287,16 +311,18 @@ class Session(ABC):
     def _begin_a_slow_look(self, size: int) -> None:
         """Raises: NotNowError"""
         self._center.turns.begin(size // _BYTES_PER_COST)
-        self._messages_left -= self._center.settings.limits.messages_per_second * size / ODD_BYTES_PER_SECOND
+        self.owe(self._center.settings.limits.messages_per_second * size / ODD_BYTES_PER_SECOND)
 
     def _refill(self) -> float:
         # A bucket holds what one second may bring. It is filled only when a share of it is used up, so that most
         # messages ask no clock: after a silence a client of a small bucket can send two of them at once, and no more.
+        self.settle()
         limits, now = self._center.settings.limits, self._center.clock()
         elapsed, self._refilled_at = now - self._refilled_at, now
         messages, size = limits.messages_per_second, limits.bytes_per_second
         self._messages_left = min(messages, self._messages_left + elapsed * messages)
         self._bytes_left = min(size, self._bytes_left + elapsed * size)
+        self._messages_settled, self._bytes_settled = self._messages_left, self._bytes_left
         return max(0.0, -self._messages_left / messages, -self._bytes_left / size)
 
 

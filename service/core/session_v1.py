@@ -178,7 +178,7 @@ class SessionV1(Session):
             self._claim(address, self.identity is not None or request.resume or False)
 
     def _pay_for_a_guess(self) -> None:
-        self._messages_left -= self._center.settings.limits.messages_per_second / GUESSES_PER_SECOND
+        self.owe(self._center.settings.limits.messages_per_second / GUESSES_PER_SECOND)
 
     def _prove(self, to: Id, token: str) -> bool:
         self._center.turns.begin(TOKEN_COST)
@@ -264,7 +264,7 @@ class SessionV1(Session):
                 self._refuse(to, Failures.LIMIT, drops.LIMIT, reason)
             else:
                 self._center.turns.begin(reached)
-                self._messages_left -= max(0, reached - 1)
+                self.owe(max(0, reached - 1))
                 self._send_to_group(request, recipients)
 
     def _message(self, request: Send) -> tuple[Message, Receipt | None]:

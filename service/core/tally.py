@@ -1,7 +1,7 @@
 """What is counted: what became of messages, handshakes and connections. Workers tell it each other."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
 from service.core import drops
@@ -17,8 +17,10 @@ def count_up(counts: dict[Label, int], label: Label, number: int = 1) -> None:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the messages and of the handshakes so far."""
+    """What became of the messages and of the handshakes so far. Every field is a number, or numbers by a label."""
 
+    received: int = 0
+    """Messages that clients have sent, as far as they are counted: see `service.core.session.Session.settle`."""
     routed: int = 0
     dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(drops.ALL, 0))
     accepted: dict[str, int] = field(default_factory=dict)
@@ -29,6 +31,13 @@ class Tally:
     """Connections that the service closed, by close code."""
     published: dict[int, int] = field(default_factory=dict)
     """Requests to publish, by HTTP status."""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    """Written to connections that have ended since."""
+    delivered: dict[str, int] = field(default_factory=dict)
+    """Deliveries that were timed, by the bound of `service.core.pace.BOUNDS` that they kept to."""
+    delivery_s: float = 0.0
+    """How long these took together."""
 
     def close(self, reason: CloseReason) -> None:
         """Count one more connection that is closed for this reason."""
@@ -36,12 +45,12 @@ class Tally:
 
     def add(self, other: "Tally") -> None:
         """Count all that another worker has counted."""
-        self.routed += other.routed
-        _add(self.dropped, other.dropped)
-        _add(self.accepted, other.accepted)
-        _add(self.refused, other.refused)
-        _add(self.closed, other.closed)
-        _add(self.published, other.published)
+        for each in fields(self):
+            mine, theirs = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(mine, dict):
+                _add(mine, theirs)
+            else:
+                setattr(self, each.name, mine + theirs)
 
 
 def _add(counts: dict[Label, int], others: Mapping[Label, int]) -> None:

@@ -89,6 +89,7 @@ class FastShell:
         """Of pings: no two are the same."""
         self.hangups = Hangups()
         self._ticker = Ticker(center)
+        self._stopwatch = center.stopwatch
         self._is_sweeping = False
         self._to_flush: list[WebSocket] = []
         self._to_look_at: dict[WebSocket, None] = {}
@@ -120,6 +121,8 @@ class FastShell:
         """Call the client's `flush` at the end of this turn of the loop."""
         if not self._to_flush:
             self.loop.call_soon(self._flush)
+            if self._stopwatch.is_due:
+                self._stopwatch.time(client)
         self._to_flush.append(client)
 
     def _flush(self) -> None:
@@ -257,6 +260,14 @@ class WebSocket(WSListener):
             self._waiting.clear()
             self._written += len(frames)
             self.transport.write(frames)
+
+    @property
+    def written(self) -> int:
+        return self._written
+
+    @property
+    def queued(self) -> int:
+        return self.transport.get_write_buffer_size() + sum(map(len, self._waiting))
 
     def when_left(self, then: Callable[[bool], None]) -> None:
         if not self._is_open:
@@ -420,7 +431,7 @@ class WebSocket(WSListener):
         elif len(message.pieces) >= MAX_FRAGMENTS:
             self._fail(TOO_MANY_FRAGMENTS)
         # As with pings, each costs us as much as a message: a thousand empty ones may stand for one.
-        elif pause := self._session.spend(1, 0):
+        elif pause := self._session.pay(1, 0):
             self._hold(pause)
 
     def _take(self, data: bytes, is_text: bool) -> None:
@@ -433,7 +444,7 @@ class WebSocket(WSListener):
         if opcode is _PONG and self._is_answer(payload):
             return
         # Else a flood of pings would cost the client nothing.
-        if pause := self._session.spend(1, len(payload)):
+        if pause := self._session.pay(1, len(payload)):
             self._hold(pause)
         if opcode is _PING and self._is_open:
             self._write_soon(_frame(_PONG, payload))

@@ -23,7 +23,8 @@ class Exchange:
 
     async def serve(self, link: Link, admission: Admission) -> None:
         """Serve one client to its end. On return the shell must drop the connection if it is still there."""
-        outbox = Outbox(link, self.center.settings.limits.queue, self.center.hub.tally)
+        center = self.center
+        outbox = Outbox(link, center.settings.limits.queue, center.hub.tally, center.stopwatch)
         session = admission.open(self.center, outbox)
         reading = Reading(link, session, self.center.turns, self._hangups)
         self._ticker.wake()

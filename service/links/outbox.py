@@ -12,6 +12,7 @@ from collections.abc import Callable
 from service.core import drops
 from service.core.center import PROBE_TIMEOUT_S
 from service.core.close_codes import SLOW_CONSUMER, CloseReason
+from service.core.pace import Stopwatch
 from service.core.tally import Tally
 from service.links.link import CLOSE_GRACE_S, Link, LinkClosedError
 
@@ -27,12 +28,14 @@ class Outbox:
     `farewell` is why it was closed, None as long as it was not.
     """
 
-    def __init__(self, link: Link, max_bytes: int, tally: Tally) -> None:
+    def __init__(self, link: Link, max_bytes: int, tally: Tally, stopwatch: Stopwatch) -> None:
         self._link = link
         self._max_bytes = max_bytes
         self._tally = tally
+        self._stopwatch = stopwatch
         self._texts: deque[bytes] = deque()
         self._bytes = 0
+        self.written = 0
         self._taken = self._sent = 0
         self._leaving: deque[tuple[int, Callable[[bool], None]]] = deque()
         self.farewell: CloseReason | None = None
@@ -53,7 +56,13 @@ class Outbox:
             self._tally.close(SLOW_CONSUMER)
             self._texts.clear()
             self.close(SLOW_CONSUMER)
+        elif self._stopwatch.is_due:
+            self._stopwatch.time(self)
         self._wake.set()
+
+    @property
+    def queued(self) -> int:
+        return sum(map(len, self._texts))
 
     def when_left(self, then: Callable[[bool], None]) -> None:
         """Tell later whether all that was sent so far has left for the client; see `service.core.center.Client`."""
@@ -94,6 +103,7 @@ class Outbox:
                 while self._texts:
                     text = self._texts.popleft()
                     self._bytes -= len(text) + _OVERHEAD
+                    self.written += len(text)
                     await self._link.send(text)
                     self._sent += 1
                     self._tell()

@@ -16,6 +16,7 @@ from uuid import uuid4
 from service.core.center import Center
 from service.core.identity import Identity, TokenError, Verify
 from service.declaration import Fault
+from service.process.footprint import footprint
 from service.process.journal import prefix_stderr
 from service.process.logs import keep_requests_out, tell
 from service.settings import Settings, SettingsError, from_environ
@@ -51,6 +52,7 @@ def center_of(settings: Settings) -> Center:
         draw_address=lambda: str(uuid4()),
         draw_secret=lambda: secrets.token_urlsafe(16),
         tell=tell,
+        measure=footprint,
     )
 
 

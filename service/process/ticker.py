@@ -5,6 +5,8 @@ import asyncio
 from service.core.center import Center
 
 PERIOD_S = 1.0
+# How often it is looked whether the loop is late, and a delivery is timed.
+LOOK_S = 0.1
 
 
 class Ticker:
@@ -20,6 +22,14 @@ class Ticker:
             self._task = asyncio.create_task(self._tick())
 
     async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_tick = loop.time() + PERIOD_S
         while self._center.hub.members:
-            await asyncio.sleep(PERIOD_S)
-            self._center.tick()
+            due = loop.time() + LOOK_S
+            await asyncio.sleep(LOOK_S)
+            now = loop.time()
+            self._center.lag.note(max(0.0, now - due))
+            self._center.stopwatch.is_due = True
+            if now >= next_tick:
+                next_tick = now + PERIOD_S
+                self._center.tick()

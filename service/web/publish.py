@@ -42,9 +42,6 @@ TOO_LARGE = say(413, "The message is longer than limits.message_size\n", _CLOSE)
 # How long a script waits to hear whether its message has left. nginx gives the service 5 s for an answer.
 PATIENCE_S = 3.0
 NOT_LEFT_YET = say(503, "The recipient takes it too slowly; the message may arrive yet\n", ("retry-after", "3"))
-STATUSES = (201, 202, 400, 401, 403, 405, 408, 409, 413, 422, 429, 503)
-"""Every status that a publication can be answered with."""
-
 _UNDER_WAY = say(409, "This Idempotency-Key is just being published\n", ("retry-after", "1"))
 _ANOTHER_MESSAGE = say(422, "This Idempotency-Key belongs to another message\n")
 _RECIPIENT_LOST = say(503, "The recipient was lost; the message may have arrived\n", ("retry-after", "1"))

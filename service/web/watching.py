@@ -1,8 +1,8 @@
 """What the service tells over HTTP about itself.
 
-`/health` is the guide's, and nginx passes it on for those who are listed. `/livez`, `/readyz` and `/metrics` are for
-programs of this host: nginx passes none of them on, and if one comes through a proxy all the same, it is not found. So
-it is with the demo page, which only `make run` has.
+`/health` is the guide's, and nginx passes it on for those who are listed. `/livez`, `/readyz`, `/metrics` and `/stats`
+are for programs of this host: nginx passes none of them on, and if one comes through a proxy all the same, it is not
+found. So it is with the demo page, which only `make run` has.
 """
 
 import asyncio
@@ -12,11 +12,13 @@ import os
 import msgspec
 
 from service.core.center import Center
+from service.core.figures import Service, service
 from service.core.plain_http import DRAINING, NOT_FOUND, Answer, respond, say
-from service.core.tally import Tally
+from service.core.standing import Standing
 from service.web import page
+from service.web.stats import stats
 
-# How long another worker has to say what it has counted. One that is stuck is replaced soon.
+# How long another worker has to say how it is. One that is stuck is replaced soon.
 PATIENCE_S = 0.5
 
 _ALIVE = say(200, "alive")
@@ -46,20 +48,22 @@ class Watching:
                 return _ALIVE
             case "/readyz":
                 return DRAINING if self._center.draining else _READY
+            case "/stats":
+                return stats(await self._service())
             case "/metrics":
                 from service.web.metrics import metrics  # takes 5 MB, which nobody pays who does not ask
 
-                return metrics(self._center, await self._tallies())
+                return metrics(await self._service())
         return page.answer(os.environ.get(page.VARIABLE), path)
 
-    async def _tallies(self) -> list[Tally]:
-        """What the workers have counted, as far as they tell it in time."""
+    async def _service(self) -> Service:
+        """How the workers are, as far as they tell it in time."""
         bus, complete = self._center.hub.bus, asyncio.Event()
         answers: list[bytes] = []
         others = len(bus.others)
 
-        def take(counts: bytes) -> None:
-            answers.append(counts)
+        def take(standing: bytes) -> None:
+            answers.append(standing)
             if len(answers) == others:
                 complete.set()
 
@@ -67,4 +71,4 @@ class Watching:
         if others:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(complete.wait(), PATIENCE_S)
-        return [self._center.hub.tally, *(msgspec.msgpack.decode(each, type=Tally) for each in answers if each)]
+        return service(self._center, [msgspec.msgpack.decode(each, type=Standing) for each in answers if each])

@@ -30,6 +30,7 @@ class FakeClient:
         self.probes: list[Callable[[bool], None]] = []
         self.reads_slowly = False
         self.leaving: list[Callable[[bool], None]] = []
+        self.written = self.queued = 0
 
     def send(self, text: bytes) -> None:
         self.sent.append(text)

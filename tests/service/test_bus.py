@@ -13,7 +13,7 @@ from service.core.bus import MAX_QUEUED_BYTES
 from service.core.close_codes import ADDRESS_IN_USE, GIVEN_TWICE, REPLACED
 from service.core.hub import Owner
 from service.core.session_v1 import MAX_UNCONFIRMED
-from service.core.tally import Tally
+from service.core.standing import Standing, together
 from tests.service.centers import Party
 from tests.service.workers import Host
 
@@ -595,7 +595,7 @@ def test_each_worker_tells_what_it_has_counted(host: Host) -> None:
     answers: list[bytes] = []
     host.workers["0"].bus.ask_all(answers.append)
     host.settle()
-    assert sorted(msgspec.msgpack.decode(each, type=Tally).routed for each in answers) == [0, 5]
+    assert sorted(msgspec.msgpack.decode(each, type=Standing).tally.routed for each in answers) == [0, 5]
 
 
 def test_a_worker_that_dies_before_it_tells_what_it_has_counted_is_not_waited_for(host: Host) -> None:
@@ -614,9 +614,12 @@ def test_what_a_worker_has_counted_outlives_it(host: Host) -> None:
     gone.bus.bequeath()
     host.settle()
     host.kill("0")
-    tallies = [worker.center.hub.tally for worker in host.workers.values()]
-    assert [tally.routed for tally in tallies] == [0, 5]
-    assert tallies[1].refused == {503: 2}
+    standings = [worker.center.standing() for worker in host.workers.values()]
+    assert [standing.inherited.routed for standing in standings] == [0, 5]
+    assert standings[1].inherited.refused == {503: 2}
+    assert together(standings).tally.routed == 5
+    assert [standing.tally.routed for standing in standings] == [0, 0]
+    assert "5 routed" in host.workers["2"].center.status()
 
 
 def test_the_last_worker_has_nobody_to_leave_anything_to() -> None:

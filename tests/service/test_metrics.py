@@ -10,24 +10,26 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.core import drops
 from service.core.admission import Handshake, admit
 from service.core.close_codes import TOO_MANY_ADDRESSES
+from service.core.figures import service
 from service.web.metrics import metrics
 from service.web.publish import Publisher, Request
 from tests.service.centers import World
 from tests.service.shells import ROOT, clean_environment
+from tools.figures_table import with_figures
 
 Series = dict[tuple[str, str], float]
 
 
 def scraped(world: World) -> Series:
     """Every series by its name and the value of its label."""
-    families = text_string_to_metric_families(metrics(world.center, [world.center.hub.tally]).body.decode())
+    families = text_string_to_metric_families(metrics(service(world.center)).body.decode())
     return {
         (sample.name, "".join(sample.labels.values())): sample.value for family in families for sample in family.samples
     }
 
 
 def test_the_format_is_that_of_prometheus() -> None:
-    assert dict(metrics(World().center, []).headers)["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert dict(metrics(service(World().center)).headers)["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
 def test_every_reason_to_drop_a_message_is_there_from_the_start() -> None:
@@ -85,12 +87,14 @@ def test_the_number_of_series_is_constant_whatever_clients_do() -> None:
 
 
 def test_the_documents_say_what_every_series_and_every_reason_means() -> None:
-    page = (ROOT / "docs" / "watch.md").read_text().partition("## Metrics")[2].partition("\n## ")[0]
+    whole = (ROOT / "docs" / "watch.md").read_text()
+    assert with_figures(whole) == whole, "run make docs"
+    page = whole.partition("## Metrics")[2].partition("\n## ")[0]
     explained = {
         word for line in page.splitlines() if line.startswith("| `") for word in re.findall("`([a-z_]+)", line)
     }
     series = scraped(World())
-    assert {name for name, _ in series} <= explained
+    assert {re.sub(r"_seconds_(bucket|sum|count)$", "_seconds", name) for name, _ in series} <= explained
     assert {label for name, label in series if name == "wsbundle_messages_dropped_total"} <= explained
 
 

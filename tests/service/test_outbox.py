@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from service.core.close_codes import RESTART, SLOW_CONSUMER
+from service.core.pace import Stopwatch
 from service.core.tally import Tally
 from service.links import outbox
 from service.links.outbox import MAX_QUEUED_MESSAGES, Outbox
@@ -20,7 +21,8 @@ def run(scenario: Callable[[FakeLink, Outbox], Awaitable[None]], tally: Tally | 
 
     async def play() -> None:
         link = FakeLink()
-        box = Outbox(link, MAX_QUEUED_BYTES, tally or Tally())
+        counts, loop = tally or Tally(), asyncio.get_running_loop()
+        box = Outbox(link, MAX_QUEUED_BYTES, counts, Stopwatch(counts, loop.time, loop.call_soon))
         await scenario(link, box)
         box.writer.cancel()
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from service.core.figures import PUBLISHED
 from service.core.hub import Alone, Reach, Receipt, TellReach
 from service.core.identity import bearer_tokens
 from service.core.message import Message
 from service.core.plain_http import DRAINING, Answer
 from service.core.tally import Tally
-from service.web.publish import MAX_BUCKETS, MAX_REMEMBERED, STATUSES, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
+from service.web.publish import MAX_BUCKETS, MAX_REMEMBERED, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
 from tests.service.centers import TOO_DEEP, World, identity, limits
 
 
@@ -406,7 +407,7 @@ def test_every_answer_is_counted_by_a_status_that_metrics_know() -> None:
         script.publisher.count(answer)
     published = script.world.center.hub.tally.published
     assert published == {202: 2, 429: 2, 405: 2, 408: 1, 413: 1}
-    assert set(published) <= set(STATUSES)
+    assert set(published) <= set(PUBLISHED)
 
 
 def test_a_message_that_was_refused_says_so_to_a_machine_and_to_a_person() -> None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from service.core.plain_http import NOT_FOUND, Answer
+from service.core.standing import Standing
 from service.core.tally import Tally
 from service.web.watching import PATIENCE_S, Watching
 from tests.service.centers import World
@@ -65,7 +66,7 @@ def test_the_service_is_ready_until_it_drains_and_alive_all_the_while() -> None:
     assert (alive.status, alive.body) == (200, b"alive")
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/stats"])
 def test_what_came_through_a_proxy_learns_nothing_internal(path: str) -> None:
     watching = Watching(World().center)
     assert answered(watching, "GET", path, passed_on=False).status == 200
@@ -93,8 +94,29 @@ class Others:
             answer(counts)
 
 
+def standing(tally: Tally) -> bytes:
+    """The answer of another worker that has counted this."""
+    return msgspec.msgpack.encode(
+        Standing(
+            pid=2_000_000_000,
+            version="0.1.0",
+            server="uvicorn",
+            since=1.0,
+            connections=0,
+            queue_bytes=0,
+            loop_lag_s=0.0,
+            memory_bytes=0,
+            cpu_s=0.0,
+            tally=tally,
+            inherited=Tally(),
+        )
+    )
+
+
 def told(body: bytes) -> set[str]:
-    return {line for line in body.decode().splitlines() if line.startswith(("wsbundle_workers", "wsbundle_messages_r"))}
+    return {
+        line for line in body.decode().splitlines() if line.startswith(("wsbundle_workers", "wsbundle_messages_ro"))
+    }
 
 
 @pytest.mark.parametrize(("last", "counted", "routed"), [(Tally(routed=40), 4, 47), (None, 3, 7)])
@@ -102,8 +124,8 @@ def test_the_figures_are_those_of_all_workers_that_tell_them(last: Tally | None,
     """The last one has gone before it could answer."""
     world = World()
     world.center.hub.tally.routed = 1
-    answers = [msgspec.msgpack.encode(tally) for tally in (Tally(routed=2), Tally(routed=4))]
-    world.center.hub.bus = Others(*answers, msgspec.msgpack.encode(last) if last else b"")  # type: ignore[assignment]
+    answers = [standing(tally) for tally in (Tally(routed=2), Tally(routed=4))]
+    world.center.hub.bus = Others(*answers, standing(last) if last else b"")  # type: ignore[assignment]
     assert told(answered(Watching(world.center), "GET", "/metrics", passed_on=False).body) == {
         "wsbundle_workers 4.0",
         f"wsbundle_workers_counted {counted}.0",
@@ -113,7 +135,7 @@ def test_the_figures_are_those_of_all_workers_that_tell_them(last: Tally | None,
 
 def test_a_worker_that_is_stuck_is_not_waited_for() -> None:
     world = World()
-    world.center.hub.bus = Others(msgspec.msgpack.encode(Tally(routed=2)))  # type: ignore[assignment]
+    world.center.hub.bus = Others(standing(Tally(routed=2)))  # type: ignore[assignment]
     began = time.monotonic()
     body = answered(Watching(world.center), "GET", "/metrics", passed_on=False).body
     assert time.monotonic() - began >= PATIENCE_S

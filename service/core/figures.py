@@ -1,0 +1,256 @@
+"""Every figure of the service, declared once: `/metrics`, `/stats` and the table of the docs are made of this table.
+
+A new figure is a line in `FIGURES`, and what it reads: a field of `Tally`, which is added up by itself, or of
+`Standing`. The labels come from tables of ours and never from a client, so that the number of series is constant.
+Source of the names: "Metric and label naming" of Prometheus.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from service.core import close_codes, drops
+from service.core.close_codes import CloseReason
+from service.core.frames import SUBPROTOCOL
+from service.core.pace import BOUNDS
+from service.core.plain_http import REFUSALS
+from service.core.standing import Standing, together
+
+if TYPE_CHECKING:  # only to be read: `Center` need not be there where the names are wanted
+    from service.core.center import Center
+
+PREFIX = "wsbundle_"
+FORMAT = 1
+"""Of `/stats`: a reader that knows this number knows what it reads. New keys may come at any time."""
+
+PROTOCOLS = ("v0", SUBPROTOCOL)
+# Those of `service.fast.handshake` as well: no WebSocket that RFC 6455 knows.
+REFUSED = tuple(sorted({400, 408, 426, 431, *(refusal.status for refusal in REFUSALS)}))
+CLOSED = tuple(sorted({value.code for value in vars(close_codes).values() if isinstance(value, CloseReason)}))
+PUBLISHED = (201, 202, 400, 401, 403, 405, 408, 409, 413, 422, 429, 503)
+"""Every status that a publication can be answered with."""
+LIMITS = ("connections", "connections_per_address", "message_size", "messages_per_second", "bytes_per_second", "queue")
+
+
+class Times(NamedTuple):
+    """A histogram: how many took up to each bound, and more than the one before; and how long all took together."""
+
+    within: Mapping[str, int]
+    seconds: float
+
+
+Value = float | Mapping[Any, float] | Times
+Kind = Literal["gauge", "counter", "histogram"]
+
+
+class Service(NamedTuple):
+    """All that figures are read from: the workers that have said how they are, ours first, and all of them as one."""
+
+    center: "Center"
+    workers: Sequence[Standing]
+    whole: Standing
+
+
+def service(center: "Center", others: Sequence[Standing] = ()) -> Service:
+    """The service as one of its workers sees it. `others` are the answers of the other workers."""
+    workers = (center.standing(), *others)
+    return Service(center, workers, together(workers))
+
+
+def _le(bound: float) -> str:
+    """A bound as Prometheus writes it."""
+    return "+Inf" if bound == float("inf") else str(bound)
+
+
+class Figure(NamedTuple):
+    """One figure. `name` is its key in `/stats`; its series are `wsbundle_NAME`, behind a counter with `_total`.
+
+    `worker` reads it of one worker, `whole` of all together; without `whole`, it is read of all workers as one. With
+    `by_worker` there is a series `wsbundle_worker_NAME{worker}` as well, or only that, where the library of Prometheus
+    has the whole. `label` is what its values are told apart by, and `values` has all of them. `page` is where the docs
+    say more.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    worker: Callable[[Standing], Value] | None = None
+    whole: Callable[[Service], Value] | None = None
+    label: str = ""
+    values: tuple[Any, ...] = ()
+    by_worker: Literal["", "also", "only"] = ""
+    page: str = ""
+
+    @property
+    def series(self) -> str:
+        """The name of the whole in `/metrics`."""
+        return f"{PREFIX}{self.name}{'_total' if self.kind == 'counter' else ''}"
+
+    @property
+    def series_by_worker(self) -> str:
+        """The name of what is told of each worker."""
+        return f"{PREFIX}worker_{self.series.removeprefix(PREFIX)}"
+
+    def of(self, service: Service) -> Value:
+        """Its value for all workers."""
+        if self.whole is not None:
+            return self._complete(self.whole(service))
+        assert self.worker is not None
+        return self._complete(self.worker(service.whole))
+
+    def of_worker(self, standing: Standing) -> Value:
+        """Its value for one worker: what it has counted itself."""
+        assert self.worker is not None
+        return self._complete(self.worker(standing))
+
+    def _complete(self, value: Value) -> Value:
+        if isinstance(value, Times):
+            return Times({_le(bound): value.within.get(str(bound), 0) for bound in BOUNDS}, value.seconds)
+        if isinstance(value, Mapping):
+            return {str(each): value.get(each, 0) for each in self.values}
+        return value
+
+
+FIGURES = (
+    Figure(
+        "workers",
+        "gauge",
+        "Workers that are serving.",
+        whole=lambda service: 1 + len(service.center.hub.bus.others),
+        page="workers.md",
+    ),
+    Figure(
+        "workers_counted",
+        "gauge",
+        "Workers whose figures are included; a stuck one is waited for half a second.",
+        whole=lambda service: len(service.workers),
+    ),
+    Figure(
+        "connections",
+        "gauge",
+        "WebSockets that are open now.",
+        worker=lambda worker: worker.connections,
+        whole=lambda service: service.center.connections,
+        by_worker="also",
+    ),
+    Figure(
+        "draining",
+        "gauge",
+        "1 while the service is about to stop.",
+        whole=lambda service: int(service.center.draining),
+    ),
+    Figure(
+        "connections_accepted",
+        "counter",
+        "Handshakes that became a WebSocket.",
+        worker=lambda worker: worker.tally.accepted,
+        label="protocol",
+        values=PROTOCOLS,
+    ),
+    Figure(
+        "handshakes_refused",
+        "counter",
+        "Handshakes that were refused: 401 no token, 403 a foreign page, 429 too many from one address, 503 full or "
+        "draining, 400 to 431 not a proper handshake, or too slow.",
+        worker=lambda worker: worker.tally.refused,
+        label="status",
+        values=REFUSED,
+    ),
+    Figure(
+        "connections_closed",
+        "counter",
+        "WebSockets that the service closed, by close code.",
+        worker=lambda worker: worker.tally.closed,
+        label="code",
+        values=CLOSED,
+        page="protocol.md#close-codes",
+    ),
+    Figure(
+        "messages_received",
+        "counter",
+        "Messages that clients sent, of whatever kind; receipts that the service asked for are not counted.",
+        worker=lambda worker: worker.tally.received,
+    ),
+    Figure(
+        "messages_routed",
+        "counter",
+        "Messages that had a recipient, once for each.",
+        worker=lambda worker: worker.tally.routed,
+    ),
+    Figure(
+        "messages_dropped",
+        "counter",
+        "Messages that were not delivered, see below.",
+        worker=lambda worker: worker.tally.dropped,
+        label="reason",
+        values=drops.ALL,
+    ),
+    Figure(
+        "publications",
+        "counter",
+        "Requests to publish a message.",
+        worker=lambda worker: worker.tally.published,
+        label="status",
+        values=PUBLISHED,
+        page="publish.md",
+    ),
+    Figure(
+        "bytes",
+        "counter",
+        "Bytes of the messages that clients sent (in), and bytes that were written to their WebSockets (out); without "
+        "nginx's TLS.",
+        worker=lambda worker: {"in": worker.tally.bytes_in, "out": worker.tally.bytes_out},
+        label="direction",
+        values=("in", "out"),
+    ),
+    Figure(
+        "delivery_seconds",
+        "histogram",
+        "From when a message is sent to a client until the system has it for this client. One delivery is timed in "
+        "each tenth of a second, by each worker.",
+        worker=lambda worker: Times(worker.tally.delivered, worker.tally.delivery_s),
+    ),
+    Figure(
+        "queue_bytes",
+        "gauge",
+        "Bytes that wait because clients read too slowly.",
+        worker=lambda worker: worker.queue_bytes,
+        by_worker="also",
+    ),
+    Figure(
+        "loop_lag_seconds",
+        "gauge",
+        "How late the event loop was at most, in the last 15 seconds; of all workers the longest.",
+        worker=lambda worker: worker.loop_lag_s,
+        by_worker="also",
+    ),
+    Figure(
+        "memory_bytes",
+        "gauge",
+        "Resident memory.",
+        worker=lambda worker: worker.memory_bytes,
+        by_worker="only",
+    ),
+    Figure(
+        "cpu_seconds",
+        "counter",
+        "CPU time of the workers that are serving.",
+        worker=lambda worker: worker.cpu_s,
+        by_worker="only",
+    ),
+    Figure(
+        "start_time_seconds",
+        "gauge",
+        "When it began to serve, since the epoch; of all workers the first.",
+        worker=lambda worker: worker.since,
+        by_worker="only",
+    ),
+    Figure(
+        "limit",
+        "gauge",
+        "The settings below limits, to compare with.",
+        whole=lambda service: {name: getattr(service.center.settings.limits, name) for name in LIMITS},
+        label="limit",
+        values=LIMITS,
+        page="settings.md#limits",
+    ),
+)
