@@ -27,6 +27,16 @@ Origin = Annotated[
     ),
 ]
 
+FilePath = Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=1000)]
+Sentinel = Annotated[
+    str,
+    Meta(
+        pattern=r"^([0-9A-Za-z.-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}$",
+        max_length=300,
+        extra={"expects": "an address with its port, such as 10.0.0.5:26379"},
+    ),
+]
+
 
 class Ping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a silent peer is given up."""
@@ -188,6 +198,142 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = "plain"
 
 
+class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The Valkey or Redis server over which several hosts are one notification center."""
+
+    url: Annotated[
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^((valkey|redis)s?://([0-9A-Za-z.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?|unix://(/[A-Za-z0-9._-]+)+)$",
+                max_length=300,
+            ),
+        ]
+        | None,
+        Meta(
+            description="The engine: Valkey 8 or later, or Redis 7 or later. Hosts that name the same one are one "
+            "notification center: clients of one reach those of all others. Left out, this host is alone. "
+            "`valkeys://` and `rediss://` are TLS. With `sentinels` only that counts: they say where the engine is.",
+            extra={
+                "env": "WEBSOCKET_ENGINE_URL",
+                "expects": "valkeys://HOST:PORT, valkey://HOST:PORT, the same with redis, or unix:///PATH, without a "
+                "password",
+                "example": "valkeys://10.0.0.5:6379",
+            },
+        ),
+    ] = None
+    sentinels: Annotated[
+        tuple[Sentinel, ...],
+        Meta(
+            description="The Sentinels that know which server is the master. TLS, `user` and `password_file` are used "
+            "for them as for the engine.",
+            extra={
+                "env": "WEBSOCKET_ENGINE_SENTINELS",
+                "expects": "a list of addresses with ports, such as 10.0.0.5:26379",
+            },
+        ),
+    ] = ()
+    master: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+$", max_length=100)] | None,
+        Meta(
+            description="What the Sentinels call the engine.",
+            extra={
+                "env": "WEBSOCKET_ENGINE_MASTER",
+                "expects": "letters, digits, dots, hyphens and underscores",
+                "example": "mymaster",
+            },
+        ),
+    ] = None
+    name: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+$", max_length=64)] | None,
+        Meta(
+            description="What this notification center is called on the engine: hosts that use the same name there are "
+            "one. Left out, it is the name of the deployment.",
+            extra={
+                "env": "WEBSOCKET_ENGINE_NAME",
+                "expects": "letters, digits, dots, hyphens and underscores",
+                "example": "queue-websocket",
+            },
+        ),
+    ] = None
+    user: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9._-]+$",
+            max_length=100,
+            description="The user of the engine that the service logs in as.",
+            extra={"env": "WEBSOCKET_ENGINE_USER", "expects": "letters, digits, dots, hyphens and underscores"},
+        ),
+    ] = "default"
+    password_file: Annotated[
+        FilePath | None,
+        Meta(
+            description="A file with the password of that user, on one line, for nobody else to read.",
+            extra={
+                "env": "WEBSOCKET_ENGINE_PASSWORD_FILE",
+                "expects": "an absolute path, such as /etc/queue-websocket/engine.password",
+                "example": "/etc/queue-websocket/engine.password",
+            },
+        ),
+    ] = None
+    ca: Annotated[
+        FilePath | None,
+        Meta(
+            description="The authorities that may sign the certificate of the engine, PEM. Left out, those of the "
+            "system.",
+            extra={
+                "env": "WEBSOCKET_ENGINE_CA",
+                "expects": "an absolute path, such as /etc/ssl/engine/ca.pem",
+                "example": "/etc/ssl/engine/ca.pem",
+            },
+        ),
+    ] = None
+    cert: Annotated[
+        FilePath | None,
+        Meta(
+            description="The certificate that the service shows to the engine, PEM.",
+            extra={
+                "env": "WEBSOCKET_ENGINE_CERT",
+                "expects": "an absolute path, such as /etc/ssl/engine/client.pem",
+                "example": "/etc/ssl/engine/client.pem",
+            },
+        ),
+    ] = None
+    key: Annotated[
+        FilePath | None,
+        Meta(
+            description="Its private key, PEM.",
+            extra={
+                "env": "WEBSOCKET_ENGINE_KEY",
+                "expects": "an absolute path, such as /etc/ssl/engine/client.key",
+                "example": "/etc/ssl/engine/client.key",
+            },
+        ),
+    ] = None
+    silence: Annotated[
+        float,
+        Meta(
+            ge=2,
+            le=60,
+            description="After how much silence another host, or the engine, is given up: what was on its way is "
+            "answered with an error. The longest of all hosts counts.",
+            extra={"env": "WEBSOCKET_ENGINE_SILENCE", "unit": "seconds"},
+        ),
+    ] = 4.0
+    host: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+$", max_length=64)] | None,
+        Meta(
+            description="By which the hosts tell each other apart; no two may have the same. Left out, it is drawn "
+            "from /etc/machine-id.",
+            extra={
+                "env": "WEBSOCKET_ENGINE_HOST",
+                "expects": "letters, digits, dots, hyphens and underscores",
+                "example": "host-1",
+            },
+        ),
+    ] = None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything the running service reads."""
 
@@ -239,6 +385,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             },
         ),
     ] = None
+    engine: Engine = Engine()
     ping: Ping = Ping()
     auth: Annotated[
         Literal["none", "token"],

@@ -104,7 +104,8 @@ def service_user(deploy: Deploy) -> str:
 
 def service_settings(deploy: Deploy) -> Deploy:
     """What the service is told: nothing that only a generator can work out is left open."""
-    return msgspec.structs.replace(deploy, bus=bus(deploy), keys=keys_file(deploy))
+    engine = msgspec.structs.replace(deploy.engine, name=deploy.engine.name or deploy.name)
+    return msgspec.structs.replace(deploy, bus=bus(deploy), keys=keys_file(deploy), engine=engine)
 
 
 def graceful_timeout(deploy: Deploy) -> int:
@@ -197,11 +198,12 @@ def _settings(deploy: Deploy) -> list[Variable]:
     return [
         Variable(_keys_of(setting.key), setting.extra["env"], values[setting.extra["env"]], _meaning(setting))
         for setting in settings_of(Settings)
+        if deploy.engine.url is not None or not setting.key.startswith("engine.")
     ]
 
 
 def _keys_of(key: str) -> tuple[str, ...]:
-    return (key, "name") if key in ("bus", "keys") else (key,)
+    return (key, "name") if key in ("bus", "keys", "engine.name") else (key,)
 
 
 def _meaning(setting: Any) -> str:

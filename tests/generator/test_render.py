@@ -511,6 +511,16 @@ OTHER_VALUES: dict[str, Any] = {
     "log.format": "json",
     "auth": "token",
     "bus": "/run/chat/workers",
+    "engine.sentinels": ("10.0.0.5:26379",),
+    "engine.master": "main",
+    "engine.name": "other",
+    "engine.user": "chat",
+    "engine.password_file": "/etc/chat/engine.password",
+    "engine.ca": "/etc/ssl/engine/ca.pem",
+    "engine.cert": "/etc/ssl/engine/chat.pem",
+    "engine.key": "/etc/ssl/engine/chat.key",
+    "engine.silence": 6.0,
+    "engine.host": "host-1",
     "keys": "/etc/other/keys.json",
     "origins": ("https://example.com",),
     "welcome": "Hello",
@@ -533,6 +543,7 @@ WITHOUT_A_VALUE = {
     "expose",
     "nginx.default_server",
     "nginx.idle_limit",
+    "engine.url",
 }
 
 
@@ -542,7 +553,8 @@ def test_every_setting_is_either_printed_or_decides() -> None:
 
 @pytest.mark.parametrize("key", sorted(OTHER_VALUES))
 def test_every_line_that_a_setting_changes_leads_back_to_it(key: str) -> None:
-    before = deploy(tls="files", nginx={"trusted_proxies": ["fd00::/8"]}, env={"A": "1"})
+    engine = {"url": "valkeys://10.0.0.5:6379"}
+    before = deploy(tls="files", nginx={"trusted_proxies": ["fd00::/8"]}, env={"A": "1"}, engine=engine)
     after = struct_from(Deploy, values_of(before) | {key: OTHER_VALUES[key]})
     changed = 0
     for old, new in zip(render(before).files, render(after).files, strict=True):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from msgspec import inspect as declared
 
 from service.declaration import Setting, plain, read, read_words, settings_of
-from service.settings import Drain, Limits, Log, Ping, Settings, SettingsError, from_environ, to_environ
+from service.settings import Drain, Engine, Limits, Log, Ping, Settings, SettingsError, from_environ, to_environ
 
 EVERY_SETTING = list(settings_of(Settings))
 
@@ -129,7 +129,7 @@ sections = st.fixed_dictionaries({setting.key: values(setting) for setting in EV
 def settings_from(flat: dict[str, object]) -> Settings:
     """Settings from values by dotted key, checked by msgspec alone."""
     tree: dict[str, object] = {}
-    for section in ("ping", "limits", "drain", "log"):
+    for section in ("engine", "ping", "limits", "drain", "log"):
         prefix = section + "."
         tree[section] = {key[len(prefix) :]: value for key, value in flat.items() if key.startswith(prefix)}
     return msgspec.convert(tree | {key: value for key, value in flat.items() if "." not in key}, Settings)
@@ -146,6 +146,7 @@ def test_the_environment_has_every_setting_as_a_person_would_write_it() -> None:
     chosen = Settings(
         host="::1",
         port=9000,
+        engine=Engine(url="unix:///run/valkey/valkey.sock", sentinels=("10.0.0.5:26379", "[::1]:26379")),
         ping=Ping(interval=20, timeout=7.5),
         limits=Limits(connections=5, message_size=4096),
         origins=("https://a.example", "http://b.example:8080"),
@@ -159,6 +160,17 @@ def test_the_environment_has_every_setting_as_a_person_would_write_it() -> None:
         "WEBSOCKET_SOCKET": "",
         "WORKERS": "1",
         "WEBSOCKET_BUS": "",
+        "WEBSOCKET_ENGINE_URL": "unix:///run/valkey/valkey.sock",
+        "WEBSOCKET_ENGINE_SENTINELS": "10.0.0.5:26379 [::1]:26379",
+        "WEBSOCKET_ENGINE_MASTER": "",
+        "WEBSOCKET_ENGINE_NAME": "",
+        "WEBSOCKET_ENGINE_USER": "default",
+        "WEBSOCKET_ENGINE_PASSWORD_FILE": "",
+        "WEBSOCKET_ENGINE_CA": "",
+        "WEBSOCKET_ENGINE_CERT": "",
+        "WEBSOCKET_ENGINE_KEY": "",
+        "WEBSOCKET_ENGINE_SILENCE": "4",
+        "WEBSOCKET_ENGINE_HOST": "",
         "WEBSOCKET_PING_INTERVAL": "20",
         "WEBSOCKET_PING_TIMEOUT": "7.5",
         "WEBSOCKET_AUTH": "none",
