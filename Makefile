@@ -13,7 +13,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(DEV) -m pytest
 LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help render check run bundle install plan status uninstall test test-slow test-browser test-hosts test-autobahn fuzz soak lint golden docs picture bench lock clean
+.PHONY: help render check run bundle install plan status doctor uninstall test test-slow test-browser test-hosts test-autobahn fuzz soak lint golden docs picture bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,6 +40,9 @@ plan: $(VENV)/ready ## what install would change
 # Where clients do not get through it fails, so that a script notices; make adds its own line to that.
 status: $(VENV)/ready ## what runs here
 	@$(WSBUNDLE) status $(ARGS) || [ $$? -eq 4 ]
+
+doctor: $(VENV)/ready ## whether it does what deploy.yaml says, seen from outside (as root; ARGS=--quick)
+	@$(WSBUNDLE) doctor $(ARGS) || [ $$? -eq 3 ]
 
 uninstall: $(VENV)/ready ## remove exactly what was installed (ARGS=--purge: also data and user)
 	@$(WSBUNDLE) uninstall $(ARGS)

@@ -70,6 +70,13 @@ _ON_A_HOST = {
         "Say what is installed, whether it runs and answers, and what was edited by hand.",
         "sudo wsbundle status --format json",
     ),
+    "doctor": (
+        "whether it does what deploy.yaml says, seen from outside",
+        "Check every setting on the running host, as a client, another machine and the kernel see it: what was "
+        "expected, what was seen, and the fix. No client is disconnected, unless --stress is given. Exit code 1 when "
+        "something failed, 3 when there are only warnings.",
+        "sudo wsbundle doctor --quick",
+    ),
     "history": (
         "the generations that are kept",
         "List the generations that rollback can go back to.",
@@ -171,7 +178,7 @@ def parser(command: str = COMMAND, as_root: str = AS_ROOT) -> argparse.ArgumentP
         prog="wsbundle",
         description="One deploy.yaml becomes a complete, verified deployment of the notification center.",
         epilog="Exit codes: 0 done or nothing to do, 1 failed, 2 deploy.yaml or the command line is wrong, "
-        "3 changes are pending (plan), 4 the host was edited by hand (status).",
+        "3 changes are pending (plan) or there are only warnings (doctor), 4 the host was edited by hand (status).",
         allow_abbrev=False,
     )
     whole.command, whole.as_root = command, as_root
@@ -244,10 +251,15 @@ def _add_on_a_host(host: dict[str, argparse.ArgumentParser]) -> None:
         "--overwrite", action="store_true", help="replace what was edited by hand; keep copies"
     )
     host["plan"].add_argument("--full", action="store_true", help="show the content of new and removed files, too")
+    doctor = host["doctor"]
+    doctor.add_argument("--only", metavar="KEY", action="append", default=[], help="check this alone; repeatable")
+    doctor.add_argument("--quick", action="store_true", help="leave out what takes longer than five seconds")
+    doctor.add_argument("--stress", action="store_true", help="also what could refuse or disconnect clients")
     host["rollback"].add_argument("number", metavar="N", type=int, nargs="?", help="default: the one before")
     host["uninstall"].add_argument("--purge", action="store_true", help="also data and user")
     for name in _ON_A_HOST:
         host[name].set_defaults(run=_on_the_host, verb=name)
+    doctor.set_defaults(run=_doctor)
 
 
 def _add_common(verbs: dict[str, argparse.ArgumentParser]) -> None:
@@ -274,6 +286,12 @@ def _bundle(options: argparse.Namespace, report: Report) -> int:
     from generator.packing import pack
 
     return pack.bundle(options, report)
+
+
+def _doctor(options: argparse.Namespace, report: Report) -> int:
+    from generator.doctor import examine
+
+    return examine.doctor(options, report)
 
 
 def _on_the_host(options: argparse.Namespace, report: Report) -> int:

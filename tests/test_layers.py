@@ -18,7 +18,7 @@ ROOMS = {
     ),
     "generator": (
         *("program", "environment", "quoting", "paths", "config", "report", "rendering", "explain", "minting"),
-        *("sample", "readers", "judge", "commands", "packing", "host", "command_line", "__main__"),
+        *("sample", "readers", "judge", "commands", "packing", "host", "doctor", "command_line", "__main__"),
     ),
     "tools": ("asyncapi", "classic_script", "derive", "golden", "picture", "protocol_tables", "figures_table"),
     "bench": ("programs", "servers", "load", "compare", "page", "report", "fairness", "render", "__main__"),
@@ -156,7 +156,7 @@ def test_only_what_renders_knows_jinja_and_only_what_parses_or_writes_it_knows_y
 
 def test_only_the_command_itself_knows_what_concerns_a_host() -> None:
     knowing = {name for name in MODULES if any(each.startswith("generator.host") for each in KNOWS[name])}
-    assert {name for name in knowing if room(name) != "host"} == {"generator.command_line"}
+    assert {name for name in knowing if room(name) not in ("host", "doctor")} == {"generator.command_line"}
 
 
 def test_programs_of_a_host_are_run_in_one_place() -> None:

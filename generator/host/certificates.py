@@ -25,7 +25,7 @@ from generator.report import CommandError, Report
 from service.declaration import Fault
 
 FILE, KEY = "fullchain.pem", "privkey.pem"
-SHORT_S = 14 * DAY_S
+SHORT_DAYS = 14
 # Debian's certbot renews when a third of its life is left, 30 of 90 days: later than this, its timer does not work.
 LATE = 1 / 6
 # Nobody trusts it, so nothing is gained by making it anew.
@@ -125,7 +125,7 @@ def warnings(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
     certificate = read(file)
     if certificate is None:
         return
-    if 0 <= certificate.ends - now < SHORT_S:
+    if 0 <= certificate.ends - now < SHORT_DAYS * DAY_S:
         yield "certificate.file", Fault(f"ends in {certificate.days_left(now)} days", "renew it")
     for fault in judged(file.read_text(encoding="latin-1"), now).warnings:
         yield "certificate.file", fault
@@ -186,7 +186,7 @@ def due(deploy: Deploy, place: Place, now: float) -> str | None:
         return "there is none yet"
     if not certificate.covers(deploy.domain):
         return f"the present one is for {', '.join(certificate.names)}"
-    if _authority(place) != deploy.letsencrypt.server:
+    if authority(place) != deploy.letsencrypt.server:
         return "the present one is from another authority"
     if certificate.ends - now < (certificate.ends - certificate.begins) * LATE:
         return f"the present one has {certificate.days_left(now)} days left"
@@ -208,7 +208,7 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
     who = ("--email", asked.email) if asked.email else ("--register-unsafely-without-email",)
     what = ("--cert-name", place.name, "-d", deploy.domain, "--webroot", "-w", str(place.webroot))
     # certbot takes a certificate of another authority for one that is not due.
-    force = () if _authority(place) in (None, asked.server) else ("--force-renewal",)
+    force = () if authority(place) in (None, asked.server) else ("--force-renewal",)
     # Hooks run for renewals only; should a later certbot run them here too, ours must still run once, and be heard.
     quiet = ("--non-interactive", "--agree-tos", "--no-directory-hooks")
     try:
@@ -320,7 +320,7 @@ def _mismatch(file: Path, key: Path) -> Fault | None:
     return None
 
 
-def _authority(place: Place) -> str | None:
+def authority(place: Place) -> str | None:
     """The ACME directory that the lineage comes from."""
     return _renewal(place).get("server")
 

@@ -1,6 +1,7 @@
 """Whom a switch sends away: how many connections there are, and how they end."""
 
 import re
+import socket
 
 from generator.host.store import Store
 from generator.host.switch import Switch
@@ -20,26 +21,34 @@ def connections(store: Store) -> int | None:
     """The number that /health tells, of all workers, asked where nginx asks; None where there is no answer."""
     import http.client
     import json
-    import socket
 
     number = store.current
     if number is None:
         return 0
-    listener = store.generation(number).listener
-    connection = http.client.HTTPConnection("localhost", timeout=5)
+    connection = http.client.HTTPConnection("localhost")
     try:
-        if listener.startswith("unix:"):
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.connect(listener.removeprefix("unix:"))
-        else:
-            host, _, port = listener.rpartition(":")
-            connection.sock = socket.create_connection((host.strip("[]"), int(port)), timeout=5)
+        connection.sock = listener(store.generation(number).listener)
         connection.request("GET", "/health")
         return int(json.loads(connection.getresponse().read())["connections"])
     except (OSError, ValueError, KeyError, http.client.HTTPException):
         return None
     finally:
         connection.close()
+
+
+def listener(address: str) -> socket.socket:
+    """A connection to the service itself, at `unix:PATH` or `HOST:PORT`. Raises: OSError"""
+    if not address.startswith("unix:"):
+        host, _, port = address.rpartition(":")
+        return socket.create_connection((host.strip("[]"), int(port)), timeout=5)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(5)
+    try:
+        connection.connect(address.removeprefix("unix:"))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def drain_window(store: Store) -> int | None:

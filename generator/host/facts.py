@@ -21,6 +21,7 @@ from generator.readers.nginx_sites import servers
 
 PYTHON = "/usr/bin/python3"
 _START_PATIENCE_S = 30.0
+UNLIMITED = 1 << 30  # files: more than any kernel opens
 
 
 class Listener(msgspec.Struct, frozen=True):
@@ -340,7 +341,10 @@ def program_state(name: str) -> str:
     return said
 
 
-def log_of(units: tuple[str, ...], since: float, lines: int = 20) -> str:
-    """The last lines that units wrote to the journal since a moment, in seconds since the epoch."""
-    named = [f"--unit={unit}" for unit in units]
-    return run("journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(lines), *named, f"--since=@{since:.6f}").output
+def log_of(units: tuple[str, ...], since: float, lines: int = 20, least: str = "") -> str:
+    """The last lines that units wrote to the journal since a moment, in seconds since the epoch.
+
+    Only those that are at least so severe, where that is given.
+    """
+    which = [f"--unit={unit}" for unit in units] + [f"--priority={least}"] * bool(least)
+    return run("journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(lines), *which, f"--since=@{since:.6f}").output

@@ -25,10 +25,12 @@ class Endpoint(msgspec.Struct, frozen=True):
     encrypted: bool
     asks_for_token: bool = False
     ways: tuple[tuple[str, ...], ...] = (("127.0.0.1",),)
+    ports: tuple[int, int] = (80, 443)
+    """Without and with TLS."""
 
     @property
     def port(self) -> int:
-        return 443 if self.encrypted else 80
+        return self.ports[self.encrypted]
 
     @property
     def url(self) -> str:
@@ -103,7 +105,7 @@ def _exchange_a_message(endpoint: Endpoint, address: str, within_s: float) -> No
         connected = connect(
             endpoint.url,
             sock=raw,
-            ssl=_context(endpoint),
+            ssl=context() if endpoint.encrypted else None,
             open_timeout=left(),
             close_timeout=1,
             proxy=None,
@@ -118,11 +120,12 @@ def _exchange_a_message(endpoint: Endpoint, address: str, within_s: float) -> No
                 raise Unhealthy("another message came back")
 
 
-def _context(endpoint: Endpoint) -> ssl.SSLContext | None:
-    if not endpoint.encrypted:
-        return None
-    # The question is whether nginx and the service work; a placeholder certificate is replaced later.
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+def context() -> ssl.SSLContext:
+    """TLS without a look at the certificate.
+
+    The question is whether nginx and the service work; a placeholder certificate is replaced later.
+    """
+    made = ssl.create_default_context()
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_NONE
+    return made

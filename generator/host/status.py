@@ -38,7 +38,9 @@ def status(options: Namespace, report: Report) -> int:
         raise CommandError(f"{store.name} is not installed" + (": an installation is under way" if under_way else ""))
     generation = store.generation(number)
     rows, works = _of_the_service(store, generation, report)
-    if not _is_as_deployed(deploy, store, generation, report):
+    same = is_as_deployed(deploy, store, generation)
+    report.fact(as_deployed=same)
+    if not same:
         rows["deploy.yaml"] = f"asks for something else than what runs: `{COMMAND} plan` shows it"
     works &= _add_what_is_pending(store, under_way, rows, report)
     if aged := outdated(store, number):
@@ -79,12 +81,10 @@ def _of_the_service(store: Store, generation: Generation, report: Report) -> tup
     return rows, answers
 
 
-def _is_as_deployed(deploy: Deploy, store: Store, generation: Generation, report: Report) -> bool:
+def is_as_deployed(deploy: Deploy, store: Store, generation: Generation) -> bool:
     """Whether an installation would find nothing to do; not after a rollback, say, or a change of deploy.yaml."""
     wanted = json.loads(render(deploy).manifest())["files"]
-    same = wanted == list(store.manifest(generation.number).values()) and generation.runtime == runtime_id()
-    report.fact(as_deployed=same)
-    return same
+    return wanted == list(store.manifest(generation.number).values()) and generation.runtime == runtime_id()
 
 
 def _add_what_is_pending(store: Store, under_way: bool, rows: dict[str, str], report: Report) -> bool:

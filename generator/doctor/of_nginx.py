@@ -1,0 +1,365 @@
+"""nginx as clients and others of the network meet it: who is let in, whom it believes, and how much it carries."""
+
+import json
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+from generator.config.schema import Deploy
+from generator.doctor.checks import Verdict, check, failed, look, ok, warning
+from generator.doctor.patient import Patient, Process, Unseen, children, needs_root, process
+from generator.doctor.wire import AGENT, ask, connected
+from generator.host import facts
+from generator.host.programs import run
+from generator.paths import SHARED, Paths
+from generator.program import AS_ROOT
+from generator.readers.nginx import HOST, main_text
+from generator.rendering.render import nginx_connections, worker_rlimit_nofile
+
+RELOAD = "sudo nginx -t && sudo systemctl reload nginx"
+PID = "run/nginx.pid"
+LOGS = "var/log/nginx"
+NEARLY_FULL = 0.8
+# What may stand in the access log of ten minutes without being read as a whole.
+_TAIL_BYTES = 8 * 1024 * 1024
+RECENTLY_S = 600
+_REFUSALS = {
+    401: "no valid token",
+    403: "an origin that is not in `origins`",
+    429: "too many from one address",
+    431: "a head that is too long",
+    502: "the service was down",
+    503: "the service was full, or stopping",
+    504: "the service did not answer in time",
+}
+# Not what `refusals` counts, and what the doctor's own requests leave.
+_ERROR = r"\[(error|crit|alert|emerg)\] (?!.*(access forbidden by rule|limiting (requests|connections)))"
+_FORGED = "192.0.2.66"  # of nobody: RFC 5737
+
+
+class Reached(NamedTuple):
+    """Which addresses of `nginx.listen` take a connection, on each port that clients use."""
+
+    open: tuple[str, ...]
+    closed: tuple[str, ...]
+
+
+@look()
+def the_addresses(patient: Patient) -> Reached:
+    reached: dict[bool, list[str]] = {True: [], False: []}
+    any_of = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    for host in patient.deploy.nginx.listen:
+        for encrypted in {False, patient.endpoint.encrypted}:
+            try:
+                connected(patient.endpoint, any_of.get(host, host), encrypted).close()
+                is_open = True
+            except OSError:
+                is_open = False
+            reached[is_open].append(f"{host} port {patient.endpoint.ports[encrypted]}")
+    return Reached(tuple(reached[True]), tuple(reached[False]))
+
+
+@check("nginx.listen", see=the_addresses, expects=lambda deploy: f"nginx answers on {', '.join(deploy.nginx.listen)}")
+def listen(_: Deploy, seen: Reached) -> Verdict:
+    """nginx takes connections on each of these addresses."""
+    fix = f"is nginx running, and is the address this host's? systemctl status nginx; {RELOAD}"
+    return failed(f"no answer on {', '.join(seen.closed)}", fix) if seen.closed else ok(", ".join(seen.open))
+
+
+class Unknown(NamedTuple):
+    """The status that a request for a name of no site got, 0 for no answer."""
+
+    status: int
+
+
+@look()
+def an_unknown_site(patient: Patient) -> Unknown:
+    return Unknown(ask(connected(patient.endpoint, encrypted=False), "/", "doctor.invalid").status)
+
+
+@check(
+    "nginx.default_server",
+    see=an_unknown_site,
+    expects=lambda deploy: "no answer to another name" if deploy.nginx.default_server else "another site's, or none",
+)
+def default_server(deploy: Deploy, seen: Unknown) -> Verdict:
+    """A request for a name that is nobody's gets no answer where that is asked for."""
+    said = f"{seen.status or 'no answer'} to a name that is no site's"
+    if not deploy.nginx.default_server or seen.status == 0:
+        return ok(said)
+    return failed(said, f"another site is the default: sudo nginx -T | grep default_server; {AS_ROOT} install")
+
+
+class Asked(NamedTuple):
+    """The status that each of these addresses of this host got when it asked nginx."""
+
+    statuses: dict[str, int]
+
+
+@look()
+def who_gets_health(patient: Patient) -> Asked:
+    return Asked(dict(_asked_from_here(patient, "/health")))
+
+
+@look()
+def who_gets_metrics(patient: Patient) -> Asked:
+    return Asked(dict(_asked_from_here(patient, "/metrics")))
+
+
+def _asked_from_here(patient: Patient, path: str) -> Iterator[tuple[str, int]]:
+    """A connection to one of one's own addresses comes from that address."""
+    for address in ("127.0.0.1", *facts.addresses()):
+        with suppress(OSError):  # nginx need not listen there: `nginx.listen` has a check of its own
+            yield address, ask(connected(patient.endpoint, address), path, patient.endpoint.domain).status
+
+
+def _who_may_ask(seen: Asked, allowed: tuple[str, ...], otherwise: int) -> Verdict:
+    said = ", ".join(f"{address} gets {status}" for address, status in seen.statuses.items())
+    for address, status in seen.statuses.items():
+        may = any(ip_address(address) in ip_network(network) for network in allowed)
+        if status != (200 if may else otherwise):
+            return failed(said, f"nginx has other rules: {AS_ROOT} install, and {RELOAD}")
+    return ok(said) if seen.statuses else warning("nobody could ask", "see `nginx.listen`")
+
+
+@check(
+    "nginx.health_from",
+    see=who_gets_health,
+    expects=lambda deploy: f"200 to {', '.join(deploy.nginx.health_from)} alone",
+)
+def health_from(deploy: Deploy, seen: Asked) -> Verdict:
+    """These addresses get /health through nginx, and this host's others get 403."""
+    return _who_may_ask(seen, deploy.nginx.health_from, 403)
+
+
+@check("metrics-closed", "nginx.health_from", see=who_gets_metrics, expects="404 to everybody")
+def metrics_closed(_: Deploy, seen: Asked) -> Verdict:
+    """Nobody gets /metrics through nginx."""
+    return _who_may_ask(seen, (), 404)
+
+
+class Claim(NamedTuple):
+    """Whom nginx took a client for that claimed to be another one, and from which address it came."""
+
+    taken_for: str
+    came_from: str
+
+
+@look()
+def a_forged_address(patient: Patient) -> Claim:
+    patient.must_answer()
+    needs_root()
+    agent = f"{AGENT} {uuid4()}"
+    raw = connected(patient.endpoint)
+    came_from = str(raw.getsockname()[0])
+    ask(raw, "/", patient.endpoint.domain, User_Agent=agent, X_Forwarded_For=_FORGED)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        for entry in recent(patient, 60):
+            if entry.get("agent") == agent:
+                return Claim(str(entry["address"]), came_from)
+        time.sleep(0.05)
+    raise Unseen("the request is not in the access log")
+
+
+@check(
+    "nginx.trusted_proxies",
+    see=a_forged_address,
+    expects=lambda deploy: "X-Forwarded-For is believed from " + (", ".join(deploy.nginx.trusted_proxies) or "nobody"),
+)
+def trusted_proxies(deploy: Deploy, seen: Claim) -> Verdict:
+    """A client that is no trusted proxy cannot choose the address that it counts by."""
+    is_trusted = any(ip_address(seen.came_from) in ip_network(each) for each in deploy.nginx.trusted_proxies)
+    said = f"{seen.came_from}, which claimed to be {_FORGED}, is {seen.taken_for}"
+    if seen.taken_for == (_FORGED if is_trusted else seen.came_from):
+        return ok(said)
+    return failed(said, f"look for other set_real_ip_from: sudo nginx -T | grep real_ip; {AS_ROOT} install")
+
+
+def recent(patient: Patient, within_s: float) -> list[dict[str, object]]:
+    """The entries of the access log of so many seconds, as far as they are in its last megabytes."""
+    path = patient.store.root / LOGS / f"{patient.deploy.name}_access.log"
+    with path.open("rb") as log:
+        log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
+        lines = log.read().splitlines()
+    since = time.time() - within_s
+    found = []
+    for line in reversed(lines):
+        with suppress(ValueError, KeyError, TypeError):
+            entry = json.loads(line)
+            if when(entry["time"]) < since:
+                break
+            found.append(entry)
+    return found
+
+
+def when(text: str) -> float:
+    """`$time_iso8601` in seconds since the epoch."""
+    from datetime import datetime
+
+    return datetime.fromisoformat(text).timestamp()
+
+
+@look()
+def the_refused(patient: Patient) -> dict[int, int]:
+    """How many handshakes got each status in the last ten minutes; those of the doctor do not count."""
+    needs_root()
+    entries = recent(patient, RECENTLY_S)
+    return Counter(
+        int(str(entry["status"]))
+        for entry in entries
+        if entry.get("path") == "/" and not str(entry.get("agent")).startswith(AGENT.partition("/")[0])
+    )
+
+
+@check("refusals", "origins", "auth", "limits", see=the_refused, expects="no client was refused in ten minutes")
+def refusals(_: Deploy, seen: dict[int, int]) -> Verdict:
+    """No client was refused in the last ten minutes."""
+    found = [f"{seen[status]} times {status} ({meaning})" for status, meaning in _REFUSALS.items() if seen.get(status)]
+    if not found:
+        return ok(f"{sum(seen.values())} requests, none refused")
+    return warning("; ".join(found), "docs/troubleshoot.md#clients-are-refused says what each means")
+
+
+class Load(NamedTuple):
+    """What nginx can carry by its configuration, and what its busiest worker has open."""
+
+    carries: facts.Carries
+    busiest: int
+    workers: int
+
+
+@look()
+def the_load(patient: Patient) -> Load:
+    main = main_text()
+    if main is None:
+        raise Unseen(f"{HOST}/nginx.conf cannot be read")
+    needs_root()
+    sockets = [_sockets(pid) for pid in children(_master(patient))]
+    return Load(facts.nginx_carries(main), max(sockets, default=0), len(sockets))
+
+
+def _master(patient: Patient) -> int:
+    try:
+        return int((patient.store.root / PID).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        raise Unseen("nginx does not run: systemctl status nginx") from None
+
+
+def _sockets(pid: int) -> int:
+    with suppress(OSError):
+        directory = f"/proc/{pid}/fd"
+        return sum(os.readlink(f"{directory}/{each}").startswith("socket:") for each in os.listdir(directory))
+    return 0
+
+
+@check(
+    "nginx-connections",
+    "limits.connections",
+    see=the_load,
+    expects=lambda deploy: f"worker_connections times worker_processes of {nginx_connections(deploy)}",
+)
+def carries(deploy: Deploy, seen: Load) -> Verdict:
+    """nginx takes as many connections as the service, two for each client, and no worker of it is nearly full."""
+    needed, each = nginx_connections(deploy), seen.carries.worker_connections
+    there = each * seen.carries.worker_processes
+    said = f"{each} times {seen.carries.worker_processes} is {there}; its busiest worker has {seen.busiest} open"
+    fix = f"raise worker_connections in {HOST}/nginx.conf, then {RELOAD}: docs/connections.md#nginx"
+    if seen.busiest >= NEARLY_FULL * each:
+        return failed(f"{said}: clients are, or soon will be, refused", fix)
+    return ok(said) if there >= needed else warning(f"{said}, too few for {deploy.limits.connections} clients", fix)
+
+
+@look()
+def a_worker_of_nginx(patient: Patient) -> Process:
+    needs_root()
+    workers = children(_master(patient))
+    if not workers:
+        raise Unseen("nginx has no workers")
+    return process(max(workers))
+
+
+@check(
+    "nginx-files",
+    "limits.connections",
+    see=a_worker_of_nginx,
+    expects=lambda deploy: f"at least {worker_rlimit_nofile(deploy)} files",
+)
+def files(deploy: Deploy, seen: Process) -> Verdict:
+    """A worker of nginx may open the files that its connections need."""
+    said = f"{seen.files} files"
+    if seen.files >= worker_rlimit_nofile(deploy):
+        return ok(said)
+    return failed(said, f"nginx was not restarted, or nginx.conf sets worker_rlimit_nofile: {RELOAD}")
+
+
+class Reloaded(NamedTuple):
+    """When nginx started its youngest worker, and which file of its configuration is younger."""
+
+    workers_since: float
+    newest: str
+    changed: float
+
+
+@look()
+def the_last_reload(patient: Patient) -> Reloaded:
+    needs_root()
+    since = max((process(pid).started for pid in children(_master(patient))), default=0.0)
+    paths = [HOST / "nginx.conf", Path("/", SHARED), Path("/", Paths(patient.deploy.name).site)]
+    changed = {str(path): path.stat().st_mtime for path in paths if path.exists()}
+    newest = max(changed, key=changed.__getitem__, default="")
+    return Reloaded(since, newest, changed.get(newest, 0.0))
+
+
+@check("nginx-reloaded", "nginx", see=the_last_reload, expects="nginx runs with its files as they are")
+def reloaded(_: Deploy, seen: Reloaded) -> Verdict:
+    """nginx was reloaded since its configuration changed."""
+    if seen.changed <= seen.workers_since + 1:
+        return ok("no file is younger than its workers")
+    return warning(f"{seen.newest} changed since nginx read it", RELOAD)
+
+
+@look()
+def the_test_of_nginx(_: Patient) -> str:
+    needs_root()
+    return facts.nginx_fault()
+
+
+@check("nginx-configuration", "nginx", see=the_test_of_nginx, expects="nginx -t accepts it")
+def configuration(_: Deploy, seen: str) -> Verdict:
+    """nginx accepts its configuration, so that the next reload and the next boot succeed."""
+    return failed(seen, "fix the file that it names, which may be another site's") if seen else ok("accepted")
+
+
+@look()
+def the_errors_of_nginx(patient: Patient) -> list[str]:
+    """What nginx logged as an error or worse in ten minutes, of this site and as a whole."""
+    needs_root()
+    logs, found = patient.store.root / LOGS, []
+    for path in (logs / "error.log", logs / f"{patient.deploy.name}_error.log"):
+        lines = run("tail", "-n", "500", str(path)).output.splitlines()
+        found += [line for line in lines if re.search(_ERROR, line) and _is_recent(line)]
+    return found
+
+
+def _is_recent(line: str) -> bool:
+    with suppress(ValueError):
+        return time.mktime(time.strptime(line[:19], "%Y/%m/%d %H:%M:%S")) > time.time() - RECENTLY_S
+    return False
+
+
+@check("nginx-log", "nginx", see=the_errors_of_nginx, expects="no errors in ten minutes")
+def log(_: Deploy, seen: list[str]) -> Verdict:
+    """nginx logged no errors in the last ten minutes."""
+    if not seen:
+        return ok("none")
+    kinds = Counter(re.sub(r"^.*?\]\s+\d+#\d+:\s+(\*\d+ )?|, client: .*$", "", line) for line in seen)
+    said = "; ".join(f"{count} times {kind}" for kind, count in kinds.most_common(3))
+    return warning(said, f"sudo tail /{LOGS}/*error.log; docs/troubleshoot.md")

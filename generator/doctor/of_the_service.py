@@ -1,0 +1,361 @@
+"""What the service is, as the kernel, its manager and its own figures show it."""
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from generator.config.schema import Deploy, bus, keys_file
+from generator.doctor.checks import Verdict, check, failed, look, ok, warning
+from generator.doctor.of_the_protocol import INSTALL
+from generator.doctor.patient import Patient, Process, Unseen, needs_root, process
+from generator.host import facts
+from generator.host.programs import run
+from generator.program import AS_ROOT
+from generator.rendering.render import names_of, open_files, service_user
+from service.declaration import settings_of
+from service.settings import Settings
+
+# From here on more clients than usual may find it full.
+NEARLY_FULL = 0.8
+_MODULES = {"uvicorn": "service", "gunicorn": "gunicorn", "standalone": "service.server"}
+_CONNECTING = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+
+
+class Managed(NamedTuple):
+    """What each manager says: the state of the unit and of the program, starts by itself, and what it needs to know."""
+
+    systemd: str
+    supervisor: str
+    restarts: int
+    result: str
+    is_enabled: bool
+    is_outdated: bool
+
+
+@look()
+def the_managers(patient: Patient) -> Managed:
+    name, unit = patient.deploy.name, patient.unit
+    needs_root(patient.deploy.manager == "supervisor")
+    supervisor = facts.program_state(name) if os.geteuid() == 0 else ""
+    return Managed(
+        systemd=unit.get("ActiveState", "unknown"),
+        supervisor=next(iter(re.findall(r"^\S+ +([A-Z]+)", supervisor)), "none"),
+        restarts=int(unit.get("NRestarts") or 0),
+        result=unit.get("Result", ""),
+        is_enabled=unit.get("UnitFileState") == "enabled",
+        is_outdated=unit.get("NeedDaemonReload") == "yes",
+    )
+
+
+@check("name", see=the_managers, expects=lambda deploy: f"{deploy.name} runs, and has not been restarted by itself")
+def name(deploy: Deploy, seen: Managed) -> Verdict:
+    """The service of this name runs, starts at boot, and did not have to be started again."""
+    log = f"journalctl -u {deploy.name}.service -n 50"
+    if deploy.manager == "supervisor":
+        fix = f"sudo tail -n 50 /var/log/{deploy.name}/{deploy.name}.log"
+        return ok("RUNNING") if seen.supervisor == "RUNNING" else failed(seen.supervisor, f"see the log: {fix}")
+    if seen.systemd != "active":
+        return failed(f"{seen.systemd} ({seen.result})", f"see the log: {log}")
+    if not seen.is_enabled:
+        return failed("it runs, and does not start at boot", f"sudo systemctl enable {deploy.name}.service")
+    if seen.is_outdated:
+        return warning("its unit changed on disk since systemd read it", "sudo systemctl daemon-reload")
+    if seen.restarts:
+        return warning(f"it was started again {seen.restarts} times", f"find out why it ended: {log}")
+    return ok("active")
+
+
+@check("manager", see=the_managers, expects=lambda deploy: f"{deploy.manager} alone runs it")
+def manager(deploy: Deploy, seen: Managed) -> Verdict:
+    """The manager runs it, and the other one does not."""
+    by = [manager for manager, state in (("systemd", seen.systemd), ("supervisor", seen.supervisor)) if _is_up(state)]
+    return ok(by[0]) if by == [deploy.manager] else failed(" and ".join(by) or "neither does", f"{AS_ROOT} install")
+
+
+def _is_up(state: str) -> bool:
+    return state in ("active", "activating", "RUNNING", "STARTING", "BACKOFF")
+
+
+@look()
+def the_process(patient: Patient) -> Process:
+    return patient.process
+
+
+@look()
+def the_main_process(patient: Patient) -> Process:
+    needs_root()
+    return process(patient.pid)
+
+
+@check("server", see=the_main_process, expects=lambda deploy: f"python -m {_MODULES[deploy.server]}")
+def server(deploy: Deploy, seen: Process) -> Verdict:
+    """The process runs this server."""
+    said = " ".join(seen.command[:4])
+    return ok(said) if seen.command[1:3] == ("-m", _MODULES[deploy.server]) else failed(said, INSTALL)
+
+
+@check("user", see=the_process, expects=service_user)
+def user(deploy: Deploy, seen: Process) -> Verdict:
+    """The process belongs to this user, who is not root and cannot log in."""
+    account = facts.account_of(service_user(deploy))
+    if account is None or account.uid != seen.uid:
+        return failed(f"uid {seen.uid}", INSTALL)
+    if account.uid == 0 or account.can_log_in:
+        return warning(f"uid {seen.uid} may log in", f"sudo usermod --shell /usr/sbin/nologin {service_user(deploy)}")
+    return ok(f"uid {seen.uid}")
+
+
+@check(
+    "open-files",
+    "limits.connections",
+    see=the_process,
+    expects=lambda deploy: f"at least {open_files(deploy)} files",
+)
+def files(deploy: Deploy, seen: Process) -> Verdict:
+    """The process may open a file for each connection, and more."""
+    if seen.files >= open_files(deploy):
+        return ok(f"{seen.files} files")
+    return failed(f"{seen.files} files", f"something lowers LimitNOFILE: systemctl cat {deploy.name}; {INSTALL}")
+
+
+@check("env", see=the_process, expects=lambda deploy: ", ".join(deploy.env) or "nothing")
+def env(deploy: Deploy, seen: Process) -> Verdict:
+    """The process has these variables."""
+    other = [name for name, text in deploy.env.items() if seen.environ.get(name) != text]  # values may be secrets
+    return ok(f"{len(deploy.env)} variables") if not other else failed(f"other values of {', '.join(other)}", INSTALL)
+
+
+@check("settings", "name", see=the_process, expects="those of deploy.yaml")
+def settings(deploy: Deploy, seen: Process) -> Verdict:
+    """The process has the settings that deploy.yaml gives, every one of them."""
+    wanted = rendered(deploy)
+    other = [name for name, text in wanted.items() if seen.environ.get(name, "") != text]
+    if other:
+        return failed(f"other values of {', '.join(other)}", f"{AS_ROOT} plan shows it, {AS_ROOT} install does it")
+    return ok(f"{len(wanted)} variables")
+
+
+def rendered(deploy: Deploy) -> dict[str, str]:
+    """The variables of .env that follow from settings; a section that is not used has none."""
+    return {line.variable: line.value for line in names_of(deploy)["settings"]}
+
+
+IN_FORCE = {
+    setting.key: setting.extra["env"]
+    for setting in settings_of(Settings)
+    if setting.key.startswith(("drain.", "log.", "engine.", "mailbox."))
+}
+"""The settings that show in the process alone, each with its variable."""
+
+
+def _in_force(key: str, variable: str) -> None:
+    """Enter the check of one of them."""
+
+    def judge(deploy: Deploy, seen: Process) -> Verdict:
+        """The process has this value."""
+        wanted, there = rendered(deploy).get(variable, ""), seen.environ.get(variable, "")
+        return ok(there or "not used") if there == wanted else failed(there or "nothing", INSTALL)
+
+    check(key, see=the_process, expects=lambda deploy: rendered(deploy).get(variable) or "not used")(judge)
+
+
+for _key, _variable in IN_FORCE.items():
+    _in_force(_key, _variable)
+
+
+@look()
+def the_figures(patient: Patient) -> dict[str, Any]:
+    return patient.figures
+
+
+@check("limits.connections", see=the_figures, expects=lambda deploy: f"room below {deploy.limits.connections}")
+def connections(deploy: Deploy, seen: dict[str, Any]) -> Verdict:
+    """The service has this limit, and there is room for more clients."""
+    limit, there = deploy.limits.connections, int(seen["connections"])
+    said, in_force = f"{there} of {limit}", seen["limit"]["connections"]
+    if in_force != limit:
+        return failed(f"a limit of {in_force}", INSTALL)
+    if there >= limit:
+        return failed(
+            f"{said}: it is FULL, and refuses clients with 503", "raise limits.connections: docs/connections.md"
+        )
+    if there >= NEARLY_FULL * limit:
+        return warning(f"{said}: it is nearly full", "raise limits.connections: docs/connections.md")
+    return ok(said)
+
+
+def _limit(name: str) -> None:
+    """Enter a check of a limit that only many clients, or much of one, would show."""
+
+    def judge(deploy: Deploy, seen: dict[str, Any]) -> Verdict:
+        there = seen["limit"][name]
+        return ok(there) if there == getattr(deploy.limits, name) else failed(there, INSTALL)
+
+    judge.__doc__ = "The service has this limit."
+    check(f"limits.{name}", see=the_figures, expects=lambda deploy: str(getattr(deploy.limits, name)))(judge)
+
+
+for _each in ("connections_per_address", "messages_per_second", "bytes_per_second", "queue"):
+    _limit(_each)
+
+
+@check("slow-clients", "limits.queue", see=the_figures, expects="none was closed with 4101")
+def slow_clients(_: Deploy, seen: dict[str, Any]) -> Verdict:
+    """No client read so slowly that its queue overflowed."""
+    closed = seen["connections_closed"]["4101"]
+    fix = "they, or their networks, are slow; `log.level: info` names them: docs/troubleshoot.md"
+    return ok("none") if not closed else warning(f"{closed} slow clients were closed with 4101 since the start", fix)
+
+
+class Workers(NamedTuple):
+    """How many workers serve, how many of them answered in time, and how many CPUs the service may use."""
+
+    serve: int
+    counted: int
+    cpus: int
+
+
+@look()
+def the_workers(patient: Patient) -> Workers:
+    figures = patient.figures
+    cpus = len(os.sched_getaffinity(patient.pid)) if patient.deploy.workers == "auto" else 0
+    return Workers(figures["workers"], figures["workers_counted"], cpus)
+
+
+@check("workers", see=the_workers, expects=lambda deploy: f"{deploy.workers}, and each answers")
+def workers(deploy: Deploy, seen: Workers) -> Verdict:
+    """So many workers serve, and each of them answers."""
+    wanted = seen.cpus if deploy.workers == "auto" else deploy.workers
+    log = f"journalctl -u {deploy.name} says why"
+    if seen.serve != wanted:
+        return failed(f"{seen.serve} of {wanted} serve", f"a worker ended, or was stopped: {log}")
+    if seen.counted < seen.serve:
+        return failed(f"{seen.serve - seen.counted} of {wanted} do not answer", f"a worker hangs: {log}")
+    return ok(seen.serve)
+
+
+class Ends(NamedTuple):
+    """What listens on the port: the local addresses."""
+
+    addresses: tuple[str, ...]
+
+
+@look()
+def the_listener(patient: Patient) -> Ends:
+    if patient.deploy.socket is not None:
+        raise Unseen("it listens on `socket`")
+    shown = run("ss", "-Hltn", f"sport = :{patient.deploy.port}").output
+    addresses = [line.split()[3].rpartition(":")[0].strip("[]") for line in shown.splitlines() if line.strip()]
+    return Ends(tuple({"*": "::"}.get(address, address) for address in addresses))
+
+
+@check("port", see=the_listener, expects=lambda deploy: f"something listens on port {deploy.port}")
+def port(_: Deploy, seen: Ends) -> Verdict:
+    """The service listens on this port."""
+    return (
+        ok("it listens") if seen.addresses else failed("nothing listens there", f"see `name`; then {AS_ROOT} install")
+    )
+
+
+@check("host", see=the_listener, expects=lambda deploy: deploy.host)
+def host(deploy: Deploy, seen: Ends) -> Verdict:
+    """The service listens on this address."""
+    said = ", ".join(seen.addresses) or "none"
+    return ok(said) if deploy.host in seen.addresses else failed(said, INSTALL)
+
+
+@check("expose", see=the_listener, expects=lambda deploy: "others may come" if deploy.expose else "loopback alone")
+def expose(deploy: Deploy, seen: Ends) -> Verdict:
+    """Unless it is asked for, no other machine reaches the service past nginx."""
+    outside = [address for address in seen.addresses if not address.startswith("127.") and address != "::1"]
+    if outside and not deploy.expose:
+        return failed(
+            f"it also listens on {', '.join(outside)}", f"find out who does: sudo ss -ltnp 'sport = :{deploy.port}'"
+        )
+    return ok(", ".join(seen.addresses) or "none")
+
+
+class Entry(NamedTuple):
+    """Who may connect to a Unix socket: www-data, which nginx runs as, and a user of no rights."""
+
+    nginx: bool
+    anybody: bool
+
+
+@look()
+def who_may_connect(patient: Patient) -> Entry:
+    path = patient.deploy.socket
+    if path is None:
+        raise Unseen("it listens on `host` and `port`")
+    needs_root()
+    return Entry(*(_may_connect(user, path) for user in ("www-data", "nobody")))
+
+
+def _may_connect(user: str, path: str) -> bool:
+    return run("runuser", "-u", user, "--", facts.PYTHON, "-c", _CONNECTING, path).succeeded
+
+
+@check("socket", see=who_may_connect, expects="nginx may connect, others may not")
+def socket(deploy: Deploy, seen: Entry) -> Verdict:
+    """nginx can connect to the socket, and nobody else but root can."""
+    if not seen.nginx:
+        return failed("nginx cannot connect", f"see `name`; ls -l {deploy.socket}; {AS_ROOT} install")
+    fix = f"sudo chmod o= {deploy.socket}, and {AS_ROOT} install"
+    return failed("anybody of this host can connect, past nginx", fix) if seen.anybody else ok("nginx alone")
+
+
+class Mode(NamedTuple):
+    """Who owns a file or directory, what its mode allows, and for keys how many there are."""
+
+    uid: int
+    mode: int
+    keys: int = 0
+
+
+@look()
+def the_bus(patient: Patient) -> Mode:
+    needs_root()
+    try:
+        status = os.stat(bus(patient.deploy))
+    except FileNotFoundError:
+        raise Unseen("one worker alone needs none") from None
+    return Mode(status.st_uid, stat.S_IMODE(status.st_mode))
+
+
+@check("bus", see=the_bus, expects=lambda deploy: f"{bus(deploy)}, for {service_user(deploy)} alone")
+def bus_is_closed(deploy: Deploy, seen: Mode) -> Verdict:
+    """The workers meet where no other user can enter."""
+    account, said = facts.account_of(service_user(deploy)), f"{seen.mode:04o} of uid {seen.uid}"
+    is_closed = account is not None and seen.uid == account.uid and not seen.mode & 0o077
+    return ok(said) if is_closed else failed(said, f"sudo systemctl restart {deploy.name}")
+
+
+@look()
+def the_keys(patient: Patient) -> Mode:
+    if patient.deploy.auth == "none":
+        raise Unseen("with `auth: none` no key is read")
+    needs_root()
+    path = Path(keys_file(patient.deploy))
+    status = path.stat()
+    try:
+        keys = len(json.loads(path.read_bytes())["keys"])
+    except (ValueError, KeyError, TypeError):
+        keys = 0
+    return Mode(status.st_uid, stat.S_IMODE(status.st_mode), keys)
+
+
+@check("keys", see=the_keys, expects="at least one key, closed to others")
+def keys(deploy: Deploy, seen: Mode) -> Verdict:
+    """There are keys for tokens, which no other user can read or replace."""
+    path = keys_file(deploy)
+    if not seen.keys:
+        return failed("no key in it", f"{AS_ROOT} token --new-key")
+    if seen.mode & 0o007 or seen.mode & 0o020:
+        return failed(
+            f"{seen.mode:04o}: others can read it or write to it",
+            f"sudo chmod 640 {path}; then new keys: docs/tokens.md",
+        )
+    return ok(f"{seen.keys} keys, {seen.mode:04o}")

@@ -1,0 +1,151 @@
+"""What only much traffic shows, and what could refuse or disconnect others for a moment: with `--stress` alone."""
+
+import json
+import resource
+import time
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from generator.config.schema import Deploy
+from generator.doctor.checks import Verdict, check, failed, look, ok
+from generator.doctor.of_the_protocol import INSTALL, credentials, own_address
+from generator.doctor.patient import Patient, Unseen
+from generator.doctor.wire import ask, client, connected
+
+MOST = 5000
+_SPARE_FILES = 200
+_FLOOD_BYTES = 64 * 1024 * 1024
+_CHUNK = 32 * 1024
+
+
+class Burst(NamedTuple):
+    """After how many handshakes of one address the first was refused, within how many seconds."""
+
+    let_in: int
+    seconds: float
+
+
+@look(takes=lambda deploy: 1 + deploy.limits.handshake_burst / 200, stress=True)
+def a_burst(patient: Patient) -> Burst:
+    patient.must_answer()
+    most = patient.deploy.limits.handshake_burst + patient.deploy.limits.handshakes_per_second * 60
+    if patient.deploy.limits.handshake_burst > MOST:
+        raise Unseen(f"more than {MOST} handshakes would be needed")
+    began = time.monotonic()
+    for number in range(most):
+        if ask(connected(patient.endpoint), "/", patient.endpoint.domain).status == 429:
+            return Burst(number, time.monotonic() - began)
+    return Burst(most, time.monotonic() - began)
+
+
+def _fits(deploy: Deploy, seen: Burst) -> bool:
+    limits = deploy.limits
+    earned = limits.handshakes_per_second * (seen.seconds + 1) + 2
+    return limits.handshake_burst - 2 <= seen.let_in <= limits.handshake_burst + earned
+
+
+@check(
+    "limits.handshake_burst", see=a_burst, expects=lambda deploy: f"429 after {deploy.limits.handshake_burst} at once"
+)
+def burst(deploy: Deploy, seen: Burst) -> Verdict:
+    """nginx refuses one address that opens more connections at once."""
+    said = f"429 after {seen.let_in} in {seen.seconds:.1f} s"
+    return ok(said) if _fits(deploy, seen) else failed(said, INSTALL)
+
+
+@check(
+    "limits.handshakes_per_second",
+    see=a_burst,
+    expects=lambda deploy: f"{deploy.limits.handshakes_per_second} a second beyond the burst",
+)
+def rate(deploy: Deploy, seen: Burst) -> Verdict:
+    """nginx lets one address open so many connections per second, beyond the burst."""
+    earned = max(0, seen.let_in - deploy.limits.handshake_burst)
+    said = f"{earned} beyond the burst in {seen.seconds:.1f} s"
+    return ok(said) if _fits(deploy, seen) else failed(said, INSTALL)
+
+
+def _pace(deploy: Deploy) -> float:
+    """So many seconds between two connections nginx refuses none, whatever used up the burst before."""
+    return 1.1 / deploy.limits.handshakes_per_second
+
+
+@look(takes=lambda deploy: deploy.limits.connections_per_address * _pace(deploy), stress=True)
+def many_of_one_address(patient: Patient) -> int:
+    """How many connections one address got."""
+    patient.must_answer()
+    most = patient.deploy.limits.connections_per_address
+    if most > MOST:
+        raise Unseen(f"more than {MOST} connections would be needed")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most + _SPARE_FILES
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    with ExitStack() as stack:
+        for number in range(most + 1):
+            time.sleep(_pace(patient.deploy))
+            there = stack.enter_context(client(patient.endpoint, **credentials(patient)))
+            if there.status != 101:
+                return number
+    return most + 1
+
+
+@check(
+    "connections-per-address",
+    "limits.connections_per_address",
+    see=many_of_one_address,
+    expects=lambda deploy: f"{deploy.limits.connections_per_address}, one more gets 429",
+)
+def per_address(deploy: Deploy, seen: int) -> Verdict:
+    """One address gets so many connections; one more is refused."""
+    limit, said = deploy.limits.connections_per_address, f"{seen} were let in"
+    if seen > limit:
+        return failed(said, INSTALL)
+    # Other clients of the same address count as well.
+    fix = "other clients hold the rest, or nginx has another limit: sudo wsbundle install"
+    return ok(said) if seen >= limit // 2 else failed(said, fix)
+
+
+class Flood(NamedTuple):
+    """How much was sent to a client that does not read, in bytes, and whether the service closed it with 4101."""
+
+    sent: int
+    is_closed: bool
+
+
+@look(takes=lambda _: 60.0, stress=True)
+def a_slow_reader(patient: Patient) -> Flood:
+    if patient.deploy.auth == "token":
+        raise Unseen("with `auth: token` the doctor may write to nobody")
+    patient.must_answer()
+    address, before = own_address(), _closed(patient)
+    time.sleep(2 * _pace(patient.deploy))
+    with client(patient.endpoint) as slow, client(patient.endpoint) as fast:
+        slow.text()
+        slow.take_little()
+        slow.say(recipient_uuid=address, message="connected")
+        slow.say(recipient_uuid=address, message="here")
+        slow.text()
+        fast.text()
+        size = min(_CHUNK, patient.deploy.limits.message_size)
+        text = json.dumps({"recipient_uuid": address, "message": ""})
+        message = text.replace('""', f'"{"x" * (size - len(text))}"')
+        for sent in range(0, patient.deploy.limits.queue + _FLOOD_BYTES, size):
+            fast.send(message)
+            if sent // size % 32 == 0 and _closed(patient) > before:
+                break
+        ends = time.monotonic() + 30  # what was sent has not all been read yet
+        while _closed(patient) == before and time.monotonic() < ends:
+            time.sleep(0.2)
+        return Flood(sent, _closed(patient) > before)
+
+
+def _closed(patient: Patient) -> int:
+    """How many slow readers were closed so far."""
+    return int(patient.count()["connections_closed"]["4101"])
+
+
+@check("slow-reader", "limits.queue", see=a_slow_reader, expects="4101 when the queue is full")
+def slow_reader(_: Deploy, seen: Flood) -> Verdict:
+    """A client that does not read is closed with 4101, and does not fill the memory."""
+    said = f"{seen.sent // 1024} KiB were sent to it"
+    return ok(f"closed when {said}") if seen.is_closed else failed(f"not closed, though {said}", INSTALL)

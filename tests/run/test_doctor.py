@@ -1,0 +1,156 @@
+"""What the doctor sees on the wire, of the rendered files really run; and that it would see another setting."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from generator.config.schema import Deploy
+from generator.doctor.examine import Finding, chosen, examine
+from generator.doctor.patient import Patient
+from generator.host.probe import Endpoint
+from generator.host.store import Store
+from generator.minting import with_keys
+from service.declaration import struct_from, values_of
+from tests.run.stage import DOMAIN, Stage, deployed, nginx
+
+pytestmark = pytest.mark.slow
+
+SHORT = {"limits": {"hello_timeout": 2, "header_timeout": 2, "handshake_burst": 500, "handshakes_per_second": 500}}
+
+
+@contextmanager
+def patient(**settings: Any) -> Iterator[tuple[Patient, Stage]]:
+    """A deployment as a host has it, as far as a temporary directory can be one."""
+    with (
+        TemporaryDirectory(prefix="ws-") as directory,
+        deployed(Path(directory), **SHORT | settings) as (stage, manager),
+    ):
+        made = Patient(stage.deploy, Store(stage.deploy.name, stage.root), endpoint_of(stage))
+        made.pid = manager.pid
+        yield made, stage
+
+
+def endpoint_of(stage: Stage) -> Endpoint:
+    ports = (stage.http_port, stage.https_port)
+    return Endpoint(DOMAIN, stage.deploy.tls != "off", stage.deploy.auth == "token", (("127.0.0.1",),), ports)
+
+
+def findings(of: Patient, *only: str) -> dict[str, Finding]:
+    return {finding.check: finding for finding in examine(of, chosen(only))}
+
+
+def expecting(of: Patient, **other: Any) -> Patient:
+    """The same deployment, of which deploy.yaml says something else."""
+    values = values_of(of.deploy) | other
+    changed = Patient(struct_from(Deploy, values), of.store, of.endpoint, of.under_stress)
+    changed.pid = of.pid
+    return changed
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[tuple[Patient, Stage]]:
+    """One that lets in some pages, and no load balancer is in front of."""
+    with patient(origins=["https://example.com"], welcome="Hello, {uuid}!") as made:
+        yield made
+
+
+# Another value of each setting that shows on the wire, or in the process or its figures.
+OTHERWISE: dict[str, object] = {
+    "welcome": "Good morning, {uuid}!",
+    "ping.interval": 6.0,
+    "ping.timeout": 6.0,
+    "nginx.idle_limit": 10,
+    "limits.message_size": 65535,
+    "limits.header_timeout": 9,
+    "limits.hello_timeout": 9,
+    "limits.registrations": 7,
+    "limits.connections": 999,
+    "limits.connections_per_address": 99,
+    "limits.messages_per_second": 999,
+    "limits.bytes_per_second": 65536,
+    "limits.queue": 131072,
+    "auth": "token",
+    "origins": ("https://example.org",),
+    "workers": 2,
+    "drain.timeout": 9,
+    "drain.window": 0,
+    "drain.rate": 1,
+    "log.level": "info",
+    "log.format": "json",
+    "env": {"RUN_MARK": "another"},
+    "server": "gunicorn",
+    "nginx.default_server": True,
+    "nginx.health_from": ("192.0.2.1",),
+    "nginx.trusted_proxies": ("127.0.0.1",),
+    "nginx.listen": ("0.0.0.0", "192.0.2.1"),
+    "tls": "files",
+}
+
+
+def test_a_deployment_that_is_as_it_should_be_has_no_findings(plain: tuple[Patient, Stage]) -> None:
+    of, _ = plain
+    of = expecting(of, **{"nginx.listen": ("0.0.0.0",)})
+    found = findings(of, "message", *OTHERWISE)
+    assert {
+        name: one.seen for name, one in found.items() if name in {"message", *OTHERWISE} and one.state != "ok"
+    } == {}
+
+
+@pytest.mark.parametrize("key", [key for key in OTHERWISE if key != "nginx.idle_limit"])
+def test_a_setting_that_is_not_in_force_is_seen(plain: tuple[Patient, Stage], key: str) -> None:
+    of = expecting(plain[0], **{key: OTHERWISE[key]})
+    assert findings(of, key)[key].state == "failed"
+
+
+def test_who_has_a_token_is_let_in_and_others_are_not(tmp_path: Path) -> None:
+    keys = str(tmp_path / "keys.json")
+    with_keys("new-key", keys, "HS256")
+    with patient(auth="token", keys=keys, nginx={"trusted_proxies": ["127.0.0.1"], "default_server": True}) as (of, _):
+        found = findings(of, "auth", "ping", "limits.message_size", "nginx.trusted_proxies", "nginx.default_server")
+        otherwise = expecting(of, **{"auth": "none", "nginx.trusted_proxies": ()})
+        not_so = findings(otherwise, "auth", "nginx.trusted_proxies")
+    names = ("auth", "ping.interval", "ping.timeout", "limits.message_size", "nginx.trusted_proxies")
+    assert [found[name].state for name in (*names, "nginx.default_server")] == ["ok"] * 6
+    assert [not_so[name].state for name in ("auth", "nginx.trusted_proxies")] == ["failed"] * 2
+
+
+def test_what_clients_get_of_tls_is_seen() -> None:
+    with patient(tls="files") as (of, _):
+        found = findings(of, "tls", "message", "limits.message_size")
+        not_so = findings(expecting(of, tls="off"), "tls")["tls"]
+    assert [found[name].state for name in ("message", "limits.message_size")] == ["ok", "ok"]
+    assert (found["tls"].state, found["tls"].seen[:7]) == ("ok", "TLSv1.3")
+    assert not_so.state == "failed"
+
+
+STRESS = ("limits.handshake_burst", "limits.handshakes_per_second", "connections-per-address", "slow-reader")
+
+
+def test_under_stress_the_limits_of_one_client_hold_and_others_would_be_seen() -> None:
+    limits = {"handshake_burst": 30, "handshakes_per_second": 50, "connections_per_address": 5, "queue": 70_000}
+    with patient(limits=limits) as (of, _):
+        assert {findings(of, *STRESS)[name].state for name in STRESS} == {"skipped"}
+        of.under_stress = True
+        found = findings(of, *STRESS)
+        assert {name: found[name].seen for name in STRESS if found[name].state != "ok"} == {}
+        otherwise = {"limits.handshake_burst": 3000, "limits.handshakes_per_second": 1}
+        otherwise |= {"limits.connections_per_address": 3}
+        other = expecting(of, **otherwise)
+        other.under_stress = True
+        found = findings(other, *STRESS[:3])
+        assert {found[name].state for name in STRESS[:3]} == {"failed"}
+
+
+def test_where_no_client_gets_through_that_is_what_failed_and_the_rest_cannot_be_seen() -> None:
+    with TemporaryDirectory(prefix="ws-") as directory:
+        stage = Stage(Path(directory))
+        with nginx(stage):
+            of = Patient(stage.deploy, Store(stage.deploy.name, stage.root), endpoint_of(stage))
+            found = findings(of, "message", "welcome", "auth")
+    assert (found["message"].state, found["welcome"].state, found["auth"].state) == ("failed", "skipped", "skipped")
+    assert "502" in found["message"].seen
+    assert "message" in found["welcome"].seen
