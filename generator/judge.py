@@ -5,9 +5,8 @@ from generator.config.schema import Deploy
 from generator.readers import Verdict, read_all
 from generator.rendering.agreement import disagreements
 from generator.rendering.bundle import Bundle
-from generator.rendering.render import keys_behind, service_settings
+from generator.rendering.render import keys_behind, settings_in_env
 from generator.report import CommandError, Report, paint
-from service.settings import to_environ
 
 _COLOURS = {"accepted": "green", "refused": "red", "not checked": "yellow"}
 
@@ -41,7 +40,7 @@ def judge(loaded: Loaded, bundle: Bundle, report: Report) -> None:
 
 
 def _environment(deploy: Deploy) -> dict[str, str]:
-    return {**to_environ(service_settings(deploy)), **deploy.env}
+    return {**settings_in_env(deploy), **deploy.env}
 
 
 def _line(verdict: Verdict) -> str:

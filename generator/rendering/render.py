@@ -108,6 +108,16 @@ def service_settings(deploy: Deploy) -> Deploy:
     return msgspec.structs.replace(deploy, bus=bus(deploy), keys=keys_file(deploy), engine=engine)
 
 
+def settings_in_env(deploy: Deploy) -> dict[str, str]:
+    """The variables that the service gets, but for those of `env`: none about an engine where there is none."""
+    values = to_environ(service_settings(deploy))
+    if deploy.engine.url is None:
+        for setting in settings_of(Settings):
+            if setting.key.startswith("engine."):
+                del values[setting.extra["env"]]
+    return values
+
+
 def graceful_timeout(deploy: Deploy) -> int:
     """What gunicorn waits for its workers, in seconds."""
     return deploy.drain.timeout + STOP_MARGIN_S
@@ -194,11 +204,11 @@ def _certificate_key(deploy: Deploy) -> str | None:
 
 
 def _settings(deploy: Deploy) -> list[Variable]:
-    values = to_environ(service_settings(deploy))
+    values = settings_in_env(deploy)
     return [
         Variable(_keys_of(setting.key), setting.extra["env"], values[setting.extra["env"]], _meaning(setting))
         for setting in settings_of(Settings)
-        if deploy.engine.url is not None or not setting.key.startswith("engine.")
+        if setting.extra["env"] in values
     ]
 
 
