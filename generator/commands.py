@@ -68,6 +68,7 @@ def run(options: Namespace, report: Report) -> int:
     if deploy.socket is None and ip_address(deploy.host).is_loopback:
         origin = f"http://{host}:{deploy.port}"
         report.line(f"To try it in a browser: {origin}/page/")
+        report.line(f"To watch it: {origin}/status")
         here = {"WEBSOCKET_PAGE": os.path.join(ROOT, "clients")}
         if deploy.origins:
             deploy = msgspec.structs.replace(deploy, origins=(*deploy.origins, origin))

@@ -102,7 +102,8 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
 
 def _code() -> list[Path]:
     """What runs on a host. The clients do not: a change in them must not restart the service."""
-    return sorted(path for path in (ROOT / "service").rglob("*.py") if path.name != "client.py")
+    code = (path for path in (ROOT / "service").rglob("*.py") if path.name != "client.py")
+    return sorted((*code, ROOT / "service/web/status.html"))
 
 
 def _make_venv(venv: Path) -> None:

@@ -68,7 +68,7 @@ class Center:
 
     `clock` is monotonic, `now` counts from the epoch, both in seconds; `now` is only for the ends of tokens and to be
     shown, for it may be set while we run. `soon` calls a function in the next turn of the event loop. `verify` tells
-    whose token it is, `tell` writes the log, `measure` says what the process takes of the host.
+    whose token it is, `tell` writes the log, `measure` says where the process is, and what it takes there.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Center:
         draw_address: Callable[[], str],
         draw_secret: Callable[[], str],
         tell: Tell = tell_nobody,
-        measure: Callable[[], Footprint] = lambda: Footprint(0, 0, 0.0),
+        measure: Callable[[], Footprint] = lambda: Footprint("", 0, 0, 0.0),
     ) -> None:
         self.settings = settings
         self.hub = Hub()
@@ -138,8 +138,9 @@ class Center:
             member.settle()
             written += member.client.written
             queued += member.client.queued
-        pid, memory_bytes, cpu_s = self._measure()
+        host, pid, memory_bytes, cpu_s = self._measure()
         return Standing(
+            host=host,
             pid=pid,
             version=__version__,
             server=self.server,

@@ -12,7 +12,6 @@ from service.core import close_codes, drops
 from service.core.close_codes import CloseReason
 from service.core.frames import SUBPROTOCOL
 from service.core.pace import BOUNDS
-from service.core.plain_http import REFUSALS
 from service.core.standing import Standing, together
 
 if TYPE_CHECKING:  # only to be read: `Center` need not be there where the names are wanted
@@ -23,9 +22,19 @@ FORMAT = 1
 """Of `/stats`: a reader that knows this number knows what it reads. New keys may come at any time."""
 
 PROTOCOLS = ("v0", SUBPROTOCOL)
-# Those of `service.fast.handshake` as well: no WebSocket that RFC 6455 knows.
-REFUSED = tuple(sorted({400, 408, 426, 431, *(refusal.status for refusal in REFUSALS)}))
-CLOSED = tuple(sorted({value.code for value in vars(close_codes).values() if isinstance(value, CloseReason)}))
+# Those of `service.core.plain_http`, and those of `service.fast.handshake`: no WebSocket that RFC 6455 knows.
+REFUSED = {
+    400: "not a handshake",
+    401: "no valid token",
+    403: "foreign page",
+    408: "too slow",
+    426: "another version of WebSocket",
+    429: "too many of one address",
+    431: "head too long",
+    503: "full or stopping",
+}
+_REASONS = sorted(value for value in vars(close_codes).values() if isinstance(value, CloseReason))
+CLOSED = tuple(dict.fromkeys(reason.code for reason in _REASONS))
 PUBLISHED = (201, 202, 400, 401, 403, 405, 408, 409, 413, 422, 429, 503)
 """Every status that a publication can be answered with."""
 LIMITS = ("connections", "connections_per_address", "message_size", "messages_per_second", "bytes_per_second", "queue")
@@ -66,8 +75,8 @@ class Figure(NamedTuple):
 
     `worker` reads it of one worker, `whole` of all together; without `whole`, it is read of all workers as one. With
     `by_worker` there is a series `wsbundle_worker_NAME{worker}` as well, or only that, where the library of Prometheus
-    has the whole. `label` is what its values are told apart by, and `values` has all of them. `page` is where the docs
-    say more.
+    has the whole. `label` is what its values are told apart by, `values` has all of them, and `words` what they mean
+    where they are numbers. `page` is where the docs say more.
     """
 
     name: str
@@ -77,6 +86,7 @@ class Figure(NamedTuple):
     whole: Callable[[Service], Value] | None = None
     label: str = ""
     values: tuple[Any, ...] = ()
+    words: Mapping[Any, str] = {}
     by_worker: Literal["", "also", "only"] = ""
     page: str = ""
 
@@ -149,11 +159,11 @@ FIGURES = (
     Figure(
         "handshakes_refused",
         "counter",
-        "Handshakes that were refused: 401 no token, 403 a foreign page, 429 too many from one address, 503 full or "
-        "draining, 400 to 431 not a proper handshake, or too slow.",
+        f"Handshakes that were refused: {', '.join(f'{status} {word}' for status, word in REFUSED.items())}.",
         worker=lambda worker: worker.tally.refused,
         label="status",
-        values=REFUSED,
+        values=tuple(REFUSED),
+        words=REFUSED,
     ),
     Figure(
         "connections_closed",
@@ -162,6 +172,7 @@ FIGURES = (
         worker=lambda worker: worker.tally.closed,
         label="code",
         values=CLOSED,
+        words={code: " or ".join(each.reason for each in _REASONS if each.code == code) for code in CLOSED},
         page="protocol.md#close-codes",
     ),
     Figure(

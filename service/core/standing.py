@@ -9,8 +9,9 @@ from service.core.tally import Tally
 
 
 class Footprint(NamedTuple):
-    """What a process takes of the host: resident memory, and CPU time since its start."""
+    """Where a process is, and what it takes there: its resident memory, and CPU time since its start."""
 
+    host: str
     pid: int
     memory_bytes: int
     cpu_s: float
@@ -19,6 +20,7 @@ class Footprint(NamedTuple):
 class Standing(msgspec.Struct, kw_only=True):
     """One worker now. `since` counts from the epoch, `loop_lag_s` is the longest of the last seconds."""
 
+    host: str
     pid: int
     version: str
     server: str
@@ -36,7 +38,7 @@ class Standing(msgspec.Struct, kw_only=True):
 
 
 def together(standings: Sequence[Standing]) -> Standing:
-    """All workers as one, with all that was ever counted; `pid`, `version` and `server` are those of the first."""
+    """All workers as one, with all that was ever counted; where and what it is, is said of the first."""
     tally = Tally()
     for each in standings:
         tally.add(each.tally)

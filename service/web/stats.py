@@ -1,10 +1,12 @@
 """The figures of the service as JSON: what `wsbundle top` and the status page show.
 
-One object: `format` is 1, `time` is now, since the epoch; `service` has every figure of `service.core.figures` for all
-workers, by its name, and `workers` those of each. A figure with a label is an object by label. A histogram has
-`within`, how many took up to each bound in seconds and more than the one before, and `seconds`, how long all took.
+One object: `format` is 1, `time` is now, since the epoch; `words` says what labels mean; `service` has every figure of
+`service.core.figures` for all workers, by its name, and `workers` those of each. A figure with a label is an object by
+label. A histogram has `within`, how many took up to each bound in seconds and more than the one before, and `seconds`,
+how long all took.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -22,12 +24,15 @@ def _stats(service: Service) -> dict[str, Any]:
     whole = service.whole
     return {
         "format": FORMAT,
+        "host": whole.host,
         "time": service.center.now(),
         "version": whole.version,
         "server": whole.server,
+        "words": {figure.name: _by_text(figure.words) for figure in FIGURES if figure.words},
         "service": {figure.name: _shown(figure.of(service)) for figure in FIGURES},
         "workers": [
             {
+                "host": worker.host,
                 "pid": worker.pid,
                 "version": worker.version,
                 **{figure.name: _shown(figure.of_worker(worker)) for figure in FIGURES if figure.worker is not None},
@@ -35,6 +40,10 @@ def _stats(service: Service) -> dict[str, Any]:
             for worker in service.workers
         ],
     }
+
+
+def _by_text(words: Mapping[Any, str]) -> dict[str, str]:
+    return {str(label): text for label, text in words.items()}
 
 
 def _shown(value: Value) -> Any:

@@ -1,7 +1,7 @@
 """What the service tells over HTTP about itself.
 
-`/health` is the guide's, and nginx passes it on for those who are listed. `/livez`, `/readyz`, `/metrics` and `/stats`
-are for programs of this host: nginx passes none of them on, and if one comes through a proxy all the same, it is not
+`/health` is the guide's, and nginx passes it on for those who are listed. `/livez`, `/readyz`, `/metrics`, `/stats`
+and `/status` are for this host: nginx passes none of them on, and if one comes through a proxy all the same, it is not
 found. So it is with the demo page, which only `make run` has.
 """
 
@@ -17,6 +17,7 @@ from service.core.plain_http import DRAINING, NOT_FOUND, Answer, respond, say
 from service.core.standing import Standing
 from service.web import page
 from service.web.stats import stats
+from service.web.status_page import status_page
 
 # How long another worker has to say how it is. One that is stuck is replaced soon.
 PATIENCE_S = 0.5
@@ -50,6 +51,8 @@ class Watching:
                 return DRAINING if self._center.draining else _READY
             case "/stats":
                 return stats(await self._service())
+            case "/status":
+                return status_page()
             case "/metrics":
                 from service.web.metrics import metrics  # takes 5 MB, which nobody pays who does not ask
 

@@ -271,6 +271,7 @@ def test_run_becomes_the_service_with_the_settings_of_deploy_yaml(
     assert outcome.out == (
         "Starting the service on ws://127.0.0.1:9000/; Ctrl-C ends it.\n"
         "To try it in a browser: http://127.0.0.1:9000/page/\n"
+        "To watch it: http://127.0.0.1:9000/status\n"
     )
     [(program, arguments, environment)] = became
     assert environment["WEBSOCKET_ORIGINS"] == ""

@@ -24,6 +24,8 @@ DEPLOYMENTS: dict[str, dict[str, Any]] = {
 LIMITS = {"message_size": 20_000, "connections_per_address": 3}
 INTERNAL = (
     "/metrics",
+    "/stats",
+    "/status",
     "/readyz",
     "/livez",
     "/publish/../metrics",

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.core.figures import FIGURES, service
 from service.core.pace import Lag, Stopwatch
+from service.core.plain_http import REFUSALS
 from service.core.tally import Tally
 from service.web.metrics import metrics
 from service.web.stats import stats
@@ -128,6 +129,13 @@ def test_metrics_and_stats_say_the_same() -> None:
     assert whole["service"]["messages_routed"] == 1
     assert whole["service"]["messages_dropped"]["nobody"] == 1
     assert whole["service"]["messages_received"] == 3
+
+
+def test_every_refusal_and_every_close_code_has_words() -> None:
+    words = shown(World())["words"]
+    assert {str(refusal.status) for refusal in REFUSALS} <= words["handshakes_refused"].keys()
+    assert words["connections_closed"]["4101"] == "slow consumer"
+    assert words["connections_closed"]["1009"] == "message too long or too many fragments"
 
 
 def test_what_is_no_message_is_not_counted_as_one() -> None:

@@ -66,7 +66,7 @@ def test_the_service_is_ready_until_it_drains_and_alive_all_the_while() -> None:
     assert (alive.status, alive.body) == (200, b"alive")
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/stats"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/stats", "/status"])
 def test_what_came_through_a_proxy_learns_nothing_internal(path: str) -> None:
     watching = Watching(World().center)
     assert answered(watching, "GET", path, passed_on=False).status == 200
@@ -98,6 +98,7 @@ def standing(tally: Tally) -> bytes:
     """The answer of another worker that has counted this."""
     return msgspec.msgpack.encode(
         Standing(
+            host="here",
             pid=2_000_000_000,
             version="0.1.0",
             server="uvicorn",

@@ -1,0 +1,216 @@
+"""The status page: its security policy, and what it shows in a real browser."""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
+
+from service.core.plain_http import Answer
+from service.web.status_page import PAGE, status_page
+from tests.clients.chromium import CHROMIUM, Browser, Page, chromium
+from tests.clients.npm_tools import node_modules
+from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, running, wait_until
+
+HTML = PAGE.read_text()
+
+
+def policy(answer: Answer) -> dict[str, list[str]]:
+    lines = dict(answer.headers)["content-security-policy"].split("; ")
+    return {line.split()[0]: line.split()[1:] for line in lines}
+
+
+def test_the_policy_allows_what_is_in_the_page_and_to_ask_the_service() -> None:
+    directives = policy(status_page())
+    assert directives["default-src"] == directives["base-uri"] == directives["frame-ancestors"] == ["'none'"]
+    assert directives["connect-src"] == ["'self'"]
+    for kind in ("style-src", "script-src"):
+        (allowed,) = directives[kind]
+        assert re.fullmatch(r"'sha256-[A-Za-z0-9+/]{43}='", allowed)
+
+
+def test_it_is_one_file_that_asks_no_other_site() -> None:
+    assert re.findall(r'(?:src|href)="(?!data:)', HTML) == []
+    assert not re.search(r"@import|url\(|import\(|https?://(?!www\.w3\.org/)", HTML)
+    assert re.findall(r"fetch\(([^,]*),", HTML) == ['"stats"']
+
+
+def test_no_text_of_the_answer_becomes_html() -> None:
+    assert not re.search(r"\.(innerHTML|outerHTML)|insertAdjacentHTML|document\.write|eval\(", HTML)
+
+
+def stats(shell: Shell) -> Any:
+    with urllib.request.urlopen(f"http://127.0.0.1:{shell.port}/stats", timeout=DEADLINE_S) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def running_browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def shell() -> Iterator[Shell]:
+    settings = {"WORKERS": "2", "WEBSOCKET_MAX_CONNECTIONS": "10", "WEBSOCKET_ORIGINS": "https://good.example"}
+    with running(COMMANDS["runner"], **settings) as shell:
+        wait_until(lambda: len(stats(shell)["workers"]) == 2, deadline_s=30)
+        yield shell
+
+
+@pytest.fixture
+def browser(running_browser: Browser) -> Iterator[Browser]:
+    yield running_browser
+    running_browser.close_tabs()
+
+
+def opened(browser: Browser, shell: Shell) -> Page:
+    """The page, with a plot to see."""
+    page = browser.open(f"http://127.0.0.1:{shell.port}/status")
+    page.wait_for("points.length > 2")
+    return page
+
+
+def total(page: Page, figure: str) -> str:
+    """What the table says of a figure since the start."""
+    cell = f"[...byId('figures').rows].find((row) => row.cells[0].textContent.startsWith({json.dumps(figure)}))"
+    return str(page.evaluate(f"{cell}?.cells[4].textContent"))
+
+
+def talk(shell: Shell, messages: int) -> None:
+    """A little of everything that is counted."""
+    with contextlib.suppress(InvalidStatus), connect(shell.url, origin=Origin("https://evil.example"), proxy=None):
+        pass
+    with shell.client() as alice, shell.client() as bob:
+        alice.register("alice")
+        for number in range(messages):
+            bob.send_to("alice", number)
+        for _ in range(messages):
+            alice.receive()
+        bob.send_to("nobody", 1)
+        with shell.client() as mallory:
+            mallory.send_to("alice", "connected")
+            assert mallory.close_code() == 4009
+        bob.hears_nothing_but_itself()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt install chromium)")
+class TestInABrowser:
+    def test_under_load_it_shows_what_stats_says(self, browser: Browser, shell: Shell) -> None:
+        page = opened(browser, shell)
+        for _ in range(3):
+            talk(shell, 200)
+        wait_until(lambda: stats(shell)["service"]["connections"] == 0)
+        told = stats(shell)["service"]
+        shown = {
+            "connections accepted": sum(told["connections_accepted"].values()),
+            "messages from clients": told["messages_received"],
+            "messages to clients": told["messages_routed"],
+            "refused: 403 foreign page": told["handshakes_refused"]["403"],
+            "closed: 4009 address in use": told["connections_closed"]["4009"],
+            "dropped: nobody": told["messages_dropped"]["nobody"],
+        }
+        assert shown["messages to clients"] >= 600
+        page.wait_for(f"last.service.messages_received === {told['messages_received']}")
+        assert {figure: total(page, figure) for figure in shown} == {
+            figure: f"{count:,}" for figure, count in shown.items()
+        }
+        # What it draws adds up to what was counted while it looked.
+        drawn = page.evaluate(
+            "points.slice(1).reduce((all, p, at) => all + p.routed * (p.t - points[at].t), 0)"
+            " - (points.at(-1).answer.service.messages_routed - points[0].answer.service.messages_routed)"
+        )
+        assert drawn == pytest.approx(0, abs=0.01)
+        pids = page.evaluate("[...byId('workers').tBodies[0].rows].map((row) => Number(row.cells[0].textContent))")
+        assert sorted(pids) == sorted(worker["pid"] for worker in stats(shell)["workers"])  # type: ignore[call-overload]
+        assert page.evaluate("byId('state').textContent") == "running"
+
+    def test_a_limit_is_a_line_and_who_comes_near_it_is_told(self, browser: Browser, shell: Shell) -> None:
+        page = opened(browser, shell)
+        with contextlib.ExitStack() as stack:
+            for _ in range(9):
+                stack.enter_context(shell.client())
+            page.wait_for("byId('state').textContent === 'nearly full'")
+            assert page.evaluate("document.querySelector('.plot .limit-word').textContent") == "limit 10"
+            assert page.evaluate("document.querySelectorAll('.plot line.limit').length >= 1") is True
+            assert page.evaluate("document.title.startsWith('9 ')") is True
+
+    def test_while_nobody_sees_it_it_asks_nobody(self, browser: Browser, shell: Shell) -> None:
+        page = opened(browser, shell)
+        page.evaluate(
+            "window.armed = 0; const arm = setTimeout;"
+            "window.setTimeout = (act, ms) => { armed += ms === PERIOD_MS; return arm(act, ms); };"
+        )
+        page.wait_for("armed > 0")
+        page.evaluate(
+            "Object.defineProperty(document, 'hidden', {value: true, configurable: true});"
+            "document.dispatchEvent(new Event('visibilitychange')); ask().then(() => { armed = 0; return ask(); })"
+        )
+        assert page.evaluate("armed") == 0
+        page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+        page.wait_for("armed > 0")
+        page.evaluate("byId('pause').click(); ask().then(() => { armed = 0; return ask(); })")
+        assert page.evaluate("[armed, byId('pause').textContent]") == [0, "Go on"]
+
+    def test_a_restart_is_a_gap(self, browser: Browser) -> None:
+        with running("service/server.py {WEBSOCKET_PORT}") as first:
+            page = opened(browser, first)
+            talk(first, 20)
+            page.wait_for("last.service.messages_routed >= 20")
+            first.process.kill()
+            first.process.wait()
+            page.wait_for("byId('state').textContent.startsWith('not answering since')")
+            environ = clean_environment(WEBSOCKET_PORT=str(first.port))
+            with subprocess.Popen([sys.executable, "service/server.py"], cwd=ROOT, env=environ) as second:
+                try:
+                    page.wait_for("points.at(-1).isFirst === false && last.service.messages_routed === 0")
+                finally:
+                    second.kill()
+            assert page.evaluate("document.querySelector('.plot .series[data-runs]').dataset.runs") == "2"
+            assert page.evaluate("points.every((p) => !(p.routed < 0))") is True
+
+    def test_all_figures_are_copied_as_a_table(self, browser: Browser, shell: Shell) -> None:
+        page = opened(browser, shell)
+        page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }; byId('copy').click()")
+        page.wait_for("window.copied?.includes('connections\\t')")
+        assert page.evaluate("copied.split('\\n').every((line) => line.split('\\t').length === 5)") is True
+
+    @pytest.mark.parametrize("width", [320, 1100])
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_axe_finds_nothing_wrong_and_nothing_is_cut_off(
+        self, scheme: str, width: int, browser: Browser, shell: Shell
+    ) -> None:
+        page = opened(browser, shell)
+        page.emulate(width, 640, scheme)
+        talk(shell, 10)
+        page.wait_for("seen('refused').length > 0 && seen('closed').length > 0")
+        page.evaluate((node_modules() / "axe-core/axe.min.js").read_text())
+        found = page.evaluate(
+            "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}).then("
+            "({violations}) => violations.map(({id, nodes}) => [id, nodes.map(({html}) => html)]))"
+        )
+        assert found == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") is True
+        beyond = (
+            "[...document.querySelectorAll('main .card, main dd, main figcaption, .plot li')].filter((element) =>"
+            " element.getBoundingClientRect().right > document.documentElement.clientWidth"
+            " || element.scrollWidth > element.clientWidth + 1).map(({textContent}) => textContent)"
+        )
+        assert page.evaluate(beyond) == []
+
+    def test_the_scheme_is_the_users(self, browser: Browser, shell: Shell) -> None:
+        page = opened(browser, shell)
+        grounds = []
+        for scheme in ("light", "dark"):
+            page.emulate(1100, 700, scheme)
+            grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert grounds == ["rgb(243, 244, 247)", "rgb(15, 18, 22)"]
