@@ -96,7 +96,7 @@ lock: $(VENV)-dev/ready ## lock requirements/*.in again, at the newest versions
 	@$(LOCK) -o requirements/fuzz.txt requirements/fuzz.in
 
 clean: ## remove what the other targets made
-	@rm -rf $(VENV) $(VENV)-dev build
+	@rm -rf $(VENV) $(VENV).lock $(VENV)-dev $(VENV)-dev.lock build
 
 # Asked each time: the Python of this machine may be another than that which they were made for.
 $(VENV)/ready: always | python

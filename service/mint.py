@@ -147,7 +147,7 @@ def _id_of(group: str) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise MintError(f"there is no group {group}; `make install` makes it") from None
+        raise MintError(f"there is no group {group}; `wsbundle install` makes it") from None
 
 
 def _sync(directory: str) -> None:

@@ -399,7 +399,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=1000)] | None,
         Meta(
             description="The keys that tokens are signed with, a JSON Web Key Set (RFC 7517). Left out, it is "
-            "/etc/NAME/keys.json, which `make install` makes.",
+            "/etc/NAME/keys.json, which `wsbundle install` makes.",
             extra={
                 "env": "WEBSOCKET_KEYS",
                 "expects": "an absolute path, such as /etc/queue-websocket/keys.json",

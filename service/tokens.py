@@ -134,7 +134,7 @@ def read_keys(path: str) -> list[Secret | Ed25519]:
                 raise KeysError(path, Fault("is not a regular file", _BETTER_KEYS))
             keys = msgspec.json.decode(file.read(), type=KeySet).keys
     except FileNotFoundError:
-        fix = "`make install` makes a deployment's, `wsbundle token --keys FILE --new-key` any other"
+        fix = "`wsbundle install` makes a deployment's, `wsbundle token --keys FILE --new-key` any other"
         raise KeysError(path, Fault("is missing", fix)) from None
     except PermissionError:
         fix = "use sudo; and the group of the service must be allowed to read it"

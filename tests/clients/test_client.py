@@ -277,7 +277,7 @@ def test_what_is_wrong_with_the_server_is_told_with_where_and_the_fix(command: l
         return why
 
     assert told(f"ws://127.0.0.1:{port}/") == (
-        f"nothing listens on 127.0.0.1 port {port}; is it running? `make run` starts it here"
+        f"nothing listens on 127.0.0.1 port {port}; is it running? `wsbundle run` starts it here"
     )
     assert told("ws://no-such-host.invalid/") == (
         "the host no-such-host.invalid is not known; look at its name, and at the network"
@@ -287,7 +287,7 @@ def test_what_is_wrong_with_the_server_is_told_with_where_and_the_fix(command: l
         (403, "may not connect"),
         (404, "the path"),
         (429, "too many"),
-        (502, "make status"),
+        (502, "wsbundle status"),
     ):
         answer = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         with odd_server(answer.encode()) as odd:

@@ -582,4 +582,4 @@ def test_a_service_whose_python_is_gone_says_what_to_do(manager: str, stream: st
     here = command[1].replace("/etc/chat", f"{tmp_path}/etc").replace("/opt/chat", str(tmp_path))
     done = subprocess.run(shlex.split(here), capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert "is gone: run make install" in (done.stderr if stream == "err" else done.stdout)
+    assert "is gone: install again" in (done.stderr if stream == "err" else done.stdout)

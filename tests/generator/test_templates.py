@@ -98,7 +98,7 @@ def test_every_name_is_used_by_a_template() -> None:
 
 @every_template
 def test_a_template_says_where_to_edit_it(template: str) -> None:
-    assert "wsbundle from deploy.yaml; edit that and run `make install`" in (TEMPLATES / template).read_text()
+    assert "wsbundle from deploy.yaml; edit that and install again" in (TEMPLATES / template).read_text()
 
 
 @every_template

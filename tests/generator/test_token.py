@@ -79,7 +79,7 @@ def test_it_needs_no_deploy_yaml_where_the_keys_are_named(keys: str) -> None:
 def test_by_default_the_keys_are_those_of_the_deployment(keys: str, words: tuple[str, ...]) -> None:
     outcome = wsbundle("token", *words, "--set", "name=not-installed-here")
     assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err.startswith("/etc/not-installed-here/keys.json is missing; `make install` makes")
+    assert outcome.err.startswith("/etc/not-installed-here/keys.json is missing; `wsbundle install` makes")
     outcome = wsbundle("token", *words, "--set", "keys=/nowhere/keys.json")
     assert outcome.err.startswith("/nowhere/keys.json is missing")
 

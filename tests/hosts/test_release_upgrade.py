@@ -34,7 +34,7 @@ def test_it_serves_on_says_so_and_is_brought_back_by_make_install(installed: Con
     installed.status(code=1)
     installed.run(*APT, "autoremove")
     installed.run("systemctl", "restart", f"{NAME}.service", check=False)
-    assert "is gone: run make install" in installed.run("journalctl", "-u", f"{NAME}.service", "-n", "20")
+    assert "is gone: install again" in installed.run("journalctl", "-u", f"{NAME}.service", "-n", "20")
     installed.run("make", "install")
     assert installed.routes()
     installed.status()

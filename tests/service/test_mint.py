@@ -118,13 +118,15 @@ def test_a_file_that_cannot_be_replaced_stays_as_it_was(path: Path) -> None:
     assert path.read_text() == "garbage"
     assert mint("new-key", path.parent / "none" / "keys.json", "HS256").err.endswith("No such file or directory")
     assert mint("new-key", path.with_name("new.json"), "HS256", "no-such-group") == Said(
-        1, "", "there is no group no-such-group; `make install` makes it"
+        1, "", "there is no group no-such-group; `wsbundle install` makes it"
     )
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_where_there_are_no_keys_it_says_how_to_get_some(path: Path) -> None:
-    told = f"{path} is missing; `make install` makes a deployment's, `wsbundle token --keys FILE --new-key` any other"
+    told = (
+        f"{path} is missing; `wsbundle install` makes a deployment's, `wsbundle token --keys FILE --new-key` any other"
+    )
     assert mint("token", path, "alice", 60) == mint("drop-key", path, "x") == Said(1, "", told)
 
 

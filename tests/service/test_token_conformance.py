@@ -146,7 +146,10 @@ def test_no_token_reaches_the_log_at_any_level(service: Service) -> None:
     ("keys", "told"),
     [
         ("", "WEBSOCKET_KEYS: is not set, and WEBSOCKET_AUTH=token needs it; name a file of keys"),
-        ("/nowhere/keys.json", "WEBSOCKET_KEYS: /nowhere/keys.json is missing; `make install` makes a deployment's, "),
+        (
+            "/nowhere/keys.json",
+            "WEBSOCKET_KEYS: /nowhere/keys.json is missing; `wsbundle install` makes a deployment's, ",
+        ),
     ],
 )
 def test_without_keys_a_service_that_asks_for_tokens_does_not_start(command: str, keys: str, told: str) -> None:

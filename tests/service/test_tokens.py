@@ -372,7 +372,7 @@ def test_members_of_a_key_that_mean_nothing_to_us_are_ignored(file: KeysFile) ->
 
 
 def test_keys_that_are_no_file_or_not_ours_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(KeysError, match="/none is missing; `make install` makes"):
+    with pytest.raises(KeysError, match="/none is missing; `wsbundle install` makes"):
         read_keys(str(tmp_path / "none"))
     with pytest.raises(KeysError, match="cannot be read: Is a directory"):
         read_keys(str(tmp_path))

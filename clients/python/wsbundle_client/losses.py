@@ -83,7 +83,7 @@ HINTS = {
     403: "this origin or address may not connect; see `origins` and `nginx.health_from` of the server",
     404: "no notification center is there; look at the path, which is /",
     429: "too many connections of this address",
-    502: "nginx is there, but the service is not; look at it with `make status`",
+    502: "nginx is there, but the service is not; look at it with `wsbundle status`",
     503: "the service is full or about to stop",
 }
 
@@ -94,7 +94,7 @@ def why_unreachable(error: BaseException, url: str) -> str:
     host = parts.hostname
     port = parts.port or (443 if parts.scheme in ("wss", "https") else 80)
     if isinstance(error, ConnectionRefusedError) or "Multiple exceptions" in str(error):
-        return f"nothing listens on {host} port {port}; is it running? `make run` starts it here"
+        return f"nothing listens on {host} port {port}; is it running? `wsbundle run` starts it here"
     if isinstance(error, socket.gaierror):
         return f"the host {host} is not known; look at its name, and at the network"
     if isinstance(error, ssl.SSLCertVerificationError):

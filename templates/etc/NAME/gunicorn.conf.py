@@ -1,5 +1,5 @@
 # How gunicorn runs {{ name | comment }}.
-# Rendered by wsbundle from deploy.yaml; edit that and run `make install`.
+# Rendered by wsbundle from deploy.yaml; edit that and install again.
 {% if workers == "auto" %}
 
 import os

@@ -1,5 +1,5 @@
 # How gunicorn runs queue-websocket.
-# Rendered by wsbundle from deploy.yaml; edit that and run `make install`.
+# Rendered by wsbundle from deploy.yaml; edit that and install again.
 
 import os
 
