@@ -172,6 +172,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _generation(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a generation; wsbundle history lists them")
+    return int(text)
+
+
 def parser(command: str = COMMAND, as_root: str = AS_ROOT) -> argparse.ArgumentParser:
     """The parser of the command line; `command` and `as_root` are how examples start the program."""
     whole = _Overview(
@@ -255,7 +261,7 @@ def _add_on_a_host(host: dict[str, argparse.ArgumentParser]) -> None:
     doctor.add_argument("--only", metavar="KEY", action="append", default=[], help="check this alone; repeatable")
     doctor.add_argument("--quick", action="store_true", help="leave out what takes longer than five seconds")
     doctor.add_argument("--stress", action="store_true", help="also what could refuse or disconnect clients")
-    host["rollback"].add_argument("number", metavar="N", type=int, nargs="?", help="default: the one before")
+    host["rollback"].add_argument("number", metavar="N", type=_generation, nargs="?", help="default: the one before")
     host["uninstall"].add_argument("--purge", action="store_true", help="also data and user")
     for name in _ON_A_HOST:
         host[name].set_defaults(run=_on_the_host, verb=name)

@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 
-from generator.config.load import load_text
+from generator.config.load import ConfigError, load_text
 from generator.config.schema import ESSENTIAL
 from generator.explain import SETTINGS, shown
 from generator.program import AS_ROOT, COMMAND
@@ -16,9 +16,11 @@ _WIDTH = 100
 def init(options: Namespace, report: Report) -> int:
     """Write one for a domain; what is there already stays as it is."""
     text = sample(options.domain, COMMAND)
-    loaded = load_text(text, options.file)
-    if loaded.deploy.domain != options.domain:
-        raise UsageError(f"{options.domain!r} is not a domain; give one such as ws.mycompany.org")
+    try:
+        load_text(f"domain: {json.dumps(options.domain, ensure_ascii=False)}", options.file)
+        loaded = load_text(text, options.file)
+    except ConfigError as error:
+        raise UsageError("\n".join(f"DOMAIN: {located.fault}" for located in error.faults)) from None
     try:
         with open(options.file, "x", encoding="utf-8") as file:
             file.write(text)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import msgspec
 
 from service.core.addresses import MAX_ADDRESS_LENGTH, Address
-from service.core.identity import TokenError
+from service.core.identity import GROUP, TokenError
 from service.declaration import did_you_mean
 from service.tokens import MAX_TOKEN_LENGTH, Claims, Ed25519, Jwk, Keys, KeysError, KeySet, Secret, read_keys
 
@@ -52,12 +52,20 @@ def main(arguments: Sequence[str]) -> str:
     sys.exit(2)
 
 
+def _check(address: str) -> None:
+    if not 1 <= len(address) <= MAX_ADDRESS_LENGTH:
+        most = f"an address, and a group, has 1 to {MAX_ADDRESS_LENGTH} characters"
+        raise MintError(f"{most}; {address!r} has {len(address)}")
+    if address.encode(errors="replace") != address.encode(errors="surrogateescape"):
+        raise MintError(f"{address!a} is not UTF-8; an address and a group are")
+
+
 def mint(path: str, subject: str, lifetime_s: int, may_send_to: Sequence[str]) -> str:
     """A token, signed with the newest key and tried with the file."""
     from jwt import PyJWS
 
-    if not 1 <= len(subject) <= MAX_ADDRESS_LENGTH:
-        raise MintError(f"an address has 1 to {MAX_ADDRESS_LENGTH} characters; this one has {len(subject)}")
+    for address in (subject, *(target.removeprefix(GROUP) for target in may_send_to)):
+        _check(address)
     key = read_keys(path)[0]
     signer = key.signer()
     if signer is None:

@@ -329,7 +329,8 @@ class NotificationClient extends EventTarget {
     try {
       link = new Link(this.#url, (frame) => this.#heard(link, frame), (lost) => this.#lost(link, lost));
     } catch (error) { // not a WebSocket URL, or ws: in a page that came by https:
-      this.#lost(null, {reason: error.message, final: true});
+      const missing = typeof WebSocket === "undefined";
+      this.#lost(null, {reason: missing ? "there is no WebSocket here; Node has it from version 22 on" : error.message, final: true});
       return;
     }
     link.socket.onopen = () => {

@@ -12,6 +12,7 @@ from generator.config.check import check
 from generator.config.document import Located, Mapping, Origin, is_nothing, parse
 from generator.config.rules import RULES
 from generator.config.schema import Deploy
+from generator.program import COMMAND
 from service.declaration import Fault
 
 # Far above any deploy.yaml; a log file named by mistake is refused before it is parsed.
@@ -105,7 +106,11 @@ def _document(path: str, required: bool) -> tuple[Mapping, list[Located]]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         missing = isinstance(error, FileNotFoundError)
-        fix = "create it, or name another with -f" if required else "create it, or leave --env out"
+        fix = (
+            f"write one with `{COMMAND} init DOMAIN`, or name another with -f"
+            if required
+            else "create it, or leave --env out"
+        )
         fault = Fault(f"cannot be read: {reason}", fix if missing else "make it a readable file")
         return nothing, [Located(Origin(path), "", fault)]
     if len(data) > MOST_BYTES:

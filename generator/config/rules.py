@@ -111,12 +111,16 @@ def name_is_free(deploy: Deploy, _: Origins) -> Findings:
         yield "name", Fault(f"'{deploy.name}' is taken: other packages have files of that name", fix)
 
 
-@rule("user", "name", because="Whoever breaks into the service is that user, and has all that the user owns.")
-def user_is_its_own(deploy: Deploy, _: Origins) -> Findings:
+@rule("name", "user", because="A deployment without `user` gets one of its own, with its name.")
+def name_is_not_a_users(deploy: Deploy, _: Origins) -> Findings:
     if deploy.user is None and deploy.name in _TAKEN_USERS:
         fix = "use another name, or give the deployment a user of another name"
         yield "name", Fault(f"'{deploy.name}' is a user of the system", fix)
-    elif deploy.user is not None and (deploy.user in (*_TAKEN_NAMES, *_TAKEN_USERS) or _is_systemds(deploy.user)):
+
+
+@rule("user", because="Whoever breaks into the service is that user, and has all that the user owns.")
+def user_is_its_own(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.user is not None and (deploy.user in (*_TAKEN_NAMES, *_TAKEN_USERS) or _is_systemds(deploy.user)):
         fix = "leave user out: the deployment gets one of its own"
         yield "user", Fault(f"'{deploy.user}' owns more than this service", fix)
 
@@ -157,13 +161,13 @@ def _parent_in(paths: Iterable[str], path: str) -> str | None:
 
 
 @rule(
-    *("keys", "name"),
+    "keys",
     because="The service has a user of its own, and under systemd no home directories and a /tmp of its own.",
 )
 def keys_can_be_read(deploy: Deploy, _: Origins) -> Findings:
     hidden = next((place for place in _HIDDEN_PLACES if (deploy.keys or "").startswith(place)), None)
     if hidden:
-        fix = f"use /{Paths(deploy.name).keys}, which is meant when keys is left out"
+        fix = "leave it out: it is /etc/NAME/keys.json then"
         yield "keys", Fault(f"'{deploy.keys}' is in {hidden}, which the service cannot see", fix)
 
 

@@ -119,8 +119,9 @@ class Publisher:
         except TokenError as error:
             return _unauthorized(str(error))
         keys = request.values("idempotency-key")
-        if not 1 <= len(target.removeprefix(GROUP)) <= MAX_ADDRESS_LENGTH:
-            return say(400, f"An address has 1 to {MAX_ADDRESS_LENGTH} characters\n")
+        # Servers read each byte of a path that is not UTF-8 as U+FFFD: different addresses would become one.
+        if not 1 <= len(target.removeprefix(GROUP)) <= MAX_ADDRESS_LENGTH or "\ufffd" in target:
+            return say(400, f"An address has 1 to {MAX_ADDRESS_LENGTH} characters, in UTF-8\n")
         if len(keys) > 1 or not all(map(_KEY.fullmatch, keys)):
             return say(400, "An Idempotency-Key has 1 to 128 visible ASCII characters\n")
         if not identity.may_send(target):

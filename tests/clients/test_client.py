@@ -415,6 +415,10 @@ def test_the_help_of_each_command_explains_it_and_has_an_example(command: str) -
         (["listn", "--as", "alice"], "did you mean listen?"),
         (["--url", "ws://127.0.0.1:1/", "presense"], "did you mean presence?"),
         (["snd", "alice", "hello"], "did you mean send?"),
+        (["presense", "bob"], "error: presense is not a command; to write to an address of this name: send presense "),
+        (["presense", "bob"], "MESSAGE; did you mean presence?"),
+        (["--url", "ws://127.0.0.1:1/", "lsiten", "hello"], "did you mean listen?"),
+        (["helth", "hello", "--wait", "delivered"], "did you mean health?"),
         (["zzz"], "the commands are send, listen, presence, health"),
     ],
 )
@@ -422,6 +426,12 @@ def test_a_misspelt_command_is_named(arguments: list[str], hint: str) -> None:
     ended = client(*arguments)
     assert ended.returncode == 2
     assert hint in ended.stderr
+
+
+@pytest.mark.parametrize("address", ["lisa", "ben", "sender", "health-check", "send presense"])
+def test_an_address_that_is_only_like_a_command_is_written_to(address: str) -> None:
+    ended = client(*address.split(), "hello", WEBSOCKET_URL=f"ws://127.0.0.1:{free_port()}/")
+    assert "is it running?" in ended.stderr
 
 
 def test_a_token_file_that_cannot_be_read_is_named_with_the_reason(shell: Shell, tmp_path: Path) -> None:

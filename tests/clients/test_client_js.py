@@ -258,6 +258,24 @@ def test_a_handshake_that_fails_is_tried_again_at_once_where_no_close_is_told_of
     assert ended.stdout.splitlines() == ["closed with 1006"] * 3 + ["the client is closed"], ended.stderr
 
 
+WITHOUT_WEBSOCKET = """
+import {pathToFileURL} from "node:url";
+delete globalThis.WebSocket;
+await import(pathToFileURL(process.argv.at(-1)));
+const client = new NotificationClient("ws://127.0.0.1:1/");
+await client.open().catch(({name, message}) => console.log(`${name}: ${message}`));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="Node is not installed (apt install nodejs)")
+def test_a_node_without_websocket_is_refused_with_the_version_that_has_it() -> None:
+    assert NODE is not None
+    command = [NODE, "--input-type=module", "-e", WITHOUT_WEBSOCKET, "--", str(ROOT / "clients/js/client.js")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+    said = "GoneError: there is no WebSocket here; Node has it from version 22 on\n"
+    assert (ended.stdout, ended.returncode) == (said, 0), ended.stderr
+
+
 def node_major() -> int:
     assert NODE is not None
     version = subprocess.run([NODE, "--version"], capture_output=True, text=True).stdout

@@ -36,7 +36,8 @@ def given(base: str, overlay: str | None = None, *assignments: str) -> Loaded:
 
 def test_a_file_that_is_not_there_is_told_with_the_name_it_was_given(here: Path) -> None:
     assert faults() == [
-        "deploy.yaml: cannot be read: No such file or directory; create it, or name another with -f",
+        "deploy.yaml: cannot be read: No such file or directory; "
+        "write one with `.venv/bin/wsbundle init DOMAIN`, or name another with -f",
     ]
     assert faults(path="no/such.yaml")[0].startswith("no/such.yaml: cannot be read: No such file")
 

@@ -71,7 +71,8 @@ GOOD = {
         "{domain: example.com, tls: letsencrypt}",
     ],
     "name-is-free": ["name: nginx-websocket", "name: system-d", "name: nginx2"],
-    "user-is-its-own": ["user: web", "{name: backup, user: web}", "name: backups", "user: roots"],
+    "name-is-not-a-users": ["{name: backup, user: web}", "name: backups"],
+    "user-is-its-own": ["user: web", "{name: backup, user: web}", "user: roots"],
     "nothing-is-a-placeholder": [
         "{tls: files, certificate: {file: /pathto/a, key: /path/b}}",
         "name: your-hosting",
@@ -189,7 +190,8 @@ BAD = {
         "{domain: example.com, tls: letsencrypt, letsencrypt: {server: https://ca.b.org/acme}}",
     ],
     "name-is-free": ["name: nginx", "name: www-data", "name: systemd-a", "name: redis"],
-    "user-is-its-own": ["user: www-data", "user: daemon", "user: _apt", "user: systemd-network", "name: mail"],
+    "name-is-not-a-users": ["name: mail", "name: backup"],
+    "user-is-its-own": ["user: www-data", "user: daemon", "user: _apt", "user: systemd-network"],
     "nothing-is-a-placeholder": [
         "name: yourdomain",
         "user: your-host",

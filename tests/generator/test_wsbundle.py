@@ -387,7 +387,8 @@ def test_a_file_name_that_is_no_text_is_told_like_another(here: Path) -> None:
     assert process([*COMMAND, "show", "-f", name]) == (
         2,
         "",
-        "\\udcff.yaml: cannot be read: No such file or directory; create it, or name another with -f\n",
+        "\\udcff.yaml: cannot be read: No such file or directory; "
+        "write one with `.venv/bin/wsbundle init DOMAIN`, or name another with -f\n",
     )
     told = json.loads(process([*COMMAND, "show", "-f", name, "--format", "json"]).out)
     assert told["faults"][0]["source"] == name
@@ -443,15 +444,34 @@ def test_init_leaves_a_file_alone_that_is_there(here: Path) -> None:
     assert wsbundle("init", "ws.other.org", "-f", "other.yaml").code == 0
 
 
-@pytest.mark.parametrize("domain", ["two words", "https://ws.mycompany.org", "ws.mycompany.org\nport: 9000", "", "#"])
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "two words",
+        "https://ws.mycompany.org",
+        "ws.mycompany.org\nport: 9000",
+        "",
+        "#",
+        "{{x}}",
+        "a: b",
+        "\udcff.org",
+        "null",
+    ],
+)
 def test_init_writes_nothing_for_what_is_not_a_domain(
     domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     outcome = wsbundle("init", domain)
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err
+    assert outcome.err.startswith("DOMAIN: ")  # there is no deploy.yaml yet in which it could have a line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rollback_takes_the_number_of_a_generation() -> None:
+    assert wsbundle("rollback", "x").err == (
+        "argument N: 'x' is not the number of a generation; wsbundle history lists them; see wsbundle rollback --help\n"
+    )
 
 
 def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

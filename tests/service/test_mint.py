@@ -130,6 +130,24 @@ def test_where_there_are_no_keys_it_says_how_to_get_some(path: Path) -> None:
     assert mint("token", path, "alice", 60) == mint("drop-key", path, "x") == Said(1, "", told)
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("", "has 1 to 128 characters; '' has 0"),
+        ("a" * 129, "a' has 129"),
+        ("group:", "has 1 to 128 characters; '' has 0"),
+        ("group:" + "g" * 129, "g' has 129"),
+        ("caf\udce9", r"'caf\udce9' is not UTF-8; an address and a group are"),  # bytes of another encoding
+    ],
+)
+def test_a_token_is_made_only_for_what_can_be_an_address(path: Path, word: str, told: str) -> None:
+    mint("new-key", path, "HS256")
+    said = mint("token", path, "alice", 60, "bob", word)
+    assert (said.code, said.out) == (1, "")
+    assert said.err.endswith(told)
+    assert word.startswith("group:") or mint("token", path, word, 60) == said
+
+
 def test_who_has_only_public_keys_mints_nothing(path: Path) -> None:
     mint("new-key", path, "EdDSA")
     (key,) = json.loads(path.read_text())["keys"]
@@ -151,7 +169,7 @@ def test_two_halves_of_two_keys_mint_nothing_that_counts(path: Path) -> None:
 @pytest.mark.parametrize("subject", ["", "a" * 129])
 def test_what_is_no_address_gets_no_token(path: Path, subject: str) -> None:
     mint("new-key", path, "HS256")
-    told = f"an address has 1 to 128 characters; this one has {len(subject)}"
+    told = f"an address, and a group, has 1 to 128 characters; {subject!r} has {len(subject)}"
     assert mint("token", path, subject, 60) == Said(1, "", told)
 
 

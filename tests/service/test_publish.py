@@ -157,6 +157,13 @@ def test_an_address_must_have_a_length_that_addresses_have(target: str) -> None:
     assert Script().post(target).status == 400
 
 
+def test_an_address_that_was_not_utf_8_in_the_path_is_refused() -> None:
+    script = Script()
+    alice = script.world.v1("\ufffd")
+    assert script.post("\ufffd").status == 400  # as servers read /publish/%ff, and /publish/%fe
+    assert alice.heard() == []
+
+
 def test_no_token_and_two_and_one_that_is_worth_nothing_are_refused() -> None:
     script = Script()
     script.world.tokens["OLD"] = identity("the-script", "*", expires=1.0)

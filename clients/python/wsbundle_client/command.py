@@ -317,13 +317,26 @@ def _with_command(arguments: list[str]) -> tuple[list[str], str]:
     return ["send", *arguments], word if not word.startswith("-") else ""
 
 
+def _is_one_slip_from(command: str, word: str) -> bool:
+    """Whether one letter is missing, added or wrong, or two are swapped."""
+    for at in range(len(word)):
+        meant, typed = command[at:], word[at:]
+        swapped = typed[1::-1] + typed[2:]
+        if command[:at] == word[:at] and (typed[1:] in (meant, meant[1:]) or typed == meant[1:] or swapped == meant):
+            return True
+    return word == command[:-1]
+
+
 def main(arguments: list[str]) -> int:
     """Run one command; the result is the exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error("json", _escape)
         sys.stdout.reconfigure(errors="json")
     words, first_word = _with_command(arguments)
-    args = _parser(first_word).parse_args(words)
+    parser = _parser(first_word)
+    if any(_is_one_slip_from(command, first_word) for command in _COMMANDS):
+        parser.error(f"{first_word} is not a command; to write to an address of this name: send {first_word} MESSAGE")
+    args = parser.parse_args(words)
     command: Coroutine[None, None, int] = args.act(args, _token(args.token_file))
     try:
         return asyncio.run(command)
