@@ -25,10 +25,11 @@ def _as_root() -> str:
 # The same for root. Where pipx has put it into somebody's home, only the whole path will do.
 AS_ROOT = _as_root()
 
-_SINGLE = ("pyproject.toml", "README.md", "LICENSE", *LOCKS)
+_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+_SINGLE = ("pyproject.toml", "LICENSE", *_PAGES, *LOCKS)
 _CLIENTS = ("clients/python/wsbundle_client", "clients/js", "clients/page")
-_DIRECTORIES = ("docs", "service", "generator", "templates", *_CLIENTS)
-_SUFFIXES = (".md", ".py", ".typed", ".sh", ".html", ".css", ".js")
+_DIRECTORIES = ("docs", "findings", "service", "generator", "templates", *_CLIENTS)
+_SUFFIXES = (".md", ".py", ".typed", ".sh", ".html", ".css", ".js", ".yaml", ".svg")
 # -I ignores the current directory, the variables of Python and the user's own packages: it is often root who asks. It
 # also ignores ROOT where that is not in the environment's own path, as in the environment of a wheel.
 _START = """import runpy, sys

@@ -23,7 +23,8 @@ _DEBIANS = ("root", "adm", "www-data")
 _UNIT_DIRECTORY = "etc/systemd/system"
 _COMMAND = re.compile(r"^(\s*Exec\w+\s*=\s*[-@+:!|]*\"?)(/[^\s\"]+)", re.MULTILINE)
 _OTHER_UNIT = re.compile(r"[\w@.-]+\.(?:target|service|socket|slice|timer|mount|path)\b")
-# `/etc/…/q.service:5: Unknown key name …`, or, where no one line is to blame, `q.service: Command … `.
+# `/etc/…/q.service:5: Unknown key 'Fooo' in section [Service], ignoring.`, or, where it is not about one line,
+# `q.service: Command /opt/x is not executable: …`. So says systemd 252; 249 said `Unknown key name`.
 _COMPLAINT = r"^(?P<path>\S+?\.(?:service|socket|conf))(?::(?P<line>\d+))?: (?P<message>.*)$"
 _LOCATED = r"^(?P<path>/\S+?):(?P<line>\d+): (?P<message>.*)$"
 _OVERALL = re.compile(r"Overall exposure level for \S+: (\d+\.\d+)")

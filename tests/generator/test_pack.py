@@ -2,10 +2,12 @@
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+from os.path import dirname, join, normpath
 from pathlib import Path
 
 import pytest
@@ -62,10 +64,10 @@ def entries(archive: Archive) -> dict[str, tarfile.TarInfo]:
 def copy(directory: Path) -> Path:
     """The project in another place, as a checkout of another day, with what work leaves in it."""
     ignored = shutil.ignore_patterns(".*", "build", "tests", "__pycache__", "*.egg-info")
-    for name in ("service", "generator", "clients", "requirements", "docs"):
+    for name in ("service", "generator", "clients", "requirements", "docs", "findings"):
         shutil.copytree(ROOT / name, directory / name, ignore=ignored, copy_function=shutil.copyfile)
     shutil.copytree(ROOT / "templates", directory / "templates", copy_function=shutil.copyfile)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"):
         shutil.copyfile(ROOT / name, directory / name)
     compiled = ("generator/__pycache__/x.pyc", "templates/__pycache__/x.pyc")
     built = ("clients/python/build/lib/wsbundle_client/wire.py",)
@@ -89,12 +91,15 @@ def test_it_holds_code_locks_wheels_and_the_rendered_files_and_nothing_of_the_ch
         *(
             "clients",
             "docs",
+            "findings",
             "generator",
             "requirements",
             "service",
             "templates",
             "pyproject.toml",
             "README.md",
+            "CHANGELOG.md",
+            "CONTRIBUTING.md",
             "LICENSE",
         ),
     }
@@ -112,6 +117,18 @@ def test_it_holds_every_module_template_and_page(wheels: Path) -> None:
     listed = process(["git", "ls-files", *kept], cwd=ROOT).out.split()
     assert listed
     assert [path for path in listed if path not in paths and (ROOT / path).exists()] == []
+
+
+def test_its_pages_link_to_nothing_that_it_lacks(wheels: Path) -> None:
+    paths = set(entries(packed(wheels)))
+    pages = [path for path in paths if path.endswith(".md")]
+    links = [
+        (page, normpath(join(dirname(page), link)))
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", (ROOT / page).read_text())
+    ]
+    assert ("docs/README.md", "CHANGELOG.md") in links
+    assert [(page, to) for page, to in links if to not in paths] == []
 
 
 def test_two_files_can_be_run_and_two_are_private(wheels: Path) -> None:
