@@ -5,6 +5,7 @@ from typing import ClassVar
 import msgspec
 
 from service.core.addresses import CheckedAddress
+from service.core.depth import bounded
 from service.core.odd_json import BOM, Disguise, OddError, has_constants
 
 
@@ -27,8 +28,8 @@ class PythonEnvelope(Envelope, gc=False):
     is_json: ClassVar[bool] = False
 
 
-read_envelope = msgspec.json.Decoder(Envelope).decode
-_read_python_envelope = msgspec.json.Decoder(PythonEnvelope).decode
+read_envelope = bounded(msgspec.json.Decoder(Envelope).decode)
+_read_python_envelope = bounded(msgspec.json.Decoder(PythonEnvelope).decode)
 
 
 def read_odd_envelope(text: bytes) -> Envelope:

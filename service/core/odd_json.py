@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from service.core.depth import bounded
 from service.core.frames import Id
 
 Read = TypeVar("Read")
@@ -40,7 +41,7 @@ _value = re.compile(rb"\s*:\s*(" + _string + rb'"|-?[0-9]+(?![0-9.eE]))', re.DOT
 
 _DIGITS = frozenset(f"{number:03}" for number in range(1000))
 
-_read_any = msgspec.json.Decoder(msgspec.Raw).decode
+_read_any = bounded(msgspec.json.Decoder(msgspec.Raw).decode)
 _read_id = msgspec.json.Decoder(Id).decode
 
 
@@ -59,9 +60,10 @@ class Disguise:
 
     def __init__(self, original: bytes, constants: bool = False) -> None:
         self._original = self.text = original
+        self._constants = constants
         if not (constants or has_halves(original)):
             return
-        free = sorted(_DIGITS - _taken(original))[:4]
+        free = sorted(_DIGITS - _taken(original, constants))[:4]
         if len(free) < 4:
             raise OddError("it has too many characters for private use")
         self._backslash, self._half, self._nan, self._infinity = free
@@ -116,6 +118,8 @@ class Disguise:
         return self._with_constants(before.encode()).decode().replace(_char(self._backslash), "\\")
 
     def _with_constants(self, part: bytes) -> bytes:
+        if not self._constants:
+            return part
         return part.replace(_number(self._nan), b"NaN").replace(_number(self._infinity), b"Infinity")
 
     def undo(self, request: Request) -> Request:
@@ -154,13 +158,15 @@ def _number(digits: str) -> bytes:
     return f"7{digits}7".encode()
 
 
-def _taken(original: bytes) -> set[str]:
+def _taken(original: bytes, constants: bool) -> set[str]:
     characters = (
         f"{ord(found.decode()):04x}"[1:] for found in set(re.findall(rb"\xee[\x80-\xa6][\x80-\xbf]", original))
     )
     escapes = re.findall(rb"\\u[eE]([0-9]{3})", original)
-    # Also those that a string has only when its escapes are read.
-    numbers = re.findall(rb"(?=7([0-9]{3})7)", original + re.sub(rb"\\u003([0-9])", rb"\1", original))
+    numbers = []
+    if constants:
+        # Also those that a string has only when its escapes are read.
+        numbers = re.findall(rb"(?=7([0-9]{3})7)", original + re.sub(rb"\\u003([0-9])", rb"\1", original))
     return {*characters, *(digits.decode() for digits in {*escapes, *numbers})}
 
 

@@ -342,7 +342,7 @@ class SessionV0(Session):
         pause = self.spend(1, len(text))
         try:
             envelope = read_envelope(text)
-        # ValueError: not JSON, or not our object. RecursionError: nested a thousand deep.
+        # ValueError: not JSON, or not our object. RecursionError: nested too deep.
         except (ValueError, RecursionError):
             try:
                 odd = self._look_slowly(text)

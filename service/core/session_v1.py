@@ -15,6 +15,7 @@ from service.core import drops
 from service.core.addresses import Address
 from service.core.center import Center, Client
 from service.core.close_codes import GIVEN_TWICE, NO_HELLO, UNAUTHORIZED
+from service.core.depth import bounded
 from service.core.envelope import open_envelope
 from service.core.frames import (
     REQUESTS,
@@ -58,7 +59,7 @@ GUESSES_PER_SECOND = 10
 # In messages, for the turn of the loop in which it is checked.
 TOKEN_COST = 64
 
-_heading = msgspec.json.Decoder(Heading).decode
+_heading = bounded(msgspec.json.Decoder(Heading).decode)
 _decoders: dict[str, Callable[[bytes], Any]] = {
     name: msgspec.json.Decoder(request).decode for name, request in REQUESTS.items()
 }

@@ -8,13 +8,13 @@ from typing import Any
 
 from service.core.center import Center
 from service.core.close_codes import CloseReason
+from service.core.depth import MAX_DEPTH
 from service.core.identity import Identity, TokenError
 from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
 from service.settings import Limits, Settings
 
-# Brackets that no decoder takes. Python 3.14 counts no levels any more, it looks how much of its stack is left.
-TOO_DEEP = 1_000_000
+TOO_DEEP = MAX_DEPTH + 1
 
 
 class FakeClient:
