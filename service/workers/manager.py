@@ -246,14 +246,16 @@ class Workers:
 
     async def _end_the_stuck(self) -> None:
         period_s = WATCHDOG_S / 10
+        looked = self._now()
         while True:
-            looked = self._now()
             await asyncio.sleep(period_s)
-            now = self._now()
+            # From one look to the next, without a gap: a machine can be frozen at any instruction.
+            now, before = self._now(), looked
+            looked = now
             for worker in tuple(self._workers.values()):
-                if now - looked > 2 * period_s:
-                    # We were held up ourselves, and have heard nobody meanwhile.
-                    worker.deadline += now - looked
+                if now - before > 2 * period_s:
+                    # We were held up ourselves, perhaps with the whole machine, and have heard nobody meanwhile.
+                    worker.deadline += now - before
                 elif worker.deadline < now:
                     logger.error("worker %d gave no sign of life for too long; it is killed", worker.process.pid)
                     with contextlib.suppress(ProcessLookupError):

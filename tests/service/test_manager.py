@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import Settings
+from service.workers import manager
 from service.workers.manager import RESTART_DELAY_S, Workers
 from service.workers.release import Deployment
 from tests.service.processes import OURS, SEVERAL, Processes, several
@@ -338,6 +340,38 @@ async def test_a_worker_that_was_being_started_is_stopped_and_no_sign_of_life_le
     worker.hear("WATCHDOG=1", ends)
     assert worker.deadline == ends
     assert await asyncio.wait_for(worker.process.wait(), DEADLINE_S) == -signal.SIGTERM
+
+
+@in_a_loop
+async def test_a_machine_that_is_frozen_at_any_moment_has_no_stuck_workers_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = Workers(["-c", "import time; time.sleep(60)"], Deployment(os.environ), Settings(), [])
+    workers._directory = tmp_path
+    worker = await workers._start(workers._release)
+    assert worker is not None
+    monkeypatch.setattr(manager, "WATCHDOG_S", 0.2)
+    clock = asyncio.get_running_loop().time
+    for frozen_after in range(2, 8):
+        looks, seen_enough = itertools.count(), asyncio.Event()
+
+        def now(
+            looks: Iterator[int] = looks, frozen_after: int = frozen_after, seen: asyncio.Event = seen_enough
+        ) -> float:
+            look = next(looks)
+            if look == 10:
+                seen.set()
+            return clock() + 100 * (look >= frozen_after)
+
+        monkeypatch.setattr(workers, "_now", now)
+        worker.deadline = clock() + 30
+        watching = asyncio.create_task(workers._end_the_stuck())
+        await asyncio.wait_for(seen_enough.wait(), DEADLINE_S)
+        watching.cancel()
+        assert worker.process.returncode is None
+        assert worker.deadline > clock() + 100
+    worker.process.kill()
+    await worker.process.wait()
 
 
 @pytest.mark.parametrize("kind", OURS)  # gunicorn's are in test_worker.py; uvicorn's own would stay
