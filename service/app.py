@@ -11,6 +11,8 @@ from typing import Any
 from service.core.admission import Handshake, admit, client_address
 from service.core.close_codes import FULL, CloseReason
 from service.core.plain_http import Answer, passed_on, say
+from service.engine.faults import EngineError
+from service.engine.hosts import Hosts
 from service.links.exchange import Exchange
 from service.links.link import LinkClosedError
 from service.process.entry import center_of, settings_or_exit
@@ -67,6 +69,7 @@ class Application:
     def __init__(self, settings: Settings) -> None:
         self.center = center_of(settings)
         self._mesh = Mesh(self.center)
+        self._hosts = Hosts(self.center)
         self._exchange = Exchange(self.center)
         self._watching = Watching(self.center)
         self._publisher = Publisher(self.center)
@@ -83,11 +86,13 @@ class Application:
         await receive()
         try:
             await self._mesh.open()
-        except MeshError as error:
+            await self._hosts.open()
+        except (MeshError, EngineError) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self._hosts.close()
         await self._mesh.close()
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -37,6 +37,8 @@ from service.core.admission import Admission, Handshake, admit, client_address, 
 from service.core.center import PROBE_TIMEOUT_S
 from service.core.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
 from service.core.plain_http import Answer, passed_on, say
+from service.engine.faults import EngineError
+from service.engine.hosts import Hosts
 from service.fast.handshake import MAX_HEAD_BYTES, HandshakeError, read_handshake
 from service.links.exchange import Exchange
 from service.links.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError, has_hung_up
@@ -240,7 +242,7 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     """Serve until SIGTERM or SIGINT, then close every client and return within the drain timeout.
 
     Raises:
-        MeshError
+        MeshError, EngineError
     """
     stopped = asyncio.Event()
     for stopping in stop_signals():
@@ -251,6 +253,8 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     notifier = Notifier(os.environ)
     mesh = Mesh(shell.center)
     await mesh.open()
+    hosts = Hosts(shell.center)
+    await hosts.open()
     if settings.workers != 1:
         share_listeners(shell.center)
     servers = [await _serve(shell, settings, listener) for listener in listeners]
@@ -274,6 +278,7 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     for connection in tuple(shell.connections):
         # The library would wait until a client reads that does not.
         connection.transport.abort()
+    await hosts.close()
     await mesh.close()
     alive.cancel()
     hold_stops()
@@ -314,7 +319,7 @@ def main() -> None:
             run_workers("service.server", settings, listeners)
         else:
             asyncio.run(run(settings, listeners))
-    except (ListenError, MeshError) as error:
+    except (EngineError, ListenError, MeshError) as error:
         sys.exit(str(error))
 
 

@@ -14,7 +14,7 @@ from tests.modules import MODULES, ROOT, imports
 ROOMS = {
     "service": (
         *("origins", "explanations", "declaration", "settings", "core", "tokens", "mint"),
-        *("process", "workers", "web", "links", "app", "fast", "worker", "server", "__main__", "client"),
+        *("process", "workers", "engine", "web", "links", "app", "fast", "worker", "server", "__main__", "client"),
     ),
     "generator": (
         *("program", "environment", "quoting", "paths", "config", "report", "rendering", "explain", "minting"),
@@ -33,7 +33,18 @@ KNOWN = {
 }
 # The service runs alone on the host, in a virtual environment with these and what they need.
 OF_THE_SERVICE = {
-    *("cryptography", "gunicorn", "httptools", "jwt", "msgspec", "multidict", "picows", "prometheus_client"),
+    *(
+        "cryptography",
+        "gunicorn",
+        "hiredis",
+        "httptools",
+        "jwt",
+        "msgspec",
+        "multidict",
+        "picows",
+        "prometheus_client",
+        "redis",
+    ),
     *("uvicorn", "uvicorn_worker", "uvloop", "websockets"),
 }
 
@@ -41,6 +52,7 @@ OF_THE_SERVICE = {
 PURE_OF_THE_SERVICE = {
     *("service.declaration", "service.explanations", "service.origins", "service.settings"),
     *(name for name in MODULES if name.startswith("service.core.")),
+    *(f"service.engine.{module}" for module in ("envelope", "faults", "link", "links")),
 }
 PURE_OF_THE_GENERATOR = {
     *(

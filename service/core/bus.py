@@ -1,14 +1,16 @@
-"""The workers of one host as one notification center: each knows which addresses and groups the others have.
+"""All workers as one notification center: each knows which addresses and groups the others have.
 
 Every worker tells all others what its clients come to own, and sends a message straight to the worker that has the
 recipient. A message for an address that nobody is known to have goes to all of them once: its owner may have come a
 moment ago. An address that two workers have given away at the same moment stays with the earlier client.
 
-Pure: a `Wire` carries the records; `service.workers.mesh` has those of one host.
+Workers of other hosts are peers as well. What all of them are to know goes to them once, by `Far`.
+
+Pure: a `Wire` carries the records; `service.workers.mesh` has those of one host, `service.engine` those between hosts.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import count
 from typing import Any, Protocol
 
@@ -33,6 +35,8 @@ from service.core.turns import SHARE, NotNowError
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
 # Messages of other workers that may wait here for their turn; more are dropped, counted, and told in the same way.
 MAX_LATE = 10_000
+# So much of what a worker has is told, or forgotten, in one go: a millisecond or two.
+PORTION = 256
 # The number of a tally that nobody has asked for.
 _BEQUEST = 0
 
@@ -45,6 +49,23 @@ class Wire(Protocol):
 
     def send(self, record: bytes) -> None:
         """Send a record after all others; never waits."""
+
+
+class Far(Protocol):
+    """The way to all workers of other hosts at once."""
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether there may be clients on other hosts that cannot be reached now."""
+
+    def announce(self, record: bytes) -> None:
+        """Tell what our clients have; never waits."""
+
+    def seek(self, record: bytes) -> bool:
+        """Send a message whose recipient nobody is known to have; False: too many have been sent already."""
+
+    def gone(self, number: str) -> None:
+        """A worker of this host has died, and cannot say so itself."""
 
 
 class Receipts(msgspec.Struct):
@@ -61,11 +82,16 @@ class Receipts(msgspec.Struct):
 class Peer:
     """Another worker, and to the hub the owner of all that its clients own.
 
-    `owned` is since when, on the host's monotonic clock; `groups` has the names of their members.
+    `owned` is since when, by the clock of the bus; `groups` has the names of their members. `own_number` is what the
+    other one knows us by.
     """
 
-    def __init__(self, bus: "PeerBus", number: str, wire: Wire) -> None:
+    def __init__(self, bus: "PeerBus", number: str, wire: Wire, own_number: str, is_near: bool) -> None:
         self.number = number
+        self.own_number = own_number
+        self.is_near = is_near
+        """Whether it is one of this host."""
+        self.is_gone = False
         self.wire = wire
         self.owned: dict[Address, float] = {}
         self.groups: dict[str, dict[Address, Address]] = {}
@@ -85,6 +111,9 @@ class Peer:
 
     def say(self, record: Record) -> bool:
         """Send a message; when too much waits already it is dropped, and the result is False."""
+        if self.is_gone:
+            self._bus.hub.tally.dropped[self._bus.nobody] += 1
+            return False
         if self.is_full:
             self._bus.hub.tally.dropped[drops.BUS_FULL] += 1
             return False
@@ -94,7 +123,7 @@ class Peer:
     @property
     def is_full(self) -> bool:
         """Whether messages for this worker are dropped."""
-        return self.wire.queued > MAX_QUEUED_BYTES
+        return self.is_gone or self.wire.queued > MAX_QUEUED_BYTES
 
     # As the owner of an address
 
@@ -113,6 +142,8 @@ class Peer:
         return 1 if group is None else len(self.groups.get(group, ()))
 
     def expect(self, key: int, receipt: Receipt, message: Message) -> int:
+        if self.is_gone:
+            return 0
         if self.is_full:
             raise TooManyUnconfirmedError
         outstanding = dict(self.groups.get(str(message.group), {}))
@@ -139,6 +170,9 @@ class Peer:
             self.settle(key, recipient, Lost)
 
     def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
+        if self.is_gone:
+            answered(False)  # and whoever asks waits until it is forgotten
+            return
         number = self._bus.next_number()
         self._bus.claims[number] = (self, answered)
         self.tell(records.Claim(number, address, proof))
@@ -181,12 +215,18 @@ def said(message: Message, number: int = 0, seeks: bool = False) -> records.Said
 
 
 class PeerBus:
-    """This worker's side of the bus to its peers. `number` is its own among the workers of the host."""
+    """This worker's side of the bus to its peers. `number` is its own among the workers of the host.
+
+    Of an address that two have, the earlier one keeps it. The clock that tells is the host's monotonic one, and with an
+    engine, where hosts must agree, the wall clock.
+    """
 
     def __init__(self, center: Center, number: str) -> None:
         self.center = center
         self.hub = center.hub
         self.number = number
+        self.clock = center.clock if center.settings.engine.url is None else center.now
+        self.far: Far | None = None
         self.peers: dict[str, Peer] = {}
         self.claims: dict[int, tuple[Peer, Callable[[bool], None]]] = {}
         self._since: dict[Address, float] = {}
@@ -221,7 +261,7 @@ class PeerBus:
     # What the hub tells
 
     def owns(self, address: Address, member: Member) -> None:
-        since = self._since[address] = self.center.clock()
+        since = self._since[address] = self.clock()
         self._tell_all(self._owning(address, member, since))
 
     def _owning(self, address: Address, member: Member, since: float) -> Record:
@@ -231,11 +271,23 @@ class PeerBus:
 
     @property
     def connections(self) -> int:
-        return sum(len(peer.client_addresses) for peer in self.peers.values())
+        return sum(len(peer.client_addresses) for peer in self._near())
 
     @property
     def others(self) -> Collection[str]:
-        return self.peers.keys()
+        return [peer.number for peer in self._near()]
+
+    @property
+    def is_cut_off(self) -> bool:
+        return self.far is not None and self.far.is_cut_off
+
+    @property
+    def nobody(self) -> str:
+        """Why a message is dropped for which no recipient is known."""
+        return drops.CUT_OFF if self.is_cut_off else drops.NOBODY
+
+    def _near(self) -> Sequence[Peer]:
+        return [peer for peer in self.peers.values() if peer.is_near]
 
     def frees(self, address: Address) -> None:
         del self._since[address]
@@ -252,10 +304,13 @@ class PeerBus:
         self._tell_all(records.Left(group, member.addresses[0]))
 
     def _tell_all(self, record: Record) -> None:
-        if self.peers:
+        if self.peers or self.far:
             data = records.encode(record)
             for peer in self.peers.values():
-                peer.wire.send(data)
+                if peer.is_near:
+                    peer.wire.send(data)
+            if self.far:
+                self.far.announce(data)
 
     # Messages that are to be answered
 
@@ -263,10 +318,11 @@ class PeerBus:
         def told(reach: Reach) -> None:
             self.hub.tally.routed += reach.online
             if not reach.online:
-                self.hub.tally.dropped[drops.NOBODY] += 1
+                self.hub.tally.dropped[self.nobody] += 1
 
-        peers = tuple(self.peers.values())
-        self._question(peers, 0, lambda peer, number: peer.say(records.Text(text, sender.name, number)), told)
+        self._question(
+            tuple(self.peers.values()), 0, lambda number: records.Text(text, sender.name, number), told, True
+        )
 
     def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
         self.hand_over(tuple(self.peers.values()), message, receipt, then, seeks=True)
@@ -278,13 +334,20 @@ class PeerBus:
         if receipt is not None and message.key is not None and message.recipient is not None:
             for peer in peers:
                 peer.receipts[message.key] = Receipts(receipt, {message.recipient: message.recipient})
-        self._question(peers, message.key or 0, lambda peer, number: peer.say(said(message, number, seeks)), then)
+        self._question(peers, message.key or 0, lambda number: said(message, number, seeks), then, seeks)
 
-    def _question(self, peers: Sequence[Peer], key: int, send: Callable[[Peer, int], bool], then: TellReach) -> None:
+    def _question(
+        self, peers: Sequence[Peer], key: int, ask: Callable[[int], Record], then: TellReach, seeks: bool
+    ) -> None:
         number = self.next_number()
         question = self._questions[number] = _Question(set(peers), key, then)
+        record = ask(number)
         for peer in peers:
-            if not send(peer, number):
+            if (peer.is_near or not seeks) and not peer.say(record):
+                self._reached(peer, records.Reached(number, Reach()))
+        far = [peer for peer in peers if seeks and not peer.is_near]
+        if far and not (self.far and self.far.seek(records.encode(record))):
+            for peer in far:
                 self._reached(peer, records.Reached(number, Reach()))
         if not peers:
             self._end(number, question)
@@ -310,31 +373,55 @@ class PeerBus:
     # What other workers tell
 
     def meet(self, number: str, wire: Wire) -> Peer:
-        """Another worker is there: tell it all that our clients have."""
-        peer = self.peers[number] = Peer(self, number, wire)
-        for member in self.hub.members:
-            for address in member.addresses:
-                peer.tell(self._owning(address, member, self._since[address]))
-        for group, owners in self.hub.groups():
-            for owner in owners:
-                if self.hub.is_ours(owner):
-                    peer.tell(records.Joined(group, owner.addresses[0], owner.name))
-        peer.tell(records.Told())
+        """Another worker of this host is there: tell it all that our clients have."""
+        peer = self.peers[number] = Peer(self, number, wire, self.number, is_near=True)
+        for record in self.all_that_we_have():
+            peer.tell(record)
         return peer
 
+    def meet_far(self, number: str, wire: Wire, own_number: str) -> Peer:
+        """A worker of another host is there, which is told in portions what our clients have."""
+        peer = self.peers[number] = Peer(self, number, wire, own_number, is_near=False)
+        return peer
+
+    def all_that_we_have(self) -> Iterator[Record]:
+        """What another worker is to know. It may be asked for little by little: what changes meanwhile is told as well,
+        and to hear of something twice does no harm.
+        """
+        for member in tuple(self.hub.members):
+            for address in tuple(member.addresses):
+                if member in self.hub.members and address in self._since:
+                    yield self._owning(address, member, self._since[address])
+        for group, owners in [(group, tuple(owners)) for group, owners in self.hub.groups()]:
+            for owner in owners:
+                if self.hub.is_ours(owner) and owner in self.hub.members_of(group):
+                    yield records.Joined(group, owner.addresses[0], owner.name)
+        yield records.Told()
+
     def part(self, peer: Peer) -> None:
-        """Another worker has gone, and all its clients with it."""
+        """Another worker has gone, and all its clients with it. Those of a large one are forgotten in portions."""
         del self.peers[peer.number]
+        peer.is_gone = True
+        if peer.is_near and self.far:
+            self.far.gone(peer.number)
         self._answer_for(peer)
-        for address in tuple(peer.owned):
-            self._disowned(peer, address)
-        for group in tuple(peer.groups):
-            self.hub.forget_in_group(peer, group)
-        for client_address in peer.client_addresses.values():
-            self.center.uncount(client_address)
         for key, waiting in tuple(peer.receipts.items()):
             for recipient in tuple(waiting.outstanding):
                 peer.settle(key, recipient, Lost)
+        self._forget(peer)
+
+    def _forget(self, peer: Peer) -> None:
+        for _ in range(PORTION):
+            if peer.owned:
+                self._disowned(peer, next(iter(peer.owned)))
+            elif peer.groups:
+                self.hub.forget_in_group(peer, peer.groups.popitem()[0])
+            elif peer.client_addresses:
+                self.center.uncount(peer.client_addresses.popitem()[1])
+            else:
+                return
+        self.center.turns.charge(PORTION)
+        self.center.turns.wait(peer, lambda: self._forget(peer))
 
     def _answer_for(self, peer: Peer) -> None:
         """Give the answers that it cannot give any more."""
@@ -352,7 +439,10 @@ class PeerBus:
         Raises:
             msgspec.MsgspecError: it is none.
         """
-        record = records.decode(data)
+        self.act(peer, records.decode(data))
+
+    def act(self, peer: Peer, record: Record) -> None:
+        """The same for one that has been read."""
         if not isinstance(record, records.Said):
             self._acts[type(record)](peer, record)
         elif (peer, record.sender) in self._late or not self._pass_on(peer, record):
@@ -402,8 +492,9 @@ class PeerBus:
         peer.has_told = True
 
     def _came(self, peer: Peer, record: records.Came) -> None:
-        peer.client_addresses[record.temporary] = record.client_address
-        self.center.count(record.client_address)
+        if record.temporary not in peer.client_addresses:
+            peer.client_addresses[record.temporary] = record.client_address
+            self.center.count(record.client_address)
         self._note(peer, record.temporary, 0.0)
 
     def _owned(self, peer: Peer, record: records.Owns) -> None:
@@ -418,7 +509,7 @@ class PeerBus:
             heir = self.heir(address)
             assert heir is not None
             self.hub.note_owner(address, heir)
-        elif (since, peer.number) < (self._since[address], self.number):
+        elif (since, peer.number) < (self._since[address], peer.own_number):
             # Both clients were granted the address at the same moment. The other worker sees it as we do.
             self.hub.displace(address, owner)
 
@@ -438,9 +529,8 @@ class PeerBus:
         self.hub.note_in_group(peer, record.group)
 
     def _left(self, peer: Peer, record: records.Left) -> None:
-        members = peer.groups[record.group]
-        del members[record.temporary]
-        if not members:
+        members = peer.groups.get(record.group, {})
+        if members.pop(record.temporary, None) is not None and not members:
             del peer.groups[record.group]
             self.hub.forget_in_group(peer, record.group)
 
@@ -477,7 +567,7 @@ class PeerBus:
             if record.number:
                 peer.tell(records.Reached(record.number, reach))
             elif not reach.online:
-                self.hub.tally.dropped[drops.NOBODY] += 1
+                self.hub.tally.dropped[self.nobody] += 1
 
         receipt = Receipt(_Elsewhere(peer, record.sender, record.key, recipient), 0) if record.key else None
         owner = self.hub.owner_of(recipient)
@@ -544,7 +634,7 @@ class PeerBus:
     # Figures
 
     def ask_all(self, answer: Callable[[bytes], None]) -> None:
-        for peer in self.peers.values():
+        for peer in self._near():
             number = self.next_number()
             self._asked[number] = (peer, answer)
             peer.tell(records.Ask(number))
@@ -554,8 +644,8 @@ class PeerBus:
 
         Without it the figures of the host would fall whenever a worker is replaced, and Prometheus take it for a start.
         """
-        if self.peers:
-            heir = next(reversed(self.peers.values()))
+        if near := self._near():
+            heir = near[-1]
             left = together([self.center.standing()]).tally
             heir.tell(records.Counted(_BEQUEST, msgspec.msgpack.encode(left)))
 

@@ -1,4 +1,10 @@
-"""What the workers of one host tell each other: a record is a MessagePack array whose first item says which it is."""
+"""What workers tell each other: a record is a MessagePack array whose first item says which it is.
+
+Hosts of two releases talk to each other. So a record may be given further items at its end, with defaults, but never
+lose or change one; a worker skips items and records that it does not know.
+"""
+
+from typing import get_args
 
 import msgspec
 
@@ -18,7 +24,7 @@ class Came(_Record, tag=1):
 
 
 class Owns(_Record, tag=2):
-    """A client has an address, `since` this time of the host's monotonic clock, in seconds."""
+    """A client has an address, `since` this time in seconds, by the clock of `service.core.bus.PeerBus`."""
 
     address: Address
     since: float
@@ -144,3 +150,19 @@ Record = (
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Record).decode
+_TAGS = {kind.__struct_config__.tag for kind in get_args(Record)}
+
+
+def read(data: bytes) -> Record | None:
+    """A record from another host, or None when only a later release knows it.
+
+    Raises:
+        msgspec.MsgspecError: it is not a record.
+    """
+    try:
+        record: Record = decode(data)
+    except msgspec.ValidationError:
+        if msgspec.msgpack.decode(data)[0] in _TAGS:
+            raise
+        return None
+    return record

@@ -1,6 +1,7 @@
 """Every reason for which a message goes nowhere; each is a series of the metrics from the start."""
 
 NOBODY = "nobody"
+CUT_OFF = "cut_off"
 PLAIN = "plain"
 UNREADABLE = "unreadable"
 BAD_REQUEST = "bad_request"
@@ -14,6 +15,6 @@ SLOW_CONSUMER = "slow_consumer"
 BUS_FULL = "bus_full"
 
 ALL = (
-    *(NOBODY, PLAIN, UNREADABLE, BAD_REQUEST, FORBIDDEN, NO_HELLO),
+    *(NOBODY, CUT_OFF, PLAIN, UNREADABLE, BAD_REQUEST, FORBIDDEN, NO_HELLO),
     *(ADDRESS_TAKEN, LIMIT, UNCONFIRMED, GONE, SLOW_CONSUMER, BUS_FULL),
 )

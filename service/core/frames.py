@@ -231,3 +231,4 @@ class Failures:
     NOBODY: ClassVar = Failure(114, "nobody has this address", temporary=True)
     QUEUE_FULL: ClassVar = Failure(115, "too many unconfirmed messages", temporary=True)
     GONE: ClassVar = Failure(116, "the recipient was lost; it may have arrived", temporary=True)
+    CUT_OFF: ClassVar = Failure(117, "other hosts cannot be reached now", temporary=True)

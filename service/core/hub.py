@@ -160,14 +160,22 @@ class Bus(Protocol):
 
     @property
     def connections(self) -> int:
-        """How many clients the others have."""
+        """How many clients the others of this host have."""
 
     @property
     def others(self) -> Collection[str]:
-        """The numbers of the other workers."""
+        """The numbers of the other workers of this host."""
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether there may be clients on other hosts that cannot be reached now."""
+
+    @property
+    def nobody(self) -> str:
+        """Why a message is dropped for which no recipient is known."""
 
     def ask_all(self, answer: Callable[[bytes], None]) -> None:
-        """Ask the others how they are; each answers with a `Standing` as MessagePack, or nothing when it goes."""
+        """Ask the others of this host how they are; each answers with a `Standing` as MessagePack, or nothing."""
 
     def seek(self, text: bytes, sender: Named) -> None:
         """Pass a message of v0 on to whoever has its address, though nobody is known to."""
@@ -178,6 +186,9 @@ class Bus(Protocol):
 
 class Alone:
     """The bus of the only worker: there is nobody else to tell or to ask."""
+
+    is_cut_off = False
+    nobody = drops.NOBODY
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally

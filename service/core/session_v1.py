@@ -295,6 +295,8 @@ class SessionV1(Session):
             self._say(Failures.QUEUE_FULL.answer(request.id))
         elif reach.lost:
             self._refuse(request.id, Failures.GONE, drops.GONE)
+        elif self._hub.bus.is_cut_off:
+            self._refuse(request.id, Failures.CUT_OFF, drops.CUT_OFF)
         else:
             self._refuse(request.id, Failures.NOBODY, drops.NOBODY)
 

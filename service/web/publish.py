@@ -45,6 +45,7 @@ NOT_LEFT_YET = say(503, "The recipient takes it too slowly; the message may arri
 _UNDER_WAY = say(409, "This Idempotency-Key is just being published\n", ("retry-after", "1"))
 _ANOTHER_MESSAGE = say(422, "This Idempotency-Key belongs to another message\n")
 _RECIPIENT_LOST = say(503, "The recipient was lost; the message may have arrived\n", ("retry-after", "1"))
+_CUT_OFF = say(503, "Other hosts cannot be reached now\n", ("retry-after", "1"))
 _DROPS = {
     **dict.fromkeys((400, 408, 422), drops.BAD_REQUEST),
     **dict.fromkeys((401, 403), drops.FORBIDDEN),
@@ -163,21 +164,24 @@ class Publisher:
             if len(self._outcomes) > MAX_REMEMBERED:
                 self._outcomes.popitem(last=False)
 
-        def answer(reach: Reach) -> None:
-            tally = self._center.hub.tally
-            tally.routed += reach.online
-            if reach.lost and not reach.online:
-                tally.dropped[drops.GONE] += 1
-                self._outcomes.pop((permit.sender, permit.key), None)  # what is tried again is sent again
-                then(_RECIPIENT_LOST)
-                return
-            if message.group is None and not reach.online:
-                tally.dropped[drops.NOBODY] += 1
-            status = 201 if reach.online else 202
-            outcome.answer = respond(status, "application/json", b'{"online": %d}' % reach.online)
-            then(outcome.answer)
+        self._deliver(message, lambda reach: then(self._answer(permit, message, outcome, reach)))
 
-        self._deliver(message, answer)
+    def _answer(self, permit: Permit, message: Message, outcome: _Outcome, reach: Reach) -> Answer:
+        """What became of a publication that went out."""
+        bus, tally = self._center.hub.bus, self._center.hub.tally
+        tally.routed += reach.online
+        refusal = None
+        if reach.lost and not reach.online:
+            tally.dropped[drops.GONE] += 1
+            refusal = _RECIPIENT_LOST
+        elif message.group is None and not reach.online:
+            tally.dropped[bus.nobody] += 1
+            refusal = _CUT_OFF if bus.is_cut_off else None
+        if refusal is not None:
+            self._outcomes.pop((permit.sender, permit.key), None)  # what is tried again is sent again
+            return refusal
+        outcome.answer = respond(201 if reach.online else 202, "application/json", b'{"online": %d}' % reach.online)
+        return outcome.answer
 
     def count(self, answer: Answer) -> None:
         """Add the answer that a request got to the tally."""

@@ -1,0 +1,197 @@
+"""This worker's place among those of all hosts: it keeps the connection to the engine, and the time for its links.
+
+Without `engine.url` there are no other hosts, nothing is opened, and the library of the engine is not loaded.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from service.core.bus import PeerBus
+from service.core.center import Center
+from service.engine.faults import EngineError, EngineUnreachableError
+from service.engine.links import Identity, Links
+
+if TYPE_CHECKING:
+    from service.engine.connection import Dialer, Stream
+
+# So many beats in the time after which a silence counts.
+BEATS = 8
+# A new worker hears of the others for so long before it has clients itself: it would give away what is theirs.
+HEARING_S = 0.3
+_LOOK_S = 0.01
+# After how long a connection that was lost is tried again: soon at first; one that was refused, seldom.
+_RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+_REFUSED_RETRY_S = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class Hosts:
+    """The other hosts, over the engine of the settings."""
+
+    def __init__(self, center: Center) -> None:
+        self._center = center
+        self._settings = center.settings.engine
+        self._stream: Stream | None = None
+        self._at: tuple[str, int] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._refusal: EngineError | None = None
+        self._told = ""
+        """What was logged last, so that it is logged once."""
+        self._heads: dict[str | None, bytes] = {}
+        self._written: list[bytes] = []
+
+    async def open(self) -> None:
+        """Connect, and wait until the others have told what they have. Without the engine this host begins alone.
+
+        Raises:
+            EngineError: the engine refuses us.
+        """
+        if self._settings.url is None:
+            return
+        from service.engine.connection import PATIENCE_S, Dialer  # nobody else needs the library
+
+        loop = asyncio.get_running_loop()
+        if not isinstance(self._center.hub.bus, PeerBus):
+            self._center.hub.bus = PeerBus(self._center, str(os.getpid()))
+        bus = self._center.hub.bus
+        host = self._settings.host or _host_id()
+        if self._center.settings.bus is None:  # the workers of this host do not know each other
+            host = f"{host}-{os.getpid()}"
+        me = Identity(f"{host}.{os.getpid()}.{secrets.token_hex(8)}", host, _boot_id())
+        self._prefix = f"nc:1:{self._settings.name or 'center'}:"
+        self.links = Links(bus, me, self._settings.silence, publish=self._publish, soon=loop.call_soon, teller=logger)
+        bus.far = self.links
+        dialer = Dialer(self._settings)
+        self._tasks = [loop.create_task(self._keep_connected(dialer)), loop.create_task(self._keep_time(dialer))]
+        await self._wait_until_heard(self._settings.silence + PATIENCE_S)
+        if self._refusal is not None or self.links.conflict:
+            await self.close()
+            raise self._refusal or EngineError(f"another machine is host {host} already; set engine.host")
+
+    async def _wait_until_heard(self, at_most_s: float) -> None:
+        heard_for, loop = 0.0, asyncio.get_running_loop()
+        ends = loop.time() + at_most_s
+        while loop.time() < ends and self._refusal is None:
+            await asyncio.sleep(_LOOK_S)
+            heard_for += _LOOK_S if self.links.state == "up" else 0.0
+            if (heard_for >= HEARING_S and self.links.is_complete) or (self._told and self._stream is None):
+                return
+
+    def _channel(self, worker: str | None) -> bytes:
+        return f"{self._prefix}{'all' if worker is None else f'w:{worker}'}".encode()
+
+    def _publish(self, worker: str | None, data: bytes) -> None:
+        if self._stream is None:
+            return
+        head = self._heads.get(worker)
+        if head is None:
+            channel = self._channel(worker)
+            head = self._heads[worker] = b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n" % (len(channel), channel)
+        if not self._written:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._written.append(b"%b$%d\r\n%b\r\n" % (head, len(data), data))
+
+    def _write(self) -> None:
+        written, self._written = self._written, []
+        if self._stream is not None:
+            self._stream.write(b"".join(written))
+
+    async def _keep_connected(self, dialer: "Dialer") -> None:
+        from service.engine.connection import command
+
+        tries = 0
+        while True:
+            try:
+                stream, self._at = await dialer.connect()
+                tries = 0
+                # Before any other command: what is published is heard by ourselves as well.
+                stream.write(command(b"SUBSCRIBE", self._channel(None), self._channel(self.links.me.name)))
+                self._stream = stream
+                self._say_back(stream.where)
+                self.links.begin()
+                await stream.hear(self.links.hear)
+                raise EngineUnreachableError(f"the engine at {stream.where} has closed the connection")
+            except EngineError as error:
+                self._refusal = error
+                self._say(str(error))
+            except (OSError, EngineUnreachableError) as error:
+                self._say(str(error))
+            finally:
+                self._lose()
+            await asyncio.sleep(_RETRY_S[tries] if self._refusal is None else _REFUSED_RETRY_S)
+            tries = min(tries + 1, len(_RETRY_S) - 1)
+
+    def _lose(self) -> None:
+        stream, self._stream = self._stream, None
+        self._written.clear()
+        if stream is not None:
+            stream.abort()
+
+    def _say(self, what: str) -> None:
+        # Once for each outage, and whatever somebody has to change.
+        if not self._told or (self._refusal is not None and what != self._told):
+            self._told = what
+            logger.error("%s; clients of other hosts are not reached until it is back", what)
+
+    def _say_back(self, where: str) -> None:
+        if self._told:
+            self._told = ""
+            logger.warning("the engine at %s is back", where)
+        self._refusal = None
+
+    async def _keep_time(self, dialer: "Dialer") -> None:
+        looked = asyncio.get_running_loop().time()
+        while True:
+            await asyncio.sleep(self._settings.silence / BEATS)
+            self.links.tick()
+            if self._stream is not None and self.links.is_deaf:
+                self._say(f"the engine at {self._stream.where} does not pass on what it takes")
+                self._lose()
+            now = asyncio.get_running_loop().time()
+            if self._settings.sentinels and self._stream is not None and now - looked > self._settings.silence:
+                looked = now
+                await self._follow(dialer)
+
+    async def _follow(self, dialer: "Dialer") -> None:
+        """Leave a server that is not the master any more, even if it does not send us away."""
+        with contextlib.suppress(EngineUnreachableError, EngineError):
+            if await dialer.find() != self._at:
+                self._lose()
+
+    async def close(self) -> None:
+        """Leave."""
+        if self._stream is not None:
+            self.links.leave()
+            self._write()
+        for task in self._tasks:
+            task.cancel()
+        stream = self._stream
+        if stream is not None:
+            self._stream = None
+            await stream.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _host_id() -> str:
+    """A name for this host, drawn from its machine id, which is not for others to see. Source: machine-id(5)."""
+    try:
+        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except OSError:
+        machine = ""
+    if not machine:
+        raise EngineError("/etc/machine-id tells no name of this host; set engine.host")
+    return hashlib.sha256(f"wsbundle {machine}".encode()).hexdigest()[:12]
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:  # the rendered unit hides it
+        return ""

@@ -1,0 +1,97 @@
+"""Real engines: Debian's redis-server, and valkey-server where it is installed."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.ports import free_port
+from tests.service.shells import wait_until
+
+# Debian 13 and Ubuntu 26.04 have both; `.ci/valkey` brings Valkey to Debian 12.
+PROGRAMS = ("redis-server", "valkey-server")
+
+
+def program(name: str) -> str:
+    """The path of an engine, or of its Sentinel; the test is skipped where there is none."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/bin:/opt/valkey8/bin")
+    if path is None:
+        pytest.skip(f"{name} is not installed: apt-get install {name.partition('-')[0]}-server, or .ci/valkey")
+    return path
+
+
+class Server:
+    """One engine, or one Sentinel; it keeps nothing."""
+
+    def __init__(self, name: str, home: Path, *options: str, port: int | None = None) -> None:
+        self.home = home
+        self.port = port or free_port()
+        self.socket = home / f"{self.port}.sock"
+        self._command = [program(name), *options]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"unix://{self.socket}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        own = ["--port", str(self.port), "--bind", "127.0.0.1"]
+        if "--sentinel" not in self._command:
+            own += ["--unixsocket", str(self.socket), "--save", ""]
+        self.process = subprocess.Popen(
+            [*self._command, *own],
+            cwd=self.home,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        with contextlib.closing(socket.socket()) as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, also to one that is wrapped."""
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.send(signal.SIGKILL)
+            self.process.wait()
+
+    def ask(self, *words: str, user: Sequence[str] = ()) -> str:
+        """What it answers to a command."""
+        with contextlib.closing(socket.create_connection(("127.0.0.1", self.port), 10)) as connection:
+            for command in filter(None, (("AUTH", *user) if user else (), words)):
+                text = f"*{len(command)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in command)
+                connection.sendall(text.encode())
+                answer = connection.recv(100_000).decode()
+        return answer
+
+
+@contextlib.contextmanager
+def serving(name: str, home: Path, *options: str, port: int | None = None) -> Iterator[Server]:
+    """An engine that runs."""
+    server = Server(name, home, *options, port=port)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def pause(seconds: float) -> None:
+    """Let something last: a fault, not a wait for what follows from it."""
+    time.sleep(seconds)

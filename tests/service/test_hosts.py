@@ -1,0 +1,119 @@
+"""Several hosts, each a real service with a bus of its own, over a real engine."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+from tests.service.processes import several
+from tests.service.servers import PROGRAMS, Server, serving
+from tests.service.shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+class Client:
+    """A client of nc.v1 that has an address."""
+
+    def __init__(self, shell: Shell, uuid: str) -> None:
+        self._open = contextlib.ExitStack()
+        self._socket = self._open.enter_context(
+            connect(shell.url, proxy=None, compression=None, subprotocols=[Subprotocol("nc.v1")], close_timeout=1)
+        )
+        self.hear()
+        answer = self.ask(type="hello", uuid=uuid)
+        assert answer["type"] == "ok", answer
+
+    def hear(self) -> dict[str, object]:
+        frame: dict[str, object] = json.loads(self._socket.recv(timeout=DEADLINE_S))
+        return frame
+
+    def say(self, **frame: object) -> None:
+        self._socket.send(json.dumps(frame))
+
+    def ask(self, **frame: object) -> dict[str, object]:
+        """The next frame after a request."""
+        self.say(id=1, **frame)
+        return self.hear()
+
+    def send(self, uuid: str, message: object = "hi", **more: object) -> dict[str, object]:
+        """What a message to an address is answered with."""
+        return self.ask(type="send", recipient_uuid=uuid, message=message, **more)
+
+    def close(self) -> None:
+        self._open.close()
+
+
+@contextlib.contextmanager
+def host(kind: str, name: str, home: Path, url: str, **more: str) -> Iterator[Shell]:
+    """A host with one worker."""
+    variables = {"WEBSOCKET_ENGINE_URL": url, "WEBSOCKET_ENGINE_HOST": name, "WEBSOCKET_ENGINE_SILENCE": "2", **more}
+    with running(COMMANDS[kind], WEBSOCKET_BUS=str(home / f"bus-{name}"), LOG_LEVEL="info", **variables) as shell:
+        yield shell
+
+
+@pytest.fixture(params=PROGRAMS)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    with serving(request.param, tmp_path) as server:
+        yield server
+
+
+def talk(here: Client, there: Client) -> None:
+    """Both reach each other, with receipts and in a group."""
+    assert here.send("there")["online"] == 1
+    assert there.hear()["message"] == "hi"
+    assert here.send("there", ack="delivered")["receipts"] == 1
+    there.say(type="ack", key=there.hear()["key"])
+    assert here.hear()["type"] == "delivered"
+    for client in (here, there):
+        assert client.ask(type="join", group="g")["type"] == "ok"
+    wait_until(lambda: there.ask(type="send", group="g", message="all", ack="accepted")["online"] == 1)
+    assert here.hear()["group"] == "g"
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_clients_of_two_hosts_reach_each_other_in_every_shell(kind: str, engine: Server, tmp_path: Path) -> None:
+    with host(kind, "a", tmp_path, engine.url) as a, host(kind, "b", tmp_path, f"redis://127.0.0.1:{engine.port}") as b:
+        talk(Client(a, "here"), Client(b, "there"))
+        assert "Traceback" not in a.log() + b.log()
+
+
+def test_workers_and_hosts_are_one(engine: Server, tmp_path: Path) -> None:
+    settings = {"WEBSOCKET_ENGINE_URL": engine.url}
+    with (
+        several("runner", 2, tmp_path / "a", WEBSOCKET_ENGINE_HOST="a", **settings) as a,
+        several("standalone", 2, tmp_path / "b", WEBSOCKET_ENGINE_HOST="b", **settings) as b,
+    ):
+        clients = []
+        for number, processes in enumerate((a, a, b, b)):
+            with processes.only(processes.pids()[number % 2]):
+                clients.append(Client(processes.shell, f"client {number}"))
+        for number, client in enumerate(clients):
+            for other in range(4):
+                if other != number:
+                    assert client.send(f"client {other}", [number])["online"] == 1
+                    assert clients[other].hear()["message"] == [number]
+        assert clients[0].send("nobody")["code"] == 114
+        a.kill(a.pids()[1])  # the other worker of the host says so
+        wait_until(lambda: clients[2].send("client 1")["code"] == 114)
+
+
+def test_an_address_is_one_on_all_hosts(engine: Server, tmp_path: Path) -> None:
+    with host("runner", "a", tmp_path, engine.url) as a, host("runner", "b", tmp_path, engine.url) as b:
+        first = Client(a, "bob")
+        with pytest.raises(AssertionError, match="address in use"):
+            Client(b, "bob")
+        assert first.send("bob")["type"] in ("ok", "msg")
+
+
+def test_without_an_engine_its_library_is_not_loaded(tmp_path: Path) -> None:
+    with running(COMMANDS["runner"]) as shell:
+        assert shell.get("/livez").status == 200
+        assert "hiredis" not in Path(f"/proc/{shell.process.pid}/maps").read_text()
+    with serving("redis-server", tmp_path) as server, host("runner", "a", tmp_path, server.url) as shell:
+        assert shell.get("/livez").status == 200
+        assert "hiredis" in Path(f"/proc/{shell.process.pid}/maps").read_text()

@@ -1,0 +1,461 @@
+"""Hosts are one notification center over an engine that loses, holds up and mixes what it likes."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+import service.core.bus_records as records
+from service.core import drops
+from service.core.addresses import Address
+from service.core.bus import MAX_QUEUED_BYTES, PORTION
+from service.core.close_codes import GIVEN_TWICE
+from service.engine.envelope import MAX_BYTES, Batch, Beat, Bye, Greeting, Shared, Taken, decode, encode
+from service.engine.link import ACK_BYTES
+from service.engine.links import MISSED_S, SEEKS_PER_SECOND, STRANGE_BEATS
+from tests.service.centers import Party
+from tests.service.engines import SILENCE_S, FakeEngine, HostOfOne, hosts
+
+
+def only(party: Party) -> Any:
+    (frame,) = party.heard()
+    return frame
+
+
+def test_a_message_reaches_a_client_of_another_host_and_is_confirmed() -> None:
+    engine, (here, there) = hosts(2)
+    alice, bob = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    alice.say(type="send", id=1, recipient_uuid="bob", message="hi", ack="delivered")
+    engine.settle()
+    heard = only(bob)
+    assert (heard["sender_uuid"], heard["message"]) == ("alice", "hi")
+    bob.say(type="ack", key=heard["key"])
+    engine.settle()
+    assert [frame["type"] for frame in alice.heard()] == ["ok", "delivered"]
+
+
+def test_a_message_to_a_group_reaches_its_members_on_every_host() -> None:
+    engine, all_hosts = hosts(3)
+    members = [host.v1(f"client {number}") for number, host in enumerate(all_hosts)]
+    for member in members:
+        member.say(type="join", id=1, group="g")
+    engine.settle()
+    for member in members:
+        member.heard()
+    members[0].say(type="send", id=2, group="g", message=1, ack="accepted")
+    engine.settle()
+    assert only(members[0])["online"] == 2
+    assert [only(member)["message"] for member in members[1:]] == [1, 1]
+
+
+def test_who_watches_hears_of_clients_of_other_hosts() -> None:
+    engine, (here, there) = hosts(2)
+    alice = here.v1("alice")
+    alice.say(type="presence", id=1, uuids=["bob"], watch=True)
+    bob = there.v1("bob")
+    engine.settle()
+    bob.session.end()
+    engine.settle()
+    assert [frame["state"] for frame in alice.heard() if frame["type"] == "presence"] == ["online", "offline"]
+
+
+def test_a_host_that_comes_later_is_told_all() -> None:
+    engine, (here,) = hosts(1)
+    bob = here.v1("bob")
+    bob.say(type="join", id=1, group="g")
+    bob.heard()
+    there = HostOfOne(engine, "z")
+    engine.settle()
+    assert there.links.is_complete
+    alice = there.v1("alice")
+    alice.say(type="send", id=1, recipient_uuid="bob", message=1)
+    alice.say(type="send", id=2, group="g", message=2)
+    engine.settle()
+    assert [frame["message"] for frame in bob.heard()] == [1, 2]
+    alice.say(type="hello", id=3, uuid="bob")
+    engine.settle()
+    bob.answer_probe(alive=True)
+    engine.settle()
+    assert [frame.get("code") for frame in alice.heard()][-1] == 113
+
+
+def test_records_of_one_turn_leave_in_one_message() -> None:
+    engine, (here, there) = hosts(2)
+    alice, _ = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    for number in range(10):
+        alice.say(type="send", id=number, recipient_uuid="bob", message=1)
+    here.turns()
+    assert engine.kinds() == ["Batch"]
+
+
+def test_no_message_is_longer_than_every_engine_counts_unless_one_record_is() -> None:
+    engine, (here, there) = hosts(2)
+    alice, bob = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    for size in (9_000, 9_000, 60_000, 10):
+        alice.say(type="send", id=size, recipient_uuid="bob", message="x" * size)
+    here.turns()
+    batches = [decode(data) for _, data in engine.messages]
+    assert [len(batch.records) for batch in batches if isinstance(batch, Batch)] == [1, 1, 1, 1]
+    assert all(sum(map(len, batch.records)) < MAX_BYTES or len(batch.records) == 1 for batch in batches)
+    engine.settle()
+    assert len(bob.heard()) == 4
+
+
+@pytest.mark.parametrize("lost", ["Batch", "Shared"])
+def test_what_the_engine_loses_is_never_taken_for_delivered(lost: str) -> None:
+    engine, (here, there) = hosts(2)
+    alice, bob = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    if lost == "Batch":
+        alice.say(type="send", id=1, recipient_uuid="bob", message=1)
+    else:
+        alice.say(type="send", id=1, recipient_uuid="nobody has it", message=1)
+    here.turns()
+    assert engine.kinds() == [lost]
+    engine.messages.clear()
+    assert alice.heard() == []
+    engine.passes(1)  # the next beat tells
+    assert only(alice)["code"] == 116
+    assert there.links.ends == {"gap": 1}
+    alice.say(type="send", id=2, recipient_uuid="bob", message=2)
+    engine.settle()
+    assert only(bob)["message"] == 2
+
+
+def test_what_is_behind_a_lost_message_is_not_acted_on() -> None:
+    engine, (here, there) = hosts(2)
+    alice, bob = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    for number in (1, 2):
+        alice.say(type="send", id=number, recipient_uuid="bob", message=number)
+        here.turns()
+    engine.messages.popleft()
+    engine.settle()
+    assert bob.heard() == []
+    assert [frame["code"] for frame in alice.heard()] == [116, 116]
+
+
+def test_a_client_that_has_left_while_the_engine_was_away_is_not_there_any_more() -> None:
+    engine, (here, there) = hosts(2)
+    alice, bob = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    engine.is_down = True
+    bob.session.end()
+    engine.settle()
+    engine.is_down = False
+    engine.passes(1)
+    alice.say(type="send", id=1, recipient_uuid="bob", message=1)
+    engine.settle()
+    assert only(alice)["code"] == 114
+
+
+def test_a_short_absence_of_the_engine_costs_only_time() -> None:
+    engine, (here, there) = hosts(2)
+    alice, bob = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    alice.say(type="send", id=1, recipient_uuid="bob", message=1)
+    for _ in range(6):  # it takes all, and passes nothing on
+        for host in (here, there):
+            host.time += 0.5
+            host.links.tick()
+            host.turns()
+    engine.settle()
+    assert only(bob)["message"] == 1
+    assert only(alice)["type"] == "ok"
+    assert not here.links.ends
+
+
+def test_after_a_silence_each_host_goes_on_alone_and_says_so() -> None:
+    engine, (here, there) = hosts(2)
+    alice, _ = here.v1("alice"), there.v1("bob")
+    carol = here.v1("carol")
+    engine.settle()
+    engine.is_down = True
+    alice.say(type="send", id=1, recipient_uuid="bob", message=1)
+    engine.passes(SILENCE_S + 1)
+    assert (here.links.state, only(alice)["code"]) == ("alone", 116)
+    assert here.links.is_deaf
+    alice.say(type="send", id=2, recipient_uuid="bob", message=1)
+    alice.say(type="send", id=3, recipient_uuid="carol", message=1)
+    here.turns()
+    assert [frame.get("code") for frame in alice.heard()] == [117, None]
+    assert only(carol)["message"] == 1
+    assert here.dropped(drops.CUT_OFF) == 1
+
+
+def test_both_go_on_when_the_engine_is_back() -> None:
+    engine, (here, there) = hosts(2)
+    alice, bob = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    engine.is_down = True
+    engine.passes(10)
+    engine.is_down = False
+    engine.passes(1)
+    assert (here.links.state, here.links.is_cut_off) == ("up", False)
+    alice.say(type="send", id=1, recipient_uuid="bob", message=1)
+    engine.settle()
+    assert only(bob)["message"] == 1
+
+
+def test_before_the_engine_was_ever_there_nobody_is_known_not_to_be() -> None:
+    engine = FakeEngine()
+    engine.is_down = True
+    host = HostOfOne(engine, "a")
+    alice = host.v1("alice")
+    alice.say(type="send", id=1, recipient_uuid="bob", message=1)
+    host.turns()
+    assert (host.links.state, only(alice)["code"]) == ("never", 117)
+
+
+def test_after_a_split_the_earlier_owner_keeps_an_address() -> None:
+    engine, (here, there) = hosts(2)
+    engine.is_down = True
+    engine.passes(5)
+    first = here.v1("bob")
+    engine.passes(1)
+    second = there.v1("bob")
+    engine.is_down = False
+    engine.passes(1.5)
+    assert (first.client.closed, second.client.closed) == ([], [GIVEN_TWICE])
+    alice = there.v1("alice")
+    alice.say(type="send", id=1, recipient_uuid="bob", message=1)
+    engine.settle()
+    assert only(first)["message"] == 1
+
+
+def test_the_clocks_of_two_hosts_need_not_have_begun_at_the_same_time() -> None:
+    engine, (here, there) = hosts(2)
+    there.time += 1_000_000.0  # of the host, which says nothing of when it is
+    there.clock_is_ahead = -1_000_000.0
+    engine.is_down = True
+    engine.passes(5)
+    second_host_first = there.v1("bob")
+    engine.passes(1)
+    later = here.v1("bob")
+    engine.is_down = False
+    engine.passes(1.5)
+    assert (second_host_first.client.closed, later.client.closed) == ([], [GIVEN_TWICE])
+
+
+def test_a_worker_that_says_goodbye_is_not_missed() -> None:
+    engine, (here, there) = hosts(2)
+    alice, _ = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    alice.say(type="send", id=1, recipient_uuid="bob", message=1, ack="delivered")
+    engine.settle()
+    there.links.leave()
+    engine.settle()
+    assert [frame["type"] for frame in alice.heard()] == ["ok", "lost"]
+    alice.say(type="send", id=2, recipient_uuid="bob", message=1)
+    engine.settle()
+    assert only(alice)["code"] == 114
+
+
+def test_a_host_that_went_without_a_word_is_missed_for_a_while() -> None:
+    engine, (here, there) = hosts(2)
+    alice, _ = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    del engine.hosts["b.7"]
+    engine.passes(SILENCE_S + 1)
+    assert here.links.is_cut_off
+    engine.passes(MISSED_S + 1, step_s=10)
+    assert not here.links.is_cut_off
+    alice.say(type="send", id=2, recipient_uuid="bob", message=1)
+    engine.settle()
+    assert only(alice)["code"] == 114
+
+
+def test_the_worker_that_takes_the_place_of_a_killed_one_ends_its_links_at_once() -> None:
+    engine, (here, there) = hosts(2)
+    alice, _ = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    alice.say(type="send", id=1, recipient_uuid="bob", message=1, ack="delivered")
+    engine.settle()
+    del engine.hosts["b.7"]
+    HostOfOne(engine, "b", pid="8")
+    engine.settle()
+    assert [frame["type"] for frame in alice.heard()] == ["ok", "lost"]
+    assert not here.links.is_cut_off
+
+
+def test_the_others_of_a_host_say_goodbye_for_one_that_was_killed() -> None:
+    engine, (here, killed) = hosts(2)
+    survivor = HostOfOne(engine, "b", pid="8")
+    survivor_to_killed = survivor.bus.meet("7", type("Wire", (), {"queued": 0, "send": lambda *_: None})())
+    engine.passes(1)
+    alice, _ = here.v1("alice"), killed.v1("bob")
+    engine.settle()
+    alice.say(type="send", id=1, recipient_uuid="bob", message=1, ack="delivered")
+    engine.settle()
+    del engine.hosts["b.7"]
+    survivor.bus.part(survivor_to_killed)
+    engine.settle()
+    assert [frame["type"] for frame in alice.heard()] == ["ok", "lost"]
+    assert not here.links.is_cut_off
+
+
+def test_workers_of_one_host_do_not_link_over_the_engine() -> None:
+    engine, (here,) = hosts(1)
+    HostOfOne(engine, "a", pid="8")
+    engine.settle()
+    assert not here.links.up
+
+
+def test_two_machines_with_one_name_are_told_apart() -> None:
+    engine, (here,) = hosts(1)
+    HostOfOne(engine, "a", pid="8", boot="another")
+    engine.settle()
+    assert here.links.conflict
+    assert "engine.host" in here.teller.told[0]
+    engine.passes(10)
+    assert len(here.teller.told) == 1
+
+
+def test_two_machines_with_one_name_are_told_apart_where_they_cannot_say_which_they_are() -> None:
+    engine, (here,) = hosts(1)
+    HostOfOne(engine, "a", pid="8")
+    engine.passes(0.5 * STRANGE_BEATS - 1)
+    assert not here.links.conflict
+    engine.passes(2)
+    assert here.links.conflict
+
+
+def test_acknowledgements_bound_what_is_on_its_way() -> None:
+    engine, (here, there) = hosts(2)
+    alice, _ = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    text = "x" * 60_000
+    there.is_deaf = True
+    for number in range(MAX_QUEUED_BYTES // len(text) + 5):
+        here.center.hub.owner_of(Address("bob"))
+        alice.session._messages_left = alice.session._bytes_left = 1e9
+        alice.say(type="send", id=number, recipient_uuid="bob", message=text)
+        here.turns()
+    assert here.dropped(drops.BUS_FULL) > 0
+    assert here.links.unacknowledged > MAX_QUEUED_BYTES
+
+
+def test_what_was_taken_is_acknowledged_before_much_is_on_its_way() -> None:
+    engine, (here, there) = hosts(2)
+    alice, _ = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    for _ in range(2 * ACK_BYTES // 60_000):
+        alice.session._messages_left = alice.session._bytes_left = 1e9
+        alice.say(type="send", recipient_uuid="bob", message="x" * 60_000)
+        engine.settle()
+    assert here.links.unacknowledged < ACK_BYTES + 60_100
+    engine.passes(1)
+    assert here.links.unacknowledged == 0
+
+
+def test_an_address_that_nobody_has_is_looked_for_on_other_hosts_so_often() -> None:
+    engine, (here, _) = hosts(2)
+    alice = here.v1("alice")
+    engine.settle()
+    for number in range(SEEKS_PER_SECOND + 10):
+        alice.say(type="send", id=number, recipient_uuid="nobody", message=1)
+    here.turns()
+    assert engine.kinds().count("Shared") == SEEKS_PER_SECOND
+    engine.settle()
+    assert {frame["code"] for frame in alice.heard()} == {114}
+
+
+def test_to_many_all_is_told_once() -> None:
+    engine, all_hosts = hosts(5)
+    for number in range(PORTION + 10):
+        all_hosts[0].v1(f"client {number}")
+    engine.settle()
+    for host in all_hosts[1:]:
+        host.links.hear(encode(Shared(all_hosts[0].links.me.name, 10**6, [])))  # a gap
+    said = 0
+    while engine.messages or sum(host.turns() for host in all_hosts):
+        while engine.messages:
+            said += isinstance(decode(engine.messages[0][1]), Shared)
+            engine.pass_on()
+    assert all(host.links.is_complete for host in all_hosts)
+    assert 0 < said < 20
+    for host in all_hosts[1:]:
+        assert len(host.bus.peers["a.7.0"].owned) == 2 * (PORTION + 10)
+
+
+def test_a_large_worker_is_told_of_and_forgotten_in_portions() -> None:
+    engine, (here,) = hosts(1)
+    for number in range(3 * PORTION):
+        here.v1(f"client {number}")
+    there = HostOfOne(engine, "z")
+    while not there.links.up:
+        engine.pass_on() if engine.messages else [host.turns() for host in (here, there)]
+    engine.settle()
+    (peer,) = there.bus.peers.values()
+    assert len(peer.owned) == 6 * PORTION
+    alice = there.v1("alice")
+    there.bus.part(peer)
+    assert len(peer.owned) > 0
+    alice.say(type="send", id=1, recipient_uuid="client 700", message=1)
+    assert only(alice)["code"] in (114, 117)  # not for ever without an answer
+    there.turns()
+    assert (len(peer.owned), len(peer.client_addresses)) == (0, 0)
+
+
+def test_a_record_that_only_a_later_release_knows_is_skipped() -> None:
+    engine, (here, there) = hosts(2)
+    alice = here.v1("alice")
+    engine.settle()
+    (link,) = there.links.up
+    unknown = msgspec.msgpack.encode([99, "what", {"ever": 1}])
+    known = records.encode(records.Text(b'{"recipient_uuid": "alice", "message": 1}', Address("bob"), 0))
+    link.send(unknown)
+    link.send(known)
+    engine.settle()
+    assert only(alice)["message"] == 1
+    assert not here.links.ends
+
+
+def test_an_envelope_that_only_a_later_release_knows_is_skipped() -> None:
+    _, (here, _) = hosts(2)
+    here.links.hear(msgspec.msgpack.encode([99, "b.7.1", {}]))
+    here.links.hear(b"\xc1")
+    assert not here.links.ends
+
+
+def test_what_is_no_record_ends_the_link_and_nothing_else() -> None:
+    engine, (here, there) = hosts(2)
+    (link,) = there.links.up
+    link.send(msgspec.msgpack.encode([2, None]))
+    engine.settle()
+    assert here.links.ends == {"garbage": 1}
+    assert "does not understand" in here.teller.told[0]
+    assert here.links.up
+
+
+def test_a_host_that_speaks_no_common_version_is_told_of_once() -> None:
+    _, (here, _) = hosts(2)
+    beat = Beat("c.1.1", "c", "boot", (2, 3), 4.0, 0, 0.0, {})
+    for _ in range(3):
+        here.links.hear(encode(beat))
+    assert len(here.links.up) == 1
+    assert len(here.teller.told) == 1
+    assert "versions 2 to 3" in here.teller.told[0]
+
+
+# What the first release of this wire has published: each later one must understand it.
+@pytest.mark.parametrize(
+    ("envelope", "published"),
+    [
+        (
+            Beat("b.7.1", "b", "boot", (1, 1), 4.0, 3, 1.5, {"a.7.0": (5, 6, 7, 8)}),
+            "9a01a5622e372e31a162a4626f6f74920101cb401000000000000003cb3ff800000000000081a5612e372e309405060708c0",
+        ),
+        (Greeting("b.7.1", "b", (1, 1), 4.0, 5, 6, 7), "9802a5622e372e31a162920101cb4010000000000000050607"),
+        (Batch("b.7.1", 5, 6, 7, 8, [b"r"]), "9703a5622e372e310506070891c40172"),
+        (Taken("b.7.1", 5, 6, 8), "9504a5622e372e31050608"),
+        (Shared("b.7.1", 7, [b"r"]), "9505a5622e372e310791c40172c0"),
+        (Bye("b.7.1"), "9206a5622e372e31"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_earlier_releases_publish_is_understood(envelope: Any, published: str) -> None:
+    assert decode(bytes.fromhex(published)) == envelope
