@@ -29,6 +29,7 @@ class Paths:
         # No part of a bundle.
         self.keys = f"etc/{name}/keys.json"
         self.bus = f"run/{name}/bus"
+        self.mailbox = f"var/lib/{name}/mailbox"
         self.recovery = f"{UNITS}{name}.recovery.service"
         self.tls = f"etc/{name}/tls"
         self.placeholder = f"etc/{name}/placeholder"

@@ -15,6 +15,8 @@ from service.engine.faults import EngineError
 from service.engine.hosts import Hosts
 from service.links.exchange import Exchange
 from service.links.link import LinkClosedError
+from service.mailbox.database import MailboxError
+from service.mailbox.disk import open_mailbox
 from service.process.entry import center_of, settings_or_exit
 from service.settings import Settings
 from service.web.publish import NOT_LEFT_YET, PATIENCE_S, PREFIX, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
@@ -85,13 +87,16 @@ class Application:
     async def _lifespan(self, receive: Receive, send: SendEvent) -> None:
         await receive()
         try:
+            mailbox = open_mailbox(self.center)
             await self._mesh.open()
             await self._hosts.open()
-        except (MeshError, EngineError) as error:
+        except (EngineError, MailboxError, MeshError) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        if mailbox is not None:
+            await mailbox.close()
         await self._hosts.close()
         await self._mesh.close()
         await send({"type": "lifespan.shutdown.complete"})

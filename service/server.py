@@ -42,6 +42,8 @@ from service.engine.hosts import Hosts
 from service.fast.handshake import MAX_HEAD_BYTES, HandshakeError, read_handshake
 from service.links.exchange import Exchange
 from service.links.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError, has_hung_up
+from service.mailbox.database import MailboxError
+from service.mailbox.disk import open_mailbox
 from service.process.drain import LAST_HANDSHAKES_S, drain
 from service.process.entry import (
     center_of,
@@ -242,7 +244,7 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     """Serve until SIGTERM or SIGINT, then close every client and return within the drain timeout.
 
     Raises:
-        MeshError, EngineError
+        MailboxError, MeshError, EngineError
     """
     stopped = asyncio.Event()
     for stopping in stop_signals():
@@ -251,6 +253,7 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     end_with_manager(os.environ)
     shell = Standalone(settings)
     notifier = Notifier(os.environ)
+    mailbox = open_mailbox(shell.center)
     mesh = Mesh(shell.center)
     await mesh.open()
     hosts = Hosts(shell.center)
@@ -278,6 +281,8 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     for connection in tuple(shell.connections):
         # The library would wait until a client reads that does not.
         connection.transport.abort()
+    if mailbox is not None:
+        await mailbox.close()
     await hosts.close()
     await mesh.close()
     alive.cancel()
@@ -319,7 +324,7 @@ def main() -> None:
             run_workers("service.server", settings, listeners)
         else:
             asyncio.run(run(settings, listeners))
-    except (EngineError, ListenError, MeshError) as error:
+    except (EngineError, ListenError, MailboxError, MeshError) as error:
         sys.exit(str(error))
 
 

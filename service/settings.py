@@ -334,6 +334,76 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = None
 
 
+class Mailbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept for clients that are not there."""
+
+    keep: Annotated[
+        Literal["none", "disk"],
+        Meta(
+            description="Whether a message is kept for a client of nc.v1 that is away, and where: `disk`, in a "
+            "database of this host.",
+            extra={"env": "WEBSOCKET_MAILBOX_KEEP"},
+        ),
+    ] = "none"
+    directory: Annotated[
+        Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=1000)] | None,
+        Meta(
+            description="Where the database is: a directory of its own. Left out, it is /var/lib/NAME/mailbox.",
+            extra={
+                "env": "WEBSOCKET_MAILBOX_DIRECTORY",
+                "expects": "an absolute path, such as /var/lib/queue-websocket/mailbox",
+                "example": "/var/lib/queue-websocket/mailbox",
+            },
+        ),
+    ] = None
+    ttl: Annotated[
+        int,
+        Meta(
+            ge=60,
+            le=366 * 86_400,
+            description="How long a message is kept. An address has a mailbox until its owner has been away for so "
+            "long.",
+            extra={"env": "WEBSOCKET_MAILBOX_TTL", "unit": "seconds"},
+        ),
+    ] = 86_400
+    messages: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Messages that one mailbox holds. The sender of a further one is told that it is full; "
+            "nothing older is dropped.",
+            extra={"env": "WEBSOCKET_MAILBOX_MESSAGES"},
+        ),
+    ] = 1000
+    bytes: Annotated[
+        int,
+        Meta(
+            ge=128,
+            le=1024 * 1024 * 1024,
+            description="Bytes of messages that one mailbox holds.",
+            extra={"env": "WEBSOCKET_MAILBOX_BYTES", "unit": "bytes"},
+        ),
+    ] = 1024 * 1024
+    total: Annotated[
+        int,
+        Meta(
+            ge=1024 * 1024,
+            le=1024**4,
+            description="Bytes of messages that all mailboxes hold together. The database needs up to twice as much.",
+            extra={"env": "WEBSOCKET_MAILBOX_TOTAL", "unit": "bytes"},
+        ),
+    ] = 1024 * 1024 * 1024
+    sync: Annotated[
+        Literal["turn", "second"],
+        Meta(
+            description="What survives a power cut: `turn`, all that a sender was told is stored; `second`, all but "
+            "the last seconds, which recipients are told, at less than half the cost.",
+            extra={"env": "WEBSOCKET_MAILBOX_SYNC"},
+        ),
+    ] = "turn"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything the running service reads."""
 
@@ -416,6 +486,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = ()
     limits: Limits = Limits()
+    mailbox: Mailbox = Mailbox()
     drain: Drain = Drain()
     log: Log = Log()
     welcome: Annotated[

@@ -294,6 +294,7 @@ def unknown_host_paths(document: Document) -> Iterator[str]:
         f"/opt/{NAME}/edited",
         f"/etc/{NAME}/placeholder",
         "/var/lib/wsbundle.d",
+        f"/var/lib/{NAME}/mailbox/mail.db",
         "/usr/bin/python3",
     )
     for code in shell_code(document):

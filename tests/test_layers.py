@@ -14,7 +14,8 @@ from tests.modules import MODULES, ROOT, imports
 ROOMS = {
     "service": (
         *("origins", "explanations", "declaration", "settings", "core", "tokens", "mint"),
-        *("process", "workers", "engine", "web", "links", "app", "fast", "worker", "server", "__main__", "client"),
+        *("process", "mailbox", "workers", "engine", "web", "links", "app", "fast", "worker", "server", "__main__"),
+        "client",
     ),
     "generator": (
         *("program", "environment", "quoting", "paths", "config", "report", "rendering", "explain", "minting"),

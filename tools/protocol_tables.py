@@ -27,6 +27,7 @@ WORDS: dict[type, str] = {
     declared.StrType: "text",
     declared.RawType: "any JSON",
     declared.DictType: "object",
+    declared.StructType: "object",
 }
 MEANINGS = {"id": "Comes back in the answer.", "group": "The group.", "token": "The token.", "key": "The key."}
 

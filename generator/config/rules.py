@@ -60,6 +60,8 @@ _MEANT_FOR_OTHERS_EXACTLY = """
 CLOSE_GRACE_S = 3
 # What the service writes around a message, at most: two addresses and a few words, and what a place in a queue costs.
 ENVELOPE_SIZE = 2048
+# What a message in a mailbox counts beside its body: `service.mailbox.ledger.OVERHEAD`.
+MAILBOX_OVERHEAD = 64
 
 
 @rule("domain", because="A placeholder that is forgotten is found by the first client that cannot connect.")
@@ -278,6 +280,54 @@ def queue_holds_a_message(deploy: Deploy, _: Origins) -> Findings:
     if limits.queue < needed:
         what = f"{limits.queue} has no room for one message (limits.message_size is {limits.message_size})"
         yield "limits.queue", Fault(what, f"use {needed} or more, or lower limits.message_size")
+
+
+@rule(
+    *("mailbox.keep", "auth"),
+    because="Without tokens whoever registers an address first would read what was kept for another.",
+)
+def mailbox_has_an_owner(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.mailbox.keep != "none" and deploy.auth != "token":
+        fix = "write auth: token, or leave mailbox.keep out"
+        yield "mailbox.keep", Fault(f"'{deploy.mailbox.keep}' needs tokens, and auth is {deploy.auth}", fix)
+
+
+@rule(
+    *("mailbox.keep", "engine.url"),
+    because="What is kept on the disk of one host is not found by a client that comes back to another.",
+)
+def mailbox_is_where_clients_come(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.mailbox.keep == "disk" and deploy.engine.url is not None:
+        what = "'disk' keeps messages on one host, and engine.url joins several"
+        yield "mailbox.keep", Fault(what, "leave mailbox.keep out, or engine.url")
+
+
+@rule(
+    *("mailbox.keep", "mailbox.bytes", "mailbox.total", "limits.message_size"),
+    because="A message that fits into no mailbox is refused as if the mailbox were full, for ever.",
+)
+def mailbox_holds_a_message(deploy: Deploy, _: Origins) -> Findings:
+    kept, needed = deploy.mailbox, deploy.limits.message_size + MAILBOX_OVERHEAD
+    if kept.keep == "none":
+        return
+    if kept.bytes < needed:
+        what = f"{kept.bytes} has no room for one message (limits.message_size is {deploy.limits.message_size})"
+        yield "mailbox.bytes", Fault(what, f"use {needed} or more, or lower limits.message_size")
+    elif kept.total < kept.bytes:
+        what = f"{kept.total} has no room for one mailbox (mailbox.bytes is {kept.bytes})"
+        yield "mailbox.total", Fault(what, f"use {kept.bytes} or more, or lower mailbox.bytes")
+
+
+@rule(
+    *("mailbox.directory", "name"),
+    because="The file system is read-only to the service; below /var/lib/<name> it has a directory of its own, which "
+    "stays when the deployment is removed.",
+)
+def mailbox_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
+    path, home = deploy.mailbox.directory, f"/var/lib/{deploy.name}"
+    if path and (normpath(path) != path or not path.startswith(f"{home}/")):
+        fix = f"leave it out: it is /{Paths(deploy.name).mailbox} then"
+        yield "mailbox.directory", Fault(f"'{path}' is not a directory below {home}", fix)
 
 
 @rule(

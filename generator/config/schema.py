@@ -222,3 +222,9 @@ def keys_file(deploy: Deploy) -> str:
 def bus(deploy: Deploy) -> str:
     """Where the workers meet."""
     return deploy.bus or f"/{Paths(deploy.name).bus}"
+
+
+def mailbox(deploy: Deploy) -> service.Mailbox:
+    """What is kept for absent clients, and where."""
+    directory = deploy.mailbox.directory or f"/{Paths(deploy.name).mailbox}"
+    return msgspec.structs.replace(deploy.mailbox, directory=directory)

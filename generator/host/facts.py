@@ -76,6 +76,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     free_bytes: int
     needed_bytes: int
     """What the change takes below /opt: a new runtime, or a few files."""
+    free_for_data: int
+    """Bytes of the file system that /var/lib is on."""
+    mailbox_bytes: int
+    """What the files of the mailboxes take already."""
     opt_is: str
     """How /opt is mounted, where nothing could be written or run there: `noexec`, `read-only`; else nothing."""
     has_route: bool
@@ -160,6 +164,11 @@ def free_bytes(path: str) -> int:
     """Of the file system on which a directory stands, or would stand."""
     status = os.statvfs(path if os.path.exists(path) else "/")
     return status.f_bavail * status.f_frsize
+
+
+def bytes_in(directory: Path) -> int:
+    """What the files of a directory take; nothing where there is none."""
+    return sum(path.stat().st_size for path in directory.glob("*") if path.is_file())
 
 
 def mounted(path: str) -> str:

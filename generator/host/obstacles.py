@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from math import ceil
 
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, mailbox
 from generator.host import neighbours
 from generator.host.facts import Account, Carries, Facts, Listener
 from generator.readers.nginx import DEFAULT_SITE, without_ipv6
@@ -119,6 +119,7 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     if deploy.nginx.default_server and facts.has_foreign_default_site:
         fix = "move it away, or set nginx.default_server to false"
         yield Fault(f"/{DEFAULT_SITE} is not Debian's any more, and nginx takes one default site only", fix)
+    yield from _too_little_for_mailboxes(deploy, facts)
     yield from _of_the_user(service_user(deploy), facts)
     yield from _too_few_files(deploy, facts)
     for path in facts.foreign:
@@ -142,6 +143,14 @@ def _too_few_files(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         what = f"supervisor lets a program open {facts.supervisors_files} files, and {deploy.name} needs {needed}"
         fix = f"write `minfds={needed}` below [supervisord] in /etc/supervisor/supervisord.conf"
         yield Fault(what, f"{fix}, then `systemctl restart supervisor`; or lower limits.connections")
+
+
+def _too_little_for_mailboxes(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
+    # Beside the messages there are addresses, indexes, and what is about to be written: twice as much at most.
+    needed, room = 2 * deploy.mailbox.total, facts.free_for_data + facts.mailbox_bytes
+    if deploy.mailbox.keep == "disk" and room < needed:
+        what = f"/var/lib has {facts.free_for_data // 1024**2} MiB free, and full mailboxes need {needed // 1024**2}"
+        yield Fault(what, f"make room, or use at most {room // 2} for mailbox.total")
 
 
 def _of_the_user(user: str, facts: Facts) -> Iterator[Fault]:
@@ -181,6 +190,10 @@ def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         yield Fault(what, _OWN_USER)
     if facts.nginx_carries is not None:
         yield from _too_few_connections(deploy, facts.nginx_carries)
+    if deploy.mailbox.keep == "none" and facts.mailbox_bytes:
+        directory = mailbox(deploy).directory
+        fix = f"write mailbox.keep: disk to deliver it; if nobody needs it, remove {directory}"
+        yield Fault(f"what mailboxes kept stays in {directory}, and is not delivered", fix)
     if facts.own_main_context:
         yield from _main_context(deploy, facts.own_main_context)
     yield from neighbours.warnings(deploy, facts.around)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from generator.config.document import Located
 from generator.config.load import Loaded
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, mailbox
 from generator.host import belongings, certificates, default_site, facts, keys
 from generator.host.facts import Facts, Listener
 from generator.host.firewall import closed
@@ -84,6 +84,8 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         python_version=facts.python_version(),
         free_bytes=facts.free_bytes("/opt"),
         needed_bytes=NEEDED_BYTES if missing or not has_runtime(store) else NEEDED_FOR_A_CHANGE,
+        free_for_data=facts.free_bytes("/var/lib"),
+        mailbox_bytes=facts.bytes_in(store.root / str(mailbox(deploy).directory).lstrip("/")),
         opt_is=facts.mounted("/opt"),
         has_route=has_route,
         taken=tuple(_taken(deploy, store)),

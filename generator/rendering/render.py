@@ -18,7 +18,7 @@ from jinja2 import nodes
 from jinja2.bccache import Bucket
 
 from generator import program
-from generator.config.schema import Deploy, bus, keys_file
+from generator.config.schema import Deploy, bus, keys_file, mailbox
 from generator.paths import Paths
 from generator.quoting import FILTERS, Quoted
 from generator.rendering.bundle import Bundle, File
@@ -105,7 +105,8 @@ def service_user(deploy: Deploy) -> str:
 def service_settings(deploy: Deploy) -> Deploy:
     """What the service is told: nothing that only a generator can work out is left open."""
     engine = msgspec.structs.replace(deploy.engine, name=deploy.engine.name or deploy.name)
-    return msgspec.structs.replace(deploy, bus=bus(deploy), keys=keys_file(deploy), engine=engine)
+    paths = {"bus": bus(deploy), "keys": keys_file(deploy), "mailbox": mailbox(deploy)}
+    return msgspec.structs.replace(deploy, engine=engine, **paths)
 
 
 def settings_in_env(deploy: Deploy) -> dict[str, str]:
@@ -213,7 +214,7 @@ def _settings(deploy: Deploy) -> list[Variable]:
 
 
 def _keys_of(key: str) -> tuple[str, ...]:
-    return (key, "name") if key in ("bus", "keys", "engine.name") else (key,)
+    return (key, "name") if key in ("bus", "keys", "engine.name", "mailbox.directory") else (key,)
 
 
 def _meaning(setting: Any) -> str:

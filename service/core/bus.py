@@ -24,6 +24,7 @@ from service.core.center import Center
 from service.core.envelope import open_envelope
 from service.core.frames import Delivered, Lost
 from service.core.hub import Member, Named, Owner, Proof, Reach, Receipt, TellReach, TooManyUnconfirmedError
+from service.core.mailbox import Settled
 from service.core.message import Message
 from service.core.odd_json import OddError
 from service.core.standing import together
@@ -252,6 +253,8 @@ class PeerBus:
             records.Answer: self._answered,
             records.Ask: self._ask,
             records.Counted: self._counted,
+            records.Mail: self._mail,
+            records.Settled: self._settled,
         }
 
     def next_number(self) -> int:
@@ -369,6 +372,24 @@ class PeerBus:
         for peer in question.asked:
             peer.receipts.pop(question.key, None)
         question.then(question.reach)
+
+    # Mailboxes
+
+    def tell_mail(self, boxes: Collection[Address]) -> None:
+        self._tell_all(records.Mail(list(boxes)))
+
+    def tell_settled(self, settled: Settled) -> None:
+        peer = self.hub.owner_of(settled.temporary)
+        if isinstance(peer, Peer):
+            peer.tell(records.Settled(*settled))
+
+    def _mail(self, peer: Peer, record: records.Mail) -> None:
+        self.center.mail.heard(record.boxes)
+
+    def _settled(self, peer: Peer, record: records.Settled) -> None:
+        if self.hub.is_ours(self.hub.owner_of(record.temporary)):
+            outcome = Settled(record.temporary, record.id, record.recipient, record.is_delivered)
+            self.center.mail.settle([outcome])
 
     # What other workers tell
 
@@ -490,6 +511,7 @@ class PeerBus:
 
     def _told(self, peer: Peer, record: records.Told) -> None:
         peer.has_told = True
+        self.center.mail.look_again()
 
     def _came(self, peer: Peer, record: records.Came) -> None:
         if record.temporary not in peer.client_addresses:

@@ -130,6 +130,21 @@ class Told(_Record, tag=15):
     """That was all that the clients of this worker had when it met the other one."""
 
 
+class Mail(_Record, tag=16):
+    """These mailboxes are there, and may have something new."""
+
+    boxes: list[Address]
+
+
+class Settled(_Record, tag=17):
+    """What became of a message that was kept; its sender is the client with this temporary address."""
+
+    temporary: Address
+    id: int | str
+    recipient: Address
+    is_delivered: bool
+
+
 Record = (
     Came
     | Owns
@@ -146,6 +161,8 @@ Record = (
     | Counted
     | Expected
     | Told
+    | Mail
+    | Settled
 )
 
 encode = msgspec.msgpack.Encoder().encode

@@ -13,6 +13,7 @@ from service.core.close_codes import CloseReason
 from service.core.events import Events, Tell, tell_nobody
 from service.core.hub import Hub
 from service.core.identity import Verify
+from service.core.mail import Mail
 from service.core.pace import Lag, Stopwatch
 from service.core.standing import Footprint, Standing
 from service.core.status import status_line
@@ -86,6 +87,7 @@ class Center:
     ) -> None:
         self.settings = settings
         self.hub = Hub()
+        self.mail = Mail(self.hub, soon)
         self.events = Events(tell)
         self.turns = Turns(soon)
         self.lag = Lag(clock)

@@ -38,5 +38,6 @@ FULL = CloseReason(4100, "too many connections")
 SLOW_CONSUMER = CloseReason(4101, "slow consumer")
 # Both clients did nothing wrong. Whose address it is, is clear when this one comes back.
 GIVEN_TWICE = CloseReason(4102, "address given away twice")
+MAILBOX_UNAVAILABLE = CloseReason(4103, "mailbox unavailable")
 
 TOKEN_EXPIRED = CloseReason(4200, "token expired")

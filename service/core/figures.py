@@ -35,7 +35,7 @@ REFUSED = {
 }
 _REASONS = sorted(value for value in vars(close_codes).values() if isinstance(value, CloseReason))
 CLOSED = tuple(dict.fromkeys(reason.code for reason in _REASONS))
-PUBLISHED = (201, 202, 400, 401, 403, 405, 408, 409, 413, 422, 429, 503)
+PUBLISHED = (201, 202, 400, 401, 403, 405, 408, 409, 413, 422, 429, 503, 507)
 """Every status that a publication can be answered with."""
 LIMITS = ("connections", "connections_per_address", "message_size", "messages_per_second", "bytes_per_second", "queue")
 
@@ -203,6 +203,20 @@ FIGURES = (
         label="status",
         values=PUBLISHED,
         page="publish.md",
+    ),
+    Figure(
+        "mailbox_stored",
+        "counter",
+        "Messages that were put into a mailbox.",
+        worker=lambda worker: worker.tally.stored,
+        page="mailbox.md",
+    ),
+    Figure(
+        "mailbox_expired",
+        "counter",
+        "Messages that were deleted from a mailbox because nobody confirmed them within mailbox.ttl.",
+        worker=lambda worker: worker.tally.expired,
+        page="mailbox.md",
     ),
     Figure(
         "bytes",

@@ -18,6 +18,7 @@ MAX_ASKED_FOR = 100
 # What every client can send back as it came: integers are exact up to here in JavaScript.
 MAX_ID = 2**53 - 1
 MAX_ID_LENGTH = 64
+MAX_DEDUP_LENGTH = 128
 
 Id = Annotated[int, Meta(ge=0, le=MAX_ID)] | Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 
@@ -27,6 +28,18 @@ class Heading(msgspec.Struct, gc=False):
 
     type: str = "send"
     id: Id | None = None
+
+
+class MailboxPosition(msgspec.Struct):
+    """Up to where a client has everything that was in its mailbox."""
+
+    epoch: str | None = None
+    after: Annotated[int, Meta(ge=0, le=MAX_ID)] | None = None
+
+    def __post_init__(self) -> None:
+        # A position without its epoch would be believed by whoever does not look.
+        if (self.epoch is None) != (self.after is None):
+            raise ValueError("give epoch and after, or neither")
 
 
 class Hello(msgspec.Struct):
@@ -41,6 +54,13 @@ class Hello(msgspec.Struct):
         str | None,
         Meta(description="`resume` of an earlier `ok`: takes the address over from that connection at once."),
     ] = None
+    mailbox: Annotated[
+        MailboxPosition | None,
+        Meta(
+            description="`{}` or `{epoch, after}`: send me what was kept for this address, and keep what comes. See "
+            "Mailbox."
+        ),
+    ] = None
 
 
 class Send(msgspec.Struct):
@@ -52,17 +72,29 @@ class Send(msgspec.Struct):
     ack: Annotated[
         Literal["none", "accepted", "delivered"],
         Meta(
-            description="`accepted`: `ok` when it has left the service for the recipient. `delivered`: `delivered` or "
-            "`lost` for each recipient as well. Without an `id` nothing is answered."
+            description="`accepted`: `ok` when it has left the service for the recipient, or is stored. `delivered`: "
+            "`delivered` or `lost` for each recipient as well. Without an `id` nothing is answered."
         ),
     ] = "accepted"
     id: Id | None = None
+    dedup: Annotated[
+        Annotated[str, Meta(pattern=f"^[!-~]{{1,{MAX_DEDUP_LENGTH}}}$")] | None,
+        Meta(
+            description="Up to 128 visible ASCII characters. The same ones again within five minutes mean the same "
+            "message: a mailbox stores it once."
+        ),
+    ] = None
 
 
 class Ack(msgspec.Struct):
-    """Confirms a `msg` that had a `key`."""
+    """Confirms a `msg` that had a `key`, or everything in the mailbox up to an `offset`, which is then deleted."""
 
-    key: int
+    key: Annotated[int | UnsetType, Meta(description="The key, or else")] = UNSET
+    offset: Annotated[int | UnsetType, Meta(description="the offset up to which everything was taken care of.")] = UNSET
+
+    def __post_init__(self) -> None:
+        if (self.key is UNSET) == (self.offset is UNSET):
+            raise ValueError("give one of key and offset")
 
 
 class Join(msgspec.Struct):
@@ -130,6 +162,16 @@ class Welcome(Reply, tag="welcome"):
     protocol: Annotated[str, Meta(description="`nc.v1`.")] = SUBPROTOCOL
 
 
+class Mailbox(msgspec.Struct):
+    """What a client finds in its mailbox."""
+
+    epoch: str
+    after: int
+    last: int
+    whole: bool
+    lost_to: int | UnsetType = UNSET
+
+
 class Ok(Reply, tag="ok"):
     """A request was carried out. Each request answers with the keys that concern it."""
 
@@ -146,6 +188,14 @@ class Ok(Reply, tag="ok"):
     receipts: Annotated[
         int | UnsetType,
         Meta(description="To a `send` that wants receipts: how many `delivered` or `lost` will follow."),
+    ] = UNSET
+    stored: Annotated[
+        bool | UnsetType,
+        Meta(description="To `send`: true when the message is in the recipient's mailbox; `online` may be 0 then."),
+    ] = UNSET
+    mailbox: Annotated[
+        Mailbox | UnsetType,
+        Meta(description="To a `hello` with `mailbox`: what is there, and whether it is all. See Mailbox."),
     ] = UNSET
 
 
@@ -168,6 +218,9 @@ class Msg(Reply, tag="msg"):
     recipient_uuid: Annotated[Address | UnsetType, Meta(description="The address it was sent to, or else")] = UNSET
     group: Annotated[str | UnsetType, Meta(description="the group.")] = UNSET
     key: Annotated[int | UnsetType, Meta(description="Confirm it with `ack`: the sender asks for a receipt.")] = UNSET
+    offset: Annotated[
+        int | UnsetType, Meta(description="Its place in the mailbox; confirm it, and all before it, with `ack`.")
+    ] = UNSET
 
 
 class Delivered(Reply, tag="delivered"):
@@ -175,13 +228,23 @@ class Delivered(Reply, tag="delivered"):
 
     id: Id
     recipient_uuid: Annotated[Address, Meta(description="What it was sent to; for a group, the member.")]
+    offset: Annotated[
+        int | UnsetType,
+        Meta(description="When it comes from the mailbox, its place there; confirm it, and all before it, with `ack`."),
+    ] = UNSET
 
 
 class Lost(Reply, tag="lost"):
-    """A recipient has gone without confirming the message: it may have arrived, or not."""
+    """A recipient has gone without confirming the message, or did not fetch it from its mailbox in time: it may have
+    arrived, or not.
+    """
 
     id: Id
     recipient_uuid: Annotated[Address, Meta(description="What it was sent to; for a group, the member.")]
+    offset: Annotated[
+        int | UnsetType,
+        Meta(description="When it comes from the mailbox, its place there; confirm it, and all before it, with `ack`."),
+    ] = UNSET
 
 
 class Changed(Reply, tag="presence"):
@@ -205,6 +268,13 @@ class Pong(Reply, tag="pong"):
 
 
 REPLIES: tuple[type[Reply], ...] = (Welcome, Ok, Error, Msg, Delivered, Lost, Changed, Goaway, Pong)
+
+
+class ReceiptBody(msgspec.Struct):
+    """What became of a message with this id, as it is kept for its sender."""
+
+    id: Id
+    is_delivered: bool
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -232,3 +302,4 @@ class Failures:
     QUEUE_FULL: ClassVar = Failure(115, "too many unconfirmed messages", temporary=True)
     GONE: ClassVar = Failure(116, "the recipient was lost; it may have arrived", temporary=True)
     CUT_OFF: ClassVar = Failure(117, "other hosts cannot be reached now", temporary=True)
+    MAILBOX_FULL: ClassVar = Failure(118, "mailbox full", temporary=True)

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, TypeGuard
 from service.core import drops
 from service.core.addresses import Address
 from service.core.frames import Delivered, Id, Lost
+from service.core.mailbox import Settled
 from service.core.message import Message
 from service.core.tally import Tally
 
@@ -121,6 +122,12 @@ class Member(Owner, Protocol):
     def abandon(self) -> None:
         """The client is dead: drop the connection."""
 
+    def has_mail(self, box: Address) -> None:
+        """There may be something new in the mailbox of this address, which the client has."""
+
+    def tell_outcome(self, outcome: Delivered | Lost) -> None:
+        """What became of a message of the client."""
+
 
 class ReceiptTaker(Protocol):
     """Who may ask for a receipt."""
@@ -183,6 +190,12 @@ class Bus(Protocol):
     def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
         """Hand a message over to whoever has its address, though nobody is known to."""
 
+    def tell_mail(self, boxes: Collection[Address]) -> None:
+        """Tell the others that these mailboxes are there, and may have something new."""
+
+    def tell_settled(self, settled: Settled) -> None:
+        """Tell a client of another worker what became of its message."""
+
 
 class Alone:
     """The bus of the only worker: there is nobody else to tell or to ask."""
@@ -219,6 +232,10 @@ class Alone:
 
     def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
         then(Reach())
+
+    def tell_mail(self, boxes: Collection[Address]) -> None: ...
+
+    def tell_settled(self, settled: Settled) -> None: ...
 
 
 class Hub:

@@ -16,7 +16,8 @@ class _V0(msgspec.Struct):
 class Message:
     """What a client, or somebody over HTTP, says to an address or to a group.
 
-    `body` is JSON as the sender wrote it. With a `key` the recipient is asked to confirm that it has the message.
+    `body` is JSON as the sender wrote it. With a `key` the recipient is asked to confirm that it has the message, with
+    an `offset` to confirm that it has all in its mailbox up to there.
     """
 
     def __init__(
@@ -27,12 +28,14 @@ class Message:
         recipient: Address | None = None,
         group: str | None = None,
         key: int | None = None,
+        offset: int | None = None,
     ) -> None:
         self.body = body
         self.sender = sender
         self.recipient = recipient
         self.group = group
         self.key = key
+        self.offset = offset
 
     # A group's members all get the same bytes.
     @cached_property
@@ -50,4 +53,6 @@ class Message:
             heard.group = self.group
         if self.key is not None:
             heard.key = self.key
+        if self.offset is not None:
+            heard.offset = self.offset
         return heard.encode()

@@ -15,6 +15,7 @@ Pure: no loop, no socket, no clock of its own.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -24,14 +25,18 @@ from service.core.center import Center, Client
 from service.core.close_codes import (
     ADDRESS_IN_USE,
     FORBIDDEN,
+    MAILBOX_UNAVAILABLE,
     REPLACED,
     TOKEN_EXPIRED,
     TOO_MANY_ADDRESSES,
     CloseReason,
 )
 from service.core.envelope import Envelope, read_envelope, read_odd_envelope
+from service.core.frames import Delivered, Lost
 from service.core.hub import Named, Proof, Reach, Receipt, TellReach, TooManyUnconfirmedError
 from service.core.identity import Identity
+from service.core.mail import Reader
+from service.core.mailbox import Item, Kept, Kind, Letter
 from service.core.message import Message
 from service.core.odd_json import ODD_BYTES_PER_SECOND, OddError, may_be_odd
 from service.core.tally import count_up
@@ -57,6 +62,7 @@ class Session(ABC):
 
     __slots__ = (
         "_asking",
+        "_boxes",
         "_bytes_left",
         "_bytes_settled",
         "_center",
@@ -69,6 +75,7 @@ class Session(ABC):
         "_messages_settled",
         "_owner_of",
         "_probed_at",
+        "_reader",
         "_refilled_at",
         "_share_ends",
         "_since",
@@ -88,6 +95,9 @@ class Session(ABC):
         self._center = center
         self._hub = center.hub
         self._owner_of = center.hub.owner_of
+        self._boxes = center.mail.boxes
+        self._reader: Reader | None = None
+        """Of the mailbox of its address, which it has only with a token."""
         self._claims: set[Address] | None = None
         self._closing = False
         self._deaf = False
@@ -161,6 +171,8 @@ class Session(ABC):
         self._center.deadlines.pop(self._probe, None)
         self._center.expiries.pop(self.expired, None)
         self._leave()
+        if self._reader is not None:
+            self._reader.end()
         self._probed(alive=False)
         self._center.events.closed(self.addresses[0], self._farewell or reason, self._center.clock() - self._since)
         self._center.uncount(self.client_address)
@@ -242,6 +254,26 @@ class Session(ABC):
     def granted(self, address: Address) -> None:
         self._settled(address)
         self._center.events.registered(self.addresses[0], address)
+
+    def _overhear(self, address: Address) -> None:
+        """The client does not know of mailboxes: if the address has one, it hears what is stored from now on."""
+        store = self._center.mail.store
+        if store is not None and self.identity is not None and self.identity.subject == address:
+            self._reader = Reader(store, address, self, 0, None, store.latest)
+
+    def has_mail(self, box: Address) -> None:
+        if self._reader is not None:
+            self._reader.look()
+
+    @abstractmethod
+    def hear(self, item: Item) -> None:
+        """Send what was in the mailbox of the client."""
+
+    def lose_mail(self) -> None:
+        self.close(MAILBOX_UNAVAILABLE)
+
+    def tell_outcome(self, outcome: Delivered | Lost) -> None:  # noqa: B027  v0 has no receipts
+        """What became of a message for which the client wanted a receipt."""
 
     @abstractmethod
     def refused(self, address: Address) -> None: ...
@@ -359,12 +391,24 @@ class SessionV0(Session):
                 self._register(address)
         elif self.identity is not None and not self.identity.may_send(address):
             self._hub.tally.dropped[drops.FORBIDDEN] += 1
-        elif (owner := self._owner_of(address)) is None:
+        elif address in self._boxes and envelope.is_json:
+            letter = Letter(address, self.name, Kind.TEXT, text)
+            self._center.mail.keep(letter, partial(self._kept, address, text))
+        else:
+            self._route(address, text)
+        return pause
+
+    def _route(self, address: Address, text: bytes) -> None:
+        owner = self._owner_of(address)
+        if owner is None:
             self._hub.bus.seek(text, self)
         else:
             self._hub.tally.routed += 1
             owner.forward(text, self)
-        return pause
+
+    def _kept(self, address: Address, text: bytes, kept: Kept) -> None:
+        if kept is Kept.NO_BOX:
+            self._route(address, text)
 
     def _look_slowly(self, text: bytes) -> Envelope | None:
         """What there is to pass on after all. Raises: NotNowError"""
@@ -386,6 +430,10 @@ class SessionV0(Session):
         else:
             self.close(TOO_MANY_ADDRESSES)
 
+    def granted(self, address: Address) -> None:
+        super().granted(address)
+        self._overhear(address)
+
     def refused(self, address: Address) -> None:
         self._settled(address)
         self.close(ADDRESS_IN_USE)
@@ -395,3 +443,9 @@ class SessionV0(Session):
 
     def forward(self, text: bytes, sender: Named) -> None:
         self.client.send(text)
+
+    def hear(self, item: Item) -> None:
+        if item.kind is Kind.TEXT:
+            self.client.send(item.body)
+        elif item.kind is Kind.JSON:
+            self.deliver(Message(msgspec.Raw(item.body), item.sender, recipient=self.name))

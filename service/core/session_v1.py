@@ -14,7 +14,7 @@ from msgspec import UNSET
 from service.core import drops
 from service.core.addresses import Address
 from service.core.center import Center, Client
-from service.core.close_codes import GIVEN_TWICE, NO_HELLO, UNAUTHORIZED
+from service.core.close_codes import GIVEN_TWICE, MAILBOX_UNAVAILABLE, NO_HELLO, UNAUTHORIZED
 from service.core.depth import bounded
 from service.core.envelope import open_envelope
 from service.core.frames import (
@@ -32,17 +32,23 @@ from service.core.frames import (
     Join,
     Leave,
     Lost,
+    Mailbox,
+    MailboxPosition,
     Ok,
     Ping,
     Pong,
     Presence,
+    ReceiptBody,
     Refresh,
     Reply,
     Send,
     Welcome,
 )
+from service.core.held import Held
 from service.core.hub import Named, Owner, Proof, Reach, Receipt, TooManyUnconfirmedError
 from service.core.identity import GROUP, Identity, TokenError
+from service.core.mail import SHARE_OF_QUEUE, Reader
+from service.core.mailbox import Item, Kept, Kind, Letter, Opened, Position, ReturnTo, Store
 from service.core.message import Message
 from service.core.odd_json import Disguise, OddError, find_id
 from service.core.session import Session
@@ -60,6 +66,7 @@ GUESSES_PER_SECOND = 10
 TOKEN_COST = 64
 
 _heading = bounded(msgspec.json.Decoder(Heading).decode)
+_receipt = msgspec.json.Decoder(ReceiptBody).decode
 _decoders: dict[str, Callable[[bytes], Any]] = {
     name: msgspec.json.Decoder(request).decode for name, request in REQUESTS.items()
 }
@@ -68,7 +75,7 @@ _decoders: dict[str, Callable[[bytes], Any]] = {
 class SessionV1(Session):
     """A client that speaks nc.v1."""
 
-    __slots__ = ("_greeted", "_groups", "_hello", "_resume", "_unconfirmed", "_watched")
+    __slots__ = ("_greeted", "_groups", "_held", "_hello", "_resume", "_unconfirmed", "_wanted", "_watched")
 
     protocol = SUBPROTOCOL
 
@@ -77,6 +84,10 @@ class SessionV1(Session):
         self._greeted = False
         self._hello: dict[Address, Id] = {}
         """The requests that wait until their address is decided about."""
+        self._wanted: MailboxPosition | None = None
+        """Where it wants its mailbox to be opened."""
+        self._held: Held | None = None
+        """In place of the client until its mailbox is open."""
         self._resume: str | None = None
         self._groups: dict[str, None] = {}
         self._watched: dict[Address, None] = {}
@@ -134,7 +145,7 @@ class SessionV1(Session):
             case Send():
                 self._send(request)
             case Ack():
-                self._confirm(request.key, size)
+                self._take_ack(request, size)
             case Hello():
                 self._say_hello(request)
             case Ping():
@@ -174,6 +185,7 @@ class SessionV1(Session):
             )
         else:
             self._hello[address] = request.id
+            self._wanted = request.mailbox
             if request.resume is not None:
                 self._pay_for_a_guess()
             self._claim(address, self.identity is not None or request.resume or False)
@@ -212,13 +224,56 @@ class SessionV1(Session):
             self._center.expiries[self.expired] = self.identity.expires
         if self._resume is None:
             self._resume = self._center.draw_secret()
+        store = self._center.mail.store
+        wanted, self._wanted = self._wanted, None
+        has_proof = self.identity is not None and self.identity.subject == address
+        if wanted is None or store is None or not has_proof:
+            if self._reader is None:
+                self._overhear(address)
+            self._say_ok(to, address)
+        elif self._held is not None:
+            self._fail(to, Failures.BAD_REQUEST, drops.BAD_REQUEST, "the mailbox is being opened already")
+        else:
+            if self._reader is not None:
+                self._reader.end()
+            self.client = self._held = Held(self.client, self._center.settings.limits.queue)
+            position = None if wanted.epoch is None else Position(wanted.epoch, wanted.after or 0)
+            store.open(address, position, partial(self._open, to, address, store))
+
+    def _open(self, to: Id, address: Address, store: Store, opened: Opened | None) -> None:
+        held, self._held = self._held, None
+        if held is None or self._closing:
+            return
+        self.client = held.client
+        if opened is None:
+            held.drop()
+            self.close(MAILBOX_UNAVAILABLE)
+            return
+        size = round(self._center.settings.limits.queue * SHARE_OF_QUEUE)
+        self._reader = Reader(store, address, self, size, opened)
+        self._say_ok(to, address, opened)
+        held.release()
+        self._center.mail.opened(address)
+        self._center.deadlines[self._still_here] = self._center.clock() + self._touch_period_s
+        self._reader.look()
+
+    @property
+    def _touch_period_s(self) -> float:
+        return self._center.settings.mailbox.ttl / 4
+
+    def _still_here(self) -> None:
+        if self._reader is not None:
+            self._reader.touch()
+            self._center.deadlines[self._still_here] = self._center.clock() + self._touch_period_s
+
+    def _say_ok(self, to: Id, address: Address, opened: Opened | None = None) -> None:
         settings = self._center.settings
         limits = settings.limits
         self._say(
             Ok(
                 id=to,
                 uuid=address,
-                resume=self._resume,
+                resume=UNSET if self._resume is None else self._resume,
                 ping_ms=round(settings.ping.interval * 1000),
                 limits={
                     "message_size": limits.message_size,
@@ -227,6 +282,7 @@ class SessionV1(Session):
                     "registrations": limits.registrations,
                 },
                 expires=UNSET if self.identity is None else self.identity.expires,
+                mailbox=UNSET if opened is None else _as_found(opened),
             )
         )
 
@@ -277,6 +333,33 @@ class SessionV1(Session):
         return message, receipt
 
     def _send_to_one(self, request: Send, owner: Owner | None) -> None:
+        if request.recipient_uuid in self._boxes:
+            self._keep(request, request.recipient_uuid)
+        else:
+            self._hand_to_owner(request, owner)
+
+    def _keep(self, request: Send, box: Address) -> None:
+        return_to = None
+        if request.ack == "delivered" and request.id is not None:
+            has_box = self._reader is not None and self._reader.is_open and self.identity is not None
+            return_to = ReturnTo(self.name if has_box else self.addresses[0], request.id, has_box)
+        letter = Letter(box, self.name, Kind.JSON, bytes(request.message), return_to, request.dedup)
+        self._center.mail.keep(letter, partial(self._kept, request))
+
+    def _kept(self, request: Send, kept: Kept) -> None:
+        address = request.recipient_uuid
+        assert address is not None
+        if kept is Kept.STORED:
+            online = int(self._owner_of(address) is not None)
+            self._hub.tally.routed += online
+            self._answer_send(request, online, 1, stored=True)
+        elif kept is Kept.NO_BOX:
+            self._hand_to_owner(request, self._owner_of(address))
+        elif request.id is not None:
+            reason = "" if kept is Kept.FULL else "the mailbox cannot be written now"
+            self._say(Failures.MAILBOX_FULL.answer(request.id, reason))
+
+    def _hand_to_owner(self, request: Send, owner: Owner | None) -> None:
         message, receipt = self._message(request)
         then = partial(self._reached, request)
         if owner is None:
@@ -319,10 +402,10 @@ class SessionV1(Session):
         else:
             self._answer_send(request, online, receipts)
 
-    def _answer_send(self, request: Send, online: int, receipts: int) -> None:
+    def _answer_send(self, request: Send, online: int, receipts: int, stored: bool = False) -> None:
         if request.id is not None and request.ack != "none":
             counted = receipts if request.ack == "delivered" else UNSET
-            self._say(Ok(id=request.id, online=online, receipts=counted))
+            self._say(Ok(id=request.id, online=online, receipts=counted, stored=stored or UNSET))
 
     def _refuse(self, to: Id | None, failure: Failure, drop: str, reason: str = "") -> None:
         # Whoever gives no id wants no answer, as in v0.
@@ -343,11 +426,28 @@ class SessionV1(Session):
         else:
             self._hub.tally.dropped[drops.UNREADABLE] += 1
 
+    def hear(self, item: Item) -> None:
+        offset = None if self._reader is None or not self._reader.is_open else item.offset
+        if item.kind is Kind.RECEIPT:
+            if offset is not None:
+                receipt = _receipt(item.body)
+                kind = Delivered if receipt.is_delivered else Lost
+                self._say(kind(id=receipt.id, recipient_uuid=item.sender, offset=offset))
+            return
+        body = msgspec.Raw(item.body) if item.kind is Kind.JSON else open_envelope(item.body).message
+        self.deliver(Message(body, item.sender, recipient=self.name, offset=offset))
+
     def expect(self, key: int, receipt: Receipt, message: Message) -> int:
         if len(self._unconfirmed) >= MAX_UNCONFIRMED:
             raise TooManyUnconfirmedError
         self._unconfirmed[key] = (receipt, message.recipient or self.name)
         return 1
+
+    def _take_ack(self, request: Ack, size: int) -> None:
+        if request.key is not UNSET:
+            self._confirm(request.key, size)
+        elif request.offset is not UNSET and self._reader is not None and self._reader.acknowledge(request.offset):
+            self.give_back(1, size)  # the service has asked for it
 
     def _confirm(self, key: int, size: int) -> None:
         noted = self._unconfirmed.pop(key, None)
@@ -357,7 +457,6 @@ class SessionV1(Session):
             receipt.sender.tell_outcome(Delivered(id=receipt.id, recipient_uuid=address))
 
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
-        """What became of a message for which the client wanted a receipt."""
         if not self._closing:
             self._say(outcome)
 
@@ -405,7 +504,15 @@ class SessionV1(Session):
 
     def _leave(self) -> None:
         self._center.deadlines.pop(self._no_hello, None)
+        self._center.deadlines.pop(self._still_here, None)
+        if self._held is not None:
+            self._held.drop()
         self._hub.disconnect(self, self._groups, self._watched)
         unconfirmed, self._unconfirmed = self._unconfirmed, {}
         for receipt, address in unconfirmed.values():
             receipt.sender.tell_outcome(Lost(id=receipt.id, recipient_uuid=address))
+
+
+def _as_found(opened: Opened) -> Mailbox:
+    lost_to = UNSET if opened.is_whole else opened.lost_to
+    return Mailbox(epoch=opened.epoch, after=opened.after, last=opened.last, whole=opened.is_whole, lost_to=lost_to)

@@ -38,6 +38,10 @@ class Tally:
     """Deliveries that were timed, by the bound of `service.core.pace.BOUNDS` that they kept to."""
     delivery_s: float = 0.0
     """How long these took together."""
+    stored: int = 0
+    """Messages that were put into a mailbox."""
+    expired: int = 0
+    """Messages that were deleted from one because nobody acknowledged them in time."""
 
     def close(self, reason: CloseReason) -> None:
         """Count one more connection that is closed for this reason."""

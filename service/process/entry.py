@@ -34,6 +34,7 @@ def settings_or_exit(environ: Mapping[str, str]) -> Settings:
     try:
         settings = from_environ(environ)
         _verify_with(settings)
+        _check_mailbox(settings)
     except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -71,6 +72,20 @@ def _verify_with(settings: Settings) -> Verify:
             fault = Fault(f"{error.path} {error.fault.what}", error.fault.fix)
             raise SettingsError({"WEBSOCKET_KEYS": fault}) from None
     return keys
+
+
+def _check_mailbox(settings: Settings) -> None:
+    """Raises: SettingsError: messages are to be kept, and nobody knows for whom or where."""
+    faults = {}
+    if settings.mailbox.keep != "none":
+        if settings.auth != "token":
+            fault = Fault("is not token, and WEBSOCKET_MAILBOX_KEEP needs it", "write token, and name a file of keys")
+            faults["WEBSOCKET_AUTH"] = fault
+        if settings.mailbox.directory is None:
+            fault = Fault("is not set, and WEBSOCKET_MAILBOX_KEEP=disk needs it", "name a directory of its own")
+            faults["WEBSOCKET_MAILBOX_DIRECTORY"] = fault
+    if faults:
+        raise SettingsError(faults)
 
 
 def _without_keys(token: str) -> Identity:

@@ -8,6 +8,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from math import ceil
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from service.core.addresses import MAX_ADDRESS_LENGTH, Address
 from service.core.center import Center
 from service.core.hub import Reach, TellReach
 from service.core.identity import GROUP, TokenError, bearer_tokens
+from service.core.mailbox import Kept, Kind, Letter
 from service.core.message import Message
 from service.core.odd_json import OddError, read_json
 from service.core.plain_http import DRAINING, Answer, respond, say
@@ -44,6 +46,9 @@ PATIENCE_S = 3.0
 NOT_LEFT_YET = say(503, "The recipient takes it too slowly; the message may arrive yet\n", ("retry-after", "3"))
 _UNDER_WAY = say(409, "This Idempotency-Key is just being published\n", ("retry-after", "1"))
 _ANOTHER_MESSAGE = say(422, "This Idempotency-Key belongs to another message\n")
+# RFC 4918, section 11.5: the server cannot store what is needed to complete the request.
+_MAILBOX_FULL = say(507, "The mailbox of the recipient is full\n", ("retry-after", "60"))
+_MAILBOX_UNAVAILABLE = say(507, "The mailbox of the recipient cannot be written now\n", ("retry-after", "3"))
 _RECIPIENT_LOST = say(503, "The recipient was lost; the message may have arrived\n", ("retry-after", "1"))
 _CUT_OFF = say(503, "Other hosts cannot be reached now\n", ("retry-after", "1"))
 _DROPS = {
@@ -164,7 +169,12 @@ class Publisher:
             if len(self._outcomes) > MAX_REMEMBERED:
                 self._outcomes.popitem(last=False)
 
-        self._deliver(message, lambda reach: then(self._answer(permit, message, outcome, reach)))
+        deliver = partial(self._deliver, message, lambda reach: then(self._answer(permit, message, outcome, reach)))
+        if message.recipient in self._center.mail.boxes:
+            letter = Letter(message.recipient, permit.sender, Kind.JSON, bytes(message.body), dedup=permit.key or None)
+            self._center.mail.keep(letter, partial(self._kept, permit, outcome, then, deliver))
+        else:
+            deliver()
 
     def _answer(self, permit: Permit, message: Message, outcome: _Outcome, reach: Reach) -> Answer:
         """What became of a publication that went out."""
@@ -182,6 +192,26 @@ class Publisher:
             return refusal
         outcome.answer = respond(201 if reach.online else 202, "application/json", b'{"online": %d}' % reach.online)
         return outcome.answer
+
+    def _kept(
+        self,
+        permit: Permit,
+        outcome: _Outcome,
+        then: Callable[[Answer], None],
+        deliver: Callable[[], None],
+        kept: Kept,
+    ) -> None:
+        if kept is Kept.NO_BOX:
+            deliver()
+        elif kept is Kept.STORED:
+            online = int(self._center.mail.is_online(Address(permit.target)))
+            self._center.hub.tally.routed += online
+            body = b'{"online": %d, "stored": true}' % online
+            outcome.answer = respond(201 if online else 202, "application/json", body)
+            then(outcome.answer)
+        else:
+            self._outcomes.pop((permit.sender, permit.key), None)
+            then(_MAILBOX_FULL if kept is Kept.FULL else _MAILBOX_UNAVAILABLE)
 
     def count(self, answer: Answer) -> None:
         """Add the answer that a request got to the tally."""

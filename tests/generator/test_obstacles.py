@@ -26,6 +26,8 @@ GOOD = Facts(
     python_version=(3, 11, 2),
     free_bytes=NEEDED_BYTES,
     needed_bytes=NEEDED_BYTES,
+    free_for_data=4 * 1024**3,
+    mailbox_bytes=0,
     opt_is="",
     has_route=True,
     taken=(),
@@ -265,6 +267,29 @@ def test_more_workers_than_the_cores_can_run_are_told_before_installing() -> Non
     assert warned("workers: 5") == [
         "workers: 5 is more than twice the 2 cores of this host; use workers: auto, or a smaller number: "
         "more of them only take turns"
+    ]
+
+
+KEEPING = "auth: token\nmailbox: {keep: disk, total: 1073741824}"
+
+
+def test_full_mailboxes_find_room_on_the_disk() -> None:
+    enough = replace(GOOD, free_for_data=2 * 1024**3)
+    assert list(problems(deploy(KEEPING), enough)) == []
+    assert list(problems(deploy(KEEPING), replace(GOOD, free_for_data=1024**3, mailbox_bytes=1024**3))) == []
+    assert list(problems(deploy(), replace(GOOD, free_for_data=0))) == []
+    assert [str(fault) for fault in problems(deploy(KEEPING), replace(GOOD, free_for_data=2 * 1024**3 - 2))] == [
+        "/var/lib has 2047 MiB free, and full mailboxes need 2048; make room, or use at most 1073741823 for "
+        "mailbox.total"
+    ]
+
+
+def test_mailboxes_that_are_turned_off_with_messages_in_them_are_named() -> None:
+    kept = replace(GOOD, mailbox_bytes=4096)
+    assert list(warnings(deploy(KEEPING), kept)) == []
+    assert [str(fault) for fault in warnings(deploy(), kept)] == [
+        "what mailboxes kept stays in /var/lib/queue-websocket/mailbox, and is not delivered; write mailbox.keep: disk "
+        "to deliver it; if nobody needs it, remove /var/lib/queue-websocket/mailbox"
     ]
 
 

@@ -16,6 +16,7 @@ from generator.config.rules import RULES
 from generator.config.schema import Deploy
 from service.declaration import settings_of
 from service.links import link
+from service.mailbox import ledger
 from service.settings import Settings
 
 OFFICE = "nginx: {trusted_proxies: [10.0.0.0/8], idle_limit: 350}\n"
@@ -88,6 +89,19 @@ GOOD = {
         "bus: /run/queue-websocket/bus",
         "{name: a, bus: /run/a/workers, socket: /run/a/ws.sock}",
         "bus: null",
+    ],
+    "mailbox-has-an-owner": ["{auth: token, mailbox: {keep: disk}}", "mailbox: {ttl: 3600}"],
+    "mailbox-is-where-clients-come": ["{auth: token, mailbox: {keep: disk}}", "engine: {url: 'unix:///run/v/v.sock'}"],
+    "mailbox-holds-a-message": [
+        "{auth: token, mailbox: {keep: disk, bytes: 65600}}",
+        "{auth: token, limits: {message_size: 128}, mailbox: {keep: disk, bytes: 192}}",
+        "{auth: token, mailbox: {keep: disk, bytes: 1073741824}}",
+        "limits: {message_size: 16777216, queue: 16779264, bytes_per_second: 16777216}",
+    ],
+    "mailbox-is-in-its-directory": [
+        "mailbox: {directory: /var/lib/queue-websocket/mailbox}",
+        "{name: a, mailbox: {directory: /var/lib/a/b/c}}",
+        "mailbox: {directory: null}",
     ],
     "paths-differ": [
         "{name: a, socket: /run/a/ws.sock}",
@@ -214,6 +228,20 @@ BAD = {
         "bus: /run/queue-websocket/a/b",
         "bus: /run/other/bus",
         "bus: /var/lib/queue-websocket/bus",
+    ],
+    "mailbox-has-an-owner": ["mailbox: {keep: disk}", "{auth: none, mailbox: {keep: disk}}"],
+    "mailbox-is-where-clients-come": ["{auth: token, mailbox: {keep: disk}, engine: {url: 'unix:///run/v/v.sock'}}"],
+    "mailbox-holds-a-message": [
+        "{auth: token, mailbox: {keep: disk, bytes: 65599}}",
+        "{auth: token, limits: {message_size: 128}, mailbox: {keep: disk, bytes: 191}}",
+        "{auth: token, mailbox: {keep: disk, bytes: 1073741824, total: 1073741823}}",
+    ],
+    "mailbox-is-in-its-directory": [
+        "mailbox: {directory: /var/lib/queue-websocket}",
+        "mailbox: {directory: /var/lib/queue-websocket/}",
+        "mailbox: {directory: /var/lib/queue-websocket/../x}",
+        "mailbox: {directory: /var/lib/queue-websockets/mailbox}",
+        "mailbox: {directory: /srv/mailbox}",
     ],
     "paths-differ": [
         "socket: /run/queue-websocket/bus",
@@ -379,6 +407,10 @@ def test_what_a_mend_says_mends() -> None:
 
 def test_the_grace_of_the_last_client_is_the_services_own() -> None:
     assert rules.CLOSE_GRACE_S == link.CLOSE_GRACE_S
+
+
+def test_what_a_mailbox_counts_beside_a_message_is_the_services_own() -> None:
+    assert rules.MAILBOX_OVERHEAD == ledger.OVERHEAD
 
 
 def test_a_warning_stops_nothing() -> None:

@@ -69,6 +69,10 @@ class Party:
         texts, self.client.sent = self.client.sent, []
         return [json.loads(text) for text in texts]
 
+    def heard_first(self) -> Any:
+        """The first of those texts; the others are still to be heard."""
+        return json.loads(self.client.sent.pop(0))
+
     def register(self, address: str) -> None:
         """As v0 does."""
         self.say(recipient_uuid=address, message="connected")

@@ -129,7 +129,7 @@ sections = st.fixed_dictionaries({setting.key: values(setting) for setting in EV
 def settings_from(flat: dict[str, object]) -> Settings:
     """Settings from values by dotted key, checked by msgspec alone."""
     tree: dict[str, object] = {}
-    for section in ("engine", "ping", "limits", "drain", "log"):
+    for section in ("engine", "mailbox", "ping", "limits", "drain", "log"):
         prefix = section + "."
         tree[section] = {key[len(prefix) :]: value for key, value in flat.items() if key.startswith(prefix)}
     return msgspec.convert(tree | {key: value for key, value in flat.items() if "." not in key}, Settings)
@@ -185,6 +185,13 @@ def test_the_environment_has_every_setting_as_a_person_would_write_it() -> None:
         "WEBSOCKET_MAX_QUEUE": "1048576",
         "WEBSOCKET_HEADER_TIMEOUT": "10",
         "WEBSOCKET_HELLO_TIMEOUT": "10",
+        "WEBSOCKET_MAILBOX_KEEP": "none",
+        "WEBSOCKET_MAILBOX_DIRECTORY": "",
+        "WEBSOCKET_MAILBOX_TTL": "86400",
+        "WEBSOCKET_MAILBOX_MESSAGES": "1000",
+        "WEBSOCKET_MAILBOX_BYTES": "1048576",
+        "WEBSOCKET_MAILBOX_TOTAL": "1073741824",
+        "WEBSOCKET_MAILBOX_SYNC": "turn",
         "WEBSOCKET_DRAIN_TIMEOUT": "3",
         "WEBSOCKET_DRAIN_WINDOW": "0",
         "WEBSOCKET_DRAIN_RATE": "500",

@@ -1,5 +1,5 @@
 # How gunicorn runs chat.
-# Rendered by wsbundle from deploy.yaml; edit that and run `make install`.
+# Rendered by wsbundle from deploy.yaml; edit that and install again.
 
 # Under systemd the listener is inherited and `bind` has no effect; under supervisor gunicorn opens it.
 bind = '127.0.0.1:8765'

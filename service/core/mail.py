@@ -1,0 +1,215 @@
+"""How what is kept gets to whoever it is for: the part of a mailbox that knows clients, and nothing of files.
+
+What is stored is not handed on: the owner, in whichever worker it is, hears that there is something and reads its box.
+So it gets everything in the order of the offsets, once on each connection, however many workers store.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Protocol
+
+from service.core import drops
+from service.core.addresses import Address
+from service.core.frames import Delivered, Lost
+from service.core.hub import Hub
+from service.core.mailbox import Item, Kept, Letter, Opened, Page, Settled, Store
+
+# What is sent to an owner that has acknowledged nothing yet: a part of what may wait for one client, or a box that is
+# full would close its own reader.
+WINDOW = 100
+SHARE_OF_QUEUE = 0.5
+
+
+class Mail:
+    """The boxes of this deployment, as one worker knows them; without a store there are none."""
+
+    def __init__(self, hub: Hub, soon: Callable[[Callable[[], None]], object]) -> None:
+        self.boxes: set[Address] = set()
+        """The addresses that have one, as far as is known: the store decides."""
+        self._hub = hub
+        self._soon = soon
+        self._store: Store | None = None
+        self._news: set[Address] = set()
+        """Boxes with something new whose owners may be in other workers."""
+
+    def use(self, store: Store, boxes: Iterable[Address]) -> None:
+        """Keep messages from now on."""
+        self._store = store
+        self.boxes.update(boxes)
+
+    @property
+    def store(self) -> Store | None:
+        """Where they are kept; None when none are."""
+        return self._store
+
+    def keep(self, letter: Letter, then: Callable[[Kept], None]) -> None:
+        """Store a message for an address that has a box, and let its owner know."""
+        assert self._store is not None
+        self._store.keep(letter, partial(self._kept, letter.box, then))
+
+    def _kept(self, box: Address, then: Callable[[Kept], None], kept: Kept) -> None:
+        if kept is Kept.STORED:
+            self._hub.tally.stored += 1
+            self.tell(box)
+        elif kept is Kept.NO_BOX:
+            self.boxes.discard(box)
+        else:
+            self._hub.tally.dropped[drops.MAILBOX_FULL] += 1
+        then(kept)
+
+    def is_online(self, box: Address) -> bool:
+        """Whether somebody has the address now."""
+        return self._hub.owner_of(box) is not None
+
+    def opened(self, box: Address) -> None:
+        """An owner has opened its box, which may be a new one."""
+        if box not in self.boxes:
+            self.boxes.add(box)
+            self._tell_others(box)
+
+    def tell(self, box: Address) -> None:
+        """There is something new in a box: let its owner know, wherever it is."""
+        owner = self._hub.owner_of(box)
+        if self._hub.is_ours(owner):
+            owner.has_mail(box)
+        else:
+            # To all others: where it is may just be changing, and then whoever knows it least would miss it.
+            self._tell_others(box)
+
+    def _tell_others(self, box: Address) -> None:
+        if not self._news:
+            self._soon(self._flush)
+        self._news.add(box)
+
+    def _flush(self) -> None:
+        news, self._news = self._news, set()
+        self._hub.bus.tell_mail(news)
+
+    def heard(self, boxes: Iterable[Address]) -> None:
+        """Another worker has stored something in these boxes, or opened them."""
+        if self._store is None:
+            return
+        for box in boxes:
+            self.boxes.add(box)
+            owner = self._hub.owner_of(box)
+            if self._hub.is_ours(owner):
+                owner.has_mail(box)
+
+    def look_again(self) -> None:
+        """Another worker was met: what it had to say before may have been lost."""
+        for member in tuple(self._hub.members) if self._store else ():
+            for address in member.addresses:
+                if address in self.boxes:
+                    member.has_mail(address)
+
+    def note_expired(self, messages: int) -> None:
+        """So many were removed because nobody had acknowledged them in time."""
+        self._hub.tally.expired += messages
+
+    def settle(self, outcomes: Iterable[Settled]) -> None:
+        """Tell connections what became of their messages, if they are still there."""
+        for settled in outcomes:
+            owner = self._hub.owner_of(settled.temporary)
+            if self._hub.is_ours(owner):
+                kind = Delivered if settled.is_delivered else Lost
+                owner.tell_outcome(kind(id=settled.id, recipient_uuid=settled.recipient))
+            elif owner is not None:
+                self._hub.bus.tell_settled(settled)
+
+
+class Hearer(Protocol):
+    """To whom a reader reads."""
+
+    def hear(self, item: Item) -> None:
+        """Send what was in the box."""
+
+    def lose_mail(self) -> None:
+        """The box cannot be read."""
+
+
+class Reader:
+    """Reads a box to a client, in order, and no further ahead of what the client has acknowledged than the window.
+
+    Without `opened` it is a client that does not know of boxes: it hears what is stored from now on, which stays there.
+    """
+
+    def __init__(
+        self, store: Store, box: Address, hearer: Hearer, size: int, opened: Opened | None, after: int = 0
+    ) -> None:
+        self._store = store
+        self._box = box
+        self._hearer = hearer
+        self._size = size
+        self._opened = opened
+        self._sent = after if opened is None else opened.after
+        self._acknowledged = self._sent
+        # What is lost can be acknowledged as well, so that it is told once.
+        self._most = self._sent if opened is None else max(opened.after, opened.lost_to)
+        self._window: deque[tuple[int, int]] = deque()
+        """Offset and size of what was sent and is not acknowledged."""
+        self._size_in_window = 0
+        self._is_reading = False
+        self._has_more = False
+        self._has_ended = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client knows of its box, and acknowledges what is in it."""
+        return self._opened is not None
+
+    def look(self) -> None:
+        """There may be something new."""
+        self._has_more = True
+        if not self._is_reading and not self._has_ended:
+            self._read()
+
+    def _read(self) -> None:
+        most, size = WINDOW - len(self._window), self._size - self._size_in_window
+        if most > 0 and (size > 0 or not self._window):
+            self._is_reading, self._has_more = True, False
+            self._store.read(self._box, self._sent, most, max(1, size), self._take)
+
+    def _take(self, page: Page | None) -> None:
+        self._is_reading = False
+        if self._has_ended:
+            return
+        if page is None:
+            self._hearer.lose_mail()
+            return
+        for item in page.items:
+            self._sent = item.offset
+            if self._opened is not None:
+                self._window.append((item.offset, len(item.body)))
+                self._size_in_window += len(item.body)
+            self._hearer.hear(item)
+        if page.has_more or self._has_more:
+            self.look()
+
+    def acknowledge(self, offset: int) -> bool:
+        """Take note that the client has all up to an offset, which it may say late, twice, or of what it never had.
+
+        Returns: whether that was news.
+        """
+        self._most = max(self._most, self._sent)
+        offset = min(offset, self._most)
+        if self._opened is None or self._has_ended or offset <= self._acknowledged:
+            return False
+        self._acknowledged = offset
+        while self._window and self._window[0][0] <= offset:
+            self._size_in_window -= self._window.popleft()[1]
+        self._store.acknowledge(self._box, self._opened.reader, offset)
+        if self._has_more:
+            self.look()
+        return True
+
+    def touch(self) -> None:
+        """The client is still here."""
+        if self._opened is not None:
+            self._store.touch(self._box)
+
+    def end(self) -> None:
+        """The client has gone."""
+        if not self._has_ended:
+            self._has_ended = True
+            self.touch()

@@ -1,0 +1,225 @@
+"""The mailboxes of one host: a database, and two threads of each worker, so that nobody waits for a disk.
+
+One thread commits whatever has gathered while it committed before, so that the more there is to store the less each
+message costs. The other one reads.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from service.core.addresses import Address
+from service.core.center import Center
+from service.core.mail import Mail
+from service.core.mailbox import Kept, Letter, Opened, Page, Position, Settled
+from service.mailbox.database import FILE, Database
+from service.mailbox.ledger import Ledger, boxes, page
+from service.settings import Mailbox
+
+# What one transaction may hold, and what may wait for the next ones; a sender hears 118 beyond that.
+BATCH = 1000
+MAX_WAITING = 20_000
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+SWEEP_PERIOD_S = 1.0
+
+logger = logging.getLogger("service")
+
+
+class _Work(NamedTuple):
+    """What a transaction is to do, and who takes the outcome."""
+
+    do: Callable[[Ledger], Any]
+    then: Callable[[Any], None]
+    otherwise: Any
+    """The outcome if the transaction fails."""
+
+
+class Clock:
+    """The time of the host when the process began, and from then on a clock that nobody sets."""
+
+    def __init__(self) -> None:
+        self._ahead = (time.time_ns() - time.monotonic_ns()) // 1000
+
+    def __call__(self) -> int:
+        return time.monotonic_ns() // 1000 + self._ahead
+
+
+class Disk:
+    """A `service.core.mailbox.Store`. To be made while the event loop runs.
+
+    `latest` and `Kept` are answered by what this process knows of; several workers have the same file open.
+    """
+
+    def __init__(self, settings: Mailbox, mail: Mail, clock: Callable[[], int]) -> None:
+        """Raises: MailboxError"""
+        assert settings.directory is not None
+        self._settings = settings
+        self._mail = mail
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._database = Database(Path(settings.directory), settings.sync, clock())
+        self._last = 0
+        self._works: SimpleQueue[_Work | None] = SimpleQueue()
+        self._reads: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._swept_at = time.monotonic()
+        self._has_failed = False
+        self._threads = [
+            threading.Thread(target=self._write, name="mailbox-writer", daemon=True),
+            threading.Thread(target=self._read, name="mailbox-reader", daemon=True),
+        ]
+        mail.use(self, boxes(self._database.reading))
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def latest(self) -> int:
+        return max(self._last, self._clock() - 1)
+
+    def keep(self, letter: Letter, then: Callable[[Kept], None]) -> None:
+        size = len(letter.body)
+        if self._waiting >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
+            then(Kept.FAILED)
+            return
+        self._waiting += 1
+        self._waiting_bytes += size
+
+        def written(kept: Kept) -> None:
+            self._waiting -= 1
+            self._waiting_bytes -= size
+            then(kept)
+
+        self._works.put(_Work(lambda ledger: ledger.keep(letter), written, Kept.FAILED))
+
+    def open(self, box: Address, position: Position | None, then: Callable[[Opened | None], None]) -> None:
+        self._works.put(_Work(lambda ledger: ledger.open(box, position), then, None))
+
+    def acknowledge(self, box: Address, reader: int, offset: int) -> None:
+        self._works.put(_Work(lambda ledger: ledger.acknowledge(box, reader, offset), _nothing, None))
+
+    def touch(self, box: Address) -> None:
+        self._works.put(_Work(lambda ledger: ledger.touch(box), _nothing, None))
+
+    def read(self, box: Address, after: int, most: int, size: int, then: Callable[[Page | None], None]) -> None:
+        def look() -> None:
+            try:
+                found = page(self._database.reading, box, after, most, size)
+            except sqlite3.Error as error:
+                logger.error("the mailbox cannot be read: %s", error)
+                self._loop.call_soon_threadsafe(then, None)
+            else:
+                self._loop.call_soon_threadsafe(then, found)
+
+        self._reads.put(look)
+
+    async def close(self) -> None:
+        """Store what is still to be stored, and leave."""
+        self._works.put(None)
+        self._reads.put(None)
+        for thread in self._threads:
+            await self._loop.run_in_executor(None, thread.join)
+        self._database.close()
+
+    # In the threads
+
+    def _read(self) -> None:
+        while (look := self._reads.get()) is not None:
+            look()
+
+    def _write(self) -> None:
+        is_open = True
+        while is_open:
+            works: list[_Work] = []
+            try:
+                while (work := self._works.get(timeout=self._till_sweep_s())) is not None:
+                    works.append(work)
+                    if len(works) >= BATCH or self._works.empty():
+                        break
+                is_open = work is not None
+            except Empty:
+                pass
+            self._carry_out(works)
+
+    def _till_sweep_s(self) -> float:
+        return max(0.0, self._swept_at + SWEEP_PERIOD_S - time.monotonic())
+
+    def _carry_out(self, works: list[_Work]) -> None:
+        try:
+            with self._database.lock.held():
+                outcomes, ledger = self._commit(works)
+        except Exception as error:  # whatever it is, the thread must go on and senders must hear of it
+            self._say_once(error)
+            report = partial(self._report, works, [work.otherwise for work in works], set(), [], 0)
+        else:
+            self._has_failed = False
+            self._last = ledger.last
+            report = partial(self._report, works, outcomes, ledger.news, ledger.settled, ledger.expired)
+        self._loop.call_soon_threadsafe(report)
+
+    def _commit(self, works: list[_Work]) -> tuple[list[Any], Ledger]:
+        database = self._database.writing
+        database.execute("begin immediate")
+        try:
+            ledger = Ledger(database, self._settings, self._clock())
+            outcomes = [work.do(ledger) for work in works]
+            is_due = not self._till_sweep_s()
+            if is_due:
+                ledger.sweep()
+                self._swept_at = time.monotonic()
+            ledger.finish()
+            database.execute("commit")
+            if is_due and self._settings.sync == "second":
+                self._database.flush()
+        except BaseException:
+            if database.in_transaction:
+                database.execute("rollback")
+            raise
+        return outcomes, ledger
+
+    def _say_once(self, error: Exception) -> None:
+        if not self._has_failed:
+            logger.error("the mailbox cannot be written: %s; senders are told until it can", error)
+        self._has_failed = True
+        self._swept_at = time.monotonic()
+
+    # In the loop again
+
+    def _report(
+        self,
+        works: list[_Work],
+        outcomes: list[Any],
+        news: set[Address],
+        settled: list[Settled],
+        expired: int,
+    ) -> None:
+        self._mail.note_expired(expired)
+        for work, outcome in zip(works, outcomes, strict=True):
+            work.then(outcome)
+        for box in news:
+            self._mail.tell(box)
+        self._mail.settle(settled)
+
+
+def open_mailbox(center: Center) -> Disk | None:
+    """What the settings ask for; to be closed when the last client has gone.
+
+    Raises: MailboxError
+    """
+    settings = center.settings.mailbox
+    if settings.keep == "disk":
+        return Disk(settings, center.mail, Clock())
+    if settings.directory is not None and (path := Path(settings.directory, FILE)).exists():
+        logger.warning("mailbox.keep is none: what is in %s stays there, and is not delivered", path)
+    return None
+
+
+def _nothing(outcome: object) -> None:
+    """Nobody waits for it."""

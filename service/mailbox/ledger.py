@@ -1,0 +1,254 @@
+"""What one transaction on the mailboxes does: store, open, acknowledge, and remove what is too old.
+
+Nothing here waits or knows of threads; the caller begins the transaction and commits it, and only then is anything that
+happened here true.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from service.core.addresses import Address
+from service.core.frames import Id, ReceiptBody
+from service.core.mailbox import Item, Kept, Kind, Letter, Opened, Page, Position, ReturnTo, Settled
+from service.settings import Mailbox
+
+SECOND = 1_000_000
+# A sender that has heard nothing tries again within minutes, or not at all; as `Idempotency-Key`.
+DEDUP_S = 300
+# What one transaction removes, so that nobody waits long for it.
+SWEEP = 1000
+# What a message costs beside its body.
+OVERHEAD = 64
+
+_encode = msgspec.json.Encoder().encode
+_return_to = msgspec.json.Decoder(tuple[Address, Id, bool]).decode
+
+
+@dataclass(slots=True)
+class _Box:
+    id: int
+    name: Address
+    acked: int
+    lost_to: int
+    seen: int
+    reader: int
+    messages: int
+    bytes: int
+    is_changed: bool = False
+
+
+class Ledger:
+    """One transaction. `now` is in microseconds since the epoch.
+
+    `news` are boxes that have got something beside the letters, `settled` is what connections want to hear, `expired`
+    is how many messages were removed because nobody had acknowledged them in time.
+    """
+
+    def __init__(self, database: sqlite3.Connection, settings: Mailbox, now: int) -> None:
+        self._db = database
+        self._settings = settings
+        self._now = now
+        row = database.execute("select epoch, last, messages, bytes from state").fetchone()
+        self.epoch, self.last, self.messages, self.bytes = row
+        self._before = row
+        self._boxes: dict[str, _Box | None] = {}
+        self._rows: list[tuple[int, int, int, int, str, bytes, str | None]] = []
+        self.news: set[Address] = set()
+        self.settled: list[Settled] = []
+        self.expired = 0
+
+    @property
+    def _horizon(self) -> int:
+        """What is older is not kept."""
+        return self._now - self._settings.ttl * SECOND
+
+    def keep(self, letter: Letter) -> Kept:
+        """Store a letter, unless it is there already."""
+        box = self._box(letter.box)
+        if box is None or box.seen <= self._horizon:
+            return Kept.NO_BOX
+        if letter.dedup is not None and self._is_known(letter.sender, letter.dedup):
+            return Kept.STORED
+        size = len(letter.body) + OVERHEAD
+        limits = self._settings
+        if box.messages >= limits.messages or box.bytes + size > limits.bytes or self.bytes + size > limits.total:
+            return Kept.FULL
+        return_to = None if letter.return_to is None else _encode(letter.return_to).decode()
+        self._add(box, letter.kind, letter.sender, letter.body, return_to)
+        if letter.dedup is not None:
+            row = (letter.sender, letter.dedup, self._now)
+            self._db.execute("insert or replace into dedup values (?, ?, ?)", row)
+        return Kept.STORED
+
+    def _is_known(self, sender: str, key: str) -> bool:
+        since = self._now - DEDUP_S * SECOND
+        query = "select 1 from dedup where sender = ? and key = ? and at > ?"
+        return self._db.execute(query, (sender, key, since)).fetchone() is not None
+
+    def _add(self, box: _Box, kind: Kind, sender: str, body: bytes, return_to: str | None) -> None:
+        self.last = max(self.last + 1, self._now)
+        self._rows.append((self.last, box.id, self._now, kind.value, sender, body, return_to))
+        self._count(box, 1, len(body) + OVERHEAD)
+
+    def _count(self, box: _Box, messages: int, size: int) -> None:
+        box.messages += messages
+        box.bytes += size
+        box.is_changed = True
+        self.messages += messages
+        self.bytes += size
+
+    def open(self, name: Address, position: Position | None) -> Opened:
+        """Open a box for its owner."""
+        box = self._box(name) or self._make(name)
+        self._write()
+        self._expire(box)
+        acked = box.acked
+        is_ours = position is not None and position.epoch == self.epoch and position.after <= self.last
+        if position is not None and is_ours:
+            after, is_whole = position.after, position.after >= max(acked, box.lost_to)
+            lost_to = max(acked, box.lost_to)
+            self._acknowledge(box, after)
+        else:
+            after, is_whole = acked, position is None and acked >= box.lost_to
+            lost_to = max(acked, box.lost_to)
+        box.reader += 1
+        self._see(box)
+        last = self._db.execute("select max(off) from mail where box = ?", (box.id,)).fetchone()[0]
+        return Opened(self.epoch, box.reader, after, last or after, is_whole, lost_to)
+
+    def _make(self, name: Address) -> _Box:
+        # Offsets of an earlier box of this address mean that something is missing.
+        values = (name, self.last, self.last, self._now)
+        made = self._db.execute(
+            "insert into box (name, acked, lost_to, seen, reader, messages, bytes) values (?, ?, ?, ?, 0, 0, 0)", values
+        )
+        assert made.lastrowid is not None
+        box = self._boxes[name] = _Box(made.lastrowid, name, self.last, self.last, self._now, 0, 0, 0)
+        return box
+
+    def acknowledge(self, name: Address, reader: int, offset: int) -> None:
+        """Delete what the reader has, if it is still the one that reads."""
+        box = self._box(name)
+        if box is not None and box.reader == reader:
+            self._write()
+            self._acknowledge(box, offset)
+            self._see(box)
+
+    def _acknowledge(self, box: _Box, offset: int) -> None:
+        if offset > box.acked:
+            self._remove("box = ? and off <= ?", box, offset, is_delivered=True)
+            box.acked = offset
+            box.is_changed = True
+
+    def touch(self, name: Address) -> None:
+        """The owner is here."""
+        box = self._box(name)
+        if box is not None:
+            self._see(box)
+
+    def _see(self, box: _Box) -> None:
+        box.seen = self._now
+        box.is_changed = True
+
+    def sweep(self) -> None:
+        """Remove what is too old, a part of it at a time."""
+        old = self._db.execute(
+            "select box from mail where at <= ? order by at limit ?", (self._horizon, SWEEP)
+        ).fetchall()
+        for number in {number for (number,) in old}:
+            self._expire(self._by_number(number))
+        since = self._now - DEDUP_S * SECOND
+        forgotten = "delete from dedup where (sender, key) in (select sender, key from dedup where at <= ? limit ?)"
+        self._db.execute(forgotten, (since, SWEEP))
+        self._save()
+        lapsed = "delete from box where id in (select id from box where seen <= ? and messages = 0 limit ?)"
+        self._save()
+        self._db.execute(lapsed, (self._now - 2 * self._settings.ttl * SECOND, SWEEP))
+
+    def _expire(self, box: _Box) -> None:
+        lost = self._remove("box = ? and at <= ?", box, self._horizon, is_delivered=False)
+        box.lost_to = max(box.lost_to, *lost, 0)
+
+    def _remove(self, which: str, box: _Box, bound: int, is_delivered: bool) -> list[int]:
+        """Returns: the offsets of what was removed."""
+        query = f"select off, length(body), kind, return_to from mail where {which}"
+        rows = self._db.execute(query, (box.id, bound)).fetchall()
+        if not rows:
+            return []
+        self._db.execute(f"delete from mail where {which}", (box.id, bound))
+        self._count(box, -len(rows), -sum(row[1] + OVERHEAD for row in rows))
+        if not is_delivered:
+            self.expired += len(rows)
+        for _offset, _size, kind, return_to in rows:
+            if return_to is not None and kind != Kind.RECEIPT:
+                self._return(ReturnTo(*_return_to(return_to)), box.name, is_delivered)
+        return [row[0] for row in rows]
+
+    def _return(self, to: ReturnTo, recipient: Address, is_delivered: bool) -> None:
+        if not to.has_box:
+            self.settled.append(Settled(to.address, to.id, recipient, is_delivered))
+            return
+        box = self._box(to.address)
+        if box is not None:
+            # Whether it is full or not: it has asked for so many itself.
+            self._add(box, Kind.RECEIPT, recipient, _encode(ReceiptBody(to.id, is_delivered)), None)
+            self.news.add(box.name)
+
+    def _box(self, name: Address) -> _Box | None:
+        if name not in self._boxes:
+            query = "select id, name, acked, lost_to, seen, reader, messages, bytes from box where name = ?"
+            row = self._db.execute(query, (name,)).fetchone()
+            self._boxes[name] = None if row is None else _Box(*row)
+        return self._boxes[name]
+
+    def _by_number(self, number: int) -> _Box:
+        (name,) = self._db.execute("select name from box where id = ?", (number,)).fetchone()
+        box = self._box(name)
+        assert box is not None
+        return box
+
+    def _write(self) -> None:
+        """Put the letters into the table."""
+        if self._rows:
+            self._db.executemany("insert into mail values (?, ?, ?, ?, ?, ?, ?)", self._rows)
+            self._rows.clear()
+
+    def _save(self) -> None:
+        changed = [box for box in self._boxes.values() if box is not None and box.is_changed]
+        if changed:
+            self._db.executemany(
+                "update box set acked = ?, lost_to = ?, seen = ?, reader = ?, messages = ?, bytes = ? where id = ?",
+                [(b.acked, b.lost_to, b.seen, b.reader, b.messages, b.bytes, b.id) for b in changed],
+            )
+        for box in changed:
+            box.is_changed = False
+
+    def finish(self) -> None:
+        """Write down what is left, before the commit."""
+        self._write()
+        self._save()
+        state = (self.epoch, self.last, self.messages, self.bytes)
+        if state != self._before:
+            self._db.execute("update state set last = ?, messages = ?, bytes = ?", state[1:])
+
+
+def page(database: sqlite3.Connection, box: Address, after: int, most: int, size: int) -> Page:
+    """Some items of a box, as `service.core.mailbox.Store.read` has it."""
+    query = """select off, kind, sender, body from mail where box = (select id from box where name = ?) and off > ?
+        order by off limit ?"""
+    rows: Sequence[tuple[int, int, str, bytes]] = database.execute(query, (box, after, most + 1)).fetchall()
+    items: list[Item] = []
+    for offset, kind, sender, body in rows[:most]:
+        size -= len(body)
+        if size < 0 and items:
+            break
+        items.append(Item(offset, Kind(kind), Address(sender), body))
+    return Page(items, len(items) < len(rows))
+
+
+def boxes(database: sqlite3.Connection) -> list[Address]:
+    """Every address that has a box."""
+    return [Address(name) for (name,) in database.execute("select name from box")]

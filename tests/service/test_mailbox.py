@@ -1,0 +1,527 @@
+"""What is kept for those who are not there: told `stored` means found again, in order, and never a part for the whole.
+
+The second half is what others' users complain of, each as a test.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.core import drops
+from service.core.close_codes import MAILBOX_UNAVAILABLE
+from service.core.mail import WINDOW
+from tests.service.centers import Party, identity
+from tests.service.mailboxes import Desk
+
+DAY = 86_400
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "mailbox"
+
+
+@pytest.fixture
+def desk(directory: Path) -> Iterator[Desk]:
+    desk = Desk(directory)
+    desk.away("bob")
+    yield desk
+    desk.close()
+
+
+@pytest.fixture
+def alice(desk: Desk) -> Party:
+    return desk.comes("alice")
+
+
+def messages(party: Party) -> list[Any]:
+    """What it has heard of others."""
+    return [frame["message"] for frame in party.heard() if frame["type"] == "msg"]
+
+
+def offsets(party: Party) -> list[int]:
+    return [frame["offset"] for frame in party.heard() if frame["type"] == "msg"]
+
+
+def ok(online: int, to: object = 1) -> dict[str, object]:
+    return {"type": "ok", "id": to, "online": online, "stored": True}
+
+
+# The promise
+
+
+def test_who_was_away_gets_everything_in_order(desk: Desk, alice: Party) -> None:
+    assert desk.send(alice, "bob", "one", "two", {"three": 3}) == [ok(0, 1), ok(0, 2), ok(0, 3)]
+    bob, found = desk.arrives("bob")
+    heard = bob.heard()
+    assert [(frame["sender_uuid"], frame["recipient_uuid"], frame["message"]) for frame in heard] == [
+        ("alice", "bob", "one"),
+        ("alice", "bob", "two"),
+        ("alice", "bob", {"three": 3}),
+    ]
+    numbers = [frame["offset"] for frame in heard]
+    assert numbers == sorted(set(numbers))
+    assert (found["whole"], found["last"], "lost_to" in found) == (True, numbers[-1], False)
+    assert found["after"] < numbers[0]
+
+
+def test_who_is_there_gets_it_at_once_and_it_is_stored_all_the_same(desk: Desk, alice: Party) -> None:
+    bob = desk.comes("bob")
+    bob.heard()
+    assert desk.send(alice, "bob", "one") == [ok(1)]
+    assert messages(bob) == ["one"]
+    desk.leaves(bob)
+    assert messages(desk.comes("bob")) == ["one"]
+
+
+def test_what_is_acknowledged_is_gone_and_what_is_not_comes_again(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", *"abcd")
+    bob = desk.comes("bob")
+    second = offsets(bob)[1]
+    desk.acknowledges(bob, second)
+    desk.leaves(bob)
+    bob, found = desk.arrives("bob")
+    assert (found["after"], found["whole"]) == (second, True)
+    assert messages(bob) == ["c", "d"]
+
+
+def test_a_position_acknowledges_what_is_before_it(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", *"abc")
+    bob, found = desk.arrives("bob")
+    first = offsets(bob)[0]
+    desk.leaves(bob)
+    bob, found = desk.arrives("bob", epoch=found["epoch"], after=first)
+    assert (found["after"], found["whole"]) == (first, True)
+    assert messages(bob) == ["b", "c"]
+    desk.leaves(bob)
+    assert messages(desk.comes("bob")) == ["b", "c"]
+
+
+def test_nobody_gets_a_mailbox_who_has_not_asked_for_one(desk: Desk, alice: Party) -> None:
+    carol = desk.world.v1(identity=identity("carol", "*"))
+    carol.say(type="hello", id=0, uuid="carol")
+    assert "mailbox" not in carol.heard_first()
+    desk.leaves(carol)
+    (answer,) = desk.send(alice, "carol", "hello?")
+    assert (answer["code"], answer["temporary"]) == (114, True)
+
+
+def test_without_mailboxes_nobody_hears_of_them(tmp_path: Path) -> None:
+    from tests.service.centers import World
+
+    world = World(auth="token")
+    bob = world.v1(identity=identity("bob", "*"))
+    bob.say(type="hello", id=0, uuid="bob", mailbox={})
+    assert "mailbox" not in bob.heard_first()
+    bob.say(type="ack", offset=5)
+    assert bob.heard() == []
+
+
+def test_a_message_to_a_group_is_not_kept(desk: Desk, alice: Party) -> None:
+    bob = desk.comes("bob")
+    bob.say(type="join", id=1, group="room")
+    bob.heard()
+    alice.heard()
+    alice.say(group="room", message="all", id=1)
+    assert alice.heard() == [{"type": "ok", "id": 1, "online": 1}]
+    (frame,) = bob.heard()
+    assert "offset" not in frame
+    desk.leaves(bob)
+    assert messages(desk.comes("bob")) == []
+
+
+# v0
+
+
+def test_a_message_of_v0_is_kept_as_well_and_nothing_else_changes_for_its_sender(desk: Desk) -> None:
+    sender = desk.world.v0(identity=identity("old", "*"))
+    sender.say(recipient_uuid="bob", message="from v0", more="keys")
+    desk.turns()
+    assert sender.heard() == []
+    (frame,) = [frame for frame in desk.comes("bob").heard() if frame["type"] == "msg"]
+    assert (frame["sender_uuid"], frame["message"]) == ("old", "from v0")
+
+
+def test_a_client_of_v0_hears_live_what_is_kept_and_never_what_was_kept_before(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", "before")
+    desk.world.time += 1
+    old = desk.world.v0(identity=identity("bob", "*"))
+    old.register("bob")
+    desk.turns()
+    sender = desk.world.v0(identity=identity("other", "*"))
+    sender.say(recipient_uuid="bob", message="to the letter", more="keys")
+    desk.send(alice, "bob", "live")
+    assert old.heard() == [
+        {"recipient_uuid": "bob", "message": "to the letter", "more": "keys"},
+        {"recipient_uuid": "bob", "message": "live"},
+    ]
+    desk.leaves(old)
+    assert messages(desk.comes("bob")) == ["before", "to the letter", "live"]
+
+
+# Acknowledgements that come late, never, twice, or beyond the end
+
+
+def test_no_more_than_a_window_is_sent_ahead_and_the_rest_follows_each_acknowledgement(
+    desk: Desk, alice: Party
+) -> None:
+    desk.send(alice, "bob", *range(2 * WINDOW + 50))
+    bob = desk.comes("bob")
+    heard = [frame for frame in bob.heard() if frame["type"] == "msg"]
+    assert [frame["message"] for frame in heard] == list(range(WINDOW))
+    desk.acknowledges(bob, heard[9]["offset"])
+    assert messages(bob) == list(range(WINDOW, WINDOW + 10))
+
+
+def test_a_client_that_never_acknowledges_is_sent_a_window_and_loses_nothing(desk: Desk, alice: Party) -> None:
+    bob = desk.comes("bob")
+    bob.heard()
+    desk.send(alice, "bob", *range(WINDOW + 50))
+    assert messages(bob) == list(range(WINDOW))
+    assert bob.client.closed == []
+    desk.leaves(bob)
+    assert messages(desk.comes("bob")) == list(range(WINDOW))
+
+
+def test_long_messages_do_not_close_their_own_reader(desk: Desk, alice: Party) -> None:
+    limit = desk.world.center.settings.limits.queue
+    desk.send(alice, "bob", *("x" * 60_000 for _ in range(16)))
+    bob = desk.comes("bob")
+    assert sum(map(len, bob.client.sent)) <= limit
+    heard = 0
+    while numbers := offsets(bob):
+        heard += len(numbers)
+        desk.acknowledges(bob, numbers[-1])
+    assert heard == 16
+
+
+def test_acknowledging_twice_or_less_than_before_changes_nothing(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", *"abc")
+    bob = desk.comes("bob")
+    first, second, _ = offsets(bob)
+    for offset in (second, second, first, 0, -5):
+        desk.acknowledges(bob, offset)
+    desk.leaves(bob)
+    assert messages(desk.comes("bob")) == ["c"]
+
+
+def test_acknowledging_beyond_the_end_deletes_nothing_that_was_not_sent(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", *range(WINDOW + 1))
+    bob = desk.comes("bob")
+    desk.acknowledges(bob, 2**53)
+    desk.leaves(bob)
+    desk.send(alice, "bob", "later")
+    assert messages(desk.comes("bob")) == [WINDOW, "later"]
+
+
+def test_an_acknowledgement_says_what_it_is_about(desk: Desk) -> None:
+    bob = desk.comes("bob")
+    bob.heard()
+    for wrong in ({}, {"key": 1, "offset": 2}):
+        bob.say(type="ack", **wrong)
+        (answer,) = bob.heard()
+        assert answer["code"] == 107
+
+
+# Full
+
+
+@pytest.mark.parametrize("limit", [{"messages": 3}, {"bytes": 300}, {"total": 300}])
+def test_a_full_mailbox_is_said_to_the_sender_and_drops_nothing(directory: Path, limit: dict[str, int]) -> None:
+    desk = Desk(directory, **limit)
+    desk.away("bob")
+    alice = desk.comes("alice")
+    answers = desk.send(alice, "bob", *("x" * 30 + str(number) for number in range(9)))
+    stored = [answer for answer in answers if answer["type"] == "ok"]
+    refused = [answer for answer in answers if answer["type"] == "error"]
+    assert len(stored) == 3
+    assert {(answer["code"], answer["reason"], answer["temporary"]) for answer in refused} == {
+        (118, "mailbox full", True)
+    }
+    assert desk.world.dropped(drops.MAILBOX_FULL) == 6
+    bob = desk.comes("bob")
+    heard = [frame for frame in bob.heard() if frame["type"] == "msg"]
+    assert [frame["message"][-1] for frame in heard] == ["0", "1", "2"]
+    desk.acknowledges(bob, heard[0]["offset"])
+    assert [answer["type"] for answer in desk.send(alice, "bob", "room again")] == ["ok"]
+    desk.close()
+
+
+def test_a_store_that_cannot_be_written_is_said_to_the_sender(desk: Desk, alice: Party) -> None:
+    desk.disk.is_broken = True
+    (answer,) = desk.send(alice, "bob", "lost?")
+    assert (answer["code"], answer["reason"]) == (118, "the mailbox cannot be written now")
+    desk.disk.is_broken = False
+    assert messages(desk.comes("bob")) == []
+
+
+def test_a_client_whose_mailbox_cannot_be_opened_is_closed_and_may_come_back(desk: Desk) -> None:
+    desk.disk.is_broken = True
+    bob = desk.comes("bob")
+    assert (bob.client.closed, bob.heard()) == ([MAILBOX_UNAVAILABLE], [])
+
+
+# Time
+
+
+def test_what_is_not_fetched_in_time_is_gone_and_its_recipient_is_told(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", "early")
+    desk.passes(DAY / 2)
+    desk.away("bob")
+    desk.send(alice, "bob", "late")
+    desk.passes(DAY / 2)
+    assert desk.world.center.hub.tally.expired == 1
+    bob, found = desk.arrives("bob")
+    assert (found["whole"], messages(bob)) == (False, ["late"])
+    assert found["after"] < found["lost_to"] < found["last"]
+
+
+def test_at_the_edge_of_its_time_a_message_is_whole_or_told(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", "m")
+    desk.world.time += DAY - 1e-6
+    bob, found = desk.arrives("bob")
+    assert (found["whole"], messages(bob)) == (True, ["m"])
+    desk.leaves(bob)
+    desk.world.time += 1e-6  # before the next sweep
+    bob, found = desk.arrives("bob")
+    assert (found["whole"], messages(bob)) == (False, [])
+
+
+def test_a_loss_is_told_until_it_is_acknowledged(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", "m")
+    desk.passes(DAY)
+    for _ in range(2):
+        bob, found = desk.arrives("bob")
+        assert found["whole"] is False
+        desk.leaves(bob)
+    bob, found = desk.arrives("bob")
+    desk.acknowledges(bob, found["lost_to"])
+    desk.leaves(bob)
+    assert desk.arrives("bob")[1]["whole"] is True
+
+
+def test_a_mailbox_ends_when_its_owner_has_been_away_for_too_long(desk: Desk, alice: Party) -> None:
+    desk.passes(DAY - 10)
+    assert desk.send(alice, "bob", "in time") == [ok(0)]
+    desk.passes(10)
+    (answer,) = desk.send(alice, "bob", "too late")
+    assert answer["code"] == 114
+    desk.passes(2 * DAY)
+    assert desk.disk.database.reading.execute("select name from box where name = 'bob'").fetchall() == []
+    # Whoever comes back with a position of then is told that something may be missing.
+    epoch = desk.disk.database.reading.execute("select epoch from state").fetchone()[0]
+    bob, found = desk.arrives("bob", epoch=epoch, after=5)
+    assert found["whole"] is False
+    desk.leaves(bob)
+    assert desk.arrives("bob")[1]["whole"] is True
+
+
+def test_a_mailbox_does_not_end_while_its_owner_is_there(desk: Desk, alice: Party) -> None:
+    desk.comes("bob")
+    for _ in range(16):
+        desk.passes(DAY / 4)
+    assert [answer["type"] for answer in desk.send(alice, "bob", "m")] == ["ok"]
+
+
+def test_a_clock_that_is_set_back_gives_no_offset_twice(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", "a")
+    desk.world.clock_is_ahead = -3600
+    desk.send(alice, "bob", "b", "c")
+    bob = desk.comes("bob")
+    heard = [frame for frame in bob.heard() if frame["type"] == "msg"]
+    assert [frame["message"] for frame in heard] == ["a", "b", "c"]
+    numbers = [frame["offset"] for frame in heard]
+    assert numbers == sorted(set(numbers))
+
+
+# Two devices of one address
+
+
+def test_a_second_device_takes_over_and_gets_what_the_first_had_not_acknowledged(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", *"abc")
+    phone = desk.comes("bob")
+    desk.acknowledges(phone, offsets(phone)[0])
+    tablet = desk.comes("bob")
+    assert len(phone.client.closed) == 1
+    assert messages(tablet) == ["b", "c"]
+
+
+def test_a_device_is_told_what_another_one_has_taken_for_it(desk: Desk, alice: Party) -> None:
+    phone, found = desk.arrives("bob")
+    desk.leaves(phone)
+    desk.send(alice, "bob", *"abc")
+    tablet = desk.comes("bob")
+    second = offsets(tablet)[1]
+    desk.acknowledges(tablet, second)
+    desk.leaves(tablet)
+    phone, found = desk.arrives("bob", epoch=found["epoch"], after=found["after"])
+    assert (found["whole"], found["lost_to"], messages(phone)) == (False, second, ["c"])
+
+
+def test_a_device_that_was_replaced_acknowledges_nothing_any_more(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", *"ab")
+    phone = desk.comes("bob")
+    last = offsets(phone)[-1]
+    reader = phone.session._reader
+    assert reader is not None
+    tablet = desk.comes("bob")
+    assert messages(tablet) == ["a", "b"]
+    # As if it had been said in another worker a moment before.
+    desk.disk.acknowledge(phone.session.name, 1, last)
+    desk.turns()
+    desk.leaves(tablet)
+    assert messages(desk.comes("bob")) == ["a", "b"]
+
+
+# Receipts and repeats
+
+
+def test_a_receipt_comes_when_the_recipient_has_acknowledged_into_the_mailbox_of_the_sender(
+    desk: Desk, alice: Party
+) -> None:
+    (answer,) = desk.send(alice, "bob", "m", id="the order", ack="delivered")
+    assert answer == {"type": "ok", "id": "the order", "online": 0, "receipts": 1, "stored": True}
+    desk.leaves(alice)
+    desk.world.time += DAY / 2
+    bob = desk.comes("bob")
+    desk.acknowledges(bob, offsets(bob)[0])
+    alice, found = desk.arrives("alice")
+    (receipt,) = alice.heard()
+    assert receipt == {"type": "delivered", "id": "the order", "recipient_uuid": "bob", "offset": found["last"]}
+    desk.acknowledges(alice, receipt["offset"])
+    desk.leaves(alice)
+    assert [frame["type"] for frame in desk.comes("alice").heard()] == ["ok"]
+
+
+def test_a_sender_without_a_mailbox_gets_its_receipt_while_it_is_connected(desk: Desk) -> None:
+    carol = desk.world.v1(identity=identity("carol", "*"))
+    carol.say(type="hello", id=0, uuid="carol")
+    desk.send(carol, "bob", "m", ack="delivered")
+    bob = desk.comes("bob")
+    desk.acknowledges(bob, offsets(bob)[0])
+    assert carol.heard() == [{"type": "delivered", "id": 1, "recipient_uuid": "bob"}]
+
+
+def test_a_sender_is_told_what_was_not_fetched_in_time(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", "m", id="x", ack="delivered")
+    desk.passes(DAY)
+    assert [(frame["type"], frame["id"]) for frame in alice.heard()] == [("lost", "x")]
+
+
+def test_what_is_sent_again_is_stored_once(desk: Desk, alice: Party) -> None:
+    assert desk.send(alice, "bob", "m", dedup="order-1") == desk.send(alice, "bob", "m", dedup="order-1") == [ok(0)]
+    other = desk.comes("other")
+    desk.send(other, "bob", "of another sender", dedup="order-1")
+    desk.passes(301)
+    desk.send(alice, "bob", "later", dedup="order-1")
+    assert messages(desk.comes("bob")) == ["m", "of another sender", "later"]
+
+
+# What others are blamed for
+
+
+def test_a_store_that_has_lost_its_end_does_not_claim_to_be_whole(desk: Desk, alice: Party, directory: Path) -> None:
+    (directory / "backup.db").unlink(missing_ok=True)
+    desk.disk.database.writing.execute("vacuum into ?", (str(directory / "backup.db"),))
+    desk.send(alice, "bob", "after the backup")
+    bob, found = desk.arrives("bob")
+    desk.leaves(bob)
+    desk.disk.database.close()
+    (directory / "backup.db").replace(directory / "mail.db")
+    desk = Desk(directory, desk.world.time + 1)
+    bob, again = desk.arrives("bob", epoch=found["epoch"], after=found["after"])
+    assert again["whole"] is False
+    assert again["epoch"] != found["epoch"]
+    desk.close()
+
+
+@pytest.mark.parametrize("position", [{"after": 7}, {"epoch": "e"}, {"epoch": "", "after": None}])
+def test_a_position_without_its_epoch_is_refused(desk: Desk, position: dict[str, Any]) -> None:
+    bob = desk.comes("bob", **position)
+    assert bob.heard_first()["code"] == 107
+
+
+@pytest.mark.parametrize("position", [{"epoch": "", "after": 7}, {"epoch": "another", "after": 2**53 - 1}])
+def test_an_unknown_position_is_told_and_what_is_there_is_sent_all_the_same(
+    desk: Desk, alice: Party, position: dict[str, Any]
+) -> None:
+    desk.send(alice, "bob", "a", "b")
+    bob, found = desk.arrives("bob", **position)
+    assert (found["whole"], messages(bob)) == (False, ["a", "b"])
+
+
+def test_a_position_of_the_future_is_told(desk: Desk, alice: Party) -> None:
+    bob, found = desk.arrives("bob")
+    desk.leaves(bob)
+    desk.send(alice, "bob", "a")
+    bob, again = desk.arrives("bob", epoch=found["epoch"], after=2**53 - 1)
+    assert (again["whole"], messages(bob)) == (False, ["a"])
+
+
+def test_a_long_absence_is_caught_up_with_from_its_beginning_to_its_end(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", *range(1000))
+    bob = desk.comes("bob")
+    heard: list[Any] = []
+    while frames := [frame for frame in bob.heard() if frame["type"] == "msg"]:
+        heard += frames
+        desk.acknowledges(bob, frames[-1]["offset"])
+    assert [frame["message"] for frame in heard] == list(range(1000))
+
+
+def test_what_comes_live_does_not_jump_over_what_was_missed(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", *range(WINDOW + 10))
+    bob = desk.comes("bob")
+    frames = [frame for frame in bob.heard() if frame["type"] == "msg"]
+    desk.send(alice, "bob", "live")
+    assert bob.heard() == []
+    desk.leaves(bob)
+    bob = desk.comes("bob")
+    assert messages(bob)[0] == 0
+    desk.acknowledges(bob, frames[-1]["offset"])
+    assert messages(bob) == [*range(WINDOW, WINDOW + 10), "live"]
+
+
+def test_what_was_acknowledged_is_not_sent_again_on_any_later_connection(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", *"abc")
+    bob, found = desk.arrives("bob")
+    last = offsets(bob)[-1]
+    desk.acknowledges(bob, last)
+    for position in ({}, {"epoch": found["epoch"], "after": last}):
+        desk.leaves(bob)
+        bob, found = desk.arrives("bob", **position)
+        assert (found["whole"], found["after"], found["last"], bob.heard()) == (True, last, last, [])
+
+
+def test_an_empty_mailbox_has_a_position_that_holds_later(desk: Desk, alice: Party) -> None:
+    bob, found = desk.arrives("bob")
+    assert (found["after"], bob.heard()) == (found["last"], [])
+    desk.leaves(bob)
+    desk.send(alice, "bob", "a")
+    bob, found = desk.arrives("bob", epoch=found["epoch"], after=found["after"])
+    assert (found["whole"], messages(bob)) == (True, ["a"])
+
+
+def test_a_restart_loses_nothing_and_keeps_positions(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", *"abc")
+    bob, found = desk.arrives("bob")
+    first = offsets(bob)[0]
+    desk.acknowledges(bob, first)
+    desk = desk.restarted()
+    bob, again = desk.arrives("bob", epoch=found["epoch"], after=first)
+    assert (again["whole"], messages(bob)) == (True, ["b", "c"])
+    alice = desk.comes("alice")
+    assert desk.send(alice, "bob", "d") == [ok(1)]
+    desk.close()
+
+
+def test_a_shorter_time_or_a_smaller_mailbox_deletes_nothing_without_a_word(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", *"abc")
+    desk = desk.restarted(messages=1)
+    assert messages(desk.comes("bob")) == ["a", "b", "c"]
+    desk.world.time += 100
+    desk = desk.restarted(ttl=60)
+    bob, found = desk.arrives("bob")
+    assert (found["whole"], messages(bob)) == (False, [])
+    desk.close()
