@@ -13,7 +13,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(DEV) -m pytest
 LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help render check run bundle install plan status doctor uninstall test test-slow test-browser test-hosts test-autobahn fuzz soak lint golden docs picture bench lock clean
+.PHONY: help render check run bundle install plan status top doctor uninstall test test-slow test-browser test-hosts test-autobahn fuzz soak lint golden docs picture bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -43,6 +43,9 @@ status: $(VENV)/ready ## what runs here
 
 doctor: $(VENV)/ready ## whether it does what deploy.yaml says, seen from outside (as root; ARGS=--quick)
 	@$(WSBUNDLE) doctor $(ARGS) || [ $$? -eq 3 ]
+
+top: $(VENV)/ready ## what it does, once a second
+	@$(WSBUNDLE) top $(ARGS)
 
 uninstall: $(VENV)/ready ## remove exactly what was installed (ARGS=--purge: also data and user)
 	@$(WSBUNDLE) uninstall $(ARGS)

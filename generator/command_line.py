@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from generator import __version__, commands
+from generator.host.rates import SORTS
 from generator.program import AS_ROOT, COMMAND
 from generator.report import Report, UsageError, wrapped
 from service.declaration import did_you_mean
@@ -76,6 +77,12 @@ _ON_A_HOST = {
         "expected, what was seen, and the fix. No client is disconnected, unless --stress is given. Exit code 1 when "
         "something failed, 3 when there are only warnings.",
         "sudo wsbundle doctor --quick",
+    ),
+    "top": (
+        "what it does, once a second",
+        "Show connections, messages, refusals, closes and each worker, refreshed each second. q quits, s sorts. On "
+        "anything but a terminal, or with --once, show it once, after a second of looking.",
+        "wsbundle top --once",
     ),
     "history": (
         "the generations that are kept",
@@ -256,6 +263,8 @@ def _add_on_a_host(host: dict[str, argparse.ArgumentParser]) -> None:
     host["install"].add_argument(
         "--overwrite", action="store_true", help="replace what was edited by hand; keep copies"
     )
+    host["top"].add_argument("--once", action="store_true", help="show it once, and end")
+    host["top"].add_argument("--sort", choices=tuple(SORTS), default="connections", help="default: connections")
     host["plan"].add_argument("--full", action="store_true", help="show the content of new and removed files, too")
     doctor = host["doctor"]
     doctor.add_argument("--only", metavar="KEY", action="append", default=[], help="check this alone; repeatable")

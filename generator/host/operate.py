@@ -18,12 +18,13 @@ from generator.host.status import DRIFT_FOUND, status, when
 from generator.host.store import Store
 from generator.host.succession import shared
 from generator.host.switch import Side, plan
+from generator.host.top import top
 from generator.host.transaction import is_under_way
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import replaces_workers
 from generator.report import NOT_ROOT, CommandError, Report
 
-__all__ = ["DRIFT_FOUND", "history", "install", "rollback", "show_plan", "status", "uninstall"]
+__all__ = ["DRIFT_FOUND", "history", "install", "rollback", "show_plan", "status", "top", "uninstall"]
 CHANGES_PENDING = 3
 
 

@@ -1,0 +1,176 @@
+"""`wsbundle top` against a service that runs: once, as JSON, and in a terminal that somebody types into."""
+
+import contextlib
+import json
+import os
+import pty
+import subprocess
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from generator.host.quantities import duration, number, size
+from generator.host.quantities import time as time_in_words
+from generator.host.rates import SORTS, quantile, rates
+from tests.generator.front_door import COMMAND, ENVIRONMENT, ROOT, process, wsbundle
+from tests.ports import free_port
+from tests.service.shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
+
+
+@pytest.fixture
+def busy() -> Iterator[Shell]:
+    """A service of two workers on which two clients talk."""
+    done = threading.Event()
+    with running(COMMANDS["runner"], WORKERS="2") as shell, shell.client() as alice, shell.client() as bob:
+        alice.register("alice")
+
+        def talk() -> None:
+            with contextlib.suppress(ConnectionClosed):  # a test may end the service
+                while not done.is_set():
+                    bob.send_to("alice", "hello")
+                    bob.send_to("nobody", "hello")
+                    alice.receive()
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        yield shell
+        done.set()
+        thread.join()
+
+
+def arguments(port: int, *more: str) -> list[str]:
+    return ["top", *more, "--set", f"port={port}", "--set", "domain=ws.mycompany.org"]
+
+
+@pytest.mark.slow
+def test_once_it_shows_connections_rates_and_each_worker(busy: Shell) -> None:
+    outcome = process([*COMMAND, *arguments(busy.port, "--once")], cwd=ROOT)
+    assert (outcome.code, outcome.err) == (0, "")
+    head, *lines = outcome.out.splitlines()
+    assert head.startswith("ws.mycompany.org  ● running  wsbundle 0.1.0, uvicorn, up ")
+    rows = {line.split()[0]: line for line in lines if line}
+    assert "2 of 1,000" in rows["connections"]
+    assert "in 0/s" not in rows["messages"]
+    assert "out 0/s" not in rows["messages"]
+    assert "p50 -" not in rows["delivery"]
+    assert "none" in rows["refused"]
+    workers = lines[[line.startswith("host ") for line in lines].index(True) + 1 :]
+    assert len(workers) == 2
+    assert sum(int(line.split(" s  ")[1].split()[0]) for line in workers) == 2
+
+
+@pytest.mark.slow
+def test_as_json_it_is_what_stats_says_with_rates(busy: Shell) -> None:
+    outcome = wsbundle(*arguments(busy.port, "--format", "json"))
+    told = json.loads(outcome.out)
+    assert (outcome.code, told["format"], told["exit_code"]) == (0, 1, 0)
+    assert told["stats"]["service"]["connections"] == 2
+    assert told["rates"]["routed"] > 0
+    assert told["rates"]["received"] > told["rates"]["routed"]
+    assert set(told["rates"]["workers"]) == {str(worker["pid"]) for worker in told["stats"]["workers"]}
+
+
+def test_where_nothing_answers_it_fails_and_says_where_it_asked() -> None:
+    port = free_port()
+    outcome = wsbundle(*arguments(port))
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith(f"queue-websocket does not answer at 127.0.0.1:{port}: Connection refused; see ")
+
+
+@pytest.mark.slow
+def test_in_a_terminal_it_refreshes_sorts_outlives_the_service_and_ends(busy: Shell) -> None:
+    terminal, end = pty.openpty()
+    environment = {**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
+    command = [*COMMAND, *arguments(busy.port)]
+    seen = bytearray()
+
+    def read() -> None:
+        while True:
+            try:
+                part = os.read(terminal, 65536)
+            except OSError:  # EIO: the other end is closed
+                return
+            if not part:
+                return
+            seen.extend(part)
+
+    with subprocess.Popen(command, cwd=ROOT, stdin=end, stdout=end, stderr=end, env=environment) as top:
+        os.close(end)
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            wait_until(lambda: b"sort by connections" in seen and b" delivery " in seen.replace(b"\x1b[2m", b" "))
+            os.write(terminal, b"s")
+            wait_until(lambda: b"sort by in" in seen)
+            before = seen.count(b"sort by in")
+            wait_until(lambda: seen.count(b"sort by in") > before + 1)
+            busy.process.kill()
+            wait_until(lambda: b"not answering since" in seen)
+            os.write(terminal, b"q")
+            assert top.wait(DEADLINE_S) == 0
+        finally:
+            top.kill()
+    reader.join(DEADLINE_S)
+    os.close(terminal)
+    assert b"\x1b[?1049l" in seen  # what the terminal showed before is back
+
+
+def answer(at: float, received: int, within: dict[str, int] | None = None, pid: int = 1, cpu: float = 0.0) -> Any:
+    service = {
+        "messages_received": received,
+        "messages_routed": received,
+        "connections_accepted": {"v0": 0},
+        "messages_dropped": {"nobody": 0},
+        "bytes": {"in": 0, "out": 0},
+        "handshakes_refused": {"403": 0},
+        "connections_closed": {"4101": 0},
+        "delivery_seconds": {"within": within or {"0.01": 0, "+Inf": 0}, "seconds": 0.0},
+    }
+    worker = {"pid": pid, "messages_received": received, "messages_routed": received, "cpu_seconds": cpu}
+    return {"time": at, "service": service, "workers": [{**worker, "connections": 0, "memory_bytes": 0}]}
+
+
+def test_rates_are_per_second_and_a_restart_has_none() -> None:
+    between = rates(answer(12.0, 30, cpu=1.5), answer(10.0, 10, cpu=1.0))
+    assert between is not None
+    assert (between.received, between.workers[1].cpu) == (10.0, 0.25)
+    assert rates(answer(12.0, 5), answer(10.0, 10)) is None
+    fresh = rates(answer(12.0, 30, pid=2), answer(10.0, 10))
+    assert fresh is not None
+    assert fresh.workers[2].received is None
+    worker = answer(12.0, 1)["workers"][0]
+    assert [sort((worker, between.workers[1])) for sort in SORTS.values()] == [0, 10.0, 10.0, 0.25, 0]
+
+
+def test_a_quantile_lies_within_its_bucket() -> None:
+    before = {"within": {"0.01": 10, "0.1": 0, "+Inf": 0}}
+    now = {"within": {"0.01": 20, "0.1": 10, "+Inf": 1}}
+    assert quantile(0.5, now, before) == pytest.approx(0.01 + 0.09 * 0.5 / 10)
+    assert quantile(1.0, now, before) == 0.1
+    assert quantile(0.5, now, now) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (number(1234.5), "1,234"),
+        (number(1.25), "1.2"),
+        (number(3.0), "3"),
+        (number(None), "-"),
+        (size(0), "0 B"),
+        (size(1536), "1.5 KiB"),
+        (size(5 * 1024**5), "5,120 TiB"),
+        (time_in_words(0.00027), "0.27 ms"),
+        (time_in_words(2.5), "2.5 s"),
+        (time_in_words(None), "-"),
+        (duration(59), "59 s"),
+        (duration(3599), "59 min"),
+        (duration(7260), "2 h 1 min"),
+        (duration(90_000), "1 d 1 h"),
+    ],
+)
+def test_quantities_are_read_at_a_glance(words: str, expected: str) -> None:
+    assert words == expected
