@@ -27,7 +27,7 @@ from service.core.hub import Member, Named, Owner, Proof, Reach, Receipt, TellRe
 from service.core.mailbox import Settled
 from service.core.message import Message
 from service.core.odd_json import OddError
-from service.core.standing import together
+from service.core.standing import Abroad, together
 from service.core.tally import Tally
 from service.core.turns import SHARE, NotNowError
 
@@ -58,6 +58,9 @@ class Far(Protocol):
     @property
     def is_cut_off(self) -> bool:
         """Whether there may be clients on other hosts that cannot be reached now."""
+
+    def standing(self) -> Abroad:
+        """How we stand with them."""
 
     def announce(self, record: bytes) -> None:
         """Tell what our clients have; never waits."""
@@ -279,6 +282,10 @@ class PeerBus:
     @property
     def others(self) -> Collection[str]:
         return [peer.number for peer in self._near()]
+
+    @property
+    def abroad(self) -> Abroad | None:
+        return self.far.standing() if self.far else None
 
     @property
     def is_cut_off(self) -> bool:

@@ -154,6 +154,7 @@ class Center:
             cpu_s=cpu_s,
             tally=dataclasses.replace(self.hub.tally, bytes_out=self.hub.tally.bytes_out + written),
             inherited=self.hub.inherited,
+            abroad=self.hub.bus.abroad,
         )
 
     def draw_address(self) -> Address:

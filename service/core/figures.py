@@ -12,7 +12,7 @@ from service.core import close_codes, drops
 from service.core.close_codes import CloseReason
 from service.core.frames import SUBPROTOCOL
 from service.core.pace import BOUNDS
-from service.core.standing import Standing, together
+from service.core.standing import Abroad, Standing, together
 
 if TYPE_CHECKING:  # only to be read: `Center` need not be there where the names are wanted
     from service.core.center import Center
@@ -37,6 +37,8 @@ _REASONS = sorted(value for value in vars(close_codes).values() if isinstance(va
 CLOSED = tuple(dict.fromkeys(reason.code for reason in _REASONS))
 PUBLISHED = (201, 202, 400, 401, 403, 405, 408, 409, 413, 422, 429, 503, 507)
 """Every status that a publication can be answered with."""
+# As in `service.engine.links`: why a link to a worker of another host has ended.
+ENDS = ("bye", "silence", "gap", "anew", "garbage")
 LIMITS = ("connections", "connections_per_address", "message_size", "messages_per_second", "bytes_per_second", "queue")
 
 
@@ -57,6 +59,11 @@ class Service(NamedTuple):
     center: "Center"
     workers: Sequence[Standing]
     whole: Standing
+
+    @property
+    def figures(self) -> Sequence["Figure"]:
+        """Those that there are."""
+        return [figure for figure in FIGURES if self.whole.abroad or not figure.needs_engine]
 
 
 def service(center: "Center", others: Sequence[Standing] = ()) -> Service:
@@ -89,6 +96,8 @@ class Figure(NamedTuple):
     words: Mapping[Any, str] = {}
     by_worker: Literal["", "also", "only"] = ""
     page: str = ""
+    needs_engine: bool = False
+    """Whether there is such a figure only where there is an engine."""
 
     @property
     def series(self) -> str:
@@ -278,4 +287,61 @@ FIGURES = (
         values=LIMITS,
         page="settings.md#limits",
     ),
+    Figure(
+        "engine_up",
+        "gauge",
+        "1 while what each worker publishes on the engine comes back to it.",
+        worker=lambda worker: int(_abroad(worker).state == "up"),
+        needs_engine=True,
+    ),
+    Figure(
+        "engine_hosts",
+        "gauge",
+        "Other hosts that can be reached.",
+        worker=lambda worker: _abroad(worker).hosts,
+        needs_engine=True,
+    ),
+    Figure(
+        "engine_links",
+        "gauge",
+        "Links to workers of other hosts: each of ours has one to each of theirs.",
+        worker=lambda worker: _abroad(worker).links,
+        needs_engine=True,
+    ),
+    Figure(
+        "engine_link_ends",
+        "counter",
+        "Links that have ended: bye when a worker stopped, silence, gap when the engine has lost something, anew when "
+        "the other side found that, garbage.",
+        worker=lambda worker: _abroad(worker).ends,
+        label="why",
+        values=ENDS,
+        needs_engine=True,
+    ),
+    Figure(
+        "engine_beat_seconds",
+        "gauge",
+        "How long what a worker publishes takes to come back; of all workers the longest.",
+        worker=lambda worker: _abroad(worker).beat_s,
+        needs_engine=True,
+    ),
+    Figure(
+        "engine_unacknowledged_bytes",
+        "gauge",
+        "Bytes on their way to other hosts.",
+        worker=lambda worker: _abroad(worker).unacknowledged,
+        needs_engine=True,
+    ),
+    Figure(
+        "engine_batches",
+        "counter",
+        "Messages that the engine was given for other hosts, each with all that was due in one turn of the loop.",
+        worker=lambda worker: _abroad(worker).batches,
+        needs_engine=True,
+    ),
 )
+
+
+def _abroad(worker: Standing) -> Abroad:
+    assert worker.abroad is not None
+    return worker.abroad

@@ -11,6 +11,7 @@ from service.core.addresses import Address
 from service.core.frames import Delivered, Id, Lost
 from service.core.mailbox import Settled
 from service.core.message import Message
+from service.core.standing import Abroad
 from service.core.tally import Tally
 
 Proof = bool | str
@@ -178,6 +179,10 @@ class Bus(Protocol):
         """Whether there may be clients on other hosts that cannot be reached now."""
 
     @property
+    def abroad(self) -> Abroad | None:
+        """How this worker stands with other hosts; None without an engine."""
+
+    @property
     def nobody(self) -> str:
         """Why a message is dropped for which no recipient is known."""
 
@@ -201,6 +206,7 @@ class Alone:
     """The bus of the only worker: there is nobody else to tell or to ask."""
 
     is_cut_off = False
+    abroad = None
     nobody = drops.NOBODY
 
     def __init__(self, tally: Tally) -> None:

@@ -17,6 +17,23 @@ class Footprint(NamedTuple):
     cpu_s: float
 
 
+class Abroad(msgspec.Struct, kw_only=True):
+    """How a worker stands with other hosts. `since` is when `state` began, from the epoch."""
+
+    state: str
+    """`up`: what we publish on the engine comes back to us; `alone`: not now; `never`: not since the start."""
+    since: float
+    hosts: int
+    links: int
+    beat_s: float
+    """How long what we publish takes to come back."""
+    unacknowledged: int
+    """Bytes that are on their way."""
+    batches: int
+    ends: dict[str, int]
+    """Links that have ended, by reason."""
+
+
 class Standing(msgspec.Struct, kw_only=True):
     """One worker now. `since` counts from the epoch, `loop_lag_s` is the longest of the last seconds."""
 
@@ -35,6 +52,8 @@ class Standing(msgspec.Struct, kw_only=True):
     """What this worker has counted itself."""
     inherited: Tally
     """What workers that have gone have left to it."""
+    abroad: Abroad | None = None
+    """None without an engine."""
 
 
 def together(standings: Sequence[Standing]) -> Standing:
@@ -53,4 +72,26 @@ def together(standings: Sequence[Standing]) -> Standing:
         cpu_s=sum(each.cpu_s for each in standings),
         tally=tally,
         inherited=Tally(),
+        abroad=_together([each.abroad for each in standings if each.abroad is not None]),
+    )
+
+
+def _together(all_of_them: Sequence[Abroad]) -> Abroad | None:
+    """The engine is up when it is for each worker."""
+    if not all_of_them:
+        return None
+    worst = min(all_of_them, key=lambda each: (each.state == "up", -each.since))
+    ends: dict[str, int] = {}
+    for each in all_of_them:
+        for why, number in each.ends.items():
+            ends[why] = ends.get(why, 0) + number
+    return Abroad(
+        state=worst.state,
+        since=worst.since,
+        hosts=min(each.hosts for each in all_of_them),
+        links=sum(each.links for each in all_of_them),
+        beat_s=max(each.beat_s for each in all_of_them),
+        unacknowledged=sum(each.unacknowledged for each in all_of_them),
+        batches=sum(each.batches for each in all_of_them),
+        ends=ends,
     )

@@ -15,6 +15,7 @@ import msgspec
 
 import service.core.bus_records as records
 from service.core.bus import PORTION, PeerBus
+from service.core.standing import Abroad
 from service.core.turns import SHARE
 from service.engine.envelope import (
     MAX_BYTES,
@@ -76,13 +77,10 @@ class Links:
         self.me = me
         self.silence = silence
         self.state = "never"
-        """Of the engine: `up`, `alone` when it has been up before, or `never`."""
+        """As in `service.core.standing.Abroad`, like those that follow."""
         self.since = bus.center.now()
-        """Since when, from the epoch."""
         self.beat_s = 0.0
-        """How long our last beat took to come back."""
         self.ends: Counter[str] = Counter()
-        """Links that have ended, by reason."""
         self.batches = 0
         self.conflict = ""
         """Another machine that says it is this host."""
@@ -146,6 +144,18 @@ class Links:
         """Whether our own beats do not come back: the connections are to be made anew."""
         return self._own_quiet_s > self.silence
 
+    def standing(self) -> Abroad:
+        return Abroad(
+            state=self.state,
+            since=self.since,
+            hosts=len(self.hosts),
+            links=len(self.up),
+            beat_s=self.beat_s,
+            unacknowledged=self.unacknowledged,
+            batches=self.batches,
+            ends=dict(self.ends),
+        )
+
     # Towards the others
 
     def announce(self, record: bytes) -> None:
@@ -160,7 +170,8 @@ class Links:
             return False
         self._seeks_left -= 1
         self.flush()  # the order of one sender's messages is kept
-        self._share([record])
+        # One that we have given up, and that does not know it yet, would deliver what we take for undeliverable.
+        self._share([record], [link.other for link in self.up])
         return True
 
     def gone(self, number: str) -> None:

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from service.core.figures import FIGURES, PREFIX, Figure, Service, Times, Value
+from service.core.figures import PREFIX, Figure, Service, Times, Value
 from service.core.plain_http import Answer, respond
 
 # The library reads this from /proc/stat, which the rendered unit hides, and without it tells nothing about the process.
@@ -60,7 +60,7 @@ class _Figures(Collector):
         build = GaugeMetricFamily(f"{PREFIX}build_info", "Always 1; what runs.", labels=["version", "server"])
         build.add_metric([whole.version, whole.server], 1)
         yield build
-        for figure in FIGURES:
+        for figure in self._service.figures:
             if figure.by_worker != "only":
                 yield _family(figure, figure.of(self._service))
             if figure.by_worker:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from service.core.figures import FIGURES, FORMAT, Service, Times, Value
+from service.core.figures import FORMAT, Service, Times, Value
 from service.core.plain_http import Answer, respond
 
 
@@ -28,14 +28,18 @@ def _stats(service: Service) -> dict[str, Any]:
         "time": service.center.now(),
         "version": whole.version,
         "server": whole.server,
-        "words": {figure.name: _by_text(figure.words) for figure in FIGURES if figure.words},
-        "service": {figure.name: _shown(figure.of(service)) for figure in FIGURES},
+        "words": {figure.name: _by_text(figure.words) for figure in service.figures if figure.words},
+        "service": {figure.name: _shown(figure.of(service)) for figure in service.figures},
         "workers": [
             {
                 "host": worker.host,
                 "pid": worker.pid,
                 "version": worker.version,
-                **{figure.name: _shown(figure.of_worker(worker)) for figure in FIGURES if figure.worker is not None},
+                **{
+                    figure.name: _shown(figure.of_worker(worker))
+                    for figure in service.figures
+                    if figure.worker is not None
+                },
             }
             for worker in service.workers
         ],

@@ -7,6 +7,7 @@ found. So it is with the demo page, which only `make run` has.
 
 import asyncio
 import contextlib
+import json
 import os
 
 import msgspec
@@ -40,8 +41,10 @@ class Watching:
         return response._replace(body=b"") if method == "HEAD" else response
 
     def _health(self) -> Answer:
-        body = f'{{"status": "healthy", "connections": {self._center.connections}}}'
-        return respond(200, "application/json", body.encode())
+        health = {"status": "healthy", "connections": self._center.connections}
+        if (abroad := self._center.hub.bus.abroad) is not None:
+            health |= {"engine": abroad.state, "engine_since": round(abroad.since), "hosts": 1 + abroad.hosts}
+        return respond(200, "application/json", json.dumps(health).encode())
 
     async def _internal(self, path: str) -> Answer:
         match path:

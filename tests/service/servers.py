@@ -6,8 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,14 +70,17 @@ class Server:
                 self.send(signal.SIGKILL)
             self.process.wait()
 
-    def ask(self, *words: str, user: Sequence[str] = ()) -> str:
+    def ask(self, *words: str) -> str:
         """What it answers to a command."""
-        with contextlib.closing(socket.create_connection(("127.0.0.1", self.port), 10)) as connection:
-            for command in filter(None, (("AUTH", *user) if user else (), words)):
-                text = f"*{len(command)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in command)
-                connection.sendall(text.encode())
-                answer = connection.recv(100_000).decode()
-        return answer
+        return self.ask_port(self.port, *words)
+
+    @staticmethod
+    def ask_port(port: int, *words: str) -> str:
+        """What whoever listens there answers."""
+        text = f"*{len(words)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
+        with contextlib.closing(socket.create_connection(("127.0.0.1", port), 10)) as connection:
+            connection.sendall(text.encode())
+            return connection.recv(100_000).decode()
 
 
 @contextlib.contextmanager
@@ -90,8 +92,3 @@ def serving(name: str, home: Path, *options: str, port: int | None = None) -> It
         yield server
     finally:
         server.kill()
-
-
-def pause(seconds: float) -> None:
-    """Let something last: a fault, not a wait for what follows from it."""
-    time.sleep(seconds)

@@ -13,7 +13,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -314,9 +314,13 @@ class Faults:
         self.happened: Counter[str] = Counter()
         self.told: list[str] = []
 
+    def weighted(self) -> dict[Callable[[], object], int]:
+        """What may happen, and how often beside the others."""
+        return {self._kill: 3, self._hold: 3, self._hold_for_ever: 1, self._hang_up: 2, self._disconnect: 8}
+
     async def happen(self, until: float) -> None:
         """One after another."""
-        weighted = {self._kill: 3, self._hold: 3, self._hold_for_ever: 1, self._hang_up: 2, self._disconnect: 8}
+        weighted = self.weighted()
         while time.monotonic() < until:
             fault = self._dice.choices(list(weighted), list(weighted.values()))[0]
             self.happened[fault.__name__.strip("_")] += 1

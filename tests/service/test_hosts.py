@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +11,18 @@ import pytest
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
+from service.mint import add_key, mint
 from tests.service.processes import several
 from tests.service.servers import PROGRAMS, Server, serving
 from tests.service.shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
 
 pytestmark = pytest.mark.slow
+
+
+def health(shell: Shell) -> dict[str, object]:
+    """What /health says."""
+    said: dict[str, object] = json.loads(shell.get("/health").body)
+    return said
 
 
 class Client:
@@ -117,3 +126,41 @@ def test_without_an_engine_its_library_is_not_loaded(tmp_path: Path) -> None:
     with serving("redis-server", tmp_path) as server, host("runner", "a", tmp_path, server.url) as shell:
         assert shell.get("/livez").status == 200
         assert "hiredis" in Path(f"/proc/{shell.process.pid}/maps").read_text()
+
+
+def test_health_and_figures_say_how_it_stands_with_other_hosts(engine: Server, tmp_path: Path) -> None:
+    with host("runner", "a", tmp_path, engine.url) as a, host("runner", "b", tmp_path, engine.url):
+        wait_until(lambda: health(a)["hosts"] == 2)
+        assert (health(a)["status"], health(a)["engine"]) == ("healthy", "up")
+        figures = a.get("/metrics").body.decode()
+        assert "wsbundle_engine_up 1.0" in figures
+        assert "wsbundle_engine_links 1.0" in figures
+        engine.kill()
+        wait_until(lambda: health(a)["engine"] == "alone")
+        assert a.get("/readyz").status == 200
+        figures = a.get("/metrics").body.decode()
+        assert "wsbundle_engine_up 0.0" in figures
+        assert 'wsbundle_engine_link_ends_total{why="silence"} 1.0' in figures
+
+
+def test_without_an_engine_health_and_figures_are_as_they_were() -> None:
+    with running(COMMANDS["runner"]) as shell:
+        assert set(health(shell)) == {"status", "connections"}
+        assert "engine" not in shell.get("/metrics").body.decode() + shell.get("/stats").body.decode()
+
+
+def test_a_publication_for_nobody_is_refused_while_hosts_are_cut_off(tmp_path: Path) -> None:
+    """Over HTTP, as 117 says it to a client."""
+    engine = Server("redis-server", tmp_path)
+    keys = tmp_path / "keys.json"
+    add_key(str(keys), "HS256")
+    token = mint(str(keys), "alice", 600, ["bob"])
+    with host("runner", "a", tmp_path, engine.url, WEBSOCKET_KEYS=str(keys)) as a:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{a.port}/publish/bob", b"hi", {"Authorization": f"Bearer {token}"}
+        )
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=DEADLINE_S)
+        with refused.value as error:
+            assert (error.code, error.headers["Retry-After"]) == (503, "1")
+            assert b"Other hosts cannot be reached now" in error.read()

@@ -104,6 +104,21 @@ def test_no_message_is_longer_than_every_engine_counts_unless_one_record_is() ->
     assert len(bob.heard()) == 4
 
 
+def test_a_host_that_we_have_given_up_does_not_deliver_what_we_look_for() -> None:
+    engine, (here, there, _) = hosts(3)
+    alice, bob = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    engine.is_down = True
+    here.links._end(here.links._links["b.7.1"], "silence")  # and it does not hear that
+    engine.is_down = False
+    alice.say(type="send", id=1, recipient_uuid="bob", message=1)
+    here.turns()
+    engine.messages.rotate(-sum(kind != "Shared" for kind in engine.kinds()))
+    engine.pass_on()
+    engine.settle()
+    assert (only(alice)["code"], bob.heard()) == (117, [])
+
+
 @pytest.mark.parametrize("lost", ["Batch", "Shared"])
 def test_what_the_engine_loses_is_never_taken_for_delivered(lost: str) -> None:
     engine, (here, there) = hosts(2)

@@ -1,0 +1,163 @@
+"""What became of every message on two hosts of two workers, while the engine between them was killed and held up, its
+connections were cut, and workers were killed, held up and replaced.
+
+As in `tests.service.test_history`, whose promises are checked.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service.processes import Processes, several
+from tests.service.servers import PROGRAMS, Server, serving
+from tests.service.test_history import LASTS_S, SEED, Actor, Faults, History
+
+SILENCE_S = 2
+CLIENTS = 12
+# The engine is away for so long at most.
+AWAY_S = 4.0
+
+
+class HistoryOfHosts(History):
+    """What may take longer than between workers."""
+
+    @property
+    def patience_s(self) -> float:
+        # Short absences of the engine, one after another, hold up a message, its answer, and what is behind them.
+        return super().patience_s + SILENCE_S + 2 * AWAY_S
+
+
+class Hosts:
+    """Both hosts, as one to whoever looks for a worker."""
+
+    def __init__(self, hosts: list[Processes]) -> None:
+        self.hosts = hosts
+
+    @property
+    def shell(self) -> Any:
+        return random.choice(self.hosts).shell
+
+    def pids(self) -> list[int]:
+        return [pid for host in self.hosts for pid in host.pids()]
+
+    def worker_of(self, client_port: int) -> int:
+        return next(filter(None, (host.worker_of(client_port) for host in self.hosts)), 0)
+
+
+class FaultsOfHosts(Faults):
+    """What happens to the engine as well."""
+
+    def __init__(self, hosts: Hosts, history: History, actors: list[Actor], engine: Server) -> None:
+        super().__init__(hosts, history, actors)  # type: ignore[arg-type]
+        self._engine = engine
+        self._is_there = asyncio.Event()
+        self._is_there.set()
+
+    def weighted(self) -> dict[Any, int]:
+        return {
+            self._kill_engine: 3,
+            self._hold_engine: 4,
+            self._cut: 2,
+            self._kill: 2,
+            self._hold: 2,
+            self._hang_up: 1,
+            self._disconnect: 6,
+        }
+
+    def _away(self) -> float:
+        self._is_there.clear()
+        return self._dice.uniform(0.1, AWAY_S)
+
+    def _kill_engine(self) -> object:
+        if not self._is_there.is_set():
+            return ""
+        self._engine.kill()
+        away = self._away()
+        asyncio.get_running_loop().call_later(away, self._start_engine)
+        return away
+
+    def _start_engine(self) -> None:
+        self._engine.start()
+        self._is_there.set()
+
+    def _hold_engine(self) -> object:
+        if not self._is_there.is_set():
+            return ""
+        self._engine.send(signal.SIGSTOP)
+        away = self._away()
+        asyncio.get_running_loop().call_later(away, self.let_engine_go)
+        return away
+
+    def let_engine_go(self) -> None:
+        """It goes on."""
+        self._engine.send(signal.SIGCONT)
+        self._is_there.set()
+
+    def _cut(self) -> object:
+        return self._engine.ask("CLIENT", "KILL", "TYPE", "pubsub") if self._is_there.is_set() else ""
+
+    async def end(self) -> None:
+        """The engine is there again."""
+        await self._is_there.wait()
+
+
+async def live(hosts: Hosts, engine: Server) -> tuple[History, FaultsOfHosts]:
+    """All of it; at the end everybody reaches everybody, soon."""
+    history = HistoryOfHosts()
+    names = [f"client {number}" for number in range(CLIENTS)]
+    actors = [
+        Actor(name, "nc.v1", hosts.hosts[number % 2], history, names)  # a client stays on its host
+        for number, name in enumerate(names)
+    ]
+    lives = [asyncio.create_task(actor.live()) for actor in actors]
+    clock = asyncio.create_task(history.watch_the_clock())
+    faults = FaultsOfHosts(hosts, history, actors, engine)
+    await asyncio.sleep(1)
+    await faults.happen(time.monotonic() + LASTS_S)
+    await faults.end()
+    history.is_over = True
+    await asyncio.sleep(history.patience_s)
+    history.is_complete = True
+    for task in (*lives, clock):
+        task.cancel()
+    await asyncio.gather(*lives, clock, return_exceptions=True)
+    return history, faults
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_message_between_hosts_becomes_what_was_promised(name: str, tmp_path: Path) -> None:
+    print(f"WEBSOCKET_HISTORY_SEED={SEED}")
+    with contextlib.ExitStack() as both:
+        engine = both.enter_context(serving(name, tmp_path))
+        settings = {
+            "WEBSOCKET_ENGINE_URL": engine.url,
+            "WEBSOCKET_ENGINE_SILENCE": str(SILENCE_S),
+            "WEBSOCKET_DRAIN_WINDOW": "1",
+        }
+        hosts = Hosts(
+            [
+                both.enter_context(several("runner", 2, tmp_path / host, WEBSOCKET_ENGINE_HOST=host, **settings))
+                for host in ("a", "b")
+            ]
+        )
+        history, faults = asyncio.run(live(hosts, engine))
+        left = sum(sent.has_left for sent in history.sent.values())
+        across = sum(
+            sent.has_left and (int(sent.life.owner[7:]) + int(sent.to[7:])) % 2 for sent in history.sent.values()
+        )
+        print(f"{len(history.sent)} sent, {left} told to have left, {across} of them for the other host")
+        codes = [answer.get("code") for sent in history.sent.values() for answer in sent.answers]
+        print(dict(faults.happened), f"{history.late_s:.2f} s late", {code: codes.count(code) for code in set(codes)})
+        broken = list(itertools.islice(history.violations(), 50))
+        assert not broken, "\n".join((*faults.told, *broken))
+        for host in hosts.hosts:
+            assert "Traceback" not in host.shell.log()
+    assert across > 0
