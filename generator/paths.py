@@ -26,6 +26,10 @@ class Paths:
         self.beside_supervisor = f"{UNITS}supervisor.service.d/{name}.conf"
         self.sysusers = f"etc/sysusers.d/{name}.conf"
         self.tmpfiles = f"etc/tmpfiles.d/{name}.conf"
+        # Of a bundle, and nowhere on the host.
+        self.alerts = "monitoring/prometheus-rules.yaml"
+        self.scraping = "monitoring/prometheus-scrape.yaml"
+        self.dashboard = "monitoring/grafana-dashboard.json"
         # No part of a bundle.
         self.keys = f"etc/{name}/keys.json"
         self.bus = f"run/{name}/bus"

@@ -161,6 +161,16 @@ def python(value: Value | list[Value]) -> Quoted:
     return Quoted(repr(value))
 
 
+def yaml(value: Value) -> Quoted:
+    """A scalar of YAML that is text, whatever it looks like: JSON's strings are YAML's.
+
+    Source: YAML 1.2.2, section 7.3.1, "Double-Quoted Style".
+    """
+    import json
+
+    return Quoted(json.dumps(_text(value), ensure_ascii=False))
+
+
 def shell(value: Value) -> Quoted:
     """One word of a script for sh.
 
@@ -188,6 +198,7 @@ FILTERS: dict[str, Callable[..., Quoted]] = {
         logrotate,
         python,
         shell,
+        yaml,
     )
 }
 

@@ -21,7 +21,10 @@ ROOMS = {
         *("program", "environment", "quoting", "paths", "config", "report", "rendering", "explain", "minting"),
         *("sample", "readers", "judge", "commands", "packing", "host", "doctor", "command_line", "__main__"),
     ),
-    "tools": ("asyncapi", "classic_script", "derive", "golden", "picture", "protocol_tables", "figures_table"),
+    "tools": (
+        *("asyncapi", "classic_script", "derive", "golden", "picture", "protocol_tables", "figures_table"),
+        "alerts_table",
+    ),
     "bench": ("programs", "servers", "load", "compare", "page", "report", "fairness", "render", "__main__"),
 }
 # What a program knows of another.

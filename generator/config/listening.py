@@ -65,13 +65,14 @@ def exposed_on_purpose(deploy: Deploy, _: Origins) -> Findings:
 
 
 @rule(
-    *("nginx.trusted_proxies", "nginx.health_from"),
+    *("nginx.trusted_proxies", "nginx.health_from", "nginx.metrics_from"),
     because="nginx refuses what is no address, and reads 10.1.2.3/8 as the whole of 10.0.0.0/8.",
 )
 def addresses_are_networks(deploy: Deploy, _: Origins) -> Findings:
     for key, addresses in (
         ("nginx.trusted_proxies", deploy.nginx.trusted_proxies),
         ("nginx.health_from", deploy.nginx.health_from),
+        ("nginx.metrics_from", deploy.nginx.metrics_from),
     ):
         for address in addresses:
             if address not in LOOPBACK and (fix := network_fix(address)):

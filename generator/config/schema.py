@@ -142,6 +142,14 @@ class Nginx(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             extra={"expects": "a list of IP addresses or networks"},
         ),
     ] = ("127.0.0.1", "::1")
+    metrics_from: Annotated[
+        tuple[AddressRange, ...],
+        Meta(
+            description="Who may ask for /metrics through nginx, such as a Prometheus on another host; by default "
+            "nobody.",
+            extra={"expects": "a list of IP addresses or networks"},
+        ),
+    ] = ()
 
 
 class Deploy(service.Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -139,10 +139,14 @@ def health_from(deploy: Deploy, seen: Asked) -> Verdict:
     return _who_may_ask(seen, deploy.nginx.health_from, 403)
 
 
-@check("metrics-closed", "nginx.health_from", see=who_gets_metrics, expects="404 to everybody")
-def metrics_closed(_: Deploy, seen: Asked) -> Verdict:
-    """Nobody gets /metrics through nginx."""
-    return _who_may_ask(seen, (), 404)
+@check(
+    "nginx.metrics_from",
+    see=who_gets_metrics,
+    expects=lambda deploy: f"200 to {', '.join(deploy.nginx.metrics_from) or 'nobody'} alone",
+)
+def metrics_from(deploy: Deploy, seen: Asked) -> Verdict:
+    """These addresses get /metrics through nginx, and this host's others do not."""
+    return _who_may_ask(seen, deploy.nginx.metrics_from, 403 if deploy.nginx.metrics_from else 404)
 
 
 class Claim(NamedTuple):

@@ -14,7 +14,7 @@ from generator.doctor.patient import Patient, Process, Unseen, needs_root, proce
 from generator.host import facts
 from generator.host.programs import run
 from generator.program import AS_ROOT
-from generator.rendering.render import names_of, open_files, service_user
+from generator.rendering.render import open_files, service_user, settings_in_env
 from service.declaration import settings_of
 from service.settings import Settings
 
@@ -131,16 +131,11 @@ def env(deploy: Deploy, seen: Process) -> Verdict:
 @check("settings", "name", see=the_process, expects="those of deploy.yaml")
 def settings(deploy: Deploy, seen: Process) -> Verdict:
     """The process has the settings that deploy.yaml gives, every one of them."""
-    wanted = rendered(deploy)
+    wanted = settings_in_env(deploy)
     other = [name for name, text in wanted.items() if seen.environ.get(name, "") != text]
     if other:
         return failed(f"other values of {', '.join(other)}", f"{AS_ROOT} plan shows it, {AS_ROOT} install does it")
     return ok(f"{len(wanted)} variables")
-
-
-def rendered(deploy: Deploy) -> dict[str, str]:
-    """The variables of .env that follow from settings; a section that is not used has none."""
-    return {line.variable: line.value for line in names_of(deploy)["settings"]}
 
 
 IN_FORCE = {
@@ -156,10 +151,10 @@ def _in_force(key: str, variable: str) -> None:
 
     def judge(deploy: Deploy, seen: Process) -> Verdict:
         """The process has this value."""
-        wanted, there = rendered(deploy).get(variable, ""), seen.environ.get(variable, "")
+        wanted, there = settings_in_env(deploy).get(variable, ""), seen.environ.get(variable, "")
         return ok(there or "not used") if there == wanted else failed(there or "nothing", INSTALL)
 
-    check(key, see=the_process, expects=lambda deploy: rendered(deploy).get(variable) or "not used")(judge)
+    check(key, see=the_process, expects=lambda deploy: settings_in_env(deploy).get(variable) or "not used")(judge)
 
 
 for _key, _variable in IN_FORCE.items():

@@ -11,6 +11,7 @@ from generator.doctor.checks import Verdict, check, failed, look, ok
 from generator.doctor.of_the_protocol import INSTALL, credentials, own_address
 from generator.doctor.patient import Patient, Unseen
 from generator.doctor.wire import ask, client, connected
+from generator.program import AS_ROOT
 
 MOST = 5000
 _SPARE_FILES = 200
@@ -101,7 +102,7 @@ def per_address(deploy: Deploy, seen: int) -> Verdict:
     if seen > limit:
         return failed(said, INSTALL)
     # Other clients of the same address count as well.
-    fix = "other clients hold the rest, or nginx has another limit: sudo wsbundle install"
+    fix = f"other clients hold the rest, or nginx has another limit: {AS_ROOT} install"
     return ok(said) if seen >= limit // 2 else failed(said, fix)
 
 

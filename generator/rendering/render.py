@@ -21,7 +21,9 @@ from generator import program
 from generator.config.schema import Deploy, bus, keys_file, mailbox
 from generator.paths import Paths
 from generator.quoting import FILTERS, Quoted
+from generator.rendering.alerts import alerts
 from generator.rendering.bundle import Bundle, File
+from generator.rendering.dashboard import dashboard
 from service.declaration import settings_of
 from service.settings import Settings, to_environ
 
@@ -61,8 +63,9 @@ def render(deploy: Deploy) -> Bundle:
         msgspec.structs.replace(file, path=path_of(file.path, deploy), text=_template(file.template).render(names))
         for file in _files(deploy)
     ]
-    link = f"../sites-available/{deploy.name}"
-    files.append(File(path=Paths(deploy.name).site_link, link=link))
+    paths = Paths(deploy.name)
+    files.append(File(path=paths.site_link, link=f"../sites-available/{deploy.name}"))
+    files.append(File(path=paths.dashboard, text=dashboard(deploy), installed=False))
     return Bundle(deploy.name, tuple(sorted(files, key=lambda file: file.path)))
 
 
@@ -95,6 +98,8 @@ def _files(deploy: Deploy) -> Iterator[File]:
     yield file(paths.beside_nginx)
     yield file(paths.beside_supervisor, installed=supervisor)
     yield file(paths.sysusers)
+    yield file(paths.alerts, installed=False)
+    yield file(paths.scraping, installed=False)
     yield file(paths.tmpfiles, installed=supervisor or deploy.tls == "letsencrypt" or deploy.socket is not None)
 
 
@@ -176,6 +181,17 @@ def upstream(deploy: Deploy) -> str:
 def _listens(deploy: Deploy, port: int) -> list[str]:
     """As nginx's `listen` takes it; every address of IPv4 is written as the port alone."""
     return [str(port) if host == "0.0.0.0" else _address(host, port) for host in deploy.nginx.listen]
+
+
+def _is_scraped_through_nginx(deploy: Deploy) -> bool:
+    return bool(deploy.nginx.metrics_from or deploy.socket)
+
+
+def _scrape_target(deploy: Deploy) -> str:
+    """Where a Prometheus finds /metrics."""
+    if _is_scraped_through_nginx(deploy):
+        return f"{deploy.domain}:{80 if deploy.tls == 'off' else 443}"
+    return upstream(deploy)
 
 
 def _bind(deploy: Deploy) -> str:
@@ -283,6 +299,12 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "default_server_trusts": lambda d: d.nginx.default_server and bool(d.nginx.trusted_proxies),
     "redirect_trusts": lambda d: d.tls != "off" and bool(d.nginx.trusted_proxies),
     "health_from": lambda d: d.nginx.health_from,
+    "alerts": alerts,
+    "rule_group": lambda d: f"wsbundle-{d.name}",
+    "scrape_target": _scrape_target,
+    "scrape_scheme": lambda d: "https" if _is_scraped_through_nginx(d) and d.tls != "off" else "http",
+    "metrics_from": lambda d: d.nginx.metrics_from,
+    "shows_metrics": lambda d: bool(d.nginx.metrics_from),
     "server_names_hash_bucket_size": _server_names_hash_bucket_size,
 }
 # What templates loop over; each line of it has its own keys.

@@ -17,6 +17,7 @@ from generator.doctor.wire import Ended
 from generator.host.facts import Carries
 from generator.host.probe import Endpoint
 from generator.host.store import Store
+from generator.rendering.render import settings_in_env
 from service.declaration import settings_of, struct_from
 from tests.generator.front_door import ROOT, wsbundle
 
@@ -27,17 +28,18 @@ def deploy(**settings: Any) -> Deploy:
 
 PLAIN = deploy()
 TOKEN = {"auth": "token"}
+SHOWING = {"nginx.metrics_from": ("10.0.0.0/8",)}
 TRUSTING = {"nginx.trusted_proxies": ("127.0.0.0/8",)}
 FILES = {"tls": "files", "certificate.file": "/etc/ssl/ws.pem", "certificate.key": "/etc/ssl/ws.key"}
 
 
 def process(of: Deploy = PLAIN, **changes: Any) -> Process:
     told = {"pid": 7, "uid": 0, "command": ("python", "-m", "service"), "files": 1512, "started": 0.0}
-    return Process(**{**told, "environ": of_the_service.rendered(of), **changes})
+    return Process(**{**told, "environ": settings_in_env(of), **changes})
 
 
 def changed(variable: str, value: str) -> Process:
-    return process(environ={**of_the_service.rendered(PLAIN), variable: value})
+    return process(environ={**settings_in_env(PLAIN), variable: value})
 
 
 LIMITS = {"connections": 1000, "connections_per_address": 100, "queue": 1048576}
@@ -150,8 +152,10 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("nginx.health_from", {}, of_nginx.Asked({"127.0.0.1": 200, "10.0.0.5": 200}), "failed"),
     ("nginx.health_from", {"nginx.health_from": ("10.0.0.0/8",)}, of_nginx.Asked({"10.0.0.5": 403}), "failed"),
     ("nginx.health_from", {}, of_nginx.Asked({}), "warning"),
-    ("metrics-closed", {}, of_nginx.Asked({"127.0.0.1": 404}), "ok"),
-    ("metrics-closed", {}, of_nginx.Asked({"127.0.0.1": 200}), "failed"),
+    ("nginx.metrics_from", {}, of_nginx.Asked({"127.0.0.1": 404}), "ok"),
+    ("nginx.metrics_from", {}, of_nginx.Asked({"127.0.0.1": 200}), "failed"),
+    ("nginx.metrics_from", SHOWING, of_nginx.Asked({"127.0.0.1": 403, "10.0.0.5": 200}), "ok"),
+    ("nginx.metrics_from", SHOWING, of_nginx.Asked({"127.0.0.1": 404, "10.0.0.5": 404}), "failed"),
     ("nginx.trusted_proxies", {}, of_nginx.Claim("127.0.0.1", "127.0.0.1"), "ok"),
     ("nginx.trusted_proxies", {}, of_nginx.Claim("192.0.2.66", "127.0.0.1"), "failed"),
     (

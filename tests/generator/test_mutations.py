@@ -16,7 +16,7 @@ import pytest
 
 from generator.config.load import load
 from generator.config.schema import Deploy
-from generator.readers import gunicorn, logrotate, nginx, shell, supervisor, systemd
+from generator.readers import gunicorn, logrotate, nginx, prometheus, shell, supervisor, systemd
 from generator.readers.processes import Running, side_by_side
 from generator.readers.verdict import Verdict
 from generator.rendering.bundle import Bundle
@@ -51,6 +51,8 @@ READERS = {
     "etc/systemd/system/supervisor.service.d/NAME.conf": "systemd-analyze",
     "etc/sysusers.d/NAME.conf": "systemd-sysusers",
     "etc/tmpfiles.d/NAME.conf": "systemd-tmpfiles",
+    "monitoring/prometheus-rules.yaml": "promtool",
+    "monitoring/prometheus-scrape.yaml": "promtool",
 }
 
 
@@ -164,6 +166,8 @@ def reading(template: str, deploy: Deploy, bundle: Bundle, root: Path) -> Runnin
         "etc/supervisor/conf.d/NAME.conf": supervisor.program,
         "etc/sysusers.d/NAME.conf": systemd.user,
         "etc/tmpfiles.d/NAME.conf": systemd.directories,
+        "monitoring/prometheus-rules.yaml": prometheus.monitoring,
+        "monitoring/prometheus-scrape.yaml": prometheus.monitoring,
     }
     if template.startswith("etc/nginx"):
         return nginx.configuration(bundle, root)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from dotenv import dotenv_values
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -388,6 +389,14 @@ def test_a_word_reaches_a_shell_script_unchanged_or_is_refused(candidates: list[
     with directory() as work:
         (work / "script").write_text(f"printf '%s\\0' {' '.join(carried.values())}\n")
         assert output("sh", work / "script").split("\0")[:-1] == list(carried)
+
+
+@read_back
+@given(candidates=batches)
+def test_a_text_reaches_yaml_unchanged_or_is_refused(candidates: list[str]) -> None:
+    carried = accepted(quoting.yaml, candidates)
+    document = "".join(f"- {text}\n" for text in carried.values())
+    assert yaml.safe_load(document) == list(carried)
 
 
 @read_back

@@ -23,6 +23,7 @@ TITLES = {
     "system user",
     "directories",
     "log rotation",
+    "alerts and scraping",
 }
 
 

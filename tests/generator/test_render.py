@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from generator.config.schema import Deploy
+from generator.paths import Paths
 from generator.quoting import Unquotable
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import keys_behind, render
@@ -41,6 +42,8 @@ AFTER_MOUNTS = "etc/systemd/system/nginx.service.d/chat.conf"
 SUPERVISOR_AFTER_MOUNTS = "etc/systemd/system/supervisor.service.d/chat.conf"
 SYSUSERS = "etc/sysusers.d/chat.conf"
 TMPFILES = "etc/tmpfiles.d/chat.conf"
+PATHS = Paths("chat")
+MONITORING = {PATHS.alerts, PATHS.scraping, PATHS.dashboard}
 
 every_combination = pytest.mark.parametrize(
     "choices",
@@ -83,6 +86,7 @@ def test_all_files_are_rendered_whatever_is_chosen(choices: dict[str, Any]) -> N
         *(ENV, GUNICORN, HOOK, LOGROTATE, MAIN, SITE, LINK),
         *(SUPERVISOR, SERVICE, SOCKET, SYSUSERS, TMPFILES),
         *(AFTER_MOUNTS, SUPERVISOR_AFTER_MOUNTS),
+        *MONITORING,
     }
 
 
@@ -147,7 +151,7 @@ def test_no_rendered_file_has_blanks_at_line_ends_or_two_empty_lines(choices: di
 
 def test_two_deployments_on_one_host_share_nothing_but_the_main_context() -> None:
     one, two = rendered(), rendered(name="chat-two")
-    assert set(one) & set(two) == {MAIN}
+    assert set(one) & set(two) == {MAIN, *MONITORING}  # those are for another program, and nowhere on a host
     assert one[MAIN] == two[MAIN]
     named = r"zone=(\w+)|^upstream (\w+)|^log_format (\w+)|shared:(\w+)|^map \S+ \$(\w+)"
     names_of_one = set(re.findall(named, one[SITE], re.MULTILINE))
@@ -537,6 +541,7 @@ OTHER_VALUES: dict[str, Any] = {
     "nginx.listen": ("203.0.113.5", "::"),
     "nginx.trusted_proxies": ("10.0.0.0/8",),
     "nginx.health_from": ("10.0.0.1", "10.0.0.2"),
+    "nginx.metrics_from": ("10.0.0.1",),
     "env": {"A": "2"},
 }
 # They decide which lines there are, not what stands in one; or nothing that is rendered.
@@ -561,11 +566,14 @@ def test_every_setting_is_either_printed_or_decides() -> None:
 @pytest.mark.parametrize("key", sorted(OTHER_VALUES))
 def test_every_line_that_a_setting_changes_leads_back_to_it(key: str) -> None:
     engine = {"url": "valkeys://10.0.0.5:6379"}
-    before = deploy(tls="files", nginx={"trusted_proxies": ["fd00::/8"]}, env={"A": "1"}, engine=engine)
+    nginx = {"trusted_proxies": ["fd00::/8"], "metrics_from": ["10.0.0.9"]}
+    before = deploy(tls="files", nginx=nginx, env={"A": "1"}, engine=engine)
     after = struct_from(Deploy, values_of(before) | {key: OTHER_VALUES[key]})
     changed = 0
     for old, new in zip(render(before).files, render(after).files, strict=True):
         assert old.template == new.template
+        if old.path == PATHS.dashboard:
+            continue  # no program of a host reads it, so no line of it is ever refused
         lines = list(zip(old.text.splitlines(), new.text.splitlines(), strict=False))
         if old.text.count("\n") == new.text.count("\n"):
             for line in [at for at, (one, other) in enumerate(lines, 1) if one != other]:

@@ -291,6 +291,7 @@ BAD = {
     ],
     "addresses-are-networks": [
         "nginx: {health_from: [10.0.0.1/8]}",
+        "nginx: {metrics_from: [10.0.0.1/8]}",
         "nginx: {health_from: [10.0.0.0/33]}",
         "nginx: {health_from: [10.0.0.0/08]}",
         "nginx: {health_from: [10.0.0]}",

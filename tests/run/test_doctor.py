@@ -85,6 +85,7 @@ OTHERWISE: dict[str, object] = {
     "server": "gunicorn",
     "nginx.default_server": True,
     "nginx.health_from": ("192.0.2.1",),
+    "nginx.metrics_from": ("127.0.0.1",),
     "nginx.trusted_proxies": ("127.0.0.1",),
     "nginx.listen": ("0.0.0.0", "192.0.2.1"),
     "tls": "files",

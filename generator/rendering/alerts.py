@@ -1,0 +1,177 @@
+"""When somebody should be woken, or look in the morning: one table, for Prometheus and for the docs.
+
+The limits are those of deploy.yaml. In an expression `{job}` stands for the deployment's series and `{job,...}` for
+those with a label besides; a series that is compared with another one has the same labels, so each host is judged by
+itself. Source of the names: "Alerting", in Prometheus' best practices.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+from generator.config.schema import Deploy
+
+PREFIX = "Wsbundle"
+NEARLY = 0.8
+
+
+class Alert(NamedTuple):
+    """One alert as it is rendered. `lasts` is how long it must hold, as Prometheus writes it; `look` where to look."""
+
+    name: str
+    expr: str
+    lasts: str
+    severity: Literal["warning", "critical"]
+    summary: str
+    meaning: str
+    look: str
+
+
+class Rule(NamedTuple):
+    """One alert as it is declared; `applies` says whether a deployment has it."""
+
+    name: str
+    expr: Callable[[Deploy], str]
+    lasts: str
+    severity: Literal["warning", "critical"]
+    meaning: str
+    look: str
+    applies: Callable[[Deploy], bool] = lambda _: True
+
+
+def _always(expr: str) -> Callable[[Deploy], str]:
+    return lambda _: expr
+
+
+def _doctor(check: str) -> str:
+    return f"wsbundle doctor --only {check}"
+
+
+RULES = (
+    Rule(
+        "Down",
+        _always("up{job} == 0"),
+        *("1m", "critical", "the service does not answer: it is down, or its event loop is stuck"),
+        look="wsbundle status",
+    ),
+    Rule(
+        "Full",
+        lambda deploy: f"wsbundle_connections{{job}} >= {deploy.limits.connections}",
+        *("1m", "critical", "new clients are refused with 503"),
+        look=_doctor("limits.connections"),
+    ),
+    Rule(
+        "NearlyFull",
+        lambda deploy: f"wsbundle_connections{{job}} > {deploy.limits.connections * NEARLY:g}",
+        *("5m", "warning", "clients will soon be refused with 503: raise limits.connections"),
+        look=_doctor("limits.connections"),
+    ),
+    Rule(
+        "WorkerMissing",
+        lambda deploy: f"wsbundle_workers{{job}} < {deploy.workers}",
+        *("1m", "critical", "a worker has ended and none has taken its place"),
+        look=_doctor("workers"),
+        applies=lambda deploy: deploy.workers not in (1, "auto"),
+    ),
+    Rule(
+        "WorkerStuck",
+        _always("wsbundle_workers_counted{job} < wsbundle_workers{job}"),
+        *("1m", "critical", "a worker does not answer and was not replaced"),
+        look=_doctor("workers"),
+    ),
+    Rule(
+        "Restarts",
+        _always("changes(process_start_time_seconds{job}[1h]) > 3"),
+        *("0s", "warning", "it keeps restarting"),
+        look=_doctor("journal"),
+    ),
+    Rule(
+        "LoopLate",
+        _always("wsbundle_loop_lag_seconds{job} > 0.5"),
+        *("5m", "warning", "the event loop is held up: too little CPU, or a disk that hangs"),
+        look="wsbundle status",
+    ),
+    Rule(
+        "Busy",
+        _always("rate(process_cpu_seconds_total{job}[5m]) > 0.8 * wsbundle_workers{job}"),
+        *("10m", "warning", "each worker uses nearly a whole core: add workers, if there are cores"),
+        look="docs/workers.md",
+    ),
+    Rule(
+        "DeliverySlow",
+        _always("histogram_quantile(0.99, rate(wsbundle_delivery_seconds_bucket{job}[5m])) > 1"),
+        *("10m", "warning", "one delivery in a hundred takes longer than a second"),
+        look="wsbundle status",
+    ),
+    Rule(
+        "SlowClients",
+        _always('rate(wsbundle_connections_closed_total{job,code="4101"}[5m]) > 0.1'),
+        *("5m", "warning", "clients read too slowly, or somebody floods them"),
+        look=_doctor("slow-clients"),
+    ),
+    Rule(
+        "RefusesAddresses",
+        _always('rate(wsbundle_handshakes_refused_total{job,status="429"}[5m]) > 1'),
+        *("5m", "warning", "an office with more people than the limit allows, or abuse"),
+        look=_doctor("refusals"),
+    ),
+    Rule(
+        "RefusesPages",
+        _always('rate(wsbundle_handshakes_refused_total{job,status="403"}[5m]) > 1'),
+        *("5m", "warning", "pages that are not in `origins` try to connect"),
+        look=_doctor("refusals"),
+        applies=lambda deploy: bool(deploy.origins),
+    ),
+    Rule(
+        "RefusesTokens",
+        _always('rate(wsbundle_handshakes_refused_total{job,status="401"}[5m]) > 1'),
+        *("5m", "warning", "clients come without a valid token: an expired one, a dropped key, or guesses"),
+        look=_doctor("refusals"),
+        applies=lambda deploy: deploy.auth == "token",
+    ),
+    Rule(
+        "MessagesMiss",
+        _always(
+            'rate(wsbundle_messages_dropped_total{job,reason="nobody"}[5m]) '
+            "> ignoring(reason) rate(wsbundle_messages_routed_total{job}[5m])"
+        ),
+        *("15m", "warning", "most messages miss: recipients are gone, or senders have wrong addresses"),
+        look="docs/watch.md",
+    ),
+    Rule(
+        "MailboxFull",
+        _always('rate(wsbundle_messages_dropped_total{job,reason="mailbox_full"}[5m]) > 0'),
+        *("5m", "warning", "mailboxes are full, or the disk is: messages for clients that are away are refused"),
+        look="docs/mailbox.md",
+        applies=lambda deploy: deploy.mailbox.keep != "none",
+    ),
+    Rule(
+        "FilesRunOut",
+        _always("process_open_fds{job} > 0.9 * process_max_fds{job}"),
+        *("5m", "critical", "something other than connections holds files: please report it"),
+        look=_doctor("open-files"),
+    ),
+)
+
+
+def alerts(deploy: Deploy) -> list[Alert]:
+    """Those of one deployment."""
+    return list(_alerts(deploy))
+
+
+def _alerts(deploy: Deploy) -> Iterator[Alert]:
+    for rule in RULES:
+        if rule.applies(deploy):
+            yield Alert(
+                PREFIX + rule.name,
+                selected(rule.expr(deploy), deploy.name),
+                rule.lasts,
+                rule.severity,
+                f"{deploy.name} on {{{{ $labels.instance }}}}: {rule.meaning}",
+                rule.meaning,
+                rule.look,
+            )
+
+
+def selected(expr: str, job: str) -> str:
+    """An expression about the series of one deployment."""
+    return expr.replace("{job", f'{{job="{job}"')
