@@ -28,7 +28,8 @@ PATIENCE_S = 2.0
 _DEFAULT_PORT = 6379
 # So much is acted on before it is the turn of others.
 _CHUNK_BYTES = 32 * 1024
-_AUTHENTICATION = ("WRONGPASS", "NOAUTH", "invalid username-password", "NOPERM")
+# How it says that it does not accept us; the library makes errors of several kinds of these.
+_REFUSALS = ("WRONGPASS", "NOAUTH", "NOPERM", "invalid username-password", "HELLO must be called", "this user has no")
 
 
 def command(*words: bytes) -> bytes:
@@ -155,12 +156,6 @@ class Dialer:
             await connection.connect()  # type: ignore[no-untyped-call]
             if self._settings.sentinels:
                 await self._check_role(connection, where)
-        except AuthenticationError as error:
-            await connection.disconnect()
-            raise EngineError(
-                f"the engine at {where} does not accept user {self._settings.user}: {error}; check engine.user and the "
-                f"password in {self._settings.password_file or 'engine.password_file, which is not set'}"
-            ) from None
         except (OSError, RedisError, asyncio.TimeoutError) as error:
             await connection.disconnect()
             raise self._explained(error, where) from None
@@ -180,10 +175,14 @@ class Dialer:
                 f"the certificate of the engine at {where} is not accepted: {cause.verify_message}; check engine.ca, "
                 "and that the certificate names this address"
             )
-        if isinstance(error, AuthenticationError) or str(error).startswith(_AUTHENTICATION):
-            return EngineError(f"the engine at {where} refuses the service: {error}; check engine.user")
+        said = str(error).rstrip(".")
+        if isinstance(error, AuthenticationError) or said.lower().startswith(tuple(map(str.lower, _REFUSALS))):
+            return EngineError(
+                f"the engine at {where} does not accept user {self._settings.user}: {said}; check engine.user and the "
+                f"password in {self._settings.password_file or 'engine.password_file, which is not set'}"
+            )
         tls = "; does this port speak TLS?" if self._has_tls and not isinstance(cause, ConnectionRefusedError) else ""
-        return EngineUnreachableError(f"the engine at {where} cannot be reached: {str(error).rstrip('.')}{tls}")
+        return EngineUnreachableError(f"the engine at {where} cannot be reached: {said}{tls}")
 
     def _connection(self, at: tuple[str, int]) -> AbstractConnection:
         options: dict[str, Any] = {**_ONCE, **self._credentials(), "protocol": 3}

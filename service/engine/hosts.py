@@ -42,8 +42,9 @@ class Hosts:
         self._at: tuple[str, int] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._refusal: EngineError | None = None
-        self._told = ""
-        """What was logged last, so that it is logged once."""
+        self._is_open = False
+        self._told: set[str] = set()
+        """What was logged of this outage; each is logged once."""
         self._heads: dict[str | None, bytes] = {}
         self._written: list[bytes] = []
 
@@ -71,6 +72,7 @@ class Hosts:
         dialer = Dialer(self._settings)
         self._tasks = [loop.create_task(self._keep_connected(dialer)), loop.create_task(self._keep_time(dialer))]
         await self._wait_until_heard(self._settings.silence + PATIENCE_S)
+        self._is_open = True
         if self._refusal is not None or self.links.conflict:
             await self.close()
             raise self._refusal or EngineError(f"another machine is host {host} already; set engine.host")
@@ -120,7 +122,8 @@ class Hosts:
                 raise EngineUnreachableError(f"the engine at {stream.where} has closed the connection")
             except EngineError as error:
                 self._refusal = error
-                self._say(str(error))
+                if self._is_open:  # else the start fails, and says so
+                    self._say(str(error))
             except (OSError, EngineUnreachableError) as error:
                 self._say(str(error))
             finally:
@@ -135,14 +138,13 @@ class Hosts:
             stream.abort()
 
     def _say(self, what: str) -> None:
-        # Once for each outage, and whatever somebody has to change.
-        if not self._told or (self._refusal is not None and what != self._told):
-            self._told = what
+        if what not in self._told:
+            self._told.add(what)
             logger.error("%s; clients of other hosts are not reached until it is back", what)
 
     def _say_back(self, where: str) -> None:
         if self._told:
-            self._told = ""
+            self._told.clear()
             logger.warning("the engine at %s is back", where)
         self._refusal = None
 

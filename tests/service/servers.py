@@ -41,13 +41,13 @@ class Server:
         """Where it listens."""
         return f"unix://{self.socket}"
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
         """Start it, and wait until it answers."""
         own = ["--port", str(self.port), "--bind", "127.0.0.1"]
         if "--sentinel" not in self._command:
             own += ["--unixsocket", str(self.socket), "--save", ""]
         self.process = subprocess.Popen(
-            [*self._command, *own],
+            [*self._command, *own, *more],
             cwd=self.home,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
