@@ -232,3 +232,42 @@ def test_a_rolling_reload_and_a_killed_worker_lose_nothing(kept: Kept, workers: 
         assert bob.greeting["mailbox"]["whole"] is True
         assert messages(bob, 3) == ["before", "between", "after"]
     assert json.loads(shell.get("/health").body)["status"] == "healthy"
+
+
+# A disk that is full
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_a_full_disk_is_said_to_the_sender_and_costs_nothing_that_was_stored(kept: Kept) -> None:
+    kept.mailbox.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(kept.mailbox)], check=True)
+    try:
+        with kept.running(WEBSOCKET_MAILBOX_BYTES=str(16 * 1024 * 1024)) as shell:
+            kept.caller(shell, "bob", {}).__exit__(None, None, None)
+            wait_until(lambda: shell.connections() == 0)
+            stored = []
+            with kept.caller(shell, "alice") as alice:
+                for number in range(200):
+                    answer = alice.ask("send", recipient_uuid="bob", message=[number, "x" * 30_000])
+                    if answer["type"] == "error":
+                        break
+                    stored.append(number)
+                assert (answer["code"], answer["reason"]) == (118, "the mailbox cannot be written now")
+                assert stored
+                # Others are not affected.
+                with kept.caller(shell, "carol") as carol:
+                    assert alice.ask("send", recipient_uuid="carol", message="live")["online"] == 1
+                    assert carol.hear()["message"] == "live"
+            assert shell.log().count("the mailbox cannot be written") == 1
+            subprocess.run(["mount", "-o", "remount,size=64m", str(kept.mailbox)], check=True)
+            with kept.caller(shell, "bob", {}) as bob:
+                assert bob.greeting["mailbox"]["whole"] is True
+                heard: list[int] = []
+                while len(heard) < len(stored):
+                    frame = bob.hear()
+                    heard.append(frame["message"][0])
+                    bob.tell("ack", offset=frame["offset"])
+                assert heard == stored
+    finally:
+        subprocess.run(["umount", "--lazy", str(kept.mailbox)], check=True)
