@@ -205,6 +205,22 @@ def slow_clients(_: Deploy, seen: dict[str, Any]) -> Verdict:
     return ok("none") if not closed else warning(f"{closed} slow clients were closed with 4101 since the start", fix)
 
 
+@look()
+def the_engine(patient: Patient) -> dict[str, Any]:
+    if patient.deploy.engine.url is None:
+        raise Unseen("there is no engine: this host is alone")
+    return patient.figures
+
+
+@check("engine-up", "engine", see=the_engine, expects="what a worker publishes comes back from the engine")
+def engine_is_up(deploy: Deploy, seen: dict[str, Any]) -> Verdict:
+    """The engine answers, so that clients of other hosts can be reached."""
+    if not seen["engine_up"]:
+        fix = f"is it running, and does the password fit? journalctl -u {deploy.name} -n 20 says why"
+        return failed(f"{deploy.engine.url} does not answer", fix)
+    return ok(f"after {seen['engine_beat_seconds'] * 1000:.0f} ms; {seen['engine_hosts']} other hosts")
+
+
 class Workers(NamedTuple):
     """How many workers serve, how many of them answered in time, and how many CPUs the service may use."""
 

@@ -79,6 +79,13 @@ RULES = (
         look=_doctor("workers"),
     ),
     Rule(
+        "EngineAway",
+        _always("wsbundle_engine_up{job} == 0"),
+        *("1m", "critical", "the engine does not answer: clients of other hosts cannot be reached"),
+        look=_doctor("engine"),
+        applies=lambda deploy: deploy.engine.url is not None,
+    ),
+    Rule(
         "Restarts",
         _always("changes(process_start_time_seconds{job}[1h]) > 3"),
         *("0s", "warning", "it keeps restarting"),

@@ -21,6 +21,10 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "Refused and closed": ("connections_accepted", "handshakes_refused", "connections_closed"),
     "Mailbox": ("mailbox_stored", "mailbox_expired"),
+    "Other hosts": (
+        *("engine_up", "engine_hosts", "engine_links", "engine_link_ends", "engine_beat_seconds"),
+        *("engine_unacknowledged_bytes", "engine_batches"),
+    ),
     "Workers": (
         *("workers", "workers_counted", "loop_lag_seconds", "memory_bytes", "cpu_seconds", "start_time_seconds"),
         "draining",
@@ -83,10 +87,13 @@ def _variables(job: str) -> list[dict[str, Any]]:
 
 def _placed(deploy: Deploy) -> Iterator[dict[str, Any]]:
     """All panels in their places, numbered."""
-    known = {figure.name: figure for figure in FIGURES if figure.name != "limit"}
+    known = {figure.name: figure for figure in FIGURES if figure.name != "limit" and _has(deploy, figure)}
     rest = tuple(name for name in known if name not in {each for names in ROWS.values() for each in names})
     number, top = 1, 0
-    rows = {title: [panel for name in names for panel in _panels(known[name], deploy)] for title, names in ROWS.items()}
+    rows = {
+        title: [panel for name in names if name in known for panel in _panels(known[name], deploy)]
+        for title, names in ROWS.items()
+    }
     rows["Processes"] = [_of_processes(title, series, deploy.name) for title, series in _PROCESS.items()]
     rows["Further figures"] = [panel for name in rest for panel in _panels(known[name], deploy)]
     for title, panels in rows.items():
@@ -106,6 +113,11 @@ def _placed(deploy: Deploy) -> Iterator[dict[str, Any]]:
             yield {**panel, "id": number, "gridPos": _at(right * _WIDTH, top + down * _HEIGHT, _WIDTH, _HEIGHT)}
             number += 1
         top += -(-len(panels) // (24 // _WIDTH)) * _HEIGHT
+
+
+def _has(deploy: Deploy, figure: Figure) -> bool:
+    """Whether the service of a deployment has a figure."""
+    return deploy.engine.url is not None or not figure.needs_engine
 
 
 def _at(x: int, y: int, width: int, height: int) -> dict[str, int]:

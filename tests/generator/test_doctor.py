@@ -28,6 +28,7 @@ def deploy(**settings: Any) -> Deploy:
 
 PLAIN = deploy()
 TOKEN = {"auth": "token"}
+ENGINE = {"engine.url": "valkey://10.0.0.5:6379"}
 SHOWING = {"nginx.metrics_from": ("10.0.0.0/8",)}
 TRUSTING = {"nginx.trusted_proxies": ("127.0.0.0/8",)}
 FILES = {"tls": "files", "certificate.file": "/etc/ssl/ws.pem", "certificate.key": "/etc/ssl/ws.key"}
@@ -123,6 +124,8 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("limits.queue", {"limits.queue": 65536}, FIGURES, "failed"),
     ("slow-clients", {}, FIGURES, "ok"),
     ("slow-clients", {}, {**FIGURES, "connections_closed": {"4101": 3}}, "warning"),
+    ("engine-up", ENGINE, {"engine_up": 1, "engine_beat_seconds": 0.002, "engine_hosts": 2}, "ok"),
+    ("engine-up", ENGINE, {"engine_up": 0, "engine_beat_seconds": 0.0, "engine_hosts": 0}, "failed"),
     ("workers", {}, of_the_service.Workers(1, 1, 0), "ok"),
     ("workers", {"workers": "auto"}, of_the_service.Workers(4, 4, 4), "ok"),
     ("workers", {"workers": 4}, of_the_service.Workers(3, 3, 0), "failed"),

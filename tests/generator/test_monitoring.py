@@ -24,6 +24,7 @@ from tools.alerts_table import PAGE, with_alerts
 PATHS = Paths("chat")
 # A deployment that has every alert.
 WHOLE: dict[str, Any] = {"workers": 4, "origins": ["https://a.org"], "auth": "token", "mailbox": {"keep": "disk"}}
+HOSTS: dict[str, Any] = {"engine": {"url": "valkeys://10.0.0.5:6379"}, "workers": 4}
 _PROCESS = ("resident_memory_bytes", "virtual_memory_bytes", "cpu_seconds_total", "open_fds", "max_fds")
 KNOWN = {
     *(figure.series for figure in FIGURES if figure.by_worker != "only"),
@@ -44,8 +45,8 @@ def text(path: str, **settings: Any) -> str:
 
 
 def expressions() -> dict[str, str]:
-    rules = {alert.name: alert.expr for alert in alerts(deploy(**WHOLE))}
-    panels = dashboard.queries(text(PATHS.dashboard, **WHOLE))
+    rules = {alert.name: alert.expr for settings in (WHOLE, HOSTS) for alert in alerts(deploy(**settings))}
+    panels = dashboard.queries(text(PATHS.dashboard, **HOSTS))
     return {**rules, **{f"query {number}": query for number, query in enumerate(panels)}}
 
 
@@ -67,7 +68,7 @@ def test_every_figure_has_a_panel_and_none_has_two() -> None:
     placed = [name for names in dashboard.ROWS.values() for name in names]
     assert sorted(placed) == sorted(set(placed))
     assert set(placed) <= {figure.name for figure in FIGURES}
-    asked = " ".join(dashboard.queries(text(PATHS.dashboard)))
+    asked = " ".join(dashboard.queries(text(PATHS.dashboard, **HOSTS)))
     # The limits are lines in panels; of a histogram there are the buckets; the processes are bounded and restarted.
     elsewhere = {"up", "wsbundle_limit", "wsbundle_delivery_seconds"}
     elsewhere |= {"process_virtual_memory_bytes", "process_start_time_seconds"}
@@ -89,8 +90,11 @@ def test_a_deployment_has_no_alert_that_cannot_fire() -> None:
     without = {PREFIX + rule.name for rule in RULES} - {alert.name for alert in alerts(deploy())}
     assert without == {
         *("WsbundleRefusesTokens", "WsbundleRefusesPages", "WsbundleWorkerMissing", "WsbundleMailboxFull"),
+        "WsbundleEngineAway",
     }
-    assert {alert.name for alert in alerts(deploy(**WHOLE))} == {PREFIX + rule.name for rule in RULES}
+    found = {alert.name for settings in (WHOLE, HOSTS) for alert in alerts(deploy(**settings))}
+    assert found == {PREFIX + rule.name for rule in RULES}
+    assert "engine" not in text(PATHS.dashboard)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +173,7 @@ FIRES: dict[str, tuple[dict[str, str], str]] = {
     "NearlyFull": ({"wsbundle_connections": "801x80"}, "800x80"),
     "WorkerMissing": ({"wsbundle_workers": "3x80"}, "4x80"),
     "WorkerStuck": ({"wsbundle_workers_counted": "3x80", "wsbundle_workers": "4x80"}, "4x80"),
+    "EngineAway": ({"wsbundle_engine_up": "0x80"}, "1x80"),
     "Restarts": ({"process_start_time_seconds": "100 200 300 400 500x80"}, "100 200 300 400x80"),
     "LoopLate": ({"wsbundle_loop_lag_seconds": "0.6x80"}, "0.4x80"),
     "Busy": ({"process_cpu_seconds_total": "0+50x80", "wsbundle_workers": "4x80"}, "0+45x80"),
@@ -219,7 +224,7 @@ def fires(rules: Path, name: str, series: dict[str, str]) -> bool:
 @pytest.mark.parametrize("name", [rule.name for rule in RULES])
 def test_an_alert_fires_when_it_should_and_not_before(name: str, tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
-    rules.write_text(text(PATHS.alerts, **WHOLE))
+    rules.write_text(text(PATHS.alerts, **(HOSTS if name == "EngineAway" else WHOLE)))
     series, well = FIRES[name]
     assert fires(rules, name, series)
     assert not fires(rules, name, {**series, next(iter(series)): well})

@@ -1,33 +1,252 @@
 """The rendered monitoring, really run: a Prometheus scrapes, each alert fires on its fault, and panels have data."""
 
+import contextlib
+import json
+import os
 import re
+import resource
+import signal
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
+from generator.doctor.patient import Patient, children
+from generator.doctor.stress import a_slow_reader
+from generator.host.store import Store
+from generator.minting import with_keys
 from generator.paths import Paths
-from tests.run.stage import NAME, deployed
+from generator.rendering import dashboard
+from generator.rendering.alerts import PREFIX, RULES
+from tests.ports import free_port
+from tests.run.stage import NAME, SBIN, Client, Stage, deployed, needed, process, wait_until
+from tests.run.test_doctor import endpoint_of
 
 pytestmark = pytest.mark.slow
 
 PATHS = Paths(NAME)
 
 
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A directory with a name that is short enough for Unix sockets in it."""
+    with TemporaryDirectory(prefix="ws-") as directory:
+        yield Path(directory)
+
+
 @pytest.mark.parametrize("tls", ["off", "files"])
-def test_a_prometheus_elsewhere_gets_the_figures_where_it_is_listed_and_nothing_else(tls: str, tmp_path: Path) -> None:
-    with deployed(tmp_path, tls=tls, nginx={"metrics_from": ["127.0.0.1"]}) as (stage, _):
+def test_a_prometheus_elsewhere_gets_the_figures_where_it_is_listed_and_nothing_else(tls: str, root: Path) -> None:
+    with deployed(root, tls=tls, nginx={"metrics_from": ["127.0.0.1"]}) as (stage, _):
         status, fields, body = stage.get("/metrics")
         assert (status, "wsbundle_connections 0.0" in body) == (200, True)
         assert fields["content-type"].startswith("text/plain; version=0.0.4")
-        assert [stage.get(path)[0] for path in ("/stats", "/livez", "/readyz")] == [404, 404, 404]
+        assert [stage.get(path)[0] for path in ("/stats", "/status", "/livez", "/readyz")] == [404] * 4
 
 
-def test_who_is_not_listed_gets_no_figures(tmp_path: Path) -> None:
-    with deployed(tmp_path, nginx={"metrics_from": ["192.0.2.1"]}) as (stage, _):
+def test_who_is_not_listed_gets_no_figures(root: Path) -> None:
+    with deployed(root, nginx={"metrics_from": ["192.0.2.1"]}) as (stage, _):
         assert stage.get("/metrics")[0] == 403
 
 
-def hurried(text: str) -> str:
-    """The rules for a Prometheus that looks each second: the same series and comparisons, over seconds."""
-    text = re.sub(r"\[\d+[mh]\]", "[8s]", text)
-    return re.sub(r'for: "[^"]*"', 'for: "0s"', text)
+class Prometheus:
+    """One that scrapes a stage each second, with the rendered job and rules."""
+
+    def __init__(self, port: int) -> None:
+        self._api = f"http://127.0.0.1:{port}/api/v1"
+        self._ready = f"http://127.0.0.1:{port}/-/ready"
+
+    def is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(self._ready, timeout=30):
+                return True
+        except OSError:
+            return False
+
+    def _asked(self, path: str, **words: str) -> Any:
+        with urllib.request.urlopen(f"{self._api}/{path}?{urllib.parse.urlencode(words)}", timeout=30) as answer:
+            return json.load(answer)["data"]
+
+    def value(self, expression: str) -> list[Any]:
+        found: list[Any] = self._asked("query", query=expression)["result"]
+        return found
+
+    def firing(self) -> set[str]:
+        alerts = self._asked("alerts")["alerts"]
+        return {alert["labels"]["alertname"].removeprefix(PREFIX) for alert in alerts if alert["state"] == "firing"}
+
+    def comes_to_fire(self, name: str) -> None:
+        wait_until(lambda: name in self.firing(), f"{name} fires")
+
+    def ceases(self, name: str) -> None:
+        wait_until(lambda: name not in self.firing(), f"{name} ceases")
+
+
+def hurried(rules: str) -> str:
+    """The rules for a Prometheus that looks each second: the same series and comparisons, over seconds, at once.
+
+    Much CPU is not to be had on a busy machine: a hundredth of a core will do.
+    """
+    rules = re.sub(r"\[\d+m\]", "[10s]", rules.replace("[1h]", "[2m]"))
+    rules = rules.replace("> 0.8 * wsbundle_workers", "> 0.01 * wsbundle_workers")
+    return re.sub(r'for: "[^"]*"', 'for: "0s"', rules)
+
+
+@contextlib.contextmanager
+def prometheus(stage: Stage) -> Iterator[Prometheus]:
+    program, port = needed("prometheus"), free_port()
+    job = stage.text(PATHS.scraping)
+    (stage.root / "rules.yaml").write_text(hurried(stage.text(PATHS.alerts)))
+    head = "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\n"
+    conf = stage.root / "prometheus.yaml"
+    conf.write_text(f"{head}rule_files: [{stage.root}/rules.yaml]\n{job}")
+    words = [
+        f"--config.file={conf}",
+        f"--storage.tsdb.path={stage.root}/tsdb",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with process(stage, "prometheus", [program, *words], cwd=stage.root, env={"PATH": SBIN}) as child:
+        there = Prometheus(port)
+        wait_until(lambda: there.is_ready() or child.poll() is not None, "prometheus is ready")
+        assert child.poll() is None, stage.log()
+        wait_until(lambda: there.value(f'up{{job="{NAME}"}} == 1'), "the first scrape")
+        yield there
+
+
+@contextlib.contextmanager
+def scraped(root: Path, **settings: Any) -> Iterator[tuple[Stage, Prometheus, int]]:
+    """A service, a Prometheus that scrapes it as the rendered job says, and the service's pid."""
+    with deployed(root, **settings) as (stage, manager), prometheus(stage) as there:
+        yield stage, there, manager.pid
+
+
+def refused(stage: Stage, number: int, status: int, **headers: str) -> None:
+    """Handshakes that are refused; more than one a second."""
+    for _ in range(number):
+        with stage.connect(**headers) as client:
+            assert client.status == status
+
+
+def test_every_query_of_the_dashboard_has_an_answer(root: Path) -> None:
+    with scraped(root) as (stage, there, _), stage.connect() as alice:
+        alice.text()
+        alice.register("alice")
+        wait_until(lambda: there.value("count_over_time(wsbundle_connections[10s]) > 5"), "a few scrapes")
+        for _ in range(5):
+            alice.send("alice", "to myself")
+            alice.text()
+        queries = list(dashboard.queries(stage.text(PATHS.dashboard)))
+        assert len(queries) > 20
+        empty = [query for query in queries if not there.value(shown(query))]
+        assert empty == []
+        assert there.firing() <= {"Busy"}
+
+
+def shown(query: str) -> str:
+    """A query as Grafana sends it."""
+    return query.replace("$instance", ".*").replace("$__rate_interval", "10s")
+
+
+LIMIT = 5
+SMALL = {
+    "connections": LIMIT,
+    "connections_per_address": LIMIT - 1,
+    "queue": 70_000,
+    "handshakes_per_second": 500,
+    "handshake_burst": 500,
+}
+
+
+def direct(stage: Stage, address: str = "", **headers: str) -> Client:
+    """A client at the service itself, as if nginx had passed it on from this address: nginx has some limits as well."""
+    raw = socket.create_connection(("127.0.0.1", stage.deploy.port), 30)
+    return Client(raw, {"X-Forwarded-For": address, **headers} if address else headers)
+
+
+def test_alerts_of_what_clients_do(root: Path) -> None:
+    settings = {"origins": ["https://example.com"], "limits": SMALL}
+    with scraped(root, **settings) as (stage, there, pid), contextlib.ExitStack() as stack:
+        refused(stage, 30, 403, Origin="https://other.example.org")
+        there.comes_to_fire("RefusesPages")
+        for _ in range(LIMIT - 1):
+            stack.enter_context(direct(stage, "192.0.2.1"))
+        for _ in range(30):
+            with direct(stage, "192.0.2.1") as client:
+                assert client.status == 429
+        there.comes_to_fire("RefusesAddresses")
+        assert "NearlyFull" not in there.firing()
+        with direct(stage, "192.0.2.2"):
+            there.comes_to_fire("NearlyFull")
+            there.comes_to_fire("Full")
+        there.ceases("Full")
+        with direct(stage, "192.0.2.2") as client:
+            for _ in range(100):
+                client.send("nobody", "hello")
+            there.comes_to_fire("MessagesMiss")
+        stack.close()
+        there.ceases("NearlyFull")
+        of = Patient(stage.deploy, Store(NAME, stage.root), endpoint_of(stage), under_stress=True)
+        assert all(a_slow_reader.see(of).is_closed for _ in range(2))
+        there.comes_to_fire("SlowClients")
+        there.comes_to_fire("Busy")
+        os.kill(pid, signal.SIGSTOP)
+        there.comes_to_fire("Down")
+        os.kill(pid, signal.SIGCONT)
+        there.ceases("Down")
+
+
+def test_alerts_of_workers(root: Path) -> None:
+    with scraped(root, workers=2) as (_, there, manager):
+        assert there.firing() <= {"Busy"}
+        for _ in range(5):
+            before = set(children(manager))
+            os.kill(min(before), signal.SIGKILL)
+            wait_until(lambda before=before: len(set(children(manager)) - {min(before)}) == 2, "another worker")  # type: ignore[misc]
+            wait_until(lambda: there.value("wsbundle_workers == 2"), "it serves")
+        there.comes_to_fire("Restarts")
+        worker = children(manager)[0]
+        os.kill(worker, signal.SIGSTOP)
+        there.comes_to_fire("WorkerStuck")
+        os.kill(worker, signal.SIGCONT)
+        there.comes_to_fire("LoopLate")
+        there.ceases("WorkerStuck")
+        os.kill(manager, signal.SIGSTOP)  # so that nobody replaces what ends
+        os.kill(worker, signal.SIGKILL)
+        there.comes_to_fire("WorkerMissing")
+        os.kill(manager, signal.SIGCONT)
+        there.ceases("WorkerMissing")
+
+
+def test_alerts_of_tokens_files_and_deliveries(root: Path) -> None:
+    limits = {"queue": 32 * 1024 * 1024, "bytes_per_second": 1024**3, "handshakes_per_second": 500}
+    keys = str(root / "keys.json")
+    with_keys("new-key", keys, "HS256")
+    token = with_keys("token", keys, "alice", "600", "alice")
+    with scraped(root, auth="token", keys=keys, limits=limits) as (stage, there, pid):
+        refused(stage, 30, 401, Authorization="Bearer e30.e30.forged")
+        there.comes_to_fire("RefusesTokens")
+        with stage.connect(Authorization=f"Bearer {token}") as alice:
+            alice.text()
+            alice.register("alice")
+            with direct(stage, Authorization=f"Bearer {token}") as flood:
+                flood.text()
+                unread = [flood.send("alice", "x" * 60_000) for _ in range(300)]
+                wait_until(lambda: there.value("wsbundle_queue_bytes > 1000000"), "much waits")
+                wait_until(lambda: there.value("min_over_time(wsbundle_queue_bytes[3s]) > 1000000"), "for seconds")
+                for text in unread:
+                    assert alice.text() == text
+                there.comes_to_fire("DeliverySlow")
+        held = len(os.listdir(f"/proc/{pid}/fd"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (held, held))
+        there.comes_to_fire("FilesRunOut")
+
+
+def test_every_alert_but_those_of_mailboxes_and_engines_is_among_those_that_were_fired() -> None:
+    """Those need more than one stage: `tests.generator.test_monitoring` fires them on figures."""
+    source = Path(__file__).read_text(encoding="utf-8")
+    fired = set(re.findall(r'comes_to_fire\("(\w+)"\)', source))
+    assert fired == {rule.name for rule in RULES} - {"MailboxFull", "EngineAway"}
