@@ -34,6 +34,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from service.core.admission import Admission, Handshake, admit, client_address, note_refusal
+from service.core.bounds import CLOSE_GRACE_S, MAX_FRAGMENTS
 from service.core.center import PROBE_TIMEOUT_S
 from service.core.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
 from service.core.plain_http import Answer, passed_on, say
@@ -41,7 +42,7 @@ from service.engine.faults import EngineError
 from service.engine.hosts import Hosts
 from service.fast.handshake import MAX_HEAD_BYTES, HandshakeError, read_handshake
 from service.links.exchange import Exchange
-from service.links.link import CLOSE_GRACE_S, MAX_FRAGMENTS, LinkClosedError, has_hung_up
+from service.links.link import LinkClosedError
 from service.mailbox.database import MailboxError
 from service.mailbox.disk import open_mailbox
 from service.process.drain import LAST_HANDSHAKES_S, drain
@@ -50,6 +51,7 @@ from service.process.entry import (
     ignore_hangups,
     settings_or_exit,
 )
+from service.process.hangups import has_hung_up
 from service.process.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.process.logs import configure_logging
 from service.process.notify import Notifier

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect as declared
 
-from generator.config.document import Located, Mapping, Node, Origin, Scalar, Sequence, is_nothing
+from generator.config.document import ListNode, Located, MappingNode, Node, Origin, Scalar, is_nothing
 from generator.config.schema import Deploy
 from service.declaration import REQUIRED, Fault, Setting, SettingError, did_you_mean, read, settings_of, struct_from
 
@@ -32,7 +32,7 @@ class Checked(msgspec.Struct, frozen=True):
         return next((self.origins[key] for key in keys if key in self.origins), self.top)
 
 
-def check(mapping: Mapping, schema: type[Deploy], found: Iterable[Located] = ()) -> Checked:
+def check(mapping: MappingNode, schema: type[Deploy], found: Iterable[Located] = ()) -> Checked:
     """Check a mapping against a schema; `found` are the faults of reading it, which leave gaps that are no faults."""
     checker = _Checker({setting.key: setting for setting in settings_of(schema)})
     checker.faults += found
@@ -61,7 +61,7 @@ class _Checker:
         self.faults.append(Located(origin, key, fault))
         return _UNSOUND
 
-    def section(self, mapping: Mapping, prefix: str) -> None:
+    def section(self, mapping: MappingNode, prefix: str) -> None:
         for name, node in mapping.values.items():
             key = prefix + name
             if "." in name:
@@ -71,7 +71,7 @@ class _Checker:
                 self.setting(node, self.settings[key])
             elif key not in self.sections:
                 self.unknown(mapping.keys[name], prefix, name)
-            elif isinstance(node, Mapping):
+            elif isinstance(node, MappingNode):
                 self.section(node, f"{key}.")
             elif not is_nothing(node):  # nothing is fine: its settings may stand below as comments
                 first = next(known for known in self.settings if known.startswith(f"{key}."))
@@ -91,7 +91,7 @@ class _Checker:
 
     def value(self, node: Node, setting: Setting) -> Any:
         if not isinstance(node, Scalar):
-            noun = "a list" if isinstance(node, Sequence) else "a mapping"
+            noun = "a list" if isinstance(node, ListNode) else "a mapping"
             return self.fault(node.origin, setting.key, Fault(f"is {noun}", f"use {setting.expects}"))
         try:
             return read(node.text, setting, node.quoted)
@@ -100,7 +100,7 @@ class _Checker:
 
     def items(self, node: Node, setting: Setting) -> Any:
         """The sound items: rules ask about each for itself, so one that is wrong does not silence them."""
-        if not isinstance(node, Sequence):
+        if not isinstance(node, ListNode):
             return self.fault(node.origin, setting.key, Fault("is not a list", f"use {setting.expects}, in brackets"))
         values = (self.value(item, setting.part(0, f"[{i}]")) for i, item in enumerate(node.items))
         sound = tuple(value for value in values if value is not _UNSOUND)
@@ -110,7 +110,7 @@ class _Checker:
         """The sound entries, as with `items`."""
         if is_nothing(node):
             return {}
-        if not isinstance(node, Mapping):
+        if not isinstance(node, MappingNode):
             return self.fault(node.origin, setting.key, Fault("is not a mapping", f"use {setting.expects}"))
         values = {}
         for name, item in node.values.items():

@@ -61,12 +61,12 @@ class Scalar(msgspec.Struct, frozen=True):
     origin: Origin
 
 
-class Sequence(msgspec.Struct, frozen=True):
+class ListNode(msgspec.Struct, frozen=True):
     items: tuple["Node", ...]
     origin: Origin
 
 
-class Mapping(msgspec.Struct, frozen=True):
+class MappingNode(msgspec.Struct, frozen=True):
     """`keys` has the origin of each key; `values` what it says. Both in the order of the text."""
 
     values: dict[str, "Node"]
@@ -74,7 +74,7 @@ class Mapping(msgspec.Struct, frozen=True):
     origin: Origin
 
 
-Node: TypeAlias = Scalar | Sequence | Mapping
+Node: TypeAlias = Scalar | ListNode | MappingNode
 
 
 def is_nothing(node: Node) -> bool:
@@ -134,18 +134,18 @@ class _Builder:
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, key, origin)
         if isinstance(node, yaml.SequenceNode):
-            return Sequence(tuple(self.node(item, f"{key}[{i}]", origin) for i, item in enumerate(node.value)), origin)
+            return ListNode(tuple(self.node(item, f"{key}[{i}]", origin) for i, item in enumerate(node.value)), origin)
         return _scalar(node, origin)
 
     def alias(self, node: yaml.Node, key: str, at: Origin) -> Node:
         """Refused: aliases let ten lines become a billion values, and give one value two positions."""
         self.faults.append(Located(at, key, Fault("is an alias of another value", "write it out")))
         if isinstance(node, yaml.MappingNode):
-            return Mapping({}, {}, at)
-        return Sequence((), at) if isinstance(node, yaml.SequenceNode) else _scalar(node, at)
+            return MappingNode({}, {}, at)
+        return ListNode((), at) if isinstance(node, yaml.SequenceNode) else _scalar(node, at)
 
-    def mapping(self, node: yaml.MappingNode, key: str, origin: Origin) -> Mapping:
-        mapping = Mapping({}, {}, origin)
+    def mapping(self, node: yaml.MappingNode, key: str, origin: Origin) -> MappingNode:
+        mapping = MappingNode({}, {}, origin)
         for name_node, value_node in node.value:
             at = self.origin(name_node)
             name = name_node.value

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from generator.config.check import check
-from generator.config.document import Located, Mapping, Origin, is_nothing, parse
+from generator.config.document import Located, MappingNode, Origin, is_nothing, parse
 from generator.config.rules import RULES
 from generator.config.schema import Deploy
 from generator.program import COMMAND
@@ -41,7 +41,7 @@ def load(path: str, env: str | None = None, assignments: Iterable[str] = ()) -> 
     Raises:
         ConfigError: with every fault of every source.
     """
-    merged = Mapping({}, {}, Origin(path, 1, 1))
+    merged = MappingNode({}, {}, Origin(path, 1, 1))
     faults: list[Located] = []
     for source in [path] + ([overlay_path(path, env)] if env is not None else []):
         document, found = _document(source, required=source == path)
@@ -70,19 +70,19 @@ def overlay_path(path: str, env: str) -> str:
     return f"{stem}.{env}{suffix}"
 
 
-def merge(base: Mapping, over: Mapping) -> Mapping:
+def merge(base: MappingNode, over: MappingNode) -> MappingNode:
     """Both mappings as one: `over` wins key by key, sections are merged, lists are replaced."""
     values, keys = dict(base.values), dict(base.keys)
     for name, value in over.values.items():
         below = values.pop(name, None)  # what is given later also stands later
-        if isinstance(below, Mapping) and (isinstance(value, Mapping) or is_nothing(value)):
+        if isinstance(below, MappingNode) and (isinstance(value, MappingNode) or is_nothing(value)):
             # A section that holds nothing, or comments only, says nothing about the one below.
-            value = merge(below, value) if isinstance(value, Mapping) else below
+            value = merge(below, value) if isinstance(value, MappingNode) else below
         values[name], keys[name] = value, over.keys[name]
-    return Mapping(values, keys, base.origin)
+    return MappingNode(values, keys, base.origin)
 
 
-def _checked(merged: Mapping, faults: list[Located]) -> Loaded:
+def _checked(merged: MappingNode, faults: list[Located]) -> Loaded:
     checked = check(merged, Deploy, faults)
     faults = checked.faults
     warnings: list[Located] = []
@@ -97,9 +97,9 @@ def _checked(merged: Mapping, faults: list[Located]) -> Loaded:
     return Loaded(checked.deploy, checked.origins, warnings)
 
 
-def _document(path: str, required: bool) -> tuple[Mapping, list[Located]]:
+def _document(path: str, required: bool) -> tuple[MappingNode, list[Located]]:
     """One file as a mapping; `required` says whether an empty one is a fault (an overlay may be empty)."""
-    nothing = Mapping({}, {}, Origin(path, 1, 1))
+    nothing = MappingNode({}, {}, Origin(path, 1, 1))
     try:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -126,11 +126,11 @@ def _document(path: str, required: bool) -> tuple[Mapping, list[Located]]:
     return _read(text, path, required)
 
 
-def _read(text: str, source: str, required: bool) -> tuple[Mapping, list[Located]]:
-    nothing = Mapping({}, {}, Origin(source, 1, 1))
+def _read(text: str, source: str, required: bool) -> tuple[MappingNode, list[Located]]:
+    nothing = MappingNode({}, {}, Origin(source, 1, 1))
     root, faults = parse(text, source)
-    if isinstance(root, Mapping):
-        return Mapping(root.values, root.keys, nothing.origin), faults
+    if isinstance(root, MappingNode):
+        return MappingNode(root.values, root.keys, nothing.origin), faults
     if root is None or is_nothing(root):
         if required and not faults:
             faults = [Located(nothing.origin, "", Fault("is empty", "write at least `domain:` with your host name"))]
@@ -138,11 +138,11 @@ def _read(text: str, source: str, required: bool) -> tuple[Mapping, list[Located
     return nothing, [*faults, Located(root.origin, "", Fault("is no mapping of settings", "write `key: value` lines"))]
 
 
-def _assignment(assignment: str) -> tuple[Mapping, list[Located]]:
+def _assignment(assignment: str) -> tuple[MappingNode, list[Located]]:
     """`ping.interval=20` as the mapping {ping: {interval: 20}}, with `--set ping.interval` as its origin."""
     key, equals, text = assignment.partition("=")
     origin = Origin(f"--set {key}")
-    nothing = Mapping({}, {}, origin)
+    nothing = MappingNode({}, {}, origin)
     if not equals or not key or not all(key.split(".")):
         fault = Fault("is not key=value", "write it as --set ping.interval=20")
         return nothing, [Located(Origin(f"--set {assignment}"), "", fault)]
@@ -154,7 +154,7 @@ def _assignment(assignment: str) -> tuple[Mapping, list[Located]]:
     if value is None:
         return nothing, faults or [Located(origin, key, Fault("has no value", "write one behind the ="))]
     *sections, name = key.split(".")
-    mapping = Mapping({name: value}, {name: origin}, origin)
+    mapping = MappingNode({name: value}, {name: origin}, origin)
     for section in reversed(sections):
-        mapping = Mapping({section: mapping}, {section: origin}, origin)
+        mapping = MappingNode({section: mapping}, {section: origin}, origin)
     return mapping, faults

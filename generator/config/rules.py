@@ -56,7 +56,7 @@ _MEANT_FOR_OTHERS_EXACTLY = """
     WEBSOCKET_LISTEN_FDS WEBSOCKET_PAGE WEB_CONCURRENCY XDG_RUNTIME_DIR
 """.split()
 
-# How long the service waits for the last client's answer to its close frame: `service.links.link.CLOSE_GRACE_S`.
+# How long the service waits for the last client's answer to its close frame: `service.core.bounds.CLOSE_GRACE_S`.
 CLOSE_GRACE_S = 3
 # What the service writes around a message, at most: two addresses and a few words, and what a place in a queue costs.
 ENVELOPE_SIZE = 2048

@@ -102,29 +102,31 @@ def own_main_context(main: Path) -> dict[str, tuple[str, str]]:
 
     nginx takes each once. So where one of them is there already, our file makes way, and both are the operator's.
     """
-    found = {}
-    depth = 0
-    for item in _directives(main, main.parent, _DEEPEST):
-        if isinstance(item, _End):
-            depth -= 1
-        elif item.opens:
-            depth += 1
-        elif depth == 0 and item.words[0] in ONCE and len(item.words) == 2 and f"/{_SHARED_NAME}:" not in item.where:
-            found[item.words[0]] = (item.where, item.words[1])
-    return found
+    return {
+        item.words[0]: (item.where, item.words[1])
+        for item in _outside_of_blocks(main)
+        if item.words[0] in ONCE and len(item.words) == 2 and f"/{_SHARED_NAME}:" not in item.where
+    }
 
 
 def error_log(main: Path) -> Path | None:
     """Where nginx writes what concerns it as a whole; None where that is not a file."""
+    for item in _outside_of_blocks(main):
+        if item.words[0] == "error_log" and len(item.words) > 1:
+            return Path(item.words[1]) if item.words[1].startswith("/") else None
+    return Path("/var/log/nginx/error.log")  # compiled into Debian's packages
+
+
+def _outside_of_blocks(main: Path) -> Iterator[_Directive]:
+    """The directives of the main context."""
     depth = 0
     for item in _directives(main, main.parent, _DEEPEST):
         if isinstance(item, _End):
             depth -= 1
         elif item.opens:
             depth += 1
-        elif depth == 0 and item.words[0] == "error_log" and len(item.words) > 1:
-            return Path(item.words[1]) if item.words[1].startswith("/") else None
-    return Path("/var/log/nginx/error.log")  # compiled into Debian's packages
+        elif depth == 0:
+            yield item
 
 
 def _directives(path: Path, prefix: Path, deeper: int) -> Iterator[_Directive | _End]:

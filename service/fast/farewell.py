@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from service.links.link import CLOSE_GRACE_S
+from service.core.bounds import CLOSE_GRACE_S
 
 # What a peer was just sending; one that sends on and on hears nothing.
 MAX_UNHEARD_BYTES = 16 * 1024 * 1024

@@ -18,6 +18,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from service.core import drops
 from service.core.admission import Admission
+from service.core.bounds import LAST_WORDS_S, MAX_FRAGMENTS, READ_AHEAD_FRAMES
 from service.core.center import PROBE_TIMEOUT_S, Center
 from service.core.close_codes import (
     BROKEN_FRAME,
@@ -35,8 +36,7 @@ from service.core.turns import NEXT_TURN
 from service.fast.farewell import Farewell
 from service.fast.frame_reader import feed, frame_reader
 from service.fast.kept import Kept
-from service.links.hangups import Hangups, unread_bytes
-from service.links.link import LAST_WORDS_S, MAX_FRAGMENTS, READ_AHEAD_FRAMES, has_hung_up
+from service.process.hangups import Hangups, has_hung_up, unread_bytes
 from service.process.ticker import Ticker
 
 logger = logging.getLogger(__name__)

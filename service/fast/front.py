@@ -16,12 +16,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.core.admission import Handshake, admit, client_address, note_refusal
+from service.core.bounds import CLOSE_GRACE_S
 from service.core.center import Center
 from service.core.plain_http import Answer, say
 from service.fast.farewell import Farewell
 from service.fast.fast import FastShell
 from service.fast.handshake import MAX_HEAD_BYTES, HandshakeError, Upgrade, read_handshake
-from service.links.link import CLOSE_GRACE_S
 
 # uvicorn keeps every request that comes before the last one is answered, and reads on.
 MAX_PIPELINED = 16

@@ -4,8 +4,8 @@ import struct
 
 from picows import WSMsgType
 
+from service.core.bounds import READ_AHEAD_BYTES, READ_AHEAD_FRAMES
 from service.core.close_codes import CloseReason
-from service.links.link import READ_AHEAD_BYTES, READ_AHEAD_FRAMES
 
 _FIN = 0x80
 _head = struct.Struct("!BI")

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 
 from service.core.admission import Admission
+from service.core.bounds import LAST_WORDS_S
 from service.core.center import Center
-from service.links.hangups import Hangups
-from service.links.link import LAST_WORDS_S, Link
+from service.links.link import Link
 from service.links.outbox import Outbox
 from service.links.reading import Reading
+from service.process.hangups import Hangups
 from service.process.ticker import Ticker
 
 

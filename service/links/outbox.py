@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable
 
 from service.core import drops
+from service.core.bounds import CLOSE_GRACE_S
 from service.core.center import PROBE_TIMEOUT_S
 from service.core.close_codes import SLOW_CONSUMER, CloseReason
 from service.core.pace import Stopwatch
 from service.core.tally import Tally
-from service.links.link import CLOSE_GRACE_S, Link, LinkClosedError
+from service.links.link import Link, LinkClosedError
 
 # Bounds the burst of work when a client reads again after a pause.
 MAX_QUEUED_MESSAGES = 8192

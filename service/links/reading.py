@@ -3,10 +3,11 @@
 import asyncio
 from collections import deque
 
+from service.core.bounds import READ_AHEAD_BYTES, READ_AHEAD_FRAMES
 from service.core.session import Session
 from service.core.turns import LATER, NEXT_TURN, Turns
-from service.links.hangups import Hangups
-from service.links.link import READ_AHEAD_BYTES, READ_AHEAD_FRAMES, Link
+from service.links.link import Link
+from service.process.hangups import Hangups
 
 
 class Reading:

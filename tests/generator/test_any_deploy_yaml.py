@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from msgspec import inspect as declared
 
 from generator.config.check import Checked, check
-from generator.config.document import Mapping, parse
+from generator.config.document import MappingNode, parse
 from generator.config.load import ConfigError, load_text
 from generator.config.schema import Deploy
 from generator.rendering.agreement import disagreements
@@ -149,7 +149,7 @@ def test_no_assignment_ends_in_anything_but_faults(assignment: str, file: Path) 
 
 def checked(text: str) -> Checked:
     root, faults = parse(text, "deploy.yaml")
-    assert isinstance(root, Mapping)
+    assert isinstance(root, MappingNode)
     return check(root, Deploy, faults)
 
 

@@ -1,7 +1,7 @@
 """A mapping against the declaration."""
 
 from generator.config.check import Checked, check
-from generator.config.document import Mapping, Origin, parse
+from generator.config.document import MappingNode, Origin, parse
 from generator.config.schema import Deploy
 from service.declaration import settings_of
 
@@ -10,7 +10,7 @@ EVERY_KEY = {setting.key for setting in settings_of(Deploy)}
 
 def checked(text: str) -> Checked:
     root, faults = parse(text, "deploy.yaml")
-    assert isinstance(root, Mapping)
+    assert isinstance(root, MappingNode)
     return check(root, Deploy, faults)
 
 

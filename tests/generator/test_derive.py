@@ -10,7 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from generator.config.check import check
-from generator.config.document import Mapping, parse
+from generator.config.document import MappingNode, parse
 from generator.config.load import load_text
 from generator.config.rules import RULES
 from generator.config.schema import ESSENTIAL, Deploy
@@ -66,7 +66,7 @@ def test_the_sample_as_it_stands_is_the_default_deployment() -> None:
 def test_the_sample_shows_every_setting_once_the_essential_ones_live_and_first() -> None:
     everything = uncommented(set(SETTINGS))
     root, _ = parse(everything, "deploy.yaml")
-    assert isinstance(root, Mapping)
+    assert isinstance(root, MappingNode)
     assert set(check(root, Deploy).origins) == set(SETTINGS)
     assert tuple(yaml.safe_load(derive.deploy_yaml())) == ESSENTIAL
     assert tuple(root.keys)[: len(ESSENTIAL)] == ESSENTIAL
@@ -82,7 +82,7 @@ def test_the_sample_with_every_default_uncommented_is_still_the_default_deployme
 def test_a_single_line_of_the_sample_can_be_uncommented(key: str) -> None:
     """With its section. What rules say of an example beside the defaults is not its own fault."""
     root, faults = parse(uncommented({key}), "deploy.yaml")
-    assert isinstance(root, Mapping)
+    assert isinstance(root, MappingNode)
     checked = check(root, Deploy, faults)
     assert checked.faults == []
     assert key in checked.origins

@@ -5,13 +5,13 @@ from textwrap import dedent
 
 import pytest
 
-from generator.config.document import Mapping, Node, Origin, Scalar, Sequence, is_nothing, parse
+from generator.config.document import ListNode, MappingNode, Node, Origin, Scalar, is_nothing, parse
 from tests.generator.front_door import process
 
 
-def tree(text: str, source: str = "deploy.yaml") -> Mapping:
+def tree(text: str, source: str = "deploy.yaml") -> MappingNode:
     root, faults = parse(text, source)
-    assert isinstance(root, Mapping)
+    assert isinstance(root, MappingNode)
     assert faults == []
     return root
 
@@ -41,11 +41,11 @@ def test_windows_line_ends_leave_lines_and_columns_alone() -> None:
 
 def test_values_inside_braces_and_brackets_know_their_places() -> None:
     ping = tree("ping: {interval: 20,\n       timeout: [1, {a: 2}]}\n").values["ping"]
-    assert isinstance(ping, Mapping)
+    assert isinstance(ping, MappingNode)
     timeout = ping.values["timeout"]
-    assert isinstance(timeout, Sequence)
+    assert isinstance(timeout, ListNode)
     inner = timeout.items[1]
-    assert isinstance(inner, Mapping)
+    assert isinstance(inner, MappingNode)
     assert [place(ping), place(timeout), place(inner), place(inner.values["a"])] == [(1, 7), (2, 17), (2, 21), (2, 25)]
 
 
@@ -123,7 +123,7 @@ def test_every_other_character_is_welcome(character: str) -> None:
 def test_an_alias_is_refused_where_it_stands_and_not_expanded() -> None:
     lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 30)]
     root, faults = parse("\n".join(lines), "deploy.yaml")
-    assert isinstance(root, Mapping)
+    assert isinstance(root, MappingNode)
     assert len(faults) == 2 * 29
     assert str(faults[-1]) == "deploy.yaml:30:6: a29[1]: is an alias of another value; write it out"
 

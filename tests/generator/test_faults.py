@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from generator.config.check import check
-from generator.config.document import Mapping, parse
+from generator.config.document import MappingNode, parse
 from generator.config.rules import RULES
 from generator.config.schema import Deploy
 from service.declaration import settings_of
@@ -35,7 +35,7 @@ def faulty_keys(case: Path) -> set[str]:
 
 def broken_rules(case: Path) -> set[str]:
     root, faults = parse(case.read_text(), "deploy.yaml")
-    if not isinstance(root, Mapping):
+    if not isinstance(root, MappingNode):
         return set()
     checked = check(root, Deploy, faults)
     asked = [rule for rule in RULES if checked.sound.issuperset(rule.keys)]

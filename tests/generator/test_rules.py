@@ -9,13 +9,12 @@ import pytest
 
 from generator.config import rules
 from generator.config.check import check
-from generator.config.document import Located, parse
-from generator.config.document import Mapping as Tree
+from generator.config.document import Located, MappingNode, parse
 from generator.config.load import ConfigError, load_text
 from generator.config.rules import RULES
 from generator.config.schema import Deploy
+from service.core import bounds
 from service.declaration import settings_of
-from service.links import link
 from service.mailbox import ledger
 from service.settings import Settings
 
@@ -25,7 +24,7 @@ OFFICE = "nginx: {trusted_proxies: [10.0.0.0/8], idle_limit: 350}\n"
 def findings(text: str) -> dict[str, set[str]]:
     """The keys that each rule finds fault with, in settings that are sound each for itself."""
     root, faults = parse(with_domain(text), "deploy.yaml")
-    assert isinstance(root, Tree)
+    assert isinstance(root, MappingNode)
     checked = check(root, Deploy, faults)
     assert checked.faults == []
     found = {rule.name: {key for key, _ in rule.check(checked.deploy, checked.origins)} for rule in RULES}
@@ -407,7 +406,7 @@ def test_what_a_mend_says_mends() -> None:
 
 
 def test_the_grace_of_the_last_client_is_the_services_own() -> None:
-    assert rules.CLOSE_GRACE_S == link.CLOSE_GRACE_S
+    assert rules.CLOSE_GRACE_S == bounds.CLOSE_GRACE_S
 
 
 def test_what_a_mailbox_counts_beside_a_message_is_the_services_own() -> None:

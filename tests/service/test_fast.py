@@ -10,11 +10,11 @@ import pytest
 from picows import WSMsgType
 
 from service.core.admission import Admission
+from service.core.bounds import MAX_FRAGMENTS, READ_AHEAD_BYTES
 from service.core.close_codes import RESTART, CloseReason
 from service.core.session import Session
 from service.core.turns import LATER, NEXT_TURN
 from service.fast.fast import FastShell, WebSocket
-from service.links.link import MAX_FRAGMENTS, READ_AHEAD_BYTES
 from tests.service.centers import World, limits
 from tests.service.transports import FakeTransport, frame, in_a_loop
 

@@ -34,7 +34,7 @@ def test_a_client_that_stops_reading_is_gone_after_the_ping_timeout(command: str
 @pytest.mark.parametrize("command", EVICTING)
 def test_a_client_for_whom_too_much_waits_is_gone_long_before_the_ping_timeout(command: str) -> None:
     with running(command) as shell, shell.client() as alice:
-        before = shell.descriptors() + 1  # service.links.hangups makes its poller when it first needs one
+        before = shell.descriptors() + 1  # service.process.hangups makes its poller when it first needs one
         with Peer(shell.port, receive_buffer=4096) as stuck:
             fill(shell, stuck, 3 * MEGABYTES)
             wait_until(lambda: shell.connections() == 1, deadline_s=40)

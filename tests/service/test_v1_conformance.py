@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from service.links.link import READ_AHEAD_FRAMES
+from service.core.bounds import READ_AHEAD_FRAMES
 from tests.service.shells import COMMANDS, DEADLINE_S, TEXT, Peer, Shell, running, wait_until
 
 

@@ -15,6 +15,16 @@ import termios
 from collections.abc import Callable
 
 
+def has_hung_up(transport: asyncio.BaseTransport) -> bool:
+    """Whether the peer has closed the connection or its half of it, even if what it sent before is not read yet.
+
+    Source: poll(2), POLLRDHUP.
+    """
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
 class Hangups:
     """Tells of transports whose peers close the connection or their half of it."""
 
