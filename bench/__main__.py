@@ -4,10 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable, Collection
 
-from bench import compare, fairness, page, render, report
+from bench import compare, fairness, hosts, page, render, report
+from bench.programs import MissingError
 from bench.servers import SERVERS
 
-PARTS = ("render", "servers", "fairness")
+PARTS = ("render", "servers", "fairness", "hosts")
 
 
 def main(arguments: list[str]) -> int:
@@ -20,6 +21,11 @@ def main(arguments: list[str]) -> int:
         elif part == "fairness":
             seconds = 2.0 if options.quick else 10.0
             text = fairness.report(fairness.measure(seconds), seconds)
+        elif part == "hosts":
+            try:
+                text = hosts.report(*((1, 0.5) if options.quick else (5, 2.0)))
+            except MissingError as error:
+                text, failed = f"hosts: not measured: {error}", True
         else:
             results = compare.measure(options.only, _plan(options), progress=_progress)
             text = report.report(results)

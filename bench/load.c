@@ -1,6 +1,6 @@
 /* Loads a server of protocol v0 with WebSocket clients, and says what that cost the server.
 
-       load [--subscribe-by-path] route      PORT PAIRS WINDOW SECONDS PID...
+       load [--subscribe-by-path | --recipients-at PORT] route PORT PAIRS WINDOW SECONDS PID...
        load [--subscribe-by-path] handshakes PORT AT_ONCE SECONDS PID...
        load [--subscribe-by-path] idle       PORT CONNECTIONS PID...
 
@@ -68,7 +68,7 @@ struct pair {
 
 static enum scenario scenario;
 static bool subscribe_by_path;
-static int port, epoll;
+static int port, recipients_port, epoll;
 static int *pids, pid_count;
 
 static struct client *clients;
@@ -223,7 +223,7 @@ static void open_client(struct client *client)
     struct sockaddr_in source = {.sin_family = AF_INET}, server = source;
     source.sin_addr.s_addr = htonl(INADDR_LOOPBACK + client->number % SOURCE_ADDRESSES);
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    server.sin_port = htons(port);
+    server.sin_port = htons(client->number % 2 ? recipients_port : port);
     setsockopt(client->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes, sizeof yes);
     setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     if (bind(client->fd, (struct sockaddr *)&source, sizeof source) != 0
@@ -541,6 +541,8 @@ static void route(int pair_count, double seconds)
 {
     mix(order, 2 * pair_count);
     open_clients(2 * pair_count);
+    if (recipients_port != port)
+        usleep(500000); /* until each service knows who is at the other */
     for (int i = 0; i < pair_count; i++) {
         write_text(pairs[i].text, 2 * i + 1, 2 * i, 0);
         write_text(pairs[i].expected, 2 * i + 1, 2 * i, 0);
@@ -584,8 +586,13 @@ static int whole_number(const char *word, int least, int most)
 int main(int argc, char **argv)
 {
     subscribe_by_path = argc > 1 && strcmp(argv[1], "--subscribe-by-path") == 0;
-    char **words = argv + 1 + subscribe_by_path;
-    int word_count = argc - 1 - subscribe_by_path;
+    int options = subscribe_by_path;
+    if (argc > 2 && strcmp(argv[1], "--recipients-at") == 0) {
+        recipients_port = whole_number(argv[2], 1, 65535);
+        options = 2;
+    }
+    char **words = argv + 1 + options;
+    int word_count = argc - 1 - options;
     const char *name = word_count > 0 ? words[0] : "";
     scenario = strcmp(name, "route") == 0 ? ROUTE : strcmp(name, "handshakes") == 0 ? HANDSHAKES : IDLE;
     int numbers = scenario == ROUTE ? 5 : scenario == HANDSHAKES ? 4 : 3; /* before the PIDs */
@@ -593,6 +600,8 @@ int main(int argc, char **argv)
         fail("usage: the first lines of bench/load.c");
 
     port = whole_number(words[1], 1, 65535);
+    if (recipients_port == 0)
+        recipients_port = port;
     int count = whole_number(words[2], 1, 1000000);
     int capacity = scenario == ROUTE ? 2 * count : count;
     window = scenario == ROUTE ? whole_number(words[3], 1, MAX_WINDOW) : 0;

@@ -60,7 +60,8 @@ class _Fault(msgspec.Struct):
 
 
 def route(server: Running, window: int, seconds: float, pairs: int = PAIRS) -> Cost:
-    """Messages of 64 bytes, of which each pair of clients has `window` outstanding.
+    """Messages of 64 bytes, of which each pair of clients has `window` outstanding. All recipients are at
+    `server.recipients_port`, if it is given.
 
     Raises:
         LoadError
@@ -92,6 +93,8 @@ def idle(server: Running, connections: int) -> float:
 
 def _result(kind: type[Result], scenario: str, server: Running, *numbers: float) -> Result:
     dialect = ["--subscribe-by-path"] if server.subscribes_by_path else []
+    if server.recipients_port is not None:
+        dialect = ["--recipients-at", str(server.recipients_port)]
     words = [scenario, *map(str, (server.port, *numbers, *server.pids))]
     command = on_cpus(load_cpus(server.cpus), [compiled("load.c"), *dialect, *words])
     done = subprocess.run(command, capture_output=True, timeout=DEADLINE_S)

@@ -54,6 +54,7 @@ class Running(NamedTuple):
     pids: list[int]
     subscribes_by_path: bool
     cpus: int
+    recipients_port: int | None = None
 
 
 def _python(arguments: str) -> Callable[[int, Path], list[str]]:

@@ -25,7 +25,7 @@ ROOMS = {
         *("asyncapi", "classic_script", "derive", "golden", "picture", "protocol_tables", "figures_table"),
         "alerts_table",
     ),
-    "bench": ("programs", "servers", "load", "compare", "page", "report", "fairness", "render", "__main__"),
+    "bench": ("programs", "servers", "load", "compare", "page", "report", "fairness", "hosts", "render", "__main__"),
 }
 # What a program knows of another.
 KNOWN = {

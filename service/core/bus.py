@@ -441,7 +441,8 @@ class PeerBus:
     def _forget(self, peer: Peer) -> None:
         for _ in range(PORTION):
             if peer.owned:
-                self._disowned(peer, next(iter(peer.owned)))
+                # Not the first one: to find it takes the longer the more have gone.
+                self._disowned(peer, peer.owned.popitem()[0])
             elif peer.groups:
                 self.hub.forget_in_group(peer, peer.groups.popitem()[0])
             elif peer.client_addresses:

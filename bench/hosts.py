@@ -1,0 +1,100 @@
+"""What a message to a client of another host costs, beside one to another worker and to the same worker.
+
+Two processes of the service that meet in one directory are workers of one host; with a directory each, and an engine
+between them, they are two hosts. The CPU time is that of all processes, the engine as well. Rounds are interleaved.
+"""
+
+import contextlib
+import datetime
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from bench import load
+from bench.page import bullets, paragraph, table
+from bench.programs import MissingError, program
+from bench.servers import SERVERS, Running, Server, running
+
+WINDOWS = (1, 16)
+SAME, MESH, HOST = "the same worker", "another worker of the host", "another host"
+# The most that a message to another host may cost, in times of one to another worker of the same host.
+GOALS = {1: 2.3, 16: 1.5}
+
+
+def _engine() -> str:
+    try:
+        return program("valkey-server", "valkey-server")
+    except MissingError:
+        return program("redis-server", "redis-server")
+
+
+@contextlib.contextmanager
+def _way(way: str) -> Iterator[Running]:
+    """Two processes, and what is between them.
+
+    Raises:
+        MissingError: there is no engine on this machine.
+    """
+    fast = SERVERS["fast"]
+    with contextlib.ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wsbundle-bench-")))
+        if way == SAME:
+            yield stack.enter_context(running(fast))
+            return
+        pids: list[int] = []
+        settings: list[Mapping[str, str]] = [{"WEBSOCKET_BUS": str(home / "bus")}] * 2
+        if way == HOST:
+            engine = subprocess.Popen(
+                [_engine(), "--port", "0", "--unixsocket", str(home / "engine"), "--save", "", "--dir", str(home)],
+                stdout=subprocess.DEVNULL,
+            )
+            stack.callback(engine.wait)
+            stack.callback(engine.kill)
+            pids = [engine.pid]
+            url = f"unix://{home}/engine"
+            settings = [
+                {"WEBSOCKET_BUS": str(home / f"bus-{host}"), "WEBSOCKET_ENGINE_HOST": host, "WEBSOCKET_ENGINE_URL": url}
+                for host in ("a", "b")
+            ]
+        here, there = (
+            stack.enter_context(running(Server(way, fast.command, {**fast.environment, **each}))) for each in settings
+        )
+        yield here._replace(pids=[*here.pids, *there.pids, *pids], recipients_port=there.port)
+
+
+def report(rounds: int, seconds: float) -> str:
+    """All of it, in Markdown."""
+    costs: dict[tuple[str, int], list[float]] = {}
+    for _ in range(rounds):
+        for way in (SAME, MESH, HOST):
+            with _way(way) as server:
+                for window in WINDOWS:
+                    cost = load.route(server, window, seconds)
+                    costs.setdefault((way, window), []).append(1e6 / cost.per_server_second)
+    header = ("to a client of", *(f"W={window}: {what}" for window in WINDOWS for what in ("CPU us", "of the mesh")))
+    rows = [[way, *_cells(costs, way)] for way in (SAME, MESH, HOST)]
+    version = subprocess.run([_engine(), "--version"], capture_output=True, text=True, check=True).stdout
+    engine = f"{Path(_engine()).name} {version.partition(' v=')[2].partition(' ')[0]}"
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    circumstances = paragraph(f"{today}, {engine} over a Unix socket; {rounds} x {seconds} s for each figure.")
+    return "\n\n".join((circumstances, table(header, rows), bullets(list(_goals(costs)))))
+
+
+def _ratio(costs: Mapping[tuple[str, int], list[float]], way: str, window: int) -> float:
+    pairs = zip(costs[way, window], costs[MESH, window], strict=True)
+    return statistics.median(mine / mesh for mine, mesh in pairs)
+
+
+def _cells(costs: Mapping[tuple[str, int], list[float]], way: str) -> Iterator[str]:
+    for window in WINDOWS:
+        yield f"{statistics.median(costs[way, window]):.1f}"
+        yield f"{_ratio(costs, way, window):.2f}"
+
+
+def _goals(costs: Mapping[tuple[str, int], list[float]]) -> Iterator[str]:
+    for window, most in GOALS.items():
+        ratio = _ratio(costs, HOST, window)
+        verdict = "above its goal" if ratio > most else "reached"
+        yield f"another host, W={window}: {ratio:.2f} times another worker; goal {most:.1f}, {verdict}"

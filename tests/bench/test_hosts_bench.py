@@ -1,0 +1,19 @@
+"""What the benchmark of several hosts prints, with a real engine."""
+
+import pytest
+
+from bench import hosts
+from bench.programs import MissingError, compiled
+
+
+@pytest.mark.slow
+def test_a_message_to_another_host_is_measured_beside_the_others() -> None:
+    try:
+        compiled("load.c")
+        hosts._engine()
+    except MissingError as error:
+        pytest.skip(str(error))
+    text = hosts.report(1, 0.2)
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+    assert rows[2:] == [hosts.SAME, hosts.MESH, hosts.HOST]
+    assert text.count("; goal ") == 2
