@@ -84,6 +84,17 @@ _ON_A_HOST = {
         "anything but a terminal, or with --once, show it once, after a second of looking.",
         "wsbundle top --once",
     ),
+    "clients": (
+        "who is connected",
+        "List the clients of all workers: their addresses, where they come from, how long they have been there, and "
+        "how much waits for them. Needs root.",
+        "sudo wsbundle clients --address alice",
+    ),
+    "kick": (
+        "close the connection of a client",
+        "Close every connection that has this address with code 4011; our clients do not come back. Needs root.",
+        "sudo wsbundle kick alice",
+    ),
     "history": (
         "the generations that are kept",
         "List the generations that rollback can go back to.",
@@ -265,6 +276,8 @@ def _add_on_a_host(host: dict[str, argparse.ArgumentParser]) -> None:
     )
     host["top"].add_argument("--once", action="store_true", help="show it once, and end")
     host["top"].add_argument("--sort", choices=tuple(SORTS), default="connections", help="default: connections")
+    host["clients"].add_argument("--address", metavar="A", help="only who has this address, or comes from there")
+    host["kick"].add_argument("uuid", metavar="UUID", help="any address of the client, also its temporary one")
     host["plan"].add_argument("--full", action="store_true", help="show the content of new and removed files, too")
     doctor = host["doctor"]
     doctor.add_argument("--only", metavar="KEY", action="append", default=[], help="check this alone; repeatable")

@@ -17,6 +17,7 @@ from service.links.exchange import Exchange
 from service.links.link import LinkClosedError
 from service.mailbox.database import MailboxError
 from service.mailbox.disk import open_mailbox
+from service.process.control import Control
 from service.process.entry import center_of, settings_or_exit
 from service.settings import Settings
 from service.web.publish import NOT_LEFT_YET, PATIENCE_S, PREFIX, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
@@ -72,6 +73,7 @@ class Application:
         self.center = center_of(settings)
         self._mesh = Mesh(self.center)
         self._hosts = Hosts(self.center)
+        self._control = Control(self.center)
         self._exchange = Exchange(self.center)
         self._watching = Watching(self.center)
         self._publisher = Publisher(self.center)
@@ -89,6 +91,7 @@ class Application:
         try:
             mailbox = open_mailbox(self.center)
             await self._mesh.open()
+            await self._control.open()
             await self._hosts.open()
         except (EngineError, MailboxError, MeshError) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
@@ -97,6 +100,7 @@ class Application:
         await receive()
         if mailbox is not None:
             await mailbox.close()
+        await self._control.close()
         await self._hosts.close()
         await self._mesh.close()
         await send({"type": "lifespan.shutdown.complete"})

@@ -45,6 +45,7 @@ from service.links.exchange import Exchange
 from service.links.link import LinkClosedError
 from service.mailbox.database import MailboxError
 from service.mailbox.disk import open_mailbox
+from service.process.control import Control
 from service.process.drain import LAST_HANDSHAKES_S, drain
 from service.process.entry import (
     center_of,
@@ -258,6 +259,8 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     mailbox = open_mailbox(shell.center)
     mesh = Mesh(shell.center)
     await mesh.open()
+    control = Control(shell.center)
+    await control.open()
     hosts = Hosts(shell.center)
     await hosts.open()
     if settings.workers != 1:
@@ -285,6 +288,7 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
         connection.transport.abort()
     if mailbox is not None:
         await mailbox.close()
+    await control.close()
     await hosts.close()
     await mesh.close()
     alive.cancel()

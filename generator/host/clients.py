@@ -53,6 +53,12 @@ def listener(address: str) -> socket.socket:
 
 def drain_window(store: Store) -> int | None:
     """Over how many seconds what runs sends its clients away when it stops; None where only root may know."""
+    window = variable(store, "WEBSOCKET_DRAIN_WINDOW")
+    return None if window is None else int(window)
+
+
+def variable(store: Store, name: str) -> str | None:
+    """A variable of what runs, as its .env has it; None where it has none, or only root may know."""
     number = store.current
     if number is None:
         return None
@@ -60,5 +66,5 @@ def drain_window(store: Store) -> int | None:
         text = store.pristine(number, Paths(store.name).env).read_text(encoding="utf-8")
     except OSError:
         return None
-    found = re.search(r"(?m)^WEBSOCKET_DRAIN_WINDOW='(\d+)'", text)
-    return int(found[1]) if found else None
+    found = re.search(rf"(?m)^{name}='([^']*)'", text)
+    return found[1] if found else None

@@ -11,6 +11,7 @@ from generator.host import install as installing
 from generator.host.apply import side
 from generator.host.drift import drifts
 from generator.host.install import EDITED
+from generator.host.people import clients, kick
 from generator.host.preflight import certificate_will_do, is_clear
 from generator.host.preview import lines, preview
 from generator.host.provide import ROOT, runtime_id
@@ -24,7 +25,18 @@ from generator.rendering.bundle import Bundle
 from generator.rendering.render import replaces_workers
 from generator.report import NOT_ROOT, CommandError, Report
 
-__all__ = ["DRIFT_FOUND", "history", "install", "rollback", "show_plan", "status", "top", "uninstall"]
+__all__ = [
+    "DRIFT_FOUND",
+    "clients",
+    "history",
+    "install",
+    "kick",
+    "rollback",
+    "show_plan",
+    "status",
+    "top",
+    "uninstall",
+]
 CHANGES_PENDING = 3
 
 

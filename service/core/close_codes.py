@@ -32,6 +32,7 @@ FORBIDDEN = CloseReason(4003, "forbidden")
 TOO_MANY_ADDRESSES = CloseReason(4008, "too many addresses")
 ADDRESS_IN_USE = CloseReason(4009, "address in use")
 REPLACED = CloseReason(4010, "replaced by a newer connection")
+KICKED = CloseReason(4011, "closed by the operator")
 
 FULL = CloseReason(4100, "too many connections")
 # The client did nothing wrong: it may return when it, or the service, is faster.

@@ -129,6 +129,11 @@ class Session(ABC):
         return self.addresses[min(1, len(self.addresses) - 1)]
 
     @property
+    def age_s(self) -> float:
+        """How long it has been connected."""
+        return self._center.clock() - self._since
+
+    @property
     def flow(self) -> object:
         """With whom the client shares its turns: see `service.core.turns`."""
         return self.client_address or self.client
