@@ -155,7 +155,7 @@ def test_two_deployments_on_one_host_share_nothing_but_the_main_context() -> Non
     assert one[MAIN] == two[MAIN]
     named = r"zone=(\w+)|^upstream (\w+)|^log_format (\w+)|shared:(\w+)|^map \S+ \$(\w+)"
     names_of_one = set(re.findall(named, one[SITE], re.MULTILINE))
-    assert len(names_of_one) == 8
+    assert len(names_of_one) == 9
     assert not names_of_one & set(re.findall(named, two[f"{SITE}-two"], re.MULTILINE))
 
 

@@ -7,6 +7,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from generator.readers.stub_certificate import stub_pair
-from tests.run.stage import DOMAIN, NAME, REPOSITORY, SBIN, Stage, nginx, process, wait_until
+from tests.run.stage import DOMAIN, NAME, REPOSITORY, SBIN, Stage, deployed, nginx, process, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -137,6 +138,38 @@ def test_the_log_has_one_line_of_json_per_connection_without_the_query() -> None
     assert (line["address"], line["path"], line["status"]) == ("127.0.0.1", "/", 200)
     assert line["agent"] == 'a "quoted" agent'
     assert "secret" not in str(line)
+
+
+def _has_lines(log: Path, lines: int) -> bool:
+    return log.read_text().count("\n") >= lines
+
+
+@pytest.mark.parametrize("tls", ["off", "files"])
+def test_the_log_says_how_much_came_and_went_over_a_websocket(tls: str) -> None:
+    with TemporaryDirectory(prefix="ws-") as directory, deployed(Path(directory), tls=tls) as (stage, _):
+        log = stage.root / f"var/log/nginx/{NAME}_access.log"
+        sizes = []
+        for messages in (1, 101):
+            lines = 1 + log.read_text().count("\n")
+            with stage.connect() as client:
+                client.text()  # the welcome
+                client.register("a")
+                frames = [client.send("a", "x" * 1000) for _ in range(messages)]
+                assert [client.text() for _ in frames] == frames
+            wait_until(partial(_has_lines, log, lines), "a line")
+            line = json.loads(log.read_text().splitlines()[-1])
+            assert line["status"] == 101
+            sizes.append((line["bytes_in"], line["bytes_out"]))
+        (in_1, out_1), (in_101, out_101) = sizes
+        length = len(frames[0])
+        # A client masks its frames: eight bytes of head for what has this length, four for the service's.
+        assert in_101 - in_1 == 100 * (length + 8)
+        assert out_101 - out_1 == 100 * (length + 4)
+        stage.get("/nothing")
+        wait_until(lambda: '"path":"/nothing"' in log.read_text(), "a line")
+        refused = json.loads(log.read_text().splitlines()[-1])
+        assert (refused["status"], refused["service_status"]) == (404, "")
+        assert 20 < refused["bytes_in"] < 500
 
 
 @contextlib.contextmanager
