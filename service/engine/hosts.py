@@ -126,6 +126,8 @@ class Hosts:
                     self._say(str(error))
             except (OSError, EngineUnreachableError) as error:
                 self._say(str(error))
+            except Exception:  # a fault of ours must not leave this host alone for ever
+                logger.exception("what came from the engine could not be acted on")
             finally:
                 self._lose()
             await asyncio.sleep(_RETRY_S[tries] if self._refusal is None else _REFUSED_RETRY_S)
@@ -152,7 +154,7 @@ class Hosts:
         looked = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(self._settings.silence / BEATS)
-            self.links.tick()
+            self._tick()
             if self._stream is not None and self.links.is_deaf:
                 self._say(f"the engine at {self._stream.where} does not pass on what it takes")
                 self._lose()
@@ -160,6 +162,12 @@ class Hosts:
             if self._settings.sentinels and self._stream is not None and now - looked > self._settings.silence:
                 looked = now
                 await self._follow(dialer)
+
+    def _tick(self) -> None:
+        try:
+            self.links.tick()
+        except Exception:
+            logger.exception("the links to other hosts could not be looked after")
 
     async def _follow(self, dialer: "Dialer") -> None:
         """Leave a server that is not the master any more, even if it does not send us away."""

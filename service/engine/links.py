@@ -329,8 +329,9 @@ class Links:
 
     def _forget_predecessors(self, beat: Beat) -> None:
         """A worker that has just started knows all that live on its host; what died without a word is not missed."""
-        for name in (*self._links, *self._missed):
-            if name.rpartition(".")[0].rpartition(".")[0] == beat.host and _number(name) not in (beat.pids or ()):
+        alive = {*(beat.pids or ())} - {_number(beat.sender)}
+        for name in {*self._links, *self._missed} - {beat.sender}:
+            if name.rpartition(".")[0].rpartition(".")[0] == beat.host and _number(name) not in alive:
                 self._hear_bye(Bye(name))
 
     def _greet(self, link: Link) -> None:

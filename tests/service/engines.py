@@ -65,14 +65,14 @@ class HostOfOne(World):
     """A host with one worker."""
 
     def __init__(
-        self, engine: FakeEngine, host: str, *, pid: str = "7", boot: str = "boot", **settings: object
+        self, engine: FakeEngine, host: str, *, pid: str = "7", boot: str = "boot", random: str = "", **settings: object
     ) -> None:
         super().__init__(f"t{host}-", engine=Engine(url="redis://test"), **settings)
         self.teller = FakeTeller()
         self.is_deaf = False
         self.bus = PeerBus(self.center, pid)
         self.center.hub.bus = self.bus
-        me = Identity(f"{host}.{pid}.{len(engine.hosts)}", host, boot)
+        me = Identity(f"{host}.{pid}.{random or len(engine.hosts)}", host, boot)
         self.links = Links(self.bus, me, SILENCE_S, publish=engine.publish, soon=self._soon, teller=self.teller)
         self.bus.far = self.links
         engine.hosts[f"{host}.{pid}"] = self

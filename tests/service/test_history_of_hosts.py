@@ -7,17 +7,22 @@ As in `tests.service.test_history`, whose promises are checked.
 import asyncio
 import contextlib
 import itertools
+import json
 import random
 import signal
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import WebSocketException
 
 from tests.service.processes import Processes, several
 from tests.service.servers import PROGRAMS, Server, serving
-from tests.service.test_history import LASTS_S, SEED, Actor, Faults, History
+from tests.service.test_history import LASTS_S, SEED, Actor, Faults, History, Life, Sent
 
 SILENCE_S = 2
 CLIENTS = 12
@@ -26,12 +31,75 @@ AWAY_S = 4.0
 
 
 class HistoryOfHosts(History):
-    """What may take longer than between workers."""
+    """Also of messages to a group of all clients. What is told may take longer than between workers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_group: dict[int, Sent] = {}
+        self.heard_in_group: dict[int, list[int]] = {}
+        """By the life in which they were heard, in order."""
+
+    def violations(self) -> Iterator[str]:
+        yield from super().violations()
+        heard: Counter[int] = Counter()
+        for numbers in self.heard_in_group.values():
+            heard.update(numbers)
+            for number, times in Counter(numbers).items():
+                if times > 1:
+                    yield f"{self.to_group[number]} came {times} times to one client"
+            last: dict[int, int] = {}
+            for number in numbers:
+                sender = id(self.to_group[number].life)
+                if number < last.get(sender, 0):
+                    yield f"{self.to_group[number]} came after {last[sender]}"
+                last[sender] = number
+        for sent in self.to_group.values():
+            waited = sent.life.lasts(sent.at, sent.at + self.patience_s)
+            receipts = sum(answer.get("receipts", 0) for answer in sent.answers)
+            if len(sent.answers) > 1 or (waited and not sent.answers):
+                yield f"{sent} has {len(sent.answers)} answers"
+            if len(sent.outcomes) > receipts or (waited and len(sent.outcomes) < receipts):
+                yield f"{sent} has {receipts} receipts"
+            if sent.outcomes.count("delivered") > heard[sent.number]:
+                yield f"{sent} came {heard[sent.number]} times"
 
     @property
     def patience_s(self) -> float:
         # Short absences of the engine, one after another, hold up a message, its answer, and what is behind them.
         return super().patience_s + SILENCE_S + 2 * AWAY_S
+
+
+class ActorOfHosts(Actor):
+    """A client that is in a group with all others."""
+
+    _history: HistoryOfHosts
+
+    async def _hear(self, link: ClientConnection, frame: dict[str, Any]) -> None:
+        if frame.get("type") == "msg" and "group" in frame:
+            self._history.heard_in_group.setdefault(id(self.life), []).append(frame["message"])
+            if "key" in frame:
+                with contextlib.suppress(WebSocketException):
+                    await link.send(json.dumps({"type": "ack", "key": frame["key"]}))
+        elif frame.get("id") in self._history.to_group:
+            sent = self._history.to_group[frame["id"]]
+            if frame["type"] in ("ok", "error"):
+                sent.answers.append(frame)
+            else:
+                sent.outcomes.append(frame["type"])
+        elif frame.get("id") != "join":
+            await super()._hear(link, frame)
+            if frame.get("id") == "hello":
+                with contextlib.suppress(WebSocketException):
+                    await link.send(json.dumps({"type": "join", "id": "join", "group": "all"}))
+
+    def _one_message(self, life: Life, to: str) -> dict[str, Any]:
+        message = super()._one_message(life, to)
+        if self._dice.random() < 0.2:
+            number = message["id"]
+            self._history.to_group[number] = self._history.sent.pop(number)
+            del message["recipient_uuid"]
+            message["group"] = "all"
+        return message
 
 
 class Hosts:
@@ -108,12 +176,12 @@ class FaultsOfHosts(Faults):
         await self._is_there.wait()
 
 
-async def live(hosts: Hosts, engine: Server) -> tuple[History, FaultsOfHosts]:
+async def live(hosts: Hosts, engine: Server) -> tuple[HistoryOfHosts, FaultsOfHosts]:
     """All of it; at the end everybody reaches everybody, soon."""
     history = HistoryOfHosts()
     names = [f"client {number}" for number in range(CLIENTS)]
-    actors = [
-        Actor(name, "nc.v1", hosts.hosts[number % 2], history, names)  # a client stays on its host
+    actors: list[Actor] = [
+        ActorOfHosts(name, "nc.v1", hosts.hosts[number % 2], history, names)  # a client stays on its host
         for number, name in enumerate(names)
     ]
     lives = [asyncio.create_task(actor.live()) for actor in actors]
@@ -153,6 +221,7 @@ def test_every_message_between_hosts_becomes_what_was_promised(name: str, tmp_pa
         across = sum(
             sent.has_left and (int(sent.life.owner[7:]) + int(sent.to[7:])) % 2 for sent in history.sent.values()
         )
+        print(f"{len(history.to_group)} to the group, {sum(map(len, history.heard_in_group.values()))} heard of them")
         print(f"{len(history.sent)} sent, {left} told to have left, {across} of them for the other host")
         codes = [answer.get("code") for sent in history.sent.values() for answer in sent.answers]
         print(dict(faults.happened), f"{history.late_s:.2f} s late", {code: codes.count(code) for code in set(codes)})
