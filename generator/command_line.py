@@ -242,13 +242,13 @@ def _add_anywhere(verbs: dict[str, argparse.ArgumentParser]) -> None:
     purpose = token.add_mutually_exclusive_group(required=True)
     purpose.add_argument("subject", metavar="UUID", nargs="?", help="print a token that registers this address")
     purpose.add_argument("--new-key", action="store_true", help="add a key, which signs from now on; others stay good")
-    purpose.add_argument("--drop-key", metavar="KID", help="remove a key; what it has signed counts no longer")
+    purpose.add_argument("--drop-key", metavar="KID", help="remove a key; tokens signed with it are no longer accepted")
     token.add_argument(
         "--send-to",
         metavar="ADDRESS",
         action="append",
         default=[],
-        help="whom its bearer may write to: an address, group:NAME, or '*' for all; repeatable (default: nobody)",
+        help="where its bearer may send: an address, group:NAME, or '*' for all; repeatable (default: nobody)",
     )
     token.add_argument("--expires", metavar="TIME", default="30d", help="such as 90s, 45m, 12h (default: 30d)")
     token.add_argument("--algorithm", choices=("HS256", "EdDSA"), default="HS256", help="of a new key (default: HS256)")

@@ -111,7 +111,9 @@ def explain(options: Namespace, report: Report) -> int:
         return 0
     explanation = explained.about(options.topic)
     if explanation is None:
-        raise UsageError(f"{options.topic} is no setting, section, rule or agreement{explained.nearest(options.topic)}")
+        raise UsageError(
+            f"{options.topic} is not a setting, section, rule or agreement{explained.nearest(options.topic)}"
+        )
     report.fact(topic=options.topic, explanation=dict(explanation))
     report.line(paint(options.topic, "bold"))
     width = max(len(name) for name, _ in explanation) + 1

@@ -31,7 +31,7 @@ def seconds(text: str) -> int:
     """
     found = re.fullmatch("([1-9][0-9]{0,5})([smhd])", text)
     if found is None:
-        raise UsageError(f"--expires {text!r} is no time; write one such as 90s, 45m, 12h or 30d")
+        raise UsageError(f"--expires {text!r} is not a length of time; write one such as 90s, 45m, 12h or 30d")
     return int(found[1]) * _SECONDS[found[2]]
 
 

@@ -81,7 +81,7 @@ def env_name(value: Value) -> Quoted:
     """The name of a variable in .env."""
     text = _text(value)
     if not re.fullmatch(_VARIABLE, text):
-        raise Unquotable(f"{shorten(text)} is no name of a variable", "use letters, digits and underscores")
+        raise Unquotable(f"{shorten(text)} is not the name of a variable", "use letters, digits and underscores")
     return Quoted(text)
 
 
@@ -157,7 +157,7 @@ def python(value: Value | list[Value]) -> Quoted:
     for item in value if isinstance(value, list) else [value]:
         if not isinstance(item, str | int | float | bool | None):
             str(item)  # a name that is not defined says so itself
-            raise Unquotable(f"{item!r} is no plain value", "use text, a number, true or false")
+            raise Unquotable(f"{item!r} is not a plain value", "use text, a number, true or false")
     return Quoted(repr(value))
 
 
@@ -206,7 +206,7 @@ FILTERS: dict[str, Callable[..., Quoted]] = {
 def _text(value: Value) -> str:
     text = plain(value)
     if not text.isprintable() and (control := re.search(_CONTROL, text)):
-        raise Unquotable(f"{shorten(text)} holds {control[0]!a}, which is no text", "leave it out")
+        raise Unquotable(f"{shorten(text)} holds {control[0]!a}, which is not text", "leave it out")
     return text
 
 

@@ -49,8 +49,8 @@ def sample(domain: str, command: str) -> str:
     for name in ESSENTIAL:
         lines += _block(name, [setting for setting in settings if _top(setting) == name], domain)
     lines += [
-        "# All that follows is optional, and stands here at its default, or with an example where there is none.",
-        "# Take the # away from a line, and from the section above it, to change it.",
+        "# Everything below is optional, and shown at its default, or with an example where it has none.",
+        "# To change a setting, remove the # from its line, and from that of the section above it.",
         "",
     ]
     for name in names:

@@ -78,7 +78,7 @@ def mint(path: str, subject: str, lifetime_s: int, may_send_to: Sequence[str]) -
     try:
         Keys(path)(token)
     except TokenError as error:
-        raise MintError(f"{path}: what its newest key signs does not count: {error}") from None
+        raise MintError(f"{path}: a token signed with its newest key is refused: {error}") from None
     return token
 
 
@@ -93,16 +93,16 @@ def add_key(path: str, algorithm: str, group: str | None = None) -> str:
 
 
 def drop_key(path: str, kid: str) -> str:
-    """Take a key out of the file: what it has signed counts no longer."""
+    """Take a key out of the file: what it has signed is no longer accepted."""
     keys = read_keys(path)
     kept = [key for key in keys if key.kid != kid]
     if len(kept) == len(keys):
         near = did_you_mean(kid, [key.kid for key in keys if key.kid])
-        raise MintError(f"{path}: there is no key {kid}, but {_names(keys)}{near}")
+        raise MintError(f"{path}: there is no key {kid}; it has {_names(keys)}{near}")
     if not kept:
         raise MintError(f"{path}: {kid} is the only key, and the service needs one; add a new one first")
     _replace(path, KeySet(kept))
-    return f"{path}: what {kid} has signed counts no longer; still good: {_names(kept)}"
+    return f"{path}: what {kid} has signed is no longer accepted; still good: {_names(kept)}"
 
 
 def _new_secret(kid: str) -> Secret:

@@ -97,8 +97,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(
             ge=1,
             le=1_000_000,
-            description="Messages that one client may send per second, counted once for each recipient. Who sends more "
-            "is read more slowly; nothing is lost.",
+            description="Messages that one client may send per second, counted once for each recipient. A client "
+            "that sends more is throttled; nothing is lost.",
             extra={"env": "WEBSOCKET_MAX_MESSAGES_PER_SECOND"},
         ),
     ] = 1000
@@ -107,8 +107,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(
             ge=1024,
             le=1024 * 1024 * 1024,
-            description="Bytes of messages that one client may send per second. Who sends more is read more slowly; "
-            "nothing is lost.",
+            description="Bytes of messages that one client may send per second. A client that sends more is "
+            "throttled; nothing is lost.",
             extra={"env": "WEBSOCKET_MAX_BYTES_PER_SECOND", "unit": "bytes per second"},
         ),
     ] = 4 * 1024 * 1024
@@ -126,7 +126,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(
             ge=65_536,
             le=1024 * 1024 * 1024,
-            description="What may wait for one client that reads too slowly; beyond it the client is closed with 4101.",
+            description="What may wait for one slow client; beyond that the client is closed with 4101.",
             extra={"env": "WEBSOCKET_MAX_QUEUE", "unit": "bytes"},
         ),
     ] = 1024 * 1024
@@ -411,7 +411,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(
             pattern=r"^[0-9A-Fa-f.:]+$",
-            description="The address the service listens on. nginx stands in front, so loopback is right; any other "
+            description="The address the service listens on. nginx is in front of it, so loopback is right; any other "
             "address also needs `expose: true`.",
             extra={"env": "WEBSOCKET_HOST", "expects": "an IPv4 or IPv6 address, such as 127.0.0.1"},
         ),
@@ -447,7 +447,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     bus: Annotated[
         Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=90)] | None,
         Meta(
-            description="Where the workers meet: a directory of theirs alone. Left out, it is /run/NAME/bus.",
+            description="The directory in which the workers meet, for them alone. Left out, it is /run/NAME/bus.",
             extra={
                 "env": "WEBSOCKET_BUS",
                 "expects": "an absolute path, such as /run/queue-websocket/bus",
@@ -460,8 +460,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     auth: Annotated[
         Literal["none", "token"],
         Meta(
-            description="Who may register an address; `none`: whoever comes first and is still there, `token`: the "
-            "holder of a token for it, which `wsbundle token` mints.",
+            description="Who may register an address; `none`: the first client that asks, while it is connected; "
+            "`token`: the holder of a token for it, which `wsbundle token` mints.",
             extra={"env": "WEBSOCKET_AUTH"},
         ),
     ] = "none"

@@ -185,7 +185,7 @@ def _syntax_fault(error: yaml.MarkedYAMLError, text: str, source: str) -> Locate
     line = "".join(text.split("\n")[mark.line : mark.line + 1])
     if re.match(" *\t", line):
         origin = _origin(source, mark.line, line.index("\t"))
-        return Located(origin, "", Fault("a tab is no indentation in YAML", "use spaces"))
+        return Located(origin, "", Fault("YAML does not indent with tabs", "use spaces"))
     fix = next((fix for words, fix in _MENDS if words in problem), "check the lines above and this one")
     shown = f" at {shorten(line.strip())}" if line.strip() else ""
     return Located(_origin(source, mark.line, mark.column), "", Fault(f"{problem}{shown}", fix))

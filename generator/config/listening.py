@@ -44,7 +44,7 @@ def host_is_an_address(deploy: Deploy, _: Origins) -> Findings:
         yield "host", Fault(f"'{deploy.host}' is an IPv4 address in IPv6's clothes (RFC 4291, section 2.5.5.2)", fix)
         return
     if deploy.host not in LOOPBACK and not is_address(deploy.host):
-        yield "host", Fault(f"'{deploy.host}' is no IPv4 or IPv6 address", "use one, such as 127.0.0.1")
+        yield "host", Fault(f"'{deploy.host}' is not an IPv4 or IPv6 address", "use one, such as 127.0.0.1")
 
 
 @rule(
@@ -122,7 +122,7 @@ def origins_tell_pages_apart(deploy: Deploy, _: Origins) -> Findings:
         yield "origins", Fault(what, "let clients show tokens (auth: token)")
 
 
-@rule("nginx.trusted_proxies", because="Whoever is trusted with X-Forwarded-For decides which client a limit counts.")
+@rule("nginx.trusted_proxies", because="A trusted proxy decides, by X-Forwarded-For, which client a limit counts.")
 def proxies_are_few(deploy: Deploy, _: Origins) -> Findings:
     proxies = [address for address in deploy.nginx.trusted_proxies if not network_fix(address)]
     for family, public in (("IPv4", "0.0.0.0/0"), ("IPv6", "2000::/3")):

@@ -135,7 +135,10 @@ def _read(text: str, source: str, required: bool) -> tuple[MappingNode, list[Loc
         if required and not faults:
             faults = [Located(nothing.origin, "", Fault("is empty", "write at least `domain:` with your host name"))]
         return nothing, faults
-    return nothing, [*faults, Located(root.origin, "", Fault("is no mapping of settings", "write `key: value` lines"))]
+    return nothing, [
+        *faults,
+        Located(root.origin, "", Fault("is not a mapping of settings", "write `key: value` lines")),
+    ]
 
 
 def _assignment(assignment: str) -> tuple[MappingNode, list[Located]]:

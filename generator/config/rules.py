@@ -64,13 +64,13 @@ ENVELOPE_SIZE = 2048
 MAILBOX_OVERHEAD = 64
 
 
-@rule("domain", because="A placeholder that is forgotten is found by the first client that cannot connect.")
+@rule("domain", because="A forgotten placeholder is noticed only when the first client cannot connect.")
 def domain_is_real(deploy: Deploy, _: Origins) -> Findings:
     if re.search(PLACEHOLDER, deploy.domain):
         yield "domain", Fault(f"'{deploy.domain}' is a placeholder", "write the host name that clients will use")
 
 
-@rule(*_MAY_BE_PLACEHOLDERS, because="What is left to fill in names nothing on this host.")
+@rule(*_MAY_BE_PLACEHOLDERS, because="A placeholder names nothing on this host.")
 def nothing_is_a_placeholder(deploy: Deploy, _: Origins) -> Findings:
     values = values_of(deploy)
     for key in _MAY_BE_PLACEHOLDERS:
@@ -120,7 +120,7 @@ def name_is_not_a_users(deploy: Deploy, _: Origins) -> Findings:
         yield "name", Fault(f"'{deploy.name}' is a user of the system", fix)
 
 
-@rule("user", because="Whoever breaks into the service is that user, and has all that the user owns.")
+@rule("user", because="An attacker who takes over the service is that user, and has all that the user owns.")
 def user_is_its_own(deploy: Deploy, _: Origins) -> Findings:
     if deploy.user is not None and (deploy.user in (*_TAKEN_NAMES, *_TAKEN_USERS) or _is_systemds(deploy.user)):
         fix = "leave user out: the deployment gets one of its own"
@@ -135,7 +135,7 @@ def bus_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
     directory, _slash, last = (deploy.bus or "").rpartition("/")
     if deploy.bus and (directory != f"/run/{deploy.name}" or last in ("", ".", "..")):
         fix = f"leave it out: it is /{Paths(deploy.name).bus} then"
-        yield "bus", Fault(f"'{deploy.bus}' is no place for the workers alone in /run/{deploy.name}", fix)
+        yield "bus", Fault(f"'{deploy.bus}' is not a directory of the workers' own in /run/{deploy.name}", fix)
 
 
 @rule(
@@ -208,7 +208,7 @@ def ping_before_usual_idle_limit(deploy: Deploy, _: Origins) -> Findings:
 
 @rule(
     *("tls", "certificate.file", "certificate.key"),
-    because="nginx does not start without the files it is told to serve, and with it every other site of the host.",
+    because="nginx does not start without the files that a site names, and then no site of the host is served.",
 )
 def certificate_is_named(deploy: Deploy, _: Origins) -> Findings:
     named = {"certificate.file": deploy.certificate.file, "certificate.key": deploy.certificate.key}
@@ -221,7 +221,7 @@ def certificate_is_named(deploy: Deploy, _: Origins) -> Findings:
 
 @rule(
     *("tls", "letsencrypt.email", "letsencrypt.server"),
-    because="Whoever names a certificate authority wants encryption, which only tls: letsencrypt gets from there.",
+    because="Naming a certificate authority asks for encryption, and only tls: letsencrypt gets a certificate from it.",
 )
 def authority_is_asked(deploy: Deploy, _: Origins) -> Findings:
     asked, default = deploy.letsencrypt, LetsEncrypt()
@@ -245,8 +245,8 @@ def address_share(deploy: Deploy, _: Origins) -> Findings:
 
 @rule(
     *("drain.window", "drain.timeout"),
-    because="The last client is sent away at the end of the window, and then has 3 s to answer; whoever is not gone "
-    "when drain.timeout ends is cut off, sees 1006, and takes it for a fault.",
+    because="The last client is sent away at the end of the window, and then has 3 s to answer; a client that is "
+    "still connected when drain.timeout ends is cut off, and sees 1006, as after a failure.",
 )
 def drain_fits(deploy: Deploy, _: Origins) -> Findings:
     drain, grace = deploy.drain, CLOSE_GRACE_S
@@ -366,7 +366,7 @@ def values_fit_the_env_file(deploy: Deploy, _: Origins) -> Findings:
         try:
             env(value)
         except Unquotable as error:
-            yield key, Fault(f"cannot stand in .env: {error.what}", error.fix)
+            yield key, Fault(f"cannot be written to .env: {error.what}", error.fix)
 
 
 def _asks_lets_encrypt(deploy: Deploy) -> bool:

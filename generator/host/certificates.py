@@ -298,7 +298,7 @@ def _of_key(path: Path) -> Iterator[Fault]:
         yield Fault(f"{path} holds no private key in PEM", "openssl pkey -in FILE -out privkey.pem converts one")
     elif "ENCRYPTED" in text:
         fix = "openssl pkey -in FILE -out privkey.pem takes it away"
-        yield Fault(f"{path} has a pass phrase, which nobody can type when nginx starts", fix)
+        yield Fault(f"{path} has a pass phrase, and there is nobody to type it when nginx starts", fix)
 
 
 def _mismatch(file: Path, key: Path) -> Fault | None:

@@ -167,7 +167,10 @@ def _of_the_order(links: list[_Link], chain: list[_Link]) -> Iterator[Fault]:
         yield Fault(what, f"put them in this order: {names}")
     others = ", ".join(link.subject for link in links if link not in chain)
     if others:
-        yield Fault(f"holds what is not of its chain: {others}", "remove it: every client gets it for nothing")
+        yield Fault(
+            f"holds certificates that are not part of its chain: {others}",
+            "remove them: they are sent to every client for nothing",
+        )
 
 
 def _of_the_signatures(chain: list[_Link]) -> Iterator[Fault]:

@@ -49,7 +49,7 @@ def _of_the_host(facts: Facts) -> Iterator[Fault]:
     if not facts.has_systemd:
         yield Fault("systemd does not run here", "install on a host or machine container that it has booted")
     if facts.opt_is:
-        yield Fault(f"/opt is mounted {facts.opt_is}, so the service cannot stand there", "mount it without that")
+        yield Fault(f"/opt is mounted {facts.opt_is}, so the service cannot run from there", "mount it without that")
     if facts.free_bytes < facts.needed_bytes:
         free = facts.free_bytes // 1024**2
         yield Fault(f"/opt has {free} MiB free", f"make room: {facts.needed_bytes // 1024**2} MiB are needed")
@@ -102,12 +102,14 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         yield Fault(f"nginx is broken already: {facts.nginx_fault}", "fix that file first")
     for line in facts.missing_includes:
         where = "at its top" if "modules" in line else "in its http block"
-        yield Fault("nginx.conf does not include what we write", f"write `{line}` into /etc/nginx/nginx.conf, {where}")
+        yield Fault(
+            "nginx.conf does not include the files of wsbundle", f"write `{line}` into /etc/nginx/nginx.conf, {where}"
+        )
     for listener in facts.taken:
         by = f" by {listener.holder}" if listener.holder else ""
         yield Fault(f"{listener.address} is taken{by}", _way_out(listener))
     if not facts.has_host:
-        yield Fault(f"{deploy.host} is no address of this host", "`ip address` shows those there are")
+        yield Fault(f"{deploy.host} is not an address of this host", "`ip address` shows those there are")
     for host in facts.not_here:
         if ":" in host and not facts.has_ipv6:
             yield Fault(

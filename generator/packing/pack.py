@@ -31,7 +31,7 @@ def bundle(options: Namespace, report: Report) -> int:
     pythons = sorted(set(options.python or [DEFAULT_PYTHON]), key=lambda python: (len(python), python))
     if wrong := [python for python in pythons if not re.fullmatch(r"3\.\d\d", python)]:
         raise UsageError(
-            f"--python {wrong[0]} is no Python that the service runs on; give one from 3.10 on, as {DEFAULT_PYTHON}"
+            f"--python {wrong[0]} is not a Python that the service runs on; give one from 3.10 on, as {DEFAULT_PYTHON}"
         )
     targets = [Target(python, options.machine) for python in pythons]
     mtime = _mtime()

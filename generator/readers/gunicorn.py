@@ -35,7 +35,7 @@ def settings(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
     try:
         compile(file.text, file.path, "exec")
     except (SyntaxError, ValueError) as error:
-        return [SETTINGS.judged([Fault(file.path, getattr(error, "lineno", None), f"is no Python: {error}")])]
+        return [SETTINGS.judged([Fault(file.path, getattr(error, "lineno", None), f"is not Python: {error}")])]
     if not find_spec("gunicorn"):
         return [SETTINGS.not_installed()]
     outcome = yield Call(lambda: _complaints(file.text, _NOT_NEEDED))
@@ -80,7 +80,7 @@ def _complaints(text: str, not_needed: Sequence[str]) -> str:
         if name.startswith("_"):
             continue
         if name not in known:
-            complaints.append(_Complaint(name, f"{name} is no setting of gunicorn, which would ignore it"))
+            complaints.append(_Complaint(name, f"{name} is not a setting of gunicorn, which would ignore it"))
             continue
         try:
             config.set(name, value)

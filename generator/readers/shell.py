@@ -77,7 +77,9 @@ def _assignments(file: File) -> tuple[dict[str, tuple[int, str]], list[Fault]]:
             continue
         assignment = _ASSIGNMENT.fullmatch(line)
         if not assignment:
-            faults.append(Fault(file.path, number, "is no NAME='value' that systemd, sh and python-dotenv read alike"))
+            faults.append(
+                Fault(file.path, number, "is not a NAME='value' that systemd, sh and python-dotenv read alike")
+            )
         elif assignment["name"] in lines:
             faults.append(Fault(file.path, number, f"{assignment['name']} is given twice"))
         else:

@@ -157,7 +157,7 @@ def _sections_and_repeats(file: File) -> list[Fault]:
 
 def _unknown(file: File, asked: list[str]) -> list[Fault]:
     return [
-        Fault(file.path, number, f"{name} is no option of a program; supervisor would ignore it")
+        Fault(file.path, number, f"{name} is not an option of a program; supervisor would ignore it")
         for number, section, name in _options(file)
         if section.startswith("program:") and name not in asked
     ]

@@ -115,7 +115,9 @@ def same_listener(texts: Texts) -> Disagreements:
             yield kind, f"listener is {said or 'missing'}, .env says {meant}"
 
 
-@agreement("nginx cuts what is silent for proxy_read_timeout; cut before the ping is answered, a live client is lost.")
+@agreement(
+    "nginx cuts a connection that is silent for proxy_read_timeout; before a ping is answered, that is a live client."
+)
 def proxy_outlives_ping(texts: Texts) -> Disagreements:
     needed = _env_number(texts, "WEBSOCKET_PING_INTERVAL") + _env_number(texts, "WEBSOCKET_PING_TIMEOUT")
     given = _number(dict(_locations(texts)).get("= /", ""), "proxy_read_timeout ")
@@ -195,9 +197,7 @@ def start_limit_triggers(texts: Texts) -> Disagreements:
         yield "service", f"{burst:g} starts, one each {delay:g} s, never fall into {interval:g} s"
 
 
-@agreement(
-    "Limits and logs go by the client's address; appended to instead of overwritten, it is what the client says."
-)
+@agreement("Limits and logs use the client's address; if the header is not overwritten, it is what the client claims.")
 def client_address_is_true(texts: Texts) -> Disagreements:
     forwarded = re.findall(r"proxy_set_header X-Forwarded-For (\S+);", texts.site)
     passes = len(re.findall(r"proxy_pass ", texts.site))
@@ -248,7 +248,7 @@ def names_are_ours(texts: Texts) -> Disagreements:
             yield "site", f"{name} does not carry the deployment's name: a second deployment would collide with it"
 
 
-@agreement("What is left to fill in is found by the first client.")
+@agreement("A placeholder that is left is noticed only by the first client.")
 def nothing_left_to_fill_in(texts: Texts) -> Disagreements:
     for kind in KINDS:
         text = "" if kind == "env" else getattr(texts, kind)  # .env holds the operator's own words

@@ -111,7 +111,7 @@ class IncomingWire(asyncio.Protocol):
         peer = transport.get_extra_info("socket")
         pid, uid, _ = _credentials.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _credentials.size))
         if uid != os.geteuid():
-            logger.warning("a process of user %d, which is no worker of ours, was turned away from the bus", uid)
+            logger.warning("a process of user %d, which is not one of our workers, was turned away from the bus", uid)
             self._transport.abort()
         else:
             self._number = str(pid)

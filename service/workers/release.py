@@ -98,6 +98,6 @@ def read_env(path: Path) -> dict[str, str]:
     for word in words:
         name, is_variable, value = word.partition("=")
         if not is_variable:
-            raise ReleaseError(f"{path}: {name!r} is no variable; write NAME='value' on each line")
+            raise ReleaseError(f"{path}: {name!r} is not a variable; write NAME='value' on each line")
         variables[name] = value
     return variables

@@ -107,7 +107,7 @@ def test_a_key_with_a_pass_phrase_is_refused(tmp_path: Path, good: Pair, form: t
     key = tmp_path / "locked"
     openssl(*form, "-in", good.key, "-aes256", "-passout", "pass:secret", "-out", key)
     fix = "openssl pkey -in FILE -out privkey.pem takes it away"
-    what = "has a pass phrase, which nobody can type when nginx starts"
+    what = "has a pass phrase, and there is nobody to type it when nginx starts"
     assert told(good.file, key) == [f"certificate.key: {key} {what}; {fix}"]
 
 
@@ -273,7 +273,9 @@ def test_another_order_and_what_is_not_of_the_chain_are_warned_about(authority: 
         "put them in this order: CN=leaf, then CN=inner, then CN=root"
     )
     other = authority.below("other")
-    assert "holds what is not of its chain: CN=other" in warned(inner.chained(file, other.file), key)[0]
+    assert (
+        "holds certificates that are not part of its chain: CN=other" in warned(inner.chained(file, other.file), key)[0]
+    )
     assert told(authority.chained(file, inner.file), key) == []
 
 

@@ -83,7 +83,7 @@ def test_a_source_of_the_command_line_has_no_lines() -> None:
     assert complaints("[1", "--set port") == [
         "--set port: did not find expected ',' or ']' at '[1'; close the bracket, or put a comma between the values"
     ]
-    assert complaints("a:\n\tb: 1", "--set ping") == ["--set ping: a tab is no indentation in YAML; use spaces"]
+    assert complaints("a:\n\tb: 1", "--set ping") == ["--set ping: YAML does not indent with tabs; use spaces"]
 
 
 def test_an_empty_text_has_neither_tree_nor_faults() -> None:

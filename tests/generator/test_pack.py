@@ -258,7 +258,7 @@ def test_a_wheel_that_is_not_the_locked_one_is_not_installed(wheels: Path, tmp_p
 def test_a_python_that_the_service_cannot_run_on_is_refused(python: str, here: Path) -> None:
     outcome = wsbundle("bundle", "-f", str(ROOT / "deploy.yaml"), "--python", "3.11", "--python", python)
     assert outcome.code == 2
-    assert f"--python {python} is no Python that the service runs on; give one from 3.10 on" in outcome.err
+    assert f"--python {python} is not a Python that the service runs on; give one from 3.10 on" in outcome.err
     assert list(here.iterdir()) == []
 
 

@@ -23,15 +23,15 @@ def test_every_kind_of_configuration_is_accepted(installed: None, settings: dict
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("workers = 1", "workerz = 1", "workerz is no setting of gunicorn, which would ignore it"),
+        ("workers = 1", "workerz = 1", "workerz is not a setting of gunicorn, which would ignore it"),
         ("workers = 1", "workers = 'many'", "workers: invalid literal for int()"),
         ("workers = 1", "workers = -1", "workers: Value must be positive"),
         ("timeout = 30", "timeout = [30]", "timeout: int() can't convert"),
         ("control_socket_disable = True", "control_socket_disable = 'perhaps'", "control_socket_disable: "),
         ("worker_class = 'service.worker.Worker'", "worker_class = 5", "worker_class: "),
         ("forwarded_allow_ips = ", "forwarded_allow_ips = 5 #", "forwarded_allow_ips: "),
-        ("loglevel = ", "def on_startin(server): pass\nloglevel = ", "on_startin is no setting"),
-        ("loglevel = ", "if True:\n    log_levle = 1\nloglevel = ", "log_levle is no setting"),
+        ("loglevel = ", "def on_startin(server): pass\nloglevel = ", "on_startin is not a setting"),
+        ("loglevel = ", "if True:\n    log_levle = 1\nloglevel = ", "log_levle is not a setting"),
     ],
 )
 def test_a_fault_is_told_at_its_line(installed: None, old: str, new: str, message: str) -> None:

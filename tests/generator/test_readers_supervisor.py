@@ -39,8 +39,8 @@ def test_every_kind_of_program_is_accepted(either: None, server: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("stopwaitsecs=", "stopwaitsec=", "stopwaitsec is no option of a program; supervisor would ignore it"),
-        ("autostart=true", "group=www-data", "group is no option of a program; supervisor would ignore it"),
+        ("stopwaitsecs=", "stopwaitsec=", "stopwaitsec is not an option of a program; supervisor would ignore it"),
+        ("autostart=true", "group=www-data", "group is not an option of a program; supervisor would ignore it"),
         ("autostart=true", "autostart=maybe", "not a valid boolean value: 'maybe'"),
         ("stopsignal=TERM", "stopsignal=TREM", "value 'TREM' is not a valid signal name"),
         ("startsecs=3", "startsecs=3s", "invalid literal for int()"),

@@ -81,9 +81,9 @@ def test_the_example_of_every_command_is_a_command_line_that_is_understood(comma
         (["stats", "--format", "text"], "stats is not a command; did you mean status?"),
         (
             ["explain", "colour"],
-            "colour is no setting, section, rule or agreement; `.venv/bin/wsbundle explain` lists them",
+            "colour is not a setting, section, rule or agreement; `.venv/bin/wsbundle explain` lists them",
         ),
-        (["explain", "prot"], "prot is no setting, section, rule or agreement; did you mean port?"),
+        (["explain", "prot"], "prot is not a setting, section, rule or agreement; did you mean port?"),
         (
             ["run", "--set", "server=gunicorn"],
             "gunicorn runs from its rendered files; to try the service here: --set server=uvicorn",

@@ -82,7 +82,7 @@ def test_a_name_that_a_unit_of_the_system_has_is_refused(empty: Console) -> None
 
 
 def test_an_address_of_another_host_is_refused(empty: Console) -> None:
-    assert "192.0.2.7 is no address of this host" in empty.install(
+    assert "192.0.2.7 is not an address of this host" in empty.install(
         host="192.0.2.7", expose=True, nginx={"trusted_proxies": ["192.0.2.8"]}, code=1
     )
 

@@ -66,7 +66,7 @@ def test_a_new_key_signs_and_the_others_stay_good_until_they_are_dropped(path: P
     assert said.out == f"{path}: new tokens are signed with {newest}; still good: {oldest}"
     assert {Keys(str(path))(token).subject for token in (old, new)} == {"alice"}
     said = mint("drop-key", path, oldest)
-    assert said.out == f"{path}: what {oldest} has signed counts no longer; still good: {newest}"
+    assert said.out == f"{path}: what {oldest} has signed is no longer accepted; still good: {newest}"
     assert kids(path) == [newest]
     assert Keys(str(path))(new).subject == "alice"
 
@@ -162,7 +162,7 @@ def test_two_halves_of_two_keys_mint_nothing_that_counts(path: Path) -> None:
     mint("new-key", path, "EdDSA")
     one, other = json.loads(path.read_text())["keys"]
     path.write_text(json.dumps({"keys": [{**one, "d": other["d"]}]}))
-    told = f"{path}: what its newest key signs does not count: no key of ours has signed this token"
+    told = f"{path}: a token signed with its newest key is refused: no key of ours has signed this token"
     assert mint("token", path, "alice", 60) == Said(1, "", told)
 
 
@@ -187,7 +187,9 @@ def test_the_last_key_and_a_key_that_is_none_are_not_dropped(path: Path) -> None
         mint("drop-key", path, kid).err
         == f"{path}: {kid} is the only key, and the service needs one; add a new one first"
     )
-    assert mint("drop-key", path, kid[:-1]).err == f"{path}: there is no key {kid[:-1]}, but {kid}; did you mean {kid}?"
+    assert (
+        mint("drop-key", path, kid[:-1]).err == f"{path}: there is no key {kid[:-1]}; it has {kid}; did you mean {kid}?"
+    )
     assert kids(path) == [kid]
 
 

@@ -82,7 +82,7 @@ def test_auto_is_one_for_each_cpu(installed: Installed) -> None:
         ("WEBSOCKET_SOCKET='/run/ws.sock'", "`socket` has changed; restart the service"),
         ("WEBSOCKET_BUS='/run/bus'", "`bus` has changed; restart the service"),
         ("WORKERS='2", "No closing quotation; write NAME='value' on each line"),
-        ("export WORKERS='2'", "'export' is no variable; write NAME='value' on each line"),
+        ("export WORKERS='2'", "'export' is not a variable; write NAME='value' on each line"),
     ],
 )
 def test_what_cannot_be_followed_is_told(line: str, told: str, installed: Installed) -> None:

@@ -243,8 +243,8 @@ _COMMANDS = {
         "alice bob",
     ),
     "health": (
-        "ask how the server is",
-        "Print what the server says of its health. nginx answers only the addresses in `nginx.health_from`.",
+        "print the server's health",
+        "Print the server's health. nginx answers only the addresses in `nginx.health_from`.",
         "--url wss://ws.mycompany.org/",
     ),
 }

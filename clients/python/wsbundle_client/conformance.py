@@ -238,13 +238,11 @@ def _from_command(command: str | None) -> TokenFor:
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m wsbundle_client.conformance",
-        description="Play what clients and a server do together against a server that runs.",
+        description="Test a running server with everything that clients do with one.",
         epilog="Exit codes: 0 every behaviour holds, 1 one does not, 2 wrong usage.",
     )
     parser.add_argument("url", metavar="URL", type=websocket_url, help="the server, such as ws://127.0.0.1:8765/")
-    parser.add_argument(
-        "--token-command", metavar="COMMAND", help="prints a token for the address that stands in place of {}"
-    )
+    parser.add_argument("--token-command", metavar="COMMAND", help="prints a token for the address that replaces {}")
     args = parser.parse_args()
     return asyncio.run(run(args.url, _from_command(args.token_command)))
 
