@@ -87,8 +87,9 @@ docs: $(VENV)-dev/ready ## derive deploy.yaml, deploy.schema.json, docs/settings
 	@$(DEV) -m tools.asyncapi
 	@$(DEV) -m tools.classic_script
 
-picture: $(VENV)-dev/ready ## draw docs/terminal.svg from what the commands print
+picture: $(VENV)-dev/ready ## draw the pictures of the docs: terminal, top, status page and demo page
 	@$(DEV) -m tools.picture
+	@$(DEV) -m tools.screenshots
 
 bench: $(VENV)/ready ## what rendering, a message, a handshake and a connection cost (ARGS="servers --quick")
 	@$(VENV)/bin/python -m bench $(ARGS)

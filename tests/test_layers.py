@@ -22,7 +22,8 @@ ROOMS = {
         *("sample", "readers", "judge", "commands", "packing", "host", "doctor", "command_line", "__main__"),
     ),
     "tools": (
-        *("asyncapi", "classic_script", "derive", "golden", "picture", "protocol_tables", "figures_table"),
+        *("asyncapi", "classic_script", "derive", "golden", "sample_stats", "picture", "protocol_tables"),
+        *("figures_table", "screenshots"),
         "alerts_table",
     ),
     "bench": ("programs", "servers", "load", "compare", "page", "report", "fairness", "hosts", "render", "__main__"),
@@ -172,7 +173,9 @@ def test_only_what_renders_knows_jinja_and_only_what_parses_or_writes_it_knows_y
 
 def test_only_the_command_itself_knows_what_concerns_a_host() -> None:
     knowing = {name for name in MODULES if any(each.startswith("generator.host") for each in KNOWS[name])}
-    assert {name for name in knowing if room(name) not in ("host", "doctor")} == {"generator.command_line"}
+    assert {name for name in knowing if room(name) not in ("host", "doctor")} == {
+        *("generator.command_line", "tools.picture")
+    }
 
 
 def test_programs_of_a_host_are_run_in_one_place() -> None:

@@ -1,4 +1,8 @@
-"""Draw docs/terminal.svg from what `wsbundle` prints on a terminal: `make picture`."""
+"""Draw the pictures of the docs: `make picture`.
+
+docs/terminal.svg is what `wsbundle` prints on a terminal, docs/top.svg what `wsbundle top` shows of a made-up service.
+`tools.screenshots` adds those of the pages.
+"""
 
 import fcntl
 import os
@@ -16,7 +20,13 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
-PICTURE = Path(__file__).parent.parent / "docs/terminal.svg"
+from generator.host.rates import rates
+from generator.host.screen import keys, screen
+from tools.sample_stats import answers
+
+DOCS = Path(__file__).parent.parent / "docs"
+PICTURE = DOCS / "terminal.svg"
+TOP = DOCS / "top.svg"
 SESSION = (
     "wsbundle init ws.mycompany.org",
     "wsbundle render",
@@ -68,5 +78,17 @@ def drawn(shown: list[tuple[str, str]]) -> str:
     return console.export_svg(title="wsbundle", code_format=_FORMAT, unique_id="terminal")
 
 
+def top() -> str:
+    """`wsbundle top` in the middle of a rough minute."""
+    told = answers()
+    now, before = told[350], told[345]
+    console = Console(width=108, record=True, file=StringIO(), force_terminal=True, highlight=False)
+    console.print(screen("ws.example.com", now, rates(now, before), "connections"))
+    console.print()
+    console.print(keys("connections"))
+    return console.export_svg(title="wsbundle top", code_format=_FORMAT, unique_id="top")
+
+
 if __name__ == "__main__":
     PICTURE.write_text(drawn(session()), encoding="utf-8")
+    TOP.write_text(top(), encoding="utf-8")

@@ -51,6 +51,11 @@ class Page:
         features: dict[str, object] = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         self._browser.call("Emulation.setEmulatedMedia", features, self._session)
 
+    def photograph(self) -> str:
+        """What the window shows, as PNG in base64."""
+        self._browser.call("Page.bringToFront", {}, self._session)
+        return str(self._browser.call("Page.captureScreenshot", {"format": "png"}, self._session)["data"])
+
     def press(self, key: str, text: str = "") -> None:
         """Press a key where the focus is, such as `Tab`; with the text that it writes, if any."""
         codes = {"Tab": 9, "Enter": 13}
