@@ -6,6 +6,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +83,49 @@ class Server:
         with contextlib.closing(socket.create_connection(("127.0.0.1", port), 10)) as connection:
             connection.sendall(text.encode())
             return connection.recv(100_000).decode()
+
+
+class Relay:
+    """The network between a host and an engine: it passes on what it is given, later by `delay_s`, and nothing at all
+    while it is `cut`, without a word to either end.
+    """
+
+    def __init__(self, to: int) -> None:
+        self.is_cut = False
+        self.delay_s = 0.0
+        self._to = to
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._ends: list[socket.socket] = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._to))
+                self._ends += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+
+    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                time.sleep(self.delay_s)
+                while self.is_cut:
+                    time.sleep(0.01)
+                other.sendall(data)
+        for end in (one, other):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End all that it carries."""
+        self.is_cut = False
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
 
 
 @contextlib.contextmanager

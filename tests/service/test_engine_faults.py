@@ -11,7 +11,7 @@ import pytest
 
 from tests.generator.certificate_maker import Pair, pair
 from tests.ports import free_port
-from tests.service.servers import PROGRAMS, Server, serving
+from tests.service.servers import PROGRAMS, Relay, Server, serving
 from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, clean_environment, wait_until
 from tests.service.test_hosts import Client, host, talk
 
@@ -138,6 +138,35 @@ def test_an_engine_that_is_full_of_clients_or_of_data(engine: Server, tmp_path: 
         engine.kill()
         engine.start()
         wait_until(lambda: here.send("there").get("online") == 1)
+
+
+def test_a_host_that_the_network_cuts_off_is_alone_until_it_is_back(engine: Server, tmp_path: Path) -> None:
+    with contextlib.closing(Relay(engine.port)) as relay:
+        cut = f"redis://127.0.0.1:{relay.port}"
+        with host("runner", "a", tmp_path, engine.url) as a, host("runner", "b", tmp_path, cut) as b:
+            here, there, neighbour = Client(a, "here"), Client(b, "there"), Client(b, "neighbour")
+            relay.is_cut = True
+            assert here.send("there")["code"] == 116  # nobody knows whether it has arrived
+            assert here.send("there")["code"] == 117
+            wait_until(lambda: there.send("here").get("code") == 117)
+            assert there.send("neighbour")["online"] == 1
+            assert neighbour.hear()["message"] == "hi"
+            later = Client(a, "there")  # granted: nobody can know
+            relay.is_cut = False
+            assert later.close_code() == 4102
+            wait_until(lambda: here.send("there", "again").get("online") == 1)
+            while there.hear().get("message") != "again":
+                pass
+
+
+def test_an_engine_that_is_slow_costs_time_and_nothing_else(engine: Server, tmp_path: Path) -> None:
+    with contextlib.closing(Relay(engine.port)) as relay:
+        slow = f"redis://127.0.0.1:{relay.port}"
+        with host("runner", "a", tmp_path, engine.url) as a, host("runner", "b", tmp_path, slow) as b:
+            here, there = Client(a, "here"), Client(b, "there")
+            relay.delay_s = 0.3
+            talk(here, there)
+            assert 'ends_total{why="silence"} 0.0' in a.get("/metrics").body.decode()
 
 
 # Sentinel

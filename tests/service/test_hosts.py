@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
@@ -52,6 +53,15 @@ class Client:
     def send(self, uuid: str, message: object = "hi", **more: object) -> dict[str, object]:
         """What a message to an address is answered with."""
         return self.ask(type="send", recipient_uuid=uuid, message=message, **more)
+
+    def close_code(self) -> int:
+        """Wait until the service closes the connection, and tell why."""
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                self.hear()
+        code = self._socket.close_code
+        assert code is not None
+        return code
 
     def close(self) -> None:
         self._open.close()
