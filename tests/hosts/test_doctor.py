@@ -261,7 +261,7 @@ def certificate(days: int) -> tuple[str, str]:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, DOMAIN)])
     made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     made = made.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=90))
-    made = made.not_valid_after(now + timedelta(days=days))
+    made = made.not_valid_after(now + timedelta(days=days, hours=12))
     signed = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(DOMAIN)]), False).sign(key, hashes.SHA256())
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -287,3 +287,28 @@ def test_a_certificate_has_ended(there: Console) -> None:
     there.run("systemctl", "reload", "nginx")
     assert "ended 3 days ago" in findings(there, "--only", "certificate")["certificate"]
     assert "CLIENTS REFUSE IT: ended 3 days ago" in there.status(code=1)
+
+
+def test_tokens_a_unix_socket_gunicorn_and_supervisor(there: Console) -> None:
+    """Named by doctor: `socket`, `keys` and `name`; by status: `service`."""
+    by_supervisor: dict[str, Any] = {
+        "manager": "supervisor",
+        "server": "gunicorn",
+        "socket": f"/run/{NAME}/ws.sock",
+        "auth": "token",
+    }
+    there.install(**SETTINGS, **by_supervisor)
+    found = looked(there)
+    assert {name: each["seen"] for name, each in found.items() if each["state"] == "failed"} == {}
+    looks = ("name", "manager", "server", "socket", "keys", "auth", "ping.timeout", "limits.message_size", "settings")
+    assert {found[name]["state"] for name in looks} == {"ok"}
+    assert found["host"]["state"] == "skipped"
+    there.run("chmod", "755", f"/run/{NAME}")
+    there.run("chmod", "644", f"/etc/{NAME}/keys.json")
+    found = looked(there, "--only", "socket", "--only", "keys")
+    assert found["socket"]["seen"].startswith("anybody of this host can connect")
+    assert found["keys"]["seen"].startswith("0644")
+    there.run("supervisorctl", "stop", NAME)
+    found = looked(there, "--only", "name", "--only", "message")
+    assert (found["name"]["state"], found["message"]["state"]) == ("failed", "failed")
+    assert "NOT RUNNING" in there.status(code=1)
