@@ -1,1 +1,1 @@
-"""What it costs: benchmarks, run by `make bench`."""
+"""Benchmarks, run by `make bench`."""

@@ -32,7 +32,7 @@ def bullets(sentences: Sequence[str]) -> str:
 
 
 def write(part: str, text: str) -> None:
-    """Replace what stands between the markers of a part in docs/performance.md."""
+    """Replace the text between the markers of a part in docs/performance.md."""
     PAGE.write_text(replaced(PAGE.read_text(), part, text))
 
 

@@ -25,7 +25,7 @@ GOALS = {"render, first": 1.4, "render, nothing to do": 1.4, "fault in deploy.ya
 
 _RENDERS = "from generator.__main__ import main\nassert main(sys.argv[1:]) == 0"
 _REFUSES = "from generator.__main__ import main\nassert main(sys.argv[1:]) == 2"
-# Only the process itself can tell its own time from that of the programs it ran.
+# Only the process itself can separate its own time from that of the programs it ran.
 _TELL_OWN_TIME = """
 from resource import RUSAGE_SELF, getrusage
 used = getrusage(RUSAGE_SELF)
@@ -83,7 +83,7 @@ def measure(directory: Path, count: int) -> dict[str, list[tuple[float, float]]]
 
 
 def report(count: int) -> str:
-    """What it came to in so many rounds, in Markdown."""
+    """The results of this many rounds, in Markdown."""
     with tempfile.TemporaryDirectory(prefix="wsbundle-bench-") as directory:
         rounds = measure(Path(directory), count)
     rows = []

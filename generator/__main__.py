@@ -20,7 +20,7 @@ DONE, FAILED, WRONG = 0, 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # Asked for before the rest is parsed, so that a wrong command line is told as JSON too.
+    # Asked for before the rest is parsed, so that a wrong command line is reported as JSON too.
     report = Report(json="--format=json" in arguments or ("--format", "json") in pairwise(arguments))
     try:
         options = parse(arguments)

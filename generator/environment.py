@@ -3,8 +3,8 @@
 Runs before anything is installed, so it needs the standard library only, and says plainly what the machine lacks.
 Pythons that are too old read it too, back to 3.6: that is why some annotations are text.
 
-Environments are made from what is locked, wherever and by whomever: of pip's settings count those that say where
-packages come from and how they are reached; of Python's variables, none.
+An environment contains what is locked, wherever it is made and by any user: of pip's settings only those apply that say
+where packages come from and how they are reached; Python's variables are ignored.
 """
 
 import ast
@@ -101,7 +101,7 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
             f"one, such as /usr/local/src, or put its environment there: make VENV=/usr/local/lib/wsbundle ..."
         )
     _become_the_owner(parent, directory)
-    os.umask(0o022)  # whoever may enter the checkout may use it
+    os.umask(0o022)  # every user who may enter the checkout may use it
     with open(f"{directory}.lock", "w") as lock:
         # Two makes at once take turns, and the second finds the work done.
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -111,9 +111,9 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
 
 
 def _become_the_owner(parent: Path, directory: Path) -> None:
-    """Root, as of `sudo make install`, leaves nothing of its own in a checkout that belongs to somebody else.
+    """Root, as in `sudo make install`, leaves no files of its own in a checkout that belongs to another user.
 
-    That checkout says what root runs, here as in the Makefile: who may write it must be trusted as root is.
+    That checkout says what root runs, here as in the Makefile: its owner must be trusted like root.
     """
     owner = os.stat(str(parent))
     if os.geteuid() != 0 or owner.st_uid == 0:

@@ -27,7 +27,7 @@ def topics() -> list[tuple[str, str]]:
 
 
 def about(topic: str) -> list[tuple[str, str]] | None:
-    """What is to be said of a setting, a section, a rule or an agreement, as names and texts; None for all else."""
+    """The explanation of a setting, a section, a rule or an agreement, as names and texts; None for anything else."""
     if topic in SETTINGS:
         return _about_setting(SETTINGS[topic])
     if topic in _RULES:

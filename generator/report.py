@@ -36,9 +36,9 @@ class Report:
         self.json = json
         self.verbose = False  # whether lines that say that all is well are printed one by one
         self.facts: dict[str, Any] = {}
-        # Whether to go on when nobody can be told any more: half an installation is worse than a silent one.
+        # Whether to go on when nobody reads the output any more: half an installation is worse than a silent one.
         self.goes_on_unheard = False
-        self._is_inside_line = False  # a step is under way, and its name stands on the terminal
+        self._is_inside_line = False  # a step is under way, and its name is on the terminal
 
     def fact(self, **facts: Any) -> None:
         """Facts for the JSON object; text has them in its lines."""
@@ -87,7 +87,7 @@ class Report:
             self._print(paint(f"warning: {fault}", "yellow", sys.stderr) + "\n", sys.stderr)
 
     def _is_new(self, kind: str, entry: dict[str, Any]) -> bool:
-        """What is found again, as by a second look after packages came, need not be said again."""
+        """Whether it was not reported yet: a second check, after packages were installed, may find it again."""
         said = self.facts.setdefault(kind, [])
         if entry in said:
             return False

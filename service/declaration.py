@@ -1,6 +1,6 @@
 """Declared settings: from text to a checked value, or a fault that says what is wrong and how to fix it.
 
-The generator reads deploy.yaml with it and the service its environment, so both tell the same fault in the same words.
+The generator reads deploy.yaml with it and the service its environment, so both report a fault in the same words.
 A section is a msgspec Struct, a setting one of its fields; `settings_of` lists them flat, by dotted key.
 """
 

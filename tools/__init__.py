@@ -1,1 +1,1 @@
-"""What developers run: documents derived from declarations, golden bundles recorded. No part of what is installed."""
+"""What developers run: documents derived from declarations, golden bundles recorded. Not part of what is installed."""

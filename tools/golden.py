@@ -29,7 +29,7 @@ def deploy_of(deployment: Path) -> Deploy:
 
 
 def contents(bundle: Bundle) -> dict[str, str]:
-    """A bundle as it stands in a directory: text, or `-> target` of a link, by path."""
+    """A bundle as it is in a directory: text, or `-> target` of a link, by path."""
     files = {file.path: f"-> {file.link}" if file.link else file.text for file in bundle.files}
     return {MANIFEST: bundle.manifest(), **files}
 

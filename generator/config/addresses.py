@@ -1,4 +1,4 @@
-"""IP addresses as deploy.yaml has them: what is one, and what a network should be written as. Pure.
+"""IP addresses in deploy.yaml: what is one, and how to write a network. Pure.
 
 The standard library's ipaddress is imported only where an unusual configuration asks for it.
 """

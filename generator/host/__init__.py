@@ -1,1 +1,1 @@
-"""All that concerns a host: what it is, what is installed there, and how it gets from one state to another."""
+"""Everything about a host: its state, what is installed there, and how to get from one state to another."""

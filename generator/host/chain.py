@@ -20,7 +20,7 @@ _PEM = re.compile(
 )
 _JOINED = re.compile(r"-----END [A-Z0-9 ]+-----[ \t]*-----BEGIN ")
 _ERROR = re.compile(r"(?m)^(.*)\nerror (\d+) at (\d+) depth lookup: *(.*)$")
-# Numbers of X509_V_ERR_... in openssl's x509_vfy.h: no certificate in sight signs the last one, and none is trusted.
+# Numbers of X509_V_ERR_... in openssl's x509_vfy.h: no known certificate signs the last one, and none is trusted.
 _UNKNOWN = {2, 18, 19, 20, 21, 27}
 _DATES = {9, 10}
 _WEAK_DIGEST = 68

@@ -1,6 +1,6 @@
-"""Debian's own default site of nginx: it makes way for a default server of ours, and comes back after it.
+"""Debian's own default site of nginx: removed while we have a default server, and restored afterwards.
 
-It is a link, so moving it away loses nothing: what it says is kept in /opt/<name> until it stands again.
+It is a link, so removing it loses nothing: its target is kept in /opt/<name> until it is restored.
 """
 
 import os
@@ -16,18 +16,18 @@ _PACKAGE = "nginx-common"
 
 
 def stands(root: Path) -> bool:
-    """Whether there is a default site, whosever it is."""
+    """Whether there is a default site, Debian's or another."""
     return os.path.lexists(root / DEFAULT_SITE)
 
 
 def is_debians(root: Path) -> bool:
-    """Whether it is the one that the package has brought, and nobody has made it his own."""
+    """Whether it is the one of Debian's package, unmodified."""
     link = root / DEFAULT_SITE
     return link.is_symlink() and link.readlink() == _DEBIANS and is_as_packaged(_DEBIANS, _PACKAGE)
 
 
 def take_away(store: Store) -> None:
-    """Let Debian's default site stand no more; another's stays, and nginx says what it thinks of it."""
+    """Remove Debian's default site. Any other stays, and nginx reports a conflict with it."""
     if is_debians(store.root):
         put_link(store.default_site, str(_DEBIANS))  # first, so that nothing is lost whenever we are killed
         sync(store.home)
@@ -36,7 +36,7 @@ def take_away(store: Store) -> None:
 
 
 def bring_back(store: Store) -> None:
-    """Let what was taken away stand as before, unless the operator has put something else there meanwhile."""
+    """Restore what was removed, unless the operator has put something else there meanwhile."""
     if not stands(store.root):
         put_link(store.root / DEFAULT_SITE, str(store.default_site.readlink()))
         sync((store.root / DEFAULT_SITE).parent)

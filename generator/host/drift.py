@@ -77,7 +77,7 @@ def copies(store: Store, number: int | None) -> Path:
 
 
 def keep_copy(drift: Drift, store: Store, directory: Path) -> None:
-    """Keep what is about to be overwritten or removed; for root only, since .env may be among it."""
+    """Keep copies of files that are about to be overwritten or removed; for root only, since .env may be one."""
     source = store.root / drift.path
     if source.is_file():
         directory.mkdir(parents=True, exist_ok=True)
@@ -88,9 +88,9 @@ def keep_copy(drift: Drift, store: Store, directory: Path) -> None:
 
 
 def put_back(store: Store, number: int) -> bool:
-    """Let files of the operator that had made way stand there again; what was edited through a link never left.
+    """Restore files of the operator that were moved away; those edited through a link never were.
 
-    Whether there were any.
+    Returns: whether there were any.
     """
     directory, found = copies(store, number), False
     for path in (*store.links(number), *store.files(number)):
@@ -129,7 +129,7 @@ def _hash(path: Path) -> str | None:
 
 
 def _diff(store: Store, path: str, target: Path) -> str:
-    """Nothing for .env: what it holds is nobody else's business, and a diff ends up in a terminal's scrollback."""
+    """Nothing for .env: its values are secret, and a diff ends up in a terminal's scrollback."""
     number = store.current
     if number is None or not target.is_file() or path == Paths(store.name).env:
         return ""

@@ -1,4 +1,4 @@
-"""What ufw, the usual firewall of Ubuntu and Debian, lets through; read from what it has written down.
+"""What ufw, the usual firewall of Ubuntu and Debian, lets through, read from its own files.
 
 Source: ufw(8), and the lines `### tuple ###` of /etc/ufw/user.rules: action, protocol, port and address of the host,
 port and address of the client, names of applications where there are some, direction.

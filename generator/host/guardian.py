@@ -1,9 +1,9 @@
-"""Whoever kills the installer does not stop it half-way: its guardian then undoes what it had begun.
+"""If the installer is killed, the host is not left half-way: a guardian process undoes the unfinished change.
 
 The guardian is a fork of the installer, so it needs nothing more from the disk, and it holds the installer's lock as
-well: flock(2) gives that up with the last of the two. In a session of its own it outlives what ends the installer's
-process group. They are joined by a line, over which the installer says that it is done. Where the line ends without
-that, the installer is no more; nor is any program that it had started, because those hold the line, too.
+well: flock(2) releases it with the last of the two. In a session of its own it survives a signal to the installer's
+process group. A socket connects them, on which the installer says that it is done. If the socket closes without that,
+the installer is gone, and so is every program that it had started, because those hold the socket, too.
 """
 
 import os
@@ -22,7 +22,7 @@ _READY, _DONE = b"ready", b"done"
 
 @contextmanager
 def guarded(undo: Callable[[Report], object]) -> Iterator[None]:
-    """Should this process be killed meanwhile, `undo` is called, and what it reports goes to the journal."""
+    """If this process is killed meanwhile, `undo` is called, and its report goes to the journal."""
     with suppress(OSError):
         sys.stdout.flush()  # the guardian would say it again
     line, other_end = socket.socketpair()
@@ -45,7 +45,7 @@ def guarded(undo: Callable[[Report], object]) -> Iterator[None]:
 def _watch(line: socket.socket, undo: Callable[[Report], object]) -> NoReturn:
     try:
         os.setsid()
-        # Whoever reads what the installer says need not wait for its guardian.
+        # A program that reads the installer's output need not wait for its guardian.
         _speak_to(os.open(os.devnull, os.O_RDWR))
         line.send(_READY)
         if line.recv(len(_DONE)) != _DONE:

@@ -14,7 +14,7 @@ from service.declaration import Fault
 
 
 class KeysPlace:
-    """Where they stand: beside what is rendered, and no part of any generation."""
+    """Where they are: beside the rendered files, and not part of any generation."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -43,7 +43,7 @@ def faults(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
 
 
 def warnings(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
-    """What keeps some from us who may be meant for others."""
+    """What keeps clients from us that may be meant for another site."""
     refused = set(faults(deploy, around))
     taken = _taken(deploy, around)
     yield from (fault for listen in taken if (fault := _stands_before(deploy, listen, taken)) not in refused)
@@ -133,7 +133,7 @@ def _default(deploy: Deploy, around: Surroundings, port: int) -> Listen | None:
         for listen in server.listens
         if server.module == "http" and listen.port == port and listen.host in deploy.nginx.listen
     ]
-    # Where none is named, nginx takes the first; it reads sites in the order of their names, after conf.d.
+    # If none is declared, nginx takes the first; it reads sites in the order of their names, after conf.d.
     before = (each for each in there if each.where < f"/{Paths(deploy.name).site_link}:")
     return next(filter(_is_default, there), next(before, None))
 

@@ -28,7 +28,7 @@ class StepFailed(CommandError):
 
 
 def run(*command: str, timeout_s: float | None = 60, stdin: str | None = None, **environment: str) -> Outcome:
-    """Run a program to its end, in a clean environment and without a terminal. `stdin` is what it can read."""
+    """Run a program to its end, in a clean environment and without a terminal. It reads `stdin`."""
     given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin.encode()}
     try:
         done = subprocess.run(
@@ -66,5 +66,5 @@ def must(outcome: Outcome, doing: str = "") -> str:
 
 
 def journal() -> "subprocess.Popen[bytes]":
-    """What is written to its stdin goes to the journal. Source: systemd-cat(1)."""
+    """Its stdin goes to the journal. Source: systemd-cat(1)."""
     return subprocess.Popen(["systemd-cat", "--identifier=wsbundle"], stdin=subprocess.PIPE)

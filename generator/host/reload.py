@@ -22,10 +22,10 @@ class Reload:
         self._from = self._size()
 
     def fault(self) -> str:
-        """Wait until the workers from before take no connection any more; why they still do, or nothing.
+        """Wait until the old workers accept no more connections; why they still do, or nothing.
 
-        Until they have heard, they serve new clients with the old certificate, or send them to a service that has
-        moved. Where nginx cannot bind what it is to listen on, they go on for good.
+        Until then they serve new clients with the old certificate, or send them to a service that has moved. If nginx
+        cannot bind an address, they stay for ever.
         """
         deadline = time.monotonic() + _PATIENCE_S
         while self._before & self._workers():

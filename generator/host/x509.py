@@ -1,4 +1,4 @@
-"""Certificates as openssl reads them, from a file or from whoever listens on port 443."""
+"""Certificates as openssl reads them, from a file or from the server on port 443."""
 
 import socket
 import ssl

@@ -1,4 +1,4 @@
-"""A set of files as one archive: the same files give the same bytes, whoever packs them, where and when."""
+"""A set of files as one archive: the same files give the same bytes, wherever and whenever they are packed."""
 
 import gzip
 import io
@@ -32,7 +32,7 @@ class Archive(msgspec.Struct, frozen=True):
 
 
 def archive(name: str, members: Iterable[Member], mtime: int = 0) -> Archive:
-    """Pack members, and the sums that tell later whether one is damaged. `mtime` is what every member gets."""
+    """Pack members, and the checksums that show later whether one is damaged. Every member gets `mtime`."""
     ordered = sorted(members, key=lambda member: member.path)
     sums = "".join(f"{sha256(member.content).hexdigest()}  {member.path}\n" for member in ordered if not member.link)
     rest = "".join(f"{member.path} {member.mode:o} {member.link}\n" for member in ordered)

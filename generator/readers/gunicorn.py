@@ -53,7 +53,7 @@ def settings(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
 
 
 def _lines(text: str) -> dict[str, int]:
-    """Where the file defines each name; not what it imports, which gunicorn ignores by right."""
+    """Where the file defines each name; not what it imports, which gunicorn rightly ignores."""
     import ast  # only a fault pays for it
 
     lines: dict[str, int] = {}

@@ -34,7 +34,7 @@ def rotation(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
     if outcome.failure:
         return [ROTATION.not_checked(f"logrotate {outcome.failure}")]
     faults = located(outcome.output, root, _ERROR)
-    # By then it has read everything; what it may not do as an ordinary user is no fault of the file.
+    # By then it has read everything; it is not the file's fault that an ordinary user may not do more.
     read = "\nHandling " in outcome.output
     if outcome.status and not faults and not read:
         return [ROTATION.not_checked(f"logrotate failed: {outcome.output.strip()}")]

@@ -92,7 +92,7 @@ class _Tree:
         self.sockets: dict[str, str] = {}
 
     def copy(self, directory: Path) -> None:
-        """Copy /etc/nginx, or a directory in it. What is not configuration text is linked to where it is."""
+        """Copy /etc/nginx, or a directory in it. Files that are not configuration text become links."""
         copied = self.root / _OURS / directory.relative_to(HOST)
         copied.mkdir(parents=True, exist_ok=True)
         for entry in os.scandir(directory):
@@ -235,7 +235,7 @@ def _merge(tree: _Tree, ours: list[File], pair: Path) -> None:
 
 
 def main_text() -> str | None:
-    """This host's nginx.conf; None where it has none, or none that we may read."""
+    """This host's nginx.conf; None if it does not exist, or we may not read it."""
     main = HOST / "nginx.conf"
     return main.read_text(errors="replace") if _readable(main) else None
 

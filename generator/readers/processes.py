@@ -1,7 +1,7 @@
 """Run programs side by side, bounded in time: one loop over their output, no threads.
 
-A reader is a generator that yields what it wants run and is sent what came out, so that a reader reads from top to
-bottom while all of them wait together. After the imports that rendering needs anyway, `subprocess` would add 3 ms to
+A reader is a generator that yields the programs to run and is sent their output, so that its code reads from top to
+bottom while all readers wait together. After the imports that rendering needs anyway, `subprocess` would add 3 ms to
 every render and threads more; a pipe and poll(2) are enough here.
 """
 
@@ -30,7 +30,7 @@ class Program(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A function to run in a fork of this process; what it returns is the output.
+    """A function to run in a fork of this process; its result is the output.
 
     A library that reads its own format costs half as much here as in a new interpreter, and still can neither hang
     us nor change us.
@@ -40,7 +40,7 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of it. `output` is stdout and stderr as they came; `failure` says why there is no answer at all."""
+    """The result. `output` is stdout and stderr as they came; `failure` says why there is no result at all."""
 
     status: int
     output: str
@@ -66,7 +66,7 @@ class _Child:
             os.close(writing)
 
     def take(self) -> bool:
-        """Take what it wrote. Whether there may be more."""
+        """Read its output. Whether there may be more."""
         chunk = os.read(self.reading, 1 << 16)
         self.output += chunk[: _OUTPUT_LIMIT - len(self.output)]
         return bool(chunk)
@@ -108,7 +108,7 @@ def _fork(call: Call, writing: int) -> int:
     pid = os.fork()
     if not pid:
         _in_child(call, writing)
-    with suppress(OSError):  # the child does the same; whoever comes first
+    with suppress(OSError):  # the child does the same, whichever is first
         os.setpgid(pid, pid)
     return pid
 
@@ -134,7 +134,7 @@ def _in_child(call: Call, writing: int) -> NoReturn:
 def side_by_side(tasks: Sequence[Running[R]], time_limit_s: float = TIME_LIMIT_S) -> list[R]:
     """Drive all tasks at once and give what they return, in their order.
 
-    Each job has `time_limit_s`; one that takes longer is killed and its task told so.
+    Each job has `time_limit_s`; one that takes longer is killed, and its task is informed.
     """
     loop = _Loop(tasks, time_limit_s)
     try:

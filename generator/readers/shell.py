@@ -50,7 +50,7 @@ def environment(bundle: Bundle, root: Path, wanted: Mapping[str, str] | None) ->
 
 
 def scripts(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
-    """`sh -n`: what stands in no command's way but a misspelt one."""
+    """`sh -n`: finds every syntax error, but no misspelt command."""
     files = [file for file in files_in(bundle, "etc") if file.text.startswith("#!/bin/sh")]
     if not files:
         return []

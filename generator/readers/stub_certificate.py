@@ -1,4 +1,4 @@
-"""A key pair that stands in for the real one while nginx reads a site: nginx will not look at one without it.
+"""A key pair that replaces the real one while nginx reads a site, which it refuses to do without one.
 
 The private key is the number 1, so that its public key is the generator of P-256: everybody has it, and it protects
 nothing. The certificate is self-signed, names nobody, and runs out in 2126.

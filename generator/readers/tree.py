@@ -32,9 +32,9 @@ def put_all(root: Path, files: Iterable[File]) -> list[str]:
 
 
 def located(output: str, root: Path, pattern: str) -> list[Fault]:
-    """The faults that a tool's output tells, one a line; `pattern` names `path`, `line` and `message`.
+    """The faults in the output of a tool, one on each line; `pattern` names `path`, `line` and `message`.
 
-    Each is told once: a tool that reads a file twice complains twice.
+    Each is reported once: a tool that reads a file twice complains twice.
     """
     if not output:
         return []  # as nearly always: the pattern need not even be compiled

@@ -18,7 +18,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What one tool says of what it reads.
+    """What one tool says about the files that it reads.
 
     A tool that cannot answer gives "not checked", and `why`: silence is not consent. `exposure` is what
     `systemd-analyze security` counts, from 0 (best) to 10.
@@ -37,7 +37,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """A tool, and what it reads of the bundle; it makes the verdicts on that."""
+    """A tool and the part of the bundle that it reads; it makes the verdicts on that."""
 
     tool: str
     title: str

@@ -12,7 +12,7 @@ MANIFEST = "manifest.json"
 class File(msgspec.Struct, frozen=True, kw_only=True):
     """One file of the bundle.
 
-    `path` is where it stands on the host, without the leading slash; `template` what it was rendered from, relative
+    `path` is where it is on the host, without the leading slash; `template` what it was rendered from, relative
     to templates/. `installed` says whether the chosen server and manager use it. A symbolic link has its target in
     `link`, relative as symlink(7) reads it, and no text.
     """

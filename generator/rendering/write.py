@@ -112,7 +112,7 @@ def _put(file: File, directory: Path, owners: bool) -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory where there is none, and those that it stands in."""
+    """Make a directory if it does not exist, and its parents."""
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     for path in reversed(missing):
@@ -131,9 +131,9 @@ def put_text(target: Path, text: str, mode: int = 0o644, owner: tuple[str, str] 
 
 
 def put_bytes(target: Path, content: bytes, mode: int = 0o644, owner: tuple[str, str] | None = None) -> None:
-    """The same for what is no text."""
+    """The same for bytes."""
     with _replacing(target) as temporary:
-        # Never readable by others before it has its mode: .env may hold what is nobody else's business.
+        # Never readable by others before it has its mode: .env may hold secrets.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
@@ -210,6 +210,6 @@ def _remove(directory: Path, path: str) -> bool:
     stands = os.path.lexists(target)
     target.unlink(missing_ok=True)
     for parent in target.relative_to(directory).parents[:-1]:
-        with suppress(OSError):  # something else stands in it, or a run that was killed has removed it
+        with suppress(OSError):  # it is not empty, or a run that was killed has removed it
             (directory / parent).rmdir()
     return stands

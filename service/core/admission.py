@@ -1,4 +1,4 @@
-"""Who may connect, and what as: every shell asks here about each handshake, before it answers.
+"""Decides who may connect, and as whom: every shell asks here about each handshake before it answers.
 
 Pure. Source of the form of a token in `Sec-WebSocket-Protocol`: no browser can set another header field, so Kubernetes
 takes `base64url.bearer.authorization.k8s.io.TOKEN` there; ours is `bearer.TOKEN`, and is never sent back.
@@ -51,7 +51,7 @@ def client_address(peer: str | None, forwarded: bool) -> str | None:
 
 
 def _network(address: str) -> str:
-    """The /64 of an IPv6 address: whoever has one address has all of these. What is none stays as it is."""
+    """The /64 of an IPv6 address, because a client that has one of these addresses has all. Others stay as they are."""
     try:
         parsed = IPv6Address(address)
     except ValueError:
@@ -84,7 +84,7 @@ def admit(center: Center, handshake: Handshake) -> Admission | Answer:
 
 
 def note_refusal(center: Center, refusal: Answer, client_address: str | None, origins: tuple[str, ...] = ()) -> None:
-    """Count one more handshake that was refused, and tell the log."""
+    """Count one more refused handshake, and log it."""
     count_up(center.hub.tally.refused, refusal.status)
     center.events.refused(refusal.status, client_address, origins)
 
@@ -115,7 +115,7 @@ def _decide(center: Center, handshake: Handshake) -> Admission | Answer:
 
 def _is_allowed(origins: tuple[str, ...], allowed: tuple[str, ...]) -> bool:
     # RFC 6454: scheme and host are the same in every case of letters, and compared whole. A browser never names the
-    # usual port; whoever writes the list may.
+    # usual port, but the operator may.
     return len(origins) == 1 and _without_usual_port(origins[0].lower()) in map(_without_usual_port, allowed)
 
 

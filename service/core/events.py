@@ -1,6 +1,6 @@
-"""What the log tells about clients, in the same words under every shell. Never what they say, and never a token.
+"""What the log says about clients, in the same words under every shell; never their messages, and never a token.
 
-Pure: what writes a line is passed in.
+Pure: the function that writes a line is passed in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ Tell = Callable[[str, Mapping[str, object]], None]
 
 
 def tell_nobody(event: str, facts: Mapping[str, object]) -> None:
-    """For whoever keeps no log."""
+    """Logs nothing."""
 
 
 class Events:

@@ -1,4 +1,4 @@
-"""Who a client has proved to be, and what that allows. Pure; how a proof is checked stands in `service.tokens`."""
+"""Who a client has proved to be, and what that allows. Pure; `service.tokens` checks the proof."""
 
 from collections.abc import Callable, Iterable
 

@@ -1,9 +1,8 @@
 """Shares the event loop of one worker among its clients.
 
-A client may do a small share of work at once, whatever others do. More than that, and work that is expensive by itself,
-is bounded in each turn of the loop for all clients together. A client that finds nothing left waits, and those that
-wait do a share each in turn: so nobody who asks for little waits for those who ask for much, and the loop never stands
-still.
+A client may do a small share of work at once, whatever the others do. Beyond that, and for work that is expensive by
+itself, there is a budget in each turn of the loop for all clients together. When it is used up, clients wait, and do a
+share each in turn: a client that asks for little never waits for those that ask for much, and the loop never blocks.
 Pure: `soon` calls a function in the next turn of the loop.
 """
 
@@ -11,18 +10,18 @@ from collections import deque
 from collections.abc import Callable
 
 # All in messages to one recipient each.
-# What a client may do before it is looked whether it is the turn of others: little, as all clients may do it at once.
+# What a client may do before anyone checks whose turn it is: little, because all clients may do it at once.
 SHARE = 16
 # A message that costs more than this is expensive.
 CHEAP = 32
-# What may be done in one turn beside that, a few milliseconds.
+# What may be done in one turn beyond that: a few milliseconds.
 PER_TURN = 1024
-# What waiting and expensive work may cost together in one turn, a millisecond or two; one message may go beyond it.
+# What waiting and expensive work may cost together in one turn: a millisecond or two. One message may exceed it.
 OF_THOSE_THAT_WAIT = 256
 
-# How long a client is to wait whose share is used up: as long as it takes until it is its turn.
+# The pause of a client that has used up its share: until it is its turn.
 NEXT_TURN = 1e-9
-# The same, for what is too expensive for this turn: it has not been done, and is to be tried again.
+# The same, when a message is too expensive for this turn: nothing of it was done, and it must be tried again.
 LATER = -1.0
 
 
@@ -31,10 +30,9 @@ class NotNowError(Exception):
 
 
 class Turns:
-    """Who may do expensive work now, and who waits for its turn.
+    """Decides which clients may do expensive work now, and which wait for their turn.
 
-    Who waits is called by flows, one after another: what belongs to one client address is one flow, however many
-    connections it has.
+    Those that wait are called by flow, one flow after another: all connections of one client address are one flow.
     """
 
     def __init__(self, soon: Callable[[Callable[[], None]], object]) -> None:
@@ -46,7 +44,7 @@ class Turns:
         self._waiting: dict[object, deque[Callable[[], None]]] = {}
 
     def may_go_on(self) -> bool:
-        """Whether a client may do another share at once; else it is to wait for its turn."""
+        """Whether a client may do another share at once; otherwise it must wait for its turn."""
         if self._left <= 0 or (self._waiting and self._is_under_way):
             return False
         self._left -= SHARE
@@ -54,24 +52,24 @@ class Turns:
         return True
 
     def begin(self, cost: int) -> None:
-        """Let work begin that costs as much as so many messages.
+        """Start work that costs as much as this many messages.
 
         Raises:
             NotNowError: wait for your turn, and try again.
         """
         if cost > CHEAP:
-            # What has waited longer goes first.
+            # Work that has waited longer goes first.
             if self._left_of_waiting <= 0 or (self._waiting and not self._is_under_way):
                 raise NotNowError
             self._left_of_waiting -= cost
             self._plan()
 
     def charge(self, cost: int) -> None:
-        """Count what is done in this turn already, or will be at its end."""
+        """Count work that was done in this turn, or will be done at its end."""
         self._left_of_waiting -= cost
 
     def wait(self, flow: object, go_on: Callable[[], None]) -> None:
-        """Call `go_on` when it is its turn: to begin something expensive, or to do another share."""
+        """Call `go_on` when it is the caller's turn: to start something expensive, or to do another share."""
         self._waiting.setdefault(flow, deque()).append(go_on)
         self._plan()
 

@@ -1,8 +1,8 @@
-"""picows as what it is best at: it reads the frames that a client sends, in C. It writes nothing, and ends nothing.
+"""Uses picows only to read the frames that a client sends, in C. It writes nothing and closes nothing.
 
 Its class for a connection, `WSProtocol`, is not public. It also would answer the handshake, write straight to the
-socket, close connections, and write a log. All of that leads nowhere here, except for one thing: that a client has sent
-what is no frame is told to nobody but the log.
+socket, close connections, and write a log. None of that has an effect here, with one exception: only its log
+says that a client has sent something that is not a frame.
 """
 
 from collections.abc import Callable
@@ -103,8 +103,8 @@ def frame_reader(
 ) -> Any:
     """A protocol for a transport whose handshake is over, an asyncio.BufferedProtocol.
 
-    The listener gets every frame, and the end. `broken` is called instead for what is no frame, with a close code and a
-    reason, and may be called again; `failed` is called while an exception of the listener is handled.
+    The listener gets every frame, and the end. `broken` is called instead for bytes that are not a frame, with a close
+    code and a reason, and may be called again; `failed` is called while an exception of the listener is handled.
     """
     reader = _Reader(
         None,  # host_port
@@ -131,7 +131,7 @@ def frame_reader(
 
 
 def feed(reader: Any, data: bytes) -> None:
-    """Hand over what has been received already."""
+    """Pass on the bytes that have been received already."""
     rest = memoryview(data)
     while rest:
         room = reader.get_buffer(-1)

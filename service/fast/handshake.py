@@ -31,7 +31,7 @@ class Upgrade(NamedTuple):
     fields: Fields
 
     def values(self, name: str) -> tuple[str, ...]:
-        """What stands in each field of this name."""
+        """The value of each field of this name."""
         return tuple(self.fields.get(name, ()))
 
     def members(self, name: str) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ class Upgrade(NamedTuple):
 
 
 class HandshakeError(Exception):
-    """A request for a WebSocket that has a fault; `answer` tells the client."""
+    """A request for a WebSocket that has a fault; `answer` is sent to the client."""
 
     def __init__(self, status: int, fault: str, *headers: tuple[str, str]) -> None:
         self.answer = say(status, fault, *headers)

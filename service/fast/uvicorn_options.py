@@ -5,7 +5,7 @@ from typing import Any
 from service.fast.front import Reception
 from service.settings import Settings
 
-# uvicorn's words for "whoever connects" and for a proxy on this host.
+# uvicorn's words for "any peer" and for a proxy on this host.
 _ANYBODY, _LOOPBACK = "*", "127.0.0.1,::1"
 
 

@@ -33,7 +33,7 @@ class DrainingServer(uvicorn.Server):
             server.close()
         await asyncio.sleep(LAST_HANDSHAKES_S)
         await drain(self._center)
-        # The last clients have what is left of the time.
+        # The last clients have the rest of the time.
         spent = asyncio.get_running_loop().time() - began
         self.config.timeout_graceful_shutdown = max(1, self._center.settings.drain.timeout - round(spent))
         await super().shutdown(sockets)

@@ -1,6 +1,6 @@
-"""The service is about to stop: send its clients away, not all at one moment, so that they do not all come back at one.
+"""Disconnects the clients before the service stops, not all at one moment, so that they do not all reconnect at once.
 
-Clients of nc.v1 are told at once when to come back; each client is closed with 1012 when its turn has come.
+Clients of nc.v1 hear at once when to reconnect; each client is closed with 1012 when it is its turn.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from service.core.center import Center
 from service.core.close_codes import RESTART
 from service.core.session import Session
 
-# Whoever was accepted a moment ago is let in before nobody is: a handshake that is refused would be one too many.
+# A connection that was accepted a moment ago may still complete its handshake: it should not be refused needlessly.
 LAST_HANDSHAKES_S = 0.1
 
 

@@ -1,7 +1,7 @@
 """How the log is written: one line for each event, whatever is in it, as plain text or as JSON.
 
-Whoever connects has a say in what is logged: an origin, an address, a path. So nothing in a line can end it, or make a
-terminal do something; and no line is longer than a journal takes.
+Strangers choose part of what is logged: an origin, an address, a path. So nothing in a line can end it or control a
+terminal, and no line is longer than the journal takes.
 """
 
 import json
@@ -43,7 +43,7 @@ def tell(event: str, facts: Mapping[str, object]) -> None:
 
 
 def keep_requests_out() -> None:
-    """Whatever the level, and whoever configured the log: no query, no header field and no frame gets into it."""
+    """Keep queries, header fields and frames out of the log, at every level and however the log is configured."""
     for name in _TOO_TALKATIVE:
         logging.getLogger(name).addFilter(_without_requests)
 

@@ -23,7 +23,7 @@ class Notifier:
         self.watchdog_s = _watchdog_s(environ)
 
     def ready(self, status: str) -> None:
-        """The service answers: whoever was started after it may connect now."""
+        """The service answers: units that start after it may connect now."""
         self._send(f"READY=1\nSTATUS={status}")
 
     def stopping(self) -> None:
@@ -31,7 +31,7 @@ class Notifier:
         self._send("STOPPING=1\nSTATUS=stopping")
 
     def extend(self, seconds: float) -> None:
-        """What is under way, such as a reload, takes so long from now on: the manager gives it the time."""
+        """Ask the manager for more time, from now on, for work under way, such as a reload."""
         self._send(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000:.0f}")
 
     async def keep_alive(self, status: Callable[[], str]) -> None:

@@ -1,8 +1,8 @@
-"""Takes the connections of listeners that several workers share, and leaves to each worker its share.
+"""Accepts connections from listeners that several workers share, so that each worker gets its share.
 
-Every worker is woken for each connection, and whoever is first gets it; on an idle host that is often the same one, and
-it takes all that wait. So a worker takes one at a time, and one that has more clients than the others first looks away
-for a moment: if nobody else takes the connection meanwhile, it does.
+Every worker is woken for each connection, and the first one gets it; on an idle host that is often the same one, and
+it takes all that are waiting. So a worker takes one at a time, and one with more clients than the others first waits for
+a moment: if no other worker takes the connection meanwhile, it does.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ Protocols = Callable[[], asyncio.BaseProtocol]
 
 
 class Acceptor:
-    """To whoever asks the loop for a server, the server of one listener."""
+    """The server of one listener, as a loop returns it."""
 
     def __init__(self, center: Center, protocols: Protocols, listener: socket.socket) -> None:
         self.sockets = [listener]
@@ -67,7 +67,7 @@ class Acceptor:
         self._loop.add_reader(self._listener, self._wake)
 
     def look_away(self) -> None:
-        """Leave what comes to the other workers."""
+        """Leave new connections to the other workers."""
         self._loop.remove_reader(self._listener)
         if self._pause is not None:
             self._pause.cancel()

@@ -1,8 +1,8 @@
-"""The wires between the workers of one host: a Unix stream socket from each to each, in a directory of their own.
+"""Connects the workers of one host: a Unix stream socket from each to each other, in a directory of their own.
 
-A worker listens under its process id, and connects to everybody who listens already. Whoever is connected to connects
-back, so that each sends on a stream of its own, in order. When either stream of two workers ends, both count as gone.
-Who has connected is what the kernel says, so that nobody can speak for another worker.
+A worker listens under its process id, and connects to all that listen already. They connect back, so that each sends on
+a stream of its own, in order. When either stream of two workers ends, both count as gone. The kernel says which process
+has connected, so that none can pretend to be another worker.
 
 Source: unix(7), SO_PEERCRED.
 """
@@ -26,7 +26,7 @@ from service.core.center import Center
 MAX_RECORD_BYTES = 32 * 1024 * 1024
 # How long after a lost connection a worker that still listens is looked for again.
 RETRY_S = 0.5
-# How long a worker that leaves waits until the others have taken what it had to say.
+# How long a worker that stops waits until the others have read its last records.
 FAREWELL_S = 1.0
 # How long a new worker waits to hear what the clients of the others have, before it has any itself: it would give away
 # what is theirs. A worker that is stuck has been killed by then.
@@ -70,7 +70,7 @@ class OutgoingWire(asyncio.Protocol):
         self.queued += len(record)
 
     def _flush(self) -> None:
-        # The transport keeps what it cannot write yet, without a copy: it is ours no more.
+        # The transport keeps what it cannot write yet, without a copy: it is no longer ours.
         records, self._waiting = self._waiting, bytearray()
         if not self._transport.is_closing():
             self._transport.write(records)
@@ -173,7 +173,7 @@ class Mesh:
         return self._directory / f"{number}{_SUFFIX}"
 
     async def open(self) -> None:
-        """Listen, connect to everybody who is there, and wait until they have told what they have.
+        """Listen, connect to all workers there are, and wait until they have said which addresses they have.
 
         Raises:
             MeshError: the directory cannot be used, or is not ours alone.
@@ -196,8 +196,8 @@ class Mesh:
             )
         self.number = str(os.getpid())
         self.bus = self._center.hub.bus = PeerBus(self._center, self.number)
-        # Whoever finds a socket that nobody listens on takes it for that of a dead worker, and removes it: ours appears
-        # under its name only when we listen.
+        # A worker that finds a socket on which nobody listens takes it for that of a dead worker, and removes it: ours
+        # gets its name only when we listen.
         unnamed = self._directory / f".{self.number}"
         unnamed.unlink(missing_ok=True)
         before = os.umask(_UMASK_0600)

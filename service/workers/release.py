@@ -1,7 +1,7 @@
-"""What workers are started with, read anew for each reload: the code and the settings of the deployment.
+"""The code and settings with which workers are started, read again for each reload.
 
-An upgrade puts another directory of code and another .env in the place of the old ones, under the same paths. The
-process that watches the workers goes on with its own code and environment; the workers that it starts must not.
+An upgrade replaces the directory of code and .env, under the same paths. The process that watches the workers keeps its
+own code and environment; the workers that it starts must not.
 """
 
 import os
@@ -39,22 +39,22 @@ class Release(NamedTuple):
 
 
 class Deployment:
-    """Where what is current is found. Without the variables of a unit, that is what this process was started with."""
+    """Finds the current release. Without the variables of a unit, it is the one that this process was started with."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         """Raises: ReleaseError: the file of settings cannot be read."""
         self._environ = environ
         self._env_file = environ.get(ENV_FILE_VARIABLE)
         self._code = environ.get(CODE_VARIABLE)
-        # What was set by the file as it was, and no longer by the file as it will be, must not be inherited.
+        # Variables that the old file set and the new one does not must not be inherited.
         self._names = frozenset(read_env(Path(self._env_file)) if self._env_file else ())
 
     def first(self, settings: Settings) -> Release:
-        """That of this process itself."""
+        """The release of this process itself."""
         return self._release(self._environ, settings)
 
     def current(self, running: Release) -> Release:
-        """What is current now; it has to get along with what is running.
+        """The release that is current now; it must be compatible with the one that runs.
 
         Raises:
             ReleaseError

@@ -1,7 +1,7 @@
 """`python -m service.workers.reload`: asks the process that watches the workers to replace them, and waits.
 
-It ends with 0 when all of them are new, and with 1 and the reason when the new ones cannot serve: `ExecReload=` of the
-unit, so that `systemctl reload` says what has become of it. A signal would have no answer.
+It exits with 0 when all of them have been replaced, and with 1 and the reason when the new ones cannot serve. It is
+`ExecReload=` of the unit, so that `systemctl reload` reports the outcome; a signal would have no answer.
 """
 
 import os

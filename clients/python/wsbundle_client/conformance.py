@@ -205,7 +205,7 @@ async def play(act: Behaviour, party: Party) -> str:
 
 
 async def run(url: str, token_for: TokenFor) -> int:
-    """Play every behaviour, and print what comes of it; the result is the exit code."""
+    """Test every behaviour, and print the results; returns the exit code."""
     try:
         name = f"conformance-{secrets.token_hex(8)}"
         async with Client(url, name, token=token_for(name), reconnect=False):

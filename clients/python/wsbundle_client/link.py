@@ -1,4 +1,4 @@
-"""One connection of a client, and what is asked on it."""
+"""One connection of a client, and the requests on it."""
 
 import asyncio
 import contextlib
@@ -74,7 +74,7 @@ class Link:
 
 
 class Request:
-    """A question, its answer, what follows from it, and the connection that it was last asked on."""
+    """A request, its answer, what follows from it, and the connection on which it was last sent."""
 
     def __init__(self, text: bytes, on_ok: Callable[[dict[str, Any]], object], sent: Sent | None, kept: bool) -> None:
         self.text, self.on_ok, self.sent, self.is_kept = text, on_ok, sent, kept

@@ -9,12 +9,12 @@ from websockets.typing import Subprotocol
 
 SUBPROTOCOL = Subprotocol("nc.v1")
 
-# The longest message that a service can be told to take, and what is around it.
+# The longest message that a service can be configured to accept, and what is around it.
 MAX_FRAME_BYTES = 17 * 1024 * 1024
 MAX_UUID_LENGTH = 128
 # As the service has them in `service.core.frames`.
 MAX_ASKED_FOR = 100
-# With these a service closes that does not take what it was sent: to send it again would end in the same way.
+# The close codes of a service that refuses a message: sending it again would end the same way.
 NOT_TAKEN = (1003, 1007, 1009)
 LIMIT, BAD_REQUEST, TOKEN_EXPIRED, IN_USE, QUEUE_FULL = 106, 107, 109, 113, 115
 
@@ -28,7 +28,7 @@ def encode(frame: dict[str, Any]) -> bytes:
     dumps = partial(json.dumps, frame, allow_nan=False, separators=(",", ":"))
     try:
         return dumps(ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can stand for
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can represent
         return dumps().encode()
     except RecursionError:
         raise ValueError("it is nested too deep") from None
