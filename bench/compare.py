@@ -1,4 +1,4 @@
-"""What a message, a handshake and an idle connection cost each server, in rounds that are interleaved.
+"""The cost of a message, a handshake and an idle connection for each server, in interleaved rounds.
 
 So whatever else the machine does falls on all servers alike. A ratio is one of work per second of the server's CPU
 time, to the reference in the same round; the figure is the median of the rounds.
@@ -35,7 +35,7 @@ SCENARIOS: dict[str, Callable[[Running, float], Cost]] = {
 
 
 class Results:
-    """What was measured, by name of the server; `failures` and `missing` say why the others were not."""
+    """The measurements, by name of the server; `failures` and `missing` say why the others were not."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -87,6 +87,6 @@ def _round(name: str, plan: Plan, results: Results, is_last: bool) -> None:
         for scenario, run in SCENARIOS.items():
             results.costs.setdefault((name, scenario), []).append(run(server, plan.seconds))
     if is_last:
-        # A fresh process: what the load before has left in its memory is not the connections'.
+        # A fresh process: memory left over from the load before does not belong to the connections.
         with running(SERVERS[name]) as server:
             results.idle_kib[name] = load.idle(server, plan.connections)

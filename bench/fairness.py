@@ -1,4 +1,4 @@
-"""What an honest client waits while another address does its worst.
+"""How long an honest client waits while another address does its worst.
 
 The honest client sends to itself, first alone, then beside a hundred connections that write as fast as the server
 reads. All limits are at their defaults. The flood is a process of its own: `python -m bench.fairness PORT FLOOD`.
@@ -50,7 +50,7 @@ def _burst(frame: bytes) -> bytes:
     return frame * (_BURST_BYTES // len(frame))
 
 
-# What each connection says first, and then without end.
+# What each connection sends first, and then without end.
 FLOODS: dict[str, tuple[bytes, bytes]] = {
     "messages": (b"", _burst(_frame(1, b'{"recipient_uuid":"nobody","message":0}'))),
     "messages to a group of all hundred": (

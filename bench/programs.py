@@ -1,4 +1,4 @@
-"""What the benchmark needs beside Python: compiled from our C, or fetched, into a directory of its own.
+"""The programs that the benchmark needs beside Python: compiled from our C, or fetched, into a directory of its own.
 
 Nothing is installed on the machine, and nothing needs root.
 """

@@ -1,4 +1,4 @@
-"""What `wsbundle render` costs: whole processes, CPU time, against `python -c "import jinja2, yaml"` in the same run.
+"""The cost of `wsbundle render`: whole processes, CPU time, against `python -c "import jinja2, yaml"` in the same run.
 
     make bench ARGS=render
 

@@ -1,4 +1,4 @@
-"""What the comparison of servers came to, and whether the goals are reached."""
+"""The results of the comparison of servers, and whether the goals are reached."""
 
 import datetime
 import os
@@ -27,7 +27,7 @@ _HEADER = (
 
 
 class Goal(NamedTuple):
-    """What one of our servers is to reach: at least a ratio to another server."""
+    """A goal of one of our servers: at least a ratio to another server."""
 
     name: str
     scenario: str

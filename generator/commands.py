@@ -1,4 +1,4 @@
-"""What each command of `wsbundle` does, from parsed options to an exit code."""
+"""The commands of `wsbundle`, each from parsed options to an exit code."""
 
 from argparse import Namespace
 from typing import TYPE_CHECKING

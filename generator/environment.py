@@ -27,7 +27,7 @@ READY = "ready"  # written last; says what it was made for, and is as old as wha
 NEEDED_BYTES = 300 * 1024 * 1024  # of .venv-dev, the largest
 _REACH = """cache-dir cert client-cert default-timeout extra-index-url find-links index-url keyring-provider
     no-cache-dir no-index proxy retries timeout trusted-host use-deprecated use-feature""".split()
-# -I: neither PYTHONPATH nor the current directory has a say. -B where root works in somebody else's checkout: what root
+# -I: neither PYTHONPATH nor the current directory matters. -B where root works in somebody else's checkout: what root
 # compiles there, its owner could neither replace nor remove. sh starts it, since a path may be longer than `#!` takes.
 _LAUNCHER = """#!/bin/sh
 '''exec' "{python}" -I "$0" "$@"
@@ -77,7 +77,7 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
     """Make or renew the environment; the project itself can be imported in it, and started as `wsbundle`.
 
     Raises:
-        MissingError: Python is too old, or comes without venv; or nothing can be run where it would stand.
+        MissingError: Python is too old, or comes without venv; or no program can run from that directory.
         CalledProcessError: pip failed; its own words are on the terminal.
     """
     if sys.version_info < OLDEST_PYTHON:
@@ -131,7 +131,7 @@ def _become_the_owner(parent: Path, directory: Path) -> None:
 
 
 def _give_away(owner: "os.stat_result", directory: Path) -> None:
-    """What root has left there in earlier versions, or with `make VENV=`, and would be in its owner's way."""
+    """Files of root, from earlier versions or `make VENV=`, that its owner could not replace."""
     compiled = [path for part in ("clients", "generator", "service") for path in (ROOT / part).rglob("__pycache__")]
     for top in filter(Path.is_dir, (directory, *ROOT.glob("*.egg-info"), *compiled)):
         for _, directories, files, descriptor in os.fwalk(str(top)):
@@ -144,7 +144,7 @@ def _give_away(owner: "os.stat_result", directory: Path) -> None:
 
 def _give(owner: "os.stat_result", name: str, descriptor: "int | None") -> None:
     status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-    if status.st_uid == 0 and status.st_nlink == 1:  # another name of it may stand anywhere
+    if status.st_uid == 0 and status.st_nlink == 1:  # another name of it may be anywhere
         os.chown(name, owner.st_uid, owner.st_gid, dir_fd=descriptor, follow_symlinks=False)
 
 
@@ -167,7 +167,7 @@ def _stale(directory: Path, requirements: "list[Path]") -> "str | None":
 
 
 def _fits(directory: Path) -> "list[str]":
-    """What READY must say: packages are for one Python, and an environment names its own place and the checkout's."""
+    """The content of READY: packages are for one Python, and an environment names its own place and the checkout's."""
     return ["Python {}.{}".format(*sys.version_info), os.path.realpath(str(directory)), str(ROOT)]
 
 

@@ -1,4 +1,4 @@
-"""What the settings and rules mean, for `wsbundle explain` and `wsbundle show`."""
+"""The meaning of settings and rules, for `wsbundle explain` and `wsbundle show`."""
 
 from generator.config.load import Loaded
 from generator.config.rules import RULES
@@ -13,7 +13,7 @@ def _place(setting: Setting) -> int:
     return ESSENTIAL.index(top) if top in ESSENTIAL else len(ESSENTIAL)
 
 
-# As every listing has them: what an operator sets first, then the rest as it is declared.
+# In the order of every listing: the settings that an operator needs first, then the rest as declared.
 SETTINGS = {setting.key: setting for setting in sorted(settings_of(Deploy), key=_place)}
 _RULES = {rule.name: rule for rule in RULES}
 _AGREEMENTS = {agreement.name: agreement for agreement in AGREEMENTS}

@@ -12,7 +12,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def with_keys(verb: str, path: str, *words: str) -> str:
-    """What `service.mint` says; no secret is ever among its arguments.
+    """The output of `service.mint`; no secret is ever among its arguments.
 
     Raises:
         CommandError: it cannot be done.

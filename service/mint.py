@@ -30,11 +30,11 @@ _NOBODY_ELSE_READS = 0o600
 
 
 class MintError(Exception):
-    """What was asked for cannot be done."""
+    """The request cannot be carried out."""
 
 
 def main(arguments: Sequence[str]) -> str:
-    """Do what the command line says; what is to be printed.
+    """Do what the command line says, and return the text to print.
 
     Raises:
         MintError, KeysError, OSError
@@ -93,7 +93,7 @@ def add_key(path: str, algorithm: str, group: str | None = None) -> str:
 
 
 def drop_key(path: str, kid: str) -> str:
-    """Take a key out of the file: what it has signed is no longer accepted."""
+    """Remove a key from the file: tokens signed with it are no longer accepted."""
     keys = read_keys(path)
     kept = [key for key in keys if key.kid != kid]
     if len(kept) == len(keys):

@@ -1,4 +1,4 @@
-"""Whose token it is: JSON Web Tokens (RFC 7519), checked with the keys of a JSON Web Key Set (RFC 7517).
+"""JSON Web Tokens (RFC 7519), checked with the keys of a JSON Web Key Set (RFC 7517).
 
 Two algorithms, each with one kind of key: HS256 (`oct`, a secret) and EdDSA (`OKP` on Ed25519, of which the public half
 is enough). The key says which one it is for; a token that says another is refused, so that no public key is ever taken
@@ -49,7 +49,7 @@ class KeysError(Exception):
 
 
 class Claims(msgspec.Struct, omit_defaults=True):
-    """What a token says of its bearer; times are in seconds since the epoch."""
+    """The claims of a token; times are in seconds since the epoch."""
 
     sub: CheckedAddress
     exp: float
@@ -68,11 +68,11 @@ class Jwk(msgspec.Struct, omit_defaults=True, tag_field="kty"):
     algorithm: ClassVar[str]
 
     def verifier(self) -> Any:
-        """What PyJWT verifies with."""
+        """The key with which PyJWT verifies."""
         raise NotImplementedError
 
     def signer(self) -> Any:
-        """What PyJWT signs with, or None: there is only the public half."""
+        """The key with which PyJWT signs, or None if there is only the public half."""
         raise NotImplementedError
 
 
@@ -122,13 +122,13 @@ class KeySet(msgspec.Struct):
 
 
 def read_keys(path: str) -> list[Secret | Ed25519]:
-    """The keys of a file, all of which can be used; the newest one stands first.
+    """The keys of a file, all of which can be used; the newest one is first.
 
     Raises:
         KeysError
     """
     try:
-        # Whoever opens a pipe waits until somebody writes to it.
+        # Opening a pipe waits until somebody writes to it.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise KeysError(path, Fault("is not a regular file", _BETTER_KEYS))
@@ -212,11 +212,11 @@ class Keys:
         Raises:
             KeysError
         """
-        # Looked at before it is read: what changes in between is read again.
+        # Looked at before it is read: a change in between is read again.
         self._read = _stamp(self._path)
         self._look_again_at = self._clock() + _LOOK_AGAIN_S
         keys = read_keys(self._path)
-        # Only whoever uses tokens pays for it: 80 ms and 10 MB.
+        # Only where tokens are used: it takes 80 ms and 10 MB.
         from jwt import PyJWS
 
         self._signatures = PyJWS(algorithms=[Secret.algorithm, Ed25519.algorithm])

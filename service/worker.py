@@ -44,7 +44,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     """One process of the service under gunicorn, which owns the listening socket, the log and the signals."""
 
     CONFIG_KWARGS = uvicorn_options(_settings, only_proxies_connect=_settings.socket is not None)
-    # Whose X-Forwarded-For is believed is a setting of gunicorn itself, and stands in gunicorn.conf.py.
+    # The proxies whose X-Forwarded-For is believed are a setting of gunicorn itself, in gunicorn.conf.py.
     del CONFIG_KWARGS["forwarded_allow_ips"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -53,7 +53,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         service.handlers = self.log.error_log.handlers
         service.setLevel(self.log.error_log.level)
         service.propagate = False
-        # Where gunicorn was started without the rendered gunicorn.conf.py, whose logger_class does this.
+        # For gunicorn without the rendered gunicorn.conf.py, whose logger_class does this.
         for handler in service.handlers:
             handler.setFormatter(formatter(_settings.log, getattr(handler, "stream", None)))
 

@@ -40,7 +40,7 @@ function urlOfPage() {
   return (location.protocol === "https:" ? "wss://" : "ws://") + location.host + "/";
 }
 
-// The link to us: who opens it gets an address of their own, and ours as recipient.
+// The link to us: whoever opens it gets a new address, and ours as recipient.
 
 function linkToUs() {
   const link = new URL(location.pathname, location.href);
@@ -52,7 +52,7 @@ function linkToUs() {
 async function copyLink({currentTarget: button}) {
   try {
     await navigator.clipboard.writeText(linkToUs());
-  } catch { // on plain http there is no clipboard but for localhost
+  } catch { // on plain http only localhost has a clipboard
     prompt("Copy this link:", linkToUs());
     return;
   }
@@ -113,7 +113,7 @@ function connect() {
     log("received", sender_uuid, typeof message === "string" ? message : JSON.stringify(message), group);
   });
   client.addEventListener("presence", ({detail}) => showPeer(detail.uuid, detail.online));
-  client.open().catch(() => {}); // told by "gone"
+  client.open().catch(() => {}); // the event "gone" reports it
   for (const group of groups) join(group);
 }
 

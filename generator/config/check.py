@@ -16,9 +16,9 @@ _UNSOUND = object()
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What a mapping declares: `deploy` with defaults where `faults` speak.
+    """The settings of a mapping: `deploy` has defaults for those in `faults`.
 
-    `sound` are the keys that no fault speaks of, nor of the section or the file they stand in.
+    `sound` are the keys without a fault in themselves, their section or their file.
     """
 
     deploy: Deploy
@@ -28,12 +28,12 @@ class Checked(msgspec.Struct, frozen=True):
     top: Origin
 
     def origin_of(self, *keys: str) -> Origin:
-        """Where the first of the keys that was given at all stands; the top of the file for defaults."""
+        """The place of the first of the keys that was given; the top of the file if none was."""
         return next((self.origins[key] for key in keys if key in self.origins), self.top)
 
 
 def check(mapping: MappingNode, schema: type[Deploy], found: Iterable[Located] = ()) -> Checked:
-    """Check a mapping against a schema; `found` are the faults of reading it, which leave gaps that are no faults."""
+    """Check a mapping against a schema; `found` are the faults of reading it, which leave gaps that are not faults."""
     checker = _Checker({setting.key: setting for setting in settings_of(schema)})
     checker.faults += found
     checker.section(mapping, "")
@@ -73,7 +73,7 @@ class _Checker:
                 self.unknown(mapping.keys[name], prefix, name)
             elif isinstance(node, MappingNode):
                 self.section(node, f"{key}.")
-            elif not is_nothing(node):  # nothing is fine: its settings may stand below as comments
+            elif not is_nothing(node):  # nothing is fine: its settings may follow as comments
                 first = next(known for known in self.settings if known.startswith(f"{key}."))
                 fix = f"write settings below it, such as `{first.rpartition('.')[2]}:`"
                 self.fault(node.origin, key, Fault("holds settings, not a value", fix))

@@ -1,4 +1,4 @@
-"""YAML with positions: a text becomes a tree in which every key and value knows where it stands.
+"""YAML with positions: a text becomes a tree in which every key and value knows its place.
 
 The scalars keep their text, so that the setting that reads one decides what it may be (`service.declaration.read`).
 """
@@ -11,10 +11,10 @@ import yaml
 
 from service.declaration import Fault, scalar, shorten
 
-_Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # without libyaml the pure parser tells the same, slower
+_Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # without libyaml the pure parser gives the same, slower
 
-# YAML 1.2.2, section 5.1: what a stream may hold; less the line breaks that libyaml sees and most editors do not, which
-# would make settings of the rest of a comment. Not compiled here: a text that is printable throughout never asks.
+# YAML 1.2.2, section 5.1: the characters of a stream, without the line breaks that libyaml sees and most editors do
+# not: they would make settings of the rest of a comment. Not compiled here: printable text never needs it.
 _UNPRINTABLE = "\r(?!\n)|[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 _DEFAULT_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")}
 
@@ -40,12 +40,12 @@ _MENDS = (
     ("YAML document", "remove the line"),
     ("directive", "remove the line"),
 )
-# Noticed lines below where the quote, the bracket or the word stands that lacks its other half.
+# Noticed only lines below the quote, the bracket or the word that lacks its other half.
 _BEGAN_EARLIER = ("could not find expected ':'", "found unexpected end of stream", "did not find expected ',' or")
 
 
 class Origin(msgspec.Struct, frozen=True, order=True):
-    """Where something stands: a file with line and column, both from 1, or a source that has no lines (line 0)."""
+    """A place: a file with line and column, both from 1, or a source that has no lines (line 0)."""
 
     source: str
     line: int = 0

@@ -1,11 +1,11 @@
-"""What must hold of the addresses on which the service and nginx listen, and of the proxies in front of them."""
+"""Rules about the addresses on which the service and nginx listen, and of the proxies in front of them."""
 
 from generator.config.addresses import LOOPBACK, MAPPED, is_address, network_fix, same_address, share
 from generator.config.rule import Findings, Origins, rule
 from generator.config.schema import Deploy
 from service.declaration import Fault
 
-# Of the public addresses of a family: more than that is no load balancer of anybody.
+# Of the public addresses of a family: nobody has more load balancers than that.
 LARGEST_SHARE_OF_PROXIES = 1 / 16
 
 

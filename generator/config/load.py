@@ -74,7 +74,7 @@ def merge(base: MappingNode, over: MappingNode) -> MappingNode:
     """Both mappings as one: `over` wins key by key, sections are merged, lists are replaced."""
     values, keys = dict(base.values), dict(base.keys)
     for name, value in over.values.items():
-        below = values.pop(name, None)  # what is given later also stands later
+        below = values.pop(name, None)  # a key that is given later also comes later
         if isinstance(below, MappingNode) and (isinstance(value, MappingNode) or is_nothing(value)):
             # A section that holds nothing, or comments only, says nothing about the one below.
             value = merge(below, value) if isinstance(value, MappingNode) else below

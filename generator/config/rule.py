@@ -15,7 +15,7 @@ Check: TypeAlias = Callable[[Deploy, Origins], Findings]
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """What must hold; a finding is an error, or a warning where the deployment runs all the same."""
+    """A condition; a finding is an error, or a warning if the deployment runs all the same."""
 
     name: str
     keys: tuple[str, ...]

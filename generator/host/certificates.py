@@ -28,13 +28,13 @@ FILE, KEY = "fullchain.pem", "privkey.pem"
 SHORT_DAYS = 14
 # Debian's certbot renews when a third of its life is left, 30 of 90 days: later than this, its timer does not work.
 LATE = 1 / 6
-# Nobody trusts it, so nothing is gained by making it anew.
+# Nobody trusts it, so nothing is gained by making another.
 _PLACEHOLDERS_DAYS = "3650"
 _CERTBOT_S = 300.0
 
 
 class Place:
-    """Where the certificate of one deployment stands."""
+    """Where the certificate of one deployment is."""
 
     def __init__(self, name: str, root: Path = Path("/")) -> None:
         self.name = name
@@ -116,7 +116,7 @@ def faults(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
 
 
 def warnings(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
-    """What serves today and should be known."""
+    """Warnings: it works today, and should be known."""
     if deploy.tls != "files":
         return
     file, key = Path(deploy.certificate.file or ""), Path(deploy.certificate.key or "")
@@ -159,7 +159,7 @@ def _served_file(deploy: Deploy, place: Place) -> Path:
 
 
 def _refused(file: Path, domain: str, now: float) -> Iterator[Fault]:
-    """What clients find wrong with a certificate that can be read."""
+    """The faults that clients find in a certificate that can be read."""
     certificate = read(file)
     if certificate is None:
         return
@@ -229,7 +229,7 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
 
 
 def forget(place: Place, report: Report) -> None:
-    """Tell of a lineage of ours that the deployment no longer uses; another's of the same name is no news."""
+    """Report a lineage of ours that the deployment no longer uses; not one of the same name that is not ours."""
     if _is_renewed_by(place):
         report.line(
             f"certbot still has a certificate called {place.name}, which it can no longer renew; "
@@ -302,7 +302,7 @@ def _of_key(path: Path) -> Iterator[Fault]:
 
 
 def _mismatch(file: Path, key: Path) -> Fault | None:
-    """What OpenSSL, and so nginx, says to the two together."""
+    """What OpenSSL, and so nginx, says about the two together."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(file, key)
     except ssl.SSLError as error:
@@ -330,7 +330,7 @@ def _is_renewed_by(place: Place) -> bool:
 
 
 def _renewal(place: Place) -> dict[str, str]:
-    """What certbot will renew the lineage with."""
+    """The settings with which certbot will renew the lineage."""
     try:
         lines = place.renewal.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -64,7 +64,7 @@ def joined(text: str) -> Fault | None:
 
 
 def judged(text: str, now: float) -> Verdict:
-    """What clients say of a chain at a time in seconds since the epoch; of the first one's own dates, nothing."""
+    """The faults that clients find in a chain at a time, in seconds since the epoch; but not the first one's dates."""
     with TemporaryDirectory(prefix="wsbundle-") as directory:
         links = _links(text, Path(directory))
         if not links:
@@ -105,7 +105,7 @@ def _links(text: str, directory: Path) -> list[_Link]:
 
 
 def _followed(links: list[_Link]) -> list[_Link]:
-    """From the first one to who signed it, and so on; as far as the file goes."""
+    """The first one, then its signer, and so on, as far as the file goes."""
     chain = [links[0]]
     while not chain[-1].is_signed_by_itself:
         signer = next((link for link in links if link.names[0] == chain[-1].names[1] and link not in chain), None)
@@ -174,7 +174,7 @@ def _of_the_order(links: list[_Link], chain: list[_Link]) -> Iterator[Fault]:
 
 
 def _of_the_signatures(chain: list[_Link]) -> Iterator[Fault]:
-    """That of a root counts for nobody: who trusts it has it already."""
+    """The signature of a root does not matter: clients that trust it have it already."""
     for link in chain:
         if not link.is_signed_by_itself and re.search(r"Signature Algorithm: .*(?i:sha1|md5)", _text(link)):
             yield Fault(f"{link.subject} is signed with SHA-1 or older: clients refuse it", _RENEW)

@@ -1,4 +1,4 @@
-"""What on the host is not as it was installed: edited, replaced or removed by hand."""
+"""Files on the host that are not as they were installed: edited, replaced or removed by hand."""
 
 import difflib
 import os

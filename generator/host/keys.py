@@ -22,7 +22,7 @@ class KeysPlace:
         self.file = store.root / self._paths.keys
 
     def are_missing(self, number: int) -> bool:
-        """Whether a generation wants them, and there are none. Keys that stand elsewhere are the operator's."""
+        """Whether a generation wants them, and there are none. Keys elsewhere are the operator's."""
         return self._store.generation(number).keys == f"/{self._paths.keys}" and not self.file.exists()
 
     def make(self, number: int, report: Report) -> None:
@@ -41,7 +41,7 @@ class KeysPlace:
         """Take them away, for a first generation that did not work."""
         for path in (self.file, *self.file.parent.glob(".keys-*")):
             path.unlink(missing_ok=True)
-        with suppress(OSError):  # other files stand beside it, or nothing ever did
+        with suppress(OSError):  # it is not empty, or was never made
             self.file.parent.rmdir()
 
 

@@ -1,7 +1,7 @@
-"""What other sites of the host's nginx mean for ours: who takes its clients, or its port. Pure.
+"""What other sites of the host's nginx mean for ours: which take its clients, or its port. Pure.
 
 nginx gives a connection to the servers of the most specific address that it came to, and only then asks for the name:
-with `listen 203.0.113.5:80` elsewhere, a site with `listen 80` is not there for who comes to 203.0.113.5.
+with `listen 203.0.113.5:80` elsewhere, a site with `listen 80` is not served to clients of 203.0.113.5.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from service.declaration import Fault
 
 
 class Surroundings(msgspec.Struct, frozen=True):
-    """What a host has around our site: the other servers, and the addresses where clients come."""
+    """The surroundings of our site: the other servers, and the addresses that clients connect to."""
 
     others: tuple[Server, ...] = ()
     addresses: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Surroundings(msgspec.Struct, frozen=True):
 
 
 def faults(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
-    """What would keep clients from us, or nginx from starting."""
+    """Faults that would keep clients from us, or nginx from starting."""
     for server in _others(deploy, around):
         for listen in server.listens:
             if listen.port in _ports(deploy):

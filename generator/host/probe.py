@@ -93,7 +93,7 @@ def _exchange_a_message(endpoint: Endpoint, address: str, within_s: float) -> No
     me = str(uuid4())
     texts = [{"recipient_uuid": me, "message": "connected"}, {"recipient_uuid": me, "message": "health probe"}]
     if endpoint.asks_for_token:
-        # Without one a client of nc.v1 may ask for a sign of life, and no more; who has only public keys can mint none.
+        # Without one a client of nc.v1 may only ping; with only public keys, none can be minted.
         texts = [{"type": "ping", "id": me}]
     subprotocols = [Subprotocol("nc.v1")] if endpoint.asks_for_token else None
     deadline = time.monotonic() + within_s

@@ -13,7 +13,7 @@ PATH = MINIMAL_PATH
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What a program said: its exit code, and stdout and stderr as one text."""
+    """The result of a program: its exit code, and stdout and stderr as one text."""
 
     code: int
     output: str
@@ -36,7 +36,7 @@ def run(*command: str, timeout_s: float | None = 60, stdin: str | None = None, *
             **given,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            close_fds=False,  # what the installer starts holds its guardian's line, if there is one, to its end
+            close_fds=False,  # a program of the installer holds the socket of its guardian, if there is one, to its end
             env={"PATH": PATH, "LC_ALL": "C.UTF-8", **environment},
             timeout=timeout_s,
             check=False,
@@ -54,7 +54,7 @@ def has(program: str) -> bool:
 
 
 def must(outcome: Outcome, doing: str = "") -> str:
-    """What a program said, once it has succeeded; `doing` opens the message where its own words do not say enough.
+    """The output of a program that must succeed; `doing` opens the message if its own words do not say enough.
 
     Raises:
         StepFailed

@@ -1,4 +1,4 @@
-"""What a boot does in the middle of a switch: it makes files that cannot be links fit the generation that is current.
+"""Makes a boot in the middle of a switch copy the files that cannot be links from the generation that is current.
 
 A switch is one rename of `current` for all that is a link. Units and their like are files of their own, so that a power
 cut may leave them of one generation and `current` of the other: a socket on a port that nginx does not ask, say. While

@@ -37,7 +37,7 @@ class Reload:
         return ""
 
     def _said(self) -> list[str]:
-        """What nginx has written since, each once and without its time."""
+        """The lines that nginx has written since, each once and without its time."""
         if self._log is None or not self._size():
             return []
         with self._log.open("rb") as file:

@@ -13,7 +13,7 @@ _END = "-----END CERTIFICATE-----"
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """What a certificate says: DNS names and addresses; begin and end in seconds since the epoch."""
+    """The content of a certificate: DNS names and addresses; begin and end in seconds since the epoch."""
 
     names: tuple[str, ...]
     issuer: str

@@ -56,7 +56,7 @@ def _tar(directory: str, members: Iterable[Member], mtime: int) -> bytes:
 
 
 def _compressed(data: bytes) -> bytes:
-    # Not gzip.compress: what it writes as the operating system differs between Python 3.10 and 3.11.
+    # Not gzip.compress: the operating system in its header differs between Python 3.10 and 3.11.
     stream = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=stream, mtime=0) as file:
         file.write(data)

@@ -22,7 +22,7 @@ from service.declaration import values_of
 
 ROOT = Path(program.ROOT)
 INSTALLER = "generator/install.sh"
-# deploy.yaml says under `env` what .env is given, and who may read that is decided by .env's own mode.
+# deploy.yaml has under `env` the secrets of .env, which has a mode of its own.
 _PRIVATE = 0o600
 
 
@@ -78,13 +78,13 @@ def deploy_text(loaded: Loaded) -> str:
 
 
 def _code(root: Path) -> Iterator[Member]:
-    """What `make install` works with, less what only a checkout needs."""
+    """The files that `make install` needs, without those that only a checkout needs."""
     for path in program.sources(str(root)):
         yield Member(path=path, content=(root / path).read_bytes())
 
 
 def _rendered(rendered: Bundle) -> Iterator[Member]:
-    """The files as they will stand on the host: to be read, since `install` renders and judges them again there."""
+    """The files as they will be on the host, for people to read: `install` renders and judges them again there."""
     yield Member(path=f"rendered/{MANIFEST}", content=rendered.manifest().encode())
     for file in rendered.files:
         path = f"rendered/{file.path}"

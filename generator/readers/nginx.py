@@ -43,7 +43,7 @@ _TEMPORARY_PATHS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 _ETC_NGINX = re.compile(r"(?<![\w.-])/etc/nginx(?=[/\s;\"'])")
 _WORTH_A_LOOK = ("/etc/nginx", "listen", "pid", "_log", "_file", "_path")  # half of /etc/nginx is tables
-# What `nginx -t` opens for writing or creates.
+# Files that `nginx -t` opens for writing or creates.
 _WRITTEN = re.compile(
     r"(?<![\w$#])((?:access_log|error_log|lock_file|\w+_temp_path|\w+_cache_path)\s+[\"']?)"
     r"(?!off\b|stderr\b|syslog:|memory:)([^\s;\"']+)"

@@ -8,7 +8,7 @@ from service.core.bounds import CLOSE_GRACE_S
 # What a peer was just sending; one that sends on and on hears nothing.
 MAX_UNHEARD_BYTES = 16 * 1024 * 1024
 
-# What is read here is not looked at: all connections share the place.
+# Bytes that are read here are ignored, so all connections share the buffer.
 _nowhere = memoryview(bytearray(64 * 1024))
 
 

@@ -1,6 +1,6 @@
 """The fast shell: WebSockets without a task, a queue or a timer for each, and with as few writes as possible.
 
-What one turn of the event loop has for a client leaves in one write, and one call per turn does that for all clients.
+All frames for a client in one turn of the event loop leave in one write, and one call per turn does it for all clients.
 There is no compression: it would cost 34 KiB for each client, so no offer of it is accepted.
 
 Source: RFC 6455, sections 5.4 (fragments), 5.5 (control frames) and 7 (closing).
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 _TEXT, _BINARY, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
 _PING, _PONG, _CLOSE = WSMsgType.PING, WSMsgType.PONG, WSMsgType.CLOSE
 
-# RFC 6455 section 7.4: the codes that may stand in a close frame.
+# RFC 6455 section 7.4: the codes that a close frame may have.
 _CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
 # What is not left to the end of the turn, so that little waits: many messages for one client, and a long one, which
@@ -54,7 +54,7 @@ _LONG = 4096
 
 
 def _head(opcode: WSMsgType, length: int) -> bytes:
-    """What stands before the payload of a frame that is a whole message, from a server."""
+    """The header of a frame that is a whole message, from a server."""
     first = 0x80 | opcode.value
     if length < 126:
         return bytes((first, length))
@@ -79,7 +79,7 @@ _TEXT_HEADS = [_head(_TEXT, length) for length in range(_SHORT)]
 
 
 class FastShell:
-    """What all WebSockets of one process share. To be made while the event loop runs."""
+    """The state that all WebSockets of one process share. To be made while the event loop runs."""
 
     def __init__(self, center: Center) -> None:
         self.center = center
@@ -206,13 +206,13 @@ class WebSocket(WSListener):
         self._connections = connections
         self._is_open = True
         self._is_heard = True
-        """What it sends is carried out. It may have gone even so: the rest of what it has sent comes behind it."""
+        """Whether its frames are carried out. It may have gone all the same, with some of its frames still to come."""
         self._waiting: list[bytes] = []
-        """What the next `flush` writes."""
+        """The bytes that the next `flush` writes."""
         self._written = 0
         """Bytes that `flush` has written so far."""
         self._leaving: deque[tuple[int, Callable[[bool], None]]] | None = None
-        """Who waits to hear whether all has left up to a position, in order."""
+        """Callers that wait until everything has left up to a position, in order."""
         self._fragments: _Fragments | None = None
         self._has_spoken = False
         self._heard_at = shell.loop.time()
@@ -221,9 +221,9 @@ class WebSocket(WSListener):
         self._is_held = False
         """Nothing of it is carried out until it is its turn."""
         self._is_set_aside = False
-        """What comes in is not carried out at once: it is held, or not open any more."""
+        """Whether frames are not carried out at once: the client is held, or no longer open."""
         self._kept = Kept()
-        """What has come in and is to be carried out, in order."""
+        """Frames that have come in and are still to be carried out, in order."""
         self._is_paused = False
         """So much is kept that no more is read."""
         self._unread = 0
@@ -238,7 +238,7 @@ class WebSocket(WSListener):
         session.start()
         self.flush()
 
-    # What the session wants of it
+    # For the session
 
     def send(self, text: bytes) -> None:
         if self._is_open:
@@ -357,7 +357,7 @@ class WebSocket(WSListener):
             return True
         return self._tell(pong, True)
 
-    # What picows has to say
+    # For picows
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         self._has_spoken = True
@@ -430,7 +430,7 @@ class WebSocket(WSListener):
             self._take(b"".join(message.pieces), message.is_text)
         elif len(message.pieces) >= MAX_FRAGMENTS:
             self._fail(TOO_MANY_FRAGMENTS)
-        # As with pings, each costs us as much as a message: a thousand empty ones may stand for one.
+        # As with pings, each costs us as much as a message: one message may come in a thousand empty ones.
         elif pause := self._session.pay(1, 0):
             self._hold(pause)
 
@@ -464,12 +464,12 @@ class WebSocket(WSListener):
                 self.transport.close()  # the client has said that nothing follows
 
     def broken(self, code: int, reason: str) -> None:
-        """The client has sent what is no frame."""
+        """The client has sent something that is not a frame."""
         # After a close frame it may send what it likes: RFC 6455, section 5.5.1. But when both come in one read, picows
         # tells of this, and not of the close frame.
         handshake = self.picows and self.picows.close_handshake
         if handshake and handshake.recv and self._is_heard:
-            code = cast(int, handshake.recv.code)  # 0 stands for none
+            code = cast(int, handshake.recv.code)  # 0 means none
             self._answer_close(struct.pack("!H", code) if code else b"")
         elif self._is_held:
             self._kept.end_with(CloseReason(code, reason))
@@ -504,7 +504,7 @@ class WebSocket(WSListener):
         self._connections.discard(self)
 
     def _let_finish(self) -> None:
-        """The client has gone: what it has said before goes out at its pace, and not for ever."""
+        """The client has gone: its earlier frames are carried out at its pace, and not for ever."""
         if self._kept:
             self._shell.loop.call_later(LAST_WORDS_S, self._forget)
 

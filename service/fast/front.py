@@ -32,7 +32,7 @@ _TOO_SLOW = say(408, "The request takes too long")
 _NOT_HTTP = say(400, "This is not HTTP/1.1")
 _TOO_MANY = say(429, f"More than {MAX_PIPELINED} requests wait for an answer")
 
-# What a protocol has read here it takes away before another one reads: all connections share the place.
+# A protocol takes away the bytes that it has read here before another one reads: all connections share the buffer.
 _room = memoryview(bytearray(64 * 1024))
 
 
@@ -57,7 +57,7 @@ class Reception:
         return Front(self, self.shell)
 
     def client_address(self, peer: str, upgrade: Upgrade) -> str | None:
-        """Where a client comes from; what a proxy says of it is believed only of those that uvicorn believes, too."""
+        """The address of a client; a proxy is believed only if uvicorn believes it, too."""
         forwarded = upgrade.members("x-forwarded-for") if peer in self._believed else ()
         # A proxy adds its own peer at the end; all before that the client may have written.
         return client_address(forwarded[-1] if forwarded else peer, bool(forwarded))
@@ -235,7 +235,7 @@ class PlainHttp(HttpToolsProtocol):
         return True  # nothing is done before `_decide`
 
     def _give_up(self, answer: Answer) -> None:
-        """What was received cannot be read. The requests before it are answered all the same."""
+        """The bytes received are not HTTP. The requests before them are answered all the same."""
         self._has_given_up = True
         self._cancel_deadline()
         if self.cycle is None or self.cycle.response_complete or (self.cycle.more_body and not self._has_begun()):

@@ -94,7 +94,7 @@ def _fault(version: str, fields: Fields) -> str | None:
         return "A WebSocket handshake is HTTP/1.1"
     if len(fields.get("host", ())) != 1:
         return "There must be one Host"
-    # What a proxy takes for a body, we would read as frames.
+    # We would read as frames what a proxy takes for a body.
     if "transfer-encoding" in fields or fields.get("content-length", ["0"]) != ["0"]:
         return "A WebSocket handshake has no body"
     if len(fields["upgrade"]) != 1:

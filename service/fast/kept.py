@@ -1,4 +1,4 @@
-"""What a client has sent and may not do yet: its frames, in order, and as compact as they came."""
+"""The frames of a client that may not be carried out yet, in order, and as compact as they came."""
 
 import struct
 

@@ -9,7 +9,7 @@ from service.core.center import Center
 from service.process.drain import LAST_HANDSHAKES_S, drain
 from service.workers.acceptor import share_listeners
 
-# What the kernel keeps of a client that we have not read; by itself it would let that grow to 6 MB for each.
+# How much the kernel keeps of a client that we do not read; by default this may grow to 6 MB for each.
 RECEIVE_BUFFER_BYTES = 64 * 1024
 
 

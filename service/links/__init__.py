@@ -1,1 +1,1 @@
-"""What the shells that await have in common: a link to each client, and a bounded queue before it."""
+"""For the shells that await: a link to each client, and a bounded queue before it."""

@@ -42,7 +42,7 @@ class Exchange:
         for task in done:
             if not task.cancelled():
                 task.result()  # a fault of ours must not stay unseen
-        # What was sent to a client fails before all is received that it had sent.
+        # Sending to a client fails before everything that it had sent is received.
         if outbox.farewell is None and (reading.ahead or not reading.is_over):
             task = asyncio.create_task(self._finish(reading))
             self._finishing.add(task)

@@ -1,6 +1,6 @@
-"""What one client has yet to be sent: a bounded queue, and the one task that empties it.
+"""The texts still to be sent to one client: a bounded queue, and the one task that empties it.
 
-Whoever has a message for a client puts it here and goes on: a client that does not read costs nobody else a moment,
+A sender puts its message here and goes on: a client that does not read costs nobody else a moment,
 and never more memory than the bounds below.
 """
 
@@ -19,12 +19,12 @@ from service.links.link import Link, LinkClosedError
 
 # Bounds the burst of work when a client reads again after a pause.
 MAX_QUEUED_MESSAGES = 8192
-# What a queued text costs beside its own length: the object's head and its place in the queue.
+# The cost of a queued text beside its own length: the object's head and its place in the queue.
 _OVERHEAD = 64
 
 
 class Outbox:
-    """The texts that wait for one client. `writer`, its task, ends when the client is gone or has been told so.
+    """The texts that wait for one client. `writer`, its task, ends when the client is gone or its close frame is sent.
 
     `farewell` is why it was closed, None as long as it was not.
     """
@@ -68,7 +68,7 @@ class Outbox:
     def when_left(self, then: Callable[[bool], None]) -> None:
         """Tell later whether all that was sent so far has left for the client; see `service.core.center.Client`."""
         if self.farewell is not None or self.writer.done():
-            asyncio.get_running_loop().call_soon(then, False)  # what was sent last was not even queued
+            asyncio.get_running_loop().call_soon(then, False)  # the last text was not even queued
             return
         self._leaving.append((self._taken, then))
         self._wake.set()
@@ -86,7 +86,7 @@ class Outbox:
         self.writer.cancel()
 
     def probe(self, answered: Callable[[bool], None]) -> None:
-        """Ping the client, and tell whether it has answered within `PROBE_TIMEOUT_S`."""
+        """Ping the client, and return whether it has answered within `PROBE_TIMEOUT_S`."""
         probe = asyncio.create_task(self._probe(answered))
         self._probes.add(probe)
         probe.add_done_callback(self._probes.discard)

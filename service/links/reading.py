@@ -1,4 +1,4 @@
-"""Acts on what one client sends, at the pace that its limits allow; what may not be done yet waits in order."""
+"""Carries out the messages of one client, at the pace that its limits allow; the rest waits in order."""
 
 import asyncio
 from collections import deque
@@ -11,7 +11,7 @@ from service.process.hangups import Hangups
 
 
 class Reading:
-    """What a client has sent. `ahead` is read and not acted on yet."""
+    """The messages of a client. Those in `ahead` are read, and not carried out yet."""
 
     def __init__(self, link: Link, session: Session, turns: Turns, hangups: Hangups) -> None:
         self.ahead: deque[str | bytes] = deque()
@@ -68,7 +68,7 @@ class Reading:
             self._bytes -= len(frame)
 
     def _wait_for_turn(self, turn: "asyncio.Future[None]") -> None:
-        # Whoever is gone has cancelled it.
+        # A client that is gone has cancelled it.
         self._turns.wait(self._session.flow, lambda: None if turn.done() else turn.set_result(None))
 
     def _add(self, frame: str | bytes) -> None:

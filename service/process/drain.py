@@ -15,12 +15,12 @@ LAST_HANDSHAKES_S = 0.1
 
 
 def duration(clients: int, window_s: float, rate: float) -> float:
-    """How long it takes to send so many clients away, in seconds: a few are gone at once, many take the window."""
+    """How long it takes to disconnect this many clients, in seconds: a few are gone at once, many take the window."""
     return min(window_s, clients / rate)
 
 
 async def drain(center: Center) -> None:
-    """Close every session within `drain.window`; no new one is let in from now on."""
+    """Close every session within `drain.window`; no new one is admitted after that."""
     center.draining = True
     settings = center.settings.drain
     sessions = [member for member in center.hub.members if isinstance(member, Session)]

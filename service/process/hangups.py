@@ -1,7 +1,7 @@
 """Sees that a client has gone while its connection is not read.
 
-A loop that does not read a connection does not hear of its end either: what the peer sent before stands before it. The
-kernel knows it as soon as it comes, and a second epoll instance, which the loop watches as one more file, tells.
+A loop that does not read a connection does not notice its end either: earlier bytes of the peer come before it. The
+kernel knows at once, and a second epoll instance, which the loop watches as one more file, reports it.
 
 Source: epoll(7), epoll_ctl(2) on EPOLLRDHUP, tcp(7) and unix(7) on SIOCINQ.
 """
@@ -26,7 +26,7 @@ def has_hung_up(transport: asyncio.BaseTransport) -> bool:
 
 
 class Hangups:
-    """Tells of transports whose peers close the connection or their half of it."""
+    """Reports transports whose peers close the connection or their half of it."""
 
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None

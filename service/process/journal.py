@@ -29,7 +29,7 @@ def is_journal(stream: object) -> bool:
 
 
 def prefix(level: int) -> str:
-    """What begins a line of this level of `logging`."""
+    """The prefix of a line of this level of `logging`."""
     return f"<{next((number for least, number in _PRIORITIES if level >= least), _DEBUG)}>"
 
 

@@ -23,7 +23,7 @@ _logger = logging.getLogger("service")
 
 
 def configure_logging(log: Log) -> None:
-    """One stream, stderr, for all that this process has to say; a second time, the new settings hold."""
+    """Log everything to one stream, stderr; called again, the new settings apply."""
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(log, handler.stream))
     logging.basicConfig(level=log.level.upper(), handlers=[handler], force=True)
@@ -31,7 +31,7 @@ def configure_logging(log: Log) -> None:
 
 
 def formatter(log: Log, stream: object = None) -> logging.Formatter:
-    """What makes lines of records for this stream; the journal wants their priorities, and has the time itself."""
+    """The formatter for this stream; the journal needs priorities, and has the time itself."""
     journal = is_journal(stream)
     lines = JsonFormatter() if log.format == "json" else PlainFormatter(has_time=not journal)
     return _JournalFormatter(lines) if journal else lines
@@ -48,7 +48,7 @@ def keep_requests_out() -> None:
         logging.getLogger(name).addFilter(_without_requests)
 
 
-# What they say, mostly with a traceback, of a request that is not HTTP, and of one whose sender has gone.
+# Their messages, mostly with a traceback, about a request that is not HTTP, or whose sender has gone.
 _OF_STRANGERS = {
     "Invalid HTTP request received.",
     "Unsupported upgrade request.",
@@ -136,7 +136,7 @@ def _facts(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _word(value: object) -> str:
-    """One word: what holds blanks, quotes or signs of equality is quoted."""
+    """One word: quoted if it contains blanks, quotes or equals signs."""
     text = _shown(str(value), MAX_VALUE)
     return json.dumps(text) if set(text) & set(' "=') else text
 

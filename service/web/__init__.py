@@ -1,1 +1,1 @@
-"""What the service answers over HTTP, beside handshakes: to scripts, and about itself."""
+"""Plain HTTP, beside handshakes: publications of scripts, and answers about the service itself."""

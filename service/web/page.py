@@ -20,5 +20,5 @@ def answer(clients: str | None, path: str) -> Answer:
     if not clients or path not in _FILES:
         return NOT_FOUND
     name, content_type = _FILES[path]
-    # Read each time: who changes the page sees it at the next reload.
+    # Read each time: a change of the page is seen at the next reload.
     return respond(200, content_type, Path(clients, name).read_bytes(), ("cache-control", "no-cache"))

@@ -1,1 +1,1 @@
-"""What several workers need, and one alone does not: a manager, a mesh, and turns at accepting."""
+"""For several workers only: a manager, a mesh, and turns at accepting."""

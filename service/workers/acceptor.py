@@ -1,8 +1,8 @@
 """Accepts connections from listeners that several workers share, so that each worker gets its share.
 
 Every worker is woken for each connection, and the first one gets it; on an idle host that is often the same one, and
-it takes all that are waiting. So a worker takes one at a time, and one with more clients than the others first waits for
-a moment: if no other worker takes the connection meanwhile, it does.
+it takes all that are waiting. So a worker takes one at a time, and one with more clients than the others first waits
+for a moment: if no other worker takes the connection meanwhile, it does.
 """
 
 import asyncio

@@ -40,7 +40,7 @@ RESTART_DELAY_S = 1.0
 MAX_RESTART_DELAY_S = 30.0
 # Beyond what the service itself waits for when it stops.
 STOP_MARGIN_S = 5.0
-# By which a worker is handed the pipe that tells it of our end.
+# The pipe whose end shows a worker that we have ended.
 LIFELINE_VARIABLE = "WEBSOCKET_LIFELINE_FD"
 _credentials = struct.Struct("3i")
 
@@ -80,7 +80,7 @@ class Workers:
         self._arguments = arguments
         self._deployment = deployment
         self._release = deployment.first(settings)
-        """What workers are started with from now on."""
+        """The release with which the next workers are started."""
         self._number = self._release.workers
         self._sockets = sockets
         self._workers: dict[int, _Worker] = {}
@@ -91,7 +91,7 @@ class Workers:
         self._stopped = asyncio.Event()
         self._is_asked_to_reload = asyncio.Event()
         self._asking: list[socket.socket] = []
-        """Who waits to be told what has become of the next reload."""
+        """Programs that wait for the outcome of the next reload."""
         self._notifier = Notifier(os.environ)
         self._lifeline, self._our_life = os.pipe()
         self._has_failed = False
@@ -254,7 +254,7 @@ class Workers:
             looked = now
             for worker in tuple(self._workers.values()):
                 if now - before > 2 * period_s:
-                    # We were held up ourselves, perhaps with the whole machine, and have heard nobody meanwhile.
+                    # We were held up ourselves, perhaps with the whole machine, and could hear nobody.
                     worker.deadline += now - before
                 elif worker.deadline < now:
                     logger.error("worker %d gave no sign of life for too long; it is killed", worker.process.pid)
@@ -300,10 +300,10 @@ class Workers:
             outdated = [worker for worker in self._workers.values() if worker.release is not release]
             if self._posts - len(outdated) >= release.workers:
                 break
-            if outdated and self._posts > self._number:  # one that has ended meanwhile has made way already
+            if outdated and self._posts > self._number:  # otherwise one has ended by itself, and made room
                 await self._end(outdated[0])
         self._number = release.workers
-        # Those of before first: what is left of them, when there are to be fewer than there were.
+        # The old ones first, if any are left because there are to be fewer workers than before.
         rest = sorted(self._workers.values(), key=lambda worker: worker.release is release)
         for worker in rest[: self._posts - self._number]:
             await self._end(worker)

@@ -22,7 +22,7 @@ import msgspec
 from service.core.bus import Peer, PeerBus
 from service.core.center import Center
 
-# No message is longer than 16 MiB: what claims to be has lost its place in the stream.
+# No message is longer than 16 MiB: a record that claims to be is not one of ours.
 MAX_RECORD_BYTES = 32 * 1024 * 1024
 # How long after a lost connection a worker that still listens is looked for again.
 RETRY_S = 0.5
@@ -46,7 +46,7 @@ class MeshError(Exception):
 
 
 class OutgoingWire(asyncio.Protocol):
-    """What we have to say to another worker. The records of one turn of the loop leave in one write."""
+    """Our stream to another worker. The records of one turn of the loop leave in one write."""
 
     def __init__(self, mesh: "Mesh", number: str) -> None:
         self.peer: Peer | None = None
@@ -98,7 +98,7 @@ class OutgoingWire(asyncio.Protocol):
 
 
 class IncomingWire(asyncio.Protocol):
-    """What another worker has to say; it is heard as soon as there is a way to answer."""
+    """The stream of another worker; it is read as soon as there is a way to answer."""
 
     def __init__(self, mesh: "Mesh") -> None:
         self._mesh = mesh

@@ -24,7 +24,7 @@ class ReleaseError(Exception):
 
 
 class Release(NamedTuple):
-    """What one generation of workers is started with. `directory` has the code, and is where they run."""
+    """The code and settings of one generation of workers. `directory` has the code, and is where they run."""
 
     python: str
     directory: Path

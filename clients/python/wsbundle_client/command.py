@@ -39,11 +39,11 @@ def one_line(text: str) -> str:
 
 
 def as_json(message: Message) -> str:
-    """A message in one line of JSON, in which its numbers stand as the sender has written them."""
+    """A message in one line of JSON, with its numbers as the sender wrote them."""
     about = {"recipient_uuid": message.recipient_uuid, "group": message.group}
     parts = [f'"sender_uuid": {json.dumps(message.sender_uuid, ensure_ascii=False)}', f'"message": {message.text}']
     parts += [f'"{name}": {json.dumps(of, ensure_ascii=False)}' for name, of in about.items() if of is not None]
-    # What does not print stands between the values, where it means nothing, or in a string, where an escape may be.
+    # A character that does not print is between values, where it means nothing, or in a string, where it is escaped.
     text = re.sub(r"[\t\n\r]", " ", ", ".join(parts))
     return "{" + "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text) + "}"
 
@@ -54,13 +54,13 @@ def without_password(url: str) -> str:
 
 
 def health_url(url: str) -> str:
-    """Where the server at a WebSocket URL tells its health."""
+    """The URL of the health of a server at a WebSocket URL."""
     parts = urlsplit(without_password(url))
     return urlunsplit(("https" if parts.scheme == "wss" else "http", parts.netloc, "/health", "", ""))
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    """What standard output has no character for, as JSON escapes it."""
+    """A character that standard output cannot show, as JSON escapes it."""
     assert isinstance(error, UnicodeEncodeError)
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
@@ -121,7 +121,7 @@ async def listen(url: str, token: Token, uuid: str | None, groups: list[str], co
                     await client.confirm()
                     break
     except GoneError:
-        return FAILED  # told as an event
+        return FAILED  # reported as an event
     except RequestError as error:
         _tell(f"{without_password(url)}: {one_line(str(error))}")
         return FAILED
@@ -198,7 +198,7 @@ def _count(text: str) -> int:
 
 
 def _token(file: str | None) -> Token:
-    # Never an argument: every user of the host sees those. A file is read anew whenever a fresh token is wanted.
+    # Never an argument: every user of the host sees those. A file is read again whenever a fresh token is needed.
     if file is None:
         return os.environ.get("WEBSOCKET_TOKEN") or None
 
@@ -225,7 +225,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 _STARTED_AS = {"client.py": "python client.py", "__main__.py": "python -m wsbundle_client"}
-# Each command: what it does in one line, what else should be known, and the arguments of an example.
+# Each command: a summary in one line, a description, and the arguments of an example.
 _COMMANDS = {
     "send": (
         "send one message",
@@ -304,7 +304,7 @@ def _parser(first_word: str = "") -> argparse.ArgumentParser:
 
 
 def _with_command(arguments: list[str]) -> tuple[list[str], str]:
-    """The short form, `UUID MESSAGE`, spelt out; `--url` may stand before it, and before a command.
+    """The short form, `UUID MESSAGE`, spelt out; `--url` may come before it, and before a command.
 
     And its first word, which may be a command that was misspelt.
     """
@@ -343,7 +343,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except OutputError as error:
-        if isinstance(error.__cause__, BrokenPipeError):  # whoever read our output has enough
+        if isinstance(error.__cause__, BrokenPipeError):  # the reader of our output has enough
             return DONE
         _tell(f"cannot write to standard output: {error}")
         return FAILED

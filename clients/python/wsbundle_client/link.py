@@ -13,7 +13,7 @@ from wsbundle_client.losses import Lost
 from wsbundle_client.messages import Sent
 from wsbundle_client.wire import encode
 
-# A silent service is asked for a sign of life after one ping interval, and given up after so many.
+# A silent service is pinged after one ping interval, and given up after this many.
 SILENT_PING_INTERVALS = 1.5
 
 
@@ -68,7 +68,7 @@ class Link:
             del self.receipts[number]
 
     async def say(self, text: bytes) -> None:
-        # What a lost connection does not take is kept by the client, or no longer matters.
+        # A frame that a lost connection does not take is kept by the client, or no longer matters.
         with contextlib.suppress(ConnectionClosed):
             await self.socket.send(text, text=True)
 
