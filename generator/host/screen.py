@@ -62,6 +62,10 @@ def _summary(stats: Stats, rates: Rates | None) -> Table:
         ("closed", "connections_closed", rates.closed if rates else {}),
     ):
         grid.add_row(name, _by_reason(service[figure], stats["words"][figure], by_label))
+    if "engine_up" in service:
+        hosts = f"{service['engine_hosts']} other host{'s' if service['engine_hosts'] != 1 else ''}"
+        state = "up" if service["engine_up"] else "[bold red]away[/]"
+        grid.add_row("engine", f"{state}, {hosts} reached, beat {time(service['engine_beat_seconds'])}")
     return grid
 
 

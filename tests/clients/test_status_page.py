@@ -124,6 +124,9 @@ class TestInABrowser:
         assert {figure: total(page, figure) for figure in shown} == {
             figure: f"{count:,}" for figure, count in shown.items()
         }
+        names = page.evaluate("[...byId('figures').rows].map((row) => row.cells[0].textContent)")
+        assert isinstance(names, list)
+        assert "mailbox stored" in names
         # What it draws adds up to what was counted while it looked.
         drawn = page.evaluate(
             "points.slice(1).reduce((all, p, at) => all + p.routed * (p.t - points[at].t), 0)"
@@ -177,6 +180,16 @@ class TestInABrowser:
                     second.kill()
             assert page.evaluate("document.querySelector('.plot .series[data-runs]').dataset.runs") == "2"
             assert page.evaluate("points.every((p) => !(p.routed < 0))") is True
+
+    def test_an_engine_that_is_away_is_what_it_says_first(self, browser: Browser, shell: Shell) -> None:
+        page = opened(browser, shell)
+        told = page.evaluate(
+            "byId('pause').click(); Object.assign(last.service, {engine_up: 0, engine_hosts: 2}); show();"
+            "[byId('state').textContent, byId('about').textContent]"
+        )
+        assert isinstance(told, list)
+        assert told[0] == "the engine is away"
+        assert told[1].endswith(", joined with 2 other hosts")
 
     def test_all_figures_are_copied_as_a_table(self, browser: Browser, shell: Shell) -> None:
         page = opened(browser, shell)

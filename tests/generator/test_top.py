@@ -7,17 +7,21 @@ import pty
 import subprocess
 import threading
 from collections.abc import Iterator
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 from websockets.exceptions import ConnectionClosed
 
 from generator.host.quantities import duration, number, size
 from generator.host.quantities import time as time_in_words
 from generator.host.rates import SORTS, quantile, rates
+from generator.host.screen import screen
 from tests.generator.front_door import COMMAND, ENVIRONMENT, ROOT, process, wsbundle
 from tests.ports import free_port
 from tests.service.shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
+from tools.sample_stats import answers as sample
 
 
 @pytest.fixture
@@ -143,6 +147,20 @@ def test_rates_are_per_second_and_a_restart_has_none() -> None:
     assert fresh.workers[2].received is None
     worker = answer(12.0, 1)["workers"][0]
     assert [sort((worker, between.workers[1])) for sort in SORTS.values()] == [0, 10.0, 10.0, 0.25, 0]
+
+
+@pytest.mark.parametrize(("up", "shown"), [(1, "up, 2 other hosts reached, beat 3 ms"), (0, "away, 2 other hosts")])
+def test_the_engine_has_a_row_where_there_is_one(up: int, shown: str) -> None:
+    stats = sample()[-1]
+    assert "engine" not in drawn(stats)
+    stats["service"] |= {"engine_up": up, "engine_hosts": 2, "engine_beat_seconds": 0.003}
+    assert shown in drawn(stats)
+
+
+def drawn(stats: Any) -> str:
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(screen("ws.example.com", stats, None, "connections"))
+    return console.export_text()
 
 
 def test_a_quantile_lies_within_its_bucket() -> None:
