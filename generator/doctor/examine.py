@@ -13,7 +13,16 @@ import msgspec
 
 from generator.commands import loaded_for
 from generator.config.schema import Deploy
-from generator.doctor import of_nginx, of_the_host, of_the_protocol, of_the_service, of_tls, stress
+from generator.doctor import (
+    of_access,
+    of_nginx,
+    of_nginx_itself,
+    of_the_host,
+    of_the_protocol,
+    of_the_service,
+    of_tls,
+    stress,
+)
 from generator.doctor.checks import CHECKS, QUICK_S, UNSEEN, Check, Look, State, Verdict, failed, skipped
 from generator.doctor.patient import Patient, Unseen
 from generator.doctor.wire import Ended
@@ -24,7 +33,13 @@ from generator.report import NOT_ROOT, CommandError, Report, UsageError, folded,
 from service.declaration import did_you_mean
 
 # Imported so that they enter their checks; in the order in which those are made.
-_ROOMS = [room.__name__ for room in (of_the_protocol, of_the_service, of_nginx, of_tls, of_the_host, stress)]
+_ROOMS = [
+    room.__name__
+    for room in (
+        *(of_the_protocol, of_the_service, of_access, of_nginx, of_nginx_itself, of_tls, of_the_host),
+        stress,
+    )
+]
 ALL = sorted(CHECKS.values(), key=lambda each: _ROOMS.index(each.judge.__module__))
 ONLY_WARNINGS = 3
 _COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}

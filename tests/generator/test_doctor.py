@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from generator.config.schema import Deploy
-from generator.doctor import examine, of_nginx, of_the_host, of_the_protocol, of_the_service, of_tls, stress
+from generator.doctor import (
+    examine,
+    of_access,
+    of_nginx,
+    of_nginx_itself,
+    of_the_host,
+    of_the_protocol,
+    of_the_service,
+    of_tls,
+    stress,
+)
 from generator.doctor.checks import CHECKS, UNSEEN, Look, Verdict
 from generator.doctor.patient import Patient, Process, Unseen
 from generator.doctor.wire import Ended
@@ -29,6 +39,7 @@ def deploy(**settings: Any) -> Deploy:
 PLAIN = deploy()
 TOKEN = {"auth": "token"}
 ENGINE = {"engine.url": "valkey://10.0.0.5:6379"}
+KEEPING = {"mailbox.keep": "disk", "user": "nobody"}
 SHOWING = {"nginx.metrics_from": ("10.0.0.0/8",)}
 TRUSTING = {"nginx.trusted_proxies": ("127.0.0.0/8",)}
 FILES = {"tls": "files", "certificate.file": "/etc/ssl/ws.pem", "certificate.key": "/etc/ssl/ws.key"}
@@ -51,7 +62,7 @@ SILENT = of_the_protocol.Silence(60.2, 30.1, 1011)
 ROOM = of_the_host.Room(0.4, 10**10, 0.9)
 ENCRYPTED = of_tls.Encryption(308, "https://ws.mycompany.org/doctor", "TLSv1.3", False, "max-age=63072000")
 SHOWN = of_tls.Shown("ws.mycompany.org by R3, 60 days left", (), (), 60, None)
-LOAD = of_nginx.Load(Carries(4096, 2), 40, 2)
+LOAD = of_nginx_itself.Load(Carries(4096, 2), 40, 2)
 NONE_FOUND: dict[str, list[tuple[str, str]]] = {"refused": [], "known": []}
 
 # Check, settings, what was seen, and what that is.
@@ -130,22 +141,25 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("workers", {"workers": "auto"}, of_the_service.Workers(4, 4, 4), "ok"),
     ("workers", {"workers": 4}, of_the_service.Workers(3, 3, 0), "failed"),
     ("workers", {"workers": 4}, of_the_service.Workers(4, 3, 0), "failed"),
-    ("port", {}, of_the_service.Ends(("127.0.0.1",)), "ok"),
-    ("port", {}, of_the_service.Ends(()), "failed"),
-    ("host", {}, of_the_service.Ends(("127.0.0.1",)), "ok"),
-    ("host", {}, of_the_service.Ends(("::1",)), "failed"),
-    ("expose", {}, of_the_service.Ends(("127.0.0.1",)), "ok"),
-    ("expose", {}, of_the_service.Ends(("0.0.0.0",)), "failed"),
-    ("expose", {"expose": True, "host": "0.0.0.0"}, of_the_service.Ends(("0.0.0.0",)), "ok"),
-    ("socket", {"socket": "/run/queue-websocket/ws.sock"}, of_the_service.Entry(True, False), "ok"),
-    ("socket", {"socket": "/run/queue-websocket/ws.sock"}, of_the_service.Entry(False, False), "failed"),
-    ("socket", {"socket": "/run/queue-websocket/ws.sock"}, of_the_service.Entry(True, True), "failed"),
-    ("bus", {"user": "nobody"}, of_the_service.Mode(65534, 0o700), "ok"),
-    ("bus", {"user": "nobody"}, of_the_service.Mode(65534, 0o755), "failed"),
-    ("bus", {"user": "nobody"}, of_the_service.Mode(0, 0o700), "failed"),
-    ("keys", TOKEN, of_the_service.Mode(0, 0o640, 2), "ok"),
-    ("keys", TOKEN, of_the_service.Mode(0, 0o644, 2), "failed"),
-    ("keys", TOKEN, of_the_service.Mode(0, 0o640, 0), "failed"),
+    ("port", {}, of_access.Ends(("127.0.0.1",)), "ok"),
+    ("port", {}, of_access.Ends(()), "failed"),
+    ("host", {}, of_access.Ends(("127.0.0.1",)), "ok"),
+    ("host", {}, of_access.Ends(("::1",)), "failed"),
+    ("expose", {}, of_access.Ends(("127.0.0.1",)), "ok"),
+    ("expose", {}, of_access.Ends(("0.0.0.0",)), "failed"),
+    ("expose", {"expose": True, "host": "0.0.0.0"}, of_access.Ends(("0.0.0.0",)), "ok"),
+    ("socket", {"socket": "/run/queue-websocket/ws.sock"}, of_access.Entry(True, False), "ok"),
+    ("socket", {"socket": "/run/queue-websocket/ws.sock"}, of_access.Entry(False, False), "failed"),
+    ("socket", {"socket": "/run/queue-websocket/ws.sock"}, of_access.Entry(True, True), "failed"),
+    ("bus", {"user": "nobody"}, of_access.Mode(65534, 0o700), "ok"),
+    ("bus", {"user": "nobody"}, of_access.Mode(65534, 0o755), "failed"),
+    ("bus", {"user": "nobody"}, of_access.Mode(0, 0o700), "failed"),
+    ("mailbox-closed", KEEPING, of_access.Mode(65534, 0o700), "ok"),
+    ("mailbox-closed", KEEPING, of_access.Mode(65534, 0o755), "failed"),
+    ("mailbox-closed", KEEPING, of_access.Mode(0, 0o700), "failed"),
+    ("keys", TOKEN, of_access.Mode(0, 0o640, 2), "ok"),
+    ("keys", TOKEN, of_access.Mode(0, 0o644, 2), "failed"),
+    ("keys", TOKEN, of_access.Mode(0, 0o640, 0), "failed"),
     ("nginx.listen", {}, of_nginx.Reached(("0.0.0.0 port 80",), ()), "ok"),
     ("nginx.listen", {}, of_nginx.Reached((), ("0.0.0.0 port 80",)), "failed"),
     ("nginx.default_server", {}, of_nginx.Unknown(404), "ok"),
@@ -174,8 +188,8 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("nginx-connections", {}, LOAD._replace(busiest=4000), "failed"),
     ("nginx-files", {}, process(files=5000), "ok"),
     ("nginx-files", {}, process(files=1024), "failed"),
-    ("nginx-reloaded", {}, of_nginx.Reloaded(1000.0, "/etc/nginx/nginx.conf", 900.0), "ok"),
-    ("nginx-reloaded", {}, of_nginx.Reloaded(1000.0, "/etc/nginx/nginx.conf", 1100.0), "warning"),
+    ("nginx-reloaded", {}, of_nginx_itself.Reloaded(1000.0, "/etc/nginx/nginx.conf", 900.0), "ok"),
+    ("nginx-reloaded", {}, of_nginx_itself.Reloaded(1000.0, "/etc/nginx/nginx.conf", 1100.0), "warning"),
     ("nginx-configuration", {}, "", "ok"),
     ("nginx-configuration", {}, 'unknown directive "nonsense" in /etc/nginx/conf.d/a.conf:1', "failed"),
     ("nginx-log", {}, [], "ok"),

@@ -15,6 +15,7 @@ from generator.host.probe import Endpoint
 from generator.host.store import Store
 from generator.minting import with_keys
 from service.declaration import struct_from, values_of
+from tests.ports import free_port
 from tests.run.stage import DOMAIN, Stage, deployed, nginx
 
 pytestmark = pytest.mark.slow
@@ -144,6 +145,13 @@ def test_under_stress_the_limits_of_one_client_hold_and_others_would_be_seen() -
         other.under_stress = True
         found = findings(other, *STRESS[:3])
         assert {found[name].state for name in STRESS[:3]} == {"failed"}
+
+
+def test_an_engine_that_is_away_is_seen() -> None:
+    with patient(engine={"url": f"valkey://127.0.0.1:{free_port()}"}) as (of, _):
+        found = findings(of, "engine")
+    assert found["engine-up"].state == "failed"
+    assert {found[name].state for name in found if name.startswith("engine.")} == {"ok"}
 
 
 def test_where_no_client_gets_through_that_is_what_failed_and_the_rest_cannot_be_seen() -> None:

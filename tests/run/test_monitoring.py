@@ -26,7 +26,7 @@ from generator.rendering import dashboard
 from generator.rendering.alerts import PREFIX, RULES
 from tests.ports import free_port
 from tests.run.stage import NAME, SBIN, Client, Stage, deployed, needed, process, wait_until
-from tests.run.test_doctor import endpoint_of
+from tests.run.test_doctor import endpoint_of, findings
 
 pytestmark = pytest.mark.slow
 
@@ -274,8 +274,19 @@ def test_alerts_of_tokens_files_and_deliveries(root: Path) -> None:
         there.comes_to_fire("FilesRunOut")
 
 
-def test_every_alert_but_those_of_mailboxes_and_engines_is_among_those_that_were_fired() -> None:
-    """Those need more than one stage: `tests.generator.test_monitoring` fires them on figures."""
+def test_the_alert_of_an_engine_that_is_away_ceases_when_it_comes(root: Path) -> None:
+    program, port = needed("redis-server"), free_port()
+    with scraped(root, engine={"url": f"redis://127.0.0.1:{port}"}) as (stage, there, _):
+        there.comes_to_fire("EngineAway")
+        words = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(root)]
+        with process(stage, "engine", words):
+            there.ceases("EngineAway")
+            of = Patient(stage.deploy, Store(NAME, stage.root), endpoint_of(stage))
+            assert findings(of, "engine-up")["engine-up"].state == "ok"
+
+
+def test_every_alert_but_that_of_mailboxes_is_among_those_that_were_fired() -> None:
+    """That one needs messages for one who is away: `tests.generator.test_monitoring` fires it on figures."""
     source = Path(__file__).read_text(encoding="utf-8")
     fired = {one or other for one, other in re.findall(r'comes_to_fire\("(\w+)"\)|"(\w+)" in there\.firing', source)}
-    assert fired == {rule.name for rule in RULES} - {"MailboxFull", "EngineAway"}
+    assert fired == {rule.name for rule in RULES} - {"MailboxFull"}
