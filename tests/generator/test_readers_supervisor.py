@@ -111,7 +111,7 @@ def assert_known(option: str) -> None:
     text = f"{option}=\n"
     bundle = changed(rendered(), PROGRAM, lambda whole: re.sub(rf"(?m)^{option}=.*\n", "", whole) + text)
     said = verdict(supervisor.program, bundle)
-    assert not any("is no option" in each.message for each in said.faults), str(said)
+    assert not any("is not an option" in each.message for each in said.faults), str(said)
 
 
 def test_without_supervisor_the_program_is_not_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
