@@ -30,7 +30,7 @@ BOM = b"\xef\xbb\xbf"
 _HEX = b"[0-9a-fA-F]{2}"
 _HIGH, _LOW = rb"\\u[dD][89abAB]" + _HEX, rb"\\u[dD][c-fC-F]" + _HEX
 # A high one that no low one follows, or a low one that follows on no high one.
-_half = re.compile(rb"\\u([dD][89abAB]%b)(?!%b)|(?<!%b)\\u([dD][c-fC-F]%b)" % (_HEX, _LOW, _HIGH, _HEX))
+_half = re.compile(rb"\\u(?=[dD][89abAB]%b(?!%b))|(?<!%b)\\u(?=[dD][c-fC-F]%b)" % (_HEX, _LOW, _HIGH, _HEX))
 # Not beside characters that make something else of it: that stays as wrong as it is.
 _nan = re.compile(rb"(?<![\w.+\\-])NaN(?![\w.])")
 _infinity = re.compile(rb"(?<![\w.+\\-])(-?)Infinity(?![\w.])")
@@ -69,7 +69,7 @@ class Disguise:
         self._backslash, self._half, self._nan, self._infinity = free
         # With no escaped backslash left, every other backslash begins an escape.
         text = original.replace(rb"\\", _escape(self._backslash))
-        text = _half.sub(_escape(self._half).replace(b"\\", rb"\\") + rb"\1\2", text)
+        text = _half.sub(_escape(self._half).replace(b"\\", rb"\\"), text)
         if constants:
             text = _nan.sub(_number(self._nan), text)
             text = _infinity.sub(rb"\g<1>" + _number(self._infinity), text)
