@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable, Collection
 
-from bench import compare, fairness, hosts, page, render, report
+from bench import compare, fairness, hosts, page, render, report, watched
 from bench.programs import MissingError
 from bench.servers import SERVERS
 
-PARTS = ("render", "servers", "fairness", "hosts")
+PARTS = ("render", "servers", "fairness", "watched", "hosts")
 
 
 def main(arguments: list[str]) -> int:
@@ -21,6 +21,9 @@ def main(arguments: list[str]) -> int:
         elif part == "fairness":
             seconds = 2.0 if options.quick else 10.0
             text = fairness.report(fairness.measure(seconds), seconds)
+        elif part == "watched":
+            sizes = (100,) if options.quick else (100, 1000, 5000)
+            text = watched.report({size: watched.measure(size, watched.ASKED) for size in sizes}, watched.ASKED)
         elif part == "hosts":
             try:
                 text = hosts.report(*((1, 0.5) if options.quick else (5, 2.0)))

@@ -26,7 +26,19 @@ ROOMS = {
         *("figures_table", "screenshots"),
         "alerts_table",
     ),
-    "bench": ("programs", "servers", "load", "compare", "page", "report", "fairness", "hosts", "render", "__main__"),
+    "bench": (
+        "programs",
+        "servers",
+        "load",
+        "compare",
+        "page",
+        "report",
+        "fairness",
+        "watched",
+        "hosts",
+        "render",
+        "__main__",
+    ),
 }
 # What a program knows of another.
 KNOWN = {

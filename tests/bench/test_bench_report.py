@@ -5,6 +5,7 @@ from bench.fairness import QUIET, Waits
 from bench.fairness import report as fairness_report
 from bench.load import Cost
 from bench.report import report
+from bench.watched import report as watched_report
 
 
 def results_of(**messages_per_server_second: int) -> Results:
@@ -77,3 +78,9 @@ def test_the_flood_beside_which_an_honest_client_waits_longest_is_named() -> Non
     text = fairness_report({QUIET: Waits(0.4, 0.7, 0.9), "pings": Waits(2.0, 60.0, 70.0)}, 2.0)
     assert "| pings   |    2.0 |   60.0 |       70.0 |" in text
     assert "- pings: p99 60.0 ms; goal below 50, above its goal" in text
+
+
+def test_what_it_costs_to_be_watched_is_compared_with_its_goal() -> None:
+    text = watched_report({100: 0.4, 5000: 3.0}, 10)
+    assert "0.30% of a core at most; goal below 2%, reached" in text
+    assert "above its goal" in watched_report({5000: 30.0}, 10)

@@ -1,0 +1,58 @@
+"""What it costs to be watched: the CPU time of an answer of /stats, for which the page and `top` ask once a second.
+
+Messages pay nothing for it: they are counted by what the limits keep anyway, so that there is no service without to
+compare with.
+"""
+
+import contextlib
+import http.client
+from pathlib import Path
+
+from bench.fairness import connect
+from bench.page import bullets, paragraph, table
+from bench.servers import SERVERS, allow_many_files, running
+
+ASKED = 200
+# Of a core, for one who watches.
+GOAL = 0.02
+_ADDRESSES = 250
+
+
+def measure(connections: int, asked: int) -> float:
+    """The CPU time of an answer, in milliseconds, while so many clients are connected."""
+    allow_many_files()
+    with running(SERVERS["fast"]) as server, contextlib.ExitStack() as stack:
+        for number in range(connections):
+            stack.enter_context(connect(server.port, f"192.0.2.{number % _ADDRESSES}"))
+        watcher = stack.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)))
+        _ask(watcher)  # what is loaded once
+        before = _cpu_s(server.pids)
+        for _ in range(asked):
+            _ask(watcher)
+        return (_cpu_s(server.pids) - before) / asked * 1000
+
+
+def _ask(watcher: http.client.HTTPConnection) -> None:
+    watcher.request("GET", "/stats")
+    answer = watcher.getresponse()
+    assert answer.status == 200
+    answer.read()
+
+
+def _cpu_s(pids: list[int]) -> float:
+    """Source: proc_pid_schedstat(5), the first field: nanoseconds on a CPU."""
+    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in pids) / 1e9
+
+
+def report(costs: dict[int, float], asked: int) -> str:
+    """What was measured, by number of connections."""
+    rows = [[str(number), f"{cost:.2f}", f"{cost / 1000:.2%}"] for number, cost in costs.items()]
+    highest = max(costs.values()) / 1000
+    verdict = "reached" if highest <= GOAL else "above its goal"
+    return "\n\n".join(
+        (
+            paragraph(f"One worker; the mean of {asked} answers."),
+            table(["connections", "CPU ms for an answer", "of a core, asked once a second"], rows),
+            bullets([f"{highest:.2%} of a core at most; goal below {GOAL:.0%}, {verdict}"]),
+        )
+    )
