@@ -1,4 +1,4 @@
-"""What the operator sees: lines for people, or one JSON object with the same facts."""
+"""The output for the operator: lines for people, or one JSON object with the same facts."""
 
 import os
 import sys
@@ -134,7 +134,7 @@ def folded(text: str, column: int) -> str:
 
 
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """The text in lines, broken between words alone: what is broken at a hyphen, such as a path, cannot be copied."""
+    """The text in lines, broken only between words: a path that is broken at a hyphen cannot be copied."""
     import textwrap
 
     return textwrap.wrap(

@@ -76,7 +76,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def expects(self) -> str:
-        """What it takes, in words: `a whole number from 1 to 64, or auto`."""
+        """The values that it takes, in words: `a whole number from 1 to 64, or auto`."""
         unit = f" ({self.extra['unit']})" if "unit" in self.extra else ""
         words = [_in_words(kind, self.extra) for kind in self.alternatives if not isinstance(kind, declared.NoneType)]
         return ", or ".join(words) + unit
@@ -176,7 +176,7 @@ def scalar(text: str) -> int | float | bool | str | None:
 
 
 def read(text: str, setting: Setting, quoted: bool = False) -> Any:
-    """The checked value of a setting, from the text that stands for it.
+    """The checked value of a setting, from its text.
 
     Where text is taken, a plain `0755` or `no` is that text, to the letter: nothing is guessed from its looks.
 
@@ -200,7 +200,7 @@ def read(text: str, setting: Setting, quoted: bool = False) -> Any:
 
 
 def read_words(text: str, setting: Setting) -> tuple[Any, ...]:
-    """The checked value of a setting that takes many, from one line: its items stand apart by spaces.
+    """The checked value of a setting that takes many, from one line: its items are separated by spaces.
 
     Raises:
         SettingError: the setting cannot take one of them.

@@ -1,4 +1,4 @@
-"""What exactly is wrong with a value that does not fit, and what to write instead. Only a fault pays for it.
+"""What exactly is wrong with a value that does not fit, and what to write instead. Loaded only for a fault.
 
 Sources: RFC 1123, section 2.1, for host names; RFC 3490 for letters beyond ASCII; RFC 6454, section 6, for origins.
 """
@@ -16,7 +16,7 @@ _COUNTS = {"k": 1000, "m": 1_000_000}
 
 
 def plain_number(number: str, unit: str, unit_of_setting: str, least: float | None, most: float | None) -> float | None:
-    """What a number with a unit would be without: `1`, `MB` as bytes is 1048576. Within the bounds of its setting.
+    """The number that a number with a unit means: `1`, `MB` as bytes is 1048576. Within the bounds of its setting.
 
     None where the unit is not known. What is counted has no units: `10 clients` are 10.
     """

@@ -9,7 +9,7 @@ from generator.paths import Paths
 
 
 def farewell(store: Store, todo: Switch) -> str:
-    """What happens to the live connections of what runs; only for a switch that ends them."""
+    """What happens to live connections; only for a switch that ends them."""
     number, window = connections(store), drain_window(store)
     each = "those of each worker in its turn, " if todo.reloads_service else ""
     how_many = "an unknown number of" if number is None else number
@@ -18,7 +18,7 @@ def farewell(store: Store, todo: Switch) -> str:
 
 
 def connections(store: Store) -> int | None:
-    """The number that /health tells, of all workers, asked where nginx asks; None where there is no answer."""
+    """The number of connections of all workers, from /health, asked as nginx does; None if there is no answer."""
     import http.client
     import json
 
@@ -58,7 +58,7 @@ def drain_window(store: Store) -> int | None:
 
 
 def variable(store: Store, name: str) -> str | None:
-    """A variable of what runs, as its .env has it; None where it has none, or only root may know."""
+    """A variable of the running service, from its .env; None if it is not there, or only root may read it."""
     number = store.current
     if number is None:
         return None

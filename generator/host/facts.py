@@ -1,4 +1,4 @@
-"""What a host is and has, read without changing anything."""
+"""The state of a host, read without changing anything."""
 
 import errno
 import grp
@@ -75,11 +75,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     python_version: tuple[int, ...]
     free_bytes: int
     needed_bytes: int
-    """What the change takes below /opt: a new runtime, or a few files."""
+    """The space that the change needs below /opt: for a new runtime, or a few files."""
     free_for_data: int
     """Bytes of the file system that /var/lib is on."""
     mailbox_bytes: int
-    """What the files of the mailboxes take already."""
+    """The space that the files of the mailboxes take already."""
     opt_is: str
     """How /opt is mounted, where nothing could be written or run there: `noexec`, `read-only`; else nothing."""
     has_route: bool
@@ -87,7 +87,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     has_host: bool
     primary_group: str
     account: Account | None
-    """The service's user where it was there before us; one that we made is no news."""
+    """The service's user, if it existed before us; one that we made is not reported."""
     runs_as_account: bool
     has_group: bool
     """Whether a group of the user's name is there and the user is not."""
@@ -161,13 +161,13 @@ def made_for(venv: Path) -> tuple[int, ...]:
 
 
 def free_bytes(path: str) -> int:
-    """Of the file system on which a directory stands, or would stand."""
+    """Of the file system of a directory, whether it exists yet or not."""
     status = os.statvfs(path if os.path.exists(path) else "/")
     return status.f_bavail * status.f_frsize
 
 
 def bytes_in(directory: Path) -> int:
-    """What the files of a directory take; nothing where there is none."""
+    """The space that the files of a directory take; 0 if it does not exist."""
     return sum(path.stat().st_size for path in directory.glob("*") if path.is_file())
 
 
@@ -252,13 +252,13 @@ def _bind(host: str, port: int) -> int:
 
 
 def nginx_fault() -> str:
-    """Why nginx would refuse its configuration as it stands; nothing where it is sound or nginx is missing."""
+    """Why nginx would refuse its current configuration; nothing if it is sound or nginx is missing."""
     outcome = run("nginx", "-t", "-q")
     return "" if outcome.succeeded or outcome.code == 127 else outcome.output
 
 
 def nginx_carries(main: str) -> Carries:
-    """What an nginx.conf says. Source: ngx_core_module, "worker_connections" and "worker_processes"."""
+    """The settings of an nginx.conf. Source: ngx_core_module, "worker_connections" and "worker_processes"."""
     directives = re.sub(r"#.*", "", main)
     found = dict(re.findall(r"\b(worker_connections|worker_processes)\s+(\w+)\s*;", directives))
     processes = found.get("worker_processes", "1")
@@ -317,7 +317,7 @@ def primary_group(user: str) -> str:
 
 
 def surroundings(domain: str) -> Surroundings:
-    """What is around a site of this host's nginx, and by which addresses clients come to a domain."""
+    """The surroundings of a site of this host's nginx, and the addresses by which clients reach a domain."""
     ours, leads = addresses(), addresses_of(domain)
     named = tuple(address for address in ours if address in leads)
     return Surroundings(tuple(servers(HOST / "nginx.conf")), ours, named)
@@ -340,7 +340,7 @@ def runs(name: str, manager: str) -> bool:
 
 
 def program_state(name: str) -> str:
-    """What supervisor says of a program, once it has made up its mind.
+    """The state of a program in supervisor, once it is settled.
 
     It calls a program STARTING until that has lived for `startsecs`; until then it may yet fail.
     """

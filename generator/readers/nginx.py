@@ -158,7 +158,7 @@ class _Tree:
         main.write_text(text)
 
     def complaints(self, output: str) -> list[_Complaint]:
-        """What nginx says, in the words it would use on the host."""
+        """The messages of nginx, with the paths of the host."""
         if not output:
             return []
         for port in self.ports:
@@ -289,7 +289,7 @@ def _test(nginx: str, root: Path, fill: Callable[[_Tree], None]) -> Running[tupl
 
 
 def _faults(complaints: list[_Complaint], ours: list[File]) -> list[Fault]:
-    """What concerns us of what nginx says: all errors, and the warnings about our files and our names."""
+    """The messages of nginx that concern us: all errors, and warnings about our files and our names."""
     paths = {file.path for file in ours}
     site = next((file for file in ours if "server_name" in file.text), ours[0])
     faults = []
@@ -323,7 +323,7 @@ def without_ipv6(listen: Sequence[str]) -> str:
 
 
 def _directive_of(ours: list[File], directive: str) -> tuple[str, int] | None:
-    """Where a directive stands in our own files."""
+    """Where a directive is in our own files."""
     lines = ((file.path, _line_of(file.text, rf"^\s*{directive}\s")) for file in ours)
     return next(((path, line) for path, line in lines if line is not None), None)
 

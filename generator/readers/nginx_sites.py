@@ -1,7 +1,7 @@
-"""Who listens where in an nginx configuration: its servers, with file and line, as nginx reads them.
+"""The servers of an nginx configuration and where they listen, with file and line, as nginx reads them.
 
 Source: "Configuration file's structure" in nginx's beginner's guide; ngx_http_core_module, "listen" and "server_name".
-What is no configuration, such as the Lua of other modules, is skipped as far as its braces match.
+Text that is not configuration, such as the Lua of other modules, is skipped as far as its braces match.
 """
 
 import re
@@ -22,7 +22,7 @@ _MODULES = ("http", "stream", "mail")
 _DEEPEST = 10
 _SHARED_NAME = SHARED.rpartition("/")[2]
 ONCE = ("worker_rlimit_nofile", "worker_shutdown_timeout")
-"""What it sets."""
+"""The directives that it sets."""
 
 
 class Listen(msgspec.Struct, frozen=True):
@@ -92,7 +92,7 @@ def servers(main: Path) -> list[Server]:
 
 
 def places(main: Path, directive: str) -> list[str]:
-    """Where a directive stands, as `FILE:LINE`, in the order in which nginx reads it."""
+    """The places of a directive, as `FILE:LINE`, in the order in which nginx reads them."""
     there = (item for item in _directives(main, main.parent, _DEEPEST) if isinstance(item, _Directive))
     return [item.where for item in there if item.words[0] == directive]
 
@@ -130,7 +130,7 @@ def _outside_of_blocks(main: Path) -> Iterator[_Directive]:
 
 
 def _directives(path: Path, prefix: Path, deeper: int) -> Iterator[_Directive | _End]:
-    """What stands in a file and in those that it includes."""
+    """The directives of a file and of those that it includes."""
     try:
         text = path.read_text(errors="replace")
     except OSError:
@@ -159,7 +159,7 @@ def _unquoted(word: str) -> str:
 
 
 def _listens(words: list[str], where: str) -> Iterator[Listen]:
-    """What one `listen` means; a server without any listens on port 80 of IPv4."""
+    """The addresses of one `listen`; a server without any listens on port 80 of IPv4."""
     address, options = (words[0], tuple(words[1:])) if words else ("80", ())
     if address.startswith("unix:") or "quic" in options or "udp" in options:
         return

@@ -194,7 +194,7 @@ class _Loop(Generic[R]):
 
 
 def find_program(name: str) -> str | None:
-    """Where a program stands: along PATH, and in the sbin beside each bin, which an ordinary user's PATH leaves out."""
+    """Where a program is: along PATH, and in the sbin beside each bin, which an ordinary user's PATH leaves out."""
     for entry in os.environ.get("PATH", "").split(":"):
         for directory in (entry, entry.removesuffix("/bin") + "/sbin") if entry.endswith("/bin") else (entry,):
             if directory and os.access(f"{directory}/{name}", os.X_OK):

@@ -13,7 +13,7 @@ from generator.rendering.bundle import Bundle, File
 ENVIRONMENT = Subject("sh", "environment file")
 SCRIPTS = Subject("sh", "scripts")
 
-# What systemd, sh and python-dotenv read alike. Nothing in it is live, so that sh may be let loose on it.
+# Lines that systemd, sh and python-dotenv read alike. They run nothing, so sh may read them safely.
 _ASSIGNMENT = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?:'(?P<plain>[^']*)'|\"(?P<double>[^\"\\$`]*)\")")
 # `/…/script: 5: Syntax error: …` of dash; bash says `line 5:`.
 _LOCATED = r"^(?P<path>/[^\s:]+): (?:line )?(?P<line>\d+): (?P<message>.*)$"

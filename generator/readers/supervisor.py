@@ -38,7 +38,7 @@ _CONTEXT = r" in section '[^']*' \(file: '[^']*'\)$"
 
 
 class Reading(msgspec.Struct):
-    """What supervisor made of a file: its complaint, the options it asked for, in their order, and the commands."""
+    """How supervisor read a file: its complaint, the options it asked for, in their order, and the commands."""
 
     error: str | None
     asked: list[str]
@@ -87,7 +87,7 @@ def _realize(main: Path, users: set[str], where: Path, not_needed: Sequence[str]
     import os
 
     os.environ.clear()
-    os.environ.update({"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"})  # what its unit gives it
+    os.environ.update({"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"})  # as its unit does
     sys.path.insert(0, str(where))
     stand_in_for(not_needed)
     library: Any = import_module("supervisor.options")
@@ -140,7 +140,7 @@ def _options(file: File) -> list[tuple[int, str, str]]:
 
 
 def _sections_and_repeats(file: File) -> list[Fault]:
-    """What supervisor's parser takes silently: other sections, and an option given twice, of which the last wins."""
+    """Faults that supervisor's parser ignores: other sections, and an option given twice, of which the last wins."""
     faults = []
     for number, line in enumerate(file.text.split("\n"), start=1):
         header = _SECTION.match(line)

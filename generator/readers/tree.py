@@ -9,7 +9,7 @@ from generator.rendering.bundle import Bundle, File
 
 
 def files_in(bundle: Bundle, directory: str, suffix: str = "") -> list[File]:
-    """The files, not the links, that stand somewhere under `directory` of the host."""
+    """The files, not the links, anywhere under `directory` of the host."""
     return [
         file
         for file in bundle.files
@@ -18,7 +18,7 @@ def files_in(bundle: Bundle, directory: str, suffix: str = "") -> list[File]:
 
 
 def put(root: Path, path: str, text: str) -> Path:
-    """Write one file where it stands on the host, below `root`."""
+    """Write one file to its path on the host, below `root`."""
     target = root / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)  # it may be a link to a file outside

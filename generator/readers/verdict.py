@@ -1,4 +1,4 @@
-"""What a tool thinks of the bundle."""
+"""Verdicts of tools on the bundle."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The rendered bundle: files as they will stand on the host, and the manifest that lists them."""
+"""The rendered bundle: files as they will be on the host, and the manifest that lists them."""
 
 import json
 from hashlib import sha256

@@ -27,7 +27,7 @@ class NotABundleError(Exception):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What changed, by path: `written` new or different files, `removed` ones that the bundle no longer has."""
+    """The changes, by path: `written` new or different files, `removed` ones that the bundle no longer has."""
 
     written: list[str]
     removed: list[str]
@@ -120,7 +120,7 @@ def make_directory(directory: Path) -> None:
 
 
 def hand_over(path: Path) -> None:
-    """What root makes in somebody's directory, such as a checkout after `sudo make`, belongs to that person."""
+    """Files that root makes in a user's directory, such as a checkout after `sudo make`, belong to that user."""
     if os.geteuid() == 0 and (there := path.parent.stat()).st_uid != 0:
         os.chown(path, there.st_uid, there.st_gid, follow_symlinks=False)
 
@@ -195,7 +195,7 @@ def _replacing(target: Path) -> Iterator[Path]:
 
 
 def temporary_of(target: Path) -> Path:
-    """Where the text of a file, or its link, stands until it is whole; where a run that was killed leaves it."""
+    """The temporary path of a file, or a link, until it is complete; a run that is killed leaves it there."""
     return target.with_name(f".{target.name}.new")
 
 

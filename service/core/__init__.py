@@ -1,1 +1,1 @@
-"""What the notification center knows and decides. Pure: no loop, no socket, no clock of its own."""
+"""The state and the decisions of the notification center. Pure: no loop, no socket, no clock of its own."""

@@ -1,4 +1,4 @@
-"""What clients are reached under."""
+"""The addresses under which clients are reached."""
 
 from typing import Annotated, NewType
 

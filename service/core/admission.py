@@ -26,7 +26,7 @@ _BEARER = "bearer."
 
 
 class Handshake(NamedTuple):
-    """What a client says of itself before it is a client.
+    """The handshake of a client, before it is one.
 
     `client_address` is the true one, behind nginx what nginx says; None for a program of this host that comes without
     nginx, which no limit per address concerns. `origins` and `authorizations` are the values of these header fields,

@@ -1,4 +1,4 @@
-"""What every shell grants a client, and no more."""
+"""The bounds that every shell sets to a client."""
 
 # How long a client that is being closed has to take what was written to it. One that does not read never will.
 CLOSE_GRACE_S = 3.0

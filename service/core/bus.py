@@ -1,6 +1,6 @@
 """All workers as one notification center: each knows which addresses and groups the others have.
 
-Every worker tells all others what its clients come to own, and sends a message straight to the worker that has the
+Every worker tells all others which addresses its clients get, and sends a message straight to the worker that has the
 recipient. A message for an address that nobody is known to have goes to all of them once: its owner may have come a
 moment ago. An address that two workers have given away at the same moment stays with the earlier client.
 
@@ -32,9 +32,9 @@ from service.core.tally import Tally
 from service.core.turns import SHARE, NotNowError
 
 # What may wait for another worker, in bytes. One that is stuck for a second is sent no more than that; messages beyond
-# it are dropped, counted, and told to senders that want to know.
+# it are dropped, counted, and reported to senders that want to know.
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
-# Messages of other workers that may wait here for their turn; more are dropped, counted, and told in the same way.
+# Messages of other workers that may wait here for their turn; more are dropped, counted, and reported in the same way.
 MAX_LATE = 10_000
 # So much of what a worker has is told, or forgotten, in one go: a millisecond or two.
 PORTION = 256
@@ -168,14 +168,14 @@ class Peer:
         waiting.receipt.sender.tell_outcome(outcome(id=waiting.receipt.id, recipient_uuid=name or known))
 
     def settle_others(self, key: int, expected: Sequence[Address]) -> None:
-        """Those who have left the group before the message came will never confirm it."""
+        """Members that left the group before the message came will never confirm it."""
         waiting = self.receipts.get(key)
         for recipient in waiting.outstanding.keys() - set(expected) if waiting else ():
             self.settle(key, recipient, Lost)
 
     def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
         if self.is_gone:
-            answered(False)  # and whoever asks waits until it is forgotten
+            answered(False)  # and the client that asks waits until it is forgotten
             return
         number = self._bus.next_number()
         self._bus.claims[number] = (self, answered)
@@ -183,7 +183,7 @@ class Peer:
 
 
 class _Elsewhere:
-    """The sender of a message that came from another worker: what becomes of it is told there.
+    """The sender of a message that came from another worker: the outcome is reported there.
 
     `recipient` is as whom the message was to reach whoever this is about.
     """
@@ -204,7 +204,7 @@ class _Elsewhere:
 
 
 class _Question(msgspec.Struct):
-    """A message on its way to some workers: who has yet to answer. `key` is 0 when nobody wants a receipt."""
+    """A message on its way to some workers: those that have yet to answer. `key` is 0 when nobody wants a receipt."""
 
     asked: set[Peer]
     key: int
@@ -401,7 +401,7 @@ class PeerBus:
     # What other workers tell
 
     def meet(self, number: str, wire: Wire) -> Peer:
-        """Another worker of this host is there: tell it all that our clients have."""
+        """Another worker of this host is there: tell it all addresses and groups of our clients."""
         peer = self.peers[number] = Peer(self, number, wire, self.number, is_near=True)
         for record in self.all_that_we_have():
             peer.tell(record)

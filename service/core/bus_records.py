@@ -1,4 +1,4 @@
-"""What workers tell each other: a record is a MessagePack array whose first item says which it is.
+"""The records that workers exchange: each is a MessagePack array whose first item says which it is.
 
 Hosts of two releases talk to each other. So a record may be given further items at its end, with defaults, but never
 lose or change one; a worker skips items and records that it does not know.
@@ -17,7 +17,7 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
 
 
 class Came(_Record, tag=1):
-    """A client has connected. Its end is told by `Frees` of its temporary address."""
+    """A client has connected. `Frees` of its temporary address reports its end."""
 
     temporary: Address
     client_address: str | None

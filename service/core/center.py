@@ -1,4 +1,4 @@
-"""What all connections of one process share. Pure: the clocks and everything random are passed in.
+"""The state that all connections of one process share. Pure: the clocks and everything random are passed in.
 
 Every shell makes one `Center`, asks `service.core.admission` about each handshake, and calls `tick` once a second.
 """
@@ -40,7 +40,7 @@ class Client(Protocol):
         """
 
     def when_left(self, then: Callable[[bool], None]) -> None:
-        """Tell later, once, what has become of all that was sent so far.
+        """Report later, once, whether everything that was sent so far has left.
 
         True: the system has it, and sends it even if this process is killed; only the connection can still lose it. It
         does when the client is just sending: the kernel resets a TCP connection of which not all was read, and drops
@@ -57,7 +57,7 @@ class Client(Protocol):
         """End the connection at once."""
 
     def probe(self, answered: Callable[[bool], None]) -> None:
-        """Ping the client, and tell whether it has answered within `PROBE_TIMEOUT_S`."""
+        """Ping the client, and report whether it has answered within `PROBE_TIMEOUT_S`."""
 
 
 # Long enough for a telephone that has to wake up its radio, short enough for a client that waits for its address.
@@ -93,14 +93,14 @@ class Center:
         self.lag = Lag(clock)
         self.stopwatch = Stopwatch(self.hub.tally, clock, soon)
         self.server = "uvicorn"
-        """What the process was started as: a value of the setting `server`."""
+        """How the process was started: a value of the setting `server`."""
         self.verify = verify
         self.clock = clock
         self.now = now
         self.draw_secret = draw_secret
         self.draining = False
         self.deadlines: dict[Callable[[], None], float] = {}
-        """What is to be called when, by `clock`."""
+        """The functions to call, and when, by `clock`."""
         self.expiries: dict[Callable[[], None], float] = {}
         """The same for the ends of tokens, by `now`."""
         self.connections_of: dict[str, int] = {}
@@ -167,7 +167,7 @@ class Center:
         return self._keys
 
     def tick(self) -> None:
-        """Call everybody whose time has come."""
+        """Call the functions whose time has come."""
         for times, now in ((self.deadlines, self.clock()), (self.expiries, self.now())):
             for call in [each for each, at in times.items() if at <= now]:
                 if times.pop(call, None) is not None:  # one of those before may have ended it

@@ -37,7 +37,7 @@ KICKED = CloseReason(4011, "closed by the operator")
 FULL = CloseReason(4100, "too many connections")
 # The client did nothing wrong: it may return when it, or the service, is faster.
 SLOW_CONSUMER = CloseReason(4101, "slow consumer")
-# Both clients did nothing wrong. Whose address it is, is clear when this one comes back.
+# Neither client did anything wrong; the address has one owner by the time this one reconnects.
 GIVEN_TWICE = CloseReason(4102, "address given away twice")
 MAILBOX_UNAVAILABLE = CloseReason(4103, "mailbox unavailable")
 

@@ -10,7 +10,7 @@ from service.core.odd_json import BOM, Disguise, OddError, has_constants
 
 
 class Envelope(msgspec.Struct, gc=False):
-    """What the service reads of a message of v0.
+    """The part of a message of v0 that the service reads.
 
     `message` is checked to be JSON, and never built: width costs nothing.
     """

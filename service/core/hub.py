@@ -1,4 +1,4 @@
-"""Who is connected, under which addresses and in which groups, and where a message goes.
+"""The clients that are connected, their addresses and groups, and where a message goes.
 
 Pure: no clock, no loop, no socket.
 """
@@ -15,11 +15,11 @@ from service.core.standing import Abroad
 from service.core.tally import Tally
 
 Proof = bool | str
-"""What shows that an address belongs to whoever claims it: True for a token, or the secret of its last connection."""
+"""The proof that an address belongs to its claimant: True for a token, or the secret of its last connection."""
 
 
 class Reach(NamedTuple):
-    """What has become of a message to an address. Nobody has the address when all are 0."""
+    """The outcome of a message to an address. Nobody has the address when all are 0."""
 
     online: int = 0
     """It has left for so many recipients, or they will confirm it."""
@@ -39,7 +39,7 @@ TellReach = Callable[[Reach], None]
 
 
 class Named(Protocol):
-    """Who sends a message."""
+    """The sender of a message."""
 
     @property
     def name(self) -> Address:
@@ -56,7 +56,7 @@ class Owner(Named, Protocol):
         """Pass a message on to the client."""
 
     def hand_over(self, message: Message, receipt: "Receipt | None", then: TellReach) -> None:
-        """Pass a message to one address on, and tell once what has become of it.
+        """Pass on a message to one address, and report the outcome once.
 
         Not before it has left the service, unless the recipient will confirm it: what was told to be on its way is sent
         even if the worker is killed.
@@ -87,7 +87,7 @@ class Taker(Protocol):
 
 
 class Member(Owner, Protocol):
-    """What the hub needs of a client of this worker. `addresses` begins with the temporary one."""
+    """A client of this worker, as the hub needs it. `addresses` begins with the temporary one."""
 
     addresses: list[Address]
 
@@ -118,7 +118,7 @@ class Member(Owner, Protocol):
         """An address that the client watches has got an owner, or lost it."""
 
     def accepts(self, proof: Proof) -> bool:
-        """Whether whoever shows this is the same client, on another connection."""
+        """Whether this proves that the claimant is the same client, on another connection."""
 
     def abandon(self) -> None:
         """The client is dead: drop the connection."""
@@ -131,14 +131,14 @@ class Member(Owner, Protocol):
 
 
 class ReceiptTaker(Protocol):
-    """Who may ask for a receipt."""
+    """A sender that may ask for a receipt."""
 
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
-        """What became of the message."""
+        """The outcome of the message."""
 
 
 class Receipt(NamedTuple):
-    """Who wants to hear that a message has arrived, and under which id."""
+    """The sender that wants to hear that a message has arrived, and under which id."""
 
     sender: ReceiptTaker
     id: Id
@@ -158,7 +158,7 @@ class Bus(Protocol):
         """Tell the others that none of our members has it any more."""
 
     def heir(self, address: Address) -> Owner | None:
-        """Who has an address that none of our members has."""
+        """The owner of an address that none of our members has."""
 
     def joined(self, group: str, member: Member) -> None:
         """Tell the others that one of our members is in a group."""
@@ -190,10 +190,10 @@ class Bus(Protocol):
         """Ask the others of this host how they are; each answers with a `Standing` as MessagePack, or nothing."""
 
     def seek(self, text: bytes, sender: Named) -> None:
-        """Pass a message of v0 on to whoever has its address, though nobody is known to."""
+        """Pass on a message of v0 to the owner of its address, although none is known."""
 
     def seek_to_deliver(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
-        """Hand a message over to whoever has its address, though nobody is known to."""
+        """Hand over a message to the owner of its address, although none is known."""
 
     def tell_mail(self, boxes: Collection[Address]) -> None:
         """Tell the others that these mailboxes are there, and may have something new."""
@@ -247,14 +247,14 @@ class Alone:
 class Hub:
     """Three maps: from an address to its owner, from a group to its members, and from an address to who watches it.
 
-    An address belongs to whoever has it first, and as long as that client is alive. A second claimant waits until the
-    owner has been probed: a client that lost its network gets its address back, and nobody else can take it.
+    An address belongs to the first client that has it, as long as that client is alive. A second claimant waits until
+    the owner has been probed: a client that lost its network gets its address back, and nobody else can take it.
     """
 
     def __init__(self) -> None:
         self.tally = Tally()
         self.inherited = Tally()
-        """What workers that have gone have counted, and left to this one."""
+        """The counts of workers that have gone, taken over by this one."""
         self.bus: Bus = Alone(self.tally)
         self.members: dict[Member, None] = {}
         self._owners: dict[Address, Owner] = {}
@@ -317,7 +317,7 @@ class Hub:
 
     def _probed(self, address: Address, owner: Owner, alive: bool) -> None:
         if self._owners.get(address) is not owner:
-            return  # it left meanwhile, and whoever waited has been served
+            return  # it has left, and those that waited have been served
         if not alive:
             if self.is_ours(owner):
                 owner.abandon()  # which frees the address, and the first claimant gets it
@@ -325,7 +325,7 @@ class Hub:
         self.refuse_claimants(address)
 
     def refuse_claimants(self, address: Address) -> None:
-        """Tell those who wait for an address that it stays with the client that has it."""
+        """Tell the clients that wait for an address that its owner keeps it."""
         for claimant in self._claimants.pop(address, ()):
             if claimant in self.members:
                 claimant.refused(address)
@@ -336,7 +336,7 @@ class Hub:
         self.freed(address)
 
     def freed(self, address: Address) -> None:
-        """An address has lost its owner, here or in another worker: see who is next."""
+        """An address has lost its owner, here or in another worker: give it to the next claimant."""
         heir = self.bus.heir(address)
         if heir is not None:
             self._owners[address] = heir
@@ -347,7 +347,7 @@ class Hub:
     def _serve_claimants(self, address: Address) -> None:
         for claimant in self._claimants.pop(address, ()):
             if claimant in self.members:
-                # The first finds it free; those behind it find an owner, who is probed in turn.
+                # The first finds it free; those behind it find an owner, which is probed in turn.
                 self.claim(claimant, address)
 
     def _give(self, address: Address, member: Member) -> None:
@@ -390,7 +390,7 @@ class Hub:
             del self._groups[group]
 
     def groups(self) -> Iterable[tuple[str, Iterable[Owner]]]:
-        """Every group, with who is in it."""
+        """Every group, with its members."""
         return self._groups.items()
 
     # Groups and presence
@@ -406,7 +406,7 @@ class Hub:
         self.bus.left(group, member)
 
     def members_of(self, group: str) -> Sequence[Owner]:
-        """Who is in a group, in the order of joining."""
+        """The members of a group, in the order of joining."""
         return tuple(self._groups.get(group, ()))
 
     def watch(self, member: Member, address: Address) -> None:

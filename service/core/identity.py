@@ -7,7 +7,7 @@ import msgspec
 from service.core.addresses import Address
 
 GROUP = "group:"
-"""What a permission to join and to address a group begins with, before the group's name."""
+"""The prefix of a permission to join and to address a group, before the group's name."""
 
 
 class TokenError(Exception):

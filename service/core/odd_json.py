@@ -2,8 +2,8 @@
 
 A text that was cut inside an emoji ends in half of a surrogate pair, which JavaScript and Python write as an escape,
 such as `\\ud83d`: RFC 8259 allows it (section 8.2), but no text in UTF-8 can hold it. Python also writes `NaN` and
-`Infinity`, which are not JSON. Other characters stand in for all these while the fast decoder reads. So what is passed
-on is, to the letter, what the client has written.
+`Infinity`, which are not JSON. Other characters replace all these while the fast decoder reads. So the text that is
+passed on is exactly what the client wrote.
 
 It is slower than the decoder alone: it is asked only when that has failed, and the client pays for it. No loop of
 Python runs over the text, except over its first `MAX_TOKENS` in search of an id.
@@ -46,14 +46,14 @@ _read_id = msgspec.json.Decoder(Id).decode
 
 
 class OddError(ValueError):
-    """What a client has sent cannot be read, or not be passed on; the message says why."""
+    """A text cannot be read, or not be passed on; the message says why."""
 
 
 class Disguise:
     """`text` is like the original, but the decoder can read it; the methods undo that in what it has read.
 
     Raises:
-        OddError: there is nothing left to stand in.
+        OddError: there are no free characters left for it.
     """
 
     _half = ""
@@ -76,7 +76,7 @@ class Disguise:
         self.text = text
 
     def read(self, decode: Callable[[bytes], Read]) -> Read:
-        """What a decoder makes of the text.
+        """The result of a decoder for the text.
 
         Raises:
             OddError: it cannot be read even so.
@@ -145,7 +145,7 @@ class Disguise:
             raise OddError(f"{name}: {error}") from None
 
 
-# What stands in: a character for private use, from U+E000 to U+E999, or a number. Each has three digits of its own.
+# The replacements: a character for private use, from U+E000 to U+E999, or a number. Each has three digits of its own.
 def _escape(digits: str) -> bytes:
     return rf"\ue{digits}".encode()
 
@@ -205,7 +205,7 @@ def has_constants(text: bytes) -> bool:
 
 
 def find_id(text: bytes) -> msgspec.Raw | None:
-    """The id of a request that cannot be read, as it stands there; None when none is found that could be sent back."""
+    """The id of a request that cannot be read, to the letter; None if none is found that could be sent back."""
     depth, found = 0, None
     for _, token in zip(range(MAX_TOKENS), _token.finditer(text), strict=False):
         first = token[0][:1]

@@ -1,4 +1,4 @@
-"""What the service answers to plain HTTP, the same in every shell."""
+"""The answers to plain HTTP, the same in every shell."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""One client's side of the protocol: what it says comes in, and what follows goes to the clients that it concerns.
+"""One client's side of the protocol: its messages come in, and the results go to the clients that they concern.
 
 Here is what both versions have in common, and v0:
 
@@ -102,17 +102,17 @@ class Session(ABC):
         self._closing = False
         self._deaf = False
         self._asking: list[Callable[[bool], None]] = []
-        """Who wants to know whether the client is alive."""
+        """Callers that want to know whether the client is alive."""
         self._probed_at = float("-inf")
         limits = center.settings.limits
         self._messages_left: float = limits.messages_per_second
         self._share_ends = max(0.0, self._messages_left - SHARE)
-        """What is left then of `_messages_left`."""
+        """The rest of `_messages_left` at that point."""
         """In which it had its last share."""
         self._bytes_left: float = limits.bytes_per_second
         self._messages_settled: float = self._messages_left
         self._bytes_settled: float = self._bytes_left
-        """What was left of both when it was last counted."""
+        """The rest of both when it was last counted."""
         self._since = self._refilled_at = center.clock()
         self._farewell: CloseReason | None = None
         count_up(center.hub.tally.accepted, self.protocol)
@@ -186,7 +186,7 @@ class Session(ABC):
         self._hub.disconnect(self)
 
     def close(self, reason: CloseReason) -> None:
-        """End the connection, and tell the client why. What it still says is not heard."""
+        """Close the connection, and tell the client why. Its later messages are ignored."""
         if not self._closing:
             self._closing = self._deaf = True
             self._farewell = reason
@@ -201,7 +201,7 @@ class Session(ABC):
         return proof is True
 
     def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
-        # Whoever asks for the address can ask again and again. So all who ask share a probe, and the next one waits.
+        # A claimant can ask for the address again and again. So all of them share a probe, and the next one waits.
         self._asking.append(answered)
         if len(self._asking) > 1:
             return
@@ -322,7 +322,7 @@ class Session(ABC):
         return self.spend(messages, size)
 
     def settle(self) -> None:
-        # What is taken from the buckets is what was sent: so the count costs a message nothing.
+        # The buckets also count what was sent, so counting costs a message nothing.
         tally = self._hub.tally
         tally.received += round(self._messages_settled - self._messages_left)
         tally.bytes_in += round(self._bytes_settled - self._bytes_left)
@@ -334,7 +334,7 @@ class Session(ABC):
         self._messages_settled -= messages
 
     def give_back(self, messages: int, size: int) -> None:
-        """The inverse of `spend`: what we have asked for ourselves costs the client nothing."""
+        """The inverse of `spend`: an answer that we asked for costs the client nothing."""
         self._messages_left += messages
         self._bytes_left += size
 
@@ -416,7 +416,7 @@ class SessionV0(Session):
             self._route(address, text)
 
     def _look_slowly(self, text: bytes) -> Envelope | None:
-        """What there is to pass on after all. Raises: NotNowError"""
+        """The message, if it can be passed on after all. Raises: NotNowError"""
         if may_be_odd(text):
             self._begin_a_slow_look(len(text))
         try:

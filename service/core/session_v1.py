@@ -1,4 +1,4 @@
-"""nc.v1: requests with answers, receipts, presence and groups. Its frames stand in `service.core.frames`.
+"""nc.v1: requests with answers, receipts, presence and groups. Its frames are in `service.core.frames`.
 
 Every request with an `id` is answered by one `ok` or one `error` with that `id`. Pure, as `service.core.session`.
 """
@@ -54,7 +54,7 @@ from service.core.odd_json import Disguise, OddError, find_id
 from service.core.session import Session
 from service.core.turns import LATER, NotNowError
 
-# What one client can make the service remember.
+# How much one client can make the service remember.
 MAX_GROUPS = 64
 MAX_WATCHED = 256
 MAX_UNCONFIRMED = 1024
@@ -291,7 +291,7 @@ class SessionV1(Session):
         self._fail(self._hello.pop(address), Failures.IN_USE, drops.ADDRESS_TAKEN)
 
     def displaced(self, address: Address) -> None:
-        self.close(GIVEN_TWICE)  # it has been told that the address is its own
+        self.close(GIVEN_TWICE)  # it has heard `ok`: the address was its own
 
     def _no_hello(self) -> None:
         self.close(NO_HELLO)
@@ -302,7 +302,7 @@ class SessionV1(Session):
         elif self._prove(request.id, request.token):
             self._say(Ok(id=request.id, expires=self.identity.expires))
 
-    # What it has to say
+    # Its requests
 
     def _send(self, request: Send) -> None:
         to, group, address = request.id, request.group, request.recipient_uuid
@@ -325,7 +325,7 @@ class SessionV1(Session):
                 self._send_to_group(request, recipients)
 
     def _message(self, request: Send) -> tuple[Message, Receipt | None]:
-        """What is passed on, and who wants to hear of it, if anybody does."""
+        """The message to pass on, and the receipt for it, if one is wanted."""
         to = request.id
         receipt = Receipt(self, to) if request.ack == "delivered" and to is not None else None
         key = None if receipt is None else self._center.next_key()
@@ -408,13 +408,13 @@ class SessionV1(Session):
             self._say(Ok(id=request.id, online=online, receipts=counted, stored=stored or UNSET))
 
     def _refuse(self, to: Id | None, failure: Failure, drop: str, reason: str = "") -> None:
-        # Whoever gives no id wants no answer, as in v0.
+        # A request without an id wants no answer, as in v0.
         if to is None:
             self._hub.tally.dropped[drop] += 1
         else:
             self._fail(to, failure, drop, reason)
 
-    # What it hears
+    # What it receives
 
     def deliver(self, message: Message) -> None:
         self.client.send(message.v1)

@@ -7,7 +7,7 @@ _LINE = re.compile(r"(\d+) connections; messages: (\d+) routed, (\d+) dropped")
 
 
 def status_line(connections: int, routed: int, dropped: int) -> str:
-    """What one worker says of itself."""
+    """The status of one worker."""
     return f"{connections} connections; messages: {routed} routed, {dropped} dropped"
 
 

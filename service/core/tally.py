@@ -1,4 +1,4 @@
-"""What is counted: what became of messages, handshakes and connections. Workers tell it each other."""
+"""The counts of messages, handshakes and connections, by outcome. Workers tell each other."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -17,7 +17,7 @@ def count_up(counts: dict[Label, int], label: Label, number: int = 1) -> None:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the messages and of the handshakes so far. Every field is a number, or numbers by a label."""
+    """The outcomes of messages and handshakes so far. Every field is a number, or numbers by a label."""
 
     received: int = 0
     """Messages that clients have sent, as far as they are counted: see `service.core.session.Session.settle`."""
