@@ -6,6 +6,13 @@ All are without the leading slash: a bundle has the same tree below its director
 UNITS = "etc/systemd/system/"
 SHARED = "etc/nginx/modules-enabled/90-wsbundle.conf"
 """What may stand only once on a host: all deployments share one file, that of the most demanding."""
+# Hidden by ProtectHome= and PrivateTmp= of the unit, and elsewhere no place for what nobody else may read or replace.
+HIDDEN_PLACES = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
+
+
+def engine_unit(engine: str, name: str) -> str:
+    """The unit that serves a deployment's engine, by the package that it is of; nothing where none does."""
+    return f"{engine}-server@{name}.service" if engine else ""
 
 
 class Paths:
@@ -30,7 +37,13 @@ class Paths:
         self.alerts = "monitoring/prometheus-rules.yaml"
         self.scraping = "monitoring/prometheus-scrape.yaml"
         self.dashboard = "monitoring/grafana-dashboard.json"
+        self.engine = f"etc/{name}/engine.conf"
+        self.engine_users = f"etc/{name}/engine.users"
+        self.beside_valkey = f"{UNITS}valkey-server@{name}.service.d/{name}.conf"
+        self.beside_redis = f"{UNITS}redis-server@{name}.service.d/{name}.conf"
         # No part of a bundle.
+        self.engine_password = f"etc/{name}/engine.password"
+        self.engine_run = f"run/{name}-engine"
         self.keys = f"etc/{name}/keys.json"
         self.bus = f"run/{name}/bus"
         self.mailbox = f"var/lib/{name}/mailbox"

@@ -152,6 +152,11 @@ def logrotate(value: Value) -> Quoted:
     return _plain_word(value)
 
 
+def redis(value: Value) -> Quoted:
+    """One word of a configuration of Valkey or Redis, or of its list of users: without what either reads as quotes."""
+    return _plain_word(value)
+
+
 def python(value: Value | list[Value]) -> Quoted:
     """A literal in gunicorn.conf.py."""
     for item in value if isinstance(value, list) else [value]:
@@ -196,6 +201,7 @@ FILTERS: dict[str, Callable[..., Quoted]] = {
         supervisor_command,
         nginx,
         logrotate,
+        redis,
         python,
         shell,
         yaml,

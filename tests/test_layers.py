@@ -74,7 +74,17 @@ PURE_OF_THE_SERVICE = {
 PURE_OF_THE_GENERATOR = {
     *(
         f"generator.config.{module}"
-        for module in ("addresses", "check", "document", "listening", "rule", "rules", "schema")
+        for module in (
+            "addresses",
+            "check",
+            "document",
+            "engine",
+            "engine_rules",
+            "listening",
+            "rule",
+            "rules",
+            "schema",
+        )
     ),
     *(f"generator.rendering.{module}" for module in ("agreement", "bundle")),
     *("generator.explain", "generator.quoting"),

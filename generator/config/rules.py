@@ -1,19 +1,20 @@
 """What must hold between settings, beyond the type and range of each: one function for each rule, with its reason.
 
 A rule is asked when all its `keys` are sound, and answers with the key to change and the fault; `wsbundle explain`
-prints them. What must hold between the rendered files stands in `generator.rendering.agreement` in the same way. The
-rules about addresses that are listened on stand in `generator.config.listening`.
+prints them. What must hold between the rendered files stands in `generator.rendering.agreement` in the same way. Rules
+about addresses that are listened on stand in `generator.config.listening`, about the engine in
+`generator.config.engine_rules`.
 """
 
 import re
 from collections.abc import Iterable
 from posixpath import normpath
 
-from generator.config import listening
+from generator.config import engine_rules, listening
 from generator.config.addresses import is_address
 from generator.config.rule import RULES, Findings, Origins, rule
 from generator.config.schema import Deploy, LetsEncrypt, bus, keys_file
-from generator.paths import Paths
+from generator.paths import HIDDEN_PLACES, Paths
 from generator.quoting import Unquotable, env
 from service.declaration import Fault, settings_of, values_of
 from service.settings import Settings
@@ -21,7 +22,7 @@ from service.settings import Settings
 __all__ = ["ELSEWHERE", "PLACEHOLDER", "RULES"]
 
 # Once they are imported, their rules are among all others.
-ELSEWHERE = (listening,)
+ELSEWHERE = (listening, engine_rules)
 
 # Reserved by RFC 2606, RFC 6761 and RFC 6762, or never delegated: no certificate authority vouches for a name below.
 _EXAMPLES = ("example", "example.com", "example.net", "example.org", "invalid")
@@ -45,9 +46,6 @@ _TAKEN_USERS = """
     list lp lxd mail man messagebus netdev news nobody nogroup operator plugdev polkitd proxy render sasl sgx src staff
     sync sys tape tss tty users utmp uucp uuidd video voice
 """.split()
-
-# Hidden by ProtectHome= and PrivateTmp= of the unit, and elsewhere no place for what nobody else may read or replace.
-_HIDDEN_PLACES = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
 
 # They change what Python, gunicorn, uvicorn, systemd or the linker do, behind every rendered file's back.
 _MEANT_FOR_OTHERS = ("GUNICORN_", "LD_", "LISTEN_", "NOTIFY_", "PYTHON", "UVICORN_", "WATCHDOG_")
@@ -167,7 +165,7 @@ def _parent_in(paths: Iterable[str], path: str) -> str | None:
     because="The service has a user of its own, and under systemd no home directories and a /tmp of its own.",
 )
 def keys_can_be_read(deploy: Deploy, _: Origins) -> Findings:
-    hidden = next((place for place in _HIDDEN_PLACES if (deploy.keys or "").startswith(place)), None)
+    hidden = next((place for place in HIDDEN_PLACES if (deploy.keys or "").startswith(place)), None)
     if hidden:
         fix = "leave it out: it is /etc/NAME/keys.json then"
         yield "keys", Fault(f"'{deploy.keys}' is in {hidden}, which the service cannot see", fix)

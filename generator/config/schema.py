@@ -101,6 +101,33 @@ class LetsEncrypt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = "https://acme-v02.api.letsencrypt.org/directory"
 
 
+class Engine(service.Engine, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The Valkey or Redis server over which several hosts are one notification center."""
+
+    insecure: Annotated[
+        bool,
+        Meta(
+            description="Allow `url` to be TCP without TLS to another host: whoever sees the network between the hosts "
+            "then reads every message, and the password."
+        ),
+    ] = False
+    allow: Annotated[
+        tuple[AddressRange, ...],
+        Meta(
+            description="What the service may reach beside `url` and `sentinels`: with Sentinels, every server that "
+            "can become the master. The unit drops what goes anywhere else.",
+            extra={"expects": "a list of IP addresses or networks"},
+        ),
+    ] = ()
+    serve: Annotated[
+        bool,
+        Meta(
+            description="Install and run the engine on this host, where `url` says: an instance of the distribution's "
+            "own Valkey or Redis, with `cert` and `key` as its certificate. On one host only."
+        ),
+    ] = False
+
+
 class Nginx(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What nginx does beside passing WebSockets on."""
 
@@ -200,6 +227,7 @@ class Deploy(service.Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         bool,
         Meta(description="Allow `host` to be an address that others can reach past nginx, without its TLS and limits."),
     ] = False
+    engine: Engine = Engine()
     limits: Limits = Limits()
     user: Annotated[
         Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")] | None,

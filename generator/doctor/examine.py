@@ -17,6 +17,7 @@ from generator.doctor import (
     of_access,
     of_nginx,
     of_nginx_itself,
+    of_the_engine,
     of_the_host,
     of_the_protocol,
     of_the_service,
@@ -36,7 +37,7 @@ from service.declaration import did_you_mean
 _ROOMS = [
     room.__name__
     for room in (
-        *(of_the_protocol, of_the_service, of_access, of_nginx, of_nginx_itself, of_tls, of_the_host),
+        *(of_the_protocol, of_the_service, of_the_engine, of_access, of_nginx, of_nginx_itself, of_tls, of_the_host),
         stress,
     )
 ]

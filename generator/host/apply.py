@@ -41,6 +41,7 @@ def side(store: Store, number: int | None) -> Side:
         default_server=generation.default_server,
         replaces_workers=generation.replaces_workers,
         shared=shared(store.home / "runtimes" / generation.runtime),
+        engine=store.engine_unit(number),
     )
 
 
@@ -80,6 +81,8 @@ class Host:
     def _steps(self, todo: Switch, after: int | None) -> Iterator[tuple[str, bool, Callable[[], None]]]:
         name = self.store.name
         yield f"stop {name} under systemd", todo.stops_systemd, self._stop_units
+        # While systemd still knows which directory it has made for it.
+        yield f"stop {todo.stops_engine}", bool(todo.stops_engine), lambda: self._stop_engine(todo.stops_engine)
         # Before our default server stands, and after it is gone: with both, nginx would not start after a power cut.
         yield "take nginx's default site away", todo.takes_default_site, lambda: default_site.take_away(self.store)
         yield f"make generation {after} current" if after else f"remove {name}", True, lambda: self._relink(todo, after)
@@ -88,6 +91,9 @@ class Host:
         yield "make directories", todo.makes_directories, self._make_directories
         yield "tell systemd", todo.reloads_units, self._reload_units
         yield "tell supervisor", todo.updates_supervisor or todo.stops_supervisor, self._update_supervisor
+        # It is there before the service that connects to it.
+        engine = todo.restarts_engine
+        yield f"restart {engine}, which reads its data", bool(engine), lambda: self._restart_engine(engine)
         # Both in one request, which systemd carries out even if we are killed: first the service stops, since a socket
         # whose service runs cannot be changed, then the socket changes, then the service starts.
         units = (self.socket, self.service) if todo.restarts_socket else (self.service,)
@@ -179,6 +185,16 @@ class Host:
         # After a start that failed again and again systemd would refuse this one.
         run("systemctl", "reset-failed", self.service)
         self._systemctl("restart", *units)
+
+    def _restart_engine(self, unit: str) -> None:
+        run("systemctl", "reset-failed", unit)
+        self._systemctl("restart", unit)
+
+    def _stop_engine(self, unit: str) -> None:
+        outcome = run("systemctl", "stop", unit, timeout_s=_STOP_S)
+        if outcome.code != _NOT_LOADED:
+            must(outcome, "stopping the engine")
+        run("systemctl", "reset-failed", unit)
 
     def _reload_service(self) -> None:
         # It lasts as long as each worker needs to start and to stop: the service tells systemd, which ends it in time.

@@ -27,6 +27,7 @@ from generator.report import CommandError, Report
 # No deployment can have this name: it has a dot.
 _RECORDS = "var/lib/wsbundle.d"
 _KEYS, _NEW_KEYS = Paths("NAME").keys.rpartition("/")[2], ".keys-"
+_PASSWORD = Paths("NAME").engine_password.rpartition("/")[2]
 _CHALLENGES = ".well-known/acme-challenge"
 
 
@@ -42,12 +43,12 @@ class Belongings(msgspec.Struct, frozen=True):
 
 def directories_of(name: str) -> tuple[str, ...]:
     """Every directory that carries a deployment's name, whatever its settings."""
-    return (*_always(name), f"/var/log/{name}", f"/var/lib/{name}-acme")
+    return (*_always(name), f"/var/log/{name}", f"/var/lib/{name}-acme", f"/var/lib/{name}-engine")
 
 
 def needed(deploy: Deploy) -> tuple[str, ...]:
     """Those that these settings need."""
-    return _needed(deploy.name, deploy.manager, deploy.tls)
+    return _needed(deploy.name, deploy.manager, deploy.tls, deploy.engine.serve)
 
 
 def made_by(name: str) -> str:
@@ -101,7 +102,15 @@ def settle(store: Store, user: str) -> None:
 def foreign(store: Store, deploy: Deploy, mine: Belongings) -> list[str]:
     """The directories that an installation would take over. Where nothing is installed, none may carry the name."""
     wanted = directories_of(store.name) if store.current is None else needed(deploy)
-    return [path for path in wanted if path not in mine.directories and os.path.lexists(_on(store, path))]
+    there = [path for path in wanted if path not in mine.directories and os.path.lexists(_on(store, path))]
+    return [path for path in there if not _has_only_the_password(_on(store, path), store.name)]
+
+
+def _has_only_the_password(directory: Path, name: str) -> bool:
+    """Whether the operator has put it there, for an engine that another host serves, before the first installation."""
+    if directory.name != name or directory.is_symlink() or not directory.is_dir():
+        return False
+    return [entry.name for entry in directory.iterdir()] == [_PASSWORD]
 
 
 def remove(store: Store, mine: Belongings, owners: Iterable[str], purge: bool) -> None:
@@ -111,12 +120,14 @@ def remove(store: Store, mine: Belongings, owners: Iterable[str], purge: bool) -
     """
     name = store.name
     uids = {account.uid for owner in owners if (account := account_of(owner)) is not None} - {0}
+    engines = {account.uid for user in ("valkey", "redis") if (account := account_of(user)) is not None}
     transient: dict[str, Callable[[Path], None]] = {
         f"/run/{name}": lambda path: _remove_owned(path, uids),
         f"/var/lib/{name}-acme": lambda path: shutil.rmtree(path / _CHALLENGES, ignore_errors=True),
     }
     kept: dict[str, Callable[[Path], None]] = {
         f"/etc/{name}": _remove_keys,
+        f"/var/lib/{name}-engine": lambda path: _remove_owned(path, engines),
         f"/var/lib/{name}": lambda path: _remove_owned(path, uids),
         f"/var/log/{name}": lambda path: _remove_named(path, f"{name}.log"),
     }
@@ -161,9 +172,10 @@ def _always(name: str) -> tuple[str, ...]:
     return f"/opt/{name}", f"/etc/{name}", f"/var/lib/{name}", f"/run/{name}"
 
 
-def _needed(name: str, manager: str, tls: str) -> tuple[str, ...]:
+def _needed(name: str, manager: str, tls: str, serves_an_engine: bool) -> tuple[str, ...]:
     log = (f"/var/log/{name}",) if manager == "supervisor" else ()
-    return (*_always(name), *log, *((f"/var/lib/{name}-acme",) if tls == "letsencrypt" else ()))
+    challenges = (f"/var/lib/{name}-acme",) if tls == "letsencrypt" else ()
+    return (*_always(name), *log, *challenges, *((f"/var/lib/{name}-engine",) if serves_an_engine else ()))
 
 
 def _record(store: Store) -> Path:
@@ -182,7 +194,7 @@ def _derived(store: Store, user: str, account: Callable[[str], Account | None]) 
     made = tuple(
         sorted(user for user in users if (there := account(user)) is not None and there.comment == made_by(name))
     )
-    directories = {path for each in generations for path in _needed(name, each.manager, each.tls)}
+    directories = {path for each in generations for path in _needed(name, each.manager, each.tls, bool(each.engine))}
     if store.is_ours:
         directories.add(f"/opt/{name}")
     if made:
@@ -200,7 +212,7 @@ def _looks_ours(store: Store, path: str, uids: Collection[int]) -> bool:
         return directory.stat().st_uid in uids
     names = {entry.name for entry in directory.iterdir()}
     if path == f"/etc/{name}":
-        return all(each == _KEYS or each.startswith(_NEW_KEYS) for each in names)
+        return all(each in (_KEYS, _PASSWORD) or each.startswith(_NEW_KEYS) for each in names)
     return path == f"/var/log/{name}" and all(each.startswith(f"{name}.log") for each in names)
 
 
@@ -237,5 +249,6 @@ def _remove_logs_of_nginx(directory: Path, name: str) -> None:
 
 
 def _remove_keys(directory: Path) -> None:
+    (directory / _PASSWORD).unlink(missing_ok=True)
     (directory / _KEYS).unlink(missing_ok=True)
     _remove_named(directory, _NEW_KEYS)

@@ -17,6 +17,7 @@ from generator.host import belongings, certificates
 from generator.host.belongings import Belongings
 from generator.host.certificates import Place
 from generator.host.drift import Drift, copies, drifts, keep_copy
+from generator.host.engine import Password, flavour_of
 from generator.host.facts import is_active, runs
 from generator.host.packages import install_packages
 from generator.host.preflight import certificate_will_do, preflight
@@ -45,7 +46,8 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
         found = _drifts(store, report, overwrite)
         runtime = runtime_id()
         previous, same = store.current, _is_same(store, bundle, runtime)
-        if sound and same and not found and is_active("nginx.service") and runs(store.name, deploy.manager):
+        is_due = not (sound and same) or bool(found) or Password(store).has_changed()
+        if not is_due and _all_runs(store, deploy.manager):
             if not certificate_will_do(loaded, report):
                 raise CommandError(f"{store.name} runs, and clients refuse its certificate. Nothing was changed.")
             certificates.obtain(deploy, Place(deploy.name), report)
@@ -53,7 +55,7 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
             report.line(f"Nothing to do: generation {store.current} of {store.name} is current and runs.")
             return 0
         preflight(loaded, store, bundle, report)
-        if install_packages(deploy, report):
+        if install_packages(deploy, flavour_of(bundle), report):
             preflight(loaded, store, bundle, report)  # again: a package may bring what is in the way
             judge(loaded, bundle, report)  # the readers that were not at hand before
         belongings.claim(store, deploy, user, mine)
@@ -160,6 +162,8 @@ def _say_goodbye(store: Store, mine: Belongings, report: Report, purge: bool) ->
     belongings.record(store, mine)
     belongings.settle(store, "")
     report.line(f"{name} is gone; its data is kept in /var/lib/{name}, its keys in /etc/{name}")
+    if (store.root / f"var/lib/{name}-engine").is_dir():
+        report.line(f"What its engine has stored is kept in /var/lib/{name}-engine.")
 
 
 def _is_anothers(store: Store, mine: Belongings) -> bool:
@@ -180,6 +184,12 @@ def _is_same(store: Store, bundle: Bundle, runtime: str) -> bool:
     if generation.runtime != runtime or not generation.has_files:
         return False
     return bool(json.loads(bundle.manifest())["files"] == list(store.manifest(store.current).values()))
+
+
+def _all_runs(store: Store, manager: str) -> bool:
+    """Whether nothing of what is installed has stopped."""
+    engine = store.engine_unit(store.current)
+    return is_active("nginx.service") and runs(store.name, manager) and (not engine or is_active(engine))
 
 
 def _drifts(store: Store, report: Report, overwrite: bool) -> list[Drift]:

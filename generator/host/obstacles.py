@@ -26,13 +26,15 @@ NEEDED_BYTES = 300 * 1024 * 1024
 NEEDED_FOR_A_CHANGE = 10 * 1024 * 1024
 
 
-def packages(deploy: Deploy) -> tuple[str, ...]:
-    """The Debian packages that a deployment needs."""
+def packages(deploy: Deploy, engine: str = "") -> tuple[str, ...]:
+    """The Debian packages that a deployment needs; `engine` says which one serves an engine here, if one does."""
     wanted = ["nginx", "openssl", "python3-venv"]
     if deploy.manager == "supervisor":
         wanted += ["supervisor", "logrotate"]
     if deploy.tls == "letsencrypt":
         wanted.append("certbot")
+    if engine:
+        wanted.append(f"{engine}-server")
     return tuple(sorted(wanted))
 
 

@@ -10,6 +10,7 @@ from generator.config.load import Loaded
 from generator.host import install as installing
 from generator.host.apply import side
 from generator.host.drift import drifts
+from generator.host.engine import fitted, flavour, flavour_of
 from generator.host.install import EDITED
 from generator.host.people import clients, kick
 from generator.host.preflight import certificate_will_do, is_clear
@@ -21,6 +22,7 @@ from generator.host.succession import shared
 from generator.host.switch import Side, plan
 from generator.host.top import top
 from generator.host.transaction import is_under_way
+from generator.paths import engine_unit
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import replaces_workers
 from generator.report import NOT_ROOT, CommandError, Report
@@ -42,13 +44,13 @@ CHANGES_PENDING = 3
 
 def install(options: Namespace, report: Report) -> int:
     """Make this host run what deploy.yaml says, or leave it as it is."""
-    loaded, bundle = verified(options, report)
+    loaded, bundle = _fitted(options, report)
     return installing.install(loaded, bundle, report, options.overwrite)
 
 
 def show_plan(options: Namespace, report: Report) -> int:
     """What `install` would change; nothing is changed."""
-    loaded, bundle = verified(options, report)
+    loaded, bundle = _fitted(options, report)
     store = Store(loaded.deploy.name)
     if is_under_way():
         raise CommandError("an installation is under way; ask again when it has ended")
@@ -117,6 +119,12 @@ def uninstall(options: Namespace, report: Report) -> int:
     return installing.uninstall(loaded_for(options, report).deploy, report, options.purge)
 
 
+def _fitted(options: Namespace, report: Report) -> tuple[Loaded, Bundle]:
+    """What is rendered, with what this host installs of it."""
+    loaded, bundle = verified(options, report)
+    return loaded, fitted(bundle, flavour(loaded.deploy, Store(loaded.deploy.name)))
+
+
 def _planned(loaded: Loaded, bundle: Bundle) -> Side:
     import json
 
@@ -130,4 +138,5 @@ def _planned(loaded: Loaded, bundle: Bundle) -> Side:
         default_server=deploy.nginx.default_server,
         replaces_workers=replaces_workers(deploy),
         shared=shared(ROOT),
+        engine=engine_unit(flavour_of(bundle), deploy.name),
     )

@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from generator.config.schema import Deploy
 from generator.host.facts import missing_packages
@@ -23,9 +25,9 @@ _LOCKED = re.compile(
 )
 
 
-def install_packages(deploy: Deploy, report: Report) -> bool:
-    """Whether there were any to install."""
-    missing = missing_packages(packages(deploy))
+def install_packages(deploy: Deploy, engine: str, report: Report) -> bool:
+    """Whether there were any to install. `engine` is the package that serves an engine here, if one does."""
+    missing = missing_packages(packages(deploy, engine))
     if not missing:
         return False
     install = (*_APT, "install", "--no-install-recommends")
@@ -37,10 +39,27 @@ def install_packages(deploy: Deploy, report: Report) -> bool:
         with report.step(f"install {' '.join(missing)}"):
             # What a power cut has left half installed is completed first.
             must(patiently(report, "dpkg", "--configure", "--pending"), "dpkg --configure")
-            must(patiently(report, *install, *missing), "apt-get install")
+            with _not_started(f"{engine}-server" if f"{engine}-server" in missing else ""):
+                must(patiently(report, *install, *missing), "apt-get install")
     except StepFailed as error:
         raise CommandError(f"{error}\nThe deployment was not touched.") from None
     return True
+
+
+@contextmanager
+def _not_started(service: str) -> Iterator[None]:
+    """Debian starts what it installs, and enables it: but ours is an instance beside the package's own service.
+
+    Whether it is masked, its scripts ask systemctl. Only until the next boot: that is enough, if power is cut now.
+    """
+    if service:
+        run("systemctl", "mask", "--runtime", f"{service}.service")
+    try:
+        yield
+    finally:
+        if service:
+            run("systemctl", "disable", f"{service}.service")
+            run("systemctl", "unmask", "--runtime", f"{service}.service")
 
 
 def patiently(report: Report, *command: str, patience_s: float = PATIENCE_S) -> Outcome:

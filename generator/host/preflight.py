@@ -9,7 +9,8 @@ from pathlib import Path
 from generator.config.document import Located
 from generator.config.load import Loaded
 from generator.config.schema import Deploy, mailbox
-from generator.host import belongings, certificates, default_site, facts, keys
+from generator.host import belongings, certificates, default_site, engine, facts, hosts, keys
+from generator.host.engine import flavour_of
 from generator.host.facts import Facts, Listener
 from generator.host.firewall import closed
 from generator.host.obstacles import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, packages, problems, warnings
@@ -19,8 +20,9 @@ from generator.paths import SHARED
 from generator.readers.nginx import HOST, main_text, missing_includes
 from generator.readers.nginx_sites import ONCE, own_main_context
 from generator.rendering.bundle import Bundle
-from generator.rendering.render import service_user
+from generator.rendering.render import engine_settings, service_user
 from generator.report import CommandError, Report
+from service.declaration import Fault
 
 
 def preflight(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> None:
@@ -39,6 +41,7 @@ def is_clear(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bo
     there = gather(deploy, store, bundle)
     will_do = certificate_will_do(loaded, report)
     unfit = [Located(loaded.origins["keys"], "keys", fault) for fault in keys.faults(deploy)]
+    unfit += [Located(loaded.origins["engine.url"], "engine", fault) for fault in _of_the_engine(deploy, store, report)]
     report.faults(unfit)
     for warning in warnings(deploy, there):
         report.warning(warning)
@@ -46,6 +49,18 @@ def is_clear(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bo
     for problem in found:
         report.error(str(problem))
     return not found and not unfit and will_do
+
+
+def _of_the_engine(deploy: Deploy, store: Store, report: Report) -> list[Fault]:
+    """What is wrong with it; one that is to be served here from now on can only be asked later."""
+    unfit = list(engine.faults(deploy, store))
+    if unfit or deploy.engine.url is None or (deploy.engine.serve and not engine.serves(store, deploy.engine.url)):
+        return unfit
+    ours = engine_settings(deploy)
+    joined = store.current is not None and store.generation(store.current).joined.url is not None
+    for warning in hosts.warnings(ours):
+        report.warning(warning)
+    return list(hosts.faults(ours, joined))
 
 
 def certificate_will_do(loaded: Loaded, report: Report) -> bool:
@@ -71,7 +86,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
     account = facts.account_of(user)
     fault = facts.nginx_fault()
     main = main_text()
-    missing, has_route = facts.missing_packages(packages(deploy)), facts.has_route()
+    missing, has_route = facts.missing_packages(packages(deploy, flavour_of(bundle))), facts.has_route()
     return Facts(
         is_root=os.geteuid() == 0,
         system=system,

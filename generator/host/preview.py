@@ -10,9 +10,11 @@ from typing import Any
 
 import msgspec
 
+from generator.config.engine import password_file
 from generator.config.schema import Deploy, keys_file
 from generator.host import certificates, default_site, facts
 from generator.host.clients import connections, drain_window, farewell
+from generator.host.engine import Password, flavour_of
 from generator.host.obstacles import packages
 from generator.host.provide import runtime_id
 from generator.host.store import Store
@@ -20,9 +22,10 @@ from generator.host.switch import Manifest, Side, Switch
 from generator.paths import Paths
 from generator.readers.nginx import DEFAULT_SITE
 from generator.rendering.bundle import Bundle
-from generator.rendering.render import service_user
+from generator.rendering.render import engine_settings, service_user
 from generator.report import paint
 from service.declaration import settings_of
+from service.settings import Engine
 
 _SIGNS = {"add": "+", "change": "~", "remove": "-"}
 _COLOURS = {"+": "green", "~": "yellow", "-": "red"}
@@ -65,15 +68,22 @@ def preview(deploy: Deploy, bundle: Bundle, store: Store, before: Side, after: S
     makes_keys = keys == f"/{Paths(store.name).keys}" and not (store.root / keys.lstrip("/")).exists()
     ends = todo.disconnects and not is_new
     return Preview(
-        packages=[Change(name, "add") for name in facts.missing_packages(packages(deploy))],
+        packages=[Change(name, "add") for name in facts.missing_packages(packages(deploy, flavour_of(bundle)))],
         user=[] if facts.primary_group(user) else [Change(user, "add")],
-        keys=[Change(str(keys), "add")] if makes_keys else [],
+        keys=[*([Change(str(keys), "add")] if makes_keys else []), *_passwords(deploy, bundle, store)],
         code=[] if before.runtime == runtime else [Change(_runtime(store, runtime), "add" if is_new else "change")],
         files=list(_files(store, before, after, bundle)),
         effects=[*_effects(deploy, store, before, todo), *([farewell(store, todo)] if ends else [])],
         connections=connections(store) if ends else None,
         drain_seconds=drain_window(store) if ends else None,
     )
+
+
+def _passwords(deploy: Deploy, bundle: Bundle, store: Store) -> Iterator[Change]:
+    """That of the engine, where one is served here and there is none."""
+    file = Password(store).file
+    if flavour_of(bundle) and password_file(deploy) == f"/{Paths(store.name).engine_password}" and not file.exists():
+        yield Change(f"/{Paths(store.name).engine_password}", "add")
 
 
 def lines(shown: Preview, full: bool) -> Iterator[str]:
@@ -110,6 +120,7 @@ def _effects(deploy: Deploy, store: Store, before: Side, todo: Switch) -> Iterat
     starts = todo.restarts_service or todo.restarts_program or todo.updates_supervisor
     again = "restarts" if before.name else "starts"
     due = {
+        **_of_the_engine(deploy, store),
         f"stops {before.manager}'s copy of the service": todo.stops_systemd or todo.stops_supervisor,
         f"{again} the service": starts and not todo.reloads_service,
         "reloads the service, worker by worker: clients that connect need not wait": todo.reloads_service,
@@ -117,10 +128,32 @@ def _effects(deploy: Deploy, store: Store, before: Side, todo: Switch) -> Iterat
         and default_site.stands(store.root),
         "brings nginx's default site back: /" + DEFAULT_SITE: todo.returns_default_site
         and store.default_site.is_symlink(),
+        f"starts the engine: {todo.restarts_engine}": bool(todo.restarts_engine) and not before.engine,
+        f"restarts the engine, {todo.restarts_engine}: for a moment each host is alone": bool(todo.restarts_engine)
+        and bool(before.engine),
+        f"stops the engine: {todo.stops_engine}": bool(todo.stops_engine),
         "reloads nginx": todo.reloads_nginx,
         f"asks for a certificate: {asks}": asks is not None,
     }
     return (effect for effect, is_due in due.items() if is_due)
+
+
+def _of_the_engine(deploy: Deploy, store: Store) -> dict[str, bool]:
+    """What becomes of the hosts that are one with this, and are not changed at the same moment."""
+    number = store.current
+    old = Engine() if number is None else store.generation(number).joined
+    new = engine_settings(deploy)
+    moves = None not in (old.url, new.url) and (old.url, old.name) != (new.url, new.name)
+    return {
+        f"joins this host with those that name {new.url} and {new.name}": old.url is None and new.url is not None,
+        "leaves the other hosts: their clients and those of this one do not reach each other any more": new.url is None
+        and old.url is not None,
+        f"moves to {new.url} as {new.name}: hosts that stay on {old.url} as {old.name} do not reach this one "
+        "until they move, too": moves,
+        f"waits {new.silence:g} s for a host that is silent; as long as another host waits longer, so does this one": (
+            new.url is not None and old.url is not None and new.silence < old.silence
+        ),
+    }
 
 
 def _files(store: Store, before: Side, after: Side, bundle: Bundle) -> Iterator[Change]:

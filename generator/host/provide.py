@@ -11,12 +11,13 @@ from subprocess import CalledProcessError
 from generator import program
 from generator.config.schema import Deploy, keys_file
 from generator.environment import from_wheels, of_pip, room
+from generator.host.engine import flavour_of
 from generator.host.facts import PYTHON, made_for, python_version
 from generator.host.programs import StepFailed, must, run
 from generator.host.store import READY, Generation, Store
 from generator.paths import Paths
 from generator.rendering.bundle import Bundle
-from generator.rendering.render import replaces_workers, upstream
+from generator.rendering.render import engine_settings, replaces_workers, upstream
 from generator.report import CommandError, Report
 
 ROOT = Path(program.ROOT)
@@ -95,6 +96,8 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             replaces_workers=replaces_workers(deploy),
             has_files=True,
             listen=deploy.nginx.listen,
+            engine=flavour_of(bundle),
+            joined=engine_settings(deploy),
         )
         store.add(bundle, generation)
     return number

@@ -7,7 +7,9 @@ set -eu
 name=$1
 cd "/opt/$name/current" || exit 0 # nothing was installed before
 changed=
-for file in "etc/systemd/system/$name.service" "etc/systemd/system/$name.socket" "etc/tmpfiles.d/$name.conf"; do
+for file in "etc/systemd/system/$name.service" "etc/systemd/system/$name.socket" "etc/tmpfiles.d/$name.conf" \
+    "etc/systemd/system/valkey-server@$name.service.d/$name.conf" \
+    "etc/systemd/system/redis-server@$name.service.d/$name.conf"; do
     # One that is not there belongs to the other manager.
     if [ -e "/$file" ] && [ -e "$file" ] && ! cmp -s "$file" "/$file"; then
         new="/$(dirname "$file")/.$(basename "$file").new"
@@ -21,6 +23,12 @@ done
 [ "$changed" ] || exit 0
 
 systemctl daemon-reload
+for engine in valkey redis; do
+    if systemctl is-enabled --quiet "$engine-server@$name.service"; then
+        systemctl reset-failed "$engine-server@$name.service" || true
+        systemctl restart "$engine-server@$name.service"
+    fi
+done
 if [ -e "/etc/tmpfiles.d/$name.conf" ]; then
     systemd-tmpfiles --create "/etc/tmpfiles.d/$name.conf"
 fi

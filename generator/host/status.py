@@ -4,6 +4,7 @@ import json
 import os
 import time
 from argparse import Namespace
+from collections import Counter
 
 from msgspec.structs import replace
 
@@ -12,7 +13,9 @@ from generator.config.schema import Deploy
 from generator.host.certificates import Place, described, refusals
 from generator.host.clients import connections
 from generator.host.drift import drifts
+from generator.host.engine import fitted, flavour
 from generator.host.facts import is_active, runs
+from generator.host.hosts import RefusedError, has_met, heard, name_of_this_host
 from generator.host.probe import silence
 from generator.host.provide import outdated, runtime_id
 from generator.host.store import Generation, Store
@@ -49,6 +52,8 @@ def status(options: Namespace, report: Report) -> int:
     works &= aged is None
     if deploy.tls == generation.tls != "off" and os.geteuid() == 0:  # keys and certbot's directories are root's
         works &= _add_certificate(replace(deploy, domain=generation.domain), store, rows, report)
+    if generation.joined.url is not None:
+        works &= _add_hosts(generation, rows, report)
     for name, text in rows.items():
         report.line(f"{name + ':':13} {text}")
     found = [] if under_way else drifts(store)  # what is being changed is half changed
@@ -83,7 +88,7 @@ def _of_the_service(store: Store, generation: Generation, report: Report) -> tup
 
 def is_as_deployed(deploy: Deploy, store: Store, generation: Generation) -> bool:
     """Whether an installation would find nothing to do; not after a rollback, say, or a change of deploy.yaml."""
-    wanted = json.loads(render(deploy).manifest())["files"]
+    wanted = json.loads(fitted(render(deploy), flavour(deploy, store)).manifest())["files"]
     return wanted == list(store.manifest(generation.number).values()) and generation.runtime == runtime_id()
 
 
@@ -96,6 +101,26 @@ def _add_what_is_pending(store: Store, under_way: bool, rows: dict[str, str], re
     elif pending:
         rows["unfinished"] = "a change was cut short; the next installation undoes it first"
     return under_way or not pending
+
+
+def _add_hosts(generation: Generation, rows: dict[str, str], report: Report) -> bool:
+    """Whether all other hosts that are on the engine are reached. Only root can read its password."""
+    me = name_of_this_host(generation.joined)
+    try:
+        workers = heard(generation.joined)
+    except RefusedError as error:
+        unknown = os.geteuid() != 0 and generation.joined.password_file is not None
+        rows["hosts"] = f"unknown: {error}" if unknown else f"ALONE: {error}"
+        report.fact(hosts=None, alone=not unknown)
+        return unknown
+    names = Counter(worker.host for worker in workers)
+    met = {host: has_met(me, workers, host) for host in names if host != me}
+    words = [f"{me} (this one)", *(host if met[host] else f"{host} (NOT REACHED)" for host in sorted(met))]
+    is_joined = me in names and all(met.values())
+    why = "" if me in names else "ALONE: the service is not heard on the engine; "
+    rows["hosts"] = f"{why}{len(words)}: {', '.join(words)}"
+    report.fact(hosts={"this": me, "reached": met}, alone=not is_joined)
+    return is_joined
 
 
 def _add_certificate(deploy: Deploy, store: Store, rows: dict[str, str], report: Report) -> bool:

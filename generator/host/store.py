@@ -24,11 +24,13 @@ from typing import Any
 import msgspec
 
 from generator.host import recovery
-from generator.paths import UNITS, Paths
+from generator.paths import UNITS, Paths, engine_unit
 from generator.rendering.bundle import MANIFEST, Bundle
 from generator.rendering.write import put_link, put_text, temporary_of, write
+from service.settings import Engine
 
 RECORD = "generation.json"
+ACL = "engine.acl"
 READY = "ready"
 PRISTINE = "pristine"
 _DIRECTORIES = ("runtimes", "generations", "edited")
@@ -57,17 +59,22 @@ class Generation(msgspec.Struct, frozen=True):
     has_files: bool = False
     """Whether `READ_EARLY` are files. Up to version 0.1 they were links as well."""
     listen: tuple[str, ...] = ("0.0.0.0", "::")
+    engine: str = ""
+    """The package that serves an engine here, `valkey` or `redis`; nothing where none does."""
+    joined: Engine = Engine()
+    """The engine that joins this host with others, as the service is told of it."""
 
 
 class Pending(msgspec.Struct, frozen=True):
     """A switch that has begun: from one generation (None: nothing was installed) to another (None: nothing will be).
 
-    `makes_keys` says that there were no keys before.
+    `makes_keys` says that there were no keys before, `makes_password` the same of the engine's password.
     """
 
     before: int | None
     after: int | None
     makes_keys: bool = False
+    makes_password: bool = False
 
 
 class Store:
@@ -139,7 +146,14 @@ class Store:
         }
         if self.generation(number).manager == "systemd":
             links |= self.wants
+        if unit := self.engine_unit(number):
+            template = f"{unit.partition('@')[0]}@.service"
+            links[f"{UNITS}multi-user.target.wants/{unit}"] = f"/usr/lib/systemd/system/{template}"
         return links
+
+    def engine_unit(self, number: int | None) -> str:
+        """The unit that serves an engine in a generation; nothing where none does."""
+        return "" if number is None else engine_unit(self.generation(number).engine, self.name)
 
     def files(self, number: int | None) -> dict[str, str]:
         """Every file that a generation has on the host itself, and its SHA-256."""

@@ -27,6 +27,8 @@ class Side(msgspec.Struct, frozen=True):
     """Whether a reload replaces the workers, one after another: `generator.rendering.render.replaces_workers`."""
     shared: str = ""
     """What the code of workers must have in common to take over from each other: `generator.host.succession`."""
+    engine: str = ""
+    """The unit that serves an engine, if one does."""
 
     def hash_of(self, path: str) -> str | None:
         entry = self.manifest.get(path)
@@ -50,6 +52,8 @@ class Switch(msgspec.Struct, frozen=True):
     returns_default_site: bool
     reloads_units: bool
     makes_directories: bool
+    restarts_engine: str
+    stops_engine: str
     restarts_socket: bool
     restarts_service: bool
     reloads_service: bool
@@ -79,6 +83,8 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
     paths = Paths(name)
     unit, socket = paths.service, paths.socket
     settings = changed(paths.env, paths.gunicorn) or before.runtime != after.runtime
+    of_the_engine = (paths.engine, paths.engine_users, paths.beside_valkey, paths.beside_redis)
+    engine_changed = changed(*of_the_engine) or before.engine != after.engine
     under_systemd, under_supervisor = after.manager == "systemd", after.manager == "supervisor"
     # New workers must be understood by the process that runs and starts them, and by the old ones beside them.
     understood = before.replaces_workers and after.replaces_workers and before.shared == after.shared
@@ -99,6 +105,8 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
         returns_default_site=not after.default_server and (everything or before.default_server),
         reloads_units=any(path.startswith(UNITS) for path in (*copies, *puts, *removes)),
         makes_directories=after.name != "" and changed(paths.tmpfiles),
+        restarts_engine=after.engine if engine_changed else "",
+        stops_engine=before.engine if before.engine != after.engine else "",
         restarts_socket=under_systemd and changed(socket),
         restarts_service=under_systemd and not succeeds and (settings or changed(unit, socket)),
         reloads_service=under_systemd and succeeds and settings,

@@ -14,7 +14,9 @@ from generator.host import facts
 from generator.host.apply import Host, side
 from generator.host.clients import farewell
 from generator.host.drift import put_back
+from generator.host.engine import Password
 from generator.host.guardian import guarded
+from generator.host.hosts import RefusedError, meet
 from generator.host.keys import KeysPlace
 from generator.host.neighbours import ways_in
 from generator.host.probe import Endpoint, Unhealthy, probe
@@ -25,6 +27,8 @@ from generator.report import CommandError, Report
 
 # Not in /run/lock: anybody may write there.
 _LOCK = "/run/wsbundle.lock"
+# As long as an outage may last, and the hosts must then have met again.
+_MEETING_S = 30.0
 _NOTHING = "nothing is installed, as before"
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -86,19 +90,24 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
     store.record(generation)
     began = time.time()
     keys = KeysPlace(store)
-    makes_keys = keys.are_missing(number)
-    store.begin(Pending(before, number, makes_keys=makes_keys))
+    password = Password(store)
+    makes_keys, makes_password = keys.are_missing(number), password.is_missing(number)
+    store.begin(Pending(before, number, makes_keys=makes_keys, makes_password=makes_password))
     try:
         store.restore(number)
         if makes_keys:
             keys.make(number, report)
+        if makes_password:
+            password.make()
+        password.hand_over(number)
         todo = plan(side(store, before), side(store, number), everything)
         if before is not None and todo.disconnects:
             report.line(farewell(store, todo))
         host.switch(todo, number)
         _send_a_message(generation, report)
+        _meet_the_others(generation, report)
         store.record(_proven(generation))
-    except (StepFailed, Unhealthy, OSError) as error:
+    except (StepFailed, Unhealthy, RefusedError, OSError) as error:
         report.error(f"Generation {number} does not work: {error}")
         _print_log(store, generation, began, report)
         sound = _undo(store, before, number, report)
@@ -151,6 +160,8 @@ def _undo(store: Store, before: int | None, after: int | None, report: Report) -
         failures = Host(store, report).switch_back(todo, before)
         if store.pending is not None and store.pending.makes_keys:
             KeysPlace(store).remove()
+        if store.pending is not None and store.pending.makes_password:
+            Password(store).remove()
         if before is not None and put_back(store, before):
             run("systemctl", "daemon-reload")
         for failure in failures:
@@ -180,6 +191,14 @@ def endpoint(generation: Generation) -> Endpoint:
 def _send_a_message(generation: Generation, report: Report) -> None:
     with report.step(f"send a message through nginx ({generation.domain})"):
         probe(endpoint(generation))
+
+
+def _meet_the_others(generation: Generation, report: Report) -> None:
+    """What clients said while this host was proven, its address for one, has come to all other hosts."""
+    if generation.joined.url is not None:
+        with report.step("meet the other hosts"):
+            others = meet(generation.joined, _MEETING_S)
+        report.line(f"  {', '.join(others) or 'no other host'} on the engine")
 
 
 def _take(lock: int, report: Report) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from generator.readers import gunicorn, logrotate, nginx, prometheus, shell, supervisor, systemd
+from generator.readers import engine, gunicorn, logrotate, nginx, prometheus, shell, supervisor, systemd
 from generator.readers.processes import TIME_LIMIT_S, side_by_side
 from generator.readers.verdict import Fault, Verdict
 from generator.rendering.bundle import Bundle
@@ -45,6 +45,7 @@ def read_all(
                 systemd.directories(bundle, own("directories")),
                 logrotate.rotation(bundle, own("logrotate")),
                 prometheus.monitoring(bundle, own("monitoring")),
+                engine.configuration(bundle, own("engine")),
             ],
             time_limit_s,
         )

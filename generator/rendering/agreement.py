@@ -187,6 +187,33 @@ def bus_has_its_directory(texts: Texts) -> Disagreements:
 
 
 @agreement(
+    "What the unit does not let through is dropped without a word, so that every connection to the engine would time "
+    "out; and what it lets through besides, whoever takes the service over can reach."
+)
+def unit_lets_the_engine_be_reached(texts: Texts) -> Disagreements:
+    url, sentinels = _env(texts, "WEBSOCKET_ENGINE_URL"), _env(texts, "WEBSOCKET_ENGINE_SENTINELS").split()
+    over_tcp = [] if url.startswith("unix:") else [url.partition("://")[2], *sentinels]
+    wanted = {
+        found[1]
+        for place in over_tcp
+        if (found := re.match(r"\[?([0-9.]+|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*)(?:\]|:|$)", place))
+    }
+    allowed = set(_value(texts.service, r"IPAddressAllow=(.*)$").split())
+    if lacking := sorted(wanted - allowed):
+        yield "service", f"IPAddressAllow= lacks {', '.join(lacking)}, where .env has the engine"
+    # With Sentinels also what they may name.
+    if (unknown := sorted(allowed - wanted)) and not sentinels:
+        yield "service", f"IPAddressAllow= has {', '.join(unknown)}, where no engine is"
+    families = {"AF_INET6" if ":" in address else "AF_INET" for address in allowed}
+    if set(_value(texts.service, r"RestrictAddressFamilies=(.*)$").split()) != {"AF_UNIX", *families}:
+        yield "service", f"RestrictAddressFamilies= is not what {', '.join(sorted(allowed)) or 'no network'} needs"
+    if (_value(texts.service, r"PrivateNetwork=(.*)$") == "yes") != (not allowed):
+        yield "service", f"PrivateNetwork= is {'' if allowed else 'not '}yes"
+    if _value(texts.service, r"IPAddressDeny=(.*)$") != "any":
+        yield "service", "IPAddressDeny= is not any: the service reaches all of the network"
+
+
+@agreement(
     "A unit that fails for ever must turn failed, which monitoring sees; a limit that cannot trigger never tells."
 )
 def start_limit_triggers(texts: Texts) -> Disagreements:

@@ -18,12 +18,15 @@ from jinja2 import nodes
 from jinja2.bccache import Bucket
 
 from generator import program
+from generator.config import engine as places
+from generator.config.engine import Place
 from generator.config.schema import Deploy, bus, keys_file, mailbox
 from generator.paths import Paths
 from generator.quoting import FILTERS, Quoted
 from generator.rendering.alerts import alerts
 from generator.rendering.bundle import Bundle, File
 from generator.rendering.dashboard import dashboard
+from service import settings as service
 from service.declaration import settings_of
 from service.settings import Settings, to_environ
 
@@ -100,6 +103,12 @@ def _files(deploy: Deploy) -> Iterator[File]:
     yield file(paths.sysusers)
     yield file(paths.alerts, installed=False)
     yield file(paths.scraping, installed=False)
+    if deploy.engine.serve:
+        yield file(paths.engine)
+        yield file(paths.engine_users)
+        # Which of them a host has is found out there: `generator.host.engine`.
+        yield file(paths.beside_valkey, installed=False)
+        yield file(paths.beside_redis, installed=False)
     yield file(paths.tmpfiles, installed=supervisor or deploy.tls == "letsencrypt" or deploy.socket is not None)
 
 
@@ -109,9 +118,20 @@ def service_user(deploy: Deploy) -> str:
 
 def service_settings(deploy: Deploy) -> Deploy:
     """What the service is told: nothing that only a generator can work out is left open."""
-    engine = msgspec.structs.replace(deploy.engine, name=deploy.engine.name or deploy.name)
+    ours = engine_settings(deploy)
+    changed = {name: getattr(ours, name) for name in ("name", "password_file", "cert", "key")}
+    engine = msgspec.structs.replace(deploy.engine, **changed)
     paths = {"bus": bus(deploy), "keys": keys_file(deploy), "mailbox": mailbox(deploy)}
     return msgspec.structs.replace(deploy, engine=engine, **paths)
+
+
+def engine_settings(deploy: Deploy) -> service.Engine:
+    """What the service is told of the engine."""
+    given = {name: getattr(deploy.engine, name) for name in service.Engine.__struct_fields__}
+    given |= {"name": engine_name(deploy), "password_file": places.password_file(deploy)}
+    if deploy.engine.serve:  # they are the engine's own, which asks for no certificate
+        given |= {"cert": None, "key": None}
+    return service.Engine(**given)
 
 
 def settings_in_env(deploy: Deploy) -> dict[str, str]:
@@ -122,6 +142,16 @@ def settings_in_env(deploy: Deploy) -> dict[str, str]:
             if setting.key.startswith("engine."):
                 del values[setting.extra["env"]]
     return values
+
+
+def engine_name(deploy: Deploy) -> str:
+    """What all hosts of a notification center are called together."""
+    return deploy.engine.name or deploy.name
+
+
+def engine_families(deploy: Deploy) -> str:
+    """The families of the addresses that the service reaches the engine by. Source: address_families(7)."""
+    return " ".join(sorted({"AF_INET6" if ":" in address else "AF_INET" for address in places.addresses(deploy)}))
 
 
 def graceful_timeout(deploy: Deploy) -> int:
@@ -220,6 +250,10 @@ def _certificate_key(deploy: Deploy) -> str | None:
     return f"/{Paths(deploy.name).tls}/privkey.pem" if deploy.tls == "letsencrypt" else deploy.certificate.key
 
 
+def _engine(deploy: Deploy) -> Place:
+    return places.engine(deploy) or Place()
+
+
 def _settings(deploy: Deploy) -> list[Variable]:
     values = settings_in_env(deploy)
     return [
@@ -306,6 +340,16 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "metrics_from": lambda d: d.nginx.metrics_from,
     "shows_metrics": lambda d: bool(d.nginx.metrics_from),
     "server_names_hash_bucket_size": _server_names_hash_bucket_size,
+    "engine_addresses": lambda d: " ".join(places.addresses(d)),
+    "engine_families": engine_families,
+    "engine_name": engine_name,
+    "engine_user": lambda d: d.engine.user,
+    "engine_host": lambda d: _engine(d).host,
+    "engine_port": lambda d: _engine(d).port,
+    "engine_socket": lambda d: _engine(d).path,
+    "engine_encrypted": lambda d: _engine(d).encrypted,
+    "engine_cert": lambda d: d.engine.cert,
+    "engine_key": lambda d: d.engine.key,
 }
 # What templates loop over; each line of it has its own keys.
 _LINES: dict[str, Callable[[Deploy], list[Variable]]] = {"settings": _settings, "variables": _variables}

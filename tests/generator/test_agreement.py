@@ -72,6 +72,15 @@ def test_all_files_agree_at_the_bounds_of_what_is_given(given: str) -> None:
 
 
 EDITS = [
+    ("unit-lets-the-engine-be-reached", "service", "PrivateNetwork=yes\n", ""),
+    ("unit-lets-the-engine-be-reached", "service", "IPAddressDeny=any\n", ""),
+    (
+        "unit-lets-the-engine-be-reached",
+        "service",
+        "IPAddressDeny=any\n",
+        "IPAddressDeny=any\nIPAddressAllow=10.0.0.5\n",
+    ),
+    ("unit-lets-the-engine-be-reached", "service", "Families=AF_UNIX", "Families=AF_UNIX AF_INET"),
     ("same-listener", "socket", "ListenStream=127.0.0.1:8765", "ListenStream=8765"),
     ("same-listener", "gunicorn", "bind = '127.0.0.1:8765'", "bind = '127.0.0.1:8766'"),
     ("same-listener", "site", "server 127.0.0.1:8765", "server 127.0.0.1:8764"),
@@ -134,6 +143,36 @@ def test_an_agreement_notices_the_file_that_does_not_hold_to_it(agreement: str, 
 
 def test_every_agreement_is_broken_by_an_edit() -> None:
     assert {edit[0] for edit in EDITS} == {agreement.name for agreement in AGREEMENTS}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("IPAddressAllow=fd00::5\n", ""),
+        ("IPAddressAllow=fd00::5", "IPAddressAllow=fd00::6"),
+        ("IPAddressAllow=fd00::5", "IPAddressAllow=fd00::5 10.0.0.1"),
+        ("AF_INET6", "AF_INET"),
+        ("IPAddressDeny=any\n", ""),
+        ("IPAddressDeny=any", "PrivateNetwork=yes\nIPAddressDeny=any"),
+    ],
+)
+def test_a_unit_that_does_not_let_the_engine_be_reached_is_noticed(old: str, new: str) -> None:
+    bundle = rendered("engine: {url: 'valkeys://[fd00::5]:6380', password_file: /etc/a}")
+    assert disagreements(bundle) == []
+    there = {("unit-lets-the-engine-be-reached", Paths(bundle.name).service)}
+    assert broken(edited(bundle, "service", old, new)) == there
+
+
+def test_what_sentinels_may_name_is_reached_besides() -> None:
+    sentinels = "sentinels: ['10.0.0.6:1', '[fd00::7]:1', '10.0.0.8:1'], master: m, allow: [10.1.0.0/16]"
+    bundle = rendered(f"engine: {{url: 'valkeys://10.0.0.5', password_file: /etc/a, {sentinels}}}")
+    assert disagreements(bundle) == []
+    assert broken(edited(bundle, "service", " fd00::7", "")) != set()
+
+
+def test_an_engine_by_its_name_is_none_of_the_units_business() -> None:
+    engine = "engine: {url: 'valkeys://engine', password_file: /etc/a}"
+    assert disagreements(rendered(engine, "manager: supervisor")) == []
 
 
 def test_a_socket_that_is_changed_in_one_file_is_noticed() -> None:

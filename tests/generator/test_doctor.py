@@ -15,6 +15,7 @@ from generator.doctor import (
     of_access,
     of_nginx,
     of_nginx_itself,
+    of_the_engine,
     of_the_host,
     of_the_protocol,
     of_the_service,
@@ -66,6 +67,9 @@ LOAD = of_nginx_itself.Load(Carries(4096, 2), 40, 2)
 NONE_FOUND: dict[str, list[tuple[str, str]]] = {"refused": [], "known": []}
 
 # Check, settings, what was seen, and what that is.
+JOINED = {"engine.url": "valkey://127.0.0.1"}
+SERVED = {**JOINED, "engine.serve": True}
+LOCAL = frozenset({"127.0.0.1/32"})
 CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("message", {}, 0.004, "ok"),
     ("message", {}, "HTTP 502", "failed"),
@@ -216,6 +220,19 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("letsencrypt.server", {}, None, "failed"),
     ("certbot-timer", {}, True, "ok"),
     ("certbot-timer", {}, False, "failed"),
+    ("engine.serve", SERVED, of_the_engine.Engine("valkey-server@a.service", True, LOCAL), "ok"),
+    ("engine.serve", JOINED, of_the_engine.Engine("", False, LOCAL), "ok"),
+    ("engine.serve", SERVED, of_the_engine.Engine("valkey-server@a.service", False, LOCAL), "failed"),
+    ("engine.serve", SERVED, of_the_engine.Engine("", False, LOCAL), "failed"),
+    ("engine.serve", JOINED, of_the_engine.Engine("valkey-server@a.service", True, LOCAL), "failed"),
+    ("engine.allow", JOINED, of_the_engine.Engine("", False, LOCAL), "ok"),
+    ("engine.allow", {"engine.url": "unix:///run/e.sock"}, of_the_engine.Engine("", False, frozenset()), "ok"),
+    ("engine.allow", JOINED, of_the_engine.Engine("", False, frozenset()), "failed"),
+    ("engine.allow", JOINED, of_the_engine.Engine("", False, LOCAL | {"10.0.0.0/8"}), "failed"),
+    ("hosts", JOINED, {}, "ok"),
+    ("hosts", JOINED, {"two": True}, "ok"),
+    ("hosts", JOINED, {"two": True, "three": False}, "failed"),
+    ("hosts", JOINED, "the engine at 10.0.0.5:6379 cannot be reached", "failed"),
     ("domain", {}, of_the_host.Names(frozenset({"10.0.0.5"}), frozenset({"10.0.0.5"})), "ok"),
     ("domain", {}, of_the_host.Names(frozenset(), frozenset({"10.0.0.5"})), "failed"),
     ("domain", {}, of_the_host.Names(frozenset({"10.0.0.6"}), frozenset({"10.0.0.5"})), "warning"),

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, Engine
 from generator.paths import Paths
 from generator.rendering.render import render
 from tests.modules import MODULES
 
 TABLE = set(vars(Paths("NAME")).values())
-NOT_RENDERED = {"keys", "bus", "recovery", "tls", "placeholder"}
+NOT_RENDERED = {"keys", "bus", "mailbox", "recovery", "tls", "placeholder", "engine_password", "engine_run"}
+# Rendered where an engine is served.
+SERVED = Engine(serve=True, url="valkey://127.0.0.1", user="chat")
 
 
 def said(path: Path) -> Iterator[str]:
@@ -30,7 +32,7 @@ def said(path: Path) -> Iterator[str]:
 def test_the_table_has_every_file_of_a_bundle() -> None:
     paths = Paths("chat")
     rendered = {path for kind, path in vars(paths).items() if kind not in NOT_RENDERED}
-    assert {file.path for file in render(Deploy(domain="a.org", name="chat")).files} == rendered
+    assert {file.path for file in render(Deploy(domain="a.org", name="chat", engine=SERVED)).files} == rendered
 
 
 def test_a_path_that_is_said_again_would_be_seen(tmp_path: Path) -> None:

@@ -556,6 +556,9 @@ WITHOUT_A_VALUE = {
     "nginx.default_server",
     "nginx.idle_limit",
     "engine.url",
+    "engine.allow",
+    "engine.insecure",
+    "engine.serve",
 }
 
 

@@ -48,6 +48,55 @@ def test_the_least_deploy_yaml_breaks_no_rule() -> None:
 
 
 GOOD = {
+    "engine-is-named": ["engine: {url: 'unix:///run/e.sock', user: a}"],
+    "engine-is-encrypted": [
+        "engine: {url: 'valkey://127.0.0.1'}",
+        "engine: {url: 'redis://[::1]:6380'}",
+        "engine: {url: 'rediss://10.0.0.5'}",
+        "engine: {url: 'valkey://10.0.0.5', insecure: true}",
+        "engine: {url: 'unix:///run/e.sock'}",
+    ],
+    "engine-is-an-address": [
+        "engine: {url: 'valkeys://10.0.0.5:65535'}",
+        "engine: {url: 'valkeys://[fd00::5]'}",
+        "{manager: supervisor, engine: {url: 'valkeys://engine.mycompany.org'}}",
+        "engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.6:1'], allow: [10.0.0.0/8, 10.0.0.9]}",
+    ],
+    "engine-asks-for-a-password": [
+        "engine: {url: 'unix:///run/e.sock'}",
+        "engine: {url: 'valkeys://10.0.0.5', password_file: /etc/a}",
+        "engine: {url: 'valkeys://10.0.0.5', serve: true}",
+    ],
+    "engine-certificate-is-whole": [
+        "engine: {url: 'valkeys://10.0.0.5'}",
+        "engine: {url: 'valkeys://10.0.0.5', ca: /etc/a}",
+        "engine: {url: 'valkeys://10.0.0.5', cert: /etc/a, key: /etc/b, serve: true}",
+    ],
+    "sentinels-know-the-master": [
+        "engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.6:1'], master: m}",
+        "engine: {url: 'valkeys://10.0.0.5'}",
+    ],
+    "sentinels-are-enough": [
+        "engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.5:1', '10.0.0.6:1', '10.0.0.7:1']}",
+        "engine: {url: 'valkeys://10.0.0.5'}",
+    ],
+    "every-master-is-reached": [
+        "engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.6:1'], allow: [10.0.0.7]}",
+        "{manager: supervisor, engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.6:1']}}",
+    ],
+    "silence-within-the-drain": [
+        "{engine: {url: 'unix:///run/e.sock', silence: 9.5}, drain: {timeout: 10}}",
+        "drain: {timeout: 3, window: 0}",
+    ],
+    "engine-files-can-be-read": [
+        "engine: {url: 'unix:///run/e.sock', password_file: /etc/a, ca: /etc/b, cert: /homes/c, key: /srv/d}"
+    ],
+    "served-engine-is-one": [
+        "engine: {serve: true, url: 'valkeys://10.0.0.5:1024', user: a}",
+        "engine: {serve: true, url: 'valkeys://10.0.0.5', user: a}",
+        "engine: {serve: true, url: 'unix:///run/queue-websocket-engine/e.sock', user: a}",
+        "engine: {url: 'unix:///run/e.sock', sentinels: ['10.0.0.5:1']}",
+    ],
     "domain-is-real": [
         "domain: yourhosting.com",
         "domain: your-hostel.org",
@@ -179,6 +228,56 @@ GOOD = {
 }
 
 BAD = {
+    "engine-is-named": ["engine: {user: a}", "engine: {serve: true}", "engine: {silence: 5}"],
+    "engine-is-encrypted": [
+        "engine: {url: 'valkey://10.0.0.5'}",
+        "engine: {url: 'redis://engine'}",
+        "engine: {url: 'valkeys://10.0.0.5', insecure: true}",
+        "engine: {url: 'unix:///run/e.sock', insecure: true}",
+    ],
+    "engine-is-an-address": [
+        "engine: {url: 'valkeys://engine'}",
+        "engine: {url: 'valkeys://10.0.0.5:0'}",
+        "engine: {url: 'valkeys://10.0.0.5:65536'}",
+        "engine: {url: 'valkeys://[::]'}",
+        "engine: {url: 'valkeys://10.0.0.5', sentinels: ['one:1']}",
+        "engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.6:1'], allow: [10.0.0.1/8]}",
+        "engine: {url: 'valkeys://10.0.0.5', allow: [10.0.0.1]}",
+    ],
+    "engine-asks-for-a-password": ["engine: {url: 'valkeys://10.0.0.5'}", "engine: {url: 'valkey://127.0.0.1'}"],
+    "engine-certificate-is-whole": [
+        "engine: {url: 'valkeys://10.0.0.5', cert: /etc/a}",
+        "engine: {url: 'valkeys://10.0.0.5', key: /etc/a}",
+        "engine: {url: 'valkeys://10.0.0.5', serve: true}",
+        "engine: {url: 'valkey://127.0.0.1', ca: /etc/a}",
+        "engine: {url: 'unix:///run/e.sock', cert: /etc/a, key: /etc/b}",
+    ],
+    "sentinels-know-the-master": [
+        "engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.6:1']}",
+        "engine: {url: 'valkeys://10.0.0.5', master: m}",
+        "engine: {url: 'unix:///run/e.sock', sentinels: ['10.0.0.6:1'], master: m}",
+    ],
+    "sentinels-are-enough": [
+        "engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.5:1', '10.0.0.6:1']}",
+        "engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.5:1']}",
+    ],
+    "every-master-is-reached": ["engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.6:1']}"],
+    "silence-within-the-drain": [
+        "{engine: {url: 'unix:///run/e.sock', silence: 10}, drain: {timeout: 10}}",
+        "{engine: {url: 'unix:///run/e.sock'}, drain: {timeout: 4, window: 0}}",
+    ],
+    "engine-files-can-be-read": [
+        "engine: {url: 'unix:///tmp/e.sock'}",
+        "engine: {url: 'valkeys://10.0.0.5', password_file: /root/a}",
+        "engine: {url: 'valkeys://10.0.0.5', ca: /home/a/b}",
+    ],
+    "served-engine-is-one": [
+        "engine: {serve: true, url: 'valkeys://10.0.0.5'}",
+        "engine: {serve: true, url: 'valkeys://10.0.0.5:1023', user: a}",
+        "engine: {serve: true, url: 'unix:///run/queue-websocket/e.sock', user: a}",
+        "engine: {serve: true, url: 'unix:///run/queue-websocket-engine/a/e.sock', user: a}",
+        "engine: {serve: true, url: 'valkeys://10.0.0.5', user: a, sentinels: ['10.0.0.6:1']}",
+    ],
     "domain-is-real": [
         "domain: yourdomain.com",
         "domain: a.your-domain",

@@ -30,6 +30,7 @@ def installed(given: str = "", runtime: str = "r1", shared: str = "s1") -> Side:
         default_server=deploy.nginx.default_server,
         replaces_workers=replaces_workers(deploy),
         shared=shared,
+        engine=f"valkey-server@{NAME}.service" if deploy.engine.serve else "",
     )
 
 
@@ -52,6 +53,27 @@ def test_another_port_concerns_socket_service_and_nginx() -> None:
     todo = plan(installed(), installed("port: 9000"))
     assert acts(todo) == {"reloads_units", "restarts_socket", "restarts_service", "reloads_nginx"}
     assert todo.disconnects
+
+
+SERVED = "engine: {serve: true, url: 'valkey://127.0.0.1:6390', user: a}"
+UNIT = f"valkey-server@{NAME}.service"
+
+
+def test_an_engine_is_there_before_what_connects_to_it_and_goes_when_it_is_served_no_more() -> None:
+    comes, goes = plan(installed(), installed(SERVED)), plan(installed(SERVED), installed())
+    assert (comes.restarts_engine, comes.stops_engine, comes.restarts_service) == (UNIT, "", True)
+    assert (goes.restarts_engine, goes.stops_engine, goes.restarts_service) == ("", UNIT, True)
+    assert plan(installed(SERVED), Side()).stops_engine == UNIT
+
+
+def test_an_engine_goes_on_while_the_service_alone_changes() -> None:
+    todo = plan(installed(SERVED), installed(f"{SERVED}\nwelcome: Hello"))
+    assert acts(todo) == {"restarts_service"}
+
+
+def test_an_engine_that_listens_elsewhere_is_restarted() -> None:
+    todo = plan(installed(SERVED), installed(SERVED.replace("6390", "6391")))
+    assert (todo.restarts_engine, todo.stops_engine) == (UNIT, "")
 
 
 def test_another_welcome_concerns_the_service_alone() -> None:

@@ -248,6 +248,37 @@ class Host:
         _remove(self.name)
 
 
+class Network:
+    """A network of these hosts alone: a switch in a namespace of its own, and a cable from it to each of them."""
+
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self.name = f"wsbundle-{os.getpid()}-network{next(_numbers)}"
+        self.addresses = [f"10.198.0.{number}" for number in range(1, len(hosts) + 1)]
+        _run("ip", "netns", "add", self.name)
+        self._at("link add switch type bridge")
+        self._at("link set switch up")
+        for number, (host, address) in enumerate(zip(hosts, self.addresses, strict=True), 1):
+            cable = ("link", "add", "hosts0", "type", "veth", "peer", "name", f"port{number}", "netns", self.name)
+            _run("ip", "-n", host.name, *cable)
+            self._at(f"link set port{number} master switch")
+            self._at(f"link set port{number} up")
+            _run("ip", "-n", host.name, "addr", "add", f"{address}/24", "dev", "hosts0")
+            _run("ip", "-n", host.name, "link", "set", "hosts0", "up")
+
+    def _at(self, words: str) -> None:
+        _run("ip", "-n", self.name, *words.split())
+
+    def cut(self, number: int) -> None:
+        """Take the first, second or third host's cable away, at the switch: the host itself does not notice."""
+        self._at(f"link set port{number} down")
+
+    def join(self, number: int) -> None:
+        self._at(f"link set port{number} up")
+
+    def destroy(self) -> None:
+        _run("ip", "netns", "del", self.name, check=False)
+
+
 def sweep() -> None:
     """Remove what runs that were killed have left behind."""
     for directory in CACHE.glob("*-[0-9]*-*"):

@@ -1,0 +1,169 @@
+"""What must hold of the engine, over which several hosts are one notification center."""
+
+from generator.config.addresses import is_address, network_fix
+from generator.config.engine import Place, engine, password_file, servers
+from generator.config.rule import Findings, Origins, rule
+from generator.config.schema import Deploy
+from generator.paths import HIDDEN_PLACES, Paths
+from service.declaration import Fault, settings_of
+
+ENOUGH_SENTINELS = 3
+UNPRIVILEGED = 1024
+_KEYS = tuple(setting.key for setting in settings_of(Deploy) if setting.key.startswith("engine."))
+_FILES = ("password_file", "ca", "cert", "key")
+_ANY = ("0.0.0.0", "::")
+
+
+@rule(*_KEYS, because="Without engine.url this host is alone, whatever else is said of an engine.")
+def engine_is_named(deploy: Deploy, origins: Origins) -> Findings:
+    if deploy.engine.url is None:
+        for key in (key for key in _KEYS if key in origins and key != "engine.url"):
+            yield key, Fault("has no effect: engine.url is missing", "write `url:` beside it, or remove it")
+
+
+@rule(
+    *("engine.url", "engine.insecure"),
+    because="Every message of every client crosses the network between the hosts, and the password of the engine with "
+    "them.",
+)
+def engine_is_encrypted(deploy: Deploy, _: Origins) -> Findings:
+    there = engine(deploy)
+    if there is None:
+        return
+    is_open = not there.is_local and not there.encrypted
+    if is_open and not deploy.engine.insecure:
+        fix = "use valkeys:// or rediss://, or add `insecure: true` if nobody else is on that network"
+        yield "engine.url", Fault(f"sends every message to {there} without TLS", fix)
+    elif deploy.engine.insecure and not is_open:
+        yield "engine.insecure", Fault("has no effect: nothing leaves this host without TLS", "remove it")
+
+
+@rule(
+    *("engine.url", "engine.sentinels", "engine.allow", "manager"),
+    because="The unit lets the service reach the engine and nothing else. systemd takes addresses for that, and of a "
+    "name it says nothing: every connection would then wait until it times out.",
+)
+def engine_is_an_address(deploy: Deploy, _: Origins) -> Findings:
+    for place in servers(deploy):
+        key = "engine.sentinels" if place != engine(deploy) else "engine.url"
+        if not 1 <= place.port <= 65_535:
+            yield key, Fault(f"{place.port} is no port", "use 1 to 65535")
+        if place.host in _ANY:
+            yield key, Fault(f"'{place.host}' is no address to connect to", "write one that all hosts can reach")
+        elif deploy.manager == "systemd" and not is_address(place.host):
+            yield key, Fault(f"'{place.host}' is a name", "write its IP address, or use manager: supervisor")
+    for network in deploy.engine.allow:
+        if fix := network_fix(network):
+            yield "engine.allow", Fault(f"'{network}' is not an IP address or network", fix)
+    if deploy.engine.allow and deploy.engine.url is not None and not servers(deploy)[1:]:
+        yield "engine.allow", Fault("has no effect: without Sentinels the engine is where engine.url says", "remove it")
+
+
+@rule(
+    *("engine.url", "engine.password_file", "engine.serve"),
+    because="Whoever may publish on the engine can speak for every host, and read what they say to each other.",
+)
+def engine_asks_for_a_password(deploy: Deploy, _: Origins) -> Findings:
+    there = engine(deploy)
+    if there is not None and not there.path and password_file(deploy) is None:
+        fix = f"write `password_file: /{Paths(deploy.name).engine_password}`, and the password into it"
+        yield "engine.url", Fault("has no password beside it", fix)
+
+
+@rule(
+    *("engine.url", "engine.ca", "engine.cert", "engine.key", "engine.serve"),
+    because="A certificate is of no use without its key, and neither is without TLS.",
+)
+def engine_certificate_is_whole(deploy: Deploy, _: Origins) -> Findings:
+    there, ours = engine(deploy), deploy.engine
+    if there is None:
+        return
+    named = {"ca": ours.ca, "cert": ours.cert, "key": ours.key}
+    if not there.encrypted:
+        for name in (name for name, path in named.items() if path is not None):
+            yield f"engine.{name}", Fault("has no effect: engine.url is not TLS", "use valkeys://, or remove it")
+    elif (ours.cert is None) != (ours.key is None) or (ours.serve and ours.cert is None):
+        name, given = ("key", "cert") if ours.key is None and ours.cert is not None else ("cert", "key")
+        beside = "engine.serve" if ours.serve and named[given] is None else f"engine.{given}"
+        yield beside, Fault(f"needs engine.{name}", f"write `{name}:` below `engine:`")
+
+
+@rule(
+    *("engine.sentinels", "engine.master", "engine.url"),
+    because="Sentinels watch several engines, each under a name.",
+)
+def sentinels_know_the_master(deploy: Deploy, _: Origins) -> Findings:
+    ours = deploy.engine
+    if ours.url is not None and bool(ours.sentinels) != (ours.master is not None):
+        given, other = ("sentinels", "master") if ours.sentinels else ("master", "sentinels")
+        yield f"engine.{given}", Fault(f"needs engine.{other}", f"write `{other}:` beside it")
+    elif ours.sentinels and not servers(deploy):
+        yield "engine.sentinels", Fault("has no effect: engine.url is a Unix socket", "use valkeys://, or remove it")
+
+
+@rule(
+    *("engine.sentinels", "engine.url"),
+    because="A majority of the Sentinels must agree on a new master: of two, none is left when one is down.",
+    warns=True,
+)
+def sentinels_are_enough(deploy: Deploy, _: Origins) -> Findings:
+    number = len(deploy.engine.sentinels)
+    if deploy.engine.url is not None and 0 < number < ENOUGH_SENTINELS:
+        yield "engine.sentinels", Fault(f"are {number}", f"name {ENOUGH_SENTINELS} or more, each on a host of its own")
+
+
+@rule(
+    *("engine.sentinels", "engine.allow", "manager"),
+    because="The unit lets the service reach what deploy.yaml names, and Sentinel may name another server as the "
+    "master: that must be among it.",
+    warns=True,
+)
+def every_master_is_reached(deploy: Deploy, _: Origins) -> Findings:
+    if servers(deploy)[1:] and deploy.manager == "systemd" and not deploy.engine.allow:
+        fix = "name in engine.allow every server that can become the master"
+        yield "engine.sentinels", Fault("may name a master that the unit does not let the service reach", fix)
+
+
+@rule(
+    *("engine.url", "engine.silence", "drain.timeout"),
+    because="A host that stops answers for what is under way to others, and learns at the latest after engine.silence "
+    "that one of them will not.",
+)
+def silence_within_the_drain(deploy: Deploy, _: Origins) -> Findings:
+    silence, drain = deploy.engine.silence, deploy.drain.timeout
+    if deploy.engine.url is not None and silence >= drain:
+        what = f"{silence:g} is not below drain.timeout ({drain})"
+        yield "engine.silence", Fault(what, f"raise drain.timeout, or use less than {drain}")
+
+
+@rule(
+    *("engine.password_file", "engine.ca", "engine.cert", "engine.key", "engine.url", "name"),
+    because="The service has a user of its own, and under systemd no home directories and a /tmp of its own.",
+)
+def engine_files_can_be_read(deploy: Deploy, _: Origins) -> Findings:
+    paths = {f"engine.{name}": getattr(deploy.engine, name) for name in _FILES}
+    paths["engine.url"] = (engine(deploy) or Place()).path
+    for key, path in paths.items():
+        if hidden := next((place for place in HIDDEN_PLACES if (path or "").startswith(place)), None):
+            fix = "let the engine make it below /run" if key == "engine.url" else f"put it below /etc/{deploy.name}"
+            yield key, Fault(f"'{path}' is in {hidden}, which the service cannot see", fix)
+
+
+@rule(
+    *("engine.serve", "engine.url", "engine.sentinels", "engine.user", "name"),
+    because="An engine that is served here stands alone, listens where engine.url says, and knows one user, who may do "
+    "what the service does.",
+)
+def served_engine_is_one(deploy: Deploy, _: Origins) -> Findings:
+    ours, there = deploy.engine, engine(deploy)
+    if not ours.serve or there is None:
+        return
+    if ours.sentinels:
+        yield "engine.serve", Fault("is one server, without Sentinels", "remove engine.sentinels, or serve")
+    if ours.user == "default":
+        yield "engine.serve", Fault("has no default user", f"write `user: {deploy.name}` below `engine:`, on all hosts")
+    if 0 < there.port < UNPRIVILEGED:
+        yield "engine.url", Fault(f"{there.port} is a port for root", f"use {UNPRIVILEGED} or more")
+    run = f"/{Paths(deploy.name).engine_run}"
+    if there.path and (not there.path.startswith(f"{run}/") or "/" in there.path.removeprefix(f"{run}/")):
+        yield "engine.url", Fault(f"'{there.path}' is not in {run}", f"use unix://{run}/engine.sock")

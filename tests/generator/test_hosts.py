@@ -1,0 +1,58 @@
+"""Whether hosts have met: what their workers say of themselves on the engine, and what follows from it."""
+
+import msgspec
+import pytest
+
+from generator.host.hosts import Worker, _later, _worker, has_met, name_of_this_host
+from service.engine.envelope import Beat, Bye, encode
+from service.settings import Engine
+
+ONE, TWO = "one.1.a", "two.1.b"
+
+
+def beat(**links: tuple[int, int, int, int]) -> bytes:
+    named = {name.replace("_", "."): numbers for name, numbers in links.items()}
+    return encode(Beat(ONE, "one", "boot", (1, 1), 4.0, 7, 1.5, named))
+
+
+def worker(name: str, **links: tuple[int, int]) -> Worker:
+    return Worker(name, name.partition(".")[0], {other.replace("_", "."): numbers for other, numbers in links.items()})
+
+
+def test_a_beat_says_whom_a_worker_has_met() -> None:
+    said = _worker(beat(two_1_b=(5, 6, 3, 2), three_1_c=(5, 0, 0, 0)))
+    assert said == Worker(ONE, "one", {TWO: (3, 2)})
+
+
+def test_a_later_release_may_say_more() -> None:
+    longer = msgspec.msgpack.encode([*msgspec.msgpack.decode(beat(two_1_b=(5, 6, 3, 2))), "news"])
+    assert _worker(longer) == Worker(ONE, "one", {TWO: (3, 2)})
+
+
+@pytest.mark.parametrize("data", [encode(Bye(ONE)), b"", b"hello", msgspec.msgpack.encode({"a": 1})])
+def test_all_else_says_nothing_of_that(data: bytes) -> None:
+    assert _worker(data) is None
+
+
+def test_they_have_met_when_each_has_taken_what_the_other_had_sent() -> None:
+    two = worker(TWO, one_1_a=(2, 3))
+    assert has_met("one", [worker(ONE, two_1_b=(3, 2)), two], "two")
+    assert not has_met("one", [worker(ONE, two_1_b=(4, 2)), two], "two")
+    assert not has_met("one", [worker(ONE, two_1_b=(3, 1)), two], "two")
+    assert not has_met("one", [worker(ONE), two], "two")
+    assert not has_met("one", [two], "two")
+
+
+def test_every_worker_of_both_must_have() -> None:
+    workers = [worker(ONE, two_1_b=(3, 2)), worker(TWO, one_1_a=(2, 3)), worker("two.2.c")]
+    assert not has_met("one", workers, "two")
+
+
+def test_what_is_under_way_while_they_talk_is_not_waited_for() -> None:
+    one = _later(worker(ONE, two_1_b=(3, 1)), worker(ONE, two_1_b=(9, 2)))
+    assert has_met("one", [one, worker(TWO, one_1_a=(2, 3))], "two")
+
+
+def test_a_host_that_is_named_has_that_name() -> None:
+    assert name_of_this_host(Engine(host="berlin")) == "berlin"
+    assert len(name_of_this_host(Engine())) == 12
