@@ -55,15 +55,59 @@ const closed = (code, reason) => ({
   isNotTaken: NOT_TAKEN.includes(code),
 });
 
-/** A message that the service has accepted, for `online` recipients. */
+/** How far a client has got in its mailbox: everything up to `after` was handled. @typedef {{epoch: string, after: number}} Position */
+
+/** What has come from the mailbox, and where the position is kept. */
+class Mailbox {
+  #keeper;
+
+  constructor(keeper) {
+    this.#keeper = keeper;
+    this.position = keeper.load?.() ?? null;
+  }
+
+  wanted() {
+    return this.position ?? {};
+  }
+
+  /** Take the answer to hello; the result is what is missing, and what is to be confirmed at once. */
+  opened({epoch, after, last, whole, lost_to: lostTo}) {
+    if (epoch !== this.position?.epoch || after > this.position.after) this.#save({epoch, after});
+    if (whole) return {};
+    const missing = `messages may be missing up to offset ${lostTo}`;
+    if (last > after) return {missing}; // the confirmation of what follows is one of the loss as well
+    this.#save({epoch, after: lostTo});
+    return {missing, lostTo};
+  }
+
+  /** Whether an offset is new. */
+  isNew(offset) {
+    return this.position !== null && offset > this.position.after;
+  }
+
+  handled(offset) {
+    this.#save({epoch: this.position.epoch, after: offset});
+  }
+
+  #save(position) {
+    this.position = position;
+    this.#keeper.save?.(position);
+  }
+}
+
+/** A message that the service has accepted, for `online` recipients, or has `stored` in the recipient's mailbox. */
 class Sent {
+  /** By what a receipt names it that comes to a later run of the page. @type {number | string} */
+  id;
   online = 0;
+  stored = false;
   /** By recipient, "delivered" or "lost", as far as it is known. @type {Map<string, "delivered" | "lost">} */
   outcomes = new Map();
   #receipts = NaN; // until the service has said how many there will be, nothing is complete
   #resolve;
 
-  constructor() {
+  constructor(id) {
+    this.id = id;
     /**
      * With `ack: "delivered"`: "delivered" when all recipients have confirmed, and else "lost". That means that it may
      * have arrived or not: a recipient has gone, or cannot confirm, or we were disconnected.
@@ -72,8 +116,9 @@ class Sent {
     this.outcome = new Promise((resolve) => { this.#resolve = resolve; });
   }
 
-  accept({online, receipts = 0}) {
+  accept({online, receipts = 0, stored = false}) {
     this.online = online;
+    this.stored = stored;
     this.#receipts = receipts;
     this.#look();
   }
@@ -98,7 +143,7 @@ class Sent {
 
   #settle() {
     const delivered = [...this.outcomes.values()].filter((outcome) => outcome === "delivered").length;
-    this.#resolve(delivered === this.online ? "delivered" : "lost");
+    this.#resolve(delivered === (this.stored ? 1 : this.online) ? "delivered" : "lost");
   }
 }
 
@@ -191,6 +236,8 @@ class Link {
  * - `disconnected` {reason, waitS}: the next try is in so many seconds
  * - `gone` {reason}: there is no next try, and every method fails with a `GoneError`
  * - `presence` {uuid, online}: a watched address has got an owner, or lost it
+ * - `missing` {reason}: the mailbox does not have everything any more that was kept for the client
+ * - `receipt` {id, uuid, outcome}: what became of a message that an earlier run of the page has sent to `uuid`
  * - `refused` {reason}: after a reconnect the service has refused a group or a watch that it had granted before
  */
 class NotificationClient extends EventTarget {
@@ -210,21 +257,47 @@ class NotificationClient extends EventTarget {
   #timer;
   #nextTry = 0;
   #opened = {};
+  #mailbox = null;
+  #receipts = new Map(); // of messages in mailboxes: they come whenever they come
+  #run = Array.from(crypto.getRandomValues(new Uint8Array(6)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+  /**
+   * Keeps the position of a client in `localStorage` or `sessionStorage`, under a key of yours: for the option `mailbox`.
+   * @param {Storage} storage @param {string} key
+   */
+  static keptIn(storage, key) {
+    return {
+      /** @returns {Position | null} */
+      load() {
+        try {
+          return JSON.parse(storage.getItem(key) ?? "null");
+        } catch { // half a position proves nothing; the service knows what was confirmed
+          return null;
+        }
+      },
+      /** @param {Position} position */
+      save(position) { storage.setItem(key, JSON.stringify(position)); },
+    };
+  }
 
   /**
    * @param {string} url
    * @param {object} [options]
    * @param {string} [options.uuid] the address; left out, the service draws one
    * @param {string | (() => string | Promise<string>)} [options.token] may fetch a fresh one whenever one is needed
+   * @param {boolean | {load?: () => Position | null, save?: (position: Position) => void}} [options.mailbox] the service
+   *   keeps messages while the client is away, and each is handed over once, in order; `NotificationClient.keptIn(localStorage, KEY)`, or
+   *   functions of your own, keep the position for the next run, `true` only for this one
    * @param {number} [options.maxKept] how many requests may wait for an answer
    * @param {number} [options.secondMs] how long a second lasts: for tests, which do not wait
    * @param {() => number} [options.random]
    */
-  constructor(url, {uuid, token, maxKept = 1000, secondMs = 1000, random = Math.random} = {}) {
+  constructor(url, {uuid, token, mailbox = false, maxKept = 1000, secondMs = 1000, random = Math.random} = {}) {
     super();
     this.uuid = uuid;
     this.#url = url;
     this.#token = token;
+    this.#mailbox = mailbox ? new Mailbox(mailbox === true ? {} : mailbox) : null;
     this.#maxKept = maxKept;
     this.#secondMs = secondMs;
     this.#random = random;
@@ -282,18 +355,33 @@ class NotificationClient extends EventTarget {
   }
 
   async #send(fields) {
-    const sent = new Sent();
-    await this.#request("send", fields, (ok) => sent.accept(ok), fields.ack === "delivered" ? sent : undefined);
+    const id = this.#nextId();
+    const sent = new Sent(id);
+    // What is sent again must not be stored again.
+    const once = this.#mailbox ? {dedup: id} : {};
+    const accept = (ok, link) => {
+      sent.accept(ok);
+      if (sent.stored && fields.ack === "delivered" && this.#mailbox) {
+        this.#receipts.set(id, sent);
+        link.receipts.delete(id);
+      }
+    };
+    await this.#request("send", {...fields, ...once}, accept, fields.ack === "delivered" ? sent : undefined, undefined, id);
     return sent;
   }
 
+  /** That of a page which is loaded again must not be that of another message. */
+  #nextId() {
+    const number = ++this.#ids;
+    return this.#mailbox ? `${this.#run}-${number}` : number;
+  }
+
   /** Ask. With a `link` the question is for that connection, and dies with it. */
-  #request(type, fields, onOk = () => {}, sent, link) {
+  #request(type, fields, onOk = () => {}, sent, link, id = this.#nextId()) {
     if (this.#gone) return Promise.reject(this.#gone);
     if (!link && this.#requests.size >= this.#maxKept) {
       return Promise.reject(new RequestError(QUEUE_FULL, `${this.#requests.size} requests wait for an answer`, true));
     }
-    const id = ++this.#ids;
     const request = {id, text: JSON.stringify({type, id, ...fields}), onOk, sent, isKept: !link, link: null};
     const answer = new Promise((resolve, reject) => { Object.assign(request, {resolve, reject}); });
     this.#requests.set(id, request);
@@ -343,7 +431,8 @@ class NotificationClient extends EventTarget {
       link.previous = this.#newest;
       this.#newest = link;
       this.#link = null;
-      link.say({type: "hello", id: 0, uuid: this.uuid, token, resume: this.#resume});
+      const mailbox = this.#mailbox?.wanted();
+      link.say({type: "hello", id: 0, uuid: this.uuid, token, resume: this.#resume, mailbox});
     };
   }
 
@@ -359,8 +448,7 @@ class NotificationClient extends EventTarget {
       case "msg": this.#take(link, frame); break;
       case "delivered":
       case "lost":
-        link.receipts.get(frame.id)?.note(frame.recipient_uuid, frame.type);
-        link.forgetIfComplete(frame.id);
+        this.#settled(link, frame);
         break;
       case "presence":
         if (this.#watched.has(frame.uuid)) this.#see(frame.uuid, frame.state === "online");
@@ -386,6 +474,7 @@ class NotificationClient extends EventTarget {
     this.#resume = answer.resume;
     this.#inUse = 0;
     this.#link = link;
+    if (answer.mailbox) this.#found(link, answer.mailbox);
     for (const request of this.#requests.values()) {
       if (request.isKept) this.#transmit(request, link);
     }
@@ -482,9 +571,39 @@ class NotificationClient extends EventTarget {
     });
   }
 
-  #take(link, {sender_uuid, message, recipient_uuid, group, key}) {
+  #found(link, found) {
+    const {missing, lostTo} = this.#mailbox.opened(found);
+    if (missing) this.#emit("missing", {reason: missing});
+    if (lostTo !== undefined) link.say({type: "ack", offset: lostTo});
+  }
+
+  #take(link, {sender_uuid, message, recipient_uuid, group, key, offset}) {
+    if (this.#isOld(link, offset)) return;
     this.#emit("message", {sender_uuid, message, recipient_uuid, group});
     if (key !== undefined) link.say({type: "ack", key});
+    if (offset !== undefined) this.#handled(link, offset);
+  }
+
+  /** Whether it was handled before; then its confirmation did not arrive. */
+  #isOld(link, offset) {
+    if (offset === undefined || this.#mailbox?.isNew(offset)) return false;
+    if (this.#mailbox?.position) link.say({type: "ack", offset: this.#mailbox.position.after});
+    return true;
+  }
+
+  #handled(link, offset) {
+    this.#mailbox.handled(offset);
+    link.say({type: "ack", offset});
+  }
+
+  #settled(link, {id, recipient_uuid: uuid, type: outcome, offset}) {
+    if (this.#isOld(link, offset)) return;
+    const sent = link.receipts.get(id) ?? this.#receipts.get(id);
+    sent?.note(uuid, outcome);
+    this.#receipts.delete(id);
+    link.forgetIfComplete(id);
+    if (!sent && offset !== undefined) this.#emit("receipt", {id, uuid, outcome});
+    if (offset !== undefined) this.#handled(link, offset);
   }
 
   #answered(link, frame) {
@@ -497,7 +616,7 @@ class NotificationClient extends EventTarget {
     if (request?.link !== link) return;
     this.#requests.delete(frame.id);
     if (frame.type === "ok") {
-      request.onOk(frame);
+      request.onOk(frame, link);
       link.forgetIfComplete(frame.id);
       request.resolve(frame);
     } else {
@@ -508,7 +627,8 @@ class NotificationClient extends EventTarget {
 
   /** Whether a request ever had this id; it may have been answered. */
   #isKnown(id) {
-    return Number.isInteger(id) && id >= 0 && id <= this.#ids;
+    const number = this.#mailbox && String(id).startsWith(`${this.#run}-`) ? Number(id.split("-")[1]) : id;
+    return Number.isInteger(number) && number >= 0 && number <= this.#ids;
   }
 
   /** One of those that have no answer is the cause: nobody is to wait for ever, or to send it again and again. */

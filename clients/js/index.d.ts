@@ -20,12 +20,29 @@ export interface ClientOptions {
   uuid?: string;
   /** A token, or what fetches a fresh one whenever one is needed. */
   token?: string | (() => string | Promise<string>);
+  /**
+   * The service keeps messages while the client is away, and each is handed over once, in order. `NotificationClient.keptIn(...)`, or
+   * functions of your own, keep the position for the next run, `true` only for this one.
+   */
+  mailbox?: boolean | Keeper;
   /** How many requests may wait for an answer; 1000 unless given. */
   maxKept?: number;
   /** How long a second lasts, in milliseconds: for tests, which do not wait. */
   secondMs?: number;
   /** A number from 0 to 1, by which waits are multiplied. */
   random?: () => number;
+}
+
+/** How far a client has got in its mailbox: everything up to `after` was handled. */
+export interface Position {
+  epoch: string;
+  after: number;
+}
+
+/** Where a position outlives the page. */
+export interface Keeper {
+  load?(): Position | null;
+  save?(position: Position): void;
 }
 
 export interface SendOptions {
@@ -44,6 +61,10 @@ export interface ClientEventMap {
   gone: CustomEvent<{ readonly reason: string }>;
   /** A watched address has got an owner, or lost it. */
   presence: CustomEvent<{ readonly uuid: string; readonly online: boolean }>;
+  /** The mailbox does not have everything any more that was kept for the client. */
+  missing: CustomEvent<{ readonly reason: string }>;
+  /** What became of a message that an earlier run has sent. */
+  receipt: CustomEvent<{ readonly id: string; readonly uuid: string; readonly outcome: Outcome }>;
   /** After a reconnect the service has refused a group or a watch that it had granted before. */
   refused: CustomEvent<{ readonly reason: string }>;
 }
@@ -63,6 +84,10 @@ export class GoneError extends Error {}
 
 /** A message that the service has accepted. */
 export interface Sent {
+  /** By what a receipt names it that comes to a later run. */
+  readonly id: number | string;
+  /** Whether it is in the mailbox of the recipient. */
+  readonly stored: boolean;
   /** For how many recipients. */
   readonly online: number;
   /** By recipient, as far as it is known. */
@@ -73,6 +98,11 @@ export interface Sent {
 
 /** A client that stays connected. What had no answer when the connection was lost is sent again. */
 export class NotificationClient extends EventTarget {
+  /** Keeps the position in `localStorage` or `sessionStorage`, under a key of yours. */
+  static keptIn(
+    storage: { getItem(key: string): string | null; setItem(key: string, value: string): void },
+    key: string,
+  ): Keeper;
   constructor(url: string, options?: ClientOptions);
 
   /** The address; known after `open`. */

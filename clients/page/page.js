@@ -90,7 +90,10 @@ function connect() {
   outage = null;
   byId("me").textContent = byId("uuid").value;
   byId("link").href = linkToUs();
-  client = new NotificationClient(byId("url").value, {uuid: byId("uuid").value, token: byId("token").value || undefined});
+  const uuid = byId("uuid").value, token = byId("token").value || undefined;
+  // Only an address that is proved has a mailbox; the page of the next visit goes on where this one ends.
+  const mailbox = token ? NotificationClient.keptIn(localStorage, `position of ${uuid}`) : false;
+  client = new NotificationClient(byId("url").value, {uuid, token, mailbox});
   client.addEventListener("connected", ({detail}) => {
     show("state", "connected", "connected");
     note(outage ? "Connected again" : `Connected as ${detail.uuid}`);
@@ -108,6 +111,8 @@ function connect() {
     const isTaken = detail.reason.includes("113");
     byId("why").textContent = isTaken ? "Another tab or program has this address." : `Not connected: ${detail.reason}`;
   });
+  client.addEventListener("missing", ({detail}) => note(`Not everything was kept: ${detail.reason}`));
+  client.addEventListener("receipt", ({detail: {uuid, outcome}}) => note(`An earlier message to ${uuid}: ${outcome}`));
   client.addEventListener("refused", ({detail}) => note(detail.reason));
   client.addEventListener("message", ({detail: {sender_uuid, message, group}}) => {
     log("received", sender_uuid, typeof message === "string" ? message : JSON.stringify(message), group);
@@ -194,7 +199,7 @@ async function send(kind, recipient, message) {
       setState("accepted", "nobody else is in this group");
       return;
     }
-    setState("accepted");
+    setState("accepted", sent.stored && !sent.online ? "stored until they come" : undefined);
     const outcome = await sent.outcome;
     setState(outcome, isToGroup ? `${outcome}, ${sent.online} in the group` : outcome);
   } catch (error) {

@@ -744,3 +744,128 @@ async def it_waits_at_least_as_long_as_retry_after_says(server: Server, client: 
     waits = [(await client.event("disconnected"))["wait_s"] for _ in range(5)]
     assert waits == [7, 2, 2, 4, 8]
     await connected(server, client)
+
+
+# The mailbox
+
+FOUND = {"epoch": "e", "after": 5, "last": 5, "whole": True}
+
+
+async def kept(peer: Peer, offset: int, message: object = "m") -> None:
+    """A message from the mailbox."""
+    await peer.say("msg", sender_uuid="bob", recipient_uuid="alice", message=message, offset=offset)
+
+
+@behaviour
+async def it_asks_for_its_mailbox_and_says_how_far_it_is_when_it_comes_back(server: Server, client: Driver) -> None:
+    await client.open(server.url, keeps=True)
+    peer = await server.accept()
+    assert (await peer.greet(mailbox=FOUND))["mailbox"] == {}
+    await client.event("connected")
+    await kept(peer, 8)
+    await client.event("message")
+    await kept(peer, 9)
+    await client.event("message")
+    assert await peer.frame() == {"type": "ack", "offset": 8}
+    peer.abort()
+    peer = await server.accept()
+    hello = await peer.hello()
+    assert hello["mailbox"]["epoch"] == "e"
+    assert hello["mailbox"]["after"] in (8, 9)  # whether the last one is handled yet, is for the client to say
+
+
+@behaviour
+async def without_a_mailbox_it_asks_for_none_and_confirms_nothing(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await server.accept()
+    assert "mailbox" not in await peer.greet()
+
+
+@behaviour
+async def what_comes_again_is_handed_over_once(server: Server, client: Driver) -> None:
+    await client.open(server.url, keeps=True)
+    peer = await server.accept()
+    await peer.greet(mailbox=FOUND)
+    await client.event("connected")
+    for offset in (7, 7, 6, 8, 7, 8, 9):
+        await kept(peer, offset, offset)
+    assert [(await client.event("message"))["message"] for _ in range(3)] == [7, 8, 9]
+
+
+@behaviour
+async def what_is_missing_is_told_and_confirmed_when_nothing_follows(server: Server, client: Driver) -> None:
+    await client.open(server.url, keeps=True)
+    peer = await server.accept()
+    await peer.greet(mailbox={**FOUND, "whole": False, "lost_to": 12})
+    assert "12" in (await client.event("missing"))["reason"]
+    await client.event("connected")
+    assert await peer.frame() == {"type": "ack", "offset": 12}
+    peer.abort()
+    peer = await server.accept()
+    assert (await peer.hello())["mailbox"] == {"epoch": "e", "after": 12}
+
+
+@behaviour
+async def a_new_epoch_is_taken_over_and_its_messages_are_new(server: Server, client: Driver) -> None:
+    await client.open(server.url, keeps=True)
+    peer = await server.accept()
+    await peer.greet(mailbox=FOUND)
+    await client.event("connected")
+    await kept(peer, 90)
+    await client.event("message")
+    peer.abort()
+    peer = await server.accept()
+    await peer.greet(mailbox={"epoch": "f", "after": 1, "last": 3, "whole": False, "lost_to": 1})
+    await client.event("disconnected")
+    await client.event("missing")
+    await client.event("connected")
+    await kept(peer, 3, "of the new epoch")
+    assert (await client.event("message"))["message"] == "of the new epoch"
+
+
+@behaviour
+async def what_is_sent_again_is_known_to_be_the_same(server: Server, client: Driver) -> None:
+    await client.open(server.url, keeps=True)
+    peer = await server.accept()
+    await peer.greet(mailbox=FOUND)
+    await client.event("connected")
+    call = await client.call("send", "bob", "order")
+    first = await peer.frame()
+    assert first["dedup"]
+    peer.abort()
+    peer = await server.accept()
+    await peer.greet(mailbox=FOUND)
+    again = await peer.frame()
+    assert again == first
+    await peer.say("ok", id=again["id"], online=0, stored=True)
+    assert await call.answer() == {"online": 0}
+
+
+@behaviour
+async def a_receipt_of_the_mailbox_may_come_on_a_later_connection(server: Server, client: Driver) -> None:
+    await client.open(server.url, keeps=True)
+    peer = await server.accept()
+    await peer.greet(mailbox=FOUND)
+    await client.event("connected")
+    call = await client.call("send", "bob", "order", ack="delivered")
+    sent = await peer.frame()
+    await peer.say("ok", id=sent["id"], online=0, receipts=1, stored=True)
+    assert await call.answer() == {"online": 0}
+    peer.abort()
+    peer = await server.accept()
+    await peer.greet(mailbox=FOUND)
+    await peer.say("delivered", id=sent["id"], recipient_uuid="bob", offset=8)
+    assert await call.outcome() == "delivered"
+    assert await peer.frame() == {"type": "ack", "offset": 8}
+
+
+@behaviour
+async def a_receipt_for_an_earlier_run_is_an_event(server: Server, client: Driver) -> None:
+    await client.open(server.url, keeps=True)
+    peer = await server.accept()
+    await peer.greet(mailbox=FOUND)
+    await client.event("connected")
+    await peer.say("lost", id="earlier-7", recipient_uuid="bob", offset=8)
+    event = await client.event("receipt")
+    assert (event["id"], event["uuid"], event["outcome"]) == ("earlier-7", "bob", "lost")
+    assert await peer.frame() == {"type": "ack", "offset": 8}

@@ -39,11 +39,11 @@ function nextEvent() {
   return events.length ? events.shift() : new Promise((resolve) => waiting.push(resolve));
 }
 
-function openClient(url, uuid, tokens, maxKept, second, answers) {
+function openClient(url, uuid, tokens, maxKept, second, answers, mailbox) {
   const token = Array.isArray(tokens) ? async () => tokens.shift() : tokens;
   const random = () => 1;
-  client = new NotificationClient(url, {uuid, token, maxKept, secondMs: second * 1000, random});
-  for (const kind of ["connected", "disconnected", "gone", "presence", "refused", "message"]) {
+  client = new NotificationClient(url, {uuid, token, mailbox, maxKept, secondMs: second * 1000, random});
+  for (const kind of ["connected", "disconnected", "gone", "presence", "refused", "missing", "receipt", "message"]) {
     client.addEventListener(kind, ({detail}) => {
       tell({kind, wait_s: detail.waitS, ...detail});
       if (kind === "message" && answers) client.send(detail.sender_uuid, "thanks");
@@ -120,10 +120,11 @@ class BrowserDriver(Driver):
         max_kept: int = 1000,
         second: float | None = None,
         answers: bool = False,
+        keeps: bool = False,
     ) -> None:
         # JSON has no undefined; null would be said in the hello.
         ours = [json.dumps(value) if value is not None else "undefined" for value in (uuid, token)]
-        rest = f"{json.dumps(max_kept)}, {second or self.second}, {json.dumps(answers)}"
+        rest = f"{json.dumps(max_kept)}, {second or self.second}, {json.dumps(answers)}, {json.dumps(keeps)}"
         await self._tab.run(f"((url) => openClient(url, {ours[0]}, {ours[1]}, {rest}))", url)
 
     async def next_event(self) -> Frame:

@@ -11,8 +11,22 @@ what was not answered. The package `wsbundle-client` of npm does the same in bro
 
 from wsbundle_client.client import Client, Token
 from wsbundle_client.errors import ClientError, GoneError, RequestError
+from wsbundle_client.mailbox import File, Memory, Position
 from wsbundle_client.messages import Event, Message, Sent
 
-__all__ = ["Client", "ClientError", "Event", "GoneError", "Message", "RequestError", "Sent", "Token", "__version__"]
+__all__ = [
+    "Client",
+    "ClientError",
+    "Event",
+    "File",
+    "GoneError",
+    "Memory",
+    "Message",
+    "Position",
+    "RequestError",
+    "Sent",
+    "Token",
+    "__version__",
+]
 
 __version__ = "0.1.0"

@@ -5,11 +5,12 @@ import contextlib
 import inspect
 import json
 import random
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -17,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from wsbundle_client.errors import ClientError, GoneError, RequestError
 from wsbundle_client.link import Link, Request
 from wsbundle_client.losses import Backoff, Lost, closed, refused, why_unreachable
+from wsbundle_client.mailbox import Keeper, Mailbox
 from wsbundle_client.messages import Event, Message, Sent
 from wsbundle_client.wire import (
     BAD_REQUEST,
@@ -52,7 +54,9 @@ class Client:
 
     `uuid` is the address; left out, the service draws one. `token` may be a function,
     asynchronous or not, that fetches a fresh one whenever one is needed. `on_event` is called with every change of
-    state. `max_kept` bounds what waits for an answer. `reconnect=False`: the first loss is the last.
+    state. With a `mailbox` the service keeps messages while the client is away, and each is handed over once, in order;
+    `Memory()`, `File(path)` or an object with `load` and `save` says where the position is kept. `max_kept` bounds what
+    waits for an answer. `reconnect=False`: the first loss is the last.
 
     What had no answer when the connection was lost is sent again: a recipient may get it twice, but not never.
 
@@ -67,6 +71,7 @@ class Client:
         *,
         token: Token = None,
         on_event: Callable[[Event], object] = lambda event: None,
+        mailbox: Keeper | None = None,
         max_kept: int = 1000,
         reconnect: bool = True,
         second: float = 1.0,
@@ -77,10 +82,14 @@ class Client:
         self._max_kept, self._reconnect = max_kept, reconnect
         # How long a second lasts, and what is random: for tests, which do not wait.
         self._second, self._backoff = second, Backoff(random_share)
+        self._mailbox = None if mailbox is None else Mailbox(mailbox)
+        self._run_id = secrets.token_urlsafe(6)
+        self._receipts: dict[int, Sent] = {}
+        """Of messages in mailboxes: their receipts come whenever they come."""
         self._last_id = 0
         self._requests: dict[int, Request] = {}
-        self._inbox: asyncio.Queue[tuple[Message, Link, int | None] | None] = asyncio.Queue()
-        self._taken: tuple[Link | None, int | None] = (None, None)
+        self._inbox: asyncio.Queue[tuple[Message, _Confirmation] | None] = asyncio.Queue()
+        self._taken: _Confirmation | None = None
         self._groups: dict[str, None] = {}
         self._watched: dict[str, bool] = {}
         self._link: Link | None = None
@@ -164,25 +173,50 @@ class Client:
             if self._is_closed or self._gone is None:
                 raise StopAsyncIteration
             raise self._gone
-        message, link, key = item
-        self._taken = link, key
+        message, self._taken = item
         return message
 
     async def confirm(self) -> None:
-        """Confirm the last message, if its sender wants to know. Iteration does so by itself."""
-        (link, key), self._taken = self._taken, (None, None)
-        if link is not None and key is not None:
-            await link.say(encode({"type": "ack", "key": key}))
+        """Confirm the last message, if its sender or the mailbox wants to know. Iteration does so by itself."""
+        taken, self._taken = self._taken, None
+        if taken is not None and taken.key is not None:
+            await taken.link.say(encode({"type": "ack", "key": taken.key}))
+        if taken is not None and taken.offset is not None:
+            await self._handled(taken.epoch, taken.offset)
+
+    async def _handled(self, epoch: str, offset: int) -> None:
+        reached = None if self._mailbox is None else self._mailbox.handled(epoch, offset)
+        if reached is not None and self._link is not None:
+            await self._link.say(encode({"type": "ack", "offset": reached}))
 
     async def _send(self, message: Any, ack: str, **to: str) -> Sent:
-        sent = Sent()
+        number = self._last_id + 1
+        sent = Sent(self._spell(number))
+        # What is sent again must not be stored again.
+        once = {} if self._mailbox is None else {"dedup": sent.id}
+
+        def accept(ok: dict[str, Any]) -> None:
+            sent._accept(ok["online"], ok.get("receipts", 0), ok.get("stored", False))
+            if sent.stored and ack == "delivered" and self._mailbox is not None:
+                self._receipts[number] = sent
+                for link in filter(None, (self._requests[number].link,)):
+                    link.receipts.pop(number, None)
+
         await self._request(
-            "send",
-            lambda ok: sent._accept(ok["online"], ok.get("receipts", 0)),
-            sent=sent if ack == "delivered" else None,
-            **{"message": message, "ack": ack, **to},
+            "send", accept, sent=sent if ack == "delivered" else None, **{"message": message, "ack": ack, **to, **once}
         )
         return sent
+
+    def _spell(self, number: int) -> int | str:
+        """The id of a request. That of a program which is started again must not be that of another message."""
+        return number if self._mailbox is None else f"{self._run_id}-{number}"
+
+    def _number(self, spelled: object) -> int | None:
+        """The inverse; None for what is not ours."""
+        if self._mailbox is None:
+            return spelled if isinstance(spelled, int) else None
+        run, _, number = str(spelled).rpartition("-")
+        return int(number) if run == self._run_id and number.isdigit() else None
 
     async def _request(
         self,
@@ -198,7 +232,7 @@ class Client:
         if link is None and len(self._requests) >= self._max_kept:
             raise RequestError(QUEUE_FULL, f"{len(self._requests)} requests wait for an answer", temporary=True)
         number = self._last_id + 1
-        request = Request(encode({"type": kind, "id": number, **fields}), on_ok, sent, kept=link is None)
+        request = Request(encode({"type": kind, "id": self._spell(number), **fields}), on_ok, sent, kept=link is None)
         self._last_id = number
         self._requests[number] = request
         try:
@@ -292,6 +326,8 @@ class Client:
         link.tasks += [self._start(self._restore(link)), self._start(self._refresh(link))]
         if link.is_open:
             self._link = link
+            if (reached := self._mailbox and self._mailbox.beyond_hello()) is not None:
+                await link.say(encode({"type": "ack", "offset": reached}))
         self._emit(Event("connected", uuid=link.uuid))
         if not self._entered.done():
             self._entered.set_result(None)
@@ -333,7 +369,8 @@ class Client:
 
     async def _greet(self, socket: ClientConnection, token: str | None) -> Link:
         server_time: float = json.loads(await socket.recv())["server_time"]
-        about = {"uuid": self.uuid, "token": token, "resume": self._resume}
+        wanted = None if self._mailbox is None else self._mailbox.wanted()
+        about = {"uuid": self.uuid, "token": token, "resume": self._resume, "mailbox": wanted}
         hello = {"type": "hello", "id": 0, **{name: value for name, value in about.items() if value is not None}}
         await socket.send(encode(hello), text=True)
         while (answer := json.loads(await socket.recv()))["type"] not in ("ok", "error"):
@@ -341,7 +378,14 @@ class Client:
         if answer["type"] == "error":
             raise self._turned_away(answer)
         self.uuid, self._resume, self._in_use = answer["uuid"], answer["resume"], 0
-        return Link(socket, server_time, answer, self._second)
+        link = Link(socket, server_time, answer, self._second)
+        if self._mailbox is not None and "mailbox" in answer:
+            missing, lost_to = self._mailbox.opened(answer["mailbox"])
+            if missing:
+                self._emit(Event("missing", reason=missing))
+            if lost_to is not None:
+                await link.say(encode({"type": "ack", "offset": lost_to}))
+        return link
 
     def _turned_away(self, error: dict[str, Any]) -> Lost:
         final = not error["temporary"]
@@ -420,9 +464,7 @@ class Client:
         elif kind in ("ok", "error"):
             self._answered(link, frame)
         elif kind in ("delivered", "lost"):
-            if sent := link.receipts.get(frame["id"]):
-                sent._note(frame["recipient_uuid"], kind)
-                link.forget_if_complete(frame["id"])
+            self._settled(link, frame)
         elif kind == "presence":
             if frame["uuid"] in self._watched:
                 self._see(frame["uuid"], frame["state"] == "online")
@@ -430,33 +472,56 @@ class Client:
             told_s = min(frame["reconnect_in_ms"], frame["deadline_ms"]) / 1000
             link.lost.set_result(Lost("the service goes away", told_s=told_s))
 
+    def _settled(self, link: Link, frame: dict[str, Any]) -> None:
+        offset, number = frame.get("offset"), self._number(frame["id"])
+        if offset is not None and (self._mailbox is None or not self._mailbox.comes(offset)):
+            return
+        sent = None
+        if number is not None:
+            sent = link.receipts.get(number) or self._receipts.pop(number, None)
+        if sent is not None and number is not None:
+            sent._note(frame["recipient_uuid"], frame["type"])
+            link.forget_if_complete(number)
+        elif offset is not None:
+            uuid, outcome = frame["recipient_uuid"], frame["type"]
+            self._emit(Event("receipt", uuid=uuid, id=str(frame["id"]), outcome=outcome))
+        if offset is not None and self._mailbox is not None:
+            self._start(self._handled(self._mailbox.epoch, offset))
+
     def _take(self, link: Link, frame: dict[str, Any], spelling: str) -> None:
-        if self._inbox.qsize() >= MAX_INBOX:
+        offset = frame.get("offset")
+        if offset is not None:
+            if self._mailbox is None or not self._mailbox.comes(offset):
+                return
+        elif self._inbox.qsize() >= MAX_INBOX:
             self._emit(Event("dropped", uuid=frame["sender_uuid"]))
             return
         who, to, group = frame["sender_uuid"], frame.get("recipient_uuid"), frame.get("group")
         message = Message(who, frame["message"], to, group, spelling)
-        self._inbox.put_nowait((message, link, frame.get("key")))
+        epoch = "" if self._mailbox is None else self._mailbox.epoch
+        self._inbox.put_nowait((message, _Confirmation(link, frame.get("key"), epoch, offset)))
 
     def _answered(self, link: Link, frame: dict[str, Any]) -> None:
         if frame["type"] == "error" and not self._is_known(frame["id"]):
             reason = f"{frame['reason']}; the service does not say which request it means"
             self._refuse_all(link, RequestError(frame["code"], reason, frame["temporary"]))
             return
-        request = self._requests.get(frame["id"])
-        if request is None or request.link is not link or request.answer.done():
+        number = self._number(frame["id"])
+        request = None if number is None else self._requests.get(number)
+        if number is None or request is None or request.link is not link or request.answer.done():
             return
         if frame["type"] == "ok":
             request.on_ok(frame)
-            link.forget_if_complete(frame["id"])
+            link.forget_if_complete(number)
             request.answer.set_result(frame)
         else:
-            link.receipts.pop(frame["id"], None)
+            link.receipts.pop(number, None)
             request.answer.set_exception(RequestError(frame["code"], frame["reason"], frame["temporary"]))
 
-    def _is_known(self, number: object) -> bool:
+    def _is_known(self, spelled: object) -> bool:
         """Whether a request ever had this id; it may have been answered."""
-        return isinstance(number, int) and 0 <= number <= self._last_id
+        number = self._number(spelled)
+        return number is not None and 0 <= number <= self._last_id
 
     def _refuse_all(self, link: Link, error: RequestError) -> None:
         """One of those that have no answer is the cause: nobody is to wait for ever, or to send it again and again."""
@@ -483,6 +548,15 @@ class Client:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+class _Confirmation(NamedTuple):
+    """How a message is confirmed, when the application has handled it."""
+
+    link: Link
+    key: int | None
+    epoch: str
+    offset: int | None
 
 
 def _nothing(ok: dict[str, Any]) -> None:

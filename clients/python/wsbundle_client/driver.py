@@ -7,6 +7,7 @@ from typing import Any
 
 from wsbundle_client.client import Client, Token
 from wsbundle_client.errors import GoneError, RequestError
+from wsbundle_client.mailbox import Memory
 from wsbundle_client.messages import Sent
 
 # Reached by nothing but a failure, however busy the machine is.
@@ -42,8 +43,11 @@ class Driver(ABC):
         max_kept: int = 1000,
         second: float | None = None,
         answers: bool = False,
+        keeps: bool = False,
     ) -> None:
-        """Begin to connect. A list of tokens is fetched one by one. `answers`: it sends "thanks" for each message."""
+        """Begin to connect. A list of tokens is fetched one by one. `answers`: it sends "thanks" for each message.
+        `keeps`: it has a mailbox, and keeps its position in memory.
+        """
 
     @abstractmethod
     async def next_event(self) -> Frame:
@@ -101,12 +105,14 @@ class PythonDriver(Driver):
         max_kept: int = 1000,
         second: float | None = None,
         answers: bool = False,
+        keeps: bool = False,
     ) -> None:
         self._client = Client(
             url,
             uuid,
             token=fetching(token) if isinstance(token, list) else token,
             on_event=lambda event: self._events.put_nowait(event._asdict()),
+            mailbox=Memory() if keeps else None,
             max_kept=max_kept,
             second=second or self.second,
             random_share=lambda: 1.0,

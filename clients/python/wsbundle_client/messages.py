@@ -25,6 +25,8 @@ class Event(NamedTuple):
     - `gone`, for this `reason`: there is no next try
     - `presence`: the watched address `uuid` has got an owner, or lost it; see `online`
     - `refused`, for this `reason`: after a reconnect the service has refused a group or a watch that it had granted
+    - `missing`: the mailbox does not have everything any more that was kept for us, for this `reason`
+    - `receipt`: what became of the message `id` that an earlier run of the program has sent to `uuid`; see `outcome`
     - `dropped`: a message was thrown away, one of `uuid` if the application takes none, or for this `reason`
     """
 
@@ -33,13 +35,20 @@ class Event(NamedTuple):
     reason: str = ""
     wait_s: float = 0.0
     online: bool = False
+    id: str = ""
+    outcome: str = ""
 
 
 class Sent:
-    """A message that the service has accepted, for `online` recipients."""
+    """A message that the service has accepted, for `online` recipients, or has `stored` in the recipient's mailbox.
 
-    def __init__(self) -> None:
+    `id` is by what a receipt names it that comes to a later run of the program.
+    """
+
+    def __init__(self, known_as: int | str = "") -> None:
+        self.id = known_as
         self.online = 0
+        self.stored = False
         self.outcomes: dict[str, str] = {}
         """By recipient, `delivered` or `lost`, as far as it is known; with `ack="delivered"` only."""
         self._receipts: int | None = None
@@ -52,10 +61,11 @@ class Sent:
         """
         await self._complete.wait()
         delivered = [outcome for outcome in self.outcomes.values() if outcome == "delivered"]
-        return "delivered" if len(delivered) == self.online else "lost"
+        expected = 1 if self.stored else self.online
+        return "delivered" if len(delivered) == expected else "lost"
 
-    def _accept(self, online: int, receipts: int | None) -> None:
-        self.online, self._receipts = online, receipts
+    def _accept(self, online: int, receipts: int | None, stored: bool = False) -> None:
+        self.online, self._receipts, self.stored = online, receipts, stored
         self._look()
 
     def _note(self, recipient: str, outcome: str) -> None:

@@ -1,0 +1,60 @@
+"""The client for Python with a mailbox, against a service that comes and goes."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.service.shells import DEADLINE_S
+from tests.service.test_mailbox_conformance import Kept
+from wsbundle_client import Client, Event, File, Memory, Position
+
+
+async def away(url: str, token: str, file: Path) -> None:
+    """It asks for its mailbox, and goes."""
+    async with Client(url, "bob", token=token, mailbox=File(file)):
+        pass
+
+
+async def fetch(url: str, token: str, file: Path, number: int, events: list[Event]) -> list[object]:
+    """So many messages, each handled."""
+    heard: list[object] = []
+    async with Client(url, "bob", token=token, mailbox=File(file), on_event=events.append) as bob:
+        while len(heard) < number:
+            heard.append((await asyncio.wait_for(anext(bob), DEADLINE_S)).message)
+        await bob.confirm()
+    return heard
+
+
+async def send(url: str, token: str, *messages: object) -> list[bool]:
+    async with Client(url, "alice", token=token, mailbox=Memory()) as alice:
+        return [(await alice.send("bob", message)).stored for message in messages]
+
+
+def test_a_phone_that_was_off_gets_all_of_it_once_in_order_through_restarts(tmp_path: Path) -> None:
+    kept, file, events = Kept(tmp_path), tmp_path / "position.json", list[Event]()
+    bob, alice = kept.token("bob"), kept.token("alice")
+    with kept.running() as shell:
+        asyncio.run(away(shell.url, bob, file))
+        assert asyncio.run(send(shell.url, alice, *range(150))) == [True] * 150
+    with kept.running() as shell:
+        assert asyncio.run(send(shell.url, alice, *range(150, 160))) == [True] * 10
+        assert asyncio.run(fetch(shell.url, bob, file, 120, events)) == list(range(120))
+    with kept.running() as shell:
+        assert asyncio.run(fetch(shell.url, bob, file, 40, events)) == list(range(120, 160))
+    assert {event.kind for event in events} <= {"connected", "disconnected"}
+
+
+def test_a_position_in_a_file_is_whole_or_the_one_before(tmp_path: Path) -> None:
+    file = File(tmp_path / "position.json")
+    assert file.load() is None
+    file.save(Position("e", 7))
+    assert File(tmp_path / "position.json").load() == Position("e", 7)
+    (tmp_path / "position.json").write_text('{"epoch": "e", "af')
+    assert file.load() is None
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"epoch": "e", "after": null}'])
+def test_a_file_that_holds_something_else_is_no_position(tmp_path: Path, text: str) -> None:
+    (tmp_path / "position.json").write_text(text)
+    assert File(tmp_path / "position.json").load() is None
