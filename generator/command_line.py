@@ -95,6 +95,12 @@ _ON_A_HOST = {
         "Close every connection that has this address with code 4011; our clients do not come back. Needs root.",
         "sudo wsbundle kick alice",
     ),
+    "mailbox": (
+        "show what mailboxes hold, copy them, or put a copy in their place",
+        "Print how many messages wait for clients that are away, for all or for one; write a copy of all; or put one "
+        "in their place, while the service is stopped. Needs root.",
+        "sudo wsbundle mailbox --export mailboxes.db",
+    ),
     "history": (
         "the generations that are kept",
         "List the generations that rollback can go back to.",
@@ -255,6 +261,13 @@ def _add_anywhere(verbs: dict[str, argparse.ArgumentParser]) -> None:
     token.add_argument("--keys", metavar="FILE", help="default: the deployment's, which only root may read")
     token.set_defaults(run=commands.token)
 
+    mailbox = verbs["mailbox"]
+    deed = mailbox.add_mutually_exclusive_group()
+    deed.add_argument("address", metavar="ADDRESS", nargs="?", help="show this mailbox; left out, all together")
+    deed.add_argument("--export", metavar="FILE", help="write a copy of all mailboxes, also while the service runs")
+    deed.add_argument("--import", metavar="FILE", dest="restore", help="put such a copy in their place")
+    mailbox.set_defaults(run=_mailbox)
+
     show = verbs["show"]
     show.add_argument("--origin", action="store_true", help="also print where each value was given")
     show.set_defaults(run=commands.show)
@@ -320,6 +333,12 @@ def _doctor(options: argparse.Namespace, report: Report) -> int:
     from generator.doctor import examine
 
     return examine.doctor(options, report)
+
+
+def _mailbox(options: argparse.Namespace, report: Report) -> int:
+    from generator import mailboxes
+
+    return mailboxes.command(options, report)
 
 
 def _on_the_host(options: argparse.Namespace, report: Report) -> int:

@@ -18,7 +18,18 @@ ROOMS = {
         "client",
     ),
     "generator": (
-        *("program", "environment", "quoting", "paths", "config", "report", "rendering", "explain", "minting"),
+        *(
+            "program",
+            "environment",
+            "quoting",
+            "paths",
+            "config",
+            "report",
+            "rendering",
+            "explain",
+            "mailboxes",
+            "minting",
+        ),
         *("sample", "readers", "judge", "commands", "packing", "host", "doctor", "command_line", "__main__"),
     ),
     "tools": (

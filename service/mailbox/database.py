@@ -115,7 +115,7 @@ class Database:
 
     def _look(self, directory: Path) -> None:
         """Nobody else has the file open: see that it is whole, or put another one in its place."""
-        if self.path.exists() and (fault := _fault(self.path)):
+        if self.path.exists() and (fault := fault_of(self.path)):
             aside = _set_aside(self.path)
             logger.error("%s is broken (%s); it is now %s, and a new one begins", self.path, fault, aside)
         with contextlib.closing(connect(self.path)) as database:
@@ -182,7 +182,7 @@ def new_epoch() -> str:
     return secrets.token_urlsafe(9)
 
 
-def _fault(path: Path) -> str:
+def fault_of(path: Path) -> str:
     """What is wrong with a database; nothing if it is whole."""
     try:
         with contextlib.closing(sqlite3.connect(path)) as database:

@@ -1,0 +1,158 @@
+"""`python -m service.mailbox`: looks at the mailboxes of a host, writes a copy of them, or puts a copy in their place.
+
+    show DIRECTORY [ADDRESS]    as JSON
+    export DIRECTORY FILE       also while the service runs
+    import DIRECTORY FILE       only while it does not
+
+Root acts as the owner of the directory, so that no file appears in it that the service could not use.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from service.mailbox.database import BESIDE, FILE, VERSION, Lock, MailboxError, connect, fault_of
+
+_PRIVATE = 0o600
+
+
+@contextlib.contextmanager
+def as_owner(directory: Path) -> Iterator[None]:
+    """Act as whoever owns the directory. Source: credentials(7)."""
+    if os.geteuid():
+        yield
+        return
+    state = directory.stat()
+    os.setegid(state.st_gid)
+    os.seteuid(state.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def show(directory: Path, address: str | None = None) -> dict[str, Any]:
+    """What is in all mailboxes, or in one; times are in seconds since the epoch."""
+    with as_owner(directory), contextlib.closing(connect(directory / FILE)) as database:
+        if address is not None:
+            return _box(database, address)
+        messages, size = database.execute("select messages, bytes from state").fetchone()
+        (boxes,) = database.execute("select count(*) from box").fetchone()
+        (oldest,) = database.execute("select min(at) from mail").fetchone()
+        fullest = "select name, messages, bytes from box where messages > 0 order by messages desc, name limit 10"
+        return {
+            "mailboxes": boxes,
+            "messages": messages,
+            "bytes": size,
+            "oldest": _seconds(oldest),
+            "file_bytes": (directory / FILE).stat().st_size,
+            "fullest": [
+                {"address": name, "messages": number, "bytes": taken}
+                for name, number, taken in database.execute(fullest)
+            ],
+        }
+
+
+def _box(database: sqlite3.Connection, address: str) -> dict[str, Any]:
+    row = database.execute("select id, messages, bytes, seen from box where name = ?", (address,)).fetchone()
+    if row is None:
+        raise MailboxError(f"{address} has no mailbox: its owner has never asked for one, or was away for too long")
+    number, messages, size, seen = row
+    oldest, newest = database.execute("select min(at), max(at) from mail where box = ?", (number,)).fetchone()
+    return {
+        "address": address,
+        "messages": messages,
+        "bytes": size,
+        "oldest": _seconds(oldest),
+        "newest": _seconds(newest),
+        "owner_seen": _seconds(seen),
+    }
+
+
+def _seconds(microseconds: int | None) -> float | None:
+    return None if microseconds is None else microseconds / 1_000_000
+
+
+def export(directory: Path, file: Path) -> None:
+    """Write a copy of all mailboxes as they are at one moment. Source: VACUUM INTO of SQLite."""
+    if file.exists():
+        raise MailboxError(f"{file} is there already; name another file, or remove it")
+    made = directory / "export"
+    try:
+        with as_owner(directory):
+            made.unlink(missing_ok=True)
+            with contextlib.closing(connect(directory / FILE)) as database:
+                database.execute("vacuum into ?", (str(made),))
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
+        with open(descriptor, "wb") as copy, made.open("rb") as original:
+            shutil.copyfileobj(original, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def restore(directory: Path, file: Path) -> None:
+    """Put a copy in the place of all mailboxes: what was stored since it was written is gone, and recipients hear that.
+
+    The service sees by its inode that it is another file, and begins a new epoch.
+    """
+    if not directory.is_dir():
+        raise MailboxError(
+            f"there is no {directory}; start the service once with mailbox.keep: disk, and stop it again"
+        )
+    if fault := fault_of(file) or _fault_of_version(file):
+        raise MailboxError(f"{file} is not a copy of mailboxes, or is damaged: {fault}")
+    with as_owner(directory):
+        users = Lock(directory / "users")
+    if not users.is_ours_alone():
+        raise MailboxError("the service is running; stop it first, and start it again after this")
+    new, state = directory / "import", directory.stat()
+    shutil.copyfile(file, new)
+    os.chmod(new, _PRIVATE)
+    if not os.geteuid():
+        os.chown(new, state.st_uid, state.st_gid)
+    with contextlib.closing(sqlite3.connect(new)) as database:
+        database.execute("update state set inode = 0")
+        database.commit()
+    for suffix in BESIDE:
+        (directory / f"{FILE}{suffix}").unlink(missing_ok=True)
+        (directory / f"import{suffix}").unlink(missing_ok=True)
+    new.replace(directory / FILE)
+    users.close()
+
+
+def _fault_of_version(file: Path) -> str:
+    with contextlib.closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        (version,) = database.execute("pragma user_version").fetchone()
+    return "" if 1 <= version <= VERSION else "no release up to this one has written it"
+
+
+def main() -> None:
+    """Do what the arguments say."""
+    verb, where, *rest = sys.argv[1:]
+    directory = Path(where)
+    try:
+        if verb != "import" and not (directory / FILE).exists():
+            raise MailboxError(f"there are no mailboxes in {directory}; mailbox.keep: disk makes them")
+        if verb == "show":
+            print(json.dumps(show(directory, *rest)))
+        elif verb == "export":
+            export(directory, Path(rest[0]))
+        else:
+            restore(directory, Path(rest[0]))
+    except MailboxError as error:
+        sys.exit(str(error))
+    except (OSError, sqlite3.Error) as error:
+        sys.exit(f"{directory}: {error}")
+
+
+if __name__ == "__main__":
+    main()
