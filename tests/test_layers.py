@@ -48,11 +48,17 @@ ROOMS = {
         "watched",
         "hosts",
         "render",
+        "mailbox",
         "__main__",
     ),
 }
 # What a program knows of another.
 KNOWN = {
+    # What it costs to keep a message is measured inside of the service.
+    ("bench", "service"): {
+        *(f"service.core.{module}" for module in ("addresses", "center", "identity", "mail", "mailbox")),
+        *("service.mailbox.disk", "service.settings"),
+    },
     ("generator", "service"): {"service", "service.core.figures", "service.declaration", "service.settings"},
     ("tools", "service"): {
         *("service.declaration", "service.core.close_codes", "service.core.figures", "service.core.frames"),

@@ -214,6 +214,20 @@ FIGURES = (
         page="publish.md",
     ),
     Figure(
+        "mailbox_messages",
+        "gauge",
+        "Messages that wait in mailboxes.",
+        whole=lambda service: service.center.mail.holds[0],
+        page="mailbox.md",
+    ),
+    Figure(
+        "mailbox_bytes",
+        "gauge",
+        "Bytes of these, which mailbox.total bounds.",
+        whole=lambda service: service.center.mail.holds[1],
+        page="mailbox.md",
+    ),
+    Figure(
         "mailbox_stored",
         "counter",
         "Messages that were put into a mailbox.",

@@ -43,6 +43,11 @@ class Mail:
         """Where they are kept; None when none are."""
         return self._store
 
+    @property
+    def holds(self) -> tuple[int, int]:
+        """How many messages are kept, and how many bytes."""
+        return (0, 0) if self._store is None else self._store.holds
+
     def keep(self, letter: Letter, then: Callable[[Kept], None]) -> None:
         """Store a message for an address that has a box, and let its owner know."""
         assert self._store is not None

@@ -114,6 +114,10 @@ class Store(Protocol):
     def latest(self) -> int:
         """No offset that was given so far is greater, and every later one is."""
 
+    @property
+    def holds(self) -> tuple[int, int]:
+        """How many messages are kept, and how many bytes, as far as this worker knows: as of a second ago."""
+
     def keep(self, letter: Letter, then: Callable[[Kept], None]) -> None:
         """Store a message. Letters are stored in the order in which they come."""
 

@@ -66,6 +66,7 @@ class Disk:
         self._loop = asyncio.get_running_loop()
         self._database = Database(Path(settings.directory), settings.sync, clock())
         self._last = 0
+        self.holds = (0, 0)
         self._works: SimpleQueue[_Work | None] = SimpleQueue()
         self._reads: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._waiting = 0
@@ -161,6 +162,7 @@ class Disk:
         else:
             self._has_failed = False
             self._last = ledger.last
+            self.holds = ledger.messages, ledger.bytes
             report = partial(self._report, works, outcomes, ledger.news, ledger.settled, ledger.expired)
         self._loop.call_soon_threadsafe(report)
 

@@ -24,6 +24,7 @@ class DiskInTurns:
 
     def __init__(self, world: World, directory: Path, settings: Mailbox) -> None:
         self.is_broken = False
+        self.holds = (0, 0)
         self._world = world
         self.database = Database(directory, "second", self._now())
         self._settings = settings
@@ -66,6 +67,7 @@ class DiskInTurns:
         outcome = do(ledger)
         ledger.finish()
         database.execute("commit")
+        self.holds = ledger.messages, ledger.bytes
 
         def report() -> None:
             self._mail.note_expired(ledger.expired)

@@ -11,6 +11,7 @@ import pytest
 
 from service.core import drops
 from service.core.close_codes import MAILBOX_UNAVAILABLE
+from service.core.figures import FIGURES, service
 from service.core.mail import WINDOW
 from tests.service.centers import Party, identity
 from tests.service.mailboxes import Desk
@@ -130,6 +131,23 @@ def test_a_message_to_a_group_is_not_kept(desk: Desk, alice: Party) -> None:
     assert "offset" not in frame
     desk.leaves(bob)
     assert messages(desk.comes("bob")) == []
+
+
+def test_figures_say_what_is_kept_what_was_stored_and_what_was_not_fetched_in_time(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", "one", "two")
+
+    def figures() -> dict[str, object]:
+        return {each.name: each.of(service(desk.world.center)) for each in FIGURES if each.name.startswith("mailbox_")}
+
+    size = 2 * (len('"one"') + 64)
+    assert figures() == {
+        "mailbox_messages": 2,
+        "mailbox_bytes": size,
+        "mailbox_stored": 2,
+        "mailbox_expired": 0,
+    }
+    desk.passes(DAY)
+    assert figures() == {"mailbox_messages": 0, "mailbox_bytes": 0, "mailbox_stored": 2, "mailbox_expired": 2}
 
 
 # v0
