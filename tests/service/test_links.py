@@ -297,6 +297,16 @@ def test_the_worker_that_takes_the_place_of_a_killed_one_ends_its_links_at_once(
     assert not here.links.is_cut_off
 
 
+def test_a_host_that_was_missed_is_not_when_its_next_worker_has_come() -> None:
+    engine, (here, _) = hosts(2)
+    del engine.hosts["b.7"]
+    engine.passes(SILENCE_S + 1)
+    assert here.links.is_cut_off
+    HostOfOne(engine, "b", pid="8")
+    engine.settle()
+    assert not here.links.is_cut_off
+
+
 def test_the_others_of_a_host_say_goodbye_for_one_that_was_killed() -> None:
     engine, (here, killed) = hosts(2)
     survivor = HostOfOne(engine, "b", pid="8")
