@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+from service.process.control import PREFIX
 from tests.service.shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
 
 # With so many workers; each tells the others where it is in the directory WEBSOCKET_BUS.
@@ -34,7 +35,8 @@ class Processes:
     def are_complete(self) -> bool:
         """Whether all are there, each knows each, and nobody else is."""
         pids = self.pids()
-        return len(pids) == self.size == len(list(self.bus.iterdir())) and all(
+        meeting = [path for path in self.bus.glob("*") if not path.name.startswith(PREFIX)]
+        return len(pids) == self.size == len(meeting) and all(
             _streams(pid, self.bus / f"{pid}.sock") >= self.size - 1 for pid in pids
         )
 
