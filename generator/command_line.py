@@ -261,13 +261,6 @@ def _add_anywhere(verbs: dict[str, argparse.ArgumentParser]) -> None:
     token.add_argument("--keys", metavar="FILE", help="default: the deployment's, which only root may read")
     token.set_defaults(run=commands.token)
 
-    mailbox = verbs["mailbox"]
-    deed = mailbox.add_mutually_exclusive_group()
-    deed.add_argument("address", metavar="ADDRESS", nargs="?", help="show this mailbox; left out, all together")
-    deed.add_argument("--export", metavar="FILE", help="write a copy of all mailboxes, also while the service runs")
-    deed.add_argument("--import", metavar="FILE", dest="restore", help="put such a copy in their place")
-    mailbox.set_defaults(run=_mailbox)
-
     show = verbs["show"]
     show.add_argument("--origin", action="store_true", help="also print where each value was given")
     show.set_defaults(run=commands.show)
@@ -292,6 +285,11 @@ def _add_on_a_host(host: dict[str, argparse.ArgumentParser]) -> None:
     host["clients"].add_argument("--address", metavar="A", help="only who has this address, or comes from there")
     host["kick"].add_argument("uuid", metavar="UUID", help="any address of the client, also its temporary one")
     host["plan"].add_argument("--full", action="store_true", help="show the content of new and removed files, too")
+    mailbox = host["mailbox"]
+    deed = mailbox.add_mutually_exclusive_group()
+    deed.add_argument("address", metavar="ADDRESS", nargs="?", help="show this mailbox; left out, all together")
+    deed.add_argument("--export", metavar="FILE", help="write a copy of all mailboxes, also while the service runs")
+    deed.add_argument("--import", metavar="FILE", dest="restore", help="put such a copy in their place")
     doctor = host["doctor"]
     doctor.add_argument("--only", metavar="KEY", action="append", default=[], help="check this alone; repeatable")
     doctor.add_argument("--quick", action="store_true", help="leave out what takes longer than five seconds")
@@ -301,6 +299,7 @@ def _add_on_a_host(host: dict[str, argparse.ArgumentParser]) -> None:
     for name in _ON_A_HOST:
         host[name].set_defaults(run=_on_the_host, verb=name)
     doctor.set_defaults(run=_doctor)
+    mailbox.set_defaults(run=_mailbox)
 
 
 def _add_common(verbs: dict[str, argparse.ArgumentParser]) -> None:
