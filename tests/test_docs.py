@@ -288,6 +288,7 @@ def unknown_host_paths(document: Document) -> Iterator[str]:
         "/etc/security/limits.conf",
         "/etc/pip.conf",
         "/etc/hosts",
+        "/etc/machine-id",
         "/etc/ssl/certs/ca-certificates.crt",
     )
     by_hand = (
