@@ -3,9 +3,9 @@
 from generator.config.addresses import is_address, network_fix
 from generator.config.engine import Place, engine, password_file, servers
 from generator.config.rule import Findings, Origins, rule
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, Engine
 from generator.paths import HIDDEN_PLACES, Paths
-from service.declaration import Fault, settings_of
+from service.declaration import Fault, settings_of, values_of
 
 ENOUGH_SENTINELS = 3
 UNPRIVILEGED = 1024
@@ -17,8 +17,13 @@ _ANY = ("0.0.0.0", "::")
 @rule(*_KEYS, because="Without engine.url this host is alone, whatever else is said of an engine.")
 def engine_is_named(deploy: Deploy, origins: Origins) -> Findings:
     if deploy.engine.url is None:
-        for key in (key for key in _KEYS if key in origins and key != "engine.url"):
+        nothing, values = values_of(Engine()), values_of(deploy.engine)
+        for key in (key for key in _KEYS if key in origins and values[_name(key)] != nothing[_name(key)]):
             yield key, Fault("has no effect: engine.url is missing", "write `url:` beside it, or remove it")
+
+
+def _name(key: str) -> str:
+    return key.partition(".")[2]
 
 
 @rule(

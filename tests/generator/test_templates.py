@@ -21,6 +21,8 @@ PLAIN = (nodes.Name, nodes.Getattr)
 # Which filters a file may use. A value in the wrong language is the fault that no reader reports.
 LANGUAGES = {
     "etc/NAME/.env": {"comment", "env_name", "env"},
+    "etc/NAME/engine.conf": {"comment", "redis"},
+    "etc/NAME/engine.users": {"redis"},
     "etc/NAME/gunicorn.conf.py": {"comment", "python"},
     "etc/letsencrypt/renewal-hooks/deploy/NAME": {"comment", "shell"},
     "etc/logrotate.d/NAME": {"comment", "logrotate"},
@@ -30,7 +32,9 @@ LANGUAGES = {
     "etc/systemd/system/NAME.service": {"comment", "systemd", "systemd_exec", "systemd_word"},
     "etc/systemd/system/NAME.socket": {"comment", "systemd"},
     "etc/systemd/system/nginx.service.d/NAME.conf": {"comment", "systemd_word"},
+    "etc/systemd/system/redis-server@NAME.service.d/NAME.conf": {"comment", "systemd", "systemd_exec", "systemd_word"},
     "etc/systemd/system/supervisor.service.d/NAME.conf": {"comment", "systemd_word"},
+    "etc/systemd/system/valkey-server@NAME.service.d/NAME.conf": {"comment", "systemd", "systemd_exec", "systemd_word"},
     "etc/sysusers.d/NAME.conf": {"comment", "systemd", "systemd_word"},
     "etc/tmpfiles.d/NAME.conf": {"comment", "systemd_word"},
     "monitoring/prometheus-rules.yaml": {"comment", "yaml"},
@@ -49,7 +53,8 @@ def printed_by(source: str, **names: object) -> str:
 
 
 def test_every_template_is_rendered_and_every_rendered_file_but_the_dashboard_has_one() -> None:
-    bundle = render(msgspec.convert({"domain": "ws.example.com"}, Deploy))
+    engine = {"serve": True, "url": "valkey://127.0.0.1", "user": "chat"}
+    bundle = render(msgspec.convert({"domain": "ws.example.com", "engine": engine}, Deploy))
     without = Paths(bundle.name).dashboard
     assert sorted(file.template for file in bundle.files if file.link is None and file.path != without) == ALL
 
@@ -100,7 +105,8 @@ def test_every_name_is_used_by_a_template() -> None:
     assert set(names_of(Deploy(domain="a.org"))) <= used
 
 
-@every_template
+# A list of users has no comments: neither Valkey nor Redis starts with one in it.
+@pytest.mark.parametrize("template", [template for template in ALL if template != "etc/NAME/engine.users"])
 def test_a_template_says_where_to_edit_it(template: str) -> None:
     assert "wsbundle from deploy.yaml; edit that and install again" in (TEMPLATES / template).read_text()
 
