@@ -106,7 +106,10 @@ async def they_are_one(hosts: Hosts) -> None:
             assert await asyncio.wait_for(sent.outcome(), PATIENCE_S) == "delivered"
         for client in (alice, bob, carol):
             await client.join("room")
-        await alice.send_to_group("room", "all of you")
+        for _ in range(round(PATIENCE_S / 0.05)):  # the news that they are members takes a moment
+            if (await alice.send_to_group("room", "all of you")).online == 2:
+                break
+            await asyncio.sleep(0.05)
         for client in (bob, carol):
             assert (await asyncio.wait_for(anext(client), PATIENCE_S)).message == "all of you"
         assert await carol.presence(["alice", "bob", "nobody"]) == {"alice", "bob"}
