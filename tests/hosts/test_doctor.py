@@ -112,6 +112,7 @@ def test_a_host_that_is_as_it_should_be(there: Console) -> None:
     assert time.monotonic() - began < 120
     said = there.host.run(".venv/bin/wsbundle", "doctor", "--only", "name", directory="clone").stdout
     assert "ok       name" in said
+    assert len(there.run("ls", f"/opt/{NAME}/current/monitoring").split()) == 3
 
 
 def test_who_is_not_root_sees_less_and_nothing_that_is_wrong(there: Console) -> None:
@@ -125,11 +126,12 @@ def test_who_is_not_root_sees_less_and_nothing_that_is_wrong(there: Console) -> 
 
 
 def test_it_is_full(there: Console) -> None:
-    """Named by doctor: `limits.connections`, `message`; by status: `service`."""
+    """Named by doctor: `limits.connections`, `message`; by top: `connections`; by status: `service`."""
     with clients(there, LIMIT):
         found = findings(there, "--only", "limits.connections", "--only", "message")
         assert "8 of 8: it is FULL" in found["limits.connections"]
         assert "503" in found["message"]
+        assert "8 of 8" in there.wsbundle("top", "--once")
         assert "NOT ANSWERING" in there.status(code=1)
     comes_to(lambda: findings(there, "--only", "limits.connections") == {})
 
