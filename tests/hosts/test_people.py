@@ -15,10 +15,9 @@ def test_clients_are_listed_and_kicked_and_top_shows_it(manager: str, installed:
     assert installed.comes_to_route()
     with installed.client() as alice, installed.client() as bob:
         for client, name in ((alice, "alice"), (bob, "bob")):
-            client.recv()
             client.send(json.dumps({"recipient_uuid": name, "message": "connected"}))
             client.send(json.dumps({"recipient_uuid": name, "message": "am I there?"}))
-            client.recv()
+            client.recv(timeout=10)
         told = json.loads(installed.wsbundle("clients", "--format", "json"))["clients"]
         assert sorted(address for each in told for address in each["addresses"]) == ["alice", "bob"]
         assert all(each["from"] for each in told)
