@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -111,6 +112,8 @@ class Password:
     def remove(self) -> None:
         """Take it away, for a first generation that did not work."""
         self.file.unlink(missing_ok=True)
+        with suppress(OSError):  # other files stand beside it
+            self.file.parent.rmdir()
 
     def hand_over(self, number: int) -> None:
         """Let the service of a generation read it, and the engine know its hash.

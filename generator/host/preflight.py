@@ -52,9 +52,12 @@ def is_clear(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bo
 
 
 def _of_the_engine(deploy: Deploy, store: Store, report: Report) -> list[Fault]:
-    """What is wrong with it; one that is to be served here from now on can only be asked later."""
+    """What is wrong with it; one that is to be served here from now on, or knows another password, is asked later."""
     unfit = list(engine.faults(deploy, store))
-    if unfit or deploy.engine.url is None or (deploy.engine.serve and not engine.serves(store, deploy.engine.url)):
+    if unfit or deploy.engine.url is None:
+        return unfit
+    is_served = engine.serves(store, deploy.engine.url) and not engine.Password(store).has_changed()
+    if deploy.engine.serve and not is_served:
         return unfit
     ours = engine_settings(deploy)
     joined = store.current is not None and store.generation(store.current).joined.url is not None
