@@ -20,7 +20,7 @@ def figures() -> str:
             "|---|---|---|---|",
             f"| `{PREFIX}build_info{{version,server}}` | gauge | `version`, `server` | Always 1; what runs. |",
             *map(_row, FIGURES),
-            f"| {process} | | | The sum over the worker processes; the start of the youngest. |",
+            f"| {process} | | | The sum over the worker processes; when the youngest began to serve. |",
         ]
     )
 

@@ -87,8 +87,12 @@ RULES = (
     ),
     Rule(
         "Restarts",
-        _always("changes(process_start_time_seconds{job}[1h]) > 3"),
-        *("0s", "warning", "it keeps restarting"),
+        # Each worker that was seen is counted, for replacing all of them now and then is nothing to be woken by.
+        _always(
+            "count without (worker) (count_over_time(wsbundle_worker_start_time_seconds{job}[1h])) "
+            "> 4 * max_over_time(wsbundle_workers{job}[1h])"
+        ),
+        *("0s", "warning", "workers keep ending, and others take their place"),
         look=_doctor("journal"),
     ),
     Rule(
@@ -139,7 +143,7 @@ RULES = (
         "MessagesMiss",
         _always(
             'rate(wsbundle_messages_dropped_total{job,reason="nobody"}[5m]) '
-            "> ignoring(reason) rate(wsbundle_messages_routed_total{job}[5m])"
+            "> ignoring(reason) rate(wsbundle_messages_routed_total{job}[5m]) + 0.1"
         ),
         *("15m", "warning", "most messages miss: recipients are gone, or senders have wrong addresses"),
         look="docs/watch.md",

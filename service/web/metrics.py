@@ -1,7 +1,6 @@
 """The figures of the service as Prometheus reads them, asked of the workers when somebody asks."""
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import accumulate
@@ -14,9 +13,7 @@ from prometheus_client.registry import Collector
 from service.core.figures import PREFIX, Figure, Service, Times, Value
 from service.core.plain_http import Answer, respond
 
-# The library reads this from /proc/stat, which the rendered unit hides, and without it tells nothing about the process.
-# Asked for once: the start of the process must not seem to change.
-_BOOTED_AT = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+_START = "process_start_time_seconds"
 
 
 def metrics(service: Service) -> Answer:
@@ -24,28 +21,32 @@ def metrics(service: Service) -> Answer:
     # The library has one registry for everybody who loads it: what others put there would be public here.
     registry = CollectorRegistry()
     registry.register(_Figures(service))
-    registry.register(_Processes([str(os.getpid()), *service.center.hub.bus.others]))
+    # The youngest tells that some worker was started anew. Each worker says when it began: computed here, it would be
+    # another number in each of them, and seem to change whenever Prometheus asks another one.
+    youngest = max(worker.since for worker in service.workers)
+    registry.register(_Processes([str(os.getpid()), *service.center.hub.bus.others], youngest))
     return respond(200, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
 
 
 class _Process(ProcessCollector):
     def _boot_time(self) -> float:
-        return _BOOTED_AT
+        # The library reads it from /proc/stat, which the rendered unit hides, and at 0 tells nothing about the process.
+        return 1.0
 
 
 class _Processes(Collector):
     """The workers as one process: Prometheus asks one of them, each time another one."""
 
-    def __init__(self, pids: Iterable[str]) -> None:
+    def __init__(self, pids: Iterable[str], youngest: float) -> None:
         self._pids = pids
+        self._youngest = youngest
 
     def collect(self) -> Iterable[Metric]:
         families: dict[str, Metric] = {}
         for pid in self._pids:
             for family in _Process(pid=partial(str, pid), registry=None).collect():
                 values = [each.samples[0].value for each in (families.get(family.name), family) if each is not None]
-                # The youngest tells that some worker was started anew.
-                value = max(values) if family.name == "process_start_time_seconds" else sum(values)
+                value = self._youngest if family.name == _START else sum(values)
                 family.samples = [family.samples[0]._replace(value=value)]
                 families[family.name] = family
         return families.values()

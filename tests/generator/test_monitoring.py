@@ -174,7 +174,13 @@ FIRES: dict[str, tuple[dict[str, str], str]] = {
     "WorkerMissing": ({"wsbundle_workers": "3x80"}, "4x80"),
     "WorkerStuck": ({"wsbundle_workers_counted": "3x80", "wsbundle_workers": "4x80"}, "4x80"),
     "EngineAway": ({"wsbundle_engine_up": "0x80"}, "1x80"),
-    "Restarts": ({"process_start_time_seconds": "100 200 300 400 500x80"}, "100 200 300 400x80"),
+    "Restarts": (
+        {
+            **{f'wsbundle_worker_start_time_seconds{{worker="{pid}"}}': f"_x{pid} 1x70" for pid in range(9)},
+            "wsbundle_workers": "2x80",
+        },
+        "_x80",
+    ),
     "LoopLate": ({"wsbundle_loop_lag_seconds": "0.6x80"}, "0.4x80"),
     "Busy": ({"process_cpu_seconds_total": "0+50x80", "wsbundle_workers": "4x80"}, "0+45x80"),
     "DeliverySlow": (
@@ -191,10 +197,10 @@ FIRES: dict[str, tuple[dict[str, str], str]] = {
     "RefusesTokens": ({'wsbundle_handshakes_refused_total{status="401"}': "0+16x80"}, "0+14x80"),
     "MessagesMiss": (
         {
-            'wsbundle_messages_dropped_total{reason="nobody"}': "0+9x80",
+            'wsbundle_messages_dropped_total{reason="nobody"}': "0+10x80",
             "wsbundle_messages_routed_total": "0+8x80",
         },
-        "0+7x80",
+        "0+9x80",
     ),
     "MailboxFull": ({'wsbundle_messages_dropped_total{reason="mailbox_full"}': "0+1x80"}, "0+0x80"),
     "FilesRunOut": ({"process_open_fds": "950x80", "process_max_fds": "1000x80"}, "900x80"),

@@ -3,14 +3,17 @@
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from uuid import uuid4
 
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.core import drops
 from service.core.admission import Handshake, admit
 from service.core.close_codes import TOO_MANY_ADDRESSES
 from service.core.figures import service
+from service.core.standing import Standing
 from service.web.metrics import metrics
 from service.web.publish import Publisher, Request
 from tests.service.centers import World
@@ -20,9 +23,9 @@ from tools.figures_table import with_figures
 Series = dict[tuple[str, str], float]
 
 
-def scraped(world: World) -> Series:
+def scraped(world: World, others: Sequence[Standing] = ()) -> Series:
     """Every series by its name and the value of its label."""
-    families = text_string_to_metric_families(metrics(service(world.center)).body.decode())
+    families = text_string_to_metric_families(metrics(service(world.center, others)).body.decode())
     return {
         (sample.name, "".join(sample.labels.values())): sample.value for family in families for sample in family.samples
     }
@@ -63,11 +66,19 @@ def test_what_happens_is_counted() -> None:
     assert series["wsbundle_handshakes_refused_total", "403"] == 1
 
 
-def test_the_process_is_measured_and_its_start_does_not_move() -> None:
-    first, second = scraped(World()), scraped(World())
-    assert first["process_resident_memory_bytes", ""] > 1_000_000
-    assert first["process_open_fds", ""] > 2
-    assert first["process_start_time_seconds", ""] == second["process_start_time_seconds", ""]
+def test_the_process_is_measured() -> None:
+    series = scraped(World())
+    assert series["process_resident_memory_bytes", ""] > 1_000_000
+    assert series["process_open_fds", ""] > 2
+
+
+def test_every_worker_says_the_same_of_when_the_youngest_began() -> None:
+    """Prometheus would see a restart whenever it asks another one."""
+    one, other = World(), World()
+    ours = one.center.standing()
+    younger = msgspec.structs.replace(ours, pid=ours.pid + 1, since=ours.since + 60)
+    for asked, told in ((one, [younger]), (other, [younger, ours])):
+        assert scraped(asked, told)["process_start_time_seconds", ""] == younger.since
 
 
 def test_the_number_of_series_is_constant_whatever_clients_do() -> None:
