@@ -116,16 +116,15 @@ class Dialer:
             if self._url.scheme == "unix":
                 return self._url.path, 0
             return str(self._url.hostname), self._url.port or _DEFAULT_PORT
-        try:
-            return await self._ask_sentinels({})
-        except MasterNotFoundError:
-            credentials = self._credentials()
-            if not credentials:
-                raise EngineUnreachableError(f"no Sentinel knows the master {self._settings.master} now") from None
-        try:  # they may ask for a password themselves
-            return await self._ask_sentinels(credentials)
-        except MasterNotFoundError:
-            raise EngineUnreachableError(f"no Sentinel knows the master {self._settings.master} now") from None
+        said, credentials = "", self._credentials()
+        for given in ({}, credentials) if credentials else ({},):  # they may ask for a password themselves
+            try:
+                return await self._ask_sentinels(given)
+            except MasterNotFoundError:
+                continue
+            except RedisError as error:  # it is no Sentinel, or does not let us ask
+                said = f": {error}"
+        raise EngineUnreachableError(f"no Sentinel knows the master {self._settings.master} now{said}")
 
     async def _ask_sentinels(self, credentials: dict[str, Any]) -> tuple[str, int]:
         addresses = [
@@ -200,6 +199,8 @@ class Dialer:
             password = Path(path).read_text(encoding="utf-8").strip()
         except OSError as error:
             raise EngineError(f"{path} cannot be read: {error.strerror}; it has the password of the engine") from None
+        except UnicodeDecodeError:
+            raise EngineError(f"{path} is not text; it has the password of the engine, on one line") from None
         if not password:
             raise EngineError(f"{path} is empty; write the password of the engine into it")
         return {"username": self._settings.user, "password": password}

@@ -43,6 +43,8 @@ class Hosts:
         self._tasks: list[asyncio.Task[None]] = []
         self._refusal: EngineError | None = None
         self._is_open = False
+        self._tries = 0
+        """How often it was tried in vain since the engine was last of use."""
         self._told: set[str] = set()
         """What was logged of this outage; each is logged once."""
         self._heads: dict[str | None, bytes] = {}
@@ -70,7 +72,9 @@ class Hosts:
         self.links = Links(bus, me, self._settings.silence, publish=self._publish, soon=loop.call_soon, teller=logger)
         bus.far = self.links
         dialer = Dialer(self._settings)
-        self._tasks = [loop.create_task(self._keep_connected(dialer)), loop.create_task(self._keep_time(dialer))]
+        self._tasks = [loop.create_task(self._keep_connected(dialer)), loop.create_task(self._keep_time())]
+        if self._settings.sentinels:
+            self._tasks.append(loop.create_task(self._keep_to_the_master(dialer)))
         await self._wait_until_heard(self._settings.silence + PATIENCE_S)
         self._is_open = True
         if self._refusal is not None or self.links.conflict:
@@ -108,17 +112,14 @@ class Hosts:
     async def _keep_connected(self, dialer: "Dialer") -> None:
         from service.engine.connection import command
 
-        tries = 0
         while True:
             try:
                 stream, self._at = await dialer.connect()
-                tries = 0
                 # Before any other command: what is published is heard by ourselves as well.
                 stream.write(command(b"SUBSCRIBE", self._channel(None), self._channel(self.links.me.name)))
                 self._stream = stream
-                self._say_back(stream.where)
                 self.links.begin()
-                await stream.hear(self.links.hear)
+                await stream.hear(self._hear)
                 raise EngineUnreachableError(f"the engine at {stream.where} has closed the connection")
             except EngineError as error:
                 self._refusal = error
@@ -130,8 +131,15 @@ class Hosts:
                 logger.exception("what came from the engine could not be acted on")
             finally:
                 self._lose()
-            await asyncio.sleep(_RETRY_S[tries] if self._refusal is None else _REFUSED_RETRY_S)
-            tries = min(tries + 1, len(_RETRY_S) - 1)
+            pause_s = _RETRY_S[min(self._tries, len(_RETRY_S) - 1)] if self._refusal is None else _REFUSED_RETRY_S
+            self._tries += 1
+            await asyncio.sleep(pause_s)
+
+    def _hear(self, data: bytes) -> None:
+        self.links.hear(data)
+        # Not before: an engine that takes the connection may still refuse, or close, all that comes after.
+        if self._tries and self.links.is_heard:
+            self._say_back()
 
     def _lose(self) -> None:
         stream, self._stream = self._stream, None
@@ -144,24 +152,20 @@ class Hosts:
             self._told.add(what)
             logger.error("%s; clients of other hosts are not reached until it is back", what)
 
-    def _say_back(self, where: str) -> None:
-        if self._told:
+    def _say_back(self) -> None:
+        if self._told and self._stream is not None:
             self._told.clear()
-            logger.warning("the engine at %s is back", where)
+            logger.warning("the engine at %s is back", self._stream.where)
         self._refusal = None
+        self._tries = 0
 
-    async def _keep_time(self, dialer: "Dialer") -> None:
-        looked = asyncio.get_running_loop().time()
+    async def _keep_time(self) -> None:
         while True:
             await asyncio.sleep(self._settings.silence / BEATS)
             self._tick()
             if self._stream is not None and self.links.is_deaf:
                 self._say(f"the engine at {self._stream.where} does not pass on what it takes")
                 self._lose()
-            now = asyncio.get_running_loop().time()
-            if self._settings.sentinels and self._stream is not None and now - looked > self._settings.silence:
-                looked = now
-                await self._follow(dialer)
 
     def _tick(self) -> None:
         try:
@@ -169,11 +173,17 @@ class Hosts:
         except Exception:
             logger.exception("the links to other hosts could not be looked after")
 
-    async def _follow(self, dialer: "Dialer") -> None:
-        """Leave a server that is not the master any more, even if it does not send us away."""
-        with contextlib.suppress(EngineUnreachableError, EngineError):
-            if await dialer.find() != self._at:
-                self._lose()
+    async def _keep_to_the_master(self, dialer: "Dialer") -> None:
+        """Leave a server that is not the master any more, even if it does not send us away.
+
+        Sentinels that do not answer take longer than a silence: nothing else may wait for them.
+        """
+        while True:
+            await asyncio.sleep(self._settings.silence)
+            stream, at = self._stream, self._at
+            with contextlib.suppress(EngineUnreachableError, EngineError):
+                if stream is not None and await dialer.find() != at and stream is self._stream:
+                    self._lose()
 
     async def close(self) -> None:
         """Leave."""

@@ -71,6 +71,8 @@ class Link:
             self._publish(Batch(self._me, self.mine, self.yours, self.sent, self.taken, self._waiting))
             self._unacknowledged.append((self.sent, self._waiting_bytes))
             self._to_acknowledge = 0
+        else:  # an answer to what came before the link ended
+            self.queued -= self._waiting_bytes
         self._waiting, self._waiting_bytes = [], 0
 
     def acknowledged(self, number: int) -> None:

@@ -82,6 +82,8 @@ class Links:
         self.beat_s = 0.0
         self.ends: Counter[str] = Counter()
         self.batches = 0
+        self.is_heard = False
+        """Whether the connections of now have brought back what we say."""
         self.conflict = ""
         """Another machine that says it is this host."""
         self._links: dict[str, Link] = {}
@@ -237,6 +239,7 @@ class Links:
 
     def begin(self) -> None:
         """The connections have been made anew."""
+        self.is_heard = False
         self._own_quiet_s = 0.0
         self.beat()
 
@@ -307,6 +310,7 @@ class Links:
     def _hear_ourselves(self, beat: Beat) -> None:
         self._own_quiet_s = 0.0
         self._is_new = False
+        self.is_heard = True
         self.beat_s = self.bus.center.clock() - beat.at
         if self.state != "up":
             self._be("up")

@@ -226,6 +226,42 @@ def test_the_sentinels_say_who_is_the_master(name: str, fault: signal.Signals, t
             talk_again(here, there)
 
 
+def test_sentinels_that_do_not_answer_any_more_harm_nobody(engine: Server, tmp_path: Path) -> None:
+    file = tmp_path / "sentinel.conf"
+    file.write_text(f"sentinel monitor chat 127.0.0.1 {engine.port} 1\n")
+    with serving("redis-server", tmp_path, str(file), "--sentinel") as sentinel:
+        three = " ".join([f"127.0.0.1:{sentinel.port}"] * 3)
+        more = {"WEBSOCKET_ENGINE_SENTINELS": three, "WEBSOCKET_ENGINE_MASTER": "chat"}
+        with (
+            host("runner", "a", tmp_path, "redis://127.0.0.1:1", **more) as a,
+            host("runner", "b", tmp_path, "redis://127.0.0.1:1", **more) as b,
+        ):
+            here, there = Client(a, "here"), Client(b, "there")
+            talk(here, there)
+            sentinel.send(signal.SIGSTOP)
+            # Both hosts say sixty times that they are alive: they do so eight times in a silence, in which they also
+            # ask who is the master.
+            enough = published(engine) + 60
+            wait_until(lambda: published(engine) > enough)
+            sentinel.send(signal.SIGCONT)
+            talk(here, there)
+            assert 'ends_total{why="silence"} 0.0' in a.get("/metrics").body.decode()
+
+
+def published(engine: Server) -> int:
+    """How often something was."""
+    _, _, rest = engine.ask("INFO", "commandstats").partition("cmdstat_publish:calls=")
+    return int(rest.partition(",")[0])
+
+
+def test_what_is_no_sentinel_is_told_of_in_words(engine: Server, tmp_path: Path) -> None:
+    more = {"WEBSOCKET_ENGINE_SENTINELS": f"127.0.0.1:{engine.port}", "WEBSOCKET_ENGINE_MASTER": "chat"}
+    with host("runner", "a", tmp_path, "redis://127.0.0.1:1", **more) as a:
+        assert Client(a, "here").send("there")["code"] == 117
+        assert "no Sentinel knows the master chat now: unknown command" in a.log()
+        assert "Traceback" not in a.log()
+
+
 def talk_again(here: Client, there: Client) -> None:
     assert here.send("there", "again")["online"] == 1
     while there.hear().get("message") != "again":

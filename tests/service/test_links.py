@@ -377,6 +377,25 @@ def test_what_was_taken_is_acknowledged_before_much_is_on_its_way() -> None:
     assert here.links.unacknowledged == 0
 
 
+def test_an_answer_to_what_came_before_a_link_ended_does_not_wait_for_an_acknowledgement() -> None:
+    engine, (here, there) = hosts(2)
+    alice, bob = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    alice.say(type="send", id=1, recipient_uuid="bob", message=1, ack="delivered")
+    engine.settle()
+    (link,) = here.links.up
+    link.send(msgspec.msgpack.encode([2, None]))  # no record
+    here.turns()
+    while there.links.up:
+        engine.pass_on()
+    bob.say(type="ack", key=only(bob)["key"])
+    there.turns()
+    engine.settle()
+    assert there.links.up
+    engine.passes(2)
+    assert there.links.unacknowledged == 0
+
+
 def test_an_address_that_nobody_has_is_looked_for_on_other_hosts_so_often() -> None:
     engine, (here, _) = hosts(2)
     alice = here.v1("alice")
