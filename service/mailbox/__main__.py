@@ -15,7 +15,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from service.mailbox.database import BESIDE, FILE, VERSION, Lock, MailboxError, connect, fault_of
 
@@ -85,18 +85,25 @@ def export(directory: Path, file: Path) -> None:
     if file.exists():
         raise MailboxError(f"{file} is there already; name another file, or remove it")
     made = directory / "export"
-    try:
-        with as_owner(directory):
-            made.unlink(missing_ok=True)
+    # Root follows no link that the owner of the directory may have put there.
+    with as_owner(directory):
+        made.unlink(missing_ok=True)
+        try:
             with contextlib.closing(connect(directory / FILE)) as database:
                 database.execute("vacuum into ?", (str(made),))
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
-        with open(descriptor, "wb") as copy, made.open("rb") as original:
-            shutil.copyfileobj(original, copy)
-            copy.flush()
-            os.fsync(copy.fileno())
-    finally:
-        made.unlink(missing_ok=True)
+            original = made.open("rb")
+        finally:
+            made.unlink(missing_ok=True)
+    with original:
+        _write_new(file, original)
+
+
+def _write_new(path: Path, content: BinaryIO) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
+    with open(descriptor, "wb") as copy:
+        shutil.copyfileobj(content, copy)
+        copy.flush()
+        os.fsync(copy.fileno())
 
 
 def restore(directory: Path, file: Path) -> None:
@@ -108,25 +115,35 @@ def restore(directory: Path, file: Path) -> None:
         raise MailboxError(
             f"there is no {directory}; start the service once with mailbox.keep: disk, and stop it again"
         )
+    if not file.is_file():
+        raise MailboxError(f"there is no file {file}")
     if fault := fault_of(file) or _fault_of_version(file):
         raise MailboxError(f"{file} is not a copy of mailboxes, or is damaged: {fault}")
-    with as_owner(directory):
-        users = Lock(directory / "users")
-    if not users.is_ours_alone():
-        raise MailboxError("the service is running; stop it first, and start it again after this")
-    new, state = directory / "import", directory.stat()
-    shutil.copyfile(file, new)
-    os.chmod(new, _PRIVATE)
-    if not os.geteuid():
-        os.chown(new, state.st_uid, state.st_gid)
-    with contextlib.closing(sqlite3.connect(new)) as database:
-        database.execute("update state set inode = 0")
-        database.commit()
-    for suffix in BESIDE:
-        (directory / f"{FILE}{suffix}").unlink(missing_ok=True)
-        (directory / f"import{suffix}").unlink(missing_ok=True)
-    new.replace(directory / FILE)
-    users.close()
+    # Root follows no link that the owner of the directory may have put there.
+    with file.open("rb") as copy, as_owner(directory):
+        lock, users = Lock(directory / "lock"), Lock(directory / "users")
+        with lock.held():
+            if not users.is_ours_alone():
+                raise MailboxError("the service is running; stop it first, and start it again after this")
+            _replace(directory, copy)
+            users.close()
+        lock.close()
+
+
+def _replace(directory: Path, copy: BinaryIO) -> None:
+    new = directory / "import"
+    new.unlink(missing_ok=True)
+    try:
+        _write_new(new, copy)
+        with contextlib.closing(sqlite3.connect(new)) as database:
+            database.execute("update state set inode = 0")
+            database.commit()
+        for suffix in BESIDE:
+            (directory / f"{FILE}{suffix}").unlink(missing_ok=True)
+            (directory / f"import{suffix}").unlink(missing_ok=True)
+        new.replace(directory / FILE)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _fault_of_version(file: Path) -> str:

@@ -94,6 +94,33 @@ def test_root_leaves_no_file_that_the_service_could_not_use(kept: Kept) -> None:
     assert {path.stat().st_uid for path in kept.mailbox.iterdir()} == {65534}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write where a link leads to")
+@pytest.mark.parametrize("name", ["import", "export"])
+def test_root_follows_no_link_that_the_service_has_put_there(kept: Kept, tmp_path: Path, name: str) -> None:
+    with kept.running():
+        wait_until(lambda: (kept.mailbox / FILE).exists() and desk("show", kept.mailbox).returncode == 0)
+    assert desk("export", kept.mailbox, tmp_path / "copy.db").returncode == 0
+    victim = tmp_path / "victim"
+    victim.write_text("of root")
+    victim.chmod(0o600)
+    (kept.mailbox / name).symlink_to(victim)
+    for path in (kept.mailbox, *kept.mailbox.iterdir()):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    for parent in kept.mailbox.parents:
+        if parent.is_relative_to("/tmp") and parent != Path("/tmp"):
+            parent.chmod(0o755)
+    file = tmp_path / ("copy.db" if name == "import" else "another.db")
+    assert desk(name, kept.mailbox, file).returncode == 0
+    assert (victim.read_text(), victim.stat().st_uid, victim.stat().st_mode & 0o777) == ("of root", 0, 0o600)
+
+
+def test_a_backup_that_is_not_there_is_not_made(kept: Kept, tmp_path: Path) -> None:
+    kept.mailbox.mkdir()
+    done = desk("import", kept.mailbox, tmp_path / "backup.db")
+    assert (done.returncode, done.stderr) == (1, f"there is no file {tmp_path / 'backup.db'}\n")
+    assert not (tmp_path / "backup.db").exists()
+
+
 def test_it_is_said_in_words() -> None:
     found = {"mailboxes": 2, "messages": 3, "bytes": 1312, "oldest": 1000.0, "file_bytes": 49152}
     fullest = [{"address": "alice", "messages": 3, "bytes": 1312}]
