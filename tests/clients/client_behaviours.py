@@ -806,6 +806,18 @@ async def what_is_missing_is_told_and_confirmed_when_nothing_follows(server: Ser
 
 
 @behaviour
+async def what_was_handled_and_comes_again_is_confirmed_again(server: Server, client: Driver) -> None:
+    await client.open(server.url, keeps=True)
+    peer = await server.accept()
+    await peer.greet(mailbox={**FOUND, "whole": False, "lost_to": 12})
+    assert await peer.frame() == {"type": "ack", "offset": 12}
+    await kept(peer, 11)
+    assert await peer.frame() == {"type": "ack", "offset": 12}
+    await peer.say("delivered", id="earlier-7", recipient_uuid="bob", offset=12)
+    assert await peer.frame() == {"type": "ack", "offset": 12}
+
+
+@behaviour
 async def a_new_epoch_is_taken_over_and_its_messages_are_new(server: Server, client: Driver) -> None:
     await client.open(server.url, keeps=True)
     peer = await server.accept()

@@ -474,7 +474,7 @@ class Client:
 
     def _settled(self, link: Link, frame: dict[str, Any]) -> None:
         offset, number = frame.get("offset"), self._number(frame["id"])
-        if offset is not None and (self._mailbox is None or not self._mailbox.comes(offset)):
+        if offset is not None and self._is_old(link, offset):
             return
         sent = None
         if number is not None:
@@ -488,10 +488,20 @@ class Client:
         if offset is not None and self._mailbox is not None:
             self._start(self._handled(self._mailbox.epoch, offset))
 
+    def _is_old(self, link: Link, offset: int) -> bool:
+        """Whether it came before. If it was handled as well, then its confirmation did not arrive."""
+        if self._mailbox is None:
+            return True
+        if self._mailbox.comes(offset):
+            return False
+        if (reached := self._mailbox.reached) >= offset:
+            self._start(link.say(encode({"type": "ack", "offset": reached})))
+        return True
+
     def _take(self, link: Link, frame: dict[str, Any], spelling: str) -> None:
         offset = frame.get("offset")
         if offset is not None:
-            if self._mailbox is None or not self._mailbox.comes(offset):
+            if self._is_old(link, offset):
                 return
         elif self._inbox.qsize() >= MAX_INBOX:
             self._emit(Event("dropped", uuid=frame["sender_uuid"]))

@@ -75,6 +75,11 @@ class Mailbox:
     def epoch(self) -> str:
         return "" if self._position is None else self._position.epoch
 
+    @property
+    def reached(self) -> int:
+        """Everything up to here is handled."""
+        return -1 if self._position is None else self._position.after
+
     def wanted(self) -> dict[str, Any]:
         """What hello says."""
         return {} if self._position is None else self._position._asdict()
