@@ -80,8 +80,8 @@ class Send(msgspec.Struct):
     dedup: Annotated[
         Annotated[str, Meta(pattern=f"^[!-~]{{1,{MAX_DEDUP_LENGTH}}}$")] | None,
         Meta(
-            description="Up to 128 visible ASCII characters. The same ones again within five minutes mean the same "
-            "message: a mailbox stores it once."
+            description="Up to 128 visible ASCII characters. The same ones again to the same recipient within "
+            "five minutes mean the same message: a mailbox stores it once."
         ),
     ] = None
 

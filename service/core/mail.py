@@ -68,10 +68,9 @@ class Mail:
         return self._hub.owner_of(box) is not None
 
     def opened(self, box: Address) -> None:
-        """An owner has opened its box, which may be a new one."""
-        if box not in self.boxes:
-            self.boxes.add(box)
-            self._tell_others(box)
+        """An owner has opened its box, which may be a new one, or one that others have taken for lapsed."""
+        self.boxes.add(box)
+        self._tell_others(box)
 
     def tell(self, box: Address) -> None:
         """There is something new in a box: let its owner know, wherever it is."""
@@ -103,7 +102,10 @@ class Mail:
 
     def look_again(self) -> None:
         """Another worker was met: what it had to say before may have been lost."""
-        for member in tuple(self._hub.members) if self._store else ():
+        if self._store is None:
+            return
+        self._store.list_boxes(self.boxes.update)
+        for member in tuple(self._hub.members):
             for address in member.addresses:
                 if address in self.boxes:
                     member.has_mail(address)

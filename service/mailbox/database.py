@@ -104,6 +104,8 @@ class Database:
             with self.lock.held():
                 if self._users.is_ours_alone():
                     self._look(directory)
+                elif sync == "second":
+                    self._note_boot()  # those who were here before may have synced each turn
                 self._users.share()
             self.writing, self.reading = connect(self.path, sync), connect(self.path, sync)
         except (OSError, sqlite3.Error) as error:
@@ -148,7 +150,14 @@ class Database:
         if fault:
             logger.warning("%s: messages may be missing, and recipients are told so", fault)
             database.execute("update state set epoch = ?, inode = ?", (new_epoch(), self._inode()))
+            # Also for those who keep no position, and would otherwise be served from what they confirmed last.
+            database.execute("update box set lost_to = max(lost_to, acked + 1)")
         database.execute("update state set lossy_boot = ?", (boot if self._sync == "second" else "",))
+
+    def _note_boot(self) -> None:
+        """From now on a power cut may lose something: see that this is known after it."""
+        with contextlib.closing(connect(self.path)) as database:
+            database.execute("update state set lossy_boot = ?", (_BOOT.read_text().strip(),))
 
     def _inode(self) -> int:
         return self.path.stat().st_ino
@@ -164,17 +173,18 @@ class Database:
     def close(self) -> None:
         """The last one to leave sees that everything is on the disk."""
         self.reading.close()
-        try:
-            if self._users.is_ours_alone():
-                self.writing.execute("pragma synchronous = full")
-                self.writing.execute("update state set lossy_boot = ''")
-                self.writing.execute("pragma wal_checkpoint(truncate)")
-        except sqlite3.Error as error:
-            logger.error("%s: %s", self.path, error)
-        finally:
-            self.writing.close()
-            self.lock.close()
-            self._users.close()
+        with self.lock.held():  # or somebody who comes meanwhile would take us for one who stays
+            try:
+                if self._users.is_ours_alone():
+                    self.writing.execute("pragma synchronous = full")
+                    self.writing.execute("update state set lossy_boot = ''")
+                    self.writing.execute("pragma wal_checkpoint(truncate)")
+            except sqlite3.Error as error:
+                logger.error("%s: %s", self.path, error)
+            finally:
+                self.writing.close()
+                self._users.close()
+        self.lock.close()
 
 
 def new_epoch() -> str:

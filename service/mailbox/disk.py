@@ -9,7 +9,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -110,14 +110,19 @@ class Disk:
         self._works.put(_Work(lambda ledger: ledger.touch(box), _nothing, None))
 
     def read(self, box: Address, after: int, most: int, size: int, then: Callable[[Page | None], None]) -> None:
+        self._look(lambda database: page(database, box, after, most, size), then)
+
+    def list_boxes(self, then: Callable[[Iterable[Address]], None]) -> None:
+        self._look(boxes, lambda found: then(found or ()))
+
+    def _look(self, find: Callable[[sqlite3.Connection], Any], then: Callable[[Any], None]) -> None:
         def look() -> None:
             try:
-                found = page(self._database.reading, box, after, most, size)
+                found = find(self._database.reading)
             except sqlite3.Error as error:
                 logger.error("the mailbox cannot be read: %s", error)
-                self._loop.call_soon_threadsafe(then, None)
-            else:
-                self._loop.call_soon_threadsafe(then, found)
+                found = None
+            self._loop.call_soon_threadsafe(then, found)
 
         self._reads.put(look)
 

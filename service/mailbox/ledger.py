@@ -4,8 +4,8 @@ Nothing here waits or knows of threads; the caller begins the transaction and co
 happened here true.
 """
 
+import contextlib
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -70,7 +70,9 @@ class Ledger:
         box = self._box(letter.box)
         if box is None or box.seen <= self._horizon:
             return Kept.NO_BOX
-        if letter.dedup is not None and self._is_known(letter.sender, letter.dedup):
+        # What was told to be stored in one mailbox is not stored in another one: a key is one of sender and recipient.
+        dedup = None if letter.dedup is None else f"{letter.dedup} {letter.box}"
+        if dedup is not None and self._is_known(letter.sender, dedup):
             return Kept.STORED
         size = len(letter.body) + OVERHEAD
         limits = self._settings
@@ -78,8 +80,8 @@ class Ledger:
             return Kept.FULL
         return_to = None if letter.return_to is None else _encode(letter.return_to).decode()
         self._add(box, letter.kind, letter.sender, letter.body, return_to)
-        if letter.dedup is not None:
-            row = (letter.sender, letter.dedup, self._now)
+        if dedup is not None:
+            row = (letter.sender, dedup, self._now)
             self._db.execute("insert or replace into dedup values (?, ?, ?)", row)
         return Kept.STORED
 
@@ -116,7 +118,9 @@ class Ledger:
             lost_to = max(acked, box.lost_to)
         box.reader += 1
         self._see(box)
-        last = self._db.execute("select max(off) from mail where box = ?", (box.id,)).fetchone()[0]
+        first, last = self._db.execute("select min(off), max(off) from mail where box = ?", (box.id,)).fetchone()
+        if first is not None:
+            lost_to = min(lost_to, first - 1)  # who confirms a loss confirms nothing that is still to come
         return Opened(self.epoch, box.reader, after, last or after, is_whole, lost_to)
 
     def _make(self, name: Address) -> _Box:
@@ -239,14 +243,15 @@ def page(database: sqlite3.Connection, box: Address, after: int, most: int, size
     """Some items of a box, as `service.core.mailbox.Store.read` has it."""
     query = """select off, kind, sender, body from mail where box = (select id from box where name = ?) and off > ?
         order by off limit ?"""
-    rows: Sequence[tuple[int, int, str, bytes]] = database.execute(query, (box, after, most + 1)).fetchall()
     items: list[Item] = []
-    for offset, kind, sender, body in rows[:most]:
-        size -= len(body)
-        if size < 0 and items:
-            break
-        items.append(Item(offset, Kind(kind), Address(sender), body))
-    return Page(items, len(items) < len(rows))
+    # Row by row: what does not fit is not read, or long messages would be read again for each one that is acknowledged.
+    with contextlib.closing(database.execute(query, (box, after, most + 1))) as rows:
+        for offset, kind, sender, body in rows:
+            size -= len(body)
+            if len(items) == most or (size < 0 and items):
+                return Page(items, has_more=True)
+            items.append(Item(offset, Kind(kind), Address(sender), body))
+    return Page(items, has_more=False)
 
 
 def boxes(database: sqlite3.Connection) -> list[Address]:

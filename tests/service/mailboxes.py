@@ -1,7 +1,7 @@
 """A notification center that keeps messages, whose time the test makes pass; the test plays the clients."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,9 @@ class DiskInTurns:
 
     def read(self, box: Address, after: int, most: int, size: int, then: Callable[[Page | None], None]) -> None:
         self._world._soon(lambda: then(None if self.is_broken else page(self.database.reading, box, after, most, size)))
+
+    def list_boxes(self, then: Callable[[Iterable[Address]], None]) -> None:
+        self._world._soon(lambda: then(boxes(self.database.reading)))
 
     def _transact(self, do: Callable[[Ledger], Any], then: Callable[[Any], None], otherwise: Any) -> None:
         database = self.database.writing

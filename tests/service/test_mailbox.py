@@ -3,6 +3,7 @@
 The second half is what others' users complain of, each as a test.
 """
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ from typing import Any
 import pytest
 
 from service.core import drops
+from service.core.addresses import Address
 from service.core.close_codes import MAILBOX_UNAVAILABLE
 from service.core.figures import FIGURES, service
 from service.core.mail import WINDOW
+from service.mailbox import database
+from service.mailbox.database import Database
+from service.mailbox.ledger import page
 from tests.service.centers import Party, identity
 from tests.service.mailboxes import Desk
 
@@ -437,6 +442,42 @@ def test_what_is_sent_again_is_stored_once(desk: Desk, alice: Party) -> None:
     assert messages(desk.comes("bob")) == ["m", "of another sender", "later"]
 
 
+def test_what_is_sent_to_another_recipient_is_another_message(desk: Desk, alice: Party) -> None:
+    desk.away("carol")
+    desk.send(alice, "bob", "to bob", dedup="1")
+    assert desk.send(alice, "carol", "to carol", dedup="1") == [ok(0)]
+    assert (messages(desk.comes("bob")), messages(desk.comes("carol"))) == (["to bob"], ["to carol"])
+
+
+# Several workers
+
+
+def test_a_worker_that_took_a_mailbox_for_lapsed_keeps_messages_again_when_its_owner_is_back(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Desk(desk.directory, desk.world.time)
+    # As if both were joined by a bus.
+    monkeypatch.setattr(desk.world.center.hub.bus, "tell_mail", other.world.center.mail.heard)
+    alice = other.comes("alice")
+    desk.passes(DAY)
+    other.world.time = desk.world.time
+    (answer,) = other.send(alice, "bob", "too late")
+    assert answer["code"] == 114
+    desk.away("bob")
+    assert other.send(alice, "bob", "m") == [ok(0)]
+    other.close()
+
+
+def test_a_worker_that_missed_how_a_mailbox_was_opened_learns_of_it_when_workers_meet(desk: Desk) -> None:
+    other = Desk(desk.directory, desk.world.time)
+    alice = other.comes("alice")
+    desk.away("carol")
+    other.world.center.mail.look_again()
+    other.turns()
+    assert other.send(alice, "carol", "m") == [ok(0)]
+    other.close()
+
+
 # What others are blamed for
 
 
@@ -453,6 +494,55 @@ def test_a_store_that_has_lost_its_end_does_not_claim_to_be_whole(desk: Desk, al
     assert again["whole"] is False
     assert again["epoch"] != found["epoch"]
     desk.close()
+
+
+def test_who_keeps_no_position_is_told_of_a_restored_backup_as_well(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", *"ab")
+    desk.disk.database.writing.execute("update state set inode = 0")
+    desk = desk.restarted()
+    bob, found = desk.arrives("bob")
+    assert found["whole"] is False
+    # Who confirms the loss at once confirms nothing that is still to come.
+    desk.acknowledges(bob, found["lost_to"])
+    desk.leaves(bob)
+    bob = desk.comes("bob")
+    first, _ = offsets(bob)
+    desk.acknowledges(bob, first)
+    desk.leaves(bob)
+    bob, found = desk.arrives("bob")
+    assert (found["whole"], messages(bob)) == (True, ["b"])
+    desk.close()
+
+
+@pytest.mark.parametrize("before", ["turn", "second"])
+def test_a_power_cut_is_told_also_if_only_later_workers_sync_once_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    boot = tmp_path / "boot"
+    boot.write_text("one")
+    monkeypatch.setattr(database, "_BOOT", boot)
+    earlier = Database(tmp_path / "mailbox", before, 1)
+    later = Database(tmp_path / "mailbox", "second", 2)
+    epoch = "select epoch from state"
+    was = later.reading.execute(epoch).fetchone()
+    for each in (earlier, later):  # a power cut, and nobody leaves in good order
+        each.reading.close()
+        each.writing.close()
+        each.lock.close()
+        each._users.close()
+    boot.write_text("two")
+    again = Database(tmp_path / "mailbox", "turn", 3)
+    assert again.reading.execute(epoch).fetchone() != was
+    again.close()
+
+
+def test_no_more_is_read_than_is_sent(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", *("x" * 50_000 for _ in range(WINDOW)))
+    tracemalloc.start()
+    found = page(desk.disk.database.reading, Address("bob"), 0, WINDOW, 100_100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (len(found.items), found.has_more, peak < 500_000) == (2, True, True)
 
 
 @pytest.mark.parametrize("position", [{"after": 7}, {"epoch": "e"}, {"epoch": "", "after": None}])
