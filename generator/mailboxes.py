@@ -10,7 +10,7 @@ from typing import Any
 from generator.config.load import load
 from generator.config.schema import mailbox
 from generator.program import starting
-from generator.report import CommandError, Report
+from generator.report import CommandError, Report, printable
 
 
 def with_mailboxes(verb: str, directory: str, *words: str) -> str:
@@ -56,7 +56,8 @@ def _lines(found: dict[str, Any], now: float) -> list[str]:
         return [*lines, f"its owner was here {_ago(now - found['owner_seen'])}"]
     lines[0] = f"{found['mailboxes']} mailboxes: {lines[0]}; the file has {found['file_bytes']} bytes"
     return lines + [
-        f"  {each['address']}: {each['messages']} messages, {each['bytes']} bytes" for each in found["fullest"]
+        f"  {printable(each['address'])}: {each['messages']} messages, {each['bytes']} bytes"
+        for each in found["fullest"]
     ]
 
 

@@ -125,6 +125,11 @@ class Report:
         return code
 
 
+def printable(text: str) -> str:
+    """A text of somebody else's for root's terminal: what would steer that, or begin another line, is escaped."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def folded(text: str, column: int) -> str:
     """The text broken between words to fit a terminal, from this column on. Elsewhere it stays one line."""
     width = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0

@@ -30,7 +30,7 @@ from generator.doctor.wire import Ended
 from generator.host.store import Store
 from generator.host.transaction import endpoint
 from generator.program import AS_ROOT, COMMAND
-from generator.report import NOT_ROOT, CommandError, Report, UsageError, folded, paint
+from generator.report import NOT_ROOT, CommandError, Report, UsageError, folded, paint, printable
 from service.declaration import did_you_mean
 
 # Imported so that they enter their checks; in the order in which those are made.
@@ -177,7 +177,8 @@ def _verdict(each: Check, deploy: Deploy, seen: Any) -> Verdict:
 def _print(finding: Finding, report: Report) -> None:
     state = paint(f"{finding.state:8}", _COLOURS[finding.state])
     column = 12 + _WIDTH
-    report.line(f"  {state} {finding.check:{_WIDTH}} {folded(' '.join(finding.seen.split()), column)}")
+    seen = printable(" ".join(finding.seen.split()))  # a log quotes clients
+    report.line(f"  {state} {finding.check:{_WIDTH}} {folded(seen, column)}")
     if finding.state in ("failed", "warning"):
         for name, text in (("expected", finding.expected), ("fix", finding.fix)):
             report.line(f"{'':{column}}{paint(name, 'dim')}: {folded(text, column + len(name) + 2)}")
