@@ -157,7 +157,8 @@ class Database:
     def _note_boot(self) -> None:
         """From now on a power cut may lose something: see that this is known after it."""
         with contextlib.closing(connect(self.path)) as database:
-            database.execute("update state set lossy_boot = ?", (_BOOT.read_text().strip(),))
+            boot = _BOOT.read_text().strip()
+            database.execute("update state set lossy_boot = ? where lossy_boot != ?", (boot, boot))
 
     def _inode(self) -> int:
         return self.path.stat().st_ino

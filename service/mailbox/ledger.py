@@ -20,6 +20,8 @@ SECOND = 1_000_000
 DEDUP_S = 300
 # What one transaction removes, so that nobody waits long for it.
 SWEEP = 1000
+# For how many `mailbox.ttl` it is remembered that an owner, who may keep no position, has lost something.
+UNTOLD_TTLS = 30
 # What a message costs beside its body.
 OVERHEAD = 64
 
@@ -168,9 +170,10 @@ class Ledger:
         forgotten = "delete from dedup where (sender, key) in (select sender, key from dedup where at <= ? limit ?)"
         self._db.execute(forgotten, (since, SWEEP))
         self._save()
-        lapsed = "delete from box where id in (select id from box where seen <= ? and messages = 0 limit ?)"
-        self._save()
-        self._db.execute(lapsed, (self._now - 2 * self._settings.ttl * SECOND, SWEEP))
+        lapsed = """delete from box where id in (select id from box where messages = 0
+            and seen <= case when lost_to > acked then ? else ? end limit ?)"""
+        ttl = self._settings.ttl * SECOND
+        self._db.execute(lapsed, (self._now - UNTOLD_TTLS * ttl, self._now - 2 * ttl, SWEEP))
 
     def _expire(self, box: _Box) -> None:
         lost = self._remove("box = ? and at <= ?", box, self._horizon, is_delivered=False)

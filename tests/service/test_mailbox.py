@@ -331,12 +331,23 @@ def test_a_mailbox_ends_when_its_owner_has_been_away_for_too_long(desk: Desk, al
     desk.passes(10)
     (answer,) = desk.send(alice, "bob", "too late")
     assert answer["code"] == 114
-    desk.passes(2 * DAY)
+    desk.passes(30 * DAY)
     assert desk.disk.database.reading.execute("select name from box where name = 'bob'").fetchall() == []
     # Whoever comes back with a position of then is told that something may be missing.
     epoch = desk.disk.database.reading.execute("select epoch from state").fetchone()[0]
     bob, found = desk.arrives("bob", epoch=epoch, after=5)
     assert found["whole"] is False
+    desk.leaves(bob)
+    assert desk.arrives("bob")[1]["whole"] is True
+
+
+def test_a_loss_is_told_after_a_long_absence_also_to_who_keeps_no_position(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", "in vain")
+    for _ in range(5):
+        desk.passes(DAY)
+    bob, found = desk.arrives("bob")
+    assert (found["whole"], messages(bob)) == (False, [])
+    desk.acknowledges(bob, found["lost_to"])
     desk.leaves(bob)
     assert desk.arrives("bob")[1]["whole"] is True
 
