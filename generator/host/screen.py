@@ -1,6 +1,10 @@
 """What `wsbundle top` shows, drawn with rich, which only this module and its caller load."""
 
-from rich.console import Group, RenderableType
+from collections.abc import Sequence
+from itertools import compress
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -9,12 +13,16 @@ from generator.host.quantities import duration, number, size, time
 from generator.host.rates import SORTS, Rates, Stats, WorkerRates
 
 _NEARLY, _FULL = 0.8, 0.95
+_COLUMNS = ("host", "pid", "up", "connections", "in/s", "out/s", "waiting", "late", "CPU", "memory")
+# In this order, where a terminal is narrow.
+_EXPENDABLE = ("host", "memory", "late", "waiting", "up", "pid", "out/s")
+_ANY_WIDTH = 10_000
 
 
 def screen(title: str, stats: Stats, rates: Rates | None, sort: str, trouble: str = "") -> RenderableType:
     """One look at the service; `trouble` is why it does not answer now."""
     head, summary = _head(title, stats, trouble), _summary(stats, rates)
-    return Group(head, "", summary, "", _workers(stats, rates, sort))
+    return Group(head, "", summary, "", _Workers(stats, rates, sort))
 
 
 def keys(sort: str) -> Text:
@@ -91,13 +99,30 @@ def _by_reason(counts: Stats, words: Stats, by_label: dict[str, float]) -> str:
     return "   ".join(shown) or "[dim]none[/]"
 
 
-def _workers(stats: Stats, rates: Rates | None, sort: str) -> Table:
+class _Workers:
+    """A row for each worker, with as many columns as fit: a number that is cut off is another number."""
+
+    def __init__(self, stats: Stats, rates: Rates | None, sort: str) -> None:
+        self._of = stats, rates, sort
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        left_out: list[str] = []
+        for name in ("", *_EXPENDABLE):
+            left_out.append(name)
+            table = _workers(*self._of, left_out)
+            if Measurement.get(console, options.update(max_width=_ANY_WIDTH), table).maximum <= options.max_width:
+                break
+        yield table
+
+
+def _workers(stats: Stats, rates: Rates | None, sort: str, left_out: Sequence[str]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=False)
-    for name in ("host", "pid", "up", "connections", "in/s", "out/s", "waiting", "late", "CPU", "memory"):
+    shown = [name not in left_out for name in _COLUMNS]
+    for name in compress(_COLUMNS, shown):
         table.add_column(name, justify="left" if name == "host" else "right", no_wrap=True)
     workers = [(worker, rates.workers[worker["pid"]] if rates else WorkerRates()) for worker in stats["workers"]]
     for worker, rate in sorted(workers, key=SORTS[sort], reverse=True):
-        table.add_row(
+        row = (
             worker["host"],
             str(worker["pid"]),
             duration(stats["time"] - worker["start_time_seconds"]),
@@ -109,4 +134,5 @@ def _workers(stats: Stats, rates: Rates | None, sort: str) -> Table:
             "-" if rate.cpu is None else f"{rate.cpu:.0%}",
             size(worker["memory_bytes"]),
         )
+        table.add_row(*compress(row, shown))
     return table

@@ -1,6 +1,7 @@
 """The status page: its security policy, and what it shows in a real browser."""
 
 import contextlib
+import itertools
 import json
 import re
 import subprocess
@@ -196,6 +197,23 @@ class TestInABrowser:
         page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }; byId('copy').click()")
         page.wait_for("window.copied?.includes('connections\\t')")
         assert page.evaluate("copied.split('\\n').every((line) => line.split('\\t').length === 5)") is True
+
+    @pytest.mark.parametrize("width", [320, 500, 1100])
+    def test_the_times_below_a_plot_do_not_run_into_each_other(
+        self, width: int, browser: Browser, shell: Shell
+    ) -> None:
+        page = opened(browser, shell)
+        page.emulate(width, 640, "light")
+        plot = "document.querySelector('.plot > svg')"
+        page.wait_for(f"{plot}.clientWidth === {plot}.viewBox.baseVal.width")
+        times = page.evaluate(
+            f"[...{plot}.querySelectorAll('text')]"
+            ".filter((each) => each.textContent.includes(':')).map((each) => each.getBBox())"
+            ".map(({x, width}) => [x, x + width])"
+        )
+        assert isinstance(times, list)
+        assert times
+        assert all(end + 4 < begin for (_, end), (begin, _) in itertools.pairwise(times))
 
     @pytest.mark.parametrize("width", [320, 1100])
     @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -157,8 +157,19 @@ def test_the_engine_has_a_row_where_there_is_one(up: int, shown: str) -> None:
     assert shown in drawn(stats)
 
 
-def drawn(stats: Any) -> str:
-    console = Console(width=120, record=True, file=StringIO())
+@pytest.mark.parametrize("width", [120, 80, 60, 40])
+def test_in_a_narrow_terminal_columns_are_left_out_and_none_is_cut(width: int) -> None:
+    stats = sample()[-1]
+    for worker in stats["workers"]:
+        worker["host"] = "ip-10-20-30-40.eu-central-1.compute.internal"
+    table = drawn(stats, width).partition("\n\n")[2].partition("\n\n")[2]
+    assert "connections" in table
+    assert "\u2026" not in table
+    assert ("host" in table) == (width == 120)
+
+
+def drawn(stats: Any, width: int = 120) -> str:
+    console = Console(width=width, record=True, file=StringIO())
     console.print(screen("ws.example.com", stats, None, "connections"))
     return console.export_text()
 
