@@ -1,10 +1,11 @@
-"""`python -m service.mailbox`: looks at the mailboxes of a host, writes a copy of them, or puts a copy in their place.
+"""The mailboxes of a host: look at them, write a copy of them, or put a copy in their place.
 
-    show DIRECTORY [ADDRESS]    as JSON
-    export DIRECTORY FILE       also while the service runs
-    import DIRECTORY FILE       only while it does not
+    python -m service.mailbox show DIRECTORY [ADDRESS]    prints JSON
+    python -m service.mailbox export DIRECTORY FILE       also while the service runs
+    python -m service.mailbox import DIRECTORY FILE       only while it does not run
 
-Root acts as the owner of the directory, so that no file appears in it that the service could not use.
+Root acts as the owner of the directory, so that no file appears in it that the service could not use. Exit codes: 1
+when it cannot be done, 2 when it was asked for the wrong way.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -152,24 +153,38 @@ def _fault_of_version(file: Path) -> str:
     return "" if 1 <= version <= VERSION else "no release up to this one has written it"
 
 
-def main() -> None:
-    """Do what the arguments say."""
-    verb, where, *rest = sys.argv[1:]
-    directory = Path(where)
-    try:
-        if verb != "import" and not (directory / FILE).exists():
-            raise MailboxError(f"there are no mailboxes in {directory}; mailbox.keep: disk makes them")
-        if verb == "show":
-            print(json.dumps(show(directory, *rest)))
-        elif verb == "export":
-            export(directory, Path(rest[0]))
-        else:
-            restore(directory, Path(rest[0]))
-    except MailboxError as error:
-        sys.exit(str(error))
-    except (OSError, sqlite3.Error) as error:
-        sys.exit(f"{directory}: {error}")
+def main(arguments: Sequence[str]) -> str:
+    """Do what the command line says, and return the text to print.
+
+    Raises:
+        MailboxError, OSError, sqlite3.Error
+    """
+    match arguments:
+        case ["-h" | "--help", *_]:
+            return str(__doc__)
+        case ["show", directory, *address] if len(address) < 2:
+            return json.dumps(show(_existing(directory), *address))
+        case ["export", directory, file]:
+            export(_existing(directory), Path(file))
+            return ""
+        case ["import", directory, file]:
+            restore(Path(directory), Path(file))
+            return ""
+    print(__doc__, file=sys.stderr)
+    sys.exit(2)
+
+
+def _existing(directory: str) -> Path:
+    if not (Path(directory) / FILE).exists():
+        raise MailboxError(f"there are no mailboxes in {directory}; mailbox.keep: disk makes them")
+    return Path(directory)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        if said := main(sys.argv[1:]):
+            print(said)
+    except MailboxError as error:
+        sys.exit(str(error))
+    except (OSError, sqlite3.Error) as error:
+        sys.exit(f"{sys.argv[2]}: {error}")

@@ -23,7 +23,8 @@ def run(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_there_are_programs_to_ask() -> None:
-    assert PROGRAMS == ["service", "service.client", "service.mint", "service.server", "service.workers.reload"]
+    others = ["client", "mailbox", "mint", "server", "workers.reload"]
+    assert ["service", *(f"service.{name}" for name in others)] == PROGRAMS
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

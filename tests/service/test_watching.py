@@ -84,6 +84,7 @@ class Others:
     """A bus with so many other workers, of which some answer."""
 
     connections = 0
+    abroad = None
 
     def __init__(self, *answers: bytes) -> None:
         self.others = [str(2_000_000_000 + number) for number in range(3)]
