@@ -1,5 +1,6 @@
 """Valkey or Redis judges the engine that is served, by a run of its own configuration that listens nowhere."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from generator.paths import Paths
 from generator.readers import engine
 from generator.readers.engine import with_password
 from generator.readers.processes import find_program
+from tests.generator.front_door import ROOT
 from tests.generator.readings import NAME, broken, fault, line_of, nothing_installed, rendered, verdict
 
 HERE = find_program("valkey-server") or find_program("redis-server")
@@ -46,6 +48,13 @@ def test_a_command_that_there_is_not_is_told_in_the_list_of_users() -> None:
     found = fault(engine.configuration, broken(rendered(engine=SERVED), USERS, "+publish", "+publis"))
     assert (found.path, found.line) == (USERS, 2)
     assert "Unknown command" in found.message
+
+
+def test_the_user_may_do_what_the_docs_ask_of_another_engine_and_nothing_more() -> None:
+    (users,) = (file.text for file in rendered(engine=SERVED).files if file.path == USERS)
+    asked = re.search(r"(?m)^`(resetchannels .*)`", (ROOT / "docs/several-hosts.md").read_text(encoding="utf-8"))
+    assert asked is not None
+    assert set(users.splitlines()[1].split()) - {"user", NAME, "on", "-@all", "-@dangerous"} == set(asked[1].split())
 
 
 def test_a_password_is_known_by_its_hash_alone() -> None:

@@ -111,6 +111,29 @@ def test_these_rights_are_enough(engine: Server, password: Path, tmp_path: Path)
         assert a.log().count("does not accept user chat") == 1
 
 
+def test_an_engine_that_takes_the_connection_and_refuses_the_rest_is_not_back(
+    engine: Server, password: Path, tmp_path: Path
+) -> None:
+    let(engine, *RIGHTS)
+    with host("runner", "a", tmp_path, engine.url, **as_user(password)) as a:
+        Client(a, "here")  # so that it has started
+        let(engine, *(right for right in RIGHTS if right != "+subscribe"))
+        engine.ask("CLIENT", "KILL", "TYPE", "pubsub")
+        wait_until(lambda: "refuses the service" in a.log())
+        assert "sock is back" not in a.log()
+
+
+def test_an_engine_that_is_restarted_costs_what_was_on_its_way_and_says_so(engine: Server, tmp_path: Path) -> None:
+    with host("runner", "a", tmp_path, engine.url) as a, host("runner", "b", tmp_path, engine.url) as b:
+        here, there = Client(a, "here"), Client(b, "there")
+        talk(here, there)
+        engine.kill()
+        here.say(type="send", id=1, recipient_uuid="there", message="hi")
+        engine.start()
+        assert here.hear()["code"] == 116
+        wait_until(lambda: here.send("there").get("online") == 1)
+
+
 def test_without_an_engine_a_host_starts_alone_and_is_joined_when_it_comes(tmp_path: Path) -> None:
     engine = Server("redis-server", tmp_path)
     with host("runner", "a", tmp_path, engine.url) as a, host("standalone", "b", tmp_path, engine.url) as b:
