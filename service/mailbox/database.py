@@ -120,6 +120,8 @@ class Database:
         if self.path.exists() and (fault := fault_of(self.path)):
             aside = _set_aside(self.path)
             logger.error("%s is broken (%s); it is now %s, and a new one begins", self.path, fault, aside)
+        # Nobody else reads the mail, whoever made the directory; what SQLite puts beside the file has the same mode.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         with contextlib.closing(connect(self.path)) as database:
             (version,) = database.execute("pragma user_version").fetchone()
             if version > VERSION:

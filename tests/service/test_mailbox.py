@@ -525,6 +525,16 @@ def test_who_keeps_no_position_is_told_of_a_restored_backup_as_well(desk: Desk, 
     desk.close()
 
 
+def test_nobody_else_reads_the_mail_whoever_made_the_directory(directory: Path) -> None:
+    directory.mkdir(mode=0o755)
+    desk = Desk(directory)
+    desk.away("bob")
+    assert {path.name: path.stat().st_mode & 0o077 for path in directory.iterdir()} == dict.fromkeys(
+        ("lock", "users", "mail.db", "mail.db-wal", "mail.db-shm"), 0
+    )
+    desk.close()
+
+
 @pytest.mark.parametrize("before", ["turn", "second"])
 def test_a_power_cut_is_told_also_if_only_later_workers_sync_once_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
