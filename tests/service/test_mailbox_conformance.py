@@ -167,6 +167,18 @@ def workers(request: pytest.FixtureRequest, kept: Kept, tmp_path: Path) -> Itera
         yield processes
 
 
+def worker_knows(alice: Caller, bob: Caller) -> None:
+    """Wait until the worker of a sender has heard that bob, at another one, has a mailbox."""
+    answers: list[dict[str, Any]] = []
+
+    def is_stored() -> bool:
+        answers.append(alice.ask("send", recipient_uuid="bob", message="is it stored?"))
+        return "stored" in answers[-1]
+
+    wait_until(is_stored)
+    assert {bob.hear()["message"] for _ in answers} == {"is it stored?"}
+
+
 @pytest.mark.slow
 def test_whichever_worker_stores_the_owner_gets_it_from_another_one(kept: Kept, workers: Processes) -> None:
     shell = workers.shell
@@ -176,6 +188,7 @@ def test_whichever_worker_stores_the_owner_gets_it_from_another_one(kept: Kept, 
     with workers.only(other):
         alice = kept.caller(shell, "alice", {})
     with bob, alice:
+        worker_knows(alice, bob)
         for number in range(5):
             assert alice.ask("send", recipient_uuid="bob", message=number, ack="delivered")["stored"] is True
         heard = [bob.hear() for _ in range(5)]
@@ -193,6 +206,7 @@ def test_a_sender_without_a_mailbox_hears_of_a_delivery_in_another_worker(kept: 
     with workers.only(other):
         alice = kept.caller(shell, "alice")
     with bob, alice:
+        worker_knows(alice, bob)
         answer = alice.ask("send", recipient_uuid="bob", message="m", ack="delivered")
         bob.tell("ack", offset=bob.hear()["offset"])
         assert alice.hear() == {"type": "delivered", "id": answer["id"], "recipient_uuid": "bob"}
