@@ -1,5 +1,7 @@
 """What must hold of the engine, over which several hosts are one notification center."""
 
+from posixpath import normpath
+
 from generator.config.addresses import is_address, network_fix
 from generator.config.engine import Place, engine, password_file, servers
 from generator.config.rule import Findings, Origins, rule
@@ -149,7 +151,7 @@ def engine_files_can_be_read(deploy: Deploy, _: Origins) -> Findings:
     paths = {f"engine.{name}": getattr(deploy.engine, name) for name in _FILES}
     paths["engine.url"] = (engine(deploy) or Place()).path
     for key, path in paths.items():
-        if hidden := next((place for place in HIDDEN_PLACES if (path or "").startswith(place)), None):
+        if hidden := next((place for place in HIDDEN_PLACES if normpath(path or "/").startswith(place)), None):
             fix = "let the engine make it below /run" if key == "engine.url" else f"put it below /etc/{deploy.name}"
             yield key, Fault(f"'{path}' is in {hidden}, which the service cannot see", fix)
 
