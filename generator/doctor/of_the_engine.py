@@ -14,11 +14,14 @@ from generator.rendering.render import engine_settings
 
 
 class Engine(NamedTuple):
-    """The unit that serves it here, if one does, and whether it runs; and what the service's unit lets through."""
+    """The unit that serves it here, if one does, and whether it runs; and what the service's unit lets through.
+
+    `allowed` is None where no systemd answers.
+    """
 
     unit: str
     runs: bool
-    allowed: frozenset[str]
+    allowed: frozenset[str] | None
 
 
 @look()
@@ -26,8 +29,9 @@ def the_engine(patient: Patient) -> Engine:
     if patient.deploy.engine.url is None:
         raise Unseen("this host is alone: engine.url is not set")
     unit = patient.store.engine_unit(patient.store.current)
-    shown = run("systemctl", "show", "--value", "--property=IPAddressAllow", f"{patient.deploy.name}.service").output
-    return Engine(unit, bool(unit) and is_active(unit), frozenset(map(_network, shown.split())))
+    shown = run("systemctl", "show", "--value", "--property=IPAddressAllow", f"{patient.deploy.name}.service")
+    allowed = frozenset(map(_network, shown.output.split())) if shown.succeeded else None
+    return Engine(unit, bool(unit) and is_active(unit), allowed)
 
 
 @check("engine.serve", see=the_engine, expects=lambda deploy: "it runs" if deploy.engine.serve else "not served here")
@@ -46,6 +50,8 @@ def engine_allow(deploy: Deploy, seen: Engine) -> Verdict:
     """systemd lets the service reach the engine, and nothing else."""
     if deploy.manager != "systemd":
         return skipped("supervisor confines nothing")
+    if seen.allowed is None:
+        return skipped("systemd does not answer")
     said = " ".join(sorted(seen.allowed)) or "no network"
     if seen.allowed != frozenset(map(_network, addresses(deploy))):
         return failed(said, f"`systemctl cat {deploy.name}` shows who says so; `{AS_ROOT} install` sets it")
