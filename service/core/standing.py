@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from service.core.tally import Tally
+from service.core.tally import Tally, add_counts
 
 
 class Footprint(NamedTuple):
@@ -83,8 +83,7 @@ def _together(all_of_them: Sequence[Abroad]) -> Abroad | None:
     worst = min(all_of_them, key=lambda each: (each.state == "up", -each.since))
     ends: dict[str, int] = {}
     for each in all_of_them:
-        for why, number in each.ends.items():
-            ends[why] = ends.get(why, 0) + number
+        add_counts(ends, each.ends)
     return Abroad(
         state=worst.state,
         since=worst.since,

@@ -52,11 +52,12 @@ class Tally:
         for each in fields(self):
             mine, theirs = getattr(self, each.name), getattr(other, each.name)
             if isinstance(mine, dict):
-                _add(mine, theirs)
+                add_counts(mine, theirs)
             else:
                 setattr(self, each.name, mine + theirs)
 
 
-def _add(counts: dict[Label, int], others: Mapping[Label, int]) -> None:
+def add_counts(counts: dict[Label, int], others: Mapping[Label, int]) -> None:
+    """Count all that others have counted."""
     for label, number in others.items():
         count_up(counts, label, number)

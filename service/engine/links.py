@@ -354,12 +354,10 @@ class Links:
             link.yours = greeting.mine
         if link.peer is not None:
             return
+        self._greet(link)
         if greeting.yours == link.mine:
             link.heard = greeting.said
-            self._greet(link)
             self._meet(link)
-        else:
-            self._greet(link)
 
     def _meet(self, link: Link) -> None:
         link.peer = self.bus.meet_far(link.other, link, self.me.name)

@@ -109,15 +109,12 @@ class Ledger:
         box = self._box(name) or self._make(name)
         self._write()
         self._expire(box)
-        acked = box.acked
-        is_ours = position is not None and position.epoch == self.epoch and position.after <= self.last
-        if position is not None and is_ours:
-            after, is_whole = position.after, position.after >= max(acked, box.lost_to)
-            lost_to = max(acked, box.lost_to)
+        acked, lost_to = box.acked, max(box.acked, box.lost_to)
+        if position is not None and position.epoch == self.epoch and position.after <= self.last:
+            after, is_whole = position.after, position.after >= lost_to
             self._acknowledge(box, after)
         else:
             after, is_whole = acked, position is None and acked >= box.lost_to
-            lost_to = max(acked, box.lost_to)
         box.reader += 1
         self._see(box)
         first, last = self._db.execute("select min(off), max(off) from mail where box = ?", (box.id,)).fetchone()
