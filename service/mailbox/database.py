@@ -32,6 +32,7 @@ create table mail (
     off integer primary key, box integer not null, at integer not null, kind integer not null, sender text not null,
     body blob not null, return_to text
 );
+create index empty_box_by_age on box (seen) where messages = 0;
 create index mail_of_box on mail (box);
 create index mail_by_age on mail (at);
 create table dedup (sender text, key text, at integer not null, primary key (sender, key)) without rowid;

@@ -168,9 +168,9 @@ class Ledger:
         self._db.execute(forgotten, (since, SWEEP))
         self._save()
         lapsed = """delete from box where id in (select id from box where messages = 0
-            and seen <= case when lost_to > acked then ? else ? end limit ?)"""
+            and seen <= ? and (lost_to <= acked or seen <= ?) limit ?)"""
         ttl = self._settings.ttl * SECOND
-        self._db.execute(lapsed, (self._now - UNTOLD_TTLS * ttl, self._now - 2 * ttl, SWEEP))
+        self._db.execute(lapsed, (self._now - 2 * ttl, self._now - UNTOLD_TTLS * ttl, SWEEP))
 
     def _expire(self, box: _Box) -> None:
         lost = self._remove("box = ? and at <= ?", box, self._horizon, is_delivered=False)
