@@ -15,8 +15,9 @@ import wsbundle_client.client
 import wsbundle_client.link
 import wsbundle_client.losses
 from service.core.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
-from tests.clients.chromium import CHROMIUM, Browser, Page, chromium
+from tests.clients.chromium import Browser, Page
 from tests.clients.client_behaviours import BEHAVIOURS, SECOND, Server
+from tests.clients.in_a_browser import in_a_browser
 from tests.ports import free_port
 from tests.service.shells import COMMANDS, ROOT, Shell, running
 from wsbundle_client import conformance
@@ -74,11 +75,6 @@ async function outcome(number) {
 """
 
 METHODS = {"send_to_group": "sendToGroup"}
-
-in_a_browser = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt install chromium)"),
-]
 
 
 class Tab:
@@ -140,12 +136,6 @@ class BrowserDriver(Driver):
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def shell() -> Iterator[Shell]:
     with running(COMMANDS["runner"]) as shell:
         yield shell
@@ -177,21 +167,21 @@ class TestInABrowser:
     pytestmark = in_a_browser
 
     @pytest.mark.parametrize("name", BEHAVIOURS)
-    def test_the_client_behaves_so_that(self, name: str, browser: Browser) -> None:
-        asyncio.run(play(name, browser))
+    def test_the_client_behaves_so_that(self, name: str, running_browser: Browser) -> None:
+        asyncio.run(play(name, running_browser))
 
     @pytest.mark.parametrize("name", conformance.BEHAVIOURS)
-    def test_with_the_service_it_behaves_so_that(self, name: str, browser: Browser, shell: Shell) -> None:
+    def test_with_the_service_it_behaves_so_that(self, name: str, running_browser: Browser, shell: Shell) -> None:
         with ThreadPoolExecutor(max_workers=1) as thread:
 
             def new_driver() -> BrowserDriver:
-                return BrowserDriver(Tab(new_page(browser), thread))
+                return BrowserDriver(Tab(new_page(running_browser), thread))
 
             try:
                 party = conformance.Party(shell.url, new_driver)
                 assert asyncio.run(conformance.play(conformance.BEHAVIOURS[name], party)) == ""
             finally:
-                browser.close_tabs()
+                running_browser.close_tabs()
 
 
 IN_NODE = """

@@ -13,7 +13,8 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from service.core.frames import SUBPROTOCOL
-from tests.clients.chromium import CHROMIUM, Browser, Page, chromium
+from tests.clients.chromium import Browser, Page
+from tests.clients.in_a_browser import found_by_axe, in_a_browser
 from tests.clients.npm_tools import node_modules
 from tests.ports import free_port
 from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, running, wait_until
@@ -23,11 +24,6 @@ HTML = (PAGE / "index.html").read_text()
 UUID = "3f2b8c1e-77aa-4b1e-9c5d-2f7f1d0a9e11"
 
 IS_CONNECTED = "document.getElementById('state').textContent === 'connected'"
-
-in_a_browser = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt install chromium)"),
-]
 
 
 def test_the_policy_allows_nothing_but_the_files_beside_it_and_websockets() -> None:
@@ -50,12 +46,6 @@ def test_it_loads_nothing_but_what_is_beside_it() -> None:
     assert [path for path in loaded if not path.startswith("data:")] == ["page.css", "../js/client.js", "page.js"]
     assert all((PAGE / path).exists() for path in loaded if not path.startswith("data:"))
     assert not re.search(r"@import|url\(", (PAGE / "page.css").read_text())
-
-
-@pytest.fixture(scope="module")
-def running_browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +350,6 @@ class TestForEverybody:
     @pytest.mark.parametrize("width", [320, 1100])
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_axe_finds_nothing_wrong(self, scheme: str, width: int, browser: Browser, shell: Shell) -> None:
-        axe = (node_modules() / "axe-core/axe.min.js").read_text()
         empty = browser.open(f"{served(shell)}#empty")
         empty.wait_for(IS_CONNECTED)
         taken = browser.open(f"{served(shell)}#empty")
@@ -368,12 +357,7 @@ class TestForEverybody:
         for page in (empty, taken, talking(browser, shell)):
             page.emulate(width, 640, scheme)
             page.evaluate("byId('connection').open = true")
-            page.evaluate(axe)
-            found = page.evaluate(
-                "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}).then("
-                "({violations}) => violations.map(({id, nodes}) => [id, nodes.map(({html}) => html)]))"
-            )
-            assert found == []
+            assert found_by_axe(page) == []
 
     def test_axe_finds_what_is_wrong(self, browser: Browser, shell: Shell) -> None:
         page = browser.open(f"{served(shell)}#wrong")

@@ -17,8 +17,8 @@ from websockets.typing import Origin
 
 from service.core.plain_http import Answer
 from service.web.status_page import PAGE, status_page
-from tests.clients.chromium import CHROMIUM, Browser, Page, chromium
-from tests.clients.npm_tools import node_modules
+from tests.clients.chromium import Browser, Page
+from tests.clients.in_a_browser import found_by_axe, in_a_browser
 from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, running, wait_until
 
 HTML = PAGE.read_text()
@@ -51,12 +51,6 @@ def test_no_text_of_the_answer_becomes_html() -> None:
 def stats(shell: Shell) -> Any:
     with urllib.request.urlopen(f"http://127.0.0.1:{shell.port}/stats", timeout=DEADLINE_S) as answer:
         return json.load(answer)
-
-
-@pytest.fixture(scope="module")
-def running_browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +97,9 @@ def talk(shell: Shell, messages: int) -> None:
         bob.hears_nothing_but_itself()
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt install chromium)")
 class TestInABrowser:
+    pytestmark = in_a_browser
+
     def test_under_load_it_shows_what_stats_says(self, browser: Browser, shell: Shell) -> None:
         page = opened(browser, shell)
         for _ in range(3):
@@ -224,12 +218,7 @@ class TestInABrowser:
         page.emulate(width, 640, scheme)
         talk(shell, 10)
         page.wait_for("seen('refused').length > 0 && seen('closed').length > 0")
-        page.evaluate((node_modules() / "axe-core/axe.min.js").read_text())
-        found = page.evaluate(
-            "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}).then("
-            "({violations}) => violations.map(({id, nodes}) => [id, nodes.map(({html}) => html)]))"
-        )
-        assert found == []
+        assert found_by_axe(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") is True
         beyond = (
             "[...document.querySelectorAll('main .card, main dd, main figcaption, .plot li')].filter((element) =>"

@@ -380,9 +380,15 @@ async def live(workers: Processes) -> tuple[History, Faults]:
     actors = [
         Actor(name, "v0" if number % 3 == 0 else "nc.v1", workers, history, names) for number, name in enumerate(names)
     ]
+    faults = Faults(workers, history, actors)
+    await play(history, actors, faults)
+    return history, faults
+
+
+async def play(history: History, actors: list[Actor], faults: Faults) -> None:
+    """Let the actors live with the faults, and then until everything must have come that was promised."""
     lives = [asyncio.create_task(actor.live()) for actor in actors]
     clock = asyncio.create_task(history.watch_the_clock())
-    faults = Faults(workers, history, actors)
     await asyncio.sleep(1)
     await faults.happen(time.monotonic() + LASTS_S)
     history.is_over = True
@@ -391,7 +397,6 @@ async def live(workers: Processes) -> tuple[History, Faults]:
     for task in (*lives, clock):
         task.cancel()
     await asyncio.gather(*lives, clock, return_exceptions=True)
-    return history, faults
 
 
 @pytest.mark.slow

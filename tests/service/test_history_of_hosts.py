@@ -10,7 +10,6 @@ import itertools
 import json
 import random
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from websockets.exceptions import WebSocketException
 
 from tests.service.processes import Processes, several
 from tests.service.servers import PROGRAMS, Server, serving
-from tests.service.test_history import LASTS_S, SEED, Actor, Faults, History, Life, Sent
+from tests.service.test_history import SEED, Actor, Faults, History, Life, Sent, play
 
 SILENCE_S = 2
 CLIENTS = 12
@@ -171,8 +170,9 @@ class FaultsOfHosts(Faults):
     def _cut(self) -> object:
         return self._engine.ask("CLIENT", "KILL", "TYPE", "pubsub") if self._is_there.is_set() else ""
 
-    async def end(self) -> None:
-        """The engine is there again."""
+    async def happen(self, until: float) -> None:
+        """At the end the engine is there again."""
+        await super().happen(until)
         await self._is_there.wait()
 
 
@@ -184,18 +184,8 @@ async def live(hosts: Hosts, engine: Server) -> tuple[HistoryOfHosts, FaultsOfHo
         ActorOfHosts(name, "nc.v1", hosts.hosts[number % 2], history, names)  # a client stays on its host
         for number, name in enumerate(names)
     ]
-    lives = [asyncio.create_task(actor.live()) for actor in actors]
-    clock = asyncio.create_task(history.watch_the_clock())
     faults = FaultsOfHosts(hosts, history, actors, engine)
-    await asyncio.sleep(1)
-    await faults.happen(time.monotonic() + LASTS_S)
-    await faults.end()
-    history.is_over = True
-    await asyncio.sleep(history.patience_s)
-    history.is_complete = True
-    for task in (*lives, clock):
-        task.cancel()
-    await asyncio.gather(*lives, clock, return_exceptions=True)
+    await play(history, actors, faults)
     return history, faults
 
 
