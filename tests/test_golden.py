@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from generator.config.schema import Deploy
+from generator.rendering.agreement import disagreements
 from generator.rendering.render import render
 from service.declaration import settings_of, values_of
 from tools.golden import contents, deploy_of, deployments, expected
@@ -13,6 +14,11 @@ from tools.golden import contents, deploy_of, deployments, expected
 @pytest.mark.parametrize("deployment", deployments(), ids=lambda path: path.name)
 def test_a_golden_bundle_is_rendered_to_the_byte(deployment: Path) -> None:
     assert contents(render(deploy_of(deployment))) == expected(deployment)
+
+
+@pytest.mark.parametrize("deployment", deployments(), ids=lambda path: path.name)
+def test_the_files_of_a_golden_bundle_agree(deployment: Path) -> None:
+    assert disagreements(render(deploy_of(deployment))) == []
 
 
 @pytest.mark.parametrize("deployment", deployments(), ids=lambda path: path.name)

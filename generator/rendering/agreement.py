@@ -23,6 +23,7 @@ MARGIN_S = 5
 SPARE_FILES = 512
 # What nginx may pass on to the service.
 PUBLIC = ("= /", "= /health", "/publish/")
+FOR_THE_LISTED = ("= /metrics",)
 
 
 class Texts(msgspec.Struct, frozen=True):
@@ -226,10 +227,12 @@ def start_limit_triggers(texts: Texts) -> Disagreements:
 
 @agreement("Limits and logs use the client's address; if the header is not overwritten, it is what the client claims.")
 def client_address_is_true(texts: Texts) -> Disagreements:
-    forwarded = re.findall(r"proxy_set_header X-Forwarded-For (\S+);", texts.site)
-    passes = len(re.findall(r"proxy_pass ", texts.site))
-    if set(forwarded) != {"$remote_addr"} or len(forwarded) != passes:
-        yield "site", "X-Forwarded-For is not overwritten with $remote_addr wherever a request is passed on"
+    for location, text in _locations(texts):
+        forwarded = re.findall(r"proxy_set_header X-Forwarded-For (\S+);", text)
+        # What is for the listed alone takes no field of theirs at all, so there is nothing to overwrite.
+        expected = [] if location in FOR_THE_LISTED and "proxy_pass_request_headers off;" in text else ["$remote_addr"]
+        if "proxy_pass " in text and forwarded != expected:
+            yield "site", f"location {location} does not overwrite X-Forwarded-For with $remote_addr"
     if _value(texts.gunicorn, r"forwarded_allow_ips = '(.*)'") == "*" and not _env(texts, "WEBSOCKET_SOCKET"):
         yield "gunicorn", "believes X-Forwarded-For from everybody on a TCP listener"
 
@@ -257,8 +260,9 @@ def same_limits(texts: Texts) -> Disagreements:
 @agreement("Metrics and readiness are for programs of this host; one location too many shows them to everybody.")
 def only_the_public_is_reached(texts: Texts) -> Disagreements:
     for location, text in _locations(texts):
-        if "proxy_pass " in text and location not in PUBLIC:
-            yield "site", f"location {location} is passed on to the service"
+        is_listed = location in FOR_THE_LISTED and re.search(r"^\s*deny all;$", text, re.MULTILINE)
+        if "proxy_pass " in text and location not in PUBLIC and not is_listed:
+            yield "site", f"location {location} is passed on to the service for everybody"
 
 
 def _locations(texts: Texts) -> list[tuple[str, str]]:

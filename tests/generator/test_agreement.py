@@ -65,6 +65,7 @@ def test_all_files_agree_whatever_is_chosen(tls: str, listener: str) -> None:
         "name: a-b-c",
         "{welcome: '/path/to {{ YOUR_NAME', env: {PLACE: '/path/to/yourdomain'}}",
         "{tls: files, certificate: {file: '/a b.pem', key: /ü.pem}}",
+        "nginx: {metrics_from: [10.0.7.5, 'fd00::/8']}",
     ],
 )
 def test_all_files_agree_at_the_bounds_of_what_is_given(given: str) -> None:
@@ -123,7 +124,7 @@ EDITS = [
     ("same-limits", "site", "limit_conn queue_websocket_publishers 100;", "limit_conn queue_websocket_publishers 50;"),
     ("same-limits", "site", "client_max_body_size 65536;", "client_max_body_size 1m;"),
     ("same-limits", "site", "        client_max_body_size 65536;\n", ""),
-    ("only-the-public-is-reached", "site", "location = /health {", "location = /metrics {"),
+    ("only-the-public-is-reached", "site", "location = /health {", "location = /stats {"),
     ("only-the-public-is-reached", "site", "location /publish/ {", "location ~ ^/(publish|metrics) {"),
     ("names-are-ours", "site", "upstream queue_websocket {", "upstream {"),
     ("names-are-ours", "site", "zone=queue_websocket_handshakes:", "zone=handshakes:"),
@@ -139,6 +140,18 @@ EDITS = [
 @pytest.mark.parametrize(("agreement", "kind", "old", "new"), EDITS)
 def test_an_agreement_notices_the_file_that_does_not_hold_to_it(agreement: str, kind: str, old: str, new: str) -> None:
     assert (agreement, getattr(Paths("queue-websocket"), kind)) in broken(edited(rendered(), kind, old, new))
+
+
+@pytest.mark.parametrize(
+    ("agreement", "removed"),
+    [
+        ("only-the-public-is-reached", "        deny all;\n"),
+        ("client-address-is-true", "        proxy_pass_request_headers off;\n"),
+    ],
+)
+def test_metrics_without_their_list_or_with_the_fields_of_a_client_are_noticed(agreement: str, removed: str) -> None:
+    bundle = rendered("nginx: {metrics_from: [10.0.7.5]}")
+    assert broken(edited(bundle, "site", removed, "")) == {(agreement, Paths("queue-websocket").site)}
 
 
 def test_every_agreement_is_broken_by_an_edit() -> None:
