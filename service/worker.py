@@ -23,7 +23,17 @@ from service.process.logs import formatter
 # While a worker stops, uvicorn gives no signs of life any more, and gunicorn kills a worker that gives none.
 _NOTIFY_PERIOD_S = 1.0
 
+# By which gunicorn's master stops its workers.
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
 _settings = settings_or_exit(os.environ)
+
+# Until a worker has taken over its signals it has its master's handlers, which only put a signal in a queue that nobody
+# reads there: a stop would be lost, and gunicorn would wait for all of graceful_timeout before it kills.
+os.register_at_fork(
+    before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS),
+    after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS),
+)
 
 
 class Server(DrainingServer):
@@ -56,6 +66,10 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         # For gunicorn without the rendered gunicorn.conf.py, whose logger_class does this.
         for handler in service.handlers:
             handler.setFormatter(formatter(_settings.log, getattr(handler, "stream", None)))
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
     async def _serve(self) -> None:
         # As in the class above, except for the server.

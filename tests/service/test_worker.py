@@ -2,13 +2,19 @@
 
 import contextlib
 import os
+import re
 import signal
 from pathlib import Path
 
 import pytest
 
 from service.worker import Worker
-from tests.service.shells import COMMANDS, DEADLINE_S, running, wait_until
+from tests.service.shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
+
+
+def one_worker(shell: Shell) -> int:
+    (worker,) = Path(f"/proc/{shell.process.pid}/task/{shell.process.pid}/children").read_text().split()
+    return int(worker)
 
 
 def test_its_settings_are_those_of_the_runner() -> None:
@@ -40,9 +46,7 @@ def test_a_worker_may_take_longer_to_send_its_clients_away_than_gunicorn_waits_f
     unhurried = {"WEBSOCKET_DRAIN_RATE": "1", "WEBSOCKET_DRAIN_WINDOW": "6"}
     with running(impatient, **unhurried) as shell, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(shell.client()) for _ in range(5)]
-        children = Path(f"/proc/{shell.process.pid}/task/{shell.process.pid}/children").read_text()
-        (worker,) = map(int, children.split())
-        os.kill(worker, signal.SIGTERM)
+        os.kill(one_worker(shell), signal.SIGTERM)
         assert [client.close_code() for client in clients] == [1012] * len(clients)
 
 
@@ -58,4 +62,16 @@ def test_a_quick_stop_is_quick() -> None:
     with running(COMMANDS["gunicorn"]) as shell, shell.client() as client:
         shell.process.send_signal(signal.SIGQUIT)
         assert client.close_code() == 1012
+        assert shell.process.wait(DEADLINE_S) == 0
+
+
+def test_a_worker_that_has_just_been_started_hears_that_it_shall_stop(tmp_path: Path) -> None:
+    conf = tmp_path / "conf.py"
+    conf.write_text("import time\ndef post_fork(server, worker):\n    time.sleep(1)\n")
+    slow = COMMANDS["gunicorn"].replace("-m gunicorn", f"-m gunicorn -c {conf} --graceful-timeout 600 --log-level info")
+    with running(slow) as shell:
+        wait_until(lambda: "startup complete" in shell.log())
+        os.kill(one_worker(shell), signal.SIGKILL)
+        wait_until(lambda: len(re.findall("Booting worker", shell.log())) == 2)
+        shell.terminate()
         assert shell.process.wait(DEADLINE_S) == 0
