@@ -10,7 +10,7 @@ from generator.config.schema import Deploy
 from generator.doctor.checks import Verdict, check, failed, look, ok
 from generator.doctor.of_the_protocol import INSTALL, credentials, own_address
 from generator.doctor.patient import Patient, Unseen
-from generator.doctor.wire import ask, client, connected
+from generator.doctor.wire import Client, ask, client, connected
 from generator.program import AS_ROOT
 
 MOST = 5000
@@ -130,19 +130,36 @@ def a_slow_reader(patient: Patient) -> Flood:
         size = min(_CHUNK, patient.deploy.limits.message_size)
         text = json.dumps({"recipient_uuid": address, "message": ""})
         message = text.replace('""', f'"{"x" * (size - len(text))}"')
-        for sent in range(0, patient.deploy.limits.queue + _FLOOD_BYTES, size):
-            fast.send(message)
-            if sent // size % 32 == 0 and _closed(patient) > before:
-                break
+        sent = _flooded(patient, fast, message, before)
         ends = time.monotonic() + 30  # what was sent has not all been read yet
         while _closed(patient) == before and time.monotonic() < ends:
             time.sleep(0.2)
-        return Flood(sent, _closed(patient) > before)
+        is_closed, has_timed_out = (now > then for now, then in zip(_closed(patient), before, strict=True))
+        if has_timed_out and not is_closed:
+            raise Unseen("a client that does not read answers no ping, and timed out before its queue was full")
+        return Flood(sent, is_closed)
 
 
-def _closed(patient: Patient) -> int:
-    """How many slow readers were closed so far."""
-    return int(patient.count()["connections_closed"]["4101"])
+def _flooded(patient: Patient, sender: Client, message: str, before: tuple[int, int]) -> int:
+    """How many bytes could be sent until somebody was closed. Raises: Unseen: too few ever will be."""
+    sent = 0
+    try:
+        while sent < patient.deploy.limits.queue + _FLOOD_BYTES:
+            sender.send(message)
+            sent += len(message)
+            if sent // len(message) % 32 == 0 and _closed(patient) != before:
+                break
+    except TimeoutError:
+        raise Unseen("limits.bytes_per_second lets through too little to fill a queue soon") from None
+    except ConnectionError:
+        pass  # it reads nothing while it waits to send, and so answers no ping either
+    return sent
+
+
+def _closed(patient: Patient) -> tuple[int, int]:
+    """How many clients were closed so far because they do not read, and because they answered no ping."""
+    closed = patient.count()["connections_closed"]
+    return closed["4101"], closed["1011"]
 
 
 @check("slow-reader", "limits.queue", see=a_slow_reader, expects="4101 when the queue is full")

@@ -132,6 +132,14 @@ def test_what_clients_get_of_tls_is_seen() -> None:
 STRESS = ("limits.handshake_burst", "limits.handshakes_per_second", "connections-per-address", "slow-reader")
 
 
+@pytest.mark.parametrize(("rate", "why"), [(65_536, "lets through too little"), (500_000, "answers no ping")])
+def test_a_queue_that_does_not_fill_in_time_shows_nothing_of_its_limit(rate: int, why: str) -> None:
+    with patient(limits=SHORT["limits"] | {"bytes_per_second": rate}, ping={"interval": 2, "timeout": 2}) as (of, _):
+        of.under_stress = True
+        found = findings(of, "slow-reader")["slow-reader"]
+        assert (found.state, why in found.seen) == ("skipped", True)
+
+
 def test_under_stress_the_limits_of_one_client_hold_and_others_would_be_seen() -> None:
     limits = {"handshake_burst": 30, "handshakes_per_second": 50, "connections_per_address": 5, "queue": 70_000}
     with patient(limits=limits) as (of, _):
