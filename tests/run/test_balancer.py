@@ -163,20 +163,28 @@ def balanced(stage: Stage) -> Iterator[int]:
     if not encrypted:
         text = text.replace(text[text.index("\nbackend encrypted") : text.index("\nbackend chosen")], "")
     (stage.root / "haproxy.cfg").write_text(text)
-    with process(stage, "haproxy", [needed("haproxy"), "-db", "-f", f"{stage.root}/haproxy.cfg"]):
-        wait_until((stage.root / "haproxy.sock").exists, "HAProxy listens")
+    with process(stage, "haproxy", [needed("haproxy"), "-db", "-f", f"{stage.root}/haproxy.cfg"]) as child:
+        wait_until(lambda: (stage.root / "haproxy.sock").exists() or child.poll() is not None, "HAProxy listens")
+        assert child.poll() is None, stage.log()
         yield port
 
 
 def states(stage: Stage) -> dict[str, tuple[str, str]]:
-    """What HAProxy thinks of each server, and what the last check had; INI while it has not been asked."""
+    """What HAProxy thinks of each server, and what the last check had; INI while it has not been asked.
+
+    A star in front of that says that the next check is under way. Source: HAProxy's management guide, 9.1, check_status.
+    """
     with socket.socket(socket.AF_UNIX) as asking:
         asking.connect(str(stage.root / "haproxy.sock"))
         asking.sendall(b"show stat\n")
         text = b"".join(iter(lambda: asking.recv(65536), b"")).decode()
     names, *rows = (line.split(",") for line in text.splitlines() if line)
     servers = [dict(zip(names, row, strict=False)) for row in rows]
-    return {row["# pxname"]: (row["status"], row["check_status"]) for row in servers if row["svname"] == "one"}
+    return {
+        row["# pxname"]: (row["status"], row["check_status"].removeprefix("* "))
+        for row in servers
+        if row["svname"] == "one"
+    }
 
 
 @pytest.mark.parametrize("default_server", [False, True])

@@ -266,12 +266,13 @@ def test_alerts_of_tokens_files_and_deliveries(root: Path) -> None:
             alice.register("alice")
             with direct(stage, Authorization=f"Bearer {token}") as flood:
                 flood.text()
-                unread = [flood.send("alice", "x" * 60_000) for _ in range(300)]
-                wait_until(lambda: there.value("wsbundle_queue_bytes > 1000000"), "much waits")
-                wait_until(lambda: there.value("min_over_time(wsbundle_queue_bytes[5s]) > 1000000"), "for seconds")
+                # The kernel and nginx take up to 20 MB of them, and the delivery of only a part is timed.
+                unread = [flood.send("alice", "x" * 60_000) for _ in range(500)]
+                wait_until(lambda: there.value("min_over_time(wsbundle_queue_bytes[5s]) > 8000000"), "much waits")
                 for text in unread:
                     assert alice.text() == text
                 there.comes_to_fire("DeliverySlow")
+        wait_until(lambda: there.value("wsbundle_connections == 0"), "all have gone")
         most = len(os.listdir(f"/proc/{pid}/fd")) + 2  # so that it can still be scraped
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
         there.comes_to_fire("FilesRunOut")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.service.shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
+from tests.service.shells import COMMANDS, DEADLINE_S, Shell, answers, running, wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="who may ask is tried as other users")
 NOBODY = 65534
@@ -20,7 +20,7 @@ NOBODY = 65534
 def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Shell, Path]]:
     bus = tmp_path / "bus"
     with running(COMMANDS[request.param], WEBSOCKET_BUS=str(bus)) as shell:
-        wait_until(lambda: len(list(bus.glob("control-*"))) == 1)
+        wait_until(lambda: len(list(bus.glob("control-*"))) == 1 and answers(path_in(bus)))
         yield shell, bus
 
 
