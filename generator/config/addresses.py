@@ -20,9 +20,12 @@ def is_address(text: str) -> bool:
 
 
 def same_address(address: str, others: tuple[str, ...]) -> bool:
+    """Whether an address is among these, in whatever spelling; a name is not."""
     from ipaddress import ip_address
 
-    return any(is_address(other) and ip_address(other) == ip_address(address) for other in others)
+    return is_address(address) and any(
+        is_address(other) and ip_address(other) == ip_address(address) for other in others
+    )
 
 
 def network_fix(address: str) -> str:

@@ -2,8 +2,8 @@
 
 from posixpath import normpath
 
-from generator.config.addresses import is_address, network_fix
-from generator.config.engine import Place, engine, password_file, servers
+from generator.config.addresses import LOOPBACK, is_address, network_fix, same_address
+from generator.config.engine import Place, engine, password_file, server, servers
 from generator.config.rule import Findings, Origins, rule
 from generator.config.schema import Deploy, Engine
 from generator.paths import HIDDEN_PLACES, Paths
@@ -13,7 +13,6 @@ ENOUGH_SENTINELS = 3
 UNPRIVILEGED = 1024
 _KEYS = tuple(setting.key for setting in settings_of(Deploy) if setting.key.startswith("engine."))
 _FILES = ("password_file", "ca", "cert", "key")
-_ANY = ("0.0.0.0", "::")
 
 
 @rule(*_KEYS, because="Without engine.url this host is alone, whatever else is said of an engine.")
@@ -55,15 +54,70 @@ def engine_is_an_address(deploy: Deploy, _: Origins) -> Findings:
         key = "engine.sentinels" if place != engine(deploy) else "engine.url"
         if not 1 <= place.port <= 65_535:
             yield key, Fault(f"{place.port} is no port", "use 1 to 65535")
-        if place.host in _ANY:
-            yield key, Fault(f"'{place.host}' is no address to connect to", "write one that all hosts can reach")
+        if fault := _unfit_to_connect_to(place.host):
+            yield key, fault
         elif deploy.manager == "systemd" and not is_address(place.host):
             yield key, Fault(f"'{place.host}' is a name", "write its IP address, or use manager: supervisor")
     for network in deploy.engine.allow:
         if fix := network_fix(network):
             yield "engine.allow", Fault(f"'{network}' is not an IP address or network", fix)
+        elif fault := _unfit_to_connect_to(network):
+            yield "engine.allow", fault
     if deploy.engine.allow and deploy.engine.url is not None and not servers(deploy)[1:]:
         yield "engine.allow", Fault("has no effect: without Sentinels the engine is where engine.url says", "remove it")
+
+
+def _unfit_to_connect_to(address: str) -> Fault | None:
+    """Why no server can have this address; None for a name or a network."""
+    from ipaddress import ip_address
+
+    if not is_address(address):
+        return None
+    parsed = ip_address(address)
+    if mapped := getattr(parsed, "ipv4_mapped", None):  # systemd would compare it with addresses of IPv6 only
+        return Fault(f"'{address}' is IPv4 written as IPv6", f"write the IPv4 address: {mapped}")
+    no_scope = parsed.version == 6 and parsed.is_link_local  # which network it is on cannot be said here
+    if parsed.is_unspecified or parsed.is_multicast or address == "255.255.255.255" or no_scope:
+        return Fault(f"'{address}' is not an address to connect to", "write one that all hosts can reach")
+    return None
+
+
+@rule(
+    *("engine.url", "engine.sentinels", "engine.serve", "host", "port", "socket"),
+    because="Two programs cannot listen on one port of an address, and the service is no engine.",
+)
+def engine_is_not_this_service(deploy: Deploy, _: Origins) -> Findings:
+    there = engine(deploy)
+    if there is not None and there.path and normpath(there.path) == normpath(deploy.socket or "/"):
+        yield "engine.url", Fault(f"{there} is where this service listens", "name the socket of the engine")
+    for place in servers(deploy) if deploy.socket is None else ():
+        is_here = place.is_local or (deploy.engine.serve and place == there)
+        answers = _answers_at(deploy.host, place.host) if is_here else same_address(place.host, (deploy.host,))
+        if place.port == deploy.port and answers:
+            key = "engine.url" if place == there else "engine.sentinels"
+            yield key, Fault(f"{place} is where this service listens", "write the port of the engine")
+
+
+def _answers_at(listener: str, address: str) -> bool:
+    """Whether what listens on an address of this host, or on all, is reached at another of its addresses."""
+    addresses = LOOPBACK if address == "localhost" else (address,)
+    on_all_of_ipv4 = listener == "0.0.0.0" and any(":" not in each for each in addresses)
+    return listener == "::" or on_all_of_ipv4 or same_address(listener, addresses)
+
+
+@rule(
+    "engine.sentinels",
+    because="A Sentinel that is named twice is still one: it has one vote, and fails once.",
+)
+def sentinels_differ(deploy: Deploy, _: Origins) -> Findings:
+    named = tuple(server(text) for text in deploy.engine.sentinels)
+    for position, place in enumerate(named):
+        if any(_is_same(place, other) for other in named[:position]):
+            yield "engine.sentinels", Fault(f"{place} is given twice", "keep one")
+
+
+def _is_same(one: Place, other: Place) -> bool:
+    return one.port == other.port and (one.host == other.host or same_address(one.host, (other.host,)))
 
 
 @rule(
