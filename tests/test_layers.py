@@ -59,7 +59,11 @@ KNOWN = {
         *(f"service.core.{module}" for module in ("addresses", "center", "identity", "mail", "mailbox")),
         *("service.mailbox.disk", "service.settings"),
     },
-    ("generator", "service"): {"service", "service.core.figures", "service.declaration", "service.settings"},
+    ("generator", "service"): {
+        *("service", "service.core.figures", "service.declaration", "service.settings"),
+        # What hosts say to each other is heard by whoever installs one.
+        *("service.engine", "service.engine.envelope", "service.engine.identity"),
+    },
     ("tools", "service"): {
         *("service.declaration", "service.core.close_codes", "service.core.figures", "service.core.frames"),
     },

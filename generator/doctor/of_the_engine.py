@@ -11,6 +11,7 @@ from generator.host.facts import is_active
 from generator.host.programs import run
 from generator.program import AS_ROOT
 from generator.rendering.render import engine_settings
+from service.engine.identity import name_of_this_host
 
 
 class Engine(NamedTuple):
@@ -65,7 +66,7 @@ def the_hosts(patient: Patient) -> dict[str, bool] | str:
     if patient.deploy.engine.url is None:
         raise Unseen("this host is alone: engine.url is not set")
     ours = engine_settings(patient.deploy)
-    me = hosts.name_of_this_host(ours)
+    me = name_of_this_host(ours)
     try:
         workers = hosts.heard(ours)
     except hosts.RefusedError as error:

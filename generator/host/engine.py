@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from generator.config.engine import engine, password_file
 from generator.config.schema import Deploy
 from generator.host.facts import has_address, holder_of, operating_system
+from generator.host.hosts import RefusedError, password_in
 from generator.host.programs import StepFailed, run
 from generator.host.store import ACL, Store
 from generator.paths import Paths
@@ -67,6 +68,11 @@ def faults(deploy: Deploy, store: Store) -> Iterator[Fault]:
     makes = ours.serve and path == f"/{Paths(deploy.name).engine_password}"
     if path is not None and not makes and not os.path.exists(path):
         yield Fault(f"there is no {path}", "copy it from the host that serves the engine, or write the password there")
+    elif path is not None and os.access(path, os.R_OK):
+        try:
+            password_in(Path(path))
+        except RefusedError as error:
+            yield error.fault
     for name in ("ca", "cert", "key"):
         if (file := getattr(ours, name)) is not None and not os.path.exists(file):
             yield Fault(f"there is no {file}", f"put it there, or change engine.{name}")
@@ -119,7 +125,7 @@ class Password:
         """Let the service of a generation read it, and the engine know its hash.
 
         Raises:
-            StepFailed: the service cannot read it.
+            StepFailed: the service cannot read it, or nobody can.
         """
         generation, user = self._store.generation(number), self._store.user(number)
         ours = generation.joined
@@ -132,7 +138,10 @@ class Password:
             if not run("runuser", "-u", user, "--", "test", "-r", path).succeeded:
                 raise StepFailed(f"the user {user} cannot read {path}: `chgrp {user} {path}; chmod g+r {path}`")
         if generation.engine:
-            put_text(self._acl(number), self._users(number), 0o600)
+            try:
+                put_text(self._acl(number), self._users(number), 0o600)
+            except RefusedError as error:
+                raise StepFailed(str(error)) from None
 
     def has_changed(self) -> bool:
         """Whether the engine that is served knows another one."""
@@ -141,7 +150,7 @@ class Password:
             return False
         try:
             return self._acl(number).read_text(encoding="utf-8") != self._users(number)
-        except OSError:
+        except (OSError, RefusedError):
             return True
 
     def _is_ours(self, path: str | None) -> bool:
@@ -153,5 +162,5 @@ class Password:
     def _users(self, number: int) -> str:
         rules = self._store.directory(number) / self._paths.engine_users
         path = str(self._store.generation(number).joined.password_file)
-        password = Path(self._store.root, path.lstrip("/")).read_text(encoding="utf-8").strip()
+        password = password_in(Path(self._store.root, path.lstrip("/")))
         return with_password(rules.read_text(encoding="utf-8"), password)

@@ -1,14 +1,13 @@
 """The engine and the other hosts, asked from this one: as the service will ask, and before it does.
 
 What the workers of all hosts say of themselves on the engine is what they know of each other: so it shows whether they
-meet. `service.engine.envelope` has the form of it.
+meet.
 """
 
 import contextlib
 import secrets
 import time
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ import msgspec
 
 from generator.config.engine import Place, place, server
 from service.declaration import Fault
+from service.engine.envelope import BEATS, Beat, channel, decode
+from service.engine.identity import name_of_this_host
 from service.settings import Engine
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ PATIENCE_S = 5.0
 OLDEST = (7, 0)
 # Messages carry the time, and who has an address first keeps it.
 CLOCKS_APART_S = 1.0
-# Each worker says so often within engine.silence that it is there.
-_BEATS = 8
-_BEAT = 1
 _NEEDED = "+@connection +publish +subscribe +unsubscribe +info"
 
 
@@ -41,25 +39,21 @@ class RefusedError(Exception):
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """What a worker says of itself. `links` has for each worker of another host the number of the last message that it
-    had sent there at first, and of the last that it has taken from there since; nothing where they have not met."""
+    """What a worker says of itself. `silence` is its `engine.silence`. `links` has for each worker of another host the
+    number of the last message that it had sent there at first, and of the last that it has taken from there since;
+    nothing where they have not met."""
 
     name: str
     host: str
+    silence: float
     links: dict[str, tuple[int, int]]
-
-
-def name_of_this_host(ours: Engine) -> str:
-    """By which the others know it: as `service.engine.hosts` draws it."""
-    try:
-        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
-    except OSError:
-        machine = ""
-    return ours.host or sha256(f"wsbundle {machine}".encode()).hexdigest()[:12]
 
 
 def faults(ours: Engine, is_installed: bool) -> Iterator[Fault]:
     """Why the engine would not join this host with others. `is_installed` says whether this host is joined already."""
+    me = name_of_this_host(ours)
+    if not me:
+        yield Fault("/etc/machine-id has no name for this host", "write a `host:` of its own below `engine:`")
     try:
         with _asking(ours) as redis:
             yield from _of_the_server(ours, redis)
@@ -67,7 +61,6 @@ def faults(ours: Engine, is_installed: bool) -> Iterator[Fault]:
     except RefusedError as error:
         yield error.fault
         return
-    me = name_of_this_host(ours)
     if not is_installed and any(worker.host == me for worker in heard):
         yield Fault(f"another machine is host {me} there already", "write a `host:` of its own below `engine:`")
 
@@ -109,6 +102,24 @@ def meet(ours: Engine, within_s: float) -> list[str]:
         if time.monotonic() > deadline:
             what = f"this host and {', '.join(strangers)} have not met" if strangers else "the service is not heard"
             raise RefusedError(f"{what} on the engine", "see the service's log, here and there")
+
+
+def password_in(file: Path) -> str:
+    """The password that stands there.
+
+    Raises:
+        RefusedError: there is none that can be read.
+    """
+    fix = "write the password of the engine into it, on one line"
+    try:
+        password = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise RefusedError(f"{file} cannot be read: {error.strerror}", "make it readable") from None
+    except UnicodeDecodeError:
+        raise RefusedError(f"{file} is not text in UTF-8", fix) from None
+    if not password:
+        raise RefusedError(f"{file} is empty", fix)
+    return password
 
 
 def has_met(me: str, workers: list[Worker], host: str) -> bool:
@@ -168,11 +179,7 @@ def _options(ours: Engine) -> dict[str, Any]:
     options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "driver_info": None}
     options |= {"socket_timeout": PATIENCE_S, "socket_connect_timeout": PATIENCE_S}
     if ours.password_file is not None:
-        try:
-            password = Path(ours.password_file).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise RefusedError(f"{ours.password_file} cannot be read: {error.strerror}", "make it readable") from None
-        options |= {"username": ours.user, "password": password}
+        options |= {"username": ours.user, "password": password_in(Path(ours.password_file))}
     if there.encrypted:
         options |= {"ssl": True, "ssl_ca_certs": ours.ca, "ssl_certfile": ours.cert, "ssl_keyfile": ours.key}
     return options
@@ -195,13 +202,14 @@ def _master(ours: Engine, options: dict[str, Any]) -> Place:
 
 def _listen(ours: Engine, redis: "Redis") -> list[Worker]:
     """What is said on the channel of all hosts within two beats, and a message of our own as the proof that we hear."""
-    channel, own = f"nc:1:{ours.name}:all", f"nc:1:{ours.name}:w:install-{secrets.token_hex(4)}"
+    center = str(ours.name)
+    own = channel(center, f"install-{secrets.token_hex(4)}")
     found: dict[str, Worker] = {}
     with redis.pubsub(ignore_subscribe_messages=True) as listening:  # type: ignore[no-untyped-call]
-        listening.subscribe(channel, own)
+        listening.subscribe(channel(center), own)
         listening.get_message(timeout=PATIENCE_S)
         redis.publish(own, "")
-        hears_itself, ends = False, time.monotonic() + 2.5 * ours.silence / _BEATS
+        hears_itself, ends = False, time.monotonic() + 2.5 * ours.silence / BEATS
         while (left := ends - time.monotonic()) > 0:
             message = listening.get_message(timeout=left)
             if message is not None and message["channel"] == own.encode():
@@ -216,19 +224,19 @@ def _listen(ours: Engine, redis: "Redis") -> list[Worker]:
 def _later(first: Worker, now: Worker) -> Worker:
     """What a worker had sent at first, and has taken by now: with traffic the latest message is always under way."""
     links = {other: (first.links.get(other, numbers)[0], numbers[1]) for other, numbers in now.links.items()}
-    return Worker(now.name, now.host, links)
+    return Worker(now.name, now.host, now.silence, links)
 
 
 def _worker(data: bytes) -> Worker | None:
-    """Of all that is said, the beats. A later release may append to them."""
+    """Of all that is said, the beats."""
     try:
-        kind, name, host, _boot, _versions, _silence, _said, _at, links, *_ = msgspec.msgpack.decode(data)
-        if kind == _BEAT:
-            met = {other: (sent, taken) for other, (mine, yours, sent, taken) in links.items() if mine and yours}
-            return Worker(name, host, met)
-    except (ValueError, TypeError, msgspec.DecodeError):  # another kind, or another's words
-        pass
-    return None
+        said = decode(data)
+    except ValueError:  # of a later release, or another's words
+        return None
+    if not isinstance(said, Beat):
+        return None
+    met = {other: (sent, taken) for other, (mine, yours, sent, taken) in said.links.items() if mine and yours}
+    return Worker(said.sender, said.host, said.silence, met)
 
 
 def _said(error: Exception) -> str:

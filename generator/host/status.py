@@ -15,7 +15,7 @@ from generator.host.clients import connections
 from generator.host.drift import drifts
 from generator.host.engine import fitted, flavour
 from generator.host.facts import is_active, runs
-from generator.host.hosts import RefusedError, has_met, heard, name_of_this_host
+from generator.host.hosts import RefusedError, has_met, heard
 from generator.host.probe import silence
 from generator.host.provide import outdated, runtime_id
 from generator.host.store import Generation, Store
@@ -24,6 +24,7 @@ from generator.host.x509 import served
 from generator.program import COMMAND
 from generator.rendering.render import render
 from generator.report import NOT_ROOT, CommandError, Report
+from service.engine.identity import name_of_this_host
 
 DRIFT_FOUND = 4
 # As long as a client would wait.

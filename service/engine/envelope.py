@@ -1,7 +1,7 @@
 """What the workers of several hosts publish on the engine: a MessagePack array whose first item says which it is. Pure.
 
 Each worker subscribes to two channels: `all`, and an inbox of its own. What it publishes on `all` has one number after
-another, and so has what it publishes in one inbox.
+another, and so has what it publishes in one inbox. Whoever installs a host listens to `all` as well.
 Hosts of two releases talk to each other: what holds for `service.core.bus_records` holds here.
 """
 
@@ -9,6 +9,8 @@ import msgspec
 
 # Those of the wire that this release understands, lowest and highest; a link speaks the highest that both do.
 VERSIONS = (1, 1)
+# So many beats in the time after which a silence counts.
+BEATS = 8
 # Every engine counts messages of this size against the limits of a subscriber that does not read.
 MAX_BYTES = 15_000
 
@@ -83,6 +85,11 @@ class Bye(_Envelope, tag=6):
     """On `all`: a worker has gone; the others of its host say it of one that was killed."""
 
     sender: str
+
+
+def channel(center: str, worker: str | None = None) -> str:
+    """The inbox of a worker of a notification center, or `all`."""
+    return f"nc:1:{center}:{'all' if worker is None else f'w:{worker}'}"
 
 
 Envelope = Beat | Greeting | Batch | Taken | Shared | Bye

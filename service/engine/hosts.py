@@ -5,7 +5,6 @@ Without `engine.url` there are no other hosts, nothing is opened, and the librar
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import secrets
@@ -14,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from service.core.bus import PeerBus
 from service.core.center import Center
+from service.engine.envelope import BEATS, channel
 from service.engine.faults import EngineError, EngineUnreachableError
+from service.engine.identity import name_of_this_host
 from service.engine.links import Identity, Links
 
 if TYPE_CHECKING:
     from service.engine.connection import Dialer, Stream
 
-# So many beats in the time after which a silence counts.
-BEATS = 8
 # A new worker hears of the others for so long before it has clients itself: it would give away what is theirs.
 HEARING_S = 0.3
 _LOOK_S = 0.01
@@ -64,11 +63,12 @@ class Hosts:
         if not isinstance(self._center.hub.bus, PeerBus):
             self._center.hub.bus = PeerBus(self._center, str(os.getpid()))
         bus = self._center.hub.bus
-        host = self._settings.host or _host_id()
+        host = name_of_this_host(self._settings)
+        if not host:
+            raise EngineError("/etc/machine-id has no name for this host; set engine.host")
         if self._center.settings.bus is None:  # the workers of this host do not know each other
             host = f"{host}-{os.getpid()}"
         me = Identity(f"{host}.{os.getpid()}.{secrets.token_hex(8)}", host, _boot_id())
-        self._prefix = f"nc:1:{self._settings.name or 'center'}:"
         self.links = Links(bus, me, self._settings.silence, publish=self._publish, soon=loop.call_soon, teller=logger)
         bus.far = self.links
         dialer = Dialer(self._settings)
@@ -91,7 +91,7 @@ class Hosts:
                 return
 
     def _channel(self, worker: str | None) -> bytes:
-        return f"{self._prefix}{'all' if worker is None else f'w:{worker}'}".encode()
+        return channel(self._settings.name or "center", worker).encode()
 
     def _publish(self, worker: str | None, data: bytes) -> None:
         if self._stream is None:
@@ -197,17 +197,6 @@ class Hosts:
             self._stream = None
             await stream.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _host_id() -> str:
-    """A name for this host, drawn from its machine id, which is not for others to see. Source: machine-id(5)."""
-    try:
-        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
-    except OSError:
-        machine = ""
-    if not machine:
-        raise EngineError("/etc/machine-id tells no name of this host; set engine.host")
-    return hashlib.sha256(f"wsbundle {machine}".encode()).hexdigest()[:12]
 
 
 def _boot_id() -> str:

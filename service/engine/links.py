@@ -252,7 +252,7 @@ class Links:
         """Act on what was published."""
         try:
             envelope = decode(data)
-        except msgspec.MsgspecError:
+        except ValueError:  # as msgspec's errors are, and that about text which is not UTF-8
             return  # of a later release; who has sent it does without it
         self._acts[type(envelope)](envelope)
 

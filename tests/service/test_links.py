@@ -463,6 +463,7 @@ def test_an_envelope_that_only_a_later_release_knows_is_skipped() -> None:
     _, (here, _) = hosts(2)
     here.links.hear(msgspec.msgpack.encode([99, "b.7.1", {}]))
     here.links.hear(b"\xc1")
+    here.links.hear(encode(Bye("x")).replace(b"x", b"\xff"))
     assert not here.links.ends
 
 
