@@ -15,7 +15,7 @@ import msgspec
 
 from generator.config.engine import Place, place, server
 from service.declaration import Fault
-from service.engine.envelope import BEATS, Beat, channel, decode
+from service.engine.envelope import BEATS, UNREADABLE, Beat, channel, decode
 from service.engine.identity import name_of_this_host
 from service.settings import Engine
 
@@ -231,7 +231,7 @@ def _worker(data: bytes) -> Worker | None:
     """Of all that is said, the beats."""
     try:
         said = decode(data)
-    except ValueError:  # of a later release, or another's words
+    except UNREADABLE:  # of a later release, or another's words
         return None
     if not isinstance(said, Beat):
         return None

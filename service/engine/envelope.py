@@ -94,5 +94,7 @@ def channel(center: str, worker: str | None = None) -> str:
 
 Envelope = Beat | Greeting | Batch | Taken | Shared | Bye
 
+# What decoding raises: text that is not UTF-8 is no error of msgspec's own.
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Envelope).decode

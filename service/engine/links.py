@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 import service.core.bus_records as records
 from service.core.bus import PORTION, PeerBus
 from service.core.standing import Abroad
 from service.core.turns import SHARE
 from service.engine.envelope import (
     MAX_BYTES,
+    UNREADABLE,
     VERSIONS,
     Batch,
     Beat,
@@ -252,7 +251,7 @@ class Links:
         """Act on what was published."""
         try:
             envelope = decode(data)
-        except ValueError:  # as msgspec's errors are, and that about text which is not UTF-8
+        except UNREADABLE:
             return  # of a later release; who has sent it does without it
         self._acts[type(envelope)](envelope)
 
@@ -423,7 +422,7 @@ class Links:
                     return
                 if record is not None:
                     self.bus.act(link.peer, record)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             self._teller.error("the bus does not understand worker %s of host %s: %s", link.other, link.host, error)
             self._end(link, "garbage")
 

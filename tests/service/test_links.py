@@ -467,10 +467,11 @@ def test_an_envelope_that_only_a_later_release_knows_is_skipped() -> None:
     assert not here.links.ends
 
 
-def test_what_is_no_record_ends_the_link_and_nothing_else() -> None:
+@pytest.mark.parametrize("record", [msgspec.msgpack.encode([2, None]), b"\x92\x02\xa1\xff"])
+def test_what_is_no_record_ends_the_link_and_nothing_else(record: bytes) -> None:
     engine, (here, there) = hosts(2)
     (link,) = there.links.up
-    link.send(msgspec.msgpack.encode([2, None]))
+    link.send(record)
     engine.settle()
     assert here.links.ends == {"garbage": 1}
     assert "does not understand" in here.teller.told[0]
