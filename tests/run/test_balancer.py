@@ -172,7 +172,7 @@ def balanced(stage: Stage) -> Iterator[int]:
 def states(stage: Stage) -> dict[str, tuple[str, str]]:
     """What HAProxy thinks of each server, and what the last check had; INI while it has not been asked.
 
-    A star in front of that says that the next check is under way. Source: HAProxy's management guide, 9.1, check_status.
+    A star in front of that says that the next check is under way. Source: HAProxy's management guide 9.1, check_status.
     """
     with socket.socket(socket.AF_UNIX) as asking:
         asking.connect(str(stage.root / "haproxy.sock"))
