@@ -180,13 +180,22 @@ def _set_up(directory: Path, requirements: "list[Path]", why: str) -> None:
     python = str(directory / "bin" / "python")
     with room(directory) as temporary:
         variables = {**of_no_python(os.environ), "TMPDIR": temporary}
-        subprocess.run([python, "-I", "-m", "ensurepip"], check=True, env=variables, stdout=subprocess.DEVNULL)
+        _bring_pip(python, variables)
         variables = of_pip(python, variables)
         locked = [word for file in requirements for word in ("--requirement", str(file))]
         pip = [python, "-I", "-m", "pip", "install", "--quiet", "--require-hashes", *from_wheels(), *locked]
         subprocess.run(pip, check=True, env=variables)
     _make_importable(directory)
     (directory / READY).write_text("".join(f"{line}\n" for line in _fits(directory)), encoding="utf-8")
+
+
+def _bring_pip(python: str, variables: "Mapping[str, str]") -> None:
+    """Run ensurepip, and of a failure keep what pip says of it, not the traceback behind."""
+    ensurepip = [python, "-I", "-m", "ensurepip"]
+    done = subprocess.run(ensurepip, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        print(done.stderr.partition("Traceback (")[0].strip(), file=sys.stderr)
+        done.check_returncode()
 
 
 def _make_importable(directory: Path) -> None:

@@ -79,7 +79,10 @@ def unchanged(console: Console) -> set[str]:
     ("spoil", "said"),
     [
         ("echo >>service/core/hub.py; rm wheels/uvloop-*", "wsbundle: this archive is damaged"),
-        ("echo 3.9 x86_64 >wheels/targets; sed -i /targets/d SHA256SUMS", "wsbundle: this archive has wheels for"),
+        (
+            "echo 3.9 x86_64 >wheels/targets; sed -i /targets/d SHA256SUMS; sha256sum wheels/targets >>SHA256SUMS",
+            "wsbundle: this archive has wheels for",
+        ),
     ],
     ids=["damaged", "another Python"],
 )
