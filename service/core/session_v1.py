@@ -33,7 +33,6 @@ from service.core.frames import (
     Leave,
     Lost,
     Mailbox,
-    MailboxPosition,
     Ok,
     Ping,
     Pong,
@@ -75,17 +74,17 @@ _decoders: dict[str, Callable[[bytes], Any]] = {
 class SessionV1(Session):
     """A client that speaks nc.v1."""
 
-    __slots__ = ("_greeted", "_groups", "_held", "_hello", "_resume", "_unconfirmed", "_wanted", "_watched")
+    __slots__ = ("_greeted", "_groups", "_has_box", "_held", "_hello", "_resume", "_unconfirmed", "_watched")
 
     protocol = SUBPROTOCOL
 
     def __init__(self, center: Center, client: Client, identity: Identity | None, client_address: str | None) -> None:
         super().__init__(center, client, identity, client_address)
         self._greeted = False
-        self._hello: dict[Address, Id] = {}
+        self._hello: dict[Address, Hello] = {}
         """The requests that wait until their address is decided about."""
-        self._wanted: MailboxPosition | None = None
-        """Where it wants its mailbox to be opened."""
+        self._has_box = False
+        """Whether it has asked for its mailbox: receipts that come later are kept there."""
         self._held: Held | None = None
         """In place of the client until its mailbox is open."""
         self._resume: str | None = None
@@ -184,8 +183,7 @@ class SessionV1(Session):
                 request.id, Failures.BAD_REQUEST, drops.BAD_REQUEST, "an earlier hello asks for this address already"
             )
         else:
-            self._hello[address] = request.id
-            self._wanted = request.mailbox
+            self._hello[address] = request
             if request.resume is not None:
                 self._pay_for_a_guess()
             self._claim(address, self.identity is not None or request.resume or False)
@@ -217,7 +215,8 @@ class SessionV1(Session):
 
     def granted(self, address: Address) -> None:
         super().granted(address)
-        to = self._hello.pop(address)
+        hello = self._hello.pop(address)
+        to, wanted = hello.id, hello.mailbox
         self._greeted = True
         self._center.deadlines.pop(self._no_hello, None)
         if self.identity is not None:
@@ -225,7 +224,6 @@ class SessionV1(Session):
         if self._resume is None:
             self._resume = self._center.draw_secret()
         store = self._center.mail.store
-        wanted, self._wanted = self._wanted, None
         has_proof = self.identity is not None and self.identity.subject == address
         if wanted is None or store is None or not has_proof:
             if self._reader is None:
@@ -237,6 +235,7 @@ class SessionV1(Session):
             if self._reader is not None:
                 self._reader.end()
             self.client = self._held = Held(self.client, self._center.settings.limits.queue)
+            self._has_box = True
             position = None if wanted.epoch is None else Position(wanted.epoch, wanted.after or 0)
             store.open(address, position, partial(self._open, to, address, store))
 
@@ -288,7 +287,7 @@ class SessionV1(Session):
 
     def refused(self, address: Address) -> None:
         self._settled(address)
-        self._fail(self._hello.pop(address), Failures.IN_USE, drops.ADDRESS_TAKEN)
+        self._fail(self._hello.pop(address).id, Failures.IN_USE, drops.ADDRESS_TAKEN)
 
     def displaced(self, address: Address) -> None:
         self.close(GIVEN_TWICE)  # it has heard `ok`: the address was its own
@@ -341,8 +340,7 @@ class SessionV1(Session):
     def _keep(self, request: Send, box: Address) -> None:
         return_to = None
         if request.ack == "delivered" and request.id is not None:
-            has_box = self._reader is not None and self._reader.is_open and self.identity is not None
-            return_to = ReturnTo(self.name if has_box else self.addresses[0], request.id, has_box)
+            return_to = ReturnTo(self.name if self._has_box else self.addresses[0], request.id, self._has_box)
         letter = Letter(box, self.name, Kind.JSON, bytes(request.message), return_to, request.dedup)
         self._center.mail.keep(letter, partial(self._kept, request))
 

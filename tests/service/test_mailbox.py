@@ -429,6 +429,17 @@ def test_a_receipt_comes_when_the_recipient_has_acknowledged_into_the_mailbox_of
     assert [frame["type"] for frame in desk.comes("alice").heard()] == ["ok"]
 
 
+def test_a_sender_that_does_not_wait_for_its_mailbox_finds_its_receipts_there_all_the_same(desk: Desk) -> None:
+    alice = desk.world.v1(identity=identity("alice", "*"))
+    alice.say(type="hello", id=0, uuid="alice", mailbox={})
+    alice.say(type="send", id=1, recipient_uuid="bob", message="m", ack="delivered")
+    desk.turns()
+    desk.leaves(alice)
+    bob = desk.comes("bob")
+    desk.acknowledges(bob, offsets(bob)[0])
+    assert [frame["type"] for frame in desk.comes("alice").heard()] == ["ok", "delivered"]
+
+
 def test_a_sender_without_a_mailbox_gets_its_receipt_while_it_is_connected(desk: Desk) -> None:
     carol = desk.world.v1(identity=identity("carol", "*"))
     carol.say(type="hello", id=0, uuid="carol")
