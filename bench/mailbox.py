@@ -16,7 +16,7 @@ from service.core.center import Center
 from service.core.identity import Identity
 from service.core.mail import WINDOW, Reader
 from service.core.mailbox import Item, Kept, Kind, Letter, Opened
-from service.mailbox.disk import Clock, Disk
+from service.mailbox.disk import Disk
 from service.settings import Mailbox, Settings
 
 BODY = b'"' + b"x" * 248 + b'"'
@@ -135,7 +135,7 @@ async def replay(disk: Disk) -> str:
 async def measure(directory: Path, sync: str) -> None:
     settings = Mailbox(keep="disk", directory=str(directory), sync=sync, messages=1_000_000, bytes=1 << 30)  # type: ignore[arg-type]
     of_worker = center()
-    disk = Disk(settings, of_worker.mail, Clock())
+    disk = Disk(settings, of_worker.mail)
     for box in BOXES:
         await opened(disk, box)
     for a_turn in (1, 8, 64, 256):

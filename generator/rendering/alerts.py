@@ -156,6 +156,13 @@ RULES = (
         applies=lambda deploy: deploy.mailbox.keep != "none",
     ),
     Rule(
+        "MailboxFailing",
+        _always("wsbundle_mailbox_failing{job} > 0"),
+        *("1m", "critical", "mailboxes cannot be written: make room on the disk, or see the log"),
+        look="docs/mailbox.md",
+        applies=lambda deploy: deploy.mailbox.keep != "none",
+    ),
+    Rule(
         "FilesRunOut",
         _always("process_open_fds{job} > 0.9 * process_max_fds{job}"),
         *("5m", "critical", "something other than connections holds files: please report it"),

@@ -131,7 +131,7 @@ class Center:
         """One line for the service manager, of this worker alone."""
         mine, left = self.hub.tally, self.hub.inherited
         dropped = sum(mine.dropped.values()) + sum(left.dropped.values())
-        return status_line(len(self.hub.members), mine.routed + left.routed, dropped)
+        return status_line(len(self.hub.members), mine.routed + left.routed, dropped, self.mail.is_failing)
 
     def standing(self) -> Standing:
         """How this worker is. It looks at each client: a millisecond or two for 10,000."""
@@ -148,6 +148,7 @@ class Center:
             server=self.server,
             since=self._started,
             connections=len(self.hub.members),
+            is_mailbox_failing=self.mail.is_failing,
             queue_bytes=queued,
             loop_lag_s=self.lag.longest_s,
             memory_bytes=memory_bytes,

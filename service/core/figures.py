@@ -242,6 +242,20 @@ FIGURES = (
         page="mailbox.md",
     ),
     Figure(
+        "mailbox_commit_seconds",
+        "histogram",
+        "How long it takes until what has gathered for mailboxes is on the disk: senders wait for it.",
+        worker=lambda worker: Times(worker.tally.committed, worker.tally.commit_s),
+        page="mailbox.md",
+    ),
+    Figure(
+        "mailbox_failing",
+        "gauge",
+        "1 while messages cannot be stored, for example because the disk is full.",
+        worker=lambda worker: int(worker.is_mailbox_failing),
+        page="mailbox.md",
+    ),
+    Figure(
         "bytes",
         "counter",
         "Bytes of the messages that clients sent (in), and bytes that were written to their WebSockets (out); without "

@@ -14,6 +14,8 @@ from service.core.addresses import Address
 from service.core.frames import Delivered, Lost
 from service.core.hub import Hub
 from service.core.mailbox import Item, Kept, Letter, Opened, Page, Settled, Store
+from service.core.pace import bound_of
+from service.core.tally import count_up
 
 # What is sent to an owner that has acknowledged nothing yet: a part of what may wait for one client, or a box that is
 # full would close its own reader.
@@ -47,6 +49,11 @@ class Mail:
     def holds(self) -> tuple[int, int]:
         """How many messages are kept, and how many bytes."""
         return (0, 0) if self._store is None else self._store.holds
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether messages cannot be stored now that should be."""
+        return self._store is not None and self._store.is_failing
 
     def keep(self, letter: Letter, then: Callable[[Kept], None]) -> None:
         """Store a message for an address that has a box, and let its owner know."""
@@ -109,6 +116,11 @@ class Mail:
             for address in member.addresses:
                 if address in self.boxes:
                     member.has_mail(address)
+
+    def note_commit(self, seconds: float) -> None:
+        """The store took so long to write what had gathered."""
+        self._hub.tally.commit_s += seconds
+        count_up(self._hub.tally.committed, bound_of(seconds))
 
     def note_expired(self, messages: int) -> None:
         """So many were removed because nobody had acknowledged them in time."""

@@ -118,6 +118,10 @@ class Store(Protocol):
     def holds(self) -> tuple[int, int]:
         """How many messages are kept, and how many bytes, as far as this worker knows: as of a second ago."""
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether nothing could be stored when it was last tried, and the log says why."""
+
     def keep(self, letter: Letter, then: Callable[[Kept], None]) -> None:
         """Store a message. Letters are stored in the order in which they come."""
 

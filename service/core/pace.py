@@ -18,6 +18,11 @@ BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 LAG_WINDOW_S = 15.0
 
 
+def bound_of(seconds: float) -> str:
+    """Under which of these it is counted."""
+    return str(BOUNDS[bisect_left(BOUNDS, seconds)])
+
+
 class Recipient(Protocol):
     """A client of a shell."""
 
@@ -43,7 +48,7 @@ class Stopwatch:
             if has_left:
                 seconds = self._clock() - began
                 self._tally.delivery_s += seconds
-                count_up(self._tally.delivered, str(BOUNDS[bisect_left(BOUNDS, seconds)]))
+                count_up(self._tally.delivered, bound_of(seconds))
 
         self._soon(lambda: client.when_left(stop))
 

@@ -52,6 +52,8 @@ class Standing(msgspec.Struct, kw_only=True):
     """What this worker has counted itself."""
     inherited: Tally
     """What workers that have gone have left to it."""
+    is_mailbox_failing: bool = False
+    """Whether messages cannot be stored that should be."""
     abroad: Abroad | None = None
     """None without an engine."""
 
@@ -71,6 +73,7 @@ def together(standings: Sequence[Standing]) -> Standing:
         memory_bytes=sum(each.memory_bytes for each in standings),
         cpu_s=sum(each.cpu_s for each in standings),
         tally=tally,
+        is_mailbox_failing=any(each.is_mailbox_failing for each in standings),
         inherited=Tally(),
         abroad=_together([each.abroad for each in standings if each.abroad is not None]),
     )

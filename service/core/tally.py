@@ -43,6 +43,11 @@ class Tally:
     expired: int = 0
     """Messages that were deleted from one because nobody acknowledged them in time."""
 
+    committed: dict[str, int] = field(default_factory=dict)
+    """Times that what had gathered was written to mailboxes, by the bound of `service.core.pace.BOUNDS`."""
+    commit_s: float = 0.0
+    """How long that took together."""
+
     def close(self, reason: CloseReason) -> None:
         """Count one more connection that is closed for this reason."""
         count_up(self.closed, reason.code)

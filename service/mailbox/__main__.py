@@ -14,11 +14,13 @@ import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from service.mailbox.database import BESIDE, FILE, VERSION, Lock, MailboxError, connect, fault_of
+from service.mailbox.database import BESIDE, FILE, Lock, MailboxError, connect, fault_of, sync_directory
+from service.mailbox.history import VERSION, ahead, uptime
 
 _PRIVATE = 0o600
 
@@ -47,12 +49,13 @@ def show(directory: Path, address: str | None = None) -> dict[str, Any]:
         messages, size = database.execute("select messages, bytes from state").fetchone()
         (boxes,) = database.execute("select count(*) from box").fetchone()
         (oldest,) = database.execute("select min(at) from mail").fetchone()
+        since = _since(database)
         fullest = "select name, messages, bytes from box where messages > 0 order by messages desc, name limit 10"
         return {
             "mailboxes": boxes,
             "messages": messages,
             "bytes": size,
-            "oldest": _seconds(oldest),
+            "oldest": since(oldest),
             "file_bytes": (directory / FILE).stat().st_size,
             "fullest": [
                 {"address": name, "messages": number, "bytes": taken}
@@ -67,18 +70,21 @@ def _box(database: sqlite3.Connection, address: str) -> dict[str, Any]:
         raise MailboxError(f"{address} has no mailbox: its owner has never asked for one, or was away for too long")
     number, messages, size, seen = row
     oldest, newest = database.execute("select min(at), max(at) from mail where box = ?", (number,)).fetchone()
+    since = _since(database)
     return {
         "address": address,
         "messages": messages,
         "bytes": size,
-        "oldest": _seconds(oldest),
-        "newest": _seconds(newest),
-        "owner_seen": _seconds(seen),
+        "oldest": since(oldest),
+        "newest": since(newest),
+        "owner_seen": since(seen),
     }
 
 
-def _seconds(microseconds: int | None) -> float | None:
-    return None if microseconds is None else microseconds / 1_000_000
+def _since(database: sqlite3.Connection) -> Callable[[int | None], float | None]:
+    """From a time of the store to the seconds since the epoch by the clock of the host."""
+    behind = time.time_ns() // 1000 - uptime() - ahead(database)
+    return lambda at: None if at is None else (at + behind) / 1_000_000
 
 
 def export(directory: Path, file: Path) -> None:
@@ -105,6 +111,7 @@ def _write_new(path: Path, content: BinaryIO) -> None:
         shutil.copyfileobj(content, copy)
         copy.flush()
         os.fsync(copy.fileno())
+    sync_directory(path.parent)
 
 
 def restore(directory: Path, file: Path) -> None:
@@ -139,10 +146,14 @@ def _replace(directory: Path, copy: BinaryIO) -> None:
         with contextlib.closing(sqlite3.connect(new)) as database:
             database.execute("update state set inode = 0")
             database.commit()
+        with contextlib.suppress(sqlite3.Error):
+            # What is beside the old file goes into it: if the power is cut now, it is whole, and not without its end.
+            connect(directory / FILE).close()
         for suffix in BESIDE:
             (directory / f"{FILE}{suffix}").unlink(missing_ok=True)
             (directory / f"import{suffix}").unlink(missing_ok=True)
         new.replace(directory / FILE)
+        sync_directory(directory)
     finally:
         new.unlink(missing_ok=True)
 

@@ -5,45 +5,32 @@ file open, and one after another writes to it, as a lock beside it decides.
 """
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
-import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from service.mailbox import history
 
 FILE = "mail.db"
 # What SQLite puts beside the file.
 BESIDE = ("-wal", "-shm")
-VERSION = 1
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 # How much the WAL may grow before it is copied into the file, in pages.
 _CHECKPOINT_PAGES = 1000
-
-_SCHEMA = """
-create table state (epoch text, last integer, messages integer, bytes integer, lossy_boot text, inode integer);
-create table box (
-    id integer primary key, name text unique not null, acked integer not null, lost_to integer not null,
-    seen integer not null, reader integer not null, messages integer not null, bytes integer not null
-);
-create table mail (
-    off integer primary key, box integer not null, at integer not null, kind integer not null, sender text not null,
-    body blob not null, return_to text
-);
-create index empty_box_by_age on box (seen) where messages = 0;
-create index mail_of_box on mail (box);
-create index mail_by_age on mail (at);
-create table dedup (sender text, key text, at integer not null, primary key (sender, key)) without rowid;
-create index dedup_by_age on dedup (at);
-"""
 
 logger = logging.getLogger("service")
 
 
 class MailboxError(Exception):
     """The mailboxes cannot be used; the message says where, what, and the fix."""
+
+
+class NotNowError(MailboxError):
+    """They cannot be used now, for example because the disk is full; it may pass."""
 
 
 class Lock:
@@ -80,91 +67,94 @@ class Lock:
 def connect(path: Path, sync: str = "turn") -> sqlite3.Connection:
     """A connection for one thread, whichever it is."""
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
-    database.execute("pragma journal_mode = wal")
-    database.execute(f"pragma synchronous = {'full' if sync == 'turn' else 'normal'}")
-    database.execute(f"pragma wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    try:
+        database.execute("pragma journal_mode = wal")
+        database.execute(f"pragma synchronous = {'full' if sync == 'turn' else 'normal'}")
+        database.execute(f"pragma wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    except sqlite3.Error:
+        database.close()
+        raise
     return database
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that needs no room on the disk, to read while nobody else has the file open.
+
+    Source: "Use of WAL Without Shared-Memory" of SQLite.
+    """
+    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as database:
+        database.execute("pragma locking_mode = exclusive")
+        yield database
 
 
 class Database:
     """The file, as one process has it open."""
 
-    def __init__(self, directory: Path, sync: str, now: int) -> None:
-        """`now` is in microseconds since the epoch.
+    def __init__(self, directory: Path, sync: str, up: Callable[[], int] = history.uptime) -> None:
+        """`up` is the uptime of the host, in microseconds.
 
         Raises:
             MailboxError
         """
         self.path = directory / FILE
         self._sync = sync
-        self._now = now
+        self._up = up
         try:
-            directory.mkdir(mode=0o700, exist_ok=True)
-            self.lock = Lock(directory / "lock")
-            self._users = Lock(directory / "users")
-            with self.lock.held():
-                if self._users.is_ours_alone():
-                    self._look(directory)
-                elif sync == "second":
-                    self._note_boot()  # those who were here before may have synced each turn
-                self._users.share()
-            self.writing, self.reading = connect(self.path, sync), connect(self.path, sync)
+            with contextlib.ExitStack() as open_files:
+                self._open(directory, open_files)
+                open_files.pop_all()
         except (OSError, sqlite3.Error) as error:
-            what = error.strerror if isinstance(error, OSError) else str(error)
-            raise MailboxError(
-                f"the mailboxes in {directory} cannot be used: {what}; let the service's user write there, and see "
-                "that there is room"
-            ) from None
+            raise _explained(error, directory) from None
 
-    def _look(self, directory: Path) -> None:
+    def _open(self, directory: Path, open_files: contextlib.ExitStack) -> None:
+        is_first = not (directory / "lock").exists()
+        if not directory.exists():
+            directory.mkdir(mode=0o700)
+            sync_directory(directory.parent)
+        self.lock = Lock(directory / "lock")
+        open_files.callback(self.lock.close)
+        self._users = Lock(directory / "users")
+        open_files.callback(self._users.close)
+        with self.lock.held():
+            is_alone = self._users.is_ours_alone()
+            self._users.share()
+            if is_alone:
+                self._look(is_first)
+            self.writing = open_files.enter_context(contextlib.closing(connect(self.path, self._sync)))
+            self.reading = open_files.enter_context(contextlib.closing(connect(self.path, self._sync)))
+            if not is_alone and self._sync == "second":
+                history.note_boot(self.writing)  # those who were here before may have synced each turn
+            self._ahead = history.ahead(self.reading, self._up)
+
+    def now(self) -> int:
+        """The time of the store, in microseconds since the epoch."""
+        return self._up() + self._ahead
+
+    def _look(self, is_first: bool) -> None:
         """Nobody else has the file open: see that it is whole, or put another one in its place."""
-        if self.path.exists() and (fault := fault_of(self.path)):
+        self._make_files()
+        if fault := fault_of(self.path):
             aside = _set_aside(self.path)
-            logger.error("%s is broken (%s); it is now %s, and a new one begins", self.path, fault, aside)
-        # Nobody else reads the mail, whoever made the directory; what SQLite puts beside the file has the same mode.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            logger.error("%s is broken (%s); it is now %s", self.path, fault, aside)
+            self._make_files()
         with contextlib.closing(connect(self.path)) as database:
             (version,) = database.execute("pragma user_version").fetchone()
-            if version > VERSION:
+            if version > history.VERSION:
                 raise MailboxError(
                     f"{self.path} was written by a newer release; install that one again, or move the file away: its "
                     "messages are then not delivered"
                 )
             database.execute("begin immediate")
             if version == 0:
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    database.execute(statement)
-                database.execute(
-                    "insert into state values (?, ?, 0, 0, '', ?)", (new_epoch(), self._now, self._inode())
-                )
-                database.execute(f"pragma user_version = {VERSION}")
-            self._begin_epoch(database)
+                history.begin(database, self.path, is_first, self._up)
+            history.resume(database, self.path, self._sync, self._up)
             database.execute("commit")
 
-    def _begin_epoch(self, database: sqlite3.Connection) -> None:
-        """Where messages may be missing that were stored, positions of before prove nothing."""
-        boot = _BOOT.read_text().strip()
-        lossy_boot, inode = database.execute("select lossy_boot, inode from state").fetchone()
-        fault = ""
-        if lossy_boot not in ("", boot):
-            fault = "the host stopped while mailboxes were written with mailbox.sync: second"
-        elif inode != self._inode():
-            fault = f"{self.path} was copied or restored from a backup"
-        if fault:
-            logger.warning("%s: messages may be missing, and recipients are told so", fault)
-            database.execute("update state set epoch = ?, inode = ?", (new_epoch(), self._inode()))
-            # Also for those who keep no position, and would otherwise be served from what they confirmed last.
-            database.execute("update box set lost_to = max(lost_to, acked + 1)")
-        database.execute("update state set lossy_boot = ?", (boot if self._sync == "second" else "",))
-
-    def _note_boot(self) -> None:
-        """From now on a power cut may lose something: see that this is known after it."""
-        with contextlib.closing(connect(self.path)) as database:
-            boot = _BOOT.read_text().strip()
-            database.execute("update state set lossy_boot = ? where lossy_boot != ?", (boot, boot))
-
-    def _inode(self) -> int:
-        return self.path.stat().st_ino
+    def _make_files(self) -> None:
+        # Nobody else reads the mail, whoever made the directory. And what hinders SQLite has an errno here.
+        for path in (self.path, self.path.with_name(f"{FILE}-shm")):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     def flush(self) -> None:
         """See that everything that was written is on the disk, also without synchronous commits."""
@@ -191,9 +181,24 @@ class Database:
         self.lock.close()
 
 
-def new_epoch() -> str:
-    """Drawn whenever what was said about positions holds no longer."""
-    return secrets.token_urlsafe(9)
+def _explained(error: OSError | sqlite3.Error, directory: Path) -> MailboxError:
+    """What it is, and the fix; and whether it may pass."""
+    if isinstance(error, sqlite3.Error):
+        return NotNowError(f"{directory}: {error}; see that there is room, and that no other program has it open")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        return NotNowError(f"{directory}: {error.strerror}; make room")
+    return MailboxError(
+        f"the mailboxes in {directory} cannot be used: {error.strerror}; let the service's user write there"
+    )
+
+
+def sync_directory(path: Path) -> None:
+    """See that the names in it are on the disk. Source: fsync(2)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def fault_of(path: Path) -> str:

@@ -19,7 +19,7 @@ from service.core.addresses import Address
 from service.core.center import Center
 from service.core.mail import Mail
 from service.core.mailbox import Kept, Letter, Opened, Page, Position, Settled
-from service.mailbox.database import FILE, Database
+from service.mailbox.database import FILE, Database, NotNowError, alone
 from service.mailbox.ledger import Ledger, boxes, page
 from service.settings import Mailbox
 
@@ -41,49 +41,55 @@ class _Work(NamedTuple):
     """The outcome if the transaction fails."""
 
 
-class Clock:
-    """The time of the host when the process began, and from then on a clock that nobody sets."""
-
-    def __init__(self) -> None:
-        self._ahead = (time.time_ns() - time.monotonic_ns()) // 1000
-
-    def __call__(self) -> int:
-        return time.monotonic_ns() // 1000 + self._ahead
-
-
 class Disk:
     """A `service.core.mailbox.Store`. To be made while the event loop runs.
 
     `latest` and `Kept` are answered by what this process knows of; several workers have the same file open.
     """
 
-    def __init__(self, settings: Mailbox, mail: Mail, clock: Callable[[], int]) -> None:
+    def __init__(self, settings: Mailbox, mail: Mail) -> None:
         """Raises: MailboxError"""
         assert settings.directory is not None
+        self._directory = Path(settings.directory)
         self._settings = settings
         self._mail = mail
-        self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._database = Database(Path(settings.directory), settings.sync, clock())
+        self._database: Database | None = None
+        self._opens_at = 0.0
         self._last = 0
         self.holds = (0, 0)
+        self.is_failing = False
         self._works: SimpleQueue[_Work | None] = SimpleQueue()
         self._reads: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._waiting = 0
         self._waiting_bytes = 0
         self._swept_at = time.monotonic()
-        self._has_failed = False
         self._threads = [
             threading.Thread(target=self._write, name="mailbox-writer", daemon=True),
             threading.Thread(target=self._read, name="mailbox-reader", daemon=True),
         ]
-        mail.use(self, boxes(self._database.reading))
+        mail.use(self, self._open())
         for thread in self._threads:
             thread.start()
 
+    def _open(self) -> list[Address]:
+        """Open the file; if that is not possible now, look at least which addresses have a box."""
+        try:
+            self._database = Database(self._directory, self._settings.sync)
+            return boxes(self._database.reading)
+        except NotNowError as error:
+            self._fail(error)
+        try:
+            with alone(self._directory / FILE) as database:
+                (self._last,) = database.execute("select last from state").fetchone()
+                return boxes(database)
+        except sqlite3.Error as error:
+            logger.error("the mailbox cannot be read: %s; messages to those who are away are refused or lost", error)
+            return []
+
     @property
     def latest(self) -> int:
-        return max(self._last, self._clock() - 1)
+        return max(self._last, 0 if self._database is None else self._database.now() - 1)
 
     def keep(self, letter: Letter, then: Callable[[Kept], None]) -> None:
         size = len(letter.body)
@@ -118,8 +124,10 @@ class Disk:
     def _look(self, find: Callable[[sqlite3.Connection], Any], then: Callable[[Any], None]) -> None:
         def look() -> None:
             try:
+                if self._database is None:
+                    raise NotNowError("it is not open")
                 found = find(self._database.reading)
-            except sqlite3.Error as error:
+            except (NotNowError, sqlite3.Error) as error:
                 logger.error("the mailbox cannot be read: %s", error)
                 found = None
             self._loop.call_soon_threadsafe(then, found)
@@ -132,7 +140,8 @@ class Disk:
         self._reads.put(None)
         for thread in self._threads:
             await self._loop.run_in_executor(None, thread.join)
-        self._database.close()
+        if self._database is not None:
+            self._database.close()
 
     # In the threads
 
@@ -158,44 +167,68 @@ class Disk:
         return max(0.0, self._swept_at + SWEEP_PERIOD_S - time.monotonic())
 
     def _carry_out(self, works: list[_Work]) -> None:
+        began = time.monotonic()
         try:
-            with self._database.lock.held():
-                outcomes, ledger = self._commit(works)
+            database = self._opened()
+            with database.lock.held():
+                outcomes, ledger = self._commit(database, works)
         except Exception as error:  # whatever it is, the thread must go on and senders must hear of it
-            self._say_once(error)
+            self._fail(error)
             report = partial(self._report, works, [work.otherwise for work in works], set(), [], 0)
         else:
-            self._has_failed = False
             self._last = ledger.last
             self.holds = ledger.messages, ledger.bytes
             report = partial(self._report, works, outcomes, ledger.news, ledger.settled, ledger.expired)
+            if works:
+                self._loop.call_soon_threadsafe(self._mail.note_commit, time.monotonic() - began)
         self._loop.call_soon_threadsafe(report)
 
-    def _commit(self, works: list[_Work]) -> tuple[list[Any], Ledger]:
-        database = self._database.writing
+    def _opened(self) -> Database:
+        """The database, which is opened now if it could not be opened before.
+
+        Raises: MailboxError
+        """
+        if self._database is None:
+            if time.monotonic() < self._opens_at:
+                raise NotNowError("it is not open")
+            database = Database(self._directory, self._settings.sync)
+            self._loop.call_soon_threadsafe(self._mail.use, self, boxes(database.reading))
+            self._database = database
+        return self._database
+
+    def _commit(self, file: Database, works: list[_Work]) -> tuple[list[Any], Ledger]:
+        database, changes = file.writing, file.writing.total_changes
         database.execute("begin immediate")
         try:
-            ledger = Ledger(database, self._settings, self._clock())
+            ledger = Ledger(database, self._settings, file.now())
             outcomes = [work.do(ledger) for work in works]
             is_due = not self._till_sweep_s()
             if is_due:
                 ledger.sweep()
                 self._swept_at = time.monotonic()
+                if self.is_failing:
+                    ledger.note_time()  # to see whether it can be written again
             ledger.finish()
             database.execute("commit")
             if is_due and self._settings.sync == "second":
-                self._database.flush()
+                file.flush()
         except BaseException:
             if database.in_transaction:
                 database.execute("rollback")
             raise
+        if self.is_failing and database.total_changes > changes:
+            self.is_failing = False
+            logger.warning("the mailbox can be written again")
         return outcomes, ledger
 
-    def _say_once(self, error: Exception) -> None:
-        if not self._has_failed:
+    def _fail(self, error: Exception) -> None:
+        if not self.is_failing:
             logger.error("the mailbox cannot be written: %s; senders are told until it can", error)
-        self._has_failed = True
-        self._swept_at = time.monotonic()
+        self.is_failing = True
+        now = time.monotonic()
+        self._opens_at = max(self._opens_at, now + SWEEP_PERIOD_S)
+        if not self._till_sweep_s():
+            self._swept_at = now
 
     # In the loop again
 
@@ -222,7 +255,7 @@ def open_mailbox(center: Center) -> Disk | None:
     """
     settings = center.settings.mailbox
     if settings.keep == "disk":
-        return Disk(settings, center.mail, Clock())
+        return Disk(settings, center.mail)
     if settings.directory is not None and (path := Path(settings.directory, FILE)).exists():
         logger.warning("mailbox.keep is none: what is in %s stays there, and is not delivered", path)
     return None

@@ -22,6 +22,8 @@ DEDUP_S = 300
 SWEEP = 1000
 # For how many `mailbox.ttl` it is remembered that an owner, who may keep no position, has lost something.
 UNTOLD_TTLS = 30
+# How much time a crash of the host may give to what is kept.
+SEEN_S = 60
 # What a message costs beside its body.
 OVERHEAD = 64
 
@@ -53,9 +55,9 @@ class Ledger:
         self._db = database
         self._settings = settings
         self._now = now
-        row = database.execute("select epoch, last, messages, bytes from state").fetchone()
-        self.epoch, self.last, self.messages, self.bytes = row
-        self._before = row
+        row = database.execute("select epoch, gap, seen, last, messages, bytes from state").fetchone()
+        self.epoch, self._gap, self._seen, *self._before = row
+        self.last, self.messages, self.bytes = self._before
         self._boxes: dict[str, _Box | None] = {}
         self._rows: list[tuple[int, int, int, int, str, bytes, str | None]] = []
         self.news: set[Address] = set()
@@ -124,12 +126,15 @@ class Ledger:
 
     def _make(self, name: Address) -> _Box:
         # Offsets of an earlier box of this address mean that something is missing.
-        values = (name, self.last, self.last, self._now)
+        acked = self.last
+        if self._now < self._gap + UNTOLD_TTLS * self._settings.ttl * SECOND:
+            self.last += 1  # an offset for what may have been lost together with such a box
+        values = (name, acked, self.last, self._now)
         made = self._db.execute(
             "insert into box (name, acked, lost_to, seen, reader, messages, bytes) values (?, ?, ?, ?, 0, 0, 0)", values
         )
         assert made.lastrowid is not None
-        box = self._boxes[name] = _Box(made.lastrowid, name, self.last, self.last, self._now, 0, 0, 0)
+        box = self._boxes[name] = _Box(made.lastrowid, name, acked, self.last, self._now, 0, 0, 0)
         return box
 
     def acknowledge(self, name: Address, reader: int, offset: int) -> None:
@@ -234,9 +239,14 @@ class Ledger:
         """Write down what is left, before the commit."""
         self._write()
         self._save()
-        state = (self.epoch, self.last, self.messages, self.bytes)
-        if state != self._before:
-            self._db.execute("update state set last = ?, messages = ?, bytes = ?", state[1:])
+        state = [self.last, self.messages, self.bytes]
+        if state != self._before or self._now >= self._seen + SEEN_S * SECOND:
+            self.note_time()
+
+    def note_time(self) -> None:
+        """Let the time of the store go on from here when the host was started anew."""
+        state = (self.last, self.messages, self.bytes, self._now)
+        self._db.execute("update state set last = ?, messages = ?, bytes = ?, seen = ?", state)
 
 
 def page(database: sqlite3.Connection, box: Address, after: int, most: int, size: int) -> Page:

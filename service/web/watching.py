@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+from typing import Any
 
 import msgspec
 
@@ -41,7 +42,9 @@ class Watching:
         return response._replace(body=b"") if method == "HEAD" else response
 
     def _health(self) -> Answer:
-        health = {"status": "healthy", "connections": self._center.connections}
+        health: dict[str, Any] = {"status": "healthy", "connections": self._center.connections}
+        if self._center.mail.store is not None:
+            health["mailbox"] = "failing" if self._center.mail.is_failing else "up"
         if (abroad := self._center.hub.bus.abroad) is not None:
             health |= {"engine": abroad.state, "engine_since": round(abroad.since), "hosts": 1 + abroad.hosts}
         return respond(200, "application/json", json.dumps(health).encode())

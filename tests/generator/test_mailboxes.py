@@ -1,7 +1,6 @@
 """`wsbundle mailbox`: what it prints, and that it copies and restores."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -27,10 +26,9 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three messages for bob, in a directory of the test."""
     directory = tmp_path / "mailbox"
     monkeypatch.setattr(generator.mailboxes, "mailbox", lambda deploy: Mailbox(directory=str(directory)))
-    now = time.time_ns() // 1000
-    database = Database(directory, "turn", now)
+    database = Database(directory, "turn")
     database.writing.execute("begin immediate")
-    ledger = Ledger(database.writing, Mailbox(), now - 7200 * SECOND)
+    ledger = Ledger(database.writing, Mailbox(), database.now() - 7200 * SECOND)
     ledger.open(Address("bob"), None)
     for number in range(3):
         ledger.keep(Letter(Address("bob"), Address("alice"), Kind.JSON, b"%d" % number))

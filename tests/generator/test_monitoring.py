@@ -90,7 +90,7 @@ def test_a_deployment_has_no_alert_that_cannot_fire() -> None:
     without = {PREFIX + rule.name for rule in RULES} - {alert.name for alert in alerts(deploy())}
     assert without == {
         *("WsbundleRefusesTokens", "WsbundleRefusesPages", "WsbundleWorkerMissing", "WsbundleMailboxFull"),
-        "WsbundleEngineAway",
+        *("WsbundleMailboxFailing", "WsbundleEngineAway"),
     }
     found = {alert.name for settings in (WHOLE, HOSTS) for alert in alerts(deploy(**settings))}
     assert found == {PREFIX + rule.name for rule in RULES}
@@ -203,6 +203,7 @@ FIRES: dict[str, tuple[dict[str, str], str]] = {
         "0+9x80",
     ),
     "MailboxFull": ({'wsbundle_messages_dropped_total{reason="mailbox_full"}': "0+1x80"}, "0+0x80"),
+    "MailboxFailing": ({"wsbundle_mailbox_failing": "1x80"}, "0x80"),
     "FilesRunOut": ({"process_open_fds": "950x80", "process_max_fds": "1000x80"}, "900x80"),
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from service.core.addresses import Address
 from service.core.mailbox import Kept, Kind, Letter
 from service.mailbox.database import Database
-from service.mailbox.ledger import SECOND, Ledger
+from service.mailbox.ledger import Ledger
 from service.settings import Mailbox
 
 BATCH = 7
@@ -22,11 +22,11 @@ BOX = Address("bob")
 def main() -> None:
     directory, sync, commits = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     settings = Mailbox(keep="disk", directory=str(directory), messages=1_000_000, bytes=1024**3)
-    database = Database(directory, sync, SECOND)
+    database = Database(directory, sync)
     number = 0
     for commit in range(commits):
         database.writing.execute("begin immediate")
-        ledger = Ledger(database.writing, settings, (commit + 2) * SECOND)
+        ledger = Ledger(database.writing, settings, database.now())
         if not commit:
             ledger.open(BOX, None)
         for _ in range(BATCH):

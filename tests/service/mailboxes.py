@@ -26,17 +26,18 @@ class DiskInTurns:
         self.is_broken = False
         self.holds = (0, 0)
         self._world = world
-        self.database = Database(directory, "second", self._now())
+        self.database = Database(directory, "second", lambda: round(world.time * SECOND))
         self._settings = settings
         self._mail: Mail = world.center.mail
         self._mail.use(self, boxes(self.database.reading))
 
     @property
     def latest(self) -> int:
-        return self._now() - 1
+        return self.database.now() - 1
 
-    def _now(self) -> int:
-        return round((self._world.time + self._world.clock_is_ahead) * SECOND)
+    @property
+    def is_failing(self) -> bool:
+        return self.is_broken
 
     def keep(self, letter: Letter, then: Callable[[Kept], None]) -> None:
         self._transact(lambda ledger: ledger.keep(letter), then, Kept.FAILED)
@@ -66,7 +67,7 @@ class DiskInTurns:
             self._world._soon(lambda: then(otherwise))
             return
         database.execute("begin immediate")
-        ledger = Ledger(database, self._settings, self._now())
+        ledger = Ledger(database, self._settings, self.database.now())
         outcome = do(ledger)
         ledger.finish()
         database.execute("commit")

@@ -15,7 +15,7 @@ from service.core.addresses import Address
 from service.core.close_codes import MAILBOX_UNAVAILABLE
 from service.core.figures import FIGURES, service
 from service.core.mail import WINDOW
-from service.mailbox import database
+from service.mailbox import history
 from service.mailbox.database import Database
 from service.mailbox.ledger import page
 from tests.service.centers import Party, identity
@@ -142,7 +142,8 @@ def test_figures_say_what_is_kept_what_was_stored_and_what_was_not_fetched_in_ti
     desk.send(alice, "bob", "one", "two")
 
     def figures() -> dict[str, object]:
-        return {each.name: each.of(service(desk.world.center)) for each in FIGURES if each.name.startswith("mailbox_")}
+        names = ("mailbox_messages", "mailbox_bytes", "mailbox_stored", "mailbox_expired")
+        return {each.name: each.of(service(desk.world.center)) for each in FIGURES if each.name in names}
 
     size = 2 * (len('"one"') + 64)
     assert figures() == {
@@ -359,15 +360,39 @@ def test_a_mailbox_does_not_end_while_its_owner_is_there(desk: Desk, alice: Part
     assert [answer["type"] for answer in desk.send(alice, "bob", "m")] == ["ok"]
 
 
-def test_a_clock_that_is_set_back_gives_no_offset_twice(desk: Desk, alice: Party) -> None:
+def test_time_goes_on_where_it_was_when_the_host_was_started_anew(
+    desk: Desk, alice: Party, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.send(alice, "bob", "m")
+    desk.passes(DAY / 2)
+    monkeypatch.setattr(history, "_BOOT", tmp_path / "boot")
+    (tmp_path / "boot").write_text("another")
+    desk.world.time = 10
+    desk = desk.restarted()
+    desk.passes(DAY / 2 - 1)
+    bob, found = desk.arrives("bob")
+    assert (found["whole"], messages(bob)) == (True, ["m"])
+    desk.leaves(bob)
+    desk.passes(1)
+    assert desk.arrives("bob")[1]["whole"] is False
+    desk.close()
+
+
+def test_a_host_that_is_started_anew_gives_no_offset_twice(
+    desk: Desk, alice: Party, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk.send(alice, "bob", "a")
-    desk.world.clock_is_ahead = -3600
-    desk.send(alice, "bob", "b", "c")
+    monkeypatch.setattr(history, "_BOOT", tmp_path / "boot")
+    (tmp_path / "boot").write_text("another")
+    desk.world.time = 10
+    desk = desk.restarted()
+    desk.send(desk.comes("alice"), "bob", "b", "c")
     bob = desk.comes("bob")
     heard = [frame for frame in bob.heard() if frame["type"] == "msg"]
     assert [frame["message"] for frame in heard] == ["a", "b", "c"]
     numbers = [frame["offset"] for frame in heard]
     assert numbers == sorted(set(numbers))
+    desk.close()
 
 
 # Two devices of one address
@@ -536,6 +561,49 @@ def test_who_keeps_no_position_is_told_of_a_restored_backup_as_well(desk: Desk, 
     desk.close()
 
 
+def test_whoever_had_a_mailbox_that_is_in_no_backup_is_told_that_messages_may_be_missing(
+    desk: Desk, alice: Party
+) -> None:
+    (desk.directory / "backup.db").unlink(missing_ok=True)
+    desk.disk.database.writing.execute("vacuum into ?", (str(desk.directory / "backup.db"),))
+    desk.away("carol")
+    desk.send(alice, "carol", "after the backup")
+    desk.disk.database.close()
+    (desk.directory / "backup.db").replace(desk.directory / "mail.db")
+    desk = Desk(desk.directory, desk.world.time)
+    told_once(desk, "carol")
+    desk.close()
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_store_whose_file_has_vanished_does_not_pretend_that_nothing_was_in_it(
+    desk: Desk, alice: Party, is_empty: bool
+) -> None:
+    desk.send(alice, "bob", "in vain")
+    desk.disk.database.close()
+    (desk.directory / "mail.db").unlink()
+    if is_empty:
+        (desk.directory / "mail.db").touch()
+    desk = Desk(desk.directory, desk.world.time)
+    told_once(desk, "bob")
+    # As long as it is remembered of a mailbox.
+    desk.passes(30 * DAY)
+    assert desk.arrives("dave")[1]["whole"] is True
+    desk.close()
+
+
+def told_once(desk: Desk, name: str) -> None:
+    """That messages may be missing; and who confirms it is not told again, and has lost nothing by that."""
+    party, found = desk.arrives(name)
+    assert (found["whole"], messages(party)) == (False, [])
+    desk.send(desk.comes("sender"), name, "meanwhile")
+    desk.acknowledges(party, found["lost_to"])
+    desk.leaves(party)
+    party, found = desk.arrives(name)
+    assert (found["whole"], messages(party)) == (True, ["meanwhile"])
+    desk.leaves(party)
+
+
 def test_nobody_else_reads_the_mail_whoever_made_the_directory(directory: Path) -> None:
     directory.mkdir(mode=0o755)
     desk = Desk(directory)
@@ -552,9 +620,9 @@ def test_a_power_cut_is_told_also_if_only_later_workers_sync_once_a_second(
 ) -> None:
     boot = tmp_path / "boot"
     boot.write_text("one")
-    monkeypatch.setattr(database, "_BOOT", boot)
-    earlier = Database(tmp_path / "mailbox", before, 1)
-    later = Database(tmp_path / "mailbox", "second", 2)
+    monkeypatch.setattr(history, "_BOOT", boot)
+    earlier = Database(tmp_path / "mailbox", before)
+    later = Database(tmp_path / "mailbox", "second")
     epoch = "select epoch from state"
     was = later.reading.execute(epoch).fetchone()
     for each in (earlier, later):  # a power cut, and nobody leaves in good order
@@ -563,7 +631,7 @@ def test_a_power_cut_is_told_also_if_only_later_workers_sync_once_a_second(
         each.lock.close()
         each._users.close()
     boot.write_text("two")
-    again = Database(tmp_path / "mailbox", "turn", 3)
+    again = Database(tmp_path / "mailbox", "turn")
     assert again.reading.execute(epoch).fetchone() != was
     again.close()
 

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -127,9 +128,30 @@ def test_a_broken_file_is_set_aside_with_a_line_in_the_log_and_recipients_are_to
     with kept.running() as shell, kept.caller(shell, "bob", position) as bob:
         assert bob.greeting["mailbox"]["whole"] is False
         assert bob.greeting["mailbox"]["epoch"] != found["epoch"]
+        # Nobody knows any more who had a mailbox: whoever has no position may have lost something as well.
+        with kept.caller(shell, "carol", {}) as carol:
+            assert carol.greeting["mailbox"]["whole"] is False
         (aside,) = kept.mailbox.glob(f"{FILE}.broken-*")
         assert f"{file} is broken" in shell.log()
         assert aside.stat().st_size >= len(damaged)
+
+
+def test_a_clock_that_was_set_expires_nothing(kept: Kept, tmp_path: Path) -> None:
+    mail = mint(kept.keys, "bob", 30 * 86_400, ["*"])
+    with kept.running() as shell:
+        Caller(shell, "bob", token=mail, mailbox={}).__exit__(None, None, None)
+        wait_until(lambda: shell.connections() == 0)
+        kept.publish(shell, "bob", "one")
+    later = tmp_path / "later"
+    later.mkdir()
+    (later / "sitecustomize.py").write_text(
+        "import time\nns, s = time.time_ns, time.time\n"
+        "time.time_ns, time.time = lambda: ns() + 10 * 86_400 * 10**9, lambda: s() + 10 * 86_400\n"
+    )
+    with kept.running(PYTHONPATH=str(later)) as shell, Caller(shell, "bob", token=mail, mailbox={}) as bob:
+        assert bob.welcome["server_time"] > time.time() + 9 * 86_400
+        assert bob.greeting["mailbox"]["whole"] is True
+        assert messages(bob, 1) == ["one"]
 
 
 def test_a_file_of_a_newer_release_is_left_alone_and_the_service_does_not_start(kept: Kept) -> None:
@@ -256,37 +278,83 @@ def test_a_rolling_reload_and_a_killed_worker_lose_nothing(kept: Kept, workers: 
 # A disk that is full
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
-def test_a_full_disk_is_said_to_the_sender_and_costs_nothing_that_was_stored(kept: Kept) -> None:
-    kept.mailbox.mkdir()
+@pytest.fixture
+def small(kept: Kept) -> Iterator[None]:
+    """A disk of 2 MB for the mailboxes."""
+    kept.mailbox.mkdir(mode=0o700)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(kept.mailbox)], check=True)
-    try:
-        with kept.running(WEBSOCKET_MAILBOX_BYTES=str(16 * 1024 * 1024)) as shell:
+    yield
+    subprocess.run(["umount", "--lazy", str(kept.mailbox)], check=True)
+
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+
+
+@pytest.mark.slow
+@only_root
+@pytest.mark.usefixtures("small")
+def test_a_full_disk_is_said_to_the_sender_and_costs_nothing_that_was_stored(kept: Kept) -> None:
+    with kept.running(WEBSOCKET_MAILBOX_BYTES=str(16 * 1024 * 1024)) as shell:
+        kept.caller(shell, "bob", {}).__exit__(None, None, None)
+        wait_until(lambda: shell.connections() == 0)
+        stored = []
+        with kept.caller(shell, "alice") as alice:
+            for number in range(200):
+                answer = alice.ask("send", recipient_uuid="bob", message=[number, "x" * 30_000])
+                if answer["type"] == "error":
+                    break
+                stored.append(number)
+            assert (answer["code"], answer["reason"]) == (118, "the mailbox cannot be written now")
+            assert stored
+            # Others are not affected.
+            with kept.caller(shell, "carol") as carol:
+                assert alice.ask("send", recipient_uuid="carol", message="live")["online"] == 1
+                assert carol.hear()["message"] == "live"
+        assert shell.log().count("the mailbox cannot be written") == 1
+        subprocess.run(["mount", "-o", "remount,size=64m", str(kept.mailbox)], check=True)
+        with kept.caller(shell, "bob", {}) as bob:
+            assert bob.greeting["mailbox"]["whole"] is True
+            heard: list[int] = []
+            while len(heard) < len(stored):
+                frame = bob.hear()
+                heard.append(frame["message"][0])
+                bob.tell("ack", offset=frame["offset"])
+            assert heard == stored
+
+
+@pytest.mark.slow
+@only_root
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("was_there", [True, False])
+def test_a_service_starts_on_a_full_disk_and_keeps_messages_as_soon_as_there_is_room(
+    kept: Kept, was_there: bool
+) -> None:
+    if was_there:
+        with kept.running() as shell:
             kept.caller(shell, "bob", {}).__exit__(None, None, None)
             wait_until(lambda: shell.connections() == 0)
-            stored = []
-            with kept.caller(shell, "alice") as alice:
-                for number in range(200):
-                    answer = alice.ask("send", recipient_uuid="bob", message=[number, "x" * 30_000])
-                    if answer["type"] == "error":
-                        break
-                    stored.append(number)
-                assert (answer["code"], answer["reason"]) == (118, "the mailbox cannot be written now")
-                assert stored
-                # Others are not affected.
-                with kept.caller(shell, "carol") as carol:
-                    assert alice.ask("send", recipient_uuid="carol", message="live")["online"] == 1
-                    assert carol.hear()["message"] == "live"
-            assert shell.log().count("the mailbox cannot be written") == 1
-            subprocess.run(["mount", "-o", "remount,size=64m", str(kept.mailbox)], check=True)
-            with kept.caller(shell, "bob", {}) as bob:
-                assert bob.greeting["mailbox"]["whole"] is True
-                heard: list[int] = []
-                while len(heard) < len(stored):
-                    frame = bob.hear()
-                    heard.append(frame["message"][0])
-                    bob.tell("ack", offset=frame["offset"])
-                assert heard == stored
-    finally:
-        subprocess.run(["umount", "--lazy", str(kept.mailbox)], check=True)
+            kept.publish(shell, "bob", "before")
+        with contextlib.closing(sqlite3.connect(kept.mailbox / FILE)) as last:
+            last.execute("select * from state").fetchall()  # leaves no file beside this one
+    filler = kept.mailbox / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with kept.running() as shell:
+        health = json.loads(shell.get("/health").body)
+        assert health["mailbox"] == "failing"
+        assert b"\nwsbundle_mailbox_failing 1.0\n" in shell.get("/metrics").body
+        with kept.caller(shell, "alice") as alice, kept.caller(shell, "carol") as carol:
+            assert alice.ask("send", recipient_uuid="carol", message="live")["online"] == 1
+            assert carol.hear()["message"] == "live"
+            answer = alice.ask("send", recipient_uuid="bob", message="full")
+            assert answer["code"] == (118 if was_there else 114)
+        with Caller(shell, token=kept.token("dave")) as dave:
+            dave.tell("hello", id="the mailbox", uuid="dave", mailbox={})
+            assert dave.close_code() == 4103
+        filler.unlink()
+        wait_until(lambda: json.loads(shell.get("/health").body)["mailbox"] == "up")
+        with kept.caller(shell, "bob", {}) as bob:
+            assert kept.publish(shell, "bob", "after") == (201, b'{"online": 1, "stored": true}')
+            assert messages(bob, 1 + was_there) == [*(["before"] if was_there else []), "after"]
+        assert (shell.log().count("cannot be written"), shell.log().count("can be written again")) == (1, 1)

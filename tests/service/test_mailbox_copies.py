@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,26 @@ def test_root_follows_no_link_that_the_service_has_put_there(kept: Kept, tmp_pat
     file = tmp_path / ("copy.db" if name == "import" else "another.db")
     assert desk(name, kept.mailbox, file).returncode == 0
     assert (victim.read_text(), victim.stat().st_uid, victim.stat().st_mode & 0o777) == ("of root", 0, 0o600)
+
+
+def test_a_restored_copy_survives_a_power_cut_and_so_does_what_was_there_until_then(kept: Kept, tmp_path: Path) -> None:
+    with kept.running() as shell:
+        kept.caller(shell, "bob", {}).__exit__(None, None, None)
+        assert desk("export", kept.mailbox, tmp_path / "backup.db").returncode == 0
+        with kept.caller(shell, "alice") as alice:
+            alice.ask("send", recipient_uuid="bob", message="after")
+        shell.process.kill()  # what was stored last is beside the file
+    command = [sys.executable, "-m", "service.mailbox", "import", str(kept.mailbox), str(tmp_path / "backup.db")]
+    watched = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync,rename,unlink", "-o", str(tmp_path / "trace")]
+    try:
+        subprocess.run([*watched, *command], cwd=ROOT, check=True)
+    except FileNotFoundError:
+        pytest.fail("strace is missing: apt-get install strace")
+    done = (tmp_path / "trace").read_text().splitlines()
+    (renamed,) = (at for at, call in enumerate(done) if f'rename("{kept.mailbox}/import"' in call)
+    assert any(f"fsync({{fd}}<{kept.mailbox}>)" in re.sub(r"sync\(\d+<", "sync({fd}<", call) for call in done[renamed:])
+    emptied = next(at for at, call in enumerate(done) if f'unlink("{kept.mailbox}/{FILE}-wal")' in call)
+    assert any("sync(" in call and f"{kept.mailbox}/{FILE}>" in call for call in done[:emptied])
 
 
 def test_a_backup_that_is_not_there_is_not_made(kept: Kept, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from service.mailbox import database as module
+from service.mailbox import history
 from service.mailbox.database import FILE, Database
 from tests.service.mailbox_writer import BATCH
 from tests.service.shells import ROOT
@@ -96,7 +96,7 @@ def found_after(files: dict[str, bytes], directory: Path) -> tuple[list[int], st
     for path, content in files.items():
         if path.endswith((FILE, f"{FILE}-wal")):
             (directory / Path(path).name).write_bytes(content)
-    database = Database(directory, "turn", 0)
+    database = Database(directory, "turn")
     numbers = [int(body) for (body,) in database.reading.execute("select body from mail order by off")]
     (epoch,) = database.reading.execute("select epoch from state").fetchone()
     database.close()
@@ -131,7 +131,7 @@ def test_without_a_sync_for_each_commit_a_power_cut_loses_the_end_and_recipients
     another_boot.write_text("another\n")
     first = next(at for at, call in enumerate(done) if call[2].startswith(b"told "))
     cuts = set(chance.sample(range(first + len(done) // 10, len(done) - len(done) // 20), 20))
-    monkeypatch.setattr(module, "_BOOT", another_boot)
+    monkeypatch.setattr(history, "_BOOT", another_boot)
     for at, call in enumerate(done):
         disk.see(*call)
         if at in cuts:

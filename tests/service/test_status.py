@@ -19,4 +19,7 @@ def test_workers_are_added_up_but_for_those_that_start_or_stop() -> None:
 
 
 def test_without_any_that_serves_there_is_nothing() -> None:
+    failing = status_line(1, 1, 1, is_mailbox_failing=True)
+    assert failing == "1 connections; messages: 1 routed, 1 dropped; mailboxes cannot be written"
+    assert together([status_line(2, 30, 1), failing]) == status_line(3, 31, 2, is_mailbox_failing=True)
     assert together(["starting"]) == status_line(0, 0, 0)
