@@ -85,8 +85,8 @@ def path_of(template: str, deploy: Deploy) -> str:
 def _files(deploy: Deploy) -> Iterator[File]:
     systemd, supervisor = deploy.manager == "systemd", deploy.manager == "supervisor"
 
-    def file(path: str, **said: Any) -> File:
-        return File(path=path, template=path, **said)
+    def file(path: str, template: str = "", **said: Any) -> File:
+        return File(path=path, template=template or path, **said)
 
     paths = Paths("NAME")
     yield file(paths.env, mode=0o640, group=service_user(deploy))
@@ -108,7 +108,7 @@ def _files(deploy: Deploy) -> Iterator[File]:
         yield file(paths.engine_users)
         # Which of them a host has is found out there: `generator.host.engine`.
         yield file(paths.beside_valkey, installed=False)
-        yield file(paths.beside_redis, installed=False)
+        yield file(paths.beside_redis, paths.beside_valkey, installed=False)
     yield file(paths.tmpfiles, installed=supervisor or deploy.tls == "letsencrypt" or deploy.socket is not None)
 
 

@@ -55,7 +55,6 @@ READERS = {
     "etc/systemd/system/NAME.service": "systemd-analyze",
     "etc/systemd/system/NAME.socket": "systemd-analyze",
     "etc/systemd/system/nginx.service.d/NAME.conf": "systemd-analyze",
-    "etc/systemd/system/redis-server@NAME.service.d/NAME.conf": "systemd-analyze",
     "etc/systemd/system/supervisor.service.d/NAME.conf": "systemd-analyze",
     "etc/systemd/system/valkey-server@NAME.service.d/NAME.conf": "systemd-analyze",
     "etc/sysusers.d/NAME.conf": "systemd-sysusers",

@@ -32,7 +32,6 @@ LANGUAGES = {
     "etc/systemd/system/NAME.service": {"comment", "systemd", "systemd_exec", "systemd_word"},
     "etc/systemd/system/NAME.socket": {"comment", "systemd"},
     "etc/systemd/system/nginx.service.d/NAME.conf": {"comment", "systemd_word"},
-    "etc/systemd/system/redis-server@NAME.service.d/NAME.conf": {"comment", "systemd", "systemd_exec", "systemd_word"},
     "etc/systemd/system/supervisor.service.d/NAME.conf": {"comment", "systemd_word"},
     "etc/systemd/system/valkey-server@NAME.service.d/NAME.conf": {"comment", "systemd", "systemd_exec", "systemd_word"},
     "etc/sysusers.d/NAME.conf": {"comment", "systemd", "systemd_word"},
