@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from generator.config.engine import addresses
 from generator.config.schema import Deploy
-from generator.doctor.checks import Verdict, check, failed, look, ok, skipped, unseen
+from generator.doctor.checks import Verdict, check, failed, look, ok, skipped, unseen, warning
 from generator.doctor.patient import Patient, Unseen, needs_root
 from generator.host import hosts
 from generator.host.facts import is_active
@@ -59,9 +59,16 @@ def engine_allow(deploy: Deploy, seen: Engine) -> Verdict:
     return ok(said)
 
 
+class Others(NamedTuple):
+    """The other hosts on the engine: whether each and this one have met, and the `engine.silence` of each."""
+
+    met: dict[str, bool]
+    silences: dict[str, float]
+
+
 @look()
-def the_hosts(patient: Patient) -> dict[str, bool] | str:
-    """Whether each other host and this one have met; or why the engine does not say."""
+def the_hosts(patient: Patient) -> Others | str:
+    """Who they are; or why the engine does not say."""
     needs_root()
     if patient.deploy.engine.url is None:
         raise Unseen("this host is alone: engine.url is not set")
@@ -73,17 +80,35 @@ def the_hosts(patient: Patient) -> dict[str, bool] | str:
         return str(error)
     if not any(worker.host == me for worker in workers):
         return "the service is not heard on it"
-    return {host: hosts.has_met(me, workers, host) for host in sorted({worker.host for worker in workers} - {me})}
+    silences = {worker.host: worker.silence for worker in workers if worker.host != me}
+    return Others({host: hosts.has_met(me, workers, host) for host in sorted(silences)}, silences)
 
 
 @check("hosts", "engine", see=the_hosts, expects="met all others")
-def other_hosts(_: Deploy, seen: dict[str, bool] | str) -> Verdict:
+def other_hosts(_: Deploy, seen: Others | str) -> Verdict:
     """Every other host on the engine is reached from this one."""
     if isinstance(seen, str):
         return failed(seen, "until then clients of other hosts are not reached")
-    if strangers := [host for host, met in seen.items() if not met]:
+    if strangers := [host for host, met in seen.met.items() if not met]:
         return failed(f"not reached: {', '.join(strangers)}", "see the service's log, here and there")
-    return ok(f"met {', '.join(seen)}" if seen else "no other host is there")
+    return ok(f"met {', '.join(seen.met)}" if seen.met else "no other host is there")
+
+
+@check(
+    "silence",
+    "engine.silence",
+    see=the_hosts,
+    expects=lambda deploy: f"{deploy.engine.silence:g} s on all hosts",
+)
+def one_silence(deploy: Deploy, seen: Others | str) -> Verdict:
+    """All hosts give each other up after the same time."""
+    if isinstance(seen, str):
+        return skipped(seen)
+    ours = deploy.engine.silence
+    if different := [f"{host} has {theirs:g} s" for host, theirs in sorted(seen.silences.items()) if theirs != ours]:
+        fix = "set the same engine.silence on all hosts; until then the longer one counts between two of them"
+        return warning(", ".join(different), fix)
+    return ok(f"{ours:g} s" if seen.silences else "no other host is there")
 
 
 unseen("engine.insecure", "it only lets engine.url be without TLS")

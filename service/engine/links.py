@@ -54,6 +54,8 @@ class Teller(Protocol):
 
     def error(self, text: str, /, *details: object) -> None: ...
 
+    def warning(self, text: str, /, *details: object) -> None: ...
+
 
 class Links:
     """All links of this worker, and to the bus the way to all of them: a `service.core.bus.Far`.
@@ -107,6 +109,8 @@ class Links:
         self._untold: deque[Link] = deque()
         self._telling: tuple[list[Link], Iterator[records.Record]] | None = None
         self._strangers: set[str] = set()
+        self._silences: dict[str, float] = {}
+        """The silence of each host that has another one than we."""
         self._acts: dict[type[Envelope], Callable[..., None]] = {
             Beat: self._hear_beat,
             Greeting: self._hear_greeting,
@@ -276,7 +280,21 @@ class Links:
             link.mine = self._next_nonce()
         link.quiet_s = 0.0
         link.silence = envelope.silence
+        self._compare_silence(envelope)
         return link
+
+    def _compare_silence(self, envelope: Beat | Greeting) -> None:
+        """Each difference is logged once, while it lasts."""
+        host, theirs = envelope.host, envelope.silence
+        if theirs == self.silence:
+            self._silences.pop(host, None)
+        elif self._silences.get(host) != theirs:
+            self._silences[host] = theirs
+            self._teller.warning(
+                "host %s has engine.silence %g, and this one %g; until they are the same on all hosts, the longer one "
+                "counts between these two",
+                *(host, theirs, self.silence),
+            )
 
     def _next_nonce(self) -> int:
         self._nonce = max(self._nonce + 1, round(self.bus.center.now() * 1000))

@@ -20,6 +20,8 @@ class FakeTeller:
     def error(self, text: str, /, *details: object) -> None:
         self.told.append(text % details)
 
+    warning = error
+
 
 class FakeEngine:
     """What is published waits in `messages`, with its channel; None is that of all. It is lost while the engine is
@@ -65,7 +67,15 @@ class HostOfOne(World):
     """A host with one worker."""
 
     def __init__(
-        self, engine: FakeEngine, host: str, *, pid: str = "7", boot: str = "boot", random: str = "", **settings: object
+        self,
+        engine: FakeEngine,
+        host: str,
+        *,
+        pid: str = "7",
+        boot: str = "boot",
+        random: str = "",
+        silence: float = SILENCE_S,
+        **settings: object,
     ) -> None:
         super().__init__(f"t{host}-", engine=Engine(url="redis://test"), **settings)
         self.teller = FakeTeller()
@@ -73,7 +83,7 @@ class HostOfOne(World):
         self.bus = PeerBus(self.center, pid)
         self.center.hub.bus = self.bus
         me = Identity(f"{host}.{pid}.{random or len(engine.hosts)}", host, boot)
-        self.links = Links(self.bus, me, SILENCE_S, publish=engine.publish, soon=self._soon, teller=self.teller)
+        self.links = Links(self.bus, me, silence, publish=engine.publish, soon=self._soon, teller=self.teller)
         self.bus.far = self.links
         engine.hosts[f"{host}.{pid}"] = self
         self.links.begin()

@@ -506,3 +506,19 @@ def test_a_host_that_speaks_no_common_version_is_told_of_once() -> None:
 )
 def test_what_earlier_releases_publish_is_understood(envelope: Any, published: str) -> None:
     assert decode(bytes.fromhex(published)) == envelope
+
+
+def test_hosts_that_wait_for_different_times_say_so_once_for_each_difference() -> None:
+    engine = FakeEngine()
+    here, there = HostOfOne(engine, "a"), HostOfOne(engine, "b", silence=6.0)
+    same = HostOfOne(engine, "c")
+    engine.settle()
+    engine.passes(3.0)
+    assert [said.partition(";")[0] for said in here.teller.told] == ["host b has engine.silence 6, and this one 4"]
+    assert len(there.teller.told) == 2
+    there.links.silence = 5.0
+    engine.passes(3.0)
+    assert [said.partition(";")[0] for said in same.teller.told] == [
+        "host b has engine.silence 6, and this one 4",
+        "host b has engine.silence 5, and this one 4",
+    ]
