@@ -90,7 +90,7 @@ OF_THE_SERVICE = {
 PURE_OF_THE_SERVICE = {
     *("service.declaration", "service.explanations", "service.origins", "service.settings"),
     *(name for name in MODULES if name.startswith("service.core.")),
-    *(f"service.engine.{module}" for module in ("envelope", "faults", "link", "links")),
+    *(f"service.engine.{module}" for module in ("envelope", "faults", "link", "links", "retries")),
 }
 PURE_OF_THE_GENERATOR = {
     *(

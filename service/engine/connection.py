@@ -30,6 +30,8 @@ _DEFAULT_PORT = 6379
 _CHUNK_BYTES = 32 * 1024
 # How it says that it does not accept us; the library makes errors of several kinds of these.
 _REFUSALS = ("WRONGPASS", "NOAUTH", "NOPERM", "invalid username-password", "HELLO must be called", "this user has no")
+# While it does something else: it reads its data, or a script runs.
+_PASSING = ("BUSY", "LOADING", "MASTERDOWN")
 
 
 def command(*words: bytes) -> bytes:
@@ -57,6 +59,7 @@ class Stream:
 
         Raises:
             EngineError: we may not publish or subscribe.
+            EngineUnreachableError: it does neither now.
             OSError: the connection was lost.
         """
         parser = hiredis.Reader()
@@ -67,12 +70,17 @@ class Stream:
                     if item[0] == b"message":
                         act(item[2])
                 elif isinstance(item, Exception):
-                    raise EngineError(
-                        f"the engine at {self.where} refuses the service: {item}; let its user publish and subscribe "
-                        "on the channels nc:*"
-                    )
+                    raise self._explained(str(item))
             if len(data) == _CHUNK_BYTES:
                 await asyncio.sleep(0)
+
+    def _explained(self, said: str) -> Exception:
+        if said.startswith(_PASSING):
+            return EngineUnreachableError(f"the engine at {self.where} passes nothing on now: {said}")
+        return EngineError(
+            f"the engine at {self.where} refuses the service: {said}; let its user publish and subscribe on the "
+            "channels nc:*"
+        )
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -6,6 +6,7 @@ Without `engine.url` there are no other hosts, nothing is opened, and the librar
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import secrets
 from pathlib import Path
@@ -17,6 +18,7 @@ from service.engine.envelope import BEATS, channel
 from service.engine.faults import EngineError, EngineUnreachableError
 from service.engine.identity import name_of_this_host
 from service.engine.links import Identity, Links
+from service.engine.retries import Retries
 
 if TYPE_CHECKING:
     from service.engine.connection import Dialer, Stream
@@ -24,9 +26,6 @@ if TYPE_CHECKING:
 # A new worker hears of the others for so long before it has clients itself: it would give away what is theirs.
 HEARING_S = 0.3
 _LOOK_S = 0.01
-# After how long a connection that was lost is tried again: soon at first; one that was refused, seldom.
-_RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
-_REFUSED_RETRY_S = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +41,6 @@ class Hosts:
         self._tasks: list[asyncio.Task[None]] = []
         self._refusal: EngineError | None = None
         self._is_open = False
-        self._tries = 0
-        """How often it was tried in vain since the engine was last of use."""
         self._told: set[str] = set()
         """What was logged of this outage; each is logged once."""
         self._heads: dict[str | None, bytes] = {}
@@ -112,17 +109,20 @@ class Hosts:
     async def _keep_connected(self, dialer: "Dialer") -> None:
         from service.engine.connection import command
 
+        retries, loop = Retries(), asyncio.get_running_loop()
         while True:
+            refused, since = False, math.inf
             try:
                 stream, self._at = await dialer.connect()
                 # Before any other command: what is published is heard by ourselves as well.
                 stream.write(command(b"SUBSCRIBE", self._channel(None), self._channel(self.links.me.name)))
-                self._stream = stream
+                self._stream, since = stream, loop.time()
                 self.links.begin()
                 await stream.hear(self._hear)
-                raise EngineUnreachableError(f"the engine at {stream.where} has closed the connection")
+                if self._stream is stream:  # else we have let it go, and said why
+                    raise EngineUnreachableError(f"the engine at {stream.where} has closed the connection")
             except EngineError as error:
-                self._refusal = error
+                self._refusal, refused = error, True
                 if self._is_open:  # else the start fails, and says so
                     self._say(str(error))
             except (OSError, EngineUnreachableError) as error:
@@ -131,14 +131,12 @@ class Hosts:
                 logger.exception("what came from the engine could not be acted on")
             finally:
                 self._lose()
-            pause_s = _RETRY_S[min(self._tries, len(_RETRY_S) - 1)] if self._refusal is None else _REFUSED_RETRY_S
-            self._tries += 1
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(retries.pause_s(refused=refused, lasted_s=loop.time() - since))
 
     def _hear(self, data: bytes) -> None:
         self.links.hear(data)
         # Not before: an engine that takes the connection may still refuse, or close, all that comes after.
-        if self._tries and self.links.is_heard:
+        if self._told and self.links.is_heard:
             self._say_back()
 
     def _lose(self) -> None:
@@ -153,11 +151,9 @@ class Hosts:
             logger.error("%s; clients of other hosts are not reached until it is back", what)
 
     def _say_back(self) -> None:
-        if self._told and self._stream is not None:
-            self._told.clear()
+        self._told.clear()
+        if self._stream is not None:
             logger.warning("the engine at %s is back", self._stream.where)
-        self._refusal = None
-        self._tries = 0
 
     async def _keep_time(self) -> None:
         while True:
@@ -183,6 +179,7 @@ class Hosts:
             stream, at = self._stream, self._at
             with contextlib.suppress(EngineUnreachableError, EngineError):
                 if stream is not None and await dialer.find() != at and stream is self._stream:
+                    self._say(f"the engine at {stream.where} is not the master any more")
                     self._lose()
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -121,6 +122,24 @@ def test_an_engine_that_takes_the_connection_and_refuses_the_rest_is_not_back(
         engine.ask("CLIENT", "KILL", "TYPE", "pubsub")
         wait_until(lambda: "refuses the service" in a.log())
         assert "sock is back" not in a.log()
+
+
+def test_an_engine_that_is_busy_does_not_refuse_us(engine: Server, tmp_path: Path) -> None:
+    with (
+        host("runner", "a", tmp_path, engine.url) as a,
+        host("runner", "b", tmp_path, engine.url) as b,
+        contextlib.closing(socket.create_connection(("127.0.0.1", engine.port))) as busy,
+    ):
+        here, there = Client(a, "here"), Client(b, "there")
+        engine.ask("CONFIG", "SET", "busy-reply-threshold", "1")
+        busy.sendall(b"EVAL 'while true do end' 0\r\n")
+        wait_until(lambda: "passes nothing on now: BUSY" in a.log())
+        assert engine.ask("SCRIPT", "KILL") == "+OK\r\n"
+        wait_until(lambda: here.send("there").get("online") == 1)
+        there.hear()
+        wait_until(lambda: "is back" in a.log())
+        assert "refuses the service" not in a.log()
+        talk_again(here, there)
 
 
 def test_an_engine_that_is_restarted_costs_what_was_on_its_way_and_says_so(engine: Server, tmp_path: Path) -> None:
