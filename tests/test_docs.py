@@ -289,6 +289,7 @@ def unknown_host_paths(document: Document) -> Iterator[str]:
         "/etc/pip.conf",
         "/etc/hosts",
         "/etc/machine-id",
+        "/etc/sysctl.d/60-engine.conf",
         "/etc/ssl/certs/ca-certificates.crt",
     )
     by_hand = (
