@@ -55,7 +55,8 @@ def test_every_template_is_rendered_and_every_rendered_file_but_the_dashboard_ha
     engine = {"serve": True, "url": "valkey://127.0.0.1", "user": "chat"}
     bundle = render(msgspec.convert({"domain": "ws.example.com", "engine": engine}, Deploy))
     without = Paths(bundle.name).dashboard
-    assert sorted(file.template for file in bundle.files if file.link is None and file.path != without) == ALL
+    rendered = {file.template for file in bundle.files if file.link is None and file.path != without}
+    assert sorted(rendered) == ALL
 
 
 def test_a_template_lies_where_its_file_will() -> None:
