@@ -13,10 +13,12 @@ PAGE = Path(__file__).parent.parent / "docs" / "monitoring.md"
 def alerts() -> str:
     """Every alert with its expression, as the sample deploy.yaml would have it."""
     sample = Deploy(domain="ws.example.com", workers=4)
-    rows = ["| alert | when | for | what it means |", "|---|---|---|---|"]
+    rows = ["| alert | when | for | what it means | what to do |", "|---|---|---|---|---|"]
     for rule in RULES:
         when = rule.expr(sample).replace("{job}", "").replace("{job,", "{")
-        rows.append(f"| `{PREFIX}{rule.name}` ({rule.severity}) | `{when}` | {rule.lasts} | {rule.meaning} |")
+        rows.append(
+            f"| `{PREFIX}{rule.name}` ({rule.severity}) | `{when}` | {rule.lasts} | {rule.meaning} | {rule.advice} |"
+        )
     return "\n".join(rows)
 
 

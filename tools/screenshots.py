@@ -44,11 +44,14 @@ def _status(browser: Browser, shell: Shell) -> Page:
     page = browser.open(f"http://127.0.0.1:{shell.port}/status")
     page.emulate(1280, 1010, "light")
     page.wait_for("points.length > 0")
+    # An answer of the service that comes later would be a year after the sample, and push all of it out.
     page.evaluate(
         "byId('pause').click(); points.length = 0; last = null;"
         f"for (const answer of {json.dumps(answers())}) {{ keep(point(answer, last)); last = answer; }} show();"
-        "byId('pause').textContent = 'Pause'"
+        "keep = show = state = () => {}; byId('pause').textContent = 'Pause';"
+        "requestAnimationFrame(() => requestAnimationFrame(() => { window.isDrawn = true; }))"
     )
+    page.wait_for("window.isDrawn && document.querySelectorAll('.plot .series').length > 10")
     return page
 
 

@@ -6,12 +6,12 @@ from typing import Any
 from msgspec import Struct
 
 Stats = Mapping[str, Any]
-# Counts that fall when the service is restarted, and never otherwise: a worker that is replaced leaves its own behind.
+# Counts that fall only when the service is restarted: another worker goes on with those of one that goes.
 _COUNTS = ("messages_received", "messages_routed")
 
 
 class WorkerRates(Struct, frozen=True):
-    """Of one worker, per second; `cpu` is a share of one core. None where it was not there before."""
+    """Of one worker, or those of a host, per second; `cpu` is a share of one core. None where that is not known."""
 
     received: float | None = None
     routed: float | None = None
@@ -32,6 +32,8 @@ class Rates(Struct, frozen=True):
     p50: float | None
     p99: float | None
     workers: dict[int, WorkerRates]
+    hosts: dict[str, WorkerRates]
+    """By what the engine knows them by; nothing without one."""
 
 
 SORTS: dict[str, Callable[[tuple[Stats, WorkerRates]], float]] = {
@@ -57,7 +59,16 @@ def rates(now: Stats, before: Stats) -> Rates | None:
     def by_label(name: str) -> dict[str, float]:
         return {label: per_second(count, o[name].get(label, 0)) for label, count in s[name].items()}
 
-    earlier = {worker["pid"]: worker for worker in before["workers"]}
+    def of_each(rows: str, key: str) -> dict[Any, WorkerRates]:
+        earlier = {row[key]: row for row in before.get(rows, ())}
+        return {row[key]: one(row, earlier.get(row[key], {})) for row in now.get(rows, ())}
+
+    def one(row: Stats, earlier: Stats) -> WorkerRates:
+        counts = (*_COUNTS, "cpu_seconds")
+        if not row.keys() & earlier.keys() >= {*counts}:
+            return WorkerRates()
+        return WorkerRates(*(per_second(row[name], earlier[name]) for name in counts))
+
     return Rates(
         accepted=sum(by_label("connections_accepted").values()),
         received=per_second(s["messages_received"], o["messages_received"]),
@@ -69,16 +80,8 @@ def rates(now: Stats, before: Stats) -> Rates | None:
         closed=by_label("connections_closed"),
         p50=quantile(0.5, s["delivery_seconds"], o["delivery_seconds"]),
         p99=quantile(0.99, s["delivery_seconds"], o["delivery_seconds"]),
-        workers={
-            worker["pid"]: WorkerRates(
-                per_second(worker["messages_received"], earlier[worker["pid"]]["messages_received"]),
-                per_second(worker["messages_routed"], earlier[worker["pid"]]["messages_routed"]),
-                per_second(worker["cpu_seconds"], earlier[worker["pid"]]["cpu_seconds"]),
-            )
-            if worker["pid"] in earlier
-            else WorkerRates()
-            for worker in now["workers"]
-        },
+        workers=of_each("workers", "pid"),
+        hosts=of_each("hosts", "id"),
     )
 
 

@@ -1,6 +1,7 @@
 """What `wsbundle top` shows, drawn with rich, which only this module and its caller load."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import compress
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -13,16 +14,20 @@ from generator.host.quantities import duration, number, size, time
 from generator.host.rates import SORTS, Rates, Stats, WorkerRates
 
 _NEARLY, _FULL = 0.8, 0.95
-_COLUMNS = ("host", "pid", "up", "connections", "in/s", "out/s", "waiting", "late", "CPU", "memory")
+# Those of workers and of hosts, behind what tells them apart.
+_COLUMNS = ("connections", "in/s", "out/s", "waiting", "late", "CPU", "memory")
 # In this order, where a terminal is narrow.
-_EXPENDABLE = ("host", "memory", "late", "waiting", "up", "pid", "out/s")
+_WORKER_EXPENDABLE = ("host", "memory", "late", "waiting", "up", "pid", "out/s")
+_HOST_EXPENDABLE = ("memory", "late", "waiting", "workers", "CPU", "out/s", "in/s")
 _ANY_WIDTH = 10_000
 
 
 def screen(title: str, stats: Stats, rates: Rates | None, sort: str, trouble: str = "") -> RenderableType:
     """One look at the service; `trouble` is why it does not answer now."""
     head, summary = _head(title, stats, trouble), _summary(stats, rates)
-    return Group(head, "", summary, "", _Workers(stats, rates, sort))
+    workers = _Fitting(partial(_workers, stats, rates, sort), _WORKER_EXPENDABLE)
+    hosts = Group("", _Fitting(partial(_hosts, stats, rates), _HOST_EXPENDABLE)) if "hosts" in stats else Group()
+    return Group(head, "", summary, "", workers, hosts)
 
 
 def keys(sort: str) -> Text:
@@ -39,6 +44,8 @@ def _head(title: str, stats: Stats, trouble: str) -> Text:
         state, style = "stopping", "yellow"
     elif service["workers_counted"] < service["workers"]:
         state, style = f"{service['workers'] - service['workers_counted']} workers do not answer", "bold red"
+    elif away := [host["host"] for host in stats.get("hosts", ()) if not host["up"]]:
+        state, style = f"{', '.join(away)} away", "bold red"
     about = (
         f"wsbundle {stats['version']}, {stats['server']}, up {duration(stats['time'] - service['start_time_seconds'])}"
     )
@@ -99,40 +106,64 @@ def _by_reason(counts: Stats, words: Stats, by_label: dict[str, float]) -> str:
     return "   ".join(shown) or "[dim]none[/]"
 
 
-class _Workers:
-    """A row for each worker, with as many columns as fit: a number that is cut off is another number."""
+class _Fitting:
+    """A table with as many columns as fit: a number that is cut off is another number."""
 
-    def __init__(self, stats: Stats, rates: Rates | None, sort: str) -> None:
-        self._of = stats, rates, sort
+    def __init__(self, table: Callable[[Sequence[str]], Table], expendable: Sequence[str]) -> None:
+        self._table = table
+        self._expendable = expendable
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         left_out: list[str] = []
-        for name in ("", *_EXPENDABLE):
+        for name in ("", *self._expendable):
             left_out.append(name)
-            table = _workers(*self._of, left_out)
+            table = self._table(left_out)
             if Measurement.get(console, options.update(max_width=_ANY_WIDTH), table).maximum <= options.max_width:
                 break
         yield table
 
 
 def _workers(stats: Stats, rates: Rates | None, sort: str, left_out: Sequence[str]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=False)
-    shown = [name not in left_out for name in _COLUMNS]
-    for name in compress(_COLUMNS, shown):
-        table.add_column(name, justify="left" if name == "host" else "right", no_wrap=True)
     workers = [(worker, rates.workers[worker["pid"]] if rates else WorkerRates()) for worker in stats["workers"]]
+    rows = []
     for worker, rate in sorted(workers, key=SORTS[sort], reverse=True):
-        row = (
-            worker["host"],
-            str(worker["pid"]),
-            duration(stats["time"] - worker["start_time_seconds"]),
-            f"{worker['connections']:,}",
-            number(rate.received),
-            number(rate.routed),
-            size(worker["queue_bytes"]),
-            time(worker["loop_lag_seconds"]),
-            "-" if rate.cpu is None else f"{rate.cpu:.0%}",
-            size(worker["memory_bytes"]),
-        )
+        up = duration(stats["time"] - worker["start_time_seconds"])
+        rows.append((worker["host"], str(worker["pid"]), up, *_cells(worker, rate)))
+    return _table(("host", "pid", "up", *_COLUMNS), rows, left_out)
+
+
+def _hosts(stats: Stats, rates: Rates | None, left_out: Sequence[str]) -> Table:
+    """A row for each host, this one first; one that is away has a row for ten minutes."""
+    rows = []
+    for host in stats["hosts"]:
+        rate = rates.hosts[host["id"]] if rates else WorkerRates()
+        state = f"since {duration(stats['time'] - host['since'])}"
+        state = state if host["up"] else f"[bold red]away {state}[/]"
+        rows.append((host["host"], str(host["workers"]), state, *_cells(host, rate)))
+    return _table(("host", "workers", "reached", *_COLUMNS), rows, left_out)
+
+
+def _cells(row: Stats, rate: WorkerRates) -> tuple[str, ...]:
+    """What a worker and a host have in common; dashes for one that has not said how it is."""
+    connections = f"{row['connections']:,}"
+    if "queue_bytes" not in row:
+        return (connections, *"------")
+    return (
+        connections,
+        number(rate.received),
+        number(rate.routed),
+        size(row["queue_bytes"]),
+        time(row["loop_lag_seconds"]),
+        "-" if rate.cpu is None else f"{rate.cpu:.0%}",
+        size(row["memory_bytes"]),
+    )
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left_out: Sequence[str]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=False)
+    shown = [name not in left_out for name in columns]
+    for name in compress(columns, shown):
+        table.add_column(name, justify="left" if name == "host" else "right", no_wrap=True)
+    for row in rows:
         table.add_row(*compress(row, shown))
     return table

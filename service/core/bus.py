@@ -10,7 +10,7 @@ Pure: a `Wire` carries the records; `service.workers.mesh` has those of one host
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, Protocol
 
@@ -27,8 +27,7 @@ from service.core.hub import Member, Named, Owner, Proof, Reach, Receipt, TellRe
 from service.core.mailbox import Settled
 from service.core.message import Message
 from service.core.odd_json import OddError
-from service.core.standing import Abroad, together
-from service.core.tally import Tally
+from service.core.standing import Abroad, Elsewhere, Standing, together
 from service.core.turns import SHARE, NotNowError
 
 # What may wait for another worker, in bytes. One that is stuck for a second is sent no more than that; messages beyond
@@ -38,8 +37,8 @@ MAX_QUEUED_BYTES = 16 * 1024 * 1024
 MAX_LATE = 10_000
 # So much of what a worker has is told, or forgotten, in one go: a millisecond or two.
 PORTION = 256
-# The number of a tally that nobody has asked for.
-_BEQUEST = 0
+# The number of an answer that nobody has asked for.
+_UNASKED = 0
 
 
 class Wire(Protocol):
@@ -61,6 +60,10 @@ class Far(Protocol):
 
     def standing(self) -> Abroad:
         """How we stand with them."""
+
+    @property
+    def elsewhere(self) -> Sequence[Elsewhere]:
+        """The hosts."""
 
     def announce(self, record: bytes) -> None:
         """Tell what our clients have; never waits."""
@@ -103,6 +106,8 @@ class Peer:
         self.receipts: dict[int, Receipts] = {}
         self.has_told = False
         """Whether all is known that its clients have."""
+        self.last = records.Counted(_UNASKED, b"")
+        """How it was when somebody asked last; only of this host."""
         self._bus = bus
 
     @property
@@ -235,7 +240,7 @@ class PeerBus:
         self.claims: dict[int, tuple[Peer, Callable[[bool], None]]] = {}
         self._since: dict[Address, float] = {}
         self._questions: dict[int, _Question] = {}
-        self._asked: dict[int, tuple[Peer, Callable[[bytes], None]]] = {}
+        self._asked: dict[int, tuple[Peer, Callable[[str, bytes], None]]] = {}
         self._numbers = count(1)
         self._late: dict[tuple[Peer, Address], deque[records.Said]] = {}
         """By sender: a message to a large group, and what is behind it."""
@@ -286,6 +291,14 @@ class PeerBus:
     @property
     def abroad(self) -> Abroad | None:
         return self.far.standing() if self.far else None
+
+    @property
+    def elsewhere(self) -> Sequence[Elsewhere]:
+        return self.far.elsewhere if self.far else ()
+
+    @property
+    def known(self) -> Mapping[str, bytes]:
+        return {peer.number: peer.last.counts for peer in self._near() if peer.last.counts}
 
     @property
     def is_cut_off(self) -> bool:
@@ -432,6 +445,7 @@ class PeerBus:
         peer.is_gone = True
         if peer.is_near and self.far:
             self.far.gone(peer.number)
+        self._inherit(peer)
         self._answer_for(peer)
         for key, waiting in tuple(peer.receipts.items()):
             for recipient in tuple(waiting.outstanding):
@@ -663,28 +677,40 @@ class PeerBus:
 
     # Figures
 
-    def ask_all(self, answer: Callable[[bytes], None]) -> None:
-        for peer in self._near():
+    def ask_all(self, answer: Callable[[str, bytes], None], *, abroad: bool = False) -> int:
+        asked = list(self.peers.values()) if abroad else self._near()
+        for peer in asked:
             number = self.next_number()
             self._asked[number] = (peer, answer)
             peer.tell(records.Ask(number))
+        return len(asked)
 
-    def bequeath(self) -> None:
-        """We are about to go: leave what we have counted to the worker that has come last, and will stay longest.
+    def tell_standing(self, ours: Standing) -> None:
+        self._tell_standing(ours)
 
-        Without it the figures of the host would fall whenever a worker is replaced, and Prometheus take it for a start.
-        """
-        if near := self._near():
-            heir = near[-1]
-            left = together([self.center.standing()]).tally
-            heir.tell(records.Counted(_BEQUEST, msgspec.msgpack.encode(left)))
+    def _tell_standing(self, ours: Standing, asker: Peer | None = None, number: int = _UNASKED) -> None:
+        near = self._near()
+        # The one that has come last will stay longest.
+        heir = near[-1].number if near else ""
+        counts = msgspec.msgpack.encode(ours)
+        for peer in near if asker is None or asker.is_near else [asker]:
+            peer.tell(records.Counted(number if peer is asker else _UNASKED, counts, heir))
 
     def _ask(self, peer: Peer, record: records.Ask) -> None:
-        peer.tell(records.Counted(record.number, msgspec.msgpack.encode(self.center.standing())))
+        self._tell_standing(self.center.standing(), peer, record.number)
 
     def _counted(self, peer: Peer, record: records.Counted) -> None:
-        if record.number == _BEQUEST:
-            self.hub.inherited.add(msgspec.msgpack.decode(record.counts, type=Tally))
+        if peer.is_near and record.counts:
+            peer.last = record
         waiting = self._asked.pop(record.number, None)
         if waiting is not None:
-            waiting[1](record.counts)
+            waiting[1](peer.number, record.counts)
+
+    def _inherit(self, peer: Peer) -> None:
+        """Go on with what a worker that has gone had counted, if that is for us to do."""
+        counts, heir, others = peer.last.counts, peer.last.heir, self.others
+        if heir != self.number and heir not in others:  # it has gone before
+            heir = min([self.number, *others])
+        if counts and heir == self.number:
+            left = msgspec.msgpack.decode(counts, type=Standing)
+            self.hub.inherited.add(together([left]).tally)

@@ -113,10 +113,13 @@ class Ask(_Record, tag=12):
 
 
 class Counted(_Record, tag=13):
-    """A `service.core.standing.Standing`; with the `number` 0 the `Tally` that a worker leaves behind when it goes."""
+    """A `service.core.standing.Standing`; the `number` is 0 where nobody has asked. When the sender goes, the worker
+    with the number `heir` goes on with what it has counted, and has counted last.
+    """
 
     number: int
     counts: bytes
+    heir: str = ""
 
 
 class Expected(_Record, tag=14):

@@ -152,8 +152,7 @@ class Center:
             queue_bytes=queued,
             loop_lag_s=self.lag.longest_s,
             memory_bytes=memory_bytes,
-            cpu_s=cpu_s,
-            tally=dataclasses.replace(self.hub.tally, bytes_out=self.hub.tally.bytes_out + written),
+            tally=dataclasses.replace(self.hub.tally, bytes_out=self.hub.tally.bytes_out + written, cpu_s=cpu_s),
             inherited=self.hub.inherited,
             abroad=self.hub.bus.abroad,
         )

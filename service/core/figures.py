@@ -12,7 +12,7 @@ from service.core import close_codes, drops
 from service.core.close_codes import CloseReason
 from service.core.frames import SUBPROTOCOL
 from service.core.pace import BOUNDS
-from service.core.standing import Abroad, Standing, together
+from service.core.standing import Abroad, Elsewhere, Standing, together
 
 if TYPE_CHECKING:  # only to be read: `Center` need not be there where the names are wanted
     from service.core.center import Center
@@ -53,12 +53,22 @@ Value = float | Mapping[Any, float] | Times
 Kind = Literal["gauge", "counter", "histogram"]
 
 
+class Host(NamedTuple):
+    """Another host, and its workers that have said how they are as one; None when none has."""
+
+    known: Elsewhere
+    counted: int
+    whole: Standing | None
+
+
 class Service(NamedTuple):
     """All that figures are read from: the workers that have said how they are, ours first, and all of them as one."""
 
     center: "Center"
     workers: Sequence[Standing]
     whole: Standing
+    hosts: Sequence[Host] = ()
+    """The others, where there is an engine."""
 
     @property
     def figures(self) -> Sequence["Figure"]:
@@ -66,10 +76,24 @@ class Service(NamedTuple):
         return [figure for figure in FIGURES if self.whole.abroad or not figure.needs_engine]
 
 
-def service(center: "Center", others: Sequence[Standing] = ()) -> Service:
-    """The service as one of its workers sees it. `others` are the answers of the other workers."""
+def service(
+    center: "Center",
+    others: Sequence[Standing] = (),
+    silent: Sequence[Standing] = (),
+    abroad: Mapping[str, Standing] = {},
+) -> Service:
+    """The service as one of its workers sees it. `others` are the answers of the other workers, `silent` the earlier
+    ones of those that give none now, `abroad` those of the workers of other hosts, by what the bus knows them by.
+    """
     workers = (center.standing(), *others)
-    return Service(center, workers, together(workers))
+    return Service(
+        center, workers, together(workers, silent), [_host(each, abroad) for each in center.hub.bus.elsewhere]
+    )
+
+
+def _host(known: Elsewhere, abroad: Mapping[str, Standing]) -> Host:
+    told = [abroad[worker] for worker in known.workers if worker in abroad]
+    return Host(known, len(told), together(told) if told else None)
 
 
 def _le(bound: float) -> str:
@@ -295,8 +319,8 @@ FIGURES = (
     Figure(
         "cpu_seconds",
         "counter",
-        "CPU time of the workers that are serving.",
-        worker=lambda worker: worker.cpu_s,
+        "CPU time.",
+        worker=lambda worker: worker.tally.cpu_s,
         by_worker="only",
     ),
     Figure(
@@ -341,7 +365,7 @@ FIGURES = (
         "counter",
         "Links that have ended: bye when a worker stopped, silence, gap when the engine has lost something, anew when "
         "the other side found that, garbage.",
-        worker=lambda worker: _abroad(worker).ends,
+        worker=lambda worker: worker.tally.link_ends,
         label="why",
         values=ENDS,
         needs_engine=True,
@@ -364,7 +388,7 @@ FIGURES = (
         "engine_batches",
         "counter",
         "Messages that the engine was given for other hosts, each with all that was due in one turn of the loop.",
-        worker=lambda worker: _abroad(worker).batches,
+        worker=lambda worker: worker.tally.batches,
         needs_engine=True,
     ),
 )

@@ -3,7 +3,7 @@
 Pure: no clock, no loop, no socket.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeGuard
 
 from service.core import drops
@@ -11,7 +11,7 @@ from service.core.addresses import Address
 from service.core.frames import Delivered, Id, Lost
 from service.core.mailbox import Settled
 from service.core.message import Message
-from service.core.standing import Abroad
+from service.core.standing import Abroad, Elsewhere, Standing
 from service.core.tally import Tally
 
 Proof = bool | str
@@ -186,8 +186,26 @@ class Bus(Protocol):
     def nobody(self) -> str:
         """Why a message is dropped for which no recipient is known."""
 
-    def ask_all(self, answer: Callable[[bytes], None]) -> None:
-        """Ask the others of this host how they are; each answers with a `Standing` as MessagePack, or nothing."""
+    @property
+    def known(self) -> Mapping[str, bytes]:
+        """What each other worker of this host has last said of itself, a `Standing` as MessagePack, by its number."""
+
+    @property
+    def elsewhere(self) -> Sequence[Elsewhere]:
+        """The other hosts."""
+
+    def ask_all(self, answer: Callable[[str, bytes], None], *, abroad: bool = False) -> int:
+        """Ask the others of this host how they are, or of all hosts, and say how many are asked.
+
+        Each answers with its number and a `Standing` as MessagePack, or nothing when it has gone.
+        """
+
+    def tell_standing(self, ours: Standing) -> None:
+        """Let the others of this host know how we are: before we go, and whenever that is shown to somebody.
+
+        So whichever of them is asked next knows no less, and if we are killed, one goes on with what was last shown.
+        Otherwise the figures of this host would fall, and Prometheus would take that for a start from 0.
+        """
 
     def seek(self, text: bytes, sender: Named) -> None:
         """Pass on a message of v0 to the owner of its address, although none is known."""
@@ -207,6 +225,8 @@ class Alone:
 
     is_cut_off = False
     abroad = None
+    elsewhere: Sequence[Elsewhere] = ()
+    known: Mapping[str, bytes] = {}
     nobody = drops.NOBODY
 
     def __init__(self, tally: Tally) -> None:
@@ -231,7 +251,10 @@ class Alone:
     def others(self) -> Collection[str]:
         return ()
 
-    def ask_all(self, answer: Callable[[bytes], None]) -> None: ...
+    def ask_all(self, answer: Callable[[str, bytes], None], *, abroad: bool = False) -> int:
+        return 0
+
+    def tell_standing(self, ours: Standing) -> None: ...
 
     def seek(self, text: bytes, sender: Named) -> None:
         self._tally.dropped[drops.NOBODY] += 1

@@ -1,11 +1,11 @@
-"""How one worker is, and all workers together. Workers tell it each other."""
+"""How one worker is, all workers together, and other hosts as one worker sees them. Workers tell it each other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from service.core.tally import Tally, add_counts
+from service.core.tally import Tally
 
 
 class Footprint(NamedTuple):
@@ -29,9 +29,20 @@ class Abroad(msgspec.Struct, kw_only=True):
     """How long what we publish takes to come back."""
     unacknowledged: int
     """Bytes that are on their way."""
-    batches: int
-    ends: dict[str, int]
-    """Links that have ended, by reason."""
+
+
+class Elsewhere(NamedTuple):
+    """Another host, as one of our workers sees it."""
+
+    id: str
+    """What the engine knows it by: no other host has the same."""
+    name: str
+    """Its host name, which others may have too."""
+    since: float
+    """Since when it can be reached, or cannot be reached any more; from the epoch."""
+    workers: tuple[str, ...]
+    """Those that are reached, by what the bus knows them by; none while the host is away."""
+    connections: int
 
 
 class Standing(msgspec.Struct, kw_only=True):
@@ -47,7 +58,6 @@ class Standing(msgspec.Struct, kw_only=True):
     """What waits to be sent to clients."""
     loop_lag_s: float
     memory_bytes: int
-    cpu_s: float
     tally: Tally
     """What this worker has counted itself."""
     inherited: Tally
@@ -58,10 +68,14 @@ class Standing(msgspec.Struct, kw_only=True):
     """None without an engine."""
 
 
-def together(standings: Sequence[Standing]) -> Standing:
-    """All workers as one, with all that was ever counted; where and what it is, is said of the first."""
+def together(standings: Sequence[Standing], silent: Iterable[Standing] = ()) -> Standing:
+    """All workers as one, with all that was ever counted; where and what it is, is said of the first.
+
+    Of `silent` ones, which do not answer now, only what they have counted is included, as far as it is known: without
+    it, the counts of all would fall.
+    """
     tally = Tally()
-    for each in standings:
+    for each in (*standings, *silent):
         tally.add(each.tally)
         tally.add(each.inherited)
     return msgspec.structs.replace(
@@ -71,7 +85,6 @@ def together(standings: Sequence[Standing]) -> Standing:
         queue_bytes=sum(each.queue_bytes for each in standings),
         loop_lag_s=max(each.loop_lag_s for each in standings),
         memory_bytes=sum(each.memory_bytes for each in standings),
-        cpu_s=sum(each.cpu_s for each in standings),
         tally=tally,
         is_mailbox_failing=any(each.is_mailbox_failing for each in standings),
         inherited=Tally(),
@@ -84,9 +97,6 @@ def _together(all_of_them: Sequence[Abroad]) -> Abroad | None:
     if not all_of_them:
         return None
     worst = min(all_of_them, key=lambda each: (each.state == "up", -each.since))
-    ends: dict[str, int] = {}
-    for each in all_of_them:
-        add_counts(ends, each.ends)
     return Abroad(
         state=worst.state,
         since=worst.since,
@@ -94,6 +104,4 @@ def _together(all_of_them: Sequence[Abroad]) -> Abroad | None:
         links=sum(each.links for each in all_of_them),
         beat_s=max(each.beat_s for each in all_of_them),
         unacknowledged=sum(each.unacknowledged for each in all_of_them),
-        batches=sum(each.batches for each in all_of_them),
-        ends=ends,
     )

@@ -42,6 +42,12 @@ class Tally:
     """Messages that were put into a mailbox."""
     expired: int = 0
     """Messages that were deleted from one because nobody acknowledged them in time."""
+    link_ends: dict[str, int] = field(default_factory=dict)
+    """Links to workers of other hosts that have ended, by reason."""
+    batches: int = 0
+    """Messages that the engine was given for other hosts."""
+    cpu_s: float = 0.0
+    """CPU time; of a living worker, `service.core.center.Center.standing` fills it in."""
 
     committed: dict[str, int] = field(default_factory=dict)
     """Times that what had gathered was written to mailboxes, by the bound of `service.core.pace.BOUNDS`."""

@@ -40,7 +40,7 @@ class Beat(_Envelope, tag=1):
 class Greeting(_Envelope, tag=2):
     """In an inbox: the sender wants a link, under its own nonce, and knows the receiver's, or 0. Nonces grow with time.
 
-    `said` is the number of what it has last published on `all`.
+    `said` is the number of what it has last published on `all`; `hostname` is what people call its host.
     """
 
     sender: str
@@ -50,6 +50,7 @@ class Greeting(_Envelope, tag=2):
     mine: int
     yours: int
     said: int
+    hostname: str = ""
 
 
 class Batch(_Envelope, tag=3):

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import secrets
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,8 @@ class Hosts:
             raise EngineError("/etc/machine-id has no name for this host; set engine.host")
         if self._center.settings.bus is None:  # the workers of this host do not know each other
             host = f"{host}-{os.getpid()}"
-        me = Identity(f"{host}.{os.getpid()}.{secrets.token_hex(8)}", host, _boot_id())
+        hostname = self._settings.host or socket.gethostname()
+        me = Identity(f"{host}.{os.getpid()}.{secrets.token_hex(8)}", host, _boot_id(), hostname)
         self.links = Links(bus, me, self._settings.silence, publish=self._publish, soon=loop.call_soon, teller=logger)
         bus.far = self.links
         dialer = Dialer(self._settings)

@@ -26,6 +26,9 @@ class Link:
     ) -> None:
         self.other = other
         self.host = host
+        self.hostname = ""
+        self.since = 0.0
+        """When the link came up, from the epoch."""
         self.peer: Peer | None = None
         """As the bus knows it, while the link is up."""
         self.mine = 0

@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol
 
 import service.core.bus_records as records
 from service.core.bus import PORTION, PeerBus
-from service.core.standing import Abroad
+from service.core.standing import Abroad, Elsewhere
+from service.core.tally import count_up
 from service.core.turns import SHARE
 from service.engine.envelope import (
     MAX_BYTES,
@@ -47,6 +48,15 @@ class Identity(NamedTuple):
     name: str
     host: str
     boot: str
+    hostname: str
+
+
+class Missed(NamedTuple):
+    """A worker that has gone without a word: when, by the clock of the bus, and from which host."""
+
+    at: float
+    host: str
+    hostname: str
 
 
 class Teller(Protocol):
@@ -81,15 +91,12 @@ class Links:
         """As in `service.core.standing.Abroad`, like those that follow."""
         self.since = bus.center.now()
         self.beat_s = 0.0
-        self.ends: Counter[str] = Counter()
-        self.batches = 0
         self.is_heard = False
         """Whether the connections of now have brought back what we say."""
         self.conflict = ""
         """Another machine that says it is this host."""
         self._links: dict[str, Link] = {}
-        self._missed: dict[str, float] = {}
-        """Workers that have gone without a word, and since when."""
+        self._missed: dict[str, Missed] = {}
         self._siblings: dict[str, str] = {}
         """The names of the workers of this host, by their number there."""
         self._publish = publish
@@ -157,9 +164,25 @@ class Links:
             links=len(self.up),
             beat_s=self.beat_s,
             unacknowledged=self.unacknowledged,
-            batches=self.batches,
-            ends=dict(self.ends),
         )
+
+    @property
+    def elsewhere(self) -> Sequence[Elsewhere]:
+        """As the bus tells it."""
+        center = self.bus.center
+        hosts: dict[str, Elsewhere] = {}
+        for link in self.up:
+            assert link.peer is not None
+            before = hosts.get(link.host, Elsewhere(link.host, link.hostname or link.host, link.since, (), 0))
+            hosts[link.host] = before._replace(
+                since=min(before.since, link.since),
+                workers=(*before.workers, link.other),
+                connections=before.connections + len(link.peer.client_addresses),
+            )
+        for missed in self._missed.values():
+            since = center.now() - (center.clock() - missed.at)
+            hosts.setdefault(missed.host, Elsewhere(missed.host, missed.hostname or missed.host, since, (), 0))
+        return sorted(hosts.values(), key=lambda host: (host.name, host.id))
 
     # Towards the others
 
@@ -211,7 +234,7 @@ class Links:
             self._publish(None, encode(Shared(self.me.name, self._said, part, to)))
 
     def _publish_to(self, other: str, envelope: Envelope) -> None:
-        self.batches += isinstance(envelope, Batch)
+        self.bus.hub.tally.batches += isinstance(envelope, Batch)
         self._publish(other, encode(envelope))
 
     def beat(self) -> None:
@@ -236,7 +259,7 @@ class Links:
             if link.quiet_s > max(self.silence, link.silence):
                 self._end(link, "silence")
                 del self._links[link.other]
-        for name in [name for name, since in self._missed.items() if since + MISSED_S < clock]:
+        for name in [name for name, missed in self._missed.items() if missed.at + MISSED_S < clock]:
             del self._missed[name]
         self.beat()
 
@@ -358,13 +381,15 @@ class Links:
     def _greet(self, link: Link) -> None:
         self.flush()
         mine, said = link.mine, self._said
-        greeting = Greeting(self.me.name, self.me.host, VERSIONS, self.silence, mine, link.yours, said)
+        me = self.me
+        greeting = Greeting(me.name, me.host, VERSIONS, self.silence, mine, link.yours, said, me.hostname)
         self._publish_to(link.other, greeting)
 
     def _hear_greeting(self, greeting: Greeting) -> None:
         link = self._link(greeting)
         if link is None or greeting.mine < link.yours:
             return
+        link.hostname = greeting.hostname
         if greeting.mine > link.yours:
             if link.peer is not None:
                 self._end(link, "anew", greets=False)
@@ -378,6 +403,7 @@ class Links:
 
     def _meet(self, link: Link) -> None:
         link.peer = self.bus.meet_far(link.other, link, self.me.name)
+        link.since = self.bus.center.now()
         self._missed.pop(link.other, None)
         self._untold.append(link)
         if self._telling is None:
@@ -388,9 +414,9 @@ class Links:
         peer = link.peer
         link.begin_anew(self._next_nonce())
         if peer is not None:
-            self.ends[why] += 1
+            count_up(self.bus.hub.tally.link_ends, why)
             if why != "bye":
-                self._missed[link.other] = self.bus.center.clock()
+                self._missed[link.other] = Missed(self.bus.center.clock(), link.host, link.hostname)
             self.bus.part(peer)
             if greets:
                 self._greet(link)

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from service.core.figures import PREFIX, Figure, Service, Times, Value
 from service.core.plain_http import Answer, respond
 
-_START = "process_start_time_seconds"
+_START, _CPU = "process_start_time_seconds", "process_cpu_seconds"
 
 
 def metrics(service: Service) -> Answer:
@@ -24,7 +24,9 @@ def metrics(service: Service) -> Answer:
     # The youngest tells that some worker was started anew. Each worker says when it began: computed here, it would be
     # another number in each of them, and seem to change whenever Prometheus asks another one.
     youngest = max(worker.since for worker in service.workers)
-    registry.register(_Processes([str(os.getpid()), *service.center.hub.bus.others], youngest))
+    # The CPU time of those that have gone counts as well: a sum over the living would fall when one is replaced.
+    values = {_START: youngest, _CPU: service.whole.tally.cpu_s}
+    registry.register(_Processes([str(os.getpid()), *service.center.hub.bus.others], values))
     return respond(200, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
 
 
@@ -35,18 +37,21 @@ class _Process(ProcessCollector):
 
 
 class _Processes(Collector):
-    """The workers as one process: Prometheus asks one of them, each time another one."""
+    """The workers as one process: Prometheus asks one of them, each time another one.
 
-    def __init__(self, pids: Iterable[str], youngest: float) -> None:
+    What is not in `values`, by the name of its family, is the sum over all of them.
+    """
+
+    def __init__(self, pids: Iterable[str], values: Mapping[str, float]) -> None:
         self._pids = pids
-        self._youngest = youngest
+        self._values = values
 
     def collect(self) -> Iterable[Metric]:
         families: dict[str, Metric] = {}
         for pid in self._pids:
             for family in _Process(pid=partial(str, pid), registry=None).collect():
                 values = [each.samples[0].value for each in (families.get(family.name), family) if each is not None]
-                value = self._youngest if family.name == _START else sum(values)
+                value = self._values.get(family.name, sum(values))
                 family.samples = [family.samples[0]._replace(value=value)]
                 families[family.name] = family
         return families.values()

@@ -4,6 +4,9 @@ One object: `format` is 1, `time` is now, since the epoch; `words` says what lab
 `service.core.figures` for all workers, by its name, and `workers` those of each. A figure with a label is an object by
 label. A histogram has `within`, how many took up to each bound in seconds and more than the one before, and `seconds`,
 how long all took.
+
+With an engine, `hosts` has this host first and then each other one: its `id`, since when it is `up` or away, how many
+`workers` are reached, and the figures of those that have said how they are, `workers_counted`.
 """
 
 from collections.abc import Mapping
@@ -11,8 +14,9 @@ from typing import Any
 
 import msgspec
 
-from service.core.figures import FORMAT, Service, Times, Value
+from service.core.figures import FORMAT, Host, Service, Times, Value
 from service.core.plain_http import Answer, respond
+from service.core.standing import Standing
 
 
 def stats(service: Service) -> Answer:
@@ -31,18 +35,47 @@ def _stats(service: Service) -> dict[str, Any]:
         "words": {figure.name: _by_text(figure.words) for figure in service.figures if figure.words},
         "service": {figure.name: _shown(figure.of(service)) for figure in service.figures},
         "workers": [
-            {
-                "host": worker.host,
-                "pid": worker.pid,
-                "version": worker.version,
-                **{
-                    figure.name: _shown(figure.of_worker(worker))
-                    for figure in service.figures
-                    if figure.worker is not None
-                },
-            }
+            {"host": worker.host, "pid": worker.pid, "version": worker.version, **_figures(service, worker)}
             for worker in service.workers
         ],
+        **(
+            {"hosts": [_this_host(service), *(_other(service, host) for host in service.hosts)]} if whole.abroad else {}
+        ),
+    }
+
+
+def _figures(service: Service, standing: Standing) -> dict[str, Any]:
+    """Of a worker, or of several as one."""
+    figures = [figure for figure in service.figures if figure.worker is not None]
+    return {figure.name: _shown(figure.of_worker(standing)) for figure in figures}
+
+
+def _this_host(service: Service) -> dict[str, Any]:
+    workers = 1 + len(service.center.hub.bus.others)
+    return {
+        "host": service.center.settings.engine.host or service.whole.host,
+        "id": "",
+        "up": True,
+        "since": service.whole.since,
+        "version": service.whole.version,
+        "workers": workers,
+        "workers_counted": len(service.workers),
+        **_figures(service, service.whole),
+        "connections": service.center.connections,
+    }
+
+
+def _other(service: Service, host: Host) -> dict[str, Any]:
+    known = host.known
+    return {
+        "host": known.name,
+        "id": known.id,
+        "up": bool(known.workers),
+        "since": known.since,
+        "workers": len(known.workers),
+        "workers_counted": host.counted,
+        **({"version": host.whole.version, **_figures(service, host.whole)} if host.whole else {}),
+        "connections": known.connections,
     }
 
 

@@ -23,6 +23,8 @@ from service.web.status_page import status_page
 
 # How long another worker has to say how it is. One that is stuck is replaced soon.
 PATIENCE_S = 0.5
+# How often they are asked when one goes while it is asked.
+ATTEMPTS = 3
 
 _ALIVE = say(200, "alive")
 _READY = say(200, "ready")
@@ -56,7 +58,7 @@ class Watching:
             case "/readyz":
                 return DRAINING if self._center.draining else _READY
             case "/stats":
-                return stats(await self._service())
+                return stats(await self._service(abroad=True))
             case "/status":
                 return status_page()
             case "/metrics":
@@ -65,19 +67,42 @@ class Watching:
                 return metrics(await self._service())
         return page.answer(os.environ.get(page.VARIABLE), path)
 
-    async def _service(self) -> Service:
-        """How the workers are, as far as they tell it in time."""
-        bus, complete = self._center.hub.bus, asyncio.Event()
-        answers: list[bytes] = []
-        others = len(bus.others)
+    async def _service(self, abroad: bool = False) -> Service:
+        """How the workers are, as far as they tell it in time; with `abroad`, those of other hosts as well."""
+        answers: dict[str, bytes] = {}
+        for _ in range(ATTEMPTS):
+            answers = await self._ask(abroad)
+            if all(answers.values()):
+                break  # else one has gone, and another one goes on with what it had counted
+        bus = self._center.hub.bus
+        known = {number: _read(data) for number, data in bus.known.items()}
+        told = [each for number, each in known.items() if each and number in answers]
+        silent = [each for number, each in known.items() if each and number not in answers]
+        others = {number: each for number, data in answers.items() if (each := _read(data))}
+        seen = service(self._center, told, silent, others)
+        bus.tell_standing(seen.workers[0])
+        await asyncio.sleep(0)  # that leaves before the answer
+        return seen
 
-        def take(standing: bytes) -> None:
-            answers.append(standing)
-            if len(answers) == others:
+    async def _ask(self, abroad: bool) -> dict[str, bytes]:
+        complete = asyncio.Event()
+        answers: dict[str, bytes] = {}
+        asked = 0
+
+        def take(number: str, standing: bytes) -> None:
+            answers[number] = standing
+            if len(answers) == asked:
                 complete.set()
 
-        bus.ask_all(take)
-        if others:
+        asked = self._center.hub.bus.ask_all(take, abroad=abroad)
+        if len(answers) < asked:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(complete.wait(), PATIENCE_S)
-        return service(self._center, [msgspec.msgpack.decode(each, type=Standing) for each in answers if each])
+        return answers
+
+
+def _read(standing: bytes) -> Standing | None:
+    """How a worker is; None when it has gone, or is of another host that has another release."""
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+        return msgspec.msgpack.decode(standing, type=Standing)
+    return None

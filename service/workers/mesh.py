@@ -278,7 +278,7 @@ class Mesh:
         for task in tuple(self._connecting.values()):
             task.cancel()
         await asyncio.gather(*self._connecting.values(), return_exceptions=True)
-        self.bus.bequeath()
+        self.bus.tell_standing(self._center.standing())
         await asyncio.gather(*(wire.finish() for wire in self._outgoing.values()))
         for number in {*self._outgoing, *self._incoming}:
             self._part(number)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,9 @@ from service.core.plain_http import Answer
 from service.web.status_page import PAGE, status_page
 from tests.clients.chromium import Browser, Page
 from tests.clients.in_a_browser import found_by_axe, in_a_browser
+from tests.service.servers import serving
 from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, running, wait_until
+from tests.service.test_hosts import host
 
 HTML = PAGE.read_text()
 
@@ -185,6 +188,67 @@ class TestInABrowser:
         assert isinstance(told, list)
         assert told[0] == "the engine is away"
         assert told[1].endswith(", joined with 2 other hosts")
+
+    def test_each_host_has_a_row_and_a_line_where_there_is_an_engine(self, browser: Browser, tmp_path: Path) -> None:
+        with (
+            serving("redis-server", tmp_path) as engine,
+            host("runner", "here", tmp_path, engine.url) as here,
+            host("runner", "there", tmp_path, engine.url) as there,
+            there.client() as alice,
+        ):
+            page = opened(browser, here)
+            alice.register("alice")
+            alice.send_to("alice", "hi")
+            page.wait_for("last.hosts?.[1]?.messages_routed > 0 && last.hosts[1].connections === 1")
+            page.wait_for("byId('hosts').tBodies[0].rows[1]?.cells[3].textContent === '1'")
+            rows = "[...byId('hosts').tBodies[0].rows].map((row) => [0, 1, 3].map((at) => row.cells[at].textContent))"
+            assert page.evaluate(rows) == [["here", "1", "0"], ["there", "1", "1"]]
+            plot = "PLOTS.find(({title}) => title === 'Connections by host')"
+            assert page.evaluate(f"[...{plot}.legend.children].map((each) => each.textContent)") == ["here0", "there1"]
+            there.process.kill()
+            page.wait_for("byId('state').textContent === 'there away'")
+            cell = page.evaluate("byId('hosts').tBodies[0].rows[1].cells[2].textContent")
+            assert str(cell).startswith("away since")
+            assert found_by_axe(page) == []
+
+    def test_without_an_engine_nothing_is_said_of_hosts(self, browser: Browser, shell: Shell) -> None:
+        page = opened(browser, shell)
+        assert page.evaluate("[byId('joined').checkVisibility(), last.hosts]") == [False, None]
+        shown = "PLOTS.filter(({figure}) => figure.checkVisibility()).map(({title}) => title)"
+        titles = page.evaluate(shown)
+        assert isinstance(titles, list)
+        assert "Connections" in titles
+        assert not [title for title in titles if "host" in title]
+
+    def test_an_axis_has_steps_that_people_count_in(self, browser: Browser, shell: Shell) -> None:
+        page = opened(browser, shell)
+
+        def axes(plot: str, *values: float) -> Any:
+            return page.evaluate(
+                f"{list(values)}.map((each) => axis(each, {plot})).map(({{step, top}}) => [step, top])"
+            )
+
+        assert axes("{}", 0, 1, 7, 220, 401, 0.8) == [
+            *([0.5, 1], [0.25, 1], [2, 8], [100, 300], [200, 600], [0.2, 0.8]),
+        ]
+        assert axes("{isWhole: true}", 2, 9) == [[1, 2], [5, 10]]
+        assert axes("{show: bytes}", 3000, 5 * 2**20) == [[1000, 3000], [2 * 2**20, 6 * 2**20]]
+        for plot in ("{}", "{isWhole: true}", "{show: bytes}"):
+            wrong = page.evaluate(
+                "Array.from({length: 3000}, (_, at) => 1.013 ** at / 1000)"
+                f".filter((each) => {{ const {{step, top}} = axis(each, {plot});"
+                " return !(top >= each && top <= each * 2.6 + 1 && top / step <= 4.001 && step > 0); })"
+            )
+            assert wrong == []
+
+    def test_an_axis_stays_while_the_values_go_up_and_down_a_little(self, browser: Browser, shell: Shell) -> None:
+        page = opened(browser, shell)
+
+        def tops(*values: float) -> Any:
+            return page.evaluate(f"((plot) => {list(values)}.map((each) => scale(plot, each).top))({{}})")
+
+        assert tops(195, 205, 198, 202, 190, 170) == [300] * 6
+        assert tops(180, 205, 190, 160, 150) == [200, 300, 300, 200, 200]
 
     def test_all_figures_are_copied_as_a_table(self, browser: Browser, shell: Shell) -> None:
         page = opened(browser, shell)

@@ -78,7 +78,8 @@ def test_every_figure_has_a_panel_and_none_has_two() -> None:
 def test_the_limits_are_those_of_deploy_yaml() -> None:
     settings = {"limits": {"connections": 500}, "workers": 3}
     by_name = {alert.name: alert.expr for alert in alerts(deploy(**settings))}
-    assert by_name["WsbundleFull"] == 'wsbundle_connections{job="chat"} >= 500'
+    assert by_name["WsbundleFull"].startswith('wsbundle_connections{job="chat"} >= 500 or ')
+    assert '(wsbundle_connections{job="chat"} >= 400 and ' in by_name["WsbundleFull"]
     assert by_name["WsbundleNearlyFull"] == 'wsbundle_connections{job="chat"} > 400'
     assert by_name["WsbundleWorkerMissing"] == 'wsbundle_workers{job="chat"} < 3'
     panels = json.loads(text(PATHS.dashboard, **settings))["panels"]
@@ -225,6 +226,33 @@ def fires(rules: Path, name: str, series: dict[str, str]) -> bool:
     done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 0 or f"alertname: {PREFIX}{name}, time: 20m" in done.stdout + done.stderr, done.stderr
     return done.returncode != 0  # none was expected
+
+
+@needs("promtool")
+@pytest.mark.parametrize(("connections", "refused", "is_full"), [(800, 1, True), (800, 0, False), (799, 1, False)])
+def test_it_is_full_where_clients_are_refused_near_the_limit(
+    connections: int, refused: int, is_full: bool, tmp_path: Path
+) -> None:
+    """Not where a service that stops refuses them."""
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(text(PATHS.alerts))
+    series = {
+        "wsbundle_connections": f"{connections}x80",
+        'wsbundle_handshakes_refused_total{status="503"}': f"0+{refused}x80",
+        'wsbundle_handshakes_refused_total{status="403"}': "0+9x80",
+    }
+    assert fires(rules, "Full", series) == is_full
+
+
+def test_an_alert_says_what_is_wrong_and_what_to_do_about_it() -> None:
+    for rule in RULES:
+        assert rule.meaning != rule.advice
+        assert rule.meaning[0].islower()  # behind the name of the host
+        assert rule.advice[0].isupper()
+    (group,) = yaml.safe_load(text(PATHS.alerts))["groups"]
+    full = next(rule["annotations"] for rule in group["rules"] if rule["alert"] == "WsbundleFull")
+    assert full["summary"] == "chat on {{ $labels.instance }}: it is full: new clients are refused with 503"
+    assert full["description"].startswith("Raise limits.connections")
 
 
 @needs("promtool")

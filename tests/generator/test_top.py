@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 from websockets.exceptions import ConnectionClosed
 
 from generator.host.quantities import duration, number, size
 from generator.host.quantities import time as time_in_words
-from generator.host.rates import SORTS, quantile, rates
+from generator.host.rates import SORTS, Rates, WorkerRates, quantile, rates
 from generator.host.screen import screen
 from tests.generator.front_door import COMMAND, ENVIRONMENT, ROOT, process, wsbundle
 from tests.ports import free_port
@@ -157,6 +158,42 @@ def test_the_engine_has_a_row_where_there_is_one(up: int, shown: str) -> None:
     assert shown in drawn(stats)
 
 
+def of_hosts(at: float) -> Any:
+    """This host with one that answers, one that does not, and one that is away."""
+    told = answer(at, round(at))
+    counted = {"messages_received": 3 * round(at), "messages_routed": 0, "cpu_seconds": at / 4}
+    figures = {**counted, "queue_bytes": 0, "loop_lag_seconds": 0.001, "memory_bytes": 2**25}
+    told["hosts"] = [
+        {"host": "here", "id": "", "up": True, "since": 0.0, "workers": 1, "connections": 1_200, **figures},
+        {"host": "there", "id": "b", "up": True, "since": 60.0, "workers": 2, "connections": 7, **figures},
+        {"host": "stuck", "id": "c", "up": True, "since": 60.0, "workers": 1, "connections": 9},
+        {"host": "gone", "id": "d", "up": False, "since": at - 12, "workers": 0, "connections": 0},
+    ]
+    return told
+
+
+def test_each_host_has_a_row_where_there_is_an_engine() -> None:
+    between = rates(of_hosts(122.0), of_hosts(120.0))
+    assert between is not None
+    assert (between.hosts["b"].received, between.hosts["b"].cpu) == (3.0, 0.25)
+    assert between.hosts["c"].received is None
+    stats = sample()[-1]
+    assert "reached" not in drawn(stats)
+    hosts = of_hosts(122.0)["hosts"]
+    workers = {worker["pid"]: WorkerRates() for worker in stats["workers"]}
+    between = msgspec.structs.replace(between, workers=workers)
+    rows = drawn({**stats, "time": 122.0, "hosts": hosts}, rates=between).splitlines()[-4:]
+    assert [row.split() for row in rows] == [
+        ["here", "1", "since", "2", "min", "1,200", "3", "0", "0", "B", "1", "ms", "25%", "32", "MiB"],
+        ["there", "2", "since", "1", "min", "7", "3", "0", "0", "B", "1", "ms", "25%", "32", "MiB"],
+        ["stuck", "1", "since", "1", "min", "9", "-", "-", "-", "-", "-", "-"],
+        ["gone", "0", "away", "since", "12", "s", "0", "-", "-", "-", "-", "-", "-"],
+    ]
+    assert "● gone away" in drawn({**stats, "time": 122.0, "hosts": hosts})
+    narrow = drawn({**stats, "time": 122.0, "hosts": hosts}, 40).splitlines()[-5:]
+    assert narrow[0].split()[-2:] == ["reached", "connections"]
+
+
 @pytest.mark.parametrize("width", [120, 80, 60, 40])
 def test_in_a_narrow_terminal_columns_are_left_out_and_none_is_cut(width: int) -> None:
     stats = sample()[-1]
@@ -168,9 +205,9 @@ def test_in_a_narrow_terminal_columns_are_left_out_and_none_is_cut(width: int) -
     assert ("host" in table) == (width == 120)
 
 
-def drawn(stats: Any, width: int = 120) -> str:
+def drawn(stats: Any, width: int = 120, rates: Rates | None = None) -> str:
     console = Console(width=width, record=True, file=StringIO())
-    console.print(screen("ws.example.com", stats, None, "connections"))
+    console.print(screen("ws.example.com", stats, rates, "connections"))
     return console.export_text()
 
 

@@ -117,10 +117,10 @@ def test_a_host_that_is_as_it_should_be(there: Console) -> None:
 
 def test_who_is_not_root_sees_less_and_nothing_that_is_wrong(there: Console) -> None:
     as_nobody = ("runuser", "-u", "nobody", "--", ".venv/bin/wsbundle", "doctor", "--quick", "--format", "json")
-    there.run("chmod", "755", "/root", f"/root/{'clone'}")
+    there.run("chmod", "755", there.host.home, there.checkout)
     done = there.host.run(*as_nobody, check=False, directory="clone").stdout
     found = {each["check"]: each["state"] for each in json.loads(done[done.index("{") :])["checks"]}
-    there.run("chmod", "700", "/root")
+    there.run("chmod", "700", there.host.home)
     assert [name for name, state in found.items() if state == "failed"] == []
     assert (found["message"], found["settings"], found["drift"]) == ("ok", "skipped", "skipped")
 

@@ -82,7 +82,7 @@ class HostOfOne(World):
         self.is_deaf = False
         self.bus = PeerBus(self.center, pid)
         self.center.hub.bus = self.bus
-        me = Identity(f"{host}.{pid}.{random or len(engine.hosts)}", host, boot)
+        me = Identity(f"{host}.{pid}.{random or len(engine.hosts)}", host, boot, f"{host}.example")
         self.links = Links(self.bus, me, silence, publish=engine.publish, soon=self._soon, teller=self.teller)
         self.bus.far = self.links
         engine.hosts[f"{host}.{pid}"] = self

@@ -14,6 +14,7 @@ from service.core.close_codes import ADDRESS_IN_USE, GIVEN_TWICE, REPLACED
 from service.core.hub import Owner
 from service.core.session_v1 import MAX_UNCONFIRMED
 from service.core.standing import Standing, together
+from service.core.tally import Tally
 from tests.service.centers import Party
 from tests.service.workers import Host
 
@@ -590,37 +591,70 @@ TestBusModel.settings = settings(
 )
 
 
+def asked(host: Host, number: str) -> dict[str, bytes]:
+    """What the others answer when this worker asks how they are."""
+    answers: dict[str, bytes] = {}
+    assert host.workers[number].bus.ask_all(answers.__setitem__) == len(host.workers) - 1
+    host.settle()
+    return answers
+
+
 def test_each_worker_tells_what_it_has_counted(host: Host) -> None:
     host.workers["1"].center.hub.tally.routed = 5
-    answers: list[bytes] = []
-    host.workers["0"].bus.ask_all(answers.append)
-    host.settle()
-    assert sorted(msgspec.msgpack.decode(each, type=Standing).tally.routed for each in answers) == [0, 5]
+    answers = asked(host, "0")
+    routed = {number: msgspec.msgpack.decode(each, type=Standing).tally.routed for number, each in answers.items()}
+    assert routed == {"1": 5, "2": 0}
+    # Whoever is asked next knows no less.
+    assert host.workers["2"].bus.known == {"1": answers["1"]}
 
 
 def test_a_worker_that_dies_before_it_tells_what_it_has_counted_is_not_waited_for(host: Host) -> None:
-    answers: list[bytes] = []
-    host.workers["0"].bus.ask_all(answers.append)
+    answers: dict[str, bytes] = {}
+    host.workers["0"].bus.ask_all(answers.__setitem__)
     host.kill("1")
     host.settle()
-    assert answers.count(b"") == 1
+    assert answers["1"] == b""
 
 
-def test_what_a_worker_has_counted_outlives_it(host: Host) -> None:
+def counted(host: Host) -> Tally:
+    """By all workers that are there, and those before."""
+    return together([worker.center.standing() for worker in host.workers.values()]).tally
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_what_a_worker_has_counted_outlives_it(says_so: bool, host: Host) -> None:
     """Once: the youngest of the others has it."""
     gone = host.workers["0"]
     gone.center.hub.tally.routed = 5
     gone.center.hub.tally.refused[503] = 2
-    gone.bus.bequeath()
-    host.settle()
+    if says_so:
+        gone.bus.tell_standing(gone.center.standing())
+        host.settle()
+    else:  # it is killed: what was shown is kept
+        asked(host, "1")
+        gone.center.hub.tally.routed = 6
     host.kill("0")
     standings = [worker.center.standing() for worker in host.workers.values()]
     assert [standing.inherited.routed for standing in standings] == [0, 5]
     assert standings[1].inherited.refused == {503: 2}
-    assert together(standings).tally.routed == 5
+    assert counted(host).routed == 5
     assert [standing.tally.routed for standing in standings] == [0, 0]
     assert "5 routed" in host.workers["2"].center.status()
+    # And what that one had goes on as well.
+    asked(host, "1")
+    host.kill("2")
+    assert counted(host).routed == 5
+
+
+def test_if_the_heir_is_gone_as_well_one_of_the_others_goes_on(host: Host) -> None:
+    host.workers["0"].center.hub.tally.routed = 5
+    host.workers["2"].center.hub.tally.routed = 3
+    asked(host, "1")
+    host.kill("2")
+    host.kill("0")
+    assert counted(host).routed == 8
 
 
 def test_the_last_worker_has_nobody_to_leave_anything_to() -> None:
-    Host(1).workers["0"].bus.bequeath()
+    worker = Host(1).workers["0"]
+    worker.bus.tell_standing(worker.center.standing())

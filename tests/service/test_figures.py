@@ -1,5 +1,6 @@
 """One table of figures: `/stats` and `/metrics` say the same, and it is what happened."""
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from service.core.plain_http import REFUSALS
 from service.core.tally import Tally
 from service.web.metrics import metrics
 from service.web.stats import stats
+from service.web.watching import Watching
 from tests.service.centers import FakeClient, World
 from tests.service.engines import hosts
 from tests.service.shells import COMMANDS, Shell, running, wait_until
@@ -132,6 +134,36 @@ def test_metrics_and_stats_say_the_same(engine: bool) -> None:
     assert whole["service"]["messages_routed"] == 1
     assert whole["service"]["messages_dropped"]["nobody"] == 1 - engine  # with one, the other host is asked first
     assert whole["service"]["messages_received"] == 3
+
+
+def test_stats_has_each_host_this_one_first() -> None:
+    engine, (here, there, gone) = hosts(3)
+    for world in (here, there, there):
+        world.v1()
+    there.v1("alice").say(type="send", id=1, recipient_uuid="alice", message="x")
+    engine.settle()
+    engine.hosts.pop("c.7")
+    gone.is_deaf = True
+    engine.passes(10)
+
+    async def asked() -> Any:
+        watching = Watching(here.center)
+        answer = asyncio.create_task(watching.answer("GET", "/stats", passed_on=False))
+        while not answer.done():
+            await asyncio.sleep(0)
+            engine.settle()
+        return json.loads(answer.result().body)
+
+    (ours, theirs, lost) = asyncio.run(asked())["hosts"]
+    assert (ours["id"], ours["up"], ours["workers"], ours["connections"]) == ("", True, 1, 1)
+    assert (theirs["host"], theirs["id"], theirs["up"], theirs["workers_counted"]) == ("b.example", "b", True, 1)
+    assert (theirs["connections"], theirs["messages_routed"], theirs["messages_received"]) == (3, 1, 2)
+    assert (lost["host"], lost["up"], lost["workers"], lost["connections"]) == ("c.example", False, 0, 0)
+    assert lost["since"] == pytest.approx(here.center.now() - 6, abs=4)
+    assert "cpu_seconds" not in lost
+    # One that does not answer is still one whose clients are known.
+    (_, stuck, _) = json.loads(stats(service(here.center)).body)["hosts"]
+    assert (stuck["up"], stuck["workers"], stuck["workers_counted"], stuck["connections"]) == (True, 1, 0, 3)
 
 
 def test_every_refusal_and_every_close_code_has_words() -> None:

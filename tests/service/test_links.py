@@ -134,7 +134,7 @@ def test_what_the_engine_loses_is_never_taken_for_delivered(lost: str) -> None:
     assert alice.heard() == []
     engine.passes(1)  # the next beat tells
     assert only(alice)["code"] == 116
-    assert there.links.ends == {"gap": 1}
+    assert there.center.hub.tally.link_ends == {"gap": 1}
     alice.say(type="send", id=2, recipient_uuid="bob", message=2)
     engine.settle()
     assert only(bob)["message"] == 2
@@ -180,7 +180,7 @@ def test_a_short_absence_of_the_engine_costs_only_time() -> None:
     engine.settle()
     assert only(bob)["message"] == 1
     assert only(alice)["type"] == "ok"
-    assert not here.links.ends
+    assert not here.center.hub.tally.link_ends
 
 
 def test_after_a_silence_each_host_goes_on_alone_and_says_so() -> None:
@@ -456,7 +456,7 @@ def test_a_record_that_only_a_later_release_knows_is_skipped() -> None:
     link.send(known)
     engine.settle()
     assert only(alice)["message"] == 1
-    assert not here.links.ends
+    assert not here.center.hub.tally.link_ends
 
 
 def test_an_envelope_that_only_a_later_release_knows_is_skipped() -> None:
@@ -464,7 +464,7 @@ def test_an_envelope_that_only_a_later_release_knows_is_skipped() -> None:
     here.links.hear(msgspec.msgpack.encode([99, "b.7.1", {}]))
     here.links.hear(b"\xc1")
     here.links.hear(encode(Bye("x")).replace(b"x", b"\xff"))
-    assert not here.links.ends
+    assert not here.center.hub.tally.link_ends
 
 
 @pytest.mark.parametrize("record", [msgspec.msgpack.encode([2, None]), b"\x92\x02\xa1\xff"])
@@ -473,7 +473,7 @@ def test_what_is_no_record_ends_the_link_and_nothing_else(record: bytes) -> None
     (link,) = there.links.up
     link.send(record)
     engine.settle()
-    assert here.links.ends == {"garbage": 1}
+    assert here.center.hub.tally.link_ends == {"garbage": 1}
     assert "does not understand" in here.teller.told[0]
     assert here.links.up
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.settings import Settings
 from service.workers import manager
@@ -199,6 +200,44 @@ def test_each_worker_may_be_killed_in_turn(kind: str, bus: Path) -> None:
                     assert alice.hear()["message"] == 3
                     for pid in workers.pids():
                         assert workers.connections(pid) == 3
+
+
+def counts(workers: Processes) -> dict[tuple[str, ...], float]:
+    """Every count of `/metrics` but those of single workers."""
+    families = text_string_to_metric_families(workers.shell.get("/metrics").body.decode())
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in families
+        if family.type in ("counter", "histogram") and "_worker_" not in family.name
+        for sample in family.samples
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OURS)
+def test_no_count_falls_when_a_worker_dies_is_stuck_or_is_replaced(kind: str, bus: Path) -> None:
+    with several(kind, 2, bus) as workers:
+        for pid in workers.pids():
+            with contextlib.ExitStack() as stack:
+                with workers.only(pid):
+                    client = stack.enter_context(workers.shell.client())
+                for number in range(100):
+                    client.send_to("nobody", number)
+                client.hears_nothing_but_itself()
+        shown = [counts(workers)]
+        assert shown[0]["wsbundle_messages_dropped_total", "nobody"] == 200
+        killed = workers.pids()[1]
+        with workers.only(killed):
+            shown.append(counts(workers))
+        workers.kill(killed)
+        workers.wait()
+        shown.append(counts(workers))
+        old = {*workers.pids()}
+        workers.shell.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: not old & {*workers.wait()})
+        shown.append(counts(workers))
+        for before, after in itertools.pairwise(shown):
+            assert {name: (count, after[name]) for name, count in before.items() if after[name] < count} == {}
 
 
 @pytest.mark.slow
