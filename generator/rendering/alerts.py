@@ -173,7 +173,7 @@ RULES = (
         "MailboxFull",
         _always('rate(wsbundle_messages_dropped_total{job,reason="mailbox_full"}[5m]) > 0'),
         *("5m", "warning", "mailboxes are full, or the disk is: messages for clients that are away are refused"),
-        advice="Free the disk, or raise the limit below `mailbox` that is reached; `wsbundle mailbox` shows what each holds",
+        advice="Free the disk, or raise a limit below `mailbox`: `wsbundle mailbox` shows what each holds",
         look="docs/mailbox.md",
         applies=lambda deploy: deploy.mailbox.keep != "none",
     ),
