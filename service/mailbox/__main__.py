@@ -48,7 +48,7 @@ def show(directory: Path, address: str | None = None) -> dict[str, Any]:
             return _box(database, address)
         messages, size = database.execute("select messages, bytes from state").fetchone()
         (boxes,) = database.execute("select count(*) from box").fetchone()
-        (oldest,) = database.execute("select min(at) from mail").fetchone()
+        (oldest,) = database.execute("select min(off) from mail").fetchone()
         since = _since(database)
         fullest = "select name, messages, bytes from box where messages > 0 order by messages desc, name limit 10"
         return {
@@ -69,7 +69,7 @@ def _box(database: sqlite3.Connection, address: str) -> dict[str, Any]:
     if row is None:
         raise MailboxError(f"{address} has no mailbox: its owner has never asked for one, or was away for too long")
     number, messages, size, seen = row
-    oldest, newest = database.execute("select min(at), max(at) from mail where box = ?", (number,)).fetchone()
+    oldest, newest = database.execute("select min(off), max(off) from mail where box = ?", (number,)).fetchone()
     since = _since(database)
     return {
         "address": address,

@@ -20,7 +20,7 @@ from service.core.center import Center
 from service.core.mail import Mail
 from service.core.mailbox import Kept, Letter, Opened, Page, Position, Settled
 from service.mailbox.database import FILE, Database, NotNowError, alone
-from service.mailbox.ledger import Ledger, boxes, page
+from service.mailbox.ledger import Known, Ledger, boxes, page
 from service.settings import Mailbox
 
 # What one transaction may hold, and what may wait for the next ones; a sender hears 118 beyond that.
@@ -35,7 +35,8 @@ logger = logging.getLogger("service")
 class _Work(NamedTuple):
     """What a transaction is to do, and who takes the outcome."""
 
-    do: Callable[[Ledger], Any]
+    do: Callable[[Ledger, Any], Any]
+    given: Any
     then: Callable[[Any], None]
     otherwise: Any
     """The outcome if the transaction fails."""
@@ -59,7 +60,10 @@ class Disk:
         self._last = 0
         self.holds = (0, 0)
         self.is_failing = False
-        self._works: SimpleQueue[_Work | None] = SimpleQueue()
+        self._known = Known()
+        self._gathered: list[_Work] = []
+        """In this turn of the loop."""
+        self._works: SimpleQueue[list[_Work] | None] = SimpleQueue()
         self._reads: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._waiting = 0
         self._waiting_bytes = 0
@@ -96,24 +100,28 @@ class Disk:
         if self._waiting >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
             then(Kept.FAILED)
             return
-        self._waiting += 1
         self._waiting_bytes += size
-
-        def written(kept: Kept) -> None:
-            self._waiting -= 1
-            self._waiting_bytes -= size
-            then(kept)
-
-        self._works.put(_Work(lambda ledger: ledger.keep(letter), written, Kept.FAILED))
+        self._gather(_Work(Ledger.keep, letter, then, Kept.FAILED))
 
     def open(self, box: Address, position: Position | None, then: Callable[[Opened | None], None]) -> None:
-        self._works.put(_Work(lambda ledger: ledger.open(box, position), then, None))
+        self._gather(_Work(lambda ledger, _: ledger.open(box, position), None, then, None))
 
     def acknowledge(self, box: Address, reader: int, offset: int) -> None:
-        self._works.put(_Work(lambda ledger: ledger.acknowledge(box, reader, offset), _nothing, None))
+        self._gather(_Work(lambda ledger, _: ledger.acknowledge(box, reader, offset), None, _nothing, None))
 
     def touch(self, box: Address) -> None:
-        self._works.put(_Work(lambda ledger: ledger.touch(box), _nothing, None))
+        self._gather(_Work(Ledger.touch, box, _nothing, None))
+
+    def _gather(self, work: _Work) -> None:
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(work)
+        self._waiting += 1
+
+    def _hand_over(self) -> None:
+        works, self._gathered = self._gathered, []
+        for start in range(0, len(works), BATCH):
+            self._works.put(works[start : start + BATCH])
 
     def read(self, box: Address, after: int, most: int, size: int, then: Callable[[Page | None], None]) -> None:
         self._look(lambda database: page(database, box, after, most, size), then)
@@ -136,6 +144,7 @@ class Disk:
 
     async def close(self) -> None:
         """Store what is still to be stored, and leave."""
+        self._hand_over()
         self._works.put(None)
         self._reads.put(None)
         for thread in self._threads:
@@ -154,11 +163,11 @@ class Disk:
         while is_open:
             works: list[_Work] = []
             try:
-                while (work := self._works.get(timeout=self._till_sweep_s())) is not None:
-                    works.append(work)
+                while (batch := self._works.get(timeout=self._till_sweep_s())) is not None:
+                    works += batch
                     if len(works) >= BATCH or self._works.empty():
                         break
-                is_open = work is not None
+                is_open = batch is not None
             except Empty:
                 pass
             self._carry_out(works)
@@ -200,8 +209,8 @@ class Disk:
         database, changes = file.writing, file.writing.total_changes
         database.execute("begin immediate")
         try:
-            ledger = Ledger(database, self._settings, file.now())
-            outcomes = [work.do(ledger) for work in works]
+            ledger = Ledger(database, self._settings, file.now(), self._known)
+            outcomes = [work.do(ledger, work.given) for work in works]
             is_due = not self._till_sweep_s()
             if is_due:
                 ledger.sweep()
@@ -213,6 +222,7 @@ class Disk:
             if is_due and self._settings.sync == "second":
                 file.flush()
         except BaseException:
+            self._known.forget()
             if database.in_transaction:
                 database.execute("rollback")
             raise
@@ -241,6 +251,8 @@ class Disk:
         expired: int,
     ) -> None:
         self._mail.note_expired(expired)
+        self._waiting -= len(works)
+        self._waiting_bytes -= sum(len(work.given.body) for work in works if isinstance(work.given, Letter))
         for work, outcome in zip(works, outcomes, strict=True):
             work.then(outcome)
         for box in news:

@@ -17,6 +17,7 @@ VERSION = 1
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
+# The offset of a message is the time of the store at which it came, or a few microseconds more where many came at once.
 # `ahead` of the uptime is the time of the store in `boot`; `seen` is a time that it has reached; `gap` is when messages
 # were lost, or 0.
 _SCHEMA = """
@@ -29,12 +30,11 @@ create table box (
     seen integer not null, reader integer not null, messages integer not null, bytes integer not null
 );
 create table mail (
-    off integer primary key, box integer not null, at integer not null, kind integer not null, sender text not null,
-    body blob not null, return_to text
+    off integer primary key, box integer not null, kind integer not null, sender text not null, body blob not null,
+    return_to text
 );
 create index empty_box_by_age on box (seen) where messages = 0;
 create index mail_of_box on mail (box);
-create index mail_by_age on mail (at);
 create table dedup (sender text, key text, at integer not null, primary key (sender, key)) without rowid;
 create index dedup_by_age on dedup (at);
 """

@@ -18,6 +18,8 @@ from service.settings import Mailbox
 SECOND = 1_000_000
 # A sender that has heard nothing tries again within minutes, or not at all; as `Idempotency-Key`.
 DEDUP_S = 300
+# How many boxes a worker remembers: a few megabytes.
+MOST_KNOWN = 10_000
 # What one transaction removes, so that nobody waits long for it.
 SWEEP = 1000
 # For how many `mailbox.ttl` it is remembered that an owner, who may keep no position, has lost something.
@@ -41,33 +43,53 @@ class _Box:
     reader: int
     messages: int
     bytes: int
-    is_changed: bool = False
+
+
+class Known:
+    """The boxes that earlier transactions of this connection have read or made: so they are as long as only they write.
+
+    Source: `pragma data_version` of SQLite, which changes with what others commit.
+    """
+
+    def __init__(self) -> None:
+        self._boxes: dict[str, _Box | None] = {}
+        self._version = 0
+
+    def look(self, database: sqlite3.Connection) -> dict[str, _Box | None]:
+        """What is still true in the transaction that has begun; it adds to it, and changes it."""
+        (version,) = database.execute("pragma data_version").fetchone()
+        if version != self._version or len(self._boxes) > MOST_KNOWN:
+            self._boxes.clear()
+        self._version = version
+        return self._boxes
+
+    def forget(self) -> None:
+        """The transaction was rolled back."""
+        self._boxes.clear()
 
 
 class Ledger:
-    """One transaction. `now` is in microseconds since the epoch.
+    """One transaction. `now` is in microseconds since the epoch; what is `known` is looked up in the transaction.
 
     `news` are boxes that have got something beside the letters, `settled` is what connections want to hear, `expired`
     is how many messages were removed because nobody had acknowledged them in time.
     """
 
-    def __init__(self, database: sqlite3.Connection, settings: Mailbox, now: int) -> None:
+    def __init__(self, database: sqlite3.Connection, settings: Mailbox, now: int, known: Known | None = None) -> None:
         self._db = database
         self._settings = settings
         self._now = now
+        self._horizon = now - settings.ttl * SECOND
+        """What is not newer is not kept."""
         row = database.execute("select epoch, gap, seen, last, messages, bytes from state").fetchone()
         self.epoch, self._gap, self._seen, *self._before = row
         self.last, self.messages, self.bytes = self._before
-        self._boxes: dict[str, _Box | None] = {}
-        self._rows: list[tuple[int, int, int, int, str, bytes, str | None]] = []
+        self._boxes = (known or Known()).look(database)
+        self._changed: dict[int, _Box] = {}
+        self._rows: list[tuple[int, int, int, str, bytes, str | None]] = []
         self.news: set[Address] = set()
         self.settled: list[Settled] = []
         self.expired = 0
-
-    @property
-    def _horizon(self) -> int:
-        """What is older is not kept."""
-        return self._now - self._settings.ttl * SECOND
 
     def keep(self, letter: Letter) -> Kept:
         """Store a letter, unless it is there already."""
@@ -96,13 +118,13 @@ class Ledger:
 
     def _add(self, box: _Box, kind: Kind, sender: str, body: bytes, return_to: str | None) -> None:
         self.last = max(self.last + 1, self._now)
-        self._rows.append((self.last, box.id, self._now, kind.value, sender, body, return_to))
+        self._rows.append((self.last, box.id, int(kind), sender, body, return_to))
         self._count(box, 1, len(body) + OVERHEAD)
 
     def _count(self, box: _Box, messages: int, size: int) -> None:
         box.messages += messages
         box.bytes += size
-        box.is_changed = True
+        self._changed[box.id] = box
         self.messages += messages
         self.bytes += size
 
@@ -147,9 +169,9 @@ class Ledger:
 
     def _acknowledge(self, box: _Box, offset: int) -> None:
         if offset > box.acked:
-            self._remove("box = ? and off <= ?", box, offset, is_delivered=True)
+            self._remove(box, offset, is_delivered=True)
             box.acked = offset
-            box.is_changed = True
+            self._changed[box.id] = box
 
     def touch(self, name: Address) -> None:
         """The owner is here."""
@@ -159,13 +181,11 @@ class Ledger:
 
     def _see(self, box: _Box) -> None:
         box.seen = self._now
-        box.is_changed = True
+        self._changed[box.id] = box
 
     def sweep(self) -> None:
         """Remove what is too old, a part of it at a time."""
-        old = self._db.execute(
-            "select box from mail where at <= ? order by at limit ?", (self._horizon, SWEEP)
-        ).fetchall()
+        old = self._db.execute("select box from mail where off <= ? limit ?", (self._horizon, SWEEP)).fetchall()
         for number in {number for (number,) in old}:
             self._expire(self._by_number(number))
         since = self._now - DEDUP_S * SECOND
@@ -175,19 +195,20 @@ class Ledger:
         lapsed = """delete from box where id in (select id from box where messages = 0
             and seen <= ? and (lost_to <= acked or seen <= ?) limit ?)"""
         ttl = self._settings.ttl * SECOND
-        self._db.execute(lapsed, (self._now - 2 * ttl, self._now - UNTOLD_TTLS * ttl, SWEEP))
+        if self._db.execute(lapsed, (self._now - 2 * ttl, self._now - UNTOLD_TTLS * ttl, SWEEP)).rowcount:
+            self._boxes.clear()
 
     def _expire(self, box: _Box) -> None:
-        lost = self._remove("box = ? and at <= ?", box, self._horizon, is_delivered=False)
+        lost = self._remove(box, self._horizon, is_delivered=False)
         box.lost_to = max(box.lost_to, *lost, 0)
 
-    def _remove(self, which: str, box: _Box, bound: int, is_delivered: bool) -> list[int]:
-        """Returns: the offsets of what was removed."""
-        query = f"select off, length(body), kind, return_to from mail where {which}"
+    def _remove(self, box: _Box, bound: int, is_delivered: bool) -> list[int]:
+        """Remove all up to an offset. Returns: the offsets of what was removed."""
+        query = "select off, length(body), kind, return_to from mail where box = ? and off <= ?"
         rows = self._db.execute(query, (box.id, bound)).fetchall()
         if not rows:
             return []
-        self._db.execute(f"delete from mail where {which}", (box.id, bound))
+        self._db.execute("delete from mail where box = ? and off <= ?", (box.id, bound))
         self._count(box, -len(rows), -sum(row[1] + OVERHEAD for row in rows))
         if not is_delivered:
             self.expired += len(rows)
@@ -207,7 +228,9 @@ class Ledger:
             self.news.add(box.name)
 
     def _box(self, name: Address) -> _Box | None:
-        if name not in self._boxes:
+        try:
+            return self._boxes[name]
+        except KeyError:
             query = "select id, name, acked, lost_to, seen, reader, messages, bytes from box where name = ?"
             row = self._db.execute(query, (name,)).fetchone()
             self._boxes[name] = None if row is None else _Box(*row)
@@ -222,18 +245,16 @@ class Ledger:
     def _write(self) -> None:
         """Put the letters into the table."""
         if self._rows:
-            self._db.executemany("insert into mail values (?, ?, ?, ?, ?, ?, ?)", self._rows)
+            self._db.executemany("insert into mail values (?, ?, ?, ?, ?, ?)", self._rows)
             self._rows.clear()
 
     def _save(self) -> None:
-        changed = [box for box in self._boxes.values() if box is not None and box.is_changed]
-        if changed:
+        if self._changed:
             self._db.executemany(
                 "update box set acked = ?, lost_to = ?, seen = ?, reader = ?, messages = ?, bytes = ? where id = ?",
-                [(b.acked, b.lost_to, b.seen, b.reader, b.messages, b.bytes, b.id) for b in changed],
+                [(b.acked, b.lost_to, b.seen, b.reader, b.messages, b.bytes, b.id) for b in self._changed.values()],
             )
-        for box in changed:
-            box.is_changed = False
+            self._changed.clear()
 
     def finish(self) -> None:
         """Write down what is left, before the commit."""

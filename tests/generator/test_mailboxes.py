@@ -9,6 +9,7 @@ import generator.mailboxes
 from service.core.addresses import Address
 from service.core.mailbox import Kind, Letter
 from service.mailbox.database import Database
+from service.mailbox.history import uptime
 from service.mailbox.ledger import SECOND, Ledger
 from service.settings import Mailbox
 from tests.generator.front_door import wsbundle
@@ -26,9 +27,9 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three messages for bob, in a directory of the test."""
     directory = tmp_path / "mailbox"
     monkeypatch.setattr(generator.mailboxes, "mailbox", lambda deploy: Mailbox(directory=str(directory)))
-    database = Database(directory, "turn")
+    database = Database(directory, "turn", lambda: uptime() - 7200 * SECOND)
     database.writing.execute("begin immediate")
-    ledger = Ledger(database.writing, Mailbox(), database.now() - 7200 * SECOND)
+    ledger = Ledger(database.writing, Mailbox(), database.now())
     ledger.open(Address("bob"), None)
     for number in range(3):
         ledger.keep(Letter(Address("bob"), Address("alice"), Kind.JSON, b"%d" % number))

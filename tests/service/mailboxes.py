@@ -128,8 +128,9 @@ class Desk:
         self.world.turns()
 
     def passes(self, seconds: float) -> None:
-        """Let time pass, and what is due happen."""
+        """Let time pass, and what is due happen. A little more: offsets grow also while the time stands still."""
         self.world.passes(seconds)
+        self.world.time += 0.0001
         self.disk.sweep()
         self.turns()
 

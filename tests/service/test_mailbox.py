@@ -15,9 +15,11 @@ from service.core.addresses import Address
 from service.core.close_codes import MAILBOX_UNAVAILABLE
 from service.core.figures import FIGURES, service
 from service.core.mail import WINDOW
+from service.core.mailbox import Kept, Kind, Letter
 from service.mailbox import history
 from service.mailbox.database import Database
-from service.mailbox.ledger import page
+from service.mailbox.ledger import Known, Ledger, page
+from service.settings import Mailbox
 from tests.service.centers import Party, identity
 from tests.service.mailboxes import Desk
 
@@ -303,6 +305,7 @@ def test_what_is_not_fetched_in_time_is_gone_and_its_recipient_is_told(desk: Des
 
 
 def test_at_the_edge_of_its_time_a_message_is_whole_or_told(desk: Desk, alice: Party) -> None:
+    desk.world.time += 1
     desk.send(alice, "bob", "m")
     desk.world.time += DAY - 1e-6
     bob, found = desk.arrives("bob")
@@ -602,6 +605,30 @@ def told_once(desk: Desk, name: str) -> None:
     party, found = desk.arrives(name)
     assert (found["whole"], messages(party)) == (True, ["meanwhile"])
     desk.leaves(party)
+
+
+def test_what_other_workers_write_is_seen_and_what_was_not_committed_is_not(directory: Path) -> None:
+    settings = Mailbox(keep="disk", directory=str(directory), messages=3)
+    one, other = Database(directory, "turn"), Database(directory, "turn")
+    known, bob = Known(), Address("bob")
+
+    def kept(file: Database, known: Known, ends: str = "commit") -> Kept:
+        file.writing.execute("begin immediate")
+        ledger = Ledger(file.writing, settings, file.now(), known)
+        if ledger.last == first:
+            ledger.open(bob, None)
+        kept = ledger.keep(Letter(bob, Address("alice"), Kind.JSON, b"1"))
+        ledger.finish()
+        file.writing.execute(ends)
+        if ends == "rollback":
+            known.forget()
+        return kept
+
+    (first,) = one.writing.execute("select last from state").fetchone()
+    done = [kept(one, known), kept(one, known, "rollback"), kept(one, known), kept(other, Known()), kept(one, known)]
+    assert done == [*[Kept.STORED] * 4, Kept.FULL]
+    one.close()
+    other.close()
 
 
 def test_nobody_else_reads_the_mail_whoever_made_the_directory(directory: Path) -> None:

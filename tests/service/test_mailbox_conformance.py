@@ -78,6 +78,12 @@ def messages(caller: Caller, number: int) -> list[Any]:
     return [caller.hear()["message"] for _ in range(number)]
 
 
+def leave_alone(file: Path) -> None:
+    """Put what is beside a database into it, as the last one does that closes it."""
+    with contextlib.closing(sqlite3.connect(file)) as last:
+        last.execute("select * from state").fetchall()
+
+
 @pytest.mark.parametrize("kind", ["runner", *OTHERS])
 def test_what_was_stored_is_found_again_after_a_restart_of_the_service(kept: Kept, kind: str) -> None:
     with kept.running(kind) as shell:
@@ -121,6 +127,7 @@ def test_a_broken_file_is_set_aside_with_a_line_in_the_log_and_recipients_are_to
             for _ in range(200):
                 alice.ask("send", recipient_uuid="bob", message="x" * 1000)
     file = kept.mailbox / FILE
+    leave_alone(file)
     damaged = bytearray(file.read_bytes())
     damaged[4096 : len(damaged) // 2] = b"\xff" * (len(damaged) // 2 - 4096)
     file.write_bytes(damaged)
@@ -334,8 +341,7 @@ def test_a_service_starts_on_a_full_disk_and_keeps_messages_as_soon_as_there_is_
             kept.caller(shell, "bob", {}).__exit__(None, None, None)
             wait_until(lambda: shell.connections() == 0)
             kept.publish(shell, "bob", "before")
-        with contextlib.closing(sqlite3.connect(kept.mailbox / FILE)) as last:
-            last.execute("select * from state").fetchall()  # leaves no file beside this one
+        leave_alone(kept.mailbox / FILE)
     filler = kept.mailbox / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
