@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service.core.bus import PeerBus
 from service.core.center import Center
@@ -71,6 +71,7 @@ class Hosts:
         self.links = Links(bus, me, self._settings.silence, publish=self._publish, soon=loop.call_soon, teller=logger)
         bus.far = self.links
         dialer = Dialer(self._settings)
+        loop.set_exception_handler(_report)
         self._tasks = [loop.create_task(self._keep_connected(dialer)), loop.create_task(self._keep_time())]
         if self._settings.sentinels:
             self._tasks.append(loop.create_task(self._keep_to_the_master(dialer)))
@@ -196,6 +197,13 @@ class Hosts:
             self._stream = None
             await stream.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log a fault, but not uvloop's of a TLS connection that has ended while it wrote: we log that end ourselves."""
+    is_an_end = isinstance(context.get("exception"), RuntimeError) and "SSL" in str(context.get("message"))
+    if not is_an_end:
+        loop.default_exception_handler(context)
 
 
 def _boot_id() -> str:

@@ -74,7 +74,8 @@ class Processes:
     def worker_of(self, client_port: int) -> int:
         """To which worker the client with this port is connected; 0 when it is there no more."""
         client = f":{client_port:04X}"
-        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        table = Path(f"/proc/{self.shell.process.pid}/net/tcp")  # of its network, which may be another than ours
+        rows = [line.split() for line in table.read_text().splitlines()[1:]]
         sockets = {f"socket:[{fields[9]}]" for fields in rows if fields[2].endswith(client)}
         for pid in self.pids():
             for fd in Path(f"/proc/{pid}/fd").glob("*"):

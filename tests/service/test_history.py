@@ -221,6 +221,7 @@ class Actor:
                     close_timeout=0.2,
                     open_timeout=25,
                     create_connection=Ears,
+                    **self._way(),
                 ) as self.link:
                     await self._one_life(self.link)
             except InvalidHandshake:
@@ -230,6 +231,10 @@ class Actor:
             finally:
                 self._end()
             await asyncio.sleep(0.1)
+
+    def _way(self) -> dict[str, Any]:
+        """How to connect, where not by the URL alone."""
+        return {}
 
     def _end(self) -> None:
         if self.life is not None and not self._history.is_complete:
