@@ -123,7 +123,8 @@ class Application:
         if scope["path"].startswith(PREFIX):
             response = await self._publish(Request(scope["method"], scope["path"], fields), receive)
         else:
-            response = await self._watching.answer(scope["method"], scope["path"], passed_on(fields))
+            host = ",".join(fields.get("host", ()))
+            response = await self._watching.answer(scope["method"], scope["path"], passed_on(fields), host)
         await _respond(send, "http", response)
 
     async def _publish(self, request: Request, receive: Receive) -> Answer:

@@ -163,7 +163,8 @@ class Standalone:
             path, forwarded = _path(request.path), passed_on(name.lower() for name in request.headers)
             if path.startswith(PREFIX):
                 return _response(_NO_BODIES)
-            return _response(await self._watching.answer(method, path, forwarded))
+            host = ",".join(request.headers.get_all("Host"))
+            return _response(await self._watching.answer(method, path, forwarded, host))
         decision = admit(self.center, _handshake(connection, request.headers))
         if isinstance(decision, Answer):
             return _response(decision)

@@ -15,7 +15,7 @@ import msgspec
 
 from service.core.center import Center
 from service.core.figures import Service, service
-from service.core.plain_http import DRAINING, NOT_FOUND, Answer, respond, say
+from service.core.plain_http import DRAINING, MISDIRECTED, NOT_FOUND, Answer, is_of_this_host, respond, say
 from service.core.standing import Standing
 from service.web import page
 from service.web.stats import stats
@@ -25,6 +25,8 @@ from service.web.status_page import status_page
 PATIENCE_S = 0.5
 # How often they are asked when one goes while it is asked.
 ATTEMPTS = 3
+# What shows how the service is.
+FIGURES = ("/metrics", "/stats", "/status")
 
 _ALIVE = say(200, "alive")
 _READY = say(200, "ready")
@@ -36,11 +38,13 @@ class Watching:
     def __init__(self, center: Center) -> None:
         self._center = center
 
-    async def answer(self, method: str, path: str, passed_on: bool) -> Answer:
-        """The response to a request, which came through a proxy or did not; to HEAD it is that to GET without body."""
+    async def answer(self, method: str, path: str, passed_on: bool, host: str = "") -> Answer:
+        """The response to a request for `host`, which came through a proxy or did not; to HEAD that to GET, without
+        body.
+        """
         response = NOT_FOUND
         if method in ("GET", "HEAD"):
-            response = self._health() if path == "/health" else await self._internal("" if passed_on else path)
+            response = self._health() if path == "/health" else await self._internal("" if passed_on else path, host)
         return response._replace(body=b"") if method == "HEAD" else response
 
     def _health(self) -> Answer:
@@ -51,7 +55,9 @@ class Watching:
             health |= {"engine": abroad.state, "engine_since": round(abroad.since), "hosts": 1 + abroad.hosts}
         return respond(200, "application/json", json.dumps(health).encode())
 
-    async def _internal(self, path: str) -> Answer:
+    async def _internal(self, path: str, host: str) -> Answer:
+        if path in FIGURES and not is_of_this_host(host):
+            return MISDIRECTED
         match path:
             case "/livez":
                 return _ALIVE

@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 import socket
+import subprocess
 import time
 import urllib.parse
 import urllib.request
@@ -50,6 +51,17 @@ def test_a_prometheus_elsewhere_gets_the_figures_where_it_is_listed_and_nothing_
         assert (status, "wsbundle_connections 0.0" in body) == (200, True)
         assert fields["content-type"].startswith("text/plain; version=0.0.4")
         assert [stage.get(path)[0] for path in ("/stats", "/status", "/livez", "/readyz")] == [404] * 4
+
+
+def test_curl_and_nginx_get_the_figures_on_a_unix_socket_and_a_page_from_elsewhere_does_not(root: Path) -> None:
+    with deployed(root, on_unix_socket=True, nginx={"metrics_from": ["127.0.0.1"]}) as (stage, _):
+        assert stage.get("/metrics")[0] == 200
+        ask = [needed("curl"), "--silent", "--write-out", " %{http_code}"]
+        for name, status in (("localhost", "200"), ("evil.example", "421")):
+            for path in ("/metrics", "/stats", "/status"):
+                words = [*ask, "--unix-socket", f"{root}/run/{NAME}/ws.sock", f"http://{name}{path}"]
+                done = subprocess.run(words, capture_output=True, text=True, check=True)
+                assert done.stdout.endswith(f" {status}")
 
 
 def test_who_is_not_listed_gets_no_figures(root: Path) -> None:

@@ -117,6 +117,16 @@ def test_what_comes_through_a_proxy_sees_nothing_internal(service: Service, path
     assert service.ask("GET", "/health", b"", **{field: "192.0.2.1"}).status == 200
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/stats", "/status"])
+def test_a_page_whose_name_was_made_to_lead_here_sees_no_figures(service: Service, path: str) -> None:
+    for name in ("evil.example", "evil.example:8765", "localhost.evil.example", "127.0.0.1.evil.example", "[::1].x"):
+        answer = service.ask("GET", path, Host=name)
+        assert (answer.status, "Ask by an address or as localhost" in answer.body) == (421, True)
+        assert service.ask("GET", "/health", Host=name).status == 200
+    for name in ("localhost", "LOCALHOST:8765", "127.0.0.1:8765", "[::1]:8765", "192.0.2.7"):
+        assert service.ask("GET", path, Host=name).status == 200
+
+
 def test_a_message_of_a_script_arrives(publishing: Service) -> None:
     with publishing.shell.client() as alice:
         alice.register("alice")
