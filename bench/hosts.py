@@ -15,10 +15,12 @@ from pathlib import Path
 from bench import load
 from bench.page import bullets, paragraph, table
 from bench.programs import MissingError, program
-from bench.servers import SERVERS, Running, Server, running
+from bench.servers import SERVERS, Running, Server, free_port, running
 
 WINDOWS = (1, 16)
 SAME, MESH, HOST = "the same worker", "another worker of the host", "another host"
+OVER_TLS = "another host, the engine over TLS"
+WAYS = (SAME, MESH, HOST, OVER_TLS)
 # The most that a message to another host may cost, in times of one to another worker of the same host.
 GOALS = {1: 2.3, 16: 1.5}
 
@@ -28,6 +30,23 @@ def _engine() -> str:
         return program("valkey-server", "valkey-server")
     except MissingError:
         return program("redis-server", "redis-server")
+
+
+def _at_a_socket(home: Path) -> tuple[list[str], dict[str, str]]:
+    """How the engine listens, and what the service is told of it."""
+    path = str(home / "engine")
+    return ["--port", "0", "--unixsocket", path], {"WEBSOCKET_ENGINE_URL": f"unix://{path}"}
+
+
+def _over_tls(home: Path) -> tuple[list[str], dict[str, str]]:
+    """The same over TCP, with a certificate that is made for it."""
+    port, file, key = str(free_port()), str(home / "engine.crt"), str(home / "engine.key")
+    made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=engine"
+    names = ("-addext", "subjectAltName=IP:127.0.0.1", "-out", file, "-keyout", key)
+    subprocess.run([program("openssl", "openssl"), *made.split(), *names], check=True, capture_output=True)
+    listens = ["--port", "0", "--tls-port", port, "--tls-cert-file", file, "--tls-key-file", key]
+    listens += ["--tls-auth-clients", "no", "--tls-ca-cert-file", file]
+    return listens, {"WEBSOCKET_ENGINE_URL": f"valkeys://127.0.0.1:{port}", "WEBSOCKET_ENGINE_CA": file}
 
 
 @contextlib.contextmanager
@@ -45,17 +64,16 @@ def _way(way: str) -> Iterator[Running]:
             return
         pids: list[int] = []
         settings: list[Mapping[str, str]] = [{"WEBSOCKET_BUS": str(home / "bus")}] * 2
-        if way == HOST:
+        if way in (HOST, OVER_TLS):
+            listens, said = _over_tls(home) if way == OVER_TLS else _at_a_socket(home)
             engine = subprocess.Popen(
-                [_engine(), "--port", "0", "--unixsocket", str(home / "engine"), "--save", "", "--dir", str(home)],
-                stdout=subprocess.DEVNULL,
+                [_engine(), *listens, "--save", "", "--dir", str(home)], stdout=subprocess.DEVNULL
             )
             stack.callback(engine.wait)
             stack.callback(engine.kill)
             pids = [engine.pid]
-            url = f"unix://{home}/engine"
             settings = [
-                {"WEBSOCKET_BUS": str(home / f"bus-{host}"), "WEBSOCKET_ENGINE_HOST": host, "WEBSOCKET_ENGINE_URL": url}
+                {"WEBSOCKET_BUS": str(home / f"bus-{host}"), "WEBSOCKET_ENGINE_HOST": host, **said}
                 for host in ("a", "b")
             ]
         here, there = (
@@ -68,17 +86,19 @@ def report(rounds: int, seconds: float) -> str:
     """All of it, in Markdown."""
     costs: dict[tuple[str, int], list[float]] = {}
     for _ in range(rounds):
-        for way in (SAME, MESH, HOST):
+        for way in WAYS:
             with _way(way) as server:
                 for window in WINDOWS:
                     cost = load.route(server, window, seconds)
                     costs.setdefault((way, window), []).append(1e6 / cost.per_server_second)
     header = ("to a client of", *(f"W={window}: {what}" for window in WINDOWS for what in ("CPU us", "of the mesh")))
-    rows = [[way, *_cells(costs, way)] for way in (SAME, MESH, HOST)]
+    rows = [[way, *_cells(costs, way)] for way in WAYS]
     version = subprocess.run([_engine(), "--version"], capture_output=True, text=True, check=True).stdout
     engine = f"{Path(_engine()).name} {version.partition(' v=')[2].partition(' ')[0]}"
     today = datetime.datetime.now(datetime.timezone.utc).date()
-    circumstances = paragraph(f"{today}, {engine} over a Unix socket; {rounds} x {seconds} s for each figure.")
+    circumstances = paragraph(
+        f"{today}, {engine}, where nothing else is said over a Unix socket; {rounds} x {seconds} s for each figure."
+    )
     return "\n\n".join((circumstances, table(header, rows), bullets(list(_goals(costs)))))
 
 

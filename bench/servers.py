@@ -156,7 +156,7 @@ def running(server: Server) -> Iterator[Running]:
         StartError
     """
     with tempfile.TemporaryDirectory(prefix="wsbundle-bench-") as name:
-        port, directory = _free_port(), Path(name)
+        port, directory = free_port(), Path(name)
         command = on_cpus(server_cpus(server.cpus), server.command(port, directory))
         log = directory / "log"
         with log.open("wb") as output:
@@ -177,7 +177,7 @@ def running(server: Server) -> Iterator[Running]:
             _stop(process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
