@@ -1,5 +1,6 @@
 """What a client meets on the wire: who is let in, what it may send, and when it is given up."""
 
+import contextlib
 import json
 import time
 from typing import Any, NamedTuple
@@ -133,7 +134,8 @@ def the_longest_message(patient: Patient) -> Sizes:
             is_taken = json.loads(there.text(15)) == {"type": "pong", "id": "doctor"}
         except (Ended, OSError):
             return Sizes(False, there.close_code or 1006)
-        there.send(f"{longest} ")
+        with contextlib.suppress(OSError):  # it may be closed while we still send
+            there.send(f"{longest} ")
         return Sizes(is_taken, there.read_to_end(15))
 
 
