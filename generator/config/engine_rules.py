@@ -164,13 +164,15 @@ def sentinels_know_the_master(deploy: Deploy, _: Origins) -> Findings:
 
 @rule(
     *("engine.sentinels", "engine.url"),
-    because="A majority of the Sentinels must agree on a new master: of two, none is left when one is down.",
+    because="A majority of the Sentinels must agree on a new master: of those on two hosts, none is left when one is "
+    "down.",
     warns=True,
 )
 def sentinels_are_enough(deploy: Deploy, _: Origins) -> Findings:
-    number = len(deploy.engine.sentinels)
+    number = len({server(text).host for text in deploy.engine.sentinels})
     if deploy.engine.url is not None and 0 < number < ENOUGH_SENTINELS:
-        yield "engine.sentinels", Fault(f"are {number}", f"name {ENOUGH_SENTINELS} or more, each on a host of its own")
+        what = f"are on {number} host{'s' if number > 1 else ''}"
+        yield "engine.sentinels", Fault(what, f"name {ENOUGH_SENTINELS} or more, each on a host of its own")
 
 
 @rule(

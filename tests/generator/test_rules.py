@@ -295,6 +295,7 @@ BAD = {
         "engine: {url: 'unix:///run/e.sock', sentinels: ['10.0.0.6:1'], master: m}",
     ],
     "sentinels-are-enough": [
+        "engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.5:1', '10.0.0.5:2', '10.0.0.5:3']}",
         "engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.5:1', '10.0.0.6:1']}",
         "engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.5:1']}",
     ],
