@@ -13,7 +13,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(DEV) -m pytest
 LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help render check run bundle install plan status top doctor uninstall test test-slow test-browser test-hosts test-autobahn fuzz soak lint golden docs picture bench lock clean
+.PHONY: help render check run bundle install plan status top doctor uninstall test test-slow test-browser test-hosts test-autobahn fuzz soak kills lint golden docs picture bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -70,6 +70,9 @@ fuzz: $(VENV)-dev/ready ## search for bytes that break something, a minute for e
 
 soak: $(VENV)-dev/ready ## ten thousand clients, clients that die at any byte, one that does not read (ARGS="churn --quick")
 	@$(DEV) -m tests.soak.run_soak $(ARGS)
+
+kills: $(VENV)-dev/ready ## kill workers and services 20 times while 100,000 messages go to mailboxes
+	@MAILBOX_MESSAGES=100000 MAILBOX_KILLS=20 $(PYTEST) -s tests/service/test_mailbox_kills.py $(ARGS)
 
 lint: $(VENV)-dev/ready ## format, lint and types
 	@$(DEV) -m ruff format --check .

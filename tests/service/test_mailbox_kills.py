@@ -15,7 +15,7 @@ from tests.service.processes import several
 from tests.service.shells import COMMANDS, running
 from tests.service.test_mailbox_conformance import Kept
 
-# For a long run: MAILBOX_MESSAGES=100000 MAILBOX_KILLS=20 in the environment.
+# More of both with `make kills`.
 MESSAGES = int(os.environ.get("MAILBOX_MESSAGES", "10000"))
 KILLS = int(os.environ.get("MAILBOX_KILLS", "5"))
 SENDERS = [f"sender-{number}" for number in range(4)]
