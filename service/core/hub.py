@@ -126,6 +126,9 @@ class Member(Owner, Protocol):
     def has_mail(self, box: Address) -> None:
         """There may be something new in the mailbox of this address, which the client has."""
 
+    def lose_mail(self) -> None:
+        """The mailbox of the client cannot be read on: let it open it again."""
+
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
         """What became of a message of the client."""
 

@@ -117,6 +117,12 @@ class Mail:
                 if address in self.boxes:
                     member.has_mail(address)
 
+    def lose(self) -> None:
+        """The store is another one from now on: let owners open their boxes again, and hear what is missing."""
+        for member in tuple(self._hub.members):
+            if not self.boxes.isdisjoint(member.addresses):
+                member.lose_mail()
+
     def note_commit(self, seconds: float) -> None:
         """The store took so long to write what had gathered."""
         self._hub.tally.commit_s += seconds

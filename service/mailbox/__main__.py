@@ -43,7 +43,7 @@ def as_owner(directory: Path) -> Iterator[None]:
 
 def show(directory: Path, address: str | None = None) -> dict[str, Any]:
     """What is in all mailboxes, or in one; times are in seconds since the epoch."""
-    with as_owner(directory), contextlib.closing(connect(directory / FILE)) as database:
+    with as_owner(directory), contextlib.closing(_to_read(directory)) as database:
         if address is not None:
             return _box(database, address)
         messages, size = database.execute("select messages, bytes from state").fetchone()
@@ -62,6 +62,11 @@ def show(directory: Path, address: str | None = None) -> dict[str, Any]:
                 for name, number, taken in database.execute(fullest)
             ],
         }
+
+
+def _to_read(directory: Path) -> sqlite3.Connection:
+    """A connection that leaves the file as it is, so that nobody takes it for another one."""
+    return sqlite3.connect(f"{(directory / FILE).resolve().as_uri()}?mode=ro", uri=True)
 
 
 def _box(database: sqlite3.Connection, address: str) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def export(directory: Path, file: Path) -> None:
     with as_owner(directory):
         made.unlink(missing_ok=True)
         try:
-            with contextlib.closing(connect(directory / FILE)) as database:
+            with contextlib.closing(_to_read(directory)) as database:
                 database.execute("vacuum into ?", (str(made),))
             original = made.open("rb")
         finally:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from service.mailbox import history
+from service.mailbox.mark import Mark
 
 FILE = "mail.db"
 # What SQLite puts beside the file.
@@ -31,6 +32,10 @@ class MailboxError(Exception):
 
 class NotNowError(MailboxError):
     """They cannot be used now, for example because the disk is full; it may pass."""
+
+
+class ReplacedError(NotNowError):
+    """Another program has written to the file."""
 
 
 class Lock:
@@ -116,16 +121,36 @@ class Database:
         open_files.callback(self.lock.close)
         self._users = Lock(directory / "users")
         open_files.callback(self._users.close)
+        self._mark = Mark(self.path)
+        open_files.callback(self._mark.close)
         with self.lock.held():
             is_alone = self._users.is_ours_alone()
             self._users.share()
             if is_alone:
                 self._look(is_first)
+            elif not self._mark.fits():
+                raise _replaced(self.path)
             self.writing = open_files.enter_context(contextlib.closing(connect(self.path, self._sync)))
             self.reading = open_files.enter_context(contextlib.closing(connect(self.path, self._sync)))
             if not is_alone and self._sync == "second":
                 history.note_boot(self.writing)  # those who were here before may have synced each turn
             self._ahead = history.ahead(self.reading, self._up)
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Have the file for one transaction.
+
+        Raises:
+            ReplacedError: close it, and open it again.
+        """
+        with self.lock.held():
+            if not self._mark.fits():
+                raise _replaced(self.path)
+            self._mark.begin()
+            try:
+                yield
+            finally:
+                self._mark.note()
 
     def now(self) -> int:
         """The time of the store, in microseconds since the epoch."""
@@ -133,8 +158,11 @@ class Database:
 
     def _look(self, is_first: bool) -> None:
         """Nobody else has the file open: see that it is whole, or put another one in its place."""
+        is_ours = self._mark.fits()
+        if is_ours:
+            self._mark.begin()
         self._make_files()
-        if fault := fault_of(self.path):
+        if fault := fault_of(self.path, "quick_check" if is_ours else "integrity_check"):
             aside = _set_aside(self.path)
             logger.error("%s is broken (%s); it is now %s", self.path, fault, aside)
             self._make_files()
@@ -148,8 +176,9 @@ class Database:
             database.execute("begin immediate")
             if version == 0:
                 history.begin(database, self.path, is_first, self._up)
-            history.resume(database, self.path, self._sync, self._up)
+            history.resume(database, self.path, self._sync, is_ours, self._up)
             database.execute("commit")
+        self._mark.note()
 
     def _make_files(self) -> None:
         # Nobody else reads the mail, whoever made the directory. And what hinders SQLite has an errno here.
@@ -168,8 +197,11 @@ class Database:
         """The last one to leave sees that everything is on the disk."""
         self.reading.close()
         with self.lock.held():  # or somebody who comes meanwhile would take us for one who stays
+            is_ours = self._mark.fits()
+            if is_ours:
+                self._mark.begin()
             try:
-                if self._users.is_ours_alone():
+                if self._users.is_ours_alone() and is_ours:
                     self.writing.execute("pragma synchronous = full")
                     self.writing.execute("update state set lossy_boot = ''")
                     self.writing.execute("pragma wal_checkpoint(truncate)")
@@ -177,7 +209,10 @@ class Database:
                 logger.error("%s: %s", self.path, error)
             finally:
                 self.writing.close()
+                if is_ours:
+                    self._mark.note()
                 self._users.close()
+                self._mark.close()
         self.lock.close()
 
 
@@ -192,6 +227,10 @@ def _explained(error: OSError | sqlite3.Error, directory: Path) -> MailboxError:
     )
 
 
+def _replaced(path: Path) -> ReplacedError:
+    return ReplacedError(f"{path} was changed by another program; copy with --export, and restore with --import")
+
+
 def sync_directory(path: Path) -> None:
     """See that the names in it are on the disk. Source: fsync(2)."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -201,11 +240,11 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def fault_of(path: Path) -> str:
+def fault_of(path: Path, check: str = "quick_check") -> str:
     """What is wrong with a database; nothing if it is whole."""
     try:
         with contextlib.closing(sqlite3.connect(path)) as database:
-            (answer,) = database.execute("pragma quick_check(1)").fetchone()
+            (answer,) = database.execute(f"pragma {check}(1)").fetchone()
             return "" if answer == "ok" else str(answer).splitlines()[-1]
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):

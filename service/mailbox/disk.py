@@ -19,7 +19,7 @@ from service.core.addresses import Address
 from service.core.center import Center
 from service.core.mail import Mail
 from service.core.mailbox import Kept, Letter, Opened, Page, Position, Settled
-from service.mailbox.database import FILE, Database, NotNowError, alone
+from service.mailbox.database import FILE, Database, NotNowError, ReplacedError, alone
 from service.mailbox.ledger import Known, Ledger, boxes, page
 from service.settings import Mailbox
 
@@ -179,9 +179,11 @@ class Disk:
         began = time.monotonic()
         try:
             database = self._opened()
-            with database.lock.held():
+            with database.turn():
                 outcomes, ledger = self._commit(database, works)
         except Exception as error:  # whatever it is, the thread must go on and senders must hear of it
+            if isinstance(error, ReplacedError):
+                self._leave()
             self._fail(error)
             report = partial(self._report, works, [work.otherwise for work in works], set(), [], 0)
         else:
@@ -204,6 +206,14 @@ class Disk:
             self._loop.call_soon_threadsafe(self._mail.use, self, boxes(database.reading))
             self._database = database
         return self._database
+
+    def _leave(self) -> None:
+        """Close the file, to open it again; the other thread may be reading in it."""
+        if self._database is not None:
+            self._reads.put(self._database.close)
+            self._loop.call_soon_threadsafe(self._mail.lose)
+        self._database = None
+        self._known.forget()
 
     def _commit(self, file: Database, works: list[_Work]) -> tuple[list[Any], Ledger]:
         database, changes = file.writing, file.writing.total_changes

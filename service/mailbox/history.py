@@ -59,15 +59,20 @@ def begin(database: sqlite3.Connection, path: Path, is_first: bool, up: Callable
         logger.warning("%s begins anew: messages may be missing, and recipients are told so", path)
 
 
-def resume(database: sqlite3.Connection, path: Path, sync: str, up: Callable[[], int] = uptime) -> None:
-    """Where messages may be missing that were stored, old positions prove nothing; and the time goes on."""
+def resume(
+    database: sqlite3.Connection, path: Path, sync: str, is_ours: bool = True, up: Callable[[], int] = uptime
+) -> None:
+    """Where messages may be missing that were stored, old positions prove nothing; and the time goes on.
+
+    `is_ours` is whether the file seems to be as we left it, which a power cut changes as well.
+    """
     boot, inode = _boot(), os.stat(path).st_ino
     query = "select lossy_boot, inode, boot, ahead, seen from state"
     lossy_boot, inode_then, boot_then, ahead, seen = database.execute(query).fetchone()
     fault = ""
     if lossy_boot not in ("", boot):
         fault = "the host stopped while mailboxes were written with mailbox.sync: second"
-    elif inode != inode_then:
+    elif inode != inode_then or (boot == boot_then and not is_ours):
         fault = f"{path} was copied or restored from a backup"
     if fault or boot != boot_then or up() + ahead < seen:
         ahead = seen - up()

@@ -636,7 +636,7 @@ def test_nobody_else_reads_the_mail_whoever_made_the_directory(directory: Path) 
     desk = Desk(directory)
     desk.away("bob")
     assert {path.name: path.stat().st_mode & 0o077 for path in directory.iterdir()} == dict.fromkeys(
-        ("lock", "users", "mail.db", "mail.db-wal", "mail.db-shm"), 0
+        ("lock", "users", "mark", "mail.db", "mail.db-wal", "mail.db-shm"), 0
     )
     desk.close()
 

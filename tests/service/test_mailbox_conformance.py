@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -143,6 +144,32 @@ def test_a_broken_file_is_set_aside_with_a_line_in_the_log_and_recipients_are_to
         assert aside.stat().st_size >= len(damaged)
 
 
+@pytest.mark.parametrize("how", ["copied while it runs", "moved while it runs", "copied while it does not"])
+def test_a_copy_that_was_put_over_the_file_is_noticed_and_told(kept: Kept, tmp_path: Path, how: str) -> None:
+    file, backup = kept.mailbox / FILE, tmp_path / "backup.db"
+    put = shutil.move if how.startswith("moved") else shutil.copyfile
+    with kept.running() as shell:
+        kept.caller(shell, "bob", {}).__exit__(None, None, None)
+        wait_until(lambda: shell.connections() == 0)
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            database.execute("vacuum into ?", (str(backup),))
+        for number in range(20):
+            kept.publish(shell, "bob", f"after the backup {number}")
+        if how != "copied while it does not":
+            with kept.caller(shell, "bob", {}) as bob:
+                put(backup, file)
+                assert bob.close_code() == 4103
+            assert "was changed by another program" in shell.log()
+            wait_until(lambda: json.loads(shell.get("/health").body)["mailbox"] == "up")
+            with kept.caller(shell, "bob", {}) as bob:
+                assert bob.greeting["mailbox"]["whole"] is False
+            assert kept.publish(shell, "bob", "later") == (202, b'{"online": 0, "stored": true}')
+    if how == "copied while it does not":
+        put(backup, file)
+    with kept.running() as shell, kept.caller(shell, "bob", {}) as bob:
+        assert bob.greeting["mailbox"]["whole"] is False
+
+
 def test_a_clock_that_was_set_expires_nothing(kept: Kept, tmp_path: Path) -> None:
     mail = mint(kept.keys, "bob", 30 * 86_400, ["*"])
     with kept.running() as shell:
@@ -239,6 +266,32 @@ def test_a_sender_without_a_mailbox_hears_of_a_delivery_in_another_worker(kept: 
         answer = alice.ask("send", recipient_uuid="bob", message="m", ack="delivered")
         bob.tell("ack", offset=bob.hear()["offset"])
         assert alice.hear() == {"type": "delivered", "id": answer["id"], "recipient_uuid": "bob"}
+
+
+@pytest.mark.slow
+def test_all_workers_go_on_with_a_copy_that_was_put_over_the_file(
+    kept: Kept, workers: Processes, tmp_path: Path
+) -> None:
+    shell, file, backup = workers.shell, kept.mailbox / FILE, tmp_path / "backup.db"
+    one, other = workers.pids()
+    with workers.only(one):
+        bob = kept.caller(shell, "bob", {})
+    with workers.only(other):
+        alice = kept.caller(shell, "alice")
+    with bob, alice:
+        worker_knows(alice, bob)
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            database.execute("vacuum into ?", (str(backup),))
+        assert alice.ask("send", recipient_uuid="bob", message="after the backup")["stored"] is True
+        shutil.copyfile(backup, file)
+        assert bob.close_code() == 4103
+        well = (b"\nwsbundle_mailbox_failing 0.0\n", b"\nwsbundle_workers_counted 2.0\n")
+        wait_until(lambda: all(line in metrics for metrics in [shell.get("/metrics").body] for line in well))
+        with workers.only(one):
+            bob = kept.caller(shell, "bob", {})
+        with bob:
+            assert bob.greeting["mailbox"]["whole"] is False
+            worker_knows(alice, bob)
 
 
 @pytest.mark.slow
