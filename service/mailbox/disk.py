@@ -93,7 +93,8 @@ class Disk:
 
     @property
     def latest(self) -> int:
-        return max(self._last, 0 if self._database is None else self._database.now() - 1)
+        database = self._database  # which the other thread may close
+        return max(self._last, 0 if database is None else database.now() - 1)
 
     def keep(self, letter: Letter, then: Callable[[Kept], None]) -> None:
         size = len(letter.body)
@@ -131,10 +132,11 @@ class Disk:
 
     def _look(self, find: Callable[[sqlite3.Connection], Any], then: Callable[[Any], None]) -> None:
         def look() -> None:
+            database = self._database
             try:
-                if self._database is None:
+                if database is None:
                     raise NotNowError("it is not open")
-                found = find(self._database.reading)
+                found = find(database.reading)
             except (NotNowError, sqlite3.Error) as error:
                 logger.error("the mailbox cannot be read: %s", error)
                 found = None
