@@ -336,8 +336,9 @@ def _doctor(options: argparse.Namespace, report: Report) -> int:
 
 def _mailbox(options: argparse.Namespace, report: Report) -> int:
     from generator import mailboxes
+    from generator.host import letters
 
-    return mailboxes.command(options, report)
+    return mailboxes.command(options, report, letters.look)
 
 
 def _on_the_host(options: argparse.Namespace, report: Report) -> int:

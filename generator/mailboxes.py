@@ -1,16 +1,22 @@
-"""The mailboxes of a host, by way of `service.mailbox`: they are read and written by what uses them."""
+"""The mailboxes of a deployment, on the disk of a host or in the engine, by way of what uses them."""
 
 import json
 import os
 import subprocess
 import time
 from argparse import Namespace
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
+import service.settings as service
 from generator.config.load import load
-from generator.config.schema import mailbox
+from generator.config.schema import Deploy, mailbox
 from generator.program import starting
+from generator.rendering.render import engine_settings
 from generator.report import CommandError, Report, printable
+
+# What the engine holds for all addresses, or for one.
+Look: TypeAlias = Callable[[service.Engine, service.Mailbox, str | None], dict[str, Any]]
 
 
 def with_mailboxes(verb: str, directory: str, *words: str) -> str:
@@ -27,9 +33,11 @@ def with_mailboxes(verb: str, directory: str, *words: str) -> str:
     return done.stdout
 
 
-def command(options: Namespace, report: Report) -> int:
-    """Show what mailboxes hold, write a copy of them, or put a copy in their place."""
+def command(options: Namespace, report: Report, look: Look) -> int:
+    """Show what mailboxes hold, write a copy of them, or put a copy in their place; `look` does so in the engine."""
     deploy = load(options.file, options.env, options.set).deploy
+    if deploy.mailbox.keep == "engine":
+        return _in_the_engine(deploy, options, report, look)
     directory = str(mailbox(deploy).directory)
     if options.export is not None:
         with_mailboxes("export", directory, os.path.abspath(options.export))
@@ -41,11 +49,24 @@ def command(options: Namespace, report: Report) -> int:
         )
     else:
         words = () if options.address is None else (options.address,)
-        found = json.loads(with_mailboxes("show", directory, *words))
-        report.fact(**found)
-        for line in _lines(found, time.time()):
-            report.line(line)
+        _show(json.loads(with_mailboxes("show", directory, *words)), report)
     return 0
+
+
+def _in_the_engine(deploy: Deploy, options: Namespace, report: Report, look: Look) -> int:
+    if options.export is not None or options.restore is not None:
+        raise CommandError(
+            'the mailboxes are in the engine, and are copied and restored with all that it has: see "Back up" in '
+            "docs/mailbox-hosts.md"
+        )
+    _show(look(engine_settings(deploy), deploy.mailbox, options.address), report)
+    return 0
+
+
+def _show(found: dict[str, Any], report: Report) -> None:
+    report.fact(**found)
+    for line in _lines(found, time.time()):
+        report.line(line)
 
 
 def _lines(found: dict[str, Any], now: float) -> list[str]:
@@ -54,7 +75,9 @@ def _lines(found: dict[str, Any], now: float) -> list[str]:
     lines = [f"{found['messages']} messages of {found['bytes']} bytes{age}"]
     if "address" in found:
         return [*lines, f"its owner was here {_ago(now - found['owner_seen'])}"]
-    lines[0] = f"{found['mailboxes']} mailboxes: {lines[0]}; the file has {found['file_bytes']} bytes"
+    lines[0] = f"{found['mailboxes']} mailboxes: {lines[0]}"
+    if "file_bytes" in found:
+        lines[0] += f"; the file has {found['file_bytes']} bytes"
     return lines + [
         f"  {printable(each['address'])}: {each['messages']} messages, {each['bytes']} bytes"
         for each in found["fullest"]

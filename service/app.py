@@ -16,7 +16,7 @@ from service.engine.hosts import Hosts
 from service.links.exchange import Exchange
 from service.links.link import LinkClosedError
 from service.mailbox.database import MailboxError
-from service.mailbox.disk import open_mailbox
+from service.mailbox.stores import open_mailbox
 from service.process.control import Control
 from service.process.entry import center_of, settings_or_exit
 from service.settings import Settings
@@ -89,7 +89,7 @@ class Application:
     async def _lifespan(self, receive: Receive, send: SendEvent) -> None:
         await receive()
         try:
-            mailbox = open_mailbox(self.center)
+            mailbox = await open_mailbox(self.center)
             await self._mesh.open()
             await self._control.open()
             await self._hosts.open()

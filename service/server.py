@@ -44,7 +44,7 @@ from service.fast.handshake import MAX_HEAD_BYTES, HandshakeError, read_handshak
 from service.links.exchange import Exchange
 from service.links.link import LinkClosedError
 from service.mailbox.database import MailboxError
-from service.mailbox.disk import open_mailbox
+from service.mailbox.stores import open_mailbox
 from service.process.control import Control
 from service.process.drain import LAST_HANDSHAKES_S, drain
 from service.process.entry import (
@@ -257,7 +257,7 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     end_with_manager(os.environ)
     shell = Standalone(settings)
     notifier = Notifier(os.environ)
-    mailbox = open_mailbox(shell.center)
+    mailbox = await open_mailbox(shell.center)
     mesh = Mesh(shell.center)
     await mesh.open()
     control = Control(shell.center)

@@ -338,10 +338,10 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What is kept for clients that are not there."""
 
     keep: Annotated[
-        Literal["none", "disk"],
+        Literal["none", "disk", "engine"],
         Meta(
             description="Whether a message is kept for a client of nc.v1 that is away, and where: `disk`, in a "
-            "database of this host.",
+            "database of this host; `engine`, in the engine that joins several hosts.",
             extra={"env": "WEBSOCKET_MAILBOX_KEEP"},
         ),
     ] = "none"
@@ -390,7 +390,8 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Meta(
             ge=1024 * 1024,
             le=1024**4,
-            description="Bytes of messages that all mailboxes hold together. The database needs up to twice as much.",
+            description="Bytes of messages that all mailboxes hold together. The database, or the "
+            "memory of the engine, needs up to twice as much.",
             extra={"env": "WEBSOCKET_MAILBOX_TOTAL", "unit": "bytes"},
         ),
     ] = 1024 * 1024 * 1024

@@ -14,7 +14,7 @@ from tests.modules import MODULES, ROOT, imports
 ROOMS = {
     "service": (
         *("origins", "explanations", "declaration", "settings", "core", "tokens", "mint"),
-        *("process", "mailbox", "workers", "engine", "web", "links", "app", "fast", "worker", "server", "__main__"),
+        *("process", "workers", "engine", "mailbox", "web", "links", "app", "fast", "worker", "server", "__main__"),
         "client",
     ),
     "generator": (
@@ -63,6 +63,8 @@ KNOWN = {
         *("service", "service.core.figures", "service.declaration", "service.settings"),
         # What hosts say to each other is heard by whoever installs one.
         *("service.engine", "service.engine.envelope", "service.engine.identity"),
+        # Mailboxes in the engine are asked for as the service does.
+        *("service.mailbox", "service.mailbox.script", "service.mailbox.rights"),
     },
     ("tools", "service"): {
         *("service.declaration", "service.core.close_codes", "service.core.figures", "service.core.frames"),

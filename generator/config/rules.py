@@ -295,9 +295,12 @@ def mailbox_has_an_owner(deploy: Deploy, _: Origins) -> Findings:
     because="What is kept on the disk of one host is not found by a client that comes back to another.",
 )
 def mailbox_is_where_clients_come(deploy: Deploy, _: Origins) -> Findings:
-    if deploy.mailbox.keep == "disk" and deploy.engine.url is not None:
+    keep, url = deploy.mailbox.keep, deploy.engine.url
+    if keep == "disk" and url is not None:
         what = "'disk' keeps messages on one host, and engine.url joins several"
-        yield "mailbox.keep", Fault(what, "leave mailbox.keep out, or engine.url")
+        yield "mailbox.keep", Fault(what, "use engine, or leave engine.url out")
+    if keep == "engine" and url is None:
+        yield "mailbox.keep", Fault("'engine' needs one, and engine.url is not set", "set engine.url, or use disk")
 
 
 @rule(

@@ -6,7 +6,7 @@ from generator.config.engine import addresses
 from generator.config.schema import Deploy
 from generator.doctor.checks import Verdict, check, failed, look, ok, skipped, unseen, warning
 from generator.doctor.patient import Patient, Unseen, needs_root
-from generator.host import hosts
+from generator.host import hosts, letters
 from generator.host.facts import is_active
 from generator.host.programs import run
 from generator.program import AS_ROOT
@@ -109,6 +109,20 @@ def one_silence(deploy: Deploy, seen: Others | str) -> Verdict:
         fix = "set the same engine.silence on all hosts; until then the longer one counts between two of them"
         return warning(", ".join(different), fix)
     return ok(f"{ours:g} s" if seen.silences else "no other host is there")
+
+
+@look()
+def the_letters(patient: Patient) -> list[str]:
+    needs_root()
+    if patient.deploy.mailbox.keep != "engine":
+        raise Unseen("no messages are kept in the engine")
+    return [str(fault) for fault in letters.faults(engine_settings(patient.deploy), patient.deploy.mailbox)]
+
+
+@check("mailbox-kept", "mailbox", see=the_letters, expects="it keeps them, and lets the service store them")
+def mailbox_is_kept(_: Deploy, seen: list[str]) -> Verdict:
+    """The engine keeps the messages that are stored there, and has room for them."""
+    return failed("; ".join(seen), "until then messages may be refused") if seen else ok("it does")
 
 
 unseen("engine.insecure", "it only lets engine.url be without TLS")

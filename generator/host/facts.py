@@ -80,6 +80,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of the file system that /var/lib is on."""
     mailbox_bytes: int
     """The space that the files of the mailboxes take already."""
+    engine_bytes: int
+    """The space that the files of the engine that is served here take already."""
+    memory_bytes: int
     opt_is: str
     """How /opt is mounted, where nothing could be written or run there: `noexec`, `read-only`; else nothing."""
     has_route: bool

@@ -55,7 +55,7 @@ def faults(ours: Engine, is_installed: bool) -> Iterator[Fault]:
     if not me:
         yield Fault("/etc/machine-id has no name for this host", "write a `host:` of its own below `engine:`")
     try:
-        with _asking(ours) as redis:
+        with asking(ours) as redis:
             yield from _of_the_server(ours, redis)
             heard = _listen(ours, redis)
     except RefusedError as error:
@@ -67,7 +67,7 @@ def faults(ours: Engine, is_installed: bool) -> Iterator[Fault]:
 
 def warnings(ours: Engine) -> Iterator[Fault]:
     """What will be wrong with it one day."""
-    with contextlib.suppress(RefusedError), _asking(ours) as redis:
+    with contextlib.suppress(RefusedError), asking(ours) as redis:
         policy = redis.info("memory").get("maxmemory_policy")
         if policy not in (None, "noeviction"):
             fix = "set maxmemory-policy noeviction there"
@@ -80,7 +80,7 @@ def heard(ours: Engine) -> list[Worker]:
     Raises:
         RefusedError: the engine cannot be asked.
     """
-    with _asking(ours) as redis:
+    with asking(ours) as redis:
         return _listen(ours, redis)
 
 
@@ -145,7 +145,7 @@ def _of_the_server(ours: Engine, redis: "Redis") -> Iterator[Fault]:
 
 
 @contextlib.contextmanager
-def _asking(ours: Engine) -> Iterator["Redis"]:
+def asking(ours: Engine) -> Iterator["Redis"]:
     """A connection to the engine, whose errors are told as ours.
 
     Raises:

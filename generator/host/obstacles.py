@@ -151,8 +151,12 @@ def _too_few_files(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
 
 def _too_little_for_mailboxes(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     # Beside the messages there are addresses, indexes, and what is about to be written: twice as much at most.
-    needed, room = 2 * deploy.mailbox.total, facts.free_for_data + facts.mailbox_bytes
-    if deploy.mailbox.keep == "disk" and room < needed:
+    keep, needed = deploy.mailbox.keep, 2 * deploy.mailbox.total
+    room = facts.free_for_data + (facts.engine_bytes if keep == "engine" else facts.mailbox_bytes)
+    if keep == "engine" and deploy.engine.serve and facts.memory_bytes < needed:
+        what = f"this host has {facts.memory_bytes // 1024**2} MiB of memory, and full mailboxes in the engine need "
+        yield Fault(f"{what}{needed // 1024**2}", f"use at most {facts.memory_bytes // 2} for mailbox.total")
+    if (keep == "disk" or (keep == "engine" and deploy.engine.serve)) and room < needed:
         what = f"/var/lib has {facts.free_for_data // 1024**2} MiB free, and full mailboxes need {needed // 1024**2}"
         yield Fault(what, f"make room, or use at most {room // 2} for mailbox.total")
 
@@ -194,7 +198,7 @@ def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         yield Fault(what, _OWN_USER)
     if facts.nginx_carries is not None:
         yield from _too_few_connections(deploy, facts.nginx_carries)
-    if deploy.mailbox.keep == "none" and facts.mailbox_bytes:
+    if deploy.mailbox.keep != "disk" and facts.mailbox_bytes:
         directory = mailbox(deploy).directory
         fix = f"write mailbox.keep: disk to deliver it; if nobody needs it, remove {directory}"
         yield Fault(f"what mailboxes kept stays in {directory}, and is not delivered", fix)

@@ -9,7 +9,7 @@ from pathlib import Path
 from generator.config.document import Located
 from generator.config.load import Loaded
 from generator.config.schema import Deploy, mailbox
-from generator.host import belongings, certificates, default_site, engine, facts, hosts, keys
+from generator.host import belongings, certificates, default_site, engine, facts, hosts, keys, letters
 from generator.host.engine import flavour_of
 from generator.host.facts import Facts, Listener
 from generator.host.firewall import closed
@@ -63,7 +63,10 @@ def _of_the_engine(deploy: Deploy, store: Store, report: Report) -> list[Fault]:
     joined = store.current is not None and store.generation(store.current).joined.url is not None
     for warning in hosts.warnings(ours):
         report.warning(warning)
-    return list(hosts.faults(ours, joined))
+    unfit += hosts.faults(ours, joined)
+    if deploy.mailbox.keep == "engine" and not deploy.engine.serve and not unfit:  # one that is served is made fit
+        unfit += letters.faults(ours, deploy.mailbox)
+    return unfit
 
 
 def certificate_will_do(loaded: Loaded, report: Report) -> bool:
@@ -104,6 +107,8 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         needed_bytes=NEEDED_BYTES if missing or not has_runtime(store) else NEEDED_FOR_A_CHANGE,
         free_for_data=facts.free_bytes("/var/lib"),
         mailbox_bytes=facts.bytes_in(store.root / str(mailbox(deploy).directory).lstrip("/")),
+        engine_bytes=facts.bytes_in(store.root / f"var/lib/{deploy.name}-engine"),
+        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         opt_is=facts.mounted("/opt"),
         has_route=has_route,
         taken=tuple(_taken(deploy, store)),

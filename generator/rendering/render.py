@@ -47,6 +47,8 @@ WORKER_SHUTDOWN_S = 300
 # while 64 workers are replaced.
 SPARE_FILES = 512
 BACKLOG = 2048
+# What an engine needs beside its mail: buffers, and what it knows of who is subscribed.
+ENGINE_BESIDE_MAIL = 128 * 1024**2
 DEBIANS_WORKER_CONNECTIONS = 768
 
 
@@ -147,6 +149,16 @@ def settings_in_env(deploy: Deploy) -> dict[str, str]:
 def engine_name(deploy: Deploy) -> str:
     """What all hosts of a notification center are called together."""
     return deploy.engine.name or deploy.name
+
+
+def keeps_mail_in_engine(deploy: Deploy) -> bool:
+    """Whether mailboxes are where the hosts meet."""
+    return deploy.mailbox.keep == "engine"
+
+
+def engine_memory(deploy: Deploy) -> int:
+    """What an engine that is served may take, in bytes, or 0 for no bound: full mailboxes, and what orders them."""
+    return 2 * deploy.mailbox.total + ENGINE_BESIDE_MAIL if keeps_mail_in_engine(deploy) else 0
 
 
 def engine_families(deploy: Deploy) -> str:
@@ -350,6 +362,9 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "engine_encrypted": lambda d: _engine(d).encrypted,
     "engine_cert": lambda d: d.engine.cert,
     "engine_key": lambda d: d.engine.key,
+    "engine_keeps_mail": keeps_mail_in_engine,
+    "engine_syncs_each_write": lambda d: keeps_mail_in_engine(d) and d.mailbox.sync == "turn",
+    "engine_memory": engine_memory,
 }
 # What templates loop over; each line of it has its own keys.
 _LINES: dict[str, Callable[[Deploy], list[Variable]]] = {"settings": _settings, "variables": _variables}

@@ -66,6 +66,9 @@ class Mail:
             self.tell(box)
         elif kept is Kept.NO_BOX:
             self.boxes.discard(box)
+        elif kept is Kept.UNSURE:
+            self._hub.tally.dropped[drops.GONE] += 1
+            self.tell(box)
         else:
             self._hub.tally.dropped[drops.MAILBOX_FULL] += 1
         then(kept)

@@ -55,6 +55,8 @@ class Kept(Enum):
     """Its owner has been away for longer than `mailbox.ttl`, or never was there."""
     FAILED = 4
     """It could not be written."""
+    UNSURE = 5
+    """It was written or not: nobody has confirmed that it is safe."""
 
 
 class Position(NamedTuple):

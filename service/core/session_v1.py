@@ -353,7 +353,11 @@ class SessionV1(Session):
             self._answer_send(request, online, 1, stored=True)
         elif kept is Kept.NO_BOX:
             self._hand_to_owner(request, self._owner_of(address))
-        elif request.id is not None:
+        elif request.id is None:
+            return
+        elif kept is Kept.UNSURE:
+            self._say(Failures.GONE.answer(request.id, "the mailbox has not confirmed it"))
+        else:
             reason = "" if kept is Kept.FULL else "the mailbox cannot be written now"
             self._say(Failures.MAILBOX_FULL.answer(request.id, reason))
 

@@ -7,7 +7,7 @@ much. One connection publishes and subscribes, as RESP3 allows: neither can be b
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +28,9 @@ PATIENCE_S = 2.0
 _DEFAULT_PORT = 6379
 # So much is acted on before it is the turn of others.
 _CHUNK_BYTES = 32 * 1024
+_REPLY_BYTES = 256 * 1024
+# How long the engine may take for the next part of a reply.
+ANSWER_S = 5.0
 # How it says that it does not accept us; the library makes errors of several kinds of these.
 _REFUSALS = ("WRONGPASS", "NOAUTH", "NOPERM", "invalid username-password", "HELLO must be called", "this user has no")
 # While it does something else: it reads its data, or a script runs.
@@ -48,6 +51,7 @@ class Stream:
         self.where = where
         self._connection = connection
         self._reader, self._writer = connection._reader, connection._writer
+        self._parser = hiredis.Reader()
 
     def write(self, data: bytes) -> None:
         """Send commands; never waits."""
@@ -62,7 +66,7 @@ class Stream:
             EngineUnreachableError: it does neither now.
             OSError: the connection was lost.
         """
-        parser = hiredis.Reader()
+        parser = self._parser
         while data := await self._reader.read(_CHUNK_BYTES):
             parser.feed(data)
             while (item := parser.gets()) is not False:
@@ -81,6 +85,26 @@ class Stream:
             f"the engine at {self.where} refuses the service: {said}; let its user publish and subscribe on the "
             "channels nc:*"
         )
+
+    async def ask(self, commands: Sequence[Sequence[bytes]]) -> list[Any]:
+        """Send commands, and wait for the reply to each; one that is refused is answered by an exception among them.
+
+        Raises:
+            EngineUnreachableError: the connection was lost, or no reply comes in time.
+        """
+        self.write(b"".join(command(*words) for words in commands))
+        said: list[Any] = []
+        while len(said) < len(commands):
+            try:
+                data = await asyncio.wait_for(self._reader.read(_REPLY_BYTES), ANSWER_S)
+            except (OSError, asyncio.TimeoutError):
+                data = b""
+            if not data:
+                raise EngineUnreachableError(f"the engine at {self.where} does not answer")
+            self._parser.feed(data)
+            while (item := self._parser.gets()) is not False:
+                said.append(item)
+        return said
 
     def abort(self) -> None:
         """End the connection at once."""

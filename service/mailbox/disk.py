@@ -16,7 +16,6 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from service.core.addresses import Address
-from service.core.center import Center
 from service.core.mail import Mail
 from service.core.mailbox import Kept, Letter, Opened, Page, Position, Settled
 from service.mailbox.database import FILE, Database, NotNowError, ReplacedError, alone
@@ -270,19 +269,6 @@ class Disk:
         for box in news:
             self._mail.tell(box)
         self._mail.settle(settled)
-
-
-def open_mailbox(center: Center) -> Disk | None:
-    """What the settings ask for; to be closed when the last client has gone.
-
-    Raises: MailboxError
-    """
-    settings = center.settings.mailbox
-    if settings.keep == "disk":
-        return Disk(settings, center.mail)
-    if settings.directory is not None and (path := Path(settings.directory, FILE)).exists():
-        logger.warning("mailbox.keep is none: what is in %s stays there, and is not delivered", path)
-    return None
 
 
 def _nothing(outcome: object) -> None:

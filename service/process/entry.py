@@ -81,9 +81,12 @@ def _check_mailbox(settings: Settings) -> None:
         if settings.auth != "token":
             fault = Fault("is not token, and WEBSOCKET_MAILBOX_KEEP needs it", "write token, and name a file of keys")
             faults["WEBSOCKET_AUTH"] = fault
-        if settings.mailbox.directory is None:
+        if settings.mailbox.keep == "disk" and settings.mailbox.directory is None:
             fault = Fault("is not set, and WEBSOCKET_MAILBOX_KEEP=disk needs it", "name a directory of its own")
             faults["WEBSOCKET_MAILBOX_DIRECTORY"] = fault
+        if settings.mailbox.keep == "engine" and settings.engine.url is None:
+            fault = Fault("is not set, and WEBSOCKET_MAILBOX_KEEP=engine needs it", "say where the engine is")
+            faults["WEBSOCKET_ENGINE_URL"] = fault
     if faults:
         raise SettingsError(faults)
 

@@ -49,7 +49,9 @@ _ANOTHER_MESSAGE = say(422, "This Idempotency-Key belongs to another message\n")
 # RFC 4918, section 11.5: the server cannot store what is needed to complete the request.
 _MAILBOX_FULL = say(507, "The mailbox of the recipient is full\n", ("retry-after", "60"))
 _MAILBOX_UNAVAILABLE = say(507, "The mailbox of the recipient cannot be written now\n", ("retry-after", "3"))
+_MAILBOX_UNSURE = say(507, "The mailbox of the recipient has not confirmed it; it may arrive\n", ("retry-after", "3"))
 _RECIPIENT_LOST = say(503, "The recipient was lost; the message may have arrived\n", ("retry-after", "1"))
+_REFUSALS = {Kept.FULL: _MAILBOX_FULL, Kept.FAILED: _MAILBOX_UNAVAILABLE, Kept.UNSURE: _MAILBOX_UNSURE}
 _CUT_OFF = say(503, "Other hosts cannot be reached now\n", ("retry-after", "1"))
 _DROPS = {
     **dict.fromkeys((400, 408, 422), drops.BAD_REQUEST),
@@ -211,7 +213,7 @@ class Publisher:
             then(outcome.answer)
         else:
             self._outcomes.pop((permit.sender, permit.key), None)
-            then(_MAILBOX_FULL if kept is Kept.FULL else _MAILBOX_UNAVAILABLE)
+            then(_REFUSALS[kept])
 
     def count(self, answer: Answer) -> None:
         """Add the answer that a request got to the tally."""

@@ -41,6 +41,7 @@ PLAIN = deploy()
 TOKEN = {"auth": "token"}
 ENGINE = {"engine.url": "valkey://10.0.0.5:6379"}
 KEEPING = {"mailbox.keep": "disk", "user": "nobody"}
+IN_ENGINE = {**ENGINE, **TOKEN, "mailbox.keep": "engine"}
 SHOWING = {"nginx.metrics_from": ("10.0.0.0/8",)}
 TRUSTING = {"nginx.trusted_proxies": ("127.0.0.0/8",)}
 FILES = {"tls": "files", "certificate.file": "/etc/ssl/ws.pem", "certificate.key": "/etc/ssl/ws.key"}
@@ -161,6 +162,8 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("mailbox-closed", KEEPING, of_access.Mode(65534, 0o700), "ok"),
     ("mailbox-closed", KEEPING, of_access.Mode(65534, 0o755), "failed"),
     ("mailbox-closed", KEEPING, of_access.Mode(0, 0o700), "failed"),
+    ("mailbox-kept", IN_ENGINE, [], "ok"),
+    ("mailbox-kept", IN_ENGINE, ["it keeps nothing through a restart; set appendonly yes there"], "failed"),
     ("keys", TOKEN, of_access.Mode(0, 0o640, 2), "ok"),
     ("keys", TOKEN, of_access.Mode(0, 0o644, 2), "failed"),
     ("keys", TOKEN, of_access.Mode(0, 0o640, 0), "failed"),

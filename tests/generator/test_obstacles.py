@@ -27,6 +27,8 @@ GOOD = Facts(
     free_bytes=NEEDED_BYTES,
     needed_bytes=NEEDED_BYTES,
     free_for_data=4 * 1024**3,
+    engine_bytes=0,
+    memory_bytes=4 * 1024**3,
     mailbox_bytes=0,
     opt_is="",
     has_route=True,
@@ -281,6 +283,19 @@ def test_full_mailboxes_find_room_on_the_disk() -> None:
     assert [str(fault) for fault in problems(deploy(KEEPING), replace(GOOD, free_for_data=2 * 1024**3 - 2))] == [
         "/var/lib has 2047 MiB free, and full mailboxes need 2048; make room, or use at most 1073741823 for "
         "mailbox.total"
+    ]
+
+
+def test_full_mailboxes_find_room_in_an_engine_that_is_served() -> None:
+    engine = "engine: {serve: true, url: 'unix:///run/queue-websocket-engine/engine.sock', user: queue-websocket}"
+    text = f"{KEEPING.replace('disk', 'engine')}\n{engine}"
+    enough = replace(GOOD, free_for_data=1024**3, engine_bytes=1024**3, memory_bytes=2 * 1024**3)
+    assert list(problems(deploy(text), enough)) == []
+    assert [str(fault) for fault in problems(deploy(text), replace(enough, engine_bytes=0, memory_bytes=1024**3))] == [
+        "this host has 1024 MiB of memory, and full mailboxes in the engine need 2048; use at most 536870912 for "
+        "mailbox.total",
+        "/var/lib has 1024 MiB free, and full mailboxes need 2048; make room, or use at most 536870912 for "
+        "mailbox.total",
     ]
 
 

@@ -25,7 +25,15 @@ FINISH_S = 600.0
 class Crowd:
     """Some senders and recipients; `told` has, by sender and recipient, how many messages were told to be stored."""
 
-    def __init__(self, url: str, tokens: dict[str, str], senders: list[str], recipients: list[str]) -> None:
+    def __init__(
+        self,
+        url: str | list[str],
+        tokens: dict[str, str],
+        senders: list[str],
+        recipients: list[str],
+        in_flight: int = IN_FLIGHT,
+    ) -> None:
+        self.in_flight = in_flight
         self.url, self.tokens = url, tokens
         self.senders, self.recipients = senders, recipients
         self.told: dict[tuple[str, str], set[int]] = defaultdict(set)
@@ -59,7 +67,7 @@ class Crowd:
     @contextlib.asynccontextmanager
     async def _connected(self, name: str, **hello: Any) -> AsyncIterator[tuple[ClientConnection, dict[str, Any]]]:
         async with connect(
-            self.url,
+            self.url if isinstance(self.url, str) else random.choice(self.url),
             proxy=None,
             compression=None,
             subprotocols=[Subprotocol("nc.v1")],
@@ -101,7 +109,7 @@ class Crowd:
         self, name: str, socket: ClientConnection, numbers: Iterator[tuple[str, str]], open_ones: dict[str, str]
     ) -> None:
         while not self.is_over or open_ones:
-            while len(open_ones) < IN_FLIGHT and not self.is_over:
+            while len(open_ones) < self.in_flight and not self.is_over:
                 key, text = next(numbers)
                 open_ones[key] = text
                 await socket.send(text)
@@ -114,10 +122,10 @@ class Crowd:
                 self.told[name, to].add(int(number))
                 self.news.set()
                 del open_ones[key]
-            elif answer["code"] == 118:
+            elif answer["code"] in (116, 117, 118):
                 # In order, or a later one would be stored before it.
                 self.full += 1
-                raise OSError("full")
+                raise OSError("not now")
             else:
                 self.broken.append(f"{name}: {answer}")
                 del open_ones[key]

@@ -215,13 +215,17 @@ def test_an_engine_that_is_slow_costs_time_and_nothing_else(engine: Server, tmp_
 
 
 class Sentinels:
-    """A master, its replica, and three Sentinels that watch them."""
+    """A master, its replica, and three Sentinels that watch them; `relay` is between the two servers."""
 
-    def __init__(self, name: str, home: Path) -> None:
+    def __init__(self, name: str, home: Path, *options: str) -> None:
         self._open = contextlib.ExitStack()
-        self.master = self._open.enter_context(serving(name, home))
-        replica_of = ("--replicaof", f"127.0.0.1 {self.master.port}")
-        self.replica = self._open.enter_context(serving(name, home, *replica_of))
+        homes = [home / "master", home / "replica"]
+        for each in homes:
+            each.mkdir()
+        self.master = self._open.enter_context(serving(name, homes[0], *options))
+        self.relay = self._open.enter_context(contextlib.closing(Relay(self.master.port)))
+        replica_of = ("--replicaof", f"127.0.0.1 {self.relay.port}")
+        self.replica = self._open.enter_context(serving(name, homes[1], *options, *replica_of))
         wait_until(lambda: "state=online" in self.master.ask("INFO", "replication"))
         self.ports = []
         for number in range(3):

@@ -18,10 +18,11 @@ from service.core.mail import WINDOW
 from service.core.mailbox import Kept, Kind, Letter
 from service.mailbox import history
 from service.mailbox.database import Database
-from service.mailbox.ledger import Known, Ledger, page
+from service.mailbox.ledger import Known, Ledger
 from service.settings import Mailbox
 from tests.service.centers import Party, identity
-from tests.service.mailboxes import Desk
+from tests.service.mailboxes import Desk, DiskInTurns
+from tests.service.servers import PROGRAMS, Server
 
 DAY = 86_400
 
@@ -31,9 +32,36 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "mailbox"
 
 
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+    """Those that run already, by their name; each begins with the first test that wants it."""
+    running: dict[str, Server] = {}
+    yield running
+    for server in running.values():
+        server.kill()
+
+
+# Every rule holds in an engine as well; one of the engines is enough for a quick look.
+@pytest.fixture(params=["disk", PROGRAMS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in PROGRAMS[1:])])
+def engine(
+    request: pytest.FixtureRequest, engines: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
+) -> Server | None:
+    """Where messages are kept: None is the disk."""
+    if request.param == "disk":
+        return None
+    if request.param not in engines:
+        server = Server(request.param, tmp_path_factory.mktemp("engine"))
+        server.start()
+        engines[request.param] = server
+    return engines[request.param]
+
+
+of_the_disk = pytest.mark.parametrize("engine", ["disk"], indirect=True)
+
+
 @pytest.fixture
-def desk(directory: Path) -> Iterator[Desk]:
-    desk = Desk(directory)
+def desk(directory: Path, engine: Server | None) -> Iterator[Desk]:
+    desk = Desk(directory, engine=engine)
     desk.away("bob")
     yield desk
     desk.close()
@@ -255,8 +283,10 @@ def test_an_acknowledgement_says_what_it_is_about(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("limit", [{"messages": 3}, {"bytes": 300}, {"total": 300}])
-def test_a_full_mailbox_is_said_to_the_sender_and_drops_nothing(directory: Path, limit: dict[str, int]) -> None:
-    desk = Desk(directory, **limit)
+def test_a_full_mailbox_is_said_to_the_sender_and_drops_nothing(
+    directory: Path, engine: Server | None, limit: dict[str, Any]
+) -> None:
+    desk = Desk(directory, engine=engine, **limit)
     desk.away("bob")
     alice = desk.comes("alice")
     answers = desk.send(alice, "bob", *("x" * 30 + str(number) for number in range(9)))
@@ -276,15 +306,15 @@ def test_a_full_mailbox_is_said_to_the_sender_and_drops_nothing(directory: Path,
 
 
 def test_a_store_that_cannot_be_written_is_said_to_the_sender(desk: Desk, alice: Party) -> None:
-    desk.disk.is_broken = True
+    desk.store.is_broken = True
     (answer,) = desk.send(alice, "bob", "lost?")
     assert (answer["code"], answer["reason"]) == (118, "the mailbox cannot be written now")
-    desk.disk.is_broken = False
+    desk.store.is_broken = False
     assert messages(desk.comes("bob")) == []
 
 
 def test_a_client_whose_mailbox_cannot_be_opened_is_closed_and_may_come_back(desk: Desk) -> None:
-    desk.disk.is_broken = True
+    desk.store.is_broken = True
     bob = desk.comes("bob")
     assert (bob.client.closed, bob.heard()) == ([MAILBOX_UNAVAILABLE], [])
 
@@ -336,10 +366,10 @@ def test_a_mailbox_ends_when_its_owner_has_been_away_for_too_long(desk: Desk, al
     (answer,) = desk.send(alice, "bob", "too late")
     assert answer["code"] == 114
     desk.passes(30 * DAY)
-    assert desk.disk.database.reading.execute("select name from box where name = 'bob'").fetchall() == []
+    desk.passes(1)
+    assert not desk.store.has_box("bob")
     # Whoever comes back with a position of then is told that something may be missing.
-    epoch = desk.disk.database.reading.execute("select epoch from state").fetchone()[0]
-    bob, found = desk.arrives("bob", epoch=epoch, after=5)
+    bob, found = desk.arrives("bob", epoch=desk.store.epoch, after=5)
     assert found["whole"] is False
     desk.leaves(bob)
     assert desk.arrives("bob")[1]["whole"] is True
@@ -363,6 +393,7 @@ def test_a_mailbox_does_not_end_while_its_owner_is_there(desk: Desk, alice: Part
     assert [answer["type"] for answer in desk.send(alice, "bob", "m")] == ["ok"]
 
 
+@of_the_disk
 def test_time_goes_on_where_it_was_when_the_host_was_started_anew(
     desk: Desk, alice: Party, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,7 +462,7 @@ def test_a_device_that_was_replaced_acknowledges_nothing_any_more(desk: Desk, al
     tablet = desk.comes("bob")
     assert messages(tablet) == ["a", "b"]
     # As if it had been said in another worker a moment before.
-    desk.disk.acknowledge(phone.session.name, 1, last)
+    desk.store.acknowledge(phone.session.name, 1, last)
     desk.turns()
     desk.leaves(tablet)
     assert messages(desk.comes("bob")) == ["a", "b"]
@@ -505,7 +536,7 @@ def test_what_is_sent_to_another_recipient_is_another_message(desk: Desk, alice:
 def test_a_worker_that_took_a_mailbox_for_lapsed_keeps_messages_again_when_its_owner_is_back(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Desk(desk.directory, desk.world.time)
+    other = desk.beside()
     # As if both were joined by a bus.
     monkeypatch.setattr(desk.world.center.hub.bus, "tell_mail", other.world.center.mail.heard)
     alice = other.comes("alice")
@@ -519,7 +550,7 @@ def test_a_worker_that_took_a_mailbox_for_lapsed_keeps_messages_again_when_its_o
 
 
 def test_a_worker_that_missed_how_a_mailbox_was_opened_learns_of_it_when_workers_meet(desk: Desk) -> None:
-    other = Desk(desk.directory, desk.world.time)
+    other = desk.beside()
     alice = other.comes("alice")
     desk.away("carol")
     other.world.center.mail.look_again()
@@ -531,13 +562,16 @@ def test_a_worker_that_missed_how_a_mailbox_was_opened_learns_of_it_when_workers
 # What others are blamed for
 
 
-def test_a_store_that_has_lost_its_end_does_not_claim_to_be_whole(desk: Desk, alice: Party, directory: Path) -> None:
-    (directory / "backup.db").unlink(missing_ok=True)
-    desk.disk.database.writing.execute("vacuum into ?", (str(directory / "backup.db"),))
+def test_a_file_that_has_lost_its_end_does_not_claim_to_be_whole(directory: Path) -> None:
+    desk = Desk(directory)
+    desk.away("bob")
+    alice = desk.comes("alice")
+    assert isinstance(desk.store, DiskInTurns)
+    desk.store.database.writing.execute("vacuum into ?", (str(directory / "backup.db"),))
     desk.send(alice, "bob", "after the backup")
     bob, found = desk.arrives("bob")
     desk.leaves(bob)
-    desk.disk.database.close()
+    desk.store.close()
     (directory / "backup.db").replace(directory / "mail.db")
     desk = Desk(directory, desk.world.time + 1)
     bob, again = desk.arrives("bob", epoch=found["epoch"], after=found["after"])
@@ -548,7 +582,7 @@ def test_a_store_that_has_lost_its_end_does_not_claim_to_be_whole(desk: Desk, al
 
 def test_who_keeps_no_position_is_told_of_a_restored_backup_as_well(desk: Desk, alice: Party) -> None:
     desk.send(alice, "bob", *"ab")
-    desk.disk.database.writing.execute("update state set inode = 0")
+    desk.store.draw_epoch()
     desk = desk.restarted()
     bob, found = desk.arrives("bob")
     assert found["whole"] is False
@@ -564,26 +598,37 @@ def test_who_keeps_no_position_is_told_of_a_restored_backup_as_well(desk: Desk, 
     desk.close()
 
 
+def test_whoever_may_have_had_a_mailbox_that_was_lost_is_told(desk: Desk, alice: Party) -> None:
+    desk.store.draw_epoch()
+    desk = desk.restarted()
+    told_once(desk, "carol")
+    desk.close()
+
+
+@of_the_disk
 def test_whoever_had_a_mailbox_that_is_in_no_backup_is_told_that_messages_may_be_missing(
     desk: Desk, alice: Party
 ) -> None:
+    assert isinstance(desk.store, DiskInTurns)
     (desk.directory / "backup.db").unlink(missing_ok=True)
-    desk.disk.database.writing.execute("vacuum into ?", (str(desk.directory / "backup.db"),))
+    desk.store.database.writing.execute("vacuum into ?", (str(desk.directory / "backup.db"),))
     desk.away("carol")
     desk.send(alice, "carol", "after the backup")
-    desk.disk.database.close()
+    desk.store.database.close()
     (desk.directory / "backup.db").replace(desk.directory / "mail.db")
     desk = Desk(desk.directory, desk.world.time)
     told_once(desk, "carol")
     desk.close()
 
 
+@of_the_disk
 @pytest.mark.parametrize("is_empty", [True, False])
 def test_a_store_whose_file_has_vanished_does_not_pretend_that_nothing_was_in_it(
     desk: Desk, alice: Party, is_empty: bool
 ) -> None:
+    assert isinstance(desk.store, DiskInTurns)
     desk.send(alice, "bob", "in vain")
-    desk.disk.database.close()
+    desk.store.database.close()
     (desk.directory / "mail.db").unlink()
     if is_empty:
         (desk.directory / "mail.db").touch()
@@ -666,7 +711,7 @@ def test_a_power_cut_is_told_also_if_only_later_workers_sync_once_a_second(
 def test_no_more_is_read_than_is_sent(desk: Desk, alice: Party) -> None:
     desk.send(alice, "bob", *("x" * 50_000 for _ in range(WINDOW)))
     tracemalloc.start()
-    found = page(desk.disk.database.reading, Address("bob"), 0, WINDOW, 100_100)
+    found = desk.store.read_now(Address("bob"), 0, WINDOW, 100_100)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (len(found.items), found.has_more, peak < 500_000) == (2, True, True)

@@ -1,0 +1,101 @@
+"""The mailboxes in the engine, asked from this host by the script with which the service asks."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from generator.host.hosts import RefusedError, asking
+from generator.report import CommandError
+from service.declaration import Fault
+from service.mailbox import script
+from service.mailbox.rights import WAITS, faults_of, is_refusal, rights, version_of
+from service.settings import Engine, Mailbox
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+# So many of the fullest are shown, of those whose oldest message is the oldest.
+_SHOWN, _LOOKED_AT = 10, 10_000
+_SECOND = 1_000_000
+
+
+def faults(ours: Engine, mailbox: Mailbox) -> Iterator[Fault]:
+    """Why the engine would keep no mail, or lose it."""
+    try:
+        with asking(ours) as redis:
+            yield from _of_the_server(ours, mailbox, redis)
+    except RefusedError as error:
+        yield error.fault
+
+
+def _of_the_server(ours: Engine, mailbox: Mailbox, redis: "Redis") -> Iterator[Fault]:
+    facts = redis.info()
+    for what, fix in faults_of(facts):
+        yield Fault(f"the engine is of no use for mailboxes: {what}", fix)
+    needed, room = 2 * mailbox.total, int(facts.get("maxmemory", 0))
+    if 0 < room < needed:
+        what = f"the engine has maxmemory {room}, and full mailboxes need {needed}"
+        yield Fault(what, f"give it more, or use at most {room // 2} for mailbox.total")
+    is_old = version_of(facts) < WAITS
+    asks = is_old and mailbox.sync == "turn"
+    if refusal := _refusal(ours, mailbox, redis, asks):
+        words = " ".join(rights(str(ours.name), asks))
+        yield Fault(f"the engine lets {ours.user} do too little for mailboxes: {refusal}", f"let it also {words}")
+    elif asks and redis.config_get("appendfsync").get("appendfsync") != "always":
+        what = "the engine cannot be asked whether something is on its disk, and mailbox.sync is turn"
+        yield Fault(what, "set appendfsync always there, take version 7.2 or newer, or use mailbox.sync: second")
+
+
+def _refusal(ours: Engine, mailbox: Mailbox, redis: "Redis", reads_settings: bool) -> str:
+    """What the engine does not let its user do; nothing where it lets it do all."""
+    from redis.exceptions import ResponseError
+
+    try:
+        _call(ours, mailbox, redis, script.try_all())
+        if reads_settings:
+            redis.config_get("appendfsync")
+    except ResponseError as error:
+        if not is_refusal(str(error)):
+            raise
+        return str(error)
+    return ""
+
+
+def _call(ours: Engine, mailbox: Mailbox, redis: "Redis", call: script.Call) -> Any:
+    words = script.arguments(script.prefix(ours), mailbox, [call])
+    name = redis.script_load(script.WORKING.decode())
+    return script.answer(redis.evalsha(name, 0, *words), [call])
+
+
+def look(ours: Engine, mailbox: Mailbox, address: str | None) -> dict[str, Any]:
+    """What is in all mailboxes, or in one, as `service.mailbox.__main__.show` has it.
+
+    Raises:
+        CommandError
+    """
+    from redis.exceptions import RedisError
+
+    call = script.show(_LOOKED_AT) if address is None else script.show_one(address)
+    try:
+        with asking(ours) as redis:
+            answer = _call(ours, mailbox, redis, call)
+    except RefusedError as error:
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, RedisError) and str(cause).startswith("GONE"):
+            raise CommandError(f"there are no mailboxes in the engine at {ours.url}") from None
+        raise CommandError(str(error)) from None
+    (found,) = answer.outcomes
+    if address is None:
+        boxes, oldest, fullest = found
+        named = [{"address": name.decode(), "messages": number, "bytes": size} for name, number, size in fullest]
+        named.sort(key=lambda each: (-each["messages"], each["address"]))
+        totals = {"mailboxes": boxes, "messages": answer.messages, "bytes": answer.bytes, "oldest": _seconds(oldest)}
+        return {**totals, "fullest": named[:_SHOWN]}
+    if not found:
+        raise CommandError(f"{address} has no mailbox: its owner has never asked for one, or was away for too long")
+    messages, size, oldest, newest, seen = found
+    times = {"oldest": _seconds(oldest), "newest": _seconds(newest), "owner_seen": _seconds(seen)}
+    return {"address": address, "messages": messages, "bytes": size, **times}
+
+
+def _seconds(microseconds: bytes) -> float | None:
+    return int(microseconds) / _SECOND if microseconds else None
