@@ -29,7 +29,7 @@ _PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 _SINGLE = ("pyproject.toml", "LICENSE", *_PAGES, *LOCKS)
 _CLIENTS = ("clients/python/wsbundle_client", "clients/js", "clients/page")
 _DIRECTORIES = ("docs", "findings", "service", "generator", "templates", *_CLIENTS)
-_SUFFIXES = (".md", ".png", ".py", ".typed", ".sh", ".html", ".css", ".js", ".lua", ".yaml", ".svg")
+_SUFFIXES = (".md", ".png", ".py", ".typed", ".sh", ".html", ".css", ".js", ".yaml", ".svg")
 # -I ignores the current directory, the variables of Python and the user's own packages: it is often root who asks. It
 # also ignores ROOT where that is not in the environment's own path, as in the environment of a wheel.
 _START = """import runpy, sys

@@ -1,5 +1,5 @@
 """What the engine does with the mailboxes of all hosts: the rules of `service.mailbox.ledger`, as a script that runs
-there, `mailboxes.lua`, so that no two workers are ever in each other's way. Here are its text, its words, and how its
+there, `mailboxes`, so that no two workers are ever in each other's way. Here are its text, its words, and how its
 answers are read.
 
 Below `nc:1:NAME:` are `state`, a hash for all; `box:ADDRESS`, a hash for each mailbox; `mail:ADDRESS`, a stream with
@@ -9,7 +9,6 @@ first; `idle`, those that hold nothing, by when the owner was there; and `once:K
 
 from collections.abc import Callable, Sequence
 from hashlib import sha1
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +17,7 @@ from service.core.addresses import Address
 from service.core.frames import Id
 from service.core.mailbox import Item, Kept, Kind, Letter, Opened, Page, Position, Settled
 from service.mailbox.ledger import DEDUP_S, OVERHEAD, SECOND, SWEEP, UNTOLD_TTLS
+from service.mailbox.mailboxes import TEXT
 from service.settings import Engine, Mailbox
 
 # Of what is stored. A release that does not know it refuses to touch it.
@@ -29,9 +29,7 @@ _NUMBERS = {
     "UNTOLD": UNTOLD_TTLS,
     "VERSION": VERSION,
 }
-_BODY = "".join(f"local {name} = {number}\n" for name, number in _NUMBERS.items()) + Path(__file__).with_name(
-    "mailboxes.lua"
-).read_text(encoding="utf-8")
+_BODY = "".join(f"local {name} = {number}\n" for name, number in _NUMBERS.items()) + TEXT
 # An engine that is full stores nothing more, and does all else: what is fetched makes room.
 STORING = f"#!lua\n{_BODY}".encode()
 WORKING = f"#!lua flags=allow-oom\n{_BODY}".encode()

@@ -120,3 +120,16 @@ def test_the_password_is_no_part_of_what_everybody_reads(empty: Console) -> None
     assert empty.run("stat", "-c", "%U %a", f"/opt/{NAME}/current/engine.acl").strip() == "root 600"
     facts = json.loads(empty.wsbundle("status", "--format", "json"))
     assert facts["alone"] is False
+
+
+def test_it_keeps_mailboxes_when_it_is_told_to(empty: Console) -> None:
+    empty.install(engine=SERVED)
+    keeping: dict[str, Any] = {"engine": SERVED, "auth": "token", "mailbox": {"keep": "engine", "total": 64 * 1024**2}}
+    assert "restart" in empty.install(**keeping)
+    password = empty.run("cat", PASSWORD).strip()
+    assert asks(empty, "config", "get", "appendfsync", password=password).split() == ["appendfsync", "always"]
+    assert f"maxmemory:{256 * 1024**2}" in asks(empty, "info", "memory", password=password)
+    assert "NOPERM" in asks(empty, "get", "others", password=password)
+    assert "0 mailboxes: 0 messages of 0 bytes" in empty.wsbundle("mailbox")
+    assert "are copied and restored with all that it has" in empty.wsbundle("mailbox", "--export", "x", code=1)
+    assert "mailbox-kept" in empty.wsbundle("doctor", "--only", "mailbox-kept")

@@ -204,14 +204,17 @@ def test_messages_that_are_not_delivered_any_more_are_named_in_the_log(kept: Kep
         wait_until(lambda: f"what is in {kept.mailbox / FILE} stays there, and is not delivered" in shell.log())
 
 
-def test_settings_that_cannot_keep_messages_are_refused_all_at_once(tmp_path: Path) -> None:
-    environment = clean_environment(WEBSOCKET_MAILBOX_KEEP="disk")
+@pytest.mark.parametrize(
+    ("keep", "needed"), [("disk", "WEBSOCKET_MAILBOX_DIRECTORY"), ("engine", "WEBSOCKET_ENGINE_URL")]
+)
+def test_settings_that_cannot_keep_messages_are_refused_all_at_once(keep: str, needed: str) -> None:
+    environment = clean_environment(WEBSOCKET_MAILBOX_KEEP=keep)
     done = subprocess.run(
         [sys.executable, "-m", "service"], env=environment, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 2
     assert "WEBSOCKET_AUTH" in done.stderr
-    assert "WEBSOCKET_MAILBOX_DIRECTORY" in done.stderr
+    assert needed in done.stderr
 
 
 # Several workers

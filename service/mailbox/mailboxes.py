@@ -1,4 +1,7 @@
--- The mailboxes of all hosts, in the engine: `script.py` beside this has what is kept where, and the numbers in capitals.
+"""The script that keeps the mailboxes of all hosts in the engine, in Lua; `script` beside this calls it."""
+
+TEXT = r"""
+-- The mailboxes of all hosts, in the engine: `script` beside this has what is kept where, and the numbers in capitals.
 -- ARGV: the prefix of all keys; the time in microseconds, or nothing; mailbox.messages, .bytes, .total, and .ttl in
 -- microseconds; then each command, how many words follow it, and these.
 
@@ -19,7 +22,8 @@ local function load_state()
         'drawn', 'gap')
     if v[1] then
         S = {version = tonumber(v[1]), epoch = v[2], last = tonumber(v[3]), messages = tonumber(v[4]),
-            bytes = tonumber(v[5]), run = v[6], born = tonumber(v[7]), lossy = v[8], drawn = v[9], gap = tonumber(v[10])}
+            bytes = tonumber(v[5]), run = v[6], born = tonumber(v[7]), lossy = v[8], drawn = v[9],
+            gap = tonumber(v[10])}
     end
 end
 
@@ -258,8 +262,8 @@ end
 function commands.begin(run, lossy, fresh, my_run, my_epoch, my_last)
     is_changed = true
     if not S then
-        S = {version = VERSION, epoch = fresh, last = now, messages = 0, bytes = 0, run = run, born = now, lossy = lossy,
-            drawn = run, gap = my_epoch == '' and 0 or now}
+        S = {version = VERSION, epoch = fresh, last = now, messages = 0, bytes = 0, run = run, born = now,
+            lossy = lossy, drawn = run, gap = my_epoch == '' and 0 or now}
         return my_epoch == '' and '' or 'it has lost all that was stored'
     end
     local why = ''
@@ -281,7 +285,8 @@ local function finish()
     for name, box in pairs(boxes) do
         if box and box.is_changed then
             redis.call('HSET', P .. 'box:' .. name, 'acked', text(box.acked), 'lost', text(box.lost), 'seen',
-                text(box.seen), 'reader', box.reader, 'messages', box.messages, 'bytes', text(box.bytes), 'epoch', S.epoch)
+                text(box.seen), 'reader', box.reader, 'messages', box.messages, 'bytes', text(box.bytes),
+                'epoch', S.epoch)
             if box.messages == 0 then
                 if box.was > 0 then
                     redis.call('DEL', P .. 'mail:' .. name)
@@ -314,3 +319,4 @@ end
 finish()
 S = S or {epoch = '', last = now, messages = 0, bytes = 0}  -- only tried
 return {S.epoch, text(S.last), text(now), S.messages, text(S.bytes), expired, news, settled, outcomes}
+"""
