@@ -180,22 +180,32 @@ def _set_up(directory: Path, requirements: "list[Path]", why: str) -> None:
     python = str(directory / "bin" / "python")
     with room(directory) as temporary:
         variables = {**of_no_python(os.environ), "TMPDIR": temporary}
-        _bring_pip(python, variables)
+        _run([python, "-I", "-m", "ensurepip"], variables)
         variables = of_pip(python, variables)
         locked = [word for file in requirements for word in ("--requirement", str(file))]
         pip = [python, "-I", "-m", "pip", "install", "--quiet", "--require-hashes", *from_wheels(), *locked]
-        subprocess.run(pip, check=True, env=variables)
+        _run(pip, variables)
     _make_importable(directory)
     (directory / READY).write_text("".join(f"{line}\n" for line in _fits(directory)), encoding="utf-8")
 
 
-def _bring_pip(python: str, variables: "Mapping[str, str]") -> None:
-    """Run ensurepip, and of a failure keep what pip says of it, not the traceback behind."""
-    ensurepip = [python, "-I", "-m", "ensurepip"]
-    done = subprocess.run(ensurepip, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        print(done.stderr.partition("Traceback (")[0].strip(), file=sys.stderr)
-        done.check_returncode()
+def _run(command: "list[str]", variables: "Mapping[str, str]") -> None:
+    """Run a step of pip and let it say on stderr what it has to say, but for its tracebacks.
+
+    Raises:
+        CalledProcessError
+    """
+    with subprocess.Popen(
+        command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+    ) as child:
+        assert child.stderr is not None
+        is_for_us = True
+        for line in child.stderr:
+            is_for_us = is_for_us and not line.startswith(("Traceback (", "Exception ignored "))
+            if is_for_us:
+                print(line, end="", file=sys.stderr, flush=True)
+    if child.returncode != 0:
+        raise subprocess.CalledProcessError(child.returncode, command)
 
 
 def _make_importable(directory: Path) -> None:
