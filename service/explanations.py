@@ -56,7 +56,7 @@ def domain_fault(text: str) -> tuple[str, str] | None:
     if _is_address(text) or host.startswith("["):
         return "is an IP address", "write a host name: browsers and certificates go by names"
     if rest.startswith(":"):
-        return "has a port", f"{alone}; nginx listens on 80, and with tls on 443"
+        return "has a port", f"{alone}; the ports are nginx.http_port and nginx.https_port"
     return _fault_of_host(text)
 
 

@@ -2,8 +2,9 @@
 
 from posixpath import normpath
 
-from generator.config.addresses import LOOPBACK, is_address, network_fix, same_address
+from generator.config.addresses import is_address, network_fix, same_address
 from generator.config.engine import Place, engine, password_file, server, servers
+from generator.config.listening import answers_at
 from generator.config.rule import Findings, Origins, rule
 from generator.config.schema import Deploy, Engine
 from generator.paths import HIDDEN_PLACES, Paths
@@ -92,17 +93,10 @@ def engine_is_not_this_service(deploy: Deploy, _: Origins) -> Findings:
         yield "engine.url", Fault(f"{there} is where this service listens", "name the socket of the engine")
     for place in servers(deploy) if deploy.socket is None else ():
         is_here = place.is_local or (deploy.engine.serve and place == there)
-        answers = _answers_at(deploy.host, place.host) if is_here else same_address(place.host, (deploy.host,))
+        answers = answers_at(deploy.host, place.host) if is_here else same_address(place.host, (deploy.host,))
         if place.port == deploy.port and answers:
             key = "engine.url" if place == there else "engine.sentinels"
             yield key, Fault(f"{place} is where this service listens", "write the port of the engine")
-
-
-def _answers_at(listener: str, address: str) -> bool:
-    """Whether what listens on an address of this host, or on all, is reached at another of its addresses."""
-    addresses = LOOPBACK if address == "localhost" else (address,)
-    on_all_of_ipv4 = listener == "0.0.0.0" and any(":" not in each for each in addresses)
-    return listener == "::" or on_all_of_ipv4 or same_address(listener, addresses)
 
 
 @rule(

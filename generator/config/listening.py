@@ -2,7 +2,7 @@
 
 from generator.config.addresses import LOOPBACK, MAPPED, is_address, network_fix, same_address, share
 from generator.config.rule import Findings, Origins, rule
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, Nginx
 from service.declaration import Fault
 
 # Of the public addresses of a family: nobody has more load balancers than that.
@@ -94,6 +94,61 @@ def nginx_listens_on_addresses(deploy: Deploy, _: Origins) -> Findings:
             yield "nginx.listen", fault
         elif same_address(address, listen[:position]):
             yield "nginx.listen", Fault(f"'{address}' is given twice", "keep one")
+
+
+def nginx_ports(deploy: Deploy) -> tuple[int, ...]:
+    """Where nginx waits for clients: without TLS, and with it."""
+    return (deploy.nginx.http_port,) if deploy.tls == "off" else (deploy.nginx.http_port, deploy.nginx.https_port)
+
+
+def https_place(deploy: Deploy) -> str:
+    """The domain, with a port where it is not that of https."""
+    return f"{deploy.domain}:{deploy.nginx.https_port}".removesuffix(":443")
+
+
+@rule(
+    *("nginx.http_port", "nginx.https_port", "nginx.listen", "tls", "host", "port", "socket"),
+    because="Two programs cannot listen on one port of an address, and one port has TLS or has it not.",
+)
+def nginx_has_ports_of_its_own(deploy: Deploy, _: Origins) -> Findings:
+    keys = dict(zip(("nginx.http_port", "nginx.https_port"), nginx_ports(deploy), strict=False))
+    if deploy.tls == "off" and deploy.nginx.https_port != Nginx().https_port:
+        yield "nginx.https_port", Fault("has no effect: tls is off", "remove it, or set tls")
+    if len(set(keys.values())) < len(keys):
+        yield "nginx.https_port", Fault(f"{deploy.nginx.https_port} is nginx.http_port too", "use two ports")
+    meets = any(answers_at(host, deploy.host) or answers_at(deploy.host, host) for host in deploy.nginx.listen)
+    for key, port in keys.items() if deploy.socket is None and meets else ():
+        if port == deploy.port:
+            yield key, Fault(f"{port} is the port of the service", "use another one for nginx, or for the service")
+
+
+@rule(
+    *("nginx.http_port", "tls"),
+    because="Let's Encrypt asks for its proof on port 80 of the domain and on no other (RFC 8555, section 8.3).",
+    warns=True,
+)
+def lets_encrypt_comes_to_port_80(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.tls == "letsencrypt" and deploy.nginx.http_port != 80:
+        what = f"{deploy.nginx.http_port} gets no request from Let's Encrypt, unless something leads port 80 there"
+        yield "nginx.http_port", Fault(what, "leave it at 80, or use tls: files")
+
+
+@rule(
+    *("nginx.proxy_protocol", "nginx.trusted_proxies"),
+    because="Only a load balancer begins with the PROXY protocol. If none is believed, all clients have its address, "
+    "and share the limits of one.",
+)
+def proxies_speak_the_proxy_protocol(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.nginx.proxy_protocol and not deploy.nginx.trusted_proxies:
+        fix = "name the load balancer in nginx.trusted_proxies"
+        yield "nginx.proxy_protocol", Fault("is believed from nobody", fix)
+
+
+def answers_at(listener: str, address: str) -> bool:
+    """Whether what listens on an address of this host, or on all, is reached at another of its addresses."""
+    addresses = LOOPBACK if address == "localhost" else (address,)
+    on_all_of_ipv4 = listener == "0.0.0.0" and any(":" not in each for each in addresses)
+    return listener == "::" or on_all_of_ipv4 or same_address(listener, addresses)
 
 
 def _unfit_to_listen_on(address: str) -> Fault | None:

@@ -147,10 +147,23 @@ class Nginx(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             extra={"expects": "a list of IP addresses"},
         ),
     ] = ("0.0.0.0", "::")
+    http_port: Annotated[
+        int,
+        Meta(ge=1, le=65_535, description="Where nginx waits for clients without TLS, or sends them to TLS."),
+    ] = 80
+    https_port: Annotated[int, Meta(ge=1, le=65_535, description="Where nginx waits for clients with TLS.")] = 443
+    proxy_protocol: Annotated[
+        bool,
+        Meta(
+            description="Every connection begins with the PROXY protocol, in which a load balancer at TCP level says "
+            "which client it is for; `trusted_proxies` are believed. Nobody else gets through to these ports then."
+        ),
+    ] = False
     trusted_proxies: Annotated[
         tuple[AddressRange, ...],
         Meta(
-            description="Load balancers in front of nginx: only from these addresses is X-Forwarded-For believed.",
+            description="Load balancers in front of nginx: only from these addresses is X-Forwarded-For, or the PROXY "
+            "protocol, believed.",
             extra={"expects": "a list of IP addresses or networks"},
         ),
     ] = ()

@@ -13,8 +13,9 @@ from uuid import uuid4
 from generator.config.schema import Deploy
 from generator.doctor.checks import Verdict, check, failed, look, ok, warning
 from generator.doctor.patient import Patient, Unseen, needs_root
-from generator.doctor.wire import AGENT, ask, connected
+from generator.doctor.wire import AGENT, PATIENCE_S, ask, connected
 from generator.host import facts
+from generator.host.probe import connect_to
 from generator.program import AS_ROOT
 
 RELOAD = "sudo nginx -t && sudo systemctl reload nginx"
@@ -61,6 +62,58 @@ def listen(_: Deploy, seen: Reached) -> Verdict:
     """nginx takes connections on each of these addresses."""
     fix = f"is nginx running, and is the address this host's? systemctl status nginx; {RELOAD}"
     return failed(f"no answer on {', '.join(seen.closed)}", fix) if seen.closed else ok(", ".join(seen.open))
+
+
+class Ports(NamedTuple):
+    """Where nginx answers without TLS and with it, 0 for nowhere; and whether it does without the PROXY protocol."""
+
+    http: int
+    https: int
+    answers_all: bool
+
+
+@look()
+def the_ports(patient: Patient) -> Ports:
+    endpoint = patient.endpoint
+    found = [
+        port if ask(connected(endpoint, encrypted=encrypted), "/", endpoint.domain).status else 0
+        for encrypted, port in zip((False, True), endpoint.ports, strict=True)
+        if endpoint.encrypted or not encrypted
+    ]
+    bare = connect_to(endpoint.ways[0][0], endpoint.ports[False], None, PATIENCE_S)
+    return Ports(found[0], found[-1] if endpoint.encrypted else 0, ask(bare, "/", endpoint.domain).status != 0)
+
+
+@check("nginx.http_port", see=the_ports, expects=lambda deploy: f"nginx answers on {deploy.nginx.http_port}")
+def http_port(deploy: Deploy, seen: Ports) -> Verdict:
+    """nginx answers without TLS where it should."""
+    return _on(deploy.nginx.http_port, seen.http)
+
+
+@check(
+    "nginx.https_port",
+    see=the_ports,
+    expects=lambda deploy: "no TLS" if deploy.tls == "off" else f"nginx answers on {deploy.nginx.https_port}",
+)
+def https_port(deploy: Deploy, seen: Ports) -> Verdict:
+    """nginx answers with TLS where it should."""
+    return ok("tls is off") if deploy.tls == "off" else _on(deploy.nginx.https_port, seen.https)
+
+
+def _on(expected: int, seen: int) -> Verdict:
+    said = f"it answers on {seen}" if seen else "no answer"
+    return ok(said) if seen == expected else failed(said, f"{AS_ROOT} install; {RELOAD}")
+
+
+@check(
+    "nginx.proxy_protocol",
+    see=the_ports,
+    expects=lambda deploy: "who does not begin with it gets no answer" if deploy.nginx.proxy_protocol else "not needed",
+)
+def proxy_protocol(deploy: Deploy, seen: Ports) -> Verdict:
+    """Where the PROXY protocol is spoken, nobody gets through without it."""
+    said = f"who does not begin with it gets {'an' if seen.answers_all else 'no'} answer"
+    return ok(said) if seen.answers_all != deploy.nginx.proxy_protocol else failed(said, f"{AS_ROOT} install; {RELOAD}")
 
 
 class Unknown(NamedTuple):
@@ -151,7 +204,7 @@ def a_forged_address(patient: Patient) -> Claim:
     patient.must_answer()
     needs_root()
     agent = f"{AGENT} {uuid4()}"
-    raw = connected(patient.endpoint)
+    raw = connected(patient.endpoint, claim=f"TCP4 {_FORGED} {_FORGED} 50000 80")
     came_from = str(raw.getsockname()[0])
     ask(raw, "/", patient.endpoint.domain, User_Agent=agent, X_Forwarded_For=_FORGED)
     deadline = time.monotonic() + 5
@@ -166,7 +219,10 @@ def a_forged_address(patient: Patient) -> Claim:
 @check(
     "nginx.trusted_proxies",
     see=a_forged_address,
-    expects=lambda deploy: "X-Forwarded-For is believed from " + (", ".join(deploy.nginx.trusted_proxies) or "nobody"),
+    expects=lambda deploy: (
+        ("the PROXY protocol" if deploy.nginx.proxy_protocol else "X-Forwarded-For")
+        + f" is believed from {', '.join(deploy.nginx.trusted_proxies) or 'nobody'}"
+    ),
 )
 def trusted_proxies(deploy: Deploy, seen: Claim) -> Verdict:
     """A client that is no trusted proxy cannot choose the address that it counts by."""

@@ -4,6 +4,7 @@ import ssl
 import time
 from typing import NamedTuple
 
+from generator.config.listening import https_place
 from generator.config.schema import Deploy
 from generator.doctor.checks import Verdict, check, failed, look, ok, unseen, warning
 from generator.doctor.of_nginx import RELOAD
@@ -20,7 +21,9 @@ _INSTALL = f"{AS_ROOT} install; {RELOAD}"
 
 
 class Encryption(NamedTuple):
-    """What port 80 answers, where it leads; the newest version of TLS; whether 1.1 will do; what browsers remember."""
+    """What is answered without TLS, and where it leads; the newest version of TLS; whether 1.1 will do; what browsers
+    remember.
+    """
 
     status: int
     leads_to: str
@@ -49,6 +52,8 @@ def encryption(patient: Patient) -> Encryption:
 
 def _takes_old(endpoint: Endpoint) -> bool:
     """Whether a client gets TLS 1.1; Python warns of it, and openssl needs to be told that it is meant."""
+    if endpoint.proxy_protocol:
+        return False  # openssl cannot begin with the PROXY protocol
     to = ("-connect", f"{_bracketed(endpoint.ways[0][0])}:{endpoint.ports[1]}", "-servername", endpoint.domain)
     said = run("openssl", "s_client", *to, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0", "-brief", stdin="")
     return "Protocol version: TLSv1.1" in said.output
@@ -61,21 +66,23 @@ def _bracketed(address: str) -> str:
 @check(
     "tls",
     see=encryption,
-    expects=lambda deploy: "no encryption" if deploy.tls == "off" else "TLS 1.2 or newer, port 80 leads to https",
+    expects=lambda deploy: (
+        "no encryption" if deploy.tls == "off" else f"TLS 1.2 or newer, port {deploy.nginx.http_port} leads to https"
+    ),
 )
 def tls(deploy: Deploy, seen: Encryption) -> Verdict:
     """Clients get TLS of today, http leads to https, and browsers remember it; or none of it, where it is off."""
-    said = f"port 80 answers {seen.status}" + (f", to {seen.leads_to}" if seen.leads_to else "")
+    said = f"port {deploy.nginx.http_port} answers {seen.status}" + (f", to {seen.leads_to}" if seen.leads_to else "")
     if deploy.tls == "off":
         return failed(said, _INSTALL) if seen.leads_to else ok(said)
     said = f"{seen.newest}, {said}"
     if seen.newest not in ("TLSv1.2", "TLSv1.3") or (seen.status, seen.leads_to) != (
         308,
-        f"https://{deploy.domain}/doctor",
+        f"https://{https_place(deploy)}/doctor",
     ):
         return failed(said, _INSTALL)
     if seen.takes_old:
-        fix = "the default site of port 443 allows it: set ssl_protocols there, or nginx.default_server"
+        fix = "the default site of that port allows it: set ssl_protocols there, or nginx.default_server"
         return warning(f"{said}; TLS 1.1 is accepted as well", fix)
     return ok(said) if seen.remembered else failed(f"{said}; no Strict-Transport-Security", _INSTALL)
 

@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from generator import __version__
-from generator.host.probe import Endpoint, context
+from generator.host.probe import UNKNOWN, Endpoint, context
 
 # By this its requests are known in the access log.
 AGENT = f"wsbundle-doctor/{__version__}"
@@ -37,15 +37,18 @@ class Ended(Exception):
     """The connection ended before what was waited for; the message says how."""
 
 
-def connected(endpoint: Endpoint, address: str = "", encrypted: bool | None = None) -> socket.socket:
+def connected(
+    endpoint: Endpoint, address: str = "", encrypted: bool | None = None, claim: str = UNKNOWN
+) -> socket.socket:
     """A connection to nginx, with TLS where clients use it; no certificate is judged.
+
+    Where the PROXY protocol is spoken, `claim` says in its words for which client the connection is.
 
     Raises:
         OSError
     """
     with_tls = endpoint.encrypted if encrypted is None else encrypted
-    where = (address or endpoint.ways[0][0], endpoint.ports[with_tls])
-    plain = socket.create_connection(where, timeout=PATIENCE_S)
+    plain = endpoint.connect(address or endpoint.ways[0][0], with_tls, PATIENCE_S, claim)
     if not with_tls:
         return plain
     try:

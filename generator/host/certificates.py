@@ -132,7 +132,7 @@ def warnings(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
 
 
 def refusals(
-    deploy: Deploy, place: Place, now: float, shown_for: Callable[[str], bytes | None] = served
+    deploy: Deploy, place: Place, now: float, shown_for: Callable[[Deploy], bytes | None] = served
 ) -> list[Fault]:
     """Why clients refuse what nginx serves, or will once it reads its files again. Nothing that only root could see."""
     path = _served_file(deploy, place)
@@ -144,7 +144,7 @@ def refusals(
         found = [Fault("it is a placeholder", "the next installation asks for the real one")]
     else:
         found = list(_refused(path, deploy.domain, now))
-    if not found and (other := shown_for(deploy.domain)) is not None and other != der(path):
+    if not found and (other := shown_for(deploy)) is not None and other != der(path):
         with NamedTemporaryFile("w", prefix="wsbundle-") as file:
             file.write(ssl.DER_cert_to_PEM_cert(other))
             file.flush()
@@ -247,7 +247,7 @@ def delete(place: Place) -> list[str]:
 
 
 def described(
-    deploy: Deploy, place: Place, now: float, shown_for: Callable[[str], bytes | None] = served
+    deploy: Deploy, place: Place, now: float, shown_for: Callable[[Deploy], bytes | None] = served
 ) -> dict[str, object]:
     """The certificate in use, as facts and in words, below `text`; `shown_for` asks nginx which one it shows."""
     path = _served_file(deploy, place)
@@ -260,7 +260,7 @@ def described(
     text = f"a PLACEHOLDER for {', '.join(certificate.names)}" if is_placeholder else str(certificate)
     if days >= 0 and not is_placeholder:
         text += f", {days} days left"
-    if (other := shown_for(deploy.domain)) is not None and other != der(path):
+    if (other := shown_for(deploy)) is not None and other != der(path):
         text += "; nginx serves ANOTHER: systemctl reload nginx"
     return {"kind": kind, "names": certificate.names, "issuer": certificate.issuer, "days_left": days, "text": text}
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from generator.config.addresses import LOOPBACK
+from generator.config.listening import nginx_ports
 from generator.config.schema import Deploy
 from generator.paths import Paths
 from generator.readers.nginx import DEFAULT_SITE
@@ -33,7 +34,7 @@ def faults(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
     """Faults that would keep clients from us, or nginx from starting."""
     for server in _others(deploy, around):
         for listen in server.listens:
-            if listen.port in _ports(deploy):
+            if listen.port in nginx_ports(deploy):
                 yield from _of_the_port(deploy, server, listen)
     taken = _taken(deploy, around)
     for listen in taken:
@@ -49,7 +50,7 @@ def warnings(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
     yield from (fault for listen in taken if (fault := _stands_before(deploy, listen, taken)) not in refused)
     if deploy.nginx.default_server or set(deploy.nginx.health_from) <= set(LOOPBACK):
         return
-    for port in _ports(deploy):
+    for port in nginx_ports(deploy):
         if (listen := _default(deploy, around, port)) is not None:
             fix = f"let it send `Host: {deploy.domain}`"
             if listen.where.startswith(f"/{DEFAULT_SITE}:") or not _is_default(listen):  # nginx takes no second one
@@ -75,10 +76,6 @@ def ways_in(listen: tuple[str, ...], around: Surroundings) -> tuple[tuple[str, .
     return (any_of or ("127.0.0.1" if "0.0.0.0" in listen else "::1",),)
 
 
-def _ports(deploy: Deploy) -> tuple[int, ...]:
-    return (80,) if deploy.tls == "off" else (80, 443)
-
-
 def _others(deploy: Deploy, around: Surroundings) -> Iterator[Server]:
     """All but our own site, and the default site that makes way for us."""
     ours = {f"/{Paths(deploy.name).site_link}"} | ({f"/{DEFAULT_SITE}"} if deploy.nginx.default_server else set())
@@ -94,11 +91,13 @@ def _of_the_port(deploy: Deploy, server: Server, listen: Listen) -> Iterator[Fau
     elif "ipv6only=off" in listen.options and listen.host == "::" and any(":" not in host for host in hosts):
         what = f"{listen.where} has port {port} of IPv4 and IPv6 at once, so nginx could not bind it for IPv4 again"
         yield Fault(what, f"write `listen {port};` and `listen [::]:{port};` there, without ipv6only=off")
-    elif meets and "proxy_protocol" in listen.options:
+    elif meets and ("proxy_protocol" in listen.options) != deploy.nginx.proxy_protocol:
         what = f"{listen.where} expects the PROXY protocol on port {port}, and nginx would of our clients too"
+        if deploy.nginx.proxy_protocol:
+            what = f"{listen.where} has port {port} without the PROXY protocol, and nginx would expect it there too"
         yield Fault(what, "give that site, or nginx.listen, an address of its own")
-    elif meets and port == 80 and "ssl" in listen.options:
-        what = f"{listen.where} has TLS on port 80, and nginx would ask our clients for it too"
+    elif meets and port == deploy.nginx.http_port and "ssl" in listen.options:
+        what = f"{listen.where} has TLS on port {port}, and nginx would ask our clients for it too"
         yield Fault(what, "take `ssl` away there")
 
 
@@ -109,7 +108,7 @@ def _taken(deploy: Deploy, around: Surroundings) -> list[Listen]:
         for listen in server.listens if server.module == "http" else ():
             ours = ("::" if listen.is_ipv6 else "0.0.0.0") in deploy.nginx.listen
             is_named = listen.host in deploy.nginx.listen
-            if ours and not is_named and listen.port in _ports(deploy) and listen.host in around.clients_come_to:
+            if ours and not is_named and listen.port in nginx_ports(deploy) and listen.host in around.clients_come_to:
                 found.setdefault((listen.host, listen.port), listen)
     return list(found.values())
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from generator.config.document import Located
+from generator.config.listening import nginx_ports
 from generator.config.load import Loaded
 from generator.config.schema import Deploy, mailbox
 from generator.host import belongings, certificates, default_site, engine, facts, hosts, keys, letters
@@ -130,7 +131,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         has_group=account is None and user not in mine.users and facts.group_of(user) is not None,
         has_foreign_default_site=default_site.stands(store.root) and not default_site.is_debians(store.root),
         resolves=has_route and facts.resolves_here(deploy.domain),
-        closed_ports=closed((80,) if deploy.tls == "off" else (80, 443)),
+        closed_ports=closed(nginx_ports(deploy)),
         clock_behind_s=(ROOT / "pyproject.toml").stat().st_mtime - time.time(),
     )
 
@@ -144,10 +145,10 @@ def _taken(deploy: Deploy, store: Store) -> Iterator[Listener]:
     ours = "" if store.current is None else store.generation(store.current).listener
     # Who has IPv6's every address has IPv4's too, as a rule; so it is asked for where nobody else is.
     hosts = [host for host in deploy.nginx.listen if host != "::"] or ["::"]
-    wanted = [(host, port) for host in hosts for port in ((80,) if deploy.tls == "off" else (80, 443))]
+    wanted = [(host, port) for host in hosts for port in nginx_ports(deploy)]
     if deploy.socket is None and ours.rpartition(":")[2] != str(deploy.port):
         wanted.append((deploy.host, deploy.port))
     for host, port in wanted:
-        holder, is_for_nginx = facts.holder_of(host, port), port in (80, 443)
+        holder, is_for_nginx = facts.holder_of(host, port), port in nginx_ports(deploy)
         if holder is not None and not (holder.startswith("nginx ") and is_for_nginx):
             yield Listener(f"port {port} on {host}", holder, facts.unit_of(holder), is_for_nginx)

@@ -14,6 +14,10 @@ _PAUSE_S = 0.2
 _EXCHANGE_S = 10.0
 
 
+# By the PROXY protocol: it is for no other client, and has its own address.
+UNKNOWN = "UNKNOWN"
+
+
 class Unhealthy(Exception):
     """No message came back through nginx; the message has the last reason."""
 
@@ -27,6 +31,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     ways: tuple[tuple[str, ...], ...] = (("127.0.0.1",),)
     ports: tuple[int, int] = (80, 443)
     """Without and with TLS."""
+    proxy_protocol: bool = False
 
     @property
     def port(self) -> int:
@@ -34,7 +39,12 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     @property
     def url(self) -> str:
-        return f"{'wss' if self.encrypted else 'ws'}://{self.domain}/"
+        place = f"{self.domain}:{self.port}".removesuffix(":443" if self.encrypted else ":80")
+        return f"{'wss' if self.encrypted else 'ws'}://{place}/"
+
+    def connect(self, address: str, encrypted: bool, within_s: float, claim: str = UNKNOWN) -> socket.socket:
+        """A connection to nginx at one of its addresses, before any TLS. Raises: OSError"""
+        return connect_to(address, self.ports[encrypted], claim if self.proxy_protocol else None, within_s)
 
     def __str__(self) -> str:
         return f"{self.url} at {', '.join(address for way in self.ways for address in way)}"
@@ -101,7 +111,7 @@ def _exchange_a_message(endpoint: Endpoint, address: str, within_s: float) -> No
     def left() -> float:
         return max(0.1, deadline - time.monotonic())
 
-    with closing(socket.create_connection((address, endpoint.port), timeout=within_s)) as raw:
+    with closing(endpoint.connect(address, endpoint.encrypted, within_s)) as raw:
         connected = connect(
             endpoint.url,
             sock=raw,
@@ -118,6 +128,20 @@ def _exchange_a_message(endpoint: Endpoint, address: str, within_s: float) -> No
             answer = {"type": "pong", "id": me} if endpoint.asks_for_token else texts[-1]
             if json.loads(client.recv(timeout=left())) != answer:
                 raise Unhealthy("another message came back")
+
+
+def connect_to(address: str, port: int, claim: str | None, within_s: float) -> socket.socket:
+    """A connection to nginx, before any TLS; it begins with what the PROXY protocol claims of its client, if it does.
+
+    Source: The PROXY protocol, section 2.1.
+
+    Raises:
+        OSError
+    """
+    raw = socket.create_connection((address, port), timeout=within_s)
+    if claim is not None:
+        raw.sendall(f"PROXY {claim}\r\n".encode())
+    return raw
 
 
 def context() -> ssl.SSLContext:

@@ -96,6 +96,8 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             replaces_workers=replaces_workers(deploy),
             has_files=True,
             listen=deploy.nginx.listen,
+            ports=(deploy.nginx.http_port, deploy.nginx.https_port),
+            proxy_protocol=deploy.nginx.proxy_protocol,
             engine=flavour_of(bundle),
             joined=engine_settings(deploy),
         )

@@ -126,7 +126,7 @@ def _add_hosts(generation: Generation, rows: dict[str, str], report: Report) -> 
 
 def _add_certificate(deploy: Deploy, store: Store, rows: dict[str, str], report: Report) -> bool:
     """Whether clients take it."""
-    place, now, shown = Place(store.name), time.time(), served(deploy.domain)
+    place, now, shown = Place(store.name), time.time(), served(deploy)
     refused = [str(fault) for fault in refusals(deploy, place, now, lambda _: shown)]
     certificate = described(deploy, place, now, lambda _: shown)
     report.fact(certificate={**certificate, "refused": refused})

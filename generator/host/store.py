@@ -59,6 +59,9 @@ class Generation(msgspec.Struct, frozen=True):
     has_files: bool = False
     """Whether `READ_EARLY` are files. Up to version 0.1 they were links as well."""
     listen: tuple[str, ...] = ("0.0.0.0", "::")
+    ports: tuple[int, int] = (80, 443)
+    """Of nginx, without and with TLS."""
+    proxy_protocol: bool = False
     engine: str = ""
     """The package that serves an engine here, `valkey` or `redis`; nothing where none does."""
     joined: Engine = Engine()

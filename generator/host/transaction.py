@@ -185,7 +185,14 @@ def _answers(generation: Generation, report: Report) -> bool:
 def endpoint(generation: Generation) -> Endpoint:
     """Where clients come to it."""
     ways = ways_in(generation.listen, facts.surroundings(generation.domain))
-    return Endpoint(generation.domain, generation.tls != "off", generation.auth == "token", ways)
+    return Endpoint(
+        domain=generation.domain,
+        encrypted=generation.tls != "off",
+        asks_for_token=generation.auth == "token",
+        ways=ways,
+        ports=generation.ports,
+        proxy_protocol=generation.proxy_protocol,
+    )
 
 
 def _send_a_message(generation: Generation, report: Report) -> None:

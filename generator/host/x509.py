@@ -1,11 +1,12 @@
-"""Certificates as openssl reads them, from a file or from the server on port 443."""
+"""Certificates as openssl reads them, from a file or from nginx."""
 
-import socket
 import ssl
 from pathlib import Path
 
 import msgspec
 
+from generator.config.schema import Deploy
+from generator.host.probe import UNKNOWN, connect_to
 from generator.host.programs import run
 
 DAY_S = 86_400
@@ -49,14 +50,15 @@ def read(path: Path) -> Certificate | None:
     )
 
 
-def served(domain: str) -> bytes | None:
-    """The certificate that nginx shows a client of this domain; None where nobody answers."""
+def served(deploy: Deploy) -> bytes | None:
+    """The certificate that nginx shows a client of the domain; None where nobody answers."""
+    claim = UNKNOWN if deploy.nginx.proxy_protocol else None
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         with (
-            socket.create_connection(("127.0.0.1", 443), timeout=5) as raw,
-            context.wrap_socket(raw, server_hostname=domain) as encrypted,
+            connect_to("127.0.0.1", deploy.nginx.https_port, claim, within_s=5) as raw,
+            context.wrap_socket(raw, server_hostname=deploy.domain) as encrypted,
         ):
             return encrypted.getpeercert(binary_form=True)
     except OSError:

@@ -20,6 +20,7 @@ from jinja2.bccache import Bucket
 from generator import program
 from generator.config import engine as places
 from generator.config.engine import Place
+from generator.config.listening import https_place, nginx_ports
 from generator.config.schema import Deploy, bus, keys_file, mailbox
 from generator.paths import Paths
 from generator.quoting import FILTERS, Quoted
@@ -232,7 +233,7 @@ def _is_scraped_through_nginx(deploy: Deploy) -> bool:
 def _scrape_target(deploy: Deploy) -> str:
     """Where a Prometheus finds /metrics."""
     if _is_scraped_through_nginx(deploy):
-        return f"{deploy.domain}:{80 if deploy.tls == 'off' else 443}"
+        return f"{deploy.domain}:{nginx_ports(deploy)[-1]}"
     return upstream(deploy)
 
 
@@ -339,8 +340,12 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "certificate_key": _certificate_key,
     "default_server": lambda d: d.nginx.default_server,
     "tls_default_server": lambda d: d.nginx.default_server and d.tls != "off",
-    "http_listens": lambda d: _listens(d, 80),
-    "https_listens": lambda d: _listens(d, 443),
+    "http_listens": lambda d: [] if d.nginx.proxy_protocol else _listens(d, d.nginx.http_port),
+    "http_listens_for_proxies": lambda d: _listens(d, d.nginx.http_port) if d.nginx.proxy_protocol else [],
+    "https_listens": lambda d: [] if d.nginx.proxy_protocol else _listens(d, d.nginx.https_port),
+    "https_listens_for_proxies": lambda d: _listens(d, d.nginx.https_port) if d.nginx.proxy_protocol else [],
+    "https_place": https_place,
+    "real_ip_header": lambda d: "proxy_protocol" if d.nginx.proxy_protocol else "X-Forwarded-For",
     "trusted_proxies": lambda d: d.nginx.trusted_proxies,
     "default_server_trusts": lambda d: d.nginx.default_server and bool(d.nginx.trusted_proxies),
     "redirect_trusts": lambda d: d.tls != "off" and bool(d.nginx.trusted_proxies),

@@ -523,7 +523,7 @@ def test_a_lineage_of_the_same_name_that_is_not_ours_is_let_alone(
 # wsbundle status
 
 
-def nobody(_: str) -> None:
+def nobody(_: Deploy) -> None:
     """No nginx answers."""
 
 

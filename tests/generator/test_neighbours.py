@@ -99,6 +99,14 @@ def test_what_another_site_does_to_the_whole_port_is_a_fault(other: Server, find
     assert "/etc/nginx/sites-enabled/old:2" in fault
 
 
+def test_who_shares_a_port_must_expect_the_proxy_protocol_as_we_do() -> None:
+    ours = {"proxy_protocol": True, "trusted_proxies": ["10.0.0.5"], "https_port": 8443}
+    assert said(site("0.0.0.0", 80, "proxy_protocol"), tls="files", nginx=ours) == []
+    assert said(site("0.0.0.0", 443, "ssl"), tls="files", nginx=ours) == []
+    (fault,) = said(site("0.0.0.0", 8443, "ssl"), tls="files", nginx=ours)
+    assert "has port 8443 without the PROXY protocol" in fault
+
+
 def test_our_own_site_and_a_default_site_that_makes_way_are_not_others() -> None:
     own = site("203.0.113.5", file="queue-websocket")
     assert said(own) == []

@@ -210,6 +210,22 @@ GOOD = {
         "nginx: {listen: [203.0.113.5]}",
         "nginx: {listen: ['::', 0.0.0.0, 203.0.113.5, '2001:DB8::5', 169.254.1.1]}",
     ],
+    "nginx-has-ports-of-its-own": [
+        "nginx: {http_port: 8764}",
+        "nginx: {http_port: 443, https_port: 443}",
+        "{nginx: {http_port: 8765, listen: [203.0.113.5]}}",
+        "{nginx: {http_port: 8765}, host: '::1'}",
+        "{nginx: {http_port: 8765}, socket: /run/queue-websocket/ws.sock}",
+        "{tls: files, certificate: {file: /a, key: /b}, nginx: {http_port: 443, https_port: 80}}",
+    ],
+    "lets-encrypt-comes-to-port-80": [
+        "{tls: letsencrypt, nginx: {https_port: 8443}}",
+        "nginx: {http_port: 8080}",
+    ],
+    "proxies-speak-the-proxy-protocol": [
+        "nginx: {proxy_protocol: true, trusted_proxies: [10.0.0.5], idle_limit: 350}",
+        "nginx: {proxy_protocol: false}",
+    ],
     "proxies-are-few": [
         "nginx: {trusted_proxies: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 10.0.0.0], idle_limit: 350}",
         "nginx: {trusted_proxies: ['fc00::/7', '::/10', '2001:db8::/32'], idle_limit: 350}",
@@ -448,6 +464,15 @@ BAD = {
         "nginx: {listen: [239.0.0.1]}",
         "nginx: {listen: [255.255.255.255]}",
     ],
+    "nginx-has-ports-of-its-own": [
+        "nginx: {http_port: 8765}",
+        "nginx: {https_port: 8443}",
+        "{nginx: {http_port: 8765, listen: ['::']}, host: '::1'}",
+        "{tls: files, certificate: {file: /a, key: /b}, nginx: {http_port: 443}}",
+        "{tls: files, certificate: {file: /a, key: /b}, nginx: {https_port: 8765}}",
+    ],
+    "lets-encrypt-comes-to-port-80": ["{tls: letsencrypt, nginx: {http_port: 8080}}"],
+    "proxies-speak-the-proxy-protocol": ["nginx: {proxy_protocol: true}"],
     "proxies-are-few": [
         "nginx: {trusted_proxies: ['::/0'], idle_limit: 350}",
         "nginx: {trusted_proxies: ['2000::/4', '3000::/4'], idle_limit: 350}",

@@ -90,7 +90,7 @@ def test_a_host_without_ipv6_is_told_what_to_write(empty: Console) -> None:
         "--pipe",
         "--wait",
         families,
-        "--working-directory=/root/clone",
+        f"--working-directory={empty.checkout}",
         ".venv/bin/wsbundle",
     )
     empty.configure()
@@ -103,3 +103,26 @@ def test_a_host_without_ipv6_is_told_what_to_write(empty: Console) -> None:
         empty.run(*there, word)
     assert empty.routes()
     assert f"/etc/nginx/sites-enabled/{NAME}" in empty.run("nginx", "-T")
+
+
+_WITHOUT_A_BALANCER = """
+import socket
+connection = socket.create_connection(("127.0.0.1", 8080))
+connection.sendall(b"GET /health HTTP/1.0\\r\\n\\r\\n")
+print(connection.recv(100))
+"""
+
+
+def test_other_ports_and_the_proxy_protocol_are_the_way_by_which_all_is_proven(empty: Console) -> None:
+    serve_beside(empty, "80", name=DOMAIN)
+    nginx = {"http_port": 8080, "proxy_protocol": True, "trusted_proxies": ["127.0.0.1"], "idle_limit": 600}
+    empty.install(nginx=nginx)
+    empty.wsbundle("status")
+    for key in ("nginx.proxy_protocol", "nginx.http_port", "nginx.trusted_proxies"):
+        empty.wsbundle("doctor", "--only", key)
+    assert empty.run("python3", "-c", _WITHOUT_A_BALANCER) == "b''\n"
+    empty.run("rm", OTHER)
+    empty.install()
+    assert empty.routes()
+    empty.wsbundle("rollback")
+    empty.wsbundle("status")

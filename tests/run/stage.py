@@ -29,6 +29,7 @@ from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from generator.config.schema import Deploy
+from generator.host.probe import UNKNOWN, connect_to
 from generator.readers.stub_certificate import stub_pair
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import render
@@ -129,7 +130,7 @@ class Stage:
 
     def _socket(self, encrypted: bool) -> socket.socket:
         port = self.https_port if encrypted else self.http_port
-        plain = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
+        plain = connect_to("127.0.0.1", port, UNKNOWN if self.deploy.nginx.proxy_protocol else None, DEADLINE_S)
         if not encrypted:
             return plain
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

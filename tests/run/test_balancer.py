@@ -162,11 +162,17 @@ def balanced(stage: Stage) -> Iterator[int]:
     )  # fmt: skip
     if not encrypted:
         text = text.replace(text[text.index("\nbackend encrypted") : text.index("\nbackend chosen")], "")
+    with haproxy(stage, text):
+        yield port
+
+
+@contextlib.contextmanager
+def haproxy(stage: Stage, text: str) -> Iterator[None]:
     (stage.root / "haproxy.cfg").write_text(text)
     with process(stage, "haproxy", [needed("haproxy"), "-db", "-f", f"{stage.root}/haproxy.cfg"]) as child:
         wait_until(lambda: (stage.root / "haproxy.sock").exists() or child.poll() is not None, "HAProxy listens")
         assert child.poll() is None, stage.log()
-        yield port
+        yield
 
 
 def states(stage: Stage) -> dict[str, tuple[str, str]]:
@@ -204,12 +210,54 @@ def test_haproxy_that_is_not_listed_finds_it_down() -> None:
         wait_until(lambda: {state for state, _ in states(stage).values()} == {"DOWN"}, "HAProxy finds all down")
 
 
-def test_the_lines_for_haproxy_in_the_docs_are_taken(tmp_path: Path) -> None:
-    text = (REPOSITORY / "docs/load-balancer.md").read_text()
+ENCRYPTED = """
+global
+    stats socket {root}/haproxy.sock level admin
+defaults
+    mode tcp
+    timeout connect 2s
+    timeout client 1h
+    timeout server 1h
+    timeout check 2s
+listen chosen
+    bind 127.0.0.1:{port}
+    option httpchk
+    http-check send meth GET uri /health ver HTTP/1.1 hdr Host {domain}
+    server one 127.0.0.1:{https} {version} check check-ssl check-sni {domain} verify none inter 200ms
+"""
+
+
+@pytest.mark.parametrize("version", ["send-proxy", "send-proxy-v2"])
+def test_a_balancer_that_cannot_read_tls_says_by_the_proxy_protocol_who_the_client_is(version: str) -> None:
+    settings = {"proxy_protocol": True, "trusted_proxies": ["127.0.0.1"]}
+    with served(tls="files", nginx=settings) as stage:
+        port = free_port()
+        text = ENCRYPTED.format(root=stage.root, port=port, domain=DOMAIN, https=stage.https_port, version=version)
+        with haproxy(stage, text):
+            wait_until(lambda: set(states(stage).values()) == {("UP", "L7OK")}, "HAProxy finds it up")
+            raw = socket.create_connection(("127.0.0.1", port), DEADLINE_S, source_address=("127.0.0.9", 0))
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            with Client(context.wrap_socket(raw, server_hostname=DOMAIN), {}) as client:
+                client.text()
+                client.register("alice")
+            wait_until(lambda: '"address":"127.0.0.9"' in stage.log(), "the log names the client")
+
+
+def test_who_does_not_begin_with_the_proxy_protocol_gets_no_answer() -> None:
+    with served(nginx={"proxy_protocol": True, "trusted_proxies": ["127.0.0.1"]}) as stage:
+        assert asked(stage, False, *CHECKS["our own name"], path="/health") == (0, "")
+        assert stage.get("/health")[0] == 200
+
+
+@pytest.mark.parametrize("heading", ["Health check", "At TCP level"])
+def test_the_lines_for_haproxy_in_the_docs_are_taken(heading: str, tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs/load-balancer.md").read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
     (lines,) = re.findall(r"^```haproxy\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     config = tmp_path / "haproxy.cfg"
     config.write_text(
-        "defaults\n    mode http\n    timeout connect 2s\n    timeout client 1h\n    timeout server 1h\n"
+        f"defaults\n    mode {'tcp' if 'mode tcp' in lines else 'http'}\n"
+        "    timeout connect 2s\n    timeout client 1h\n    timeout server 1h\n"
         f"frontend clients\n    bind 127.0.0.1:{free_port()}\n    default_backend websockets\n{lines}"
     )
     done = subprocess.run(

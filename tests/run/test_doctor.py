@@ -37,7 +37,13 @@ def patient(**settings: Any) -> Iterator[tuple[Patient, Stage]]:
 
 def endpoint_of(stage: Stage) -> Endpoint:
     ports = (stage.http_port, stage.https_port)
-    return Endpoint(DOMAIN, stage.deploy.tls != "off", stage.deploy.auth == "token", (("127.0.0.1",),), ports)
+    return Endpoint(
+        domain=DOMAIN,
+        encrypted=stage.deploy.tls != "off",
+        asks_for_token=stage.deploy.auth == "token",
+        ports=ports,
+        proxy_protocol=stage.deploy.nginx.proxy_protocol,
+    )
 
 
 def findings(of: Patient, *only: str) -> dict[str, Finding]:
@@ -85,6 +91,8 @@ OTHERWISE: dict[str, object] = {
     "env": {"RUN_MARK": "another"},
     "server": "gunicorn",
     "nginx.default_server": True,
+    "nginx.http_port": 8080,
+    "nginx.proxy_protocol": True,
     "nginx.health_from": ("192.0.2.1",),
     "nginx.metrics_from": ("127.0.0.1",),
     "nginx.trusted_proxies": ("127.0.0.1",),
@@ -94,8 +102,8 @@ OTHERWISE: dict[str, object] = {
 
 
 def test_a_deployment_that_is_as_it_should_be_has_no_findings(plain: tuple[Patient, Stage]) -> None:
-    of, _ = plain
-    of = expecting(of, **{"nginx.listen": ("0.0.0.0",)})
+    of, stage = plain
+    of = expecting(of, **{"nginx.listen": ("0.0.0.0",), "nginx.http_port": stage.http_port})
     found = findings(of, "message", *OTHERWISE)
     assert {
         name: one.seen for name, one in found.items() if name in {"message", *OTHERWISE} and one.state != "ok"
@@ -130,6 +138,21 @@ def test_what_clients_get_of_tls_is_seen() -> None:
 
 
 STRESS = ("limits.handshake_burst", "limits.handshakes_per_second", "connections-per-address", "slow-reader")
+
+
+def test_through_the_proxy_protocol_the_same_is_seen() -> None:
+    nginx = {"proxy_protocol": True, "trusted_proxies": ["127.0.0.1"]}
+    with patient(nginx=nginx, tls="files", ping={"interval": 60, "timeout": 30}) as (of, _):
+        names = ("message", "nginx.trusted_proxies", "nginx.health_from", "nginx.https_port", "nginx.proxy_protocol")
+        found = findings(expecting(of, **{"nginx.https_port": of.endpoint.ports[True]}), *names)
+        assert {name: found[name].seen for name in names if found[name].state != "ok"} == {}
+        other = {"nginx.proxy_protocol": False, "nginx.trusted_proxies": ("192.0.2.1",), "nginx.https_port": 443}
+        found = findings(expecting(of, **other), *names)
+        assert {name for name in names if found[name].state == "failed"} == {
+            "nginx.trusted_proxies",
+            "nginx.https_port",
+            "nginx.proxy_protocol",
+        }
 
 
 @pytest.mark.parametrize(("rate", "why"), [(65_536, "lets through too little"), (500_000, "answers no ping")])
