@@ -214,7 +214,7 @@ GOOD = {
         "nginx: {http_port: 8764}",
         "nginx: {http_port: 443, https_port: 443}",
         "{nginx: {http_port: 8765, listen: [203.0.113.5]}}",
-        "{nginx: {http_port: 8765}, host: '::1'}",
+        "{nginx: {http_port: 8765, listen: [0.0.0.0]}, host: '::1'}",
         "{nginx: {http_port: 8765}, socket: /run/queue-websocket/ws.sock}",
         "{tls: files, certificate: {file: /a, key: /b}, nginx: {http_port: 443, https_port: 80}}",
     ],
