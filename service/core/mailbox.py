@@ -13,6 +13,12 @@ from typing import NamedTuple, Protocol
 from service.core.addresses import Address
 from service.core.frames import Id
 
+# What may wait in a store until it can be kept; a sender hears 118 beyond that.
+MAX_WAITING = 20_000
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+# How often a store removes what is too old.
+SWEEP_PERIOD_S = 1.0
+
 
 class Kind(int, Enum):
     """What the body of an item is."""

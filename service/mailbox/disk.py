@@ -17,16 +17,23 @@ from typing import Any, NamedTuple
 
 from service.core.addresses import Address
 from service.core.mail import Mail
-from service.core.mailbox import Kept, Letter, Opened, Page, Position, Settled
+from service.core.mailbox import (
+    MAX_WAITING,
+    MAX_WAITING_BYTES,
+    SWEEP_PERIOD_S,
+    Kept,
+    Letter,
+    Opened,
+    Page,
+    Position,
+    Settled,
+)
 from service.mailbox.database import FILE, Database, NotNowError, ReplacedError, alone
 from service.mailbox.ledger import Known, Ledger, boxes, page
 from service.settings import Mailbox
 
-# What one transaction may hold, and what may wait for the next ones; a sender hears 118 beyond that.
+# What one transaction may hold.
 BATCH = 1000
-MAX_WAITING = 20_000
-MAX_WAITING_BYTES = 64 * 1024 * 1024
-SWEEP_PERIOD_S = 1.0
 
 logger = logging.getLogger("service")
 

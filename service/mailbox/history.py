@@ -52,7 +52,7 @@ def begin(database: sqlite3.Connection, path: Path, is_first: bool, up: Callable
     for statement in filter(str.strip, _SCHEMA.split(";")):
         database.execute(statement)
     now, inode = time.time_ns() // 1000, os.stat(path).st_ino
-    values = (_new_epoch(), now, inode, _boot(), now - up(), now, 0 if is_first else now)
+    values = (new_epoch(), now, inode, _boot(), now - up(), now, 0 if is_first else now)
     database.execute("insert into state values (?, ?, 0, 0, '', ?, ?, ?, ?, ?)", values)
     database.execute(f"pragma user_version = {VERSION}")
     if not is_first:
@@ -80,7 +80,7 @@ def resume(
         logger.warning("%s: messages may be missing, and recipients are told so", fault)
         # Also to those who keep no position, and would otherwise be served from what they confirmed last, and to those
         # whose mailbox was made later than what is here now.
-        database.execute("update state set epoch = ?, gap = ?", (_new_epoch(), seen))
+        database.execute("update state set epoch = ?, gap = ?", (new_epoch(), seen))
         database.execute("update box set lost_to = max(lost_to, acked + 1)")
     values = (inode, boot, ahead, boot if sync == "second" else "")
     database.execute("update state set inode = ?, boot = ?, ahead = ?, lossy_boot = ?", values)
@@ -102,6 +102,6 @@ def _boot() -> str:
     return _BOOT.read_text().strip()
 
 
-def _new_epoch() -> str:
+def new_epoch() -> str:
     """Drawn whenever what was said about positions holds no longer."""
     return secrets.token_urlsafe(9)

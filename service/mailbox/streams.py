@@ -7,27 +7,33 @@ that is on its disk and, with Sentinels, on another server: nothing is told to b
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from service.core.addresses import Address
 from service.core.mail import Mail
-from service.core.mailbox import Kept, Letter, Opened, Page, Position
+from service.core.mailbox import (
+    MAX_WAITING,
+    MAX_WAITING_BYTES,
+    SWEEP_PERIOD_S,
+    Kept,
+    Letter,
+    Opened,
+    Page,
+    Position,
+)
 from service.engine.faults import EngineError, EngineUnreachableError
 from service.mailbox import script
+from service.mailbox.history import new_epoch
 from service.mailbox.requirements import Server, explained
 from service.settings import Engine, Mailbox
 
 if TYPE_CHECKING:
     from service.engine.connection import Dialer, Stream
 
-# What is sent at once, and what may wait for the next time; a sender hears 118 beyond that.
+# What is sent at once.
 BATCH = 500
-MAX_WAITING = 20_000
-MAX_WAITING_BYTES = 64 * 1024 * 1024
-SWEEP_PERIOD_S = 1.0
 _PATIENCE_S = 5.0
 _RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 _REFUSED_RETRY_S = 10.0
@@ -312,11 +318,6 @@ class Streams:
         for box in heard.news:
             self._mail.tell(box)
         self._mail.settle(heard.settled)
-
-
-def new_epoch() -> str:
-    """Drawn whenever what was said about positions holds no longer."""
-    return secrets.token_urlsafe(9)
 
 
 def _first(said: Any) -> Any:

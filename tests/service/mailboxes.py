@@ -13,8 +13,8 @@ from service.core.mail import Mail
 from service.core.mailbox import Kept, Letter, Opened, Page, Position
 from service.mailbox import script
 from service.mailbox.database import Database
+from service.mailbox.history import new_epoch
 from service.mailbox.ledger import Ledger, boxes, page
-from service.mailbox.streams import new_epoch
 from service.settings import Mailbox
 from tests.service.centers import Party, World, identity
 from tests.service.servers import Server
