@@ -10,12 +10,13 @@ from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 from uuid import uuid4
 
+from msgspec.structs import replace
+
 from generator.config.schema import Deploy
 from generator.doctor.checks import Verdict, check, failed, look, ok, warning
 from generator.doctor.patient import Patient, Unseen, needs_root
-from generator.doctor.wire import AGENT, PATIENCE_S, ask, connected
+from generator.doctor.wire import AGENT, ask, connected
 from generator.host import facts
-from generator.host.probe import connect_to
 from generator.program import AS_ROOT
 
 RELOAD = "sudo nginx -t && sudo systemctl reload nginx"
@@ -80,7 +81,7 @@ def the_ports(patient: Patient) -> Ports:
         for encrypted, port in zip((False, True), endpoint.ports, strict=True)
         if endpoint.encrypted or not encrypted
     ]
-    bare = connect_to(endpoint.ways[0][0], endpoint.ports[False], None, PATIENCE_S)
+    bare = connected(replace(endpoint, proxy_protocol=False), encrypted=False)
     return Ports(found[0], found[-1] if endpoint.encrypted else 0, ask(bare, "/", endpoint.domain).status != 0)
 
 

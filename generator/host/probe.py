@@ -12,8 +12,6 @@ import msgspec
 _PATIENCE_S = 30.0
 _PAUSE_S = 0.2
 _EXCHANGE_S = 10.0
-
-
 # By the PROXY protocol: it is for no other client, and has its own address.
 UNKNOWN = "UNKNOWN"
 
@@ -43,8 +41,17 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"{'wss' if self.encrypted else 'ws'}://{place}/"
 
     def connect(self, address: str, encrypted: bool, within_s: float, claim: str = UNKNOWN) -> socket.socket:
-        """A connection to nginx at one of its addresses, before any TLS. Raises: OSError"""
-        return connect_to(address, self.ports[encrypted], claim if self.proxy_protocol else None, within_s)
+        """A connection to nginx at one of its addresses, before any TLS.
+
+        Where the PROXY protocol is spoken it begins with what that claims of its client. Source: its section 2.1.
+
+        Raises:
+            OSError
+        """
+        raw = socket.create_connection((address, self.ports[encrypted]), timeout=within_s)
+        if self.proxy_protocol:
+            raw.sendall(f"PROXY {claim}\r\n".encode())
+        return raw
 
     def __str__(self) -> str:
         return f"{self.url} at {', '.join(address for way in self.ways for address in way)}"
@@ -128,20 +135,6 @@ def _exchange_a_message(endpoint: Endpoint, address: str, within_s: float) -> No
             answer = {"type": "pong", "id": me} if endpoint.asks_for_token else texts[-1]
             if json.loads(client.recv(timeout=left())) != answer:
                 raise Unhealthy("another message came back")
-
-
-def connect_to(address: str, port: int, claim: str | None, within_s: float) -> socket.socket:
-    """A connection to nginx, before any TLS; it begins with what the PROXY protocol claims of its client, if it does.
-
-    Source: The PROXY protocol, section 2.1.
-
-    Raises:
-        OSError
-    """
-    raw = socket.create_connection((address, port), timeout=within_s)
-    if claim is not None:
-        raw.sendall(f"PROXY {claim}\r\n".encode())
-    return raw
 
 
 def context() -> ssl.SSLContext:

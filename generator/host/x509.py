@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from generator.config.schema import Deploy
-from generator.host.probe import UNKNOWN, connect_to
+from generator.host.probe import Endpoint
 from generator.host.programs import run
 
 DAY_S = 86_400
@@ -52,12 +52,13 @@ def read(path: Path) -> Certificate | None:
 
 def served(deploy: Deploy) -> bytes | None:
     """The certificate that nginx shows a client of the domain; None where nobody answers."""
-    claim = UNKNOWN if deploy.nginx.proxy_protocol else None
+    ports = (deploy.nginx.http_port, deploy.nginx.https_port)
+    endpoint = Endpoint(deploy.domain, encrypted=True, ports=ports, proxy_protocol=deploy.nginx.proxy_protocol)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         with (
-            connect_to("127.0.0.1", deploy.nginx.https_port, claim, within_s=5) as raw,
+            endpoint.connect("127.0.0.1", encrypted=True, within_s=5) as raw,
             context.wrap_socket(raw, server_hostname=deploy.domain) as encrypted,
         ):
             return encrypted.getpeercert(binary_form=True)

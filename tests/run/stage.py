@@ -29,7 +29,7 @@ from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from generator.config.schema import Deploy
-from generator.host.probe import UNKNOWN, connect_to
+from generator.host.probe import Endpoint
 from generator.readers.stub_certificate import stub_pair
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import render
@@ -128,9 +128,19 @@ class Stage:
     def text(self, path: str) -> str:
         return (self.root / path).read_text()
 
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where nginx listens."""
+        return Endpoint(
+            domain=DOMAIN,
+            encrypted=self.deploy.tls != "off",
+            asks_for_token=self.deploy.auth == "token",
+            ports=(self.http_port, self.https_port),
+            proxy_protocol=self.deploy.nginx.proxy_protocol,
+        )
+
     def _socket(self, encrypted: bool) -> socket.socket:
-        port = self.https_port if encrypted else self.http_port
-        plain = connect_to("127.0.0.1", port, UNKNOWN if self.deploy.nginx.proxy_protocol else None, DEADLINE_S)
+        plain = self.endpoint.connect("127.0.0.1", encrypted, DEADLINE_S)
         if not encrypted:
             return plain
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

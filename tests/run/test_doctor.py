@@ -11,12 +11,11 @@ import pytest
 from generator.config.schema import Deploy
 from generator.doctor.examine import Finding, chosen, examine
 from generator.doctor.patient import Patient
-from generator.host.probe import Endpoint
 from generator.host.store import Store
 from generator.minting import with_keys
 from service.declaration import struct_from, values_of
 from tests.ports import free_port
-from tests.run.stage import DOMAIN, Stage, deployed, nginx
+from tests.run.stage import Stage, deployed, nginx
 
 pytestmark = pytest.mark.slow
 
@@ -30,20 +29,9 @@ def patient(**settings: Any) -> Iterator[tuple[Patient, Stage]]:
         TemporaryDirectory(prefix="ws-") as directory,
         deployed(Path(directory), **SHORT | settings) as (stage, manager),
     ):
-        made = Patient(stage.deploy, Store(stage.deploy.name, stage.root), endpoint_of(stage))
+        made = Patient(stage.deploy, Store(stage.deploy.name, stage.root), stage.endpoint)
         made.pid = manager.pid
         yield made, stage
-
-
-def endpoint_of(stage: Stage) -> Endpoint:
-    ports = (stage.http_port, stage.https_port)
-    return Endpoint(
-        domain=DOMAIN,
-        encrypted=stage.deploy.tls != "off",
-        asks_for_token=stage.deploy.auth == "token",
-        ports=ports,
-        proxy_protocol=stage.deploy.nginx.proxy_protocol,
-    )
 
 
 def findings(of: Patient, *only: str) -> dict[str, Finding]:
@@ -191,7 +179,7 @@ def test_where_no_client_gets_through_that_is_what_failed_and_the_rest_cannot_be
     with TemporaryDirectory(prefix="ws-") as directory:
         stage = Stage(Path(directory))
         with nginx(stage):
-            of = Patient(stage.deploy, Store(stage.deploy.name, stage.root), endpoint_of(stage))
+            of = Patient(stage.deploy, Store(stage.deploy.name, stage.root), stage.endpoint)
             found = findings(of, "message", "welcome", "auth")
     assert (found["message"].state, found["welcome"].state, found["auth"].state) == ("failed", "skipped", "skipped")
     assert "502" in found["message"].seen

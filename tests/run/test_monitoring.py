@@ -30,7 +30,7 @@ from generator.rendering import dashboard
 from generator.rendering.alerts import PREFIX, RULES
 from tests.ports import free_port
 from tests.run.stage import NAME, SBIN, Client, Stage, deployed, needed, process, wait_until
-from tests.run.test_doctor import endpoint_of, findings
+from tests.run.test_doctor import findings
 
 pytestmark = pytest.mark.slow
 
@@ -245,7 +245,7 @@ def test_alerts_of_what_clients_do(root: Path) -> None:
             there.comes_to_fire("MessagesMiss")
         stack.close()
         there.ceases("NearlyFull")
-        of = Patient(stage.deploy, Store(NAME, stage.root), endpoint_of(stage), under_stress=True)
+        of = Patient(stage.deploy, Store(NAME, stage.root), stage.endpoint, under_stress=True)
         assert all(a_slow_reader.see(of).is_closed for _ in range(2))
         there.comes_to_fire("SlowClients")
         there.comes_to_fire("Busy")
@@ -315,7 +315,7 @@ def test_the_alert_of_an_engine_that_is_away_ceases_when_it_comes(root: Path) ->
         words = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(root)]
         with process(stage, "engine", words):
             there.ceases("EngineAway")
-            of = Patient(stage.deploy, Store(NAME, stage.root), endpoint_of(stage))
+            of = Patient(stage.deploy, Store(NAME, stage.root), stage.endpoint)
             assert findings(of, "engine-up")["engine-up"].state == "ok"
 
 
