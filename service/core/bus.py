@@ -685,10 +685,7 @@ class PeerBus:
             peer.tell(records.Ask(number))
         return len(asked)
 
-    def tell_standing(self, ours: Standing) -> None:
-        self._tell_standing(ours)
-
-    def _tell_standing(self, ours: Standing, asker: Peer | None = None, number: int = _UNASKED) -> None:
+    def tell_standing(self, ours: Standing, asker: Peer | None = None, number: int = _UNASKED) -> None:
         near = self._near()
         # The one that has come last will stay longest.
         heir = near[-1].number if near else ""
@@ -697,7 +694,7 @@ class PeerBus:
             peer.tell(records.Counted(number if peer is asker else _UNASKED, counts, heir))
 
     def _ask(self, peer: Peer, record: records.Ask) -> None:
-        self._tell_standing(self.center.standing(), peer, record.number)
+        self.tell_standing(self.center.standing(), peer, record.number)
 
     def _counted(self, peer: Peer, record: records.Counted) -> None:
         if peer.is_near and record.counts:
