@@ -100,6 +100,9 @@ def _headers() -> Document:
 def _schemas(replies: Frames) -> Document:
     """The schema of each frame by the name of its class; a request gets its type, which msgspec reads apart."""
     _, schemas = msgspec.json.schema_components([*REQUESTS.values(), *replies.values()], ref_template=_SCHEMAS)
+    for schema in schemas.values():
+        if "description" in schema:  # a docstring, which Python 3.13 and later has without its indentation
+            schema["description"] = " ".join(schema["description"].split())
     for name, kind in REQUESTS.items():
         schema = schemas[kind.__name__]
         schema["properties"] = {"type": {"const": name}, **schema["properties"]}

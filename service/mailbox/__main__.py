@@ -19,7 +19,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from service.mailbox.database import BESIDE, FILE, Lock, MailboxError, connect, fault_of, sync_directory
+from service.mailbox.database import (
+    BESIDE,
+    FILE,
+    Lock,
+    MailboxError,
+    connect,
+    connect_to_existing,
+    fault_of,
+    sync_directory,
+)
 from service.mailbox.history import VERSION, ahead, uptime
 
 _PRIVATE = 0o600
@@ -43,7 +52,7 @@ def as_owner(directory: Path) -> Iterator[None]:
 
 def show(directory: Path, address: str | None = None) -> dict[str, Any]:
     """What is in all mailboxes, or in one; times are in seconds since the epoch."""
-    with as_owner(directory), contextlib.closing(_to_read(directory)) as database:
+    with as_owner(directory), contextlib.closing(connect_to_existing(directory / FILE, "ro")) as database:
         if address is not None:
             return _box(database, address)
         messages, size = database.execute("select messages, bytes from state").fetchone()
@@ -62,11 +71,6 @@ def show(directory: Path, address: str | None = None) -> dict[str, Any]:
                 for name, number, taken in database.execute(fullest)
             ],
         }
-
-
-def _to_read(directory: Path) -> sqlite3.Connection:
-    """A connection that leaves the file as it is, so that nobody takes it for another one."""
-    return sqlite3.connect(f"{(directory / FILE).resolve().as_uri()}?mode=ro", uri=True)
 
 
 def _box(database: sqlite3.Connection, address: str) -> dict[str, Any]:
@@ -101,7 +105,7 @@ def export(directory: Path, file: Path) -> None:
     with as_owner(directory):
         made.unlink(missing_ok=True)
         try:
-            with contextlib.closing(_to_read(directory)) as database:
+            with contextlib.closing(connect_to_existing(directory / FILE, "ro")) as database:
                 database.execute("vacuum into ?", (str(made),))
             original = made.open("rb")
         finally:
@@ -164,7 +168,7 @@ def _replace(directory: Path, copy: BinaryIO) -> None:
 
 
 def _fault_of_version(file: Path) -> str:
-    with contextlib.closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
+    with contextlib.closing(connect_to_existing(file, "ro")) as database:
         (version,) = database.execute("pragma user_version").fetchone()
     return "" if 1 <= version <= VERSION else "no release up to this one has written it"
 

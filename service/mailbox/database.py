@@ -13,6 +13,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
 
 from service.mailbox import history
 from service.mailbox.mark import Mark
@@ -82,13 +84,21 @@ def connect(path: Path, sync: str = "turn") -> sqlite3.Connection:
     return database
 
 
+def connect_to_existing(path: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
+    """A connection that creates no file; with `ro` it changes none either. Source: "Uniform Resource Identifiers" of
+    SQLite.
+    """
+    # Path.as_uri() of Python 3.13 imports when it is called, which somebody else than root may not be able to do.
+    return sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode={mode}", uri=True)
+
+
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that needs no room on the disk, to read while nobody else has the file open.
 
     Source: "Use of WAL Without Shared-Memory" of SQLite.
     """
-    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as database:
+    with contextlib.closing(connect_to_existing(path, "rw")) as database:
         database.execute("pragma locking_mode = exclusive")
         yield database
 

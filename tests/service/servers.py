@@ -76,6 +76,12 @@ class Server:
         """What it answers to a command."""
         return self.ask_port(self.port, *words)
 
+    def is_a(self, role: str) -> bool:
+        """Whether this is its role now; while it changes its role it may end each connection."""
+        with contextlib.suppress(ConnectionError):
+            return f"role:{role}" in self.ask("INFO", "replication")
+        return False
+
     @staticmethod
     def ask_port(port: int, *words: str) -> str:
         """What whoever listens there answers."""

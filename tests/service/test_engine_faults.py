@@ -263,12 +263,12 @@ def test_the_sentinels_say_who_is_the_master(name: str, fault: signal.Signals, t
             here, there = Client(a, "here"), Client(b, "there")
             talk(here, there)
             sentinels.master.send(fault)
-            wait_until(lambda: "role:master" in sentinels.replica.ask("INFO", "replication"))
+            wait_until(lambda: sentinels.replica.is_a("master"))
             wait_until(lambda: here.send("there").get("online") == 1)
             there.hear()
             if fault == signal.SIGSTOP:
                 sentinels.master.send(signal.SIGCONT)
-                wait_until(lambda: "role:slave" in sentinels.master.ask("INFO", "replication"))
+                wait_until(lambda: sentinels.master.is_a("slave"))
             talk_again(here, there)
 
 

@@ -284,12 +284,6 @@ def test_mailboxes_of_a_newer_release_are_left_alone(kept: KeptThere, engine: Se
 # Sentinel
 
 
-def is_master(server: Server) -> bool:
-    with contextlib.suppress(ConnectionError):  # it ends connections when it becomes one
-        return "role:master" in server.ask("INFO", "replication")
-    return False
-
-
 @pytest.mark.parametrize("loses", [False, True], ids=["nothing lost", "the end lost"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_failover_keeps_what_was_told_to_be_stored_and_one_that_lost_the_end_is_noticed(
@@ -308,7 +302,7 @@ def test_a_failover_keeps_what_was_told_to_be_stored_and_one_that_lost_the_end_i
                     answer = alice.ask("send", recipient_uuid="bob", message="on one")
                     assert (answer["code"], answer["reason"]) == (116, "the mailbox has not confirmed it")
                 sentinels.master.send(signal.SIGKILL)
-                wait_until(lambda: is_master(sentinels.replica))
+                wait_until(lambda: sentinels.replica.is_a("master"))
                 wait_until(lambda: re.search("mailboxes: .* is back", a.log()) is not None)
                 # Nobody confirms what is stored while there is one server only.
                 answer = alice.ask("send", recipient_uuid="bob", message="alone")
