@@ -35,7 +35,7 @@ def faults(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
     for server in _others(deploy, around):
         for listen in server.listens:
             if listen.port in nginx_ports(deploy):
-                yield from _of_the_port(deploy, server, listen)
+                yield from _of_the_port(deploy, server, listen, _options(deploy, around, listen))
     taken = _taken(deploy, around)
     for listen in taken:
         like = [each for each in around.addresses if (":" in each) == listen.is_ipv6]
@@ -82,7 +82,15 @@ def _others(deploy: Deploy, around: Surroundings) -> Iterator[Server]:
     return (server for server in around.others if server.path not in ours)
 
 
-def _of_the_port(deploy: Deploy, server: Server, listen: Listen) -> Iterator[Fault]:
+def _options(deploy: Deploy, around: Surroundings, listen: Listen) -> set[str]:
+    """What nginx does for all sites that share an address and port, if one of those that are there asks for it."""
+    beside = (each for server in _others(deploy, around) if server.module == "http" for each in server.listens)
+    return {
+        option for each in beside if (each.host, each.port) == (listen.host, listen.port) for option in each.options
+    }
+
+
+def _of_the_port(deploy: Deploy, server: Server, listen: Listen, options: set[str]) -> Iterator[Fault]:
     port, hosts = listen.port, deploy.nginx.listen
     meets = listen.host in hosts or (server.module != "http" and listen.is_for_all)
     if server.module != "http" and meets:
@@ -91,14 +99,20 @@ def _of_the_port(deploy: Deploy, server: Server, listen: Listen) -> Iterator[Fau
     elif "ipv6only=off" in listen.options and listen.host == "::" and any(":" not in host for host in hosts):
         what = f"{listen.where} has port {port} of IPv4 and IPv6 at once, so nginx could not bind it for IPv4 again"
         yield Fault(what, f"write `listen {port};` and `listen [::]:{port};` there, without ipv6only=off")
-    elif meets and ("proxy_protocol" in listen.options) != deploy.nginx.proxy_protocol:
+    elif meets and "proxy_protocol" in listen.options and not deploy.nginx.proxy_protocol:
         what = f"{listen.where} expects the PROXY protocol on port {port}, and nginx would of our clients too"
-        if deploy.nginx.proxy_protocol:
-            what = f"{listen.where} has port {port} without the PROXY protocol, and nginx would expect it there too"
         yield Fault(what, "give that site, or nginx.listen, an address of its own")
+    elif meets and "proxy_protocol" not in options and deploy.nginx.proxy_protocol:
+        what = f"{listen.where} has port {port} without the PROXY protocol, and nginx would expect it there too"
+        is_debians = listen.where.startswith(f"/{DEFAULT_SITE}:")
+        fix = "set nginx.default_server to true, or " if is_debians else ""
+        yield Fault(what, f"{fix}give that site, or nginx.listen, an address of its own")
     elif meets and port == deploy.nginx.http_port and "ssl" in listen.options:
         what = f"{listen.where} has TLS on port {port}, and nginx would ask our clients for it too"
         yield Fault(what, "take `ssl` away there")
+    elif meets and port != deploy.nginx.http_port and "ssl" not in options:
+        what = f"{listen.where} has port {port} without TLS, and nginx would ask its clients for TLS too"
+        yield Fault(what, "give that site another port, or set nginx.https_port to another")
 
 
 def _taken(deploy: Deploy, around: Surroundings) -> list[Listen]:

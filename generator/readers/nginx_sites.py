@@ -72,22 +72,28 @@ def servers(main: Path) -> list[Server]:
     context: list[str] = []
     listens: list[Listen] = []
     names: list[str] = []
-    begins = ""
+    begins, encrypts = "", False
     for item in _directives(main, main.parent, _DEEPEST):
         if isinstance(item, _End):
             if context[1:] == ["server"]:
                 module = context[0]
                 default = [] if module != "http" else list(_listens([], begins))
-                found.append(Server(begins, module, tuple(listens or default), tuple(names)))
+                options = ("ssl",) if encrypts else ()  # until nginx 1.25 that could be said of the server, too
+                there = (
+                    Listen(each.where, each.host, each.port, each.options + options) for each in listens or default
+                )
+                found.append(Server(begins, module, tuple(there), tuple(names)))
             context = context[:-1]
         elif item.opens:
             context.append(item.words[0] if item.words else "")
             if context[1:] == ["server"] and context[0] in _MODULES:
-                listens, names, begins = [], [], item.where
+                listens, names, begins, encrypts = [], [], item.where, False
         elif context[1:] == ["server"] and item.words[0] == "listen":
             listens += _listens(item.words[1:], item.where)
         elif context[1:] == ["server"] and item.words[0] == "server_name":
             names += item.words[1:]
+        elif context[1:] == ["server"] and item.words == ["ssl", "on"]:
+            encrypts = True
     return found
 
 

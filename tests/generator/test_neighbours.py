@@ -107,6 +107,31 @@ def test_who_shares_a_port_must_expect_the_proxy_protocol_as_we_do() -> None:
     assert "has port 8443 without the PROXY protocol" in fault
 
 
+def test_a_site_without_tls_on_our_port_for_tls_would_have_its_clients_asked_for_it() -> None:
+    ours = {"tls": "files", "nginx": {"https_port": 8443}}
+    plain, encrypted = site("0.0.0.0", 8443, file="plain"), site("0.0.0.0", 8443, "ssl")
+    assert said(plain, **ours) == [
+        "/etc/nginx/sites-enabled/plain:2 has port 8443 without TLS, and nginx would ask its clients for TLS too; "
+        "give that site another port, or set nginx.https_port to another"
+    ]
+    assert said(encrypted, **ours) == said(plain, tls="files") == []
+    # Of an address that several sites share, nginx takes what one of them says for all.
+    assert said(plain, encrypted, **ours) == []
+
+
+def test_of_sites_that_share_an_address_one_says_for_all_that_they_expect_the_proxy_protocol() -> None:
+    ours = {"proxy_protocol": True, "trusted_proxies": ["10.0.0.5"]}
+    others = (site("0.0.0.0", file="bare"), site("0.0.0.0", 80, "proxy_protocol"))
+    assert said(*others, nginx=ours) == []
+    (fault,) = said(*others)
+    assert "/old:2 expects the PROXY protocol on port 80" in fault
+
+
+def test_debians_default_site_need_not_keep_its_port() -> None:
+    (fault,) = said(site("0.0.0.0", file="default"), nginx={"proxy_protocol": True, "trusted_proxies": ["10.0.0.5"]})
+    assert "; set nginx.default_server to true, or give that site" in fault
+
+
 def test_our_own_site_and_a_default_site_that_makes_way_are_not_others() -> None:
     own = site("203.0.113.5", file="queue-websocket")
     assert said(own) == []

@@ -83,6 +83,12 @@ def test_what_nginx_would_refuse_ends_in_no_traceback(conf: Path, text: str) -> 
     servers(conf)
 
 
+def test_tls_that_is_said_of_the_server_is_that_of_its_addresses(conf: Path) -> None:
+    (conf.parent / "sites" / "a").write_text("server { ssl on; listen 443; } server { listen 80; ssl off; }")
+    first, second, _ = servers(conf)
+    assert (first.listens[0].options, second.listens[0].options) == (("ssl",), ())
+
+
 def test_a_host_without_nginx_has_no_servers(tmp_path: Path) -> None:
     assert servers(tmp_path / "nginx.conf") == []
 
