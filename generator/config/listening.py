@@ -101,9 +101,22 @@ def nginx_ports(deploy: Deploy) -> tuple[int, ...]:
     return (deploy.nginx.http_port,) if deploy.tls == "off" else (deploy.nginx.http_port, deploy.nginx.https_port)
 
 
+def clients_port(deploy: Deploy) -> int:
+    """Where clients come: to nginx, or to the load balancer in front of it, which has the usual ports."""
+    usual = 80 if deploy.tls == "off" else 443
+    return usual if deploy.nginx.trusted_proxies else nginx_ports(deploy)[-1]
+
+
 def https_place(deploy: Deploy) -> str:
-    """The domain, with a port where it is not that of https."""
-    return f"{deploy.domain}:{deploy.nginx.https_port}".removesuffix(":443")
+    """The domain, with a port where clients need one; with TLS."""
+    return f"{deploy.domain}:{clients_port(deploy)}".removesuffix(":443")
+
+
+def url(deploy: Deploy) -> str:
+    """What clients connect to."""
+    if deploy.tls != "off":
+        return f"wss://{https_place(deploy)}/"
+    return f"ws://{deploy.domain}:{clients_port(deploy)}".removesuffix(":80") + "/"
 
 
 @rule(

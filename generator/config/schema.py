@@ -156,7 +156,8 @@ class Nginx(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         bool,
         Meta(
             description="Every connection begins with the PROXY protocol, in which a load balancer at TCP level says "
-            "which client it is for; `trusted_proxies` are believed. Nobody else gets through to these ports then."
+            "which client it is for; only `trusted_proxies` are believed. A connection that does not begin with it is "
+            "cut."
         ),
     ] = False
     trusted_proxies: Annotated[

@@ -75,7 +75,7 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
         pruned = store.prune(KEPT_GENERATIONS)
         report.fact(generation=number, changed=True, pruned=pruned)
         certificates.obtain(deploy, Place(deploy.name), report)
-        _farewell(store, report)
+        announce(store, report)
     return 0
 
 
@@ -109,7 +109,7 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
         report.fact(generation=target)
         generation = store.generation(target)
         certificates.obtain(replace(deploy, domain=generation.domain, tls=generation.tls), Place(name), report)
-        _farewell(store, report)
+        announce(store, report)
     return 0
 
 
@@ -206,11 +206,12 @@ def _drifts(store: Store, report: Report, overwrite: bool) -> list[Drift]:
     return found
 
 
-def _farewell(store: Store, report: Report) -> None:
+def announce(store: Store, report: Report) -> None:
+    """Say what runs now, and how to try it."""
     number = store.current
     assert number is not None
     generation = store.generation(number)
-    url = f"{'ws' if generation.tls == 'off' else 'wss'}://{generation.domain}/"
+    url = generation.url or f"{'ws' if generation.tls == 'off' else 'wss'}://{generation.domain}/"
     logs = (
         f"journalctl -u {store.name} -f"
         if generation.manager == "systemd"

@@ -9,6 +9,7 @@ from pathlib import Path
 from subprocess import CalledProcessError
 
 from generator import program
+from generator.config.listening import url
 from generator.config.schema import Deploy, keys_file
 from generator.environment import from_wheels, of_pip, room
 from generator.host.engine import flavour_of
@@ -98,6 +99,7 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             listen=deploy.nginx.listen,
             ports=(deploy.nginx.http_port, deploy.nginx.https_port),
             proxy_protocol=deploy.nginx.proxy_protocol,
+            url=url(deploy),
             engine=flavour_of(bundle),
             joined=engine_settings(deploy),
         )

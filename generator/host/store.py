@@ -62,6 +62,8 @@ class Generation(msgspec.Struct, frozen=True):
     ports: tuple[int, int] = (80, 443)
     """Of nginx, without and with TLS."""
     proxy_protocol: bool = False
+    url: str = ""
+    """What clients connect to; nothing in those of version 0.1, which had no other ports."""
     engine: str = ""
     """The package that serves an engine here, `valkey` or `redis`; nothing where none does."""
     joined: Engine = Engine()

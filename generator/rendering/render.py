@@ -20,7 +20,7 @@ from jinja2.bccache import Bucket
 from generator import program
 from generator.config import engine as places
 from generator.config.engine import Place
-from generator.config.listening import https_place, nginx_ports
+from generator.config.listening import clients_port, https_place
 from generator.config.schema import Deploy, bus, keys_file, mailbox
 from generator.paths import Paths
 from generator.quoting import FILTERS, Quoted
@@ -233,7 +233,7 @@ def _is_scraped_through_nginx(deploy: Deploy) -> bool:
 def _scrape_target(deploy: Deploy) -> str:
     """Where a Prometheus finds /metrics."""
     if _is_scraped_through_nginx(deploy):
-        return f"{deploy.domain}:{nginx_ports(deploy)[-1]}"
+        return f"{deploy.domain}:{clients_port(deploy)}"
     return upstream(deploy)
 
 
