@@ -4,7 +4,7 @@ from posixpath import normpath
 
 from generator.config.addresses import is_address, network_fix, same_address
 from generator.config.engine import Place, engine, password_file, server, servers
-from generator.config.listening import answers_at
+from generator.config.listening import answers_at, nginx_ports
 from generator.config.rule import Findings, Origins, rule
 from generator.config.schema import Deploy, Engine
 from generator.paths import HIDDEN_PLACES, Paths
@@ -92,11 +92,26 @@ def engine_is_not_this_service(deploy: Deploy, _: Origins) -> Findings:
     if there is not None and there.path and normpath(there.path) == normpath(deploy.socket or "/"):
         yield "engine.url", Fault(f"{there} is where this service listens", "name the socket of the engine")
     for place in servers(deploy) if deploy.socket is None else ():
-        is_here = place.is_local or (deploy.engine.serve and place == there)
-        answers = answers_at(deploy.host, place.host) if is_here else same_address(place.host, (deploy.host,))
-        if place.port == deploy.port and answers:
+        if place.port == deploy.port and _is_reached_at(deploy.host, place, deploy):
             key = "engine.url" if place == there else "engine.sentinels"
             yield key, Fault(f"{place} is where this service listens", "write the port of the engine")
+
+
+@rule(
+    *("nginx.http_port", "nginx.https_port", "nginx.listen", "tls", "engine.url", "engine.sentinels", "engine.serve"),
+    because="Two programs cannot listen on one port of an address: which of them starts last does not start.",
+)
+def nginx_is_not_at_the_engine(deploy: Deploy, _: Origins) -> Findings:
+    for key, port in zip(("nginx.http_port", "nginx.https_port"), nginx_ports(deploy), strict=False):
+        for place in (place for place in servers(deploy) if place.port == port):
+            if any(_is_reached_at(host, place, deploy) for host in deploy.nginx.listen):
+                yield key, Fault(f"{place} is the engine's", "use another port for nginx, or for the engine")
+
+
+def _is_reached_at(listener: str, place: Place, deploy: Deploy) -> bool:
+    """Whether what listens on an address of this host would be where a server of the engine is."""
+    is_here = place.is_local or (deploy.engine.serve and place == engine(deploy))
+    return answers_at(listener, place.host) if is_here else same_address(place.host, (listener,))
 
 
 @rule(

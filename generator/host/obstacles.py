@@ -138,7 +138,8 @@ def _way_out(listener: Listener) -> str:
     if not listener.is_for_nginx:
         return "stop that, or choose another port"
     stop = f"`systemctl disable --now {listener.unit}`" if listener.unit else "stop that"
-    return f"clients come to nginx there: {stop}, and let nginx, or another port, serve what it serves"
+    move = "or move one of the two to another port, nginx with nginx.http_port or nginx.https_port"
+    return f"clients come to nginx there: {stop}, and let nginx serve what it serves, {move}"
 
 
 def _too_few_files(deploy: Deploy, facts: Facts) -> Iterator[Fault]:

@@ -94,7 +94,8 @@ def test_every_supported_system_will_do(system: str, versions: tuple[str, ...]) 
         (
             {"taken": (Listener("port 80 on 0.0.0.0", "apache2 (process 7)", "apache2.service", True),)},
             "port 80 on 0.0.0.0 is taken by apache2 (process 7); clients come to nginx there: "
-            "`systemctl disable --now apache2.service`, and let nginx, or another port, serve what it serves",
+            "`systemctl disable --now apache2.service`, and let nginx serve what it serves, "
+            "or move one of the two to another port, nginx with nginx.http_port or nginx.https_port",
         ),
         ({"taken": (Listener("port 80 on 0.0.0.0", "", "", True),)}, "clients come to nginx there: stop that, and"),
         (

@@ -72,6 +72,13 @@ GOOD = {
         "{socket: /run/queue-websocket/ws.sock, engine: {url: 'valkey://127.0.0.1:8765'}}",
         "{socket: /run/queue-websocket/ws.sock, engine: {url: 'unix:///run/e.sock'}}",
     ],
+    "nginx-is-not-at-the-engine": [
+        "{nginx: {http_port: 6380}, engine: {url: 'valkey://127.0.0.1:6379'}}",
+        "{nginx: {http_port: 6379}, engine: {url: 'valkeys://10.0.0.5:6379'}}",
+        "{nginx: {http_port: 6379, listen: [10.0.0.6]}, engine: {url: 'valkey://127.0.0.1:6379'}}",
+        "{nginx: {https_port: 6379}, engine: {url: 'valkey://127.0.0.1:6379'}}",
+        "{nginx: {http_port: 6379}, engine: {url: 'unix:///run/e.sock'}}",
+    ],
     "sentinels-differ": [
         "engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.6:1', '10.0.0.6:2', '10.0.0.7:1']}",
         "engine: {url: 'valkeys://10.0.0.5', sentinels: ['one:1', 'two:1']}",
@@ -291,6 +298,13 @@ BAD = {
         "{port: 9000, host: 10.0.0.5, engine: {url: 'valkeys://10.0.0.5:9000'}}",
         "{port: 26379, host: 10.0.0.6, engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.6:26379']}}",
         "{socket: /run/queue-websocket/ws.sock, engine: {url: 'unix:///run/queue-websocket/ws.sock'}}",
+    ],
+    "nginx-is-not-at-the-engine": [
+        "{nginx: {http_port: 6379}, engine: {url: 'valkey://127.0.0.1:6379'}}",
+        "{nginx: {http_port: 6379}, engine: {url: 'valkeys://10.0.0.5:6379', serve: true}}",
+        "{nginx: {http_port: 6379, listen: [10.0.0.5]}, engine: {url: 'valkeys://10.0.0.5'}}",
+        "{nginx: {http_port: 26379}, engine: {url: 'valkeys://10.0.0.5', sentinels: ['127.0.0.1:26379']}}",
+        "{tls: files, nginx: {https_port: 6379}, engine: {url: 'valkey://[::1]:6379'}}",
     ],
     "sentinels-differ": [
         "engine: {url: 'valkeys://10.0.0.5', sentinels: ['10.0.0.6:1', '10.0.0.7:1', '10.0.0.6:1']}",
