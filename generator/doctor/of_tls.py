@@ -15,6 +15,7 @@ from generator.host.certificates import Place
 from generator.host.facts import is_active
 from generator.host.probe import Endpoint
 from generator.host.programs import run
+from generator.host.x509 import served
 from generator.program import AS_ROOT
 
 _INSTALL = f"{AS_ROOT} install; {RELOAD}"
@@ -103,11 +104,11 @@ def the_certificate(patient: Patient) -> Shown:
     if deploy.tls == "off":
         raise Unseen("tls is off")
     needs_root()
-    place, now = Place(deploy.name), time.time()
-    described = certificates.described(deploy, place, now)
+    place, now, shown = Place(deploy.name), time.time(), served(patient.endpoint)
+    described = certificates.described(deploy, place, now, shown)
     return Shown(
         text=str(described["text"]),
-        refused=tuple(map(str, certificates.refusals(deploy, place, now))),
+        refused=tuple(map(str, certificates.refusals(deploy, place, now, shown))),
         known=tuple(f"{key}: {fault}" for key, fault in certificates.warnings(deploy, now)),
         days_left=int(str(described.get("days_left", 0))),
         authority=certificates.authority(place) if deploy.tls == "letsencrypt" else None,

@@ -9,7 +9,7 @@ import os
 import shutil
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -18,7 +18,7 @@ from generator.config.schema import Deploy
 from generator.host.chain import joined, judged, position_of_key
 from generator.host.programs import Outcome, has, must, run
 from generator.host.reload import Reload
-from generator.host.x509 import DAY_S, der, read, served
+from generator.host.x509 import DAY_S, der, read
 from generator.paths import Paths
 from generator.rendering.write import put_link, temporary_of
 from generator.report import CommandError, Report
@@ -131,10 +131,11 @@ def warnings(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
         yield "certificate.file", fault
 
 
-def refusals(
-    deploy: Deploy, place: Place, now: float, shown_for: Callable[[Deploy], bytes | None] = served
-) -> list[Fault]:
-    """Why clients refuse what nginx serves, or will once it reads its files again. Nothing that only root could see."""
+def refusals(deploy: Deploy, place: Place, now: float, shown: bytes | None) -> list[Fault]:
+    """Why clients refuse what nginx serves, or will once it reads its files again. Nothing that only root could see.
+
+    `shown` is what nginx shows now.
+    """
     path = _served_file(deploy, place)
     if deploy.tls == "files":
         found = [fault for _, fault in faults(deploy, now)]
@@ -144,9 +145,9 @@ def refusals(
         found = [Fault("it is a placeholder", "the next installation asks for the real one")]
     else:
         found = list(_refused(path, deploy.domain, now))
-    if not found and (other := shown_for(deploy)) is not None and other != der(path):
+    if not found and shown is not None and shown != der(path):
         with NamedTemporaryFile("w", prefix="wsbundle-") as file:
-            file.write(ssl.DER_cert_to_PEM_cert(other))
+            file.write(ssl.DER_cert_to_PEM_cert(shown))
             file.flush()
             fix = "systemctl reload nginx"
             refused = _refused(Path(file.name), deploy.domain, now)
@@ -246,10 +247,8 @@ def delete(place: Place) -> list[str]:
     return [] if deleted.succeeded else [f"{again} failed; do it by hand: {deleted.output}"]
 
 
-def described(
-    deploy: Deploy, place: Place, now: float, shown_for: Callable[[Deploy], bytes | None] = served
-) -> dict[str, object]:
-    """The certificate in use, as facts and in words, below `text`; `shown_for` asks nginx which one it shows."""
+def described(deploy: Deploy, place: Place, now: float, shown: bytes | None) -> dict[str, object]:
+    """The certificate in use, as facts and in words, below `text`; `shown` is what nginx shows now."""
     path = _served_file(deploy, place)
     certificate = read(path)
     if certificate is None:
@@ -260,7 +259,7 @@ def described(
     text = f"a PLACEHOLDER for {', '.join(certificate.names)}" if is_placeholder else str(certificate)
     if days >= 0 and not is_placeholder:
         text += f", {days} days left"
-    if (other := shown_for(deploy)) is not None and other != der(path):
+    if shown is not None and shown != der(path):
         text += "; nginx serves ANOTHER: systemctl reload nginx"
     return {"kind": kind, "names": certificate.names, "issuer": certificate.issuer, "days_left": days, "text": text}
 

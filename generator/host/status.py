@@ -52,7 +52,8 @@ def status(options: Namespace, report: Report) -> int:
     report.fact(generation=number, outdated=aged)
     works &= aged is None
     if deploy.tls == generation.tls != "off" and os.geteuid() == 0:  # keys and certbot's directories are root's
-        works &= _add_certificate(replace(deploy, domain=generation.domain), store, rows, report)
+        shown = served(endpoint(generation))
+        works &= _add_certificate(replace(deploy, domain=generation.domain), store, shown, rows, report)
     if generation.joined.url is not None:
         works &= _add_hosts(generation, rows, report)
     for name, text in rows.items():
@@ -124,11 +125,11 @@ def _add_hosts(generation: Generation, rows: dict[str, str], report: Report) -> 
     return is_joined
 
 
-def _add_certificate(deploy: Deploy, store: Store, rows: dict[str, str], report: Report) -> bool:
+def _add_certificate(deploy: Deploy, store: Store, shown: bytes | None, rows: dict[str, str], report: Report) -> bool:
     """Whether clients take it."""
-    place, now, shown = Place(store.name), time.time(), served(deploy)
-    refused = [str(fault) for fault in refusals(deploy, place, now, lambda _: shown)]
-    certificate = described(deploy, place, now, lambda _: shown)
+    place, now = Place(store.name), time.time()
+    refused = [str(fault) for fault in refusals(deploy, place, now, shown)]
+    certificate = described(deploy, place, now, shown)
     report.fact(certificate={**certificate, "refused": refused})
     rows["certificate"] = "\n".join([str(certificate["text"]), *(f"  CLIENTS REFUSE IT: {why}" for why in refused)])
     return not refused

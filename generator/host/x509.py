@@ -5,7 +5,6 @@ from pathlib import Path
 
 import msgspec
 
-from generator.config.schema import Deploy
 from generator.host.probe import Endpoint
 from generator.host.programs import run
 
@@ -50,16 +49,14 @@ def read(path: Path) -> Certificate | None:
     )
 
 
-def served(deploy: Deploy) -> bytes | None:
+def served(endpoint: Endpoint) -> bytes | None:
     """The certificate that nginx shows a client of the domain; None where nobody answers."""
-    ports = (deploy.nginx.http_port, deploy.nginx.https_port)
-    endpoint = Endpoint(deploy.domain, encrypted=True, ports=ports, proxy_protocol=deploy.nginx.proxy_protocol)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         with (
-            endpoint.connect("127.0.0.1", encrypted=True, within_s=5) as raw,
-            context.wrap_socket(raw, server_hostname=deploy.domain) as encrypted,
+            endpoint.connect(endpoint.ways[0][0], encrypted=True, within_s=5) as raw,
+            context.wrap_socket(raw, server_hostname=endpoint.domain) as encrypted,
         ):
             return encrypted.getpeercert(binary_form=True)
     except OSError:

@@ -523,16 +523,12 @@ def test_a_lineage_of_the_same_name_that_is_not_ours_is_let_alone(
 # wsbundle status
 
 
-def nobody(_: Deploy) -> None:
-    """No nginx answers."""
-
-
 def shown(deploy: Deploy, place: Place, now: float = NOW + HOUR_S) -> str:
-    return str(described(deploy, place, now, nobody)["text"])
+    return str(described(deploy, place, now, None)["text"])
 
 
 def refused(deploy: Deploy, place: Place, now: float = NOW + HOUR_S) -> list[str]:
-    return [str(fault) for fault in refusals(deploy, place, now, nobody)]
+    return [str(fault) for fault in refusals(deploy, place, now, None)]
 
 
 def test_status_tells_a_placeholder_from_a_certificate(certbot: Certbot) -> None:
@@ -542,7 +538,7 @@ def test_status_tells_a_placeholder_from_a_certificate(certbot: Certbot) -> None
     obtain(deploy, certbot.place, Report(json=True))
     assert shown(deploy, certbot.place) == "ws.a.org by CN=Test, 89 days left"
     assert refused(deploy, certbot.place) == []
-    facts = described(deploy, certbot.place, NOW + HOUR_S, nobody)
+    facts = described(deploy, certbot.place, NOW + HOUR_S, None)
     assert (facts["kind"], facts["days_left"]) == ("lineage", 89)
 
 
@@ -566,15 +562,13 @@ def test_a_certificate_that_ended_and_is_still_served_is_refused_whatever_the_fi
 ) -> None:
     old = pair(tmp_path, days=1)
     deploy, later = with_files(*good), NOW + 3 * DAY_S
-    assert refusals(deploy, Place(NAME), later, lambda _: der(good.file)) == []
-    [fault] = refusals(deploy, Place(NAME), later, lambda _: der(old.file))
+    assert refusals(deploy, Place(NAME), later, der(good.file)) == []
+    [fault] = refusals(deploy, Place(NAME), later, der(old.file))
     assert str(fault) == "nginx still serves another, which ended 2 days ago; systemctl reload nginx"
 
 
 def test_status_tells_that_nginx_shows_another_than_the_file(good: Pair, tmp_path: Path) -> None:
     deploy, place = with_files(*good), Place(NAME)
     same, other = der(good.file), der(pair(tmp_path).file)
-    assert "ANOTHER" not in str(described(deploy, place, NOW, lambda _: same)["text"])
-    assert str(described(deploy, place, NOW, lambda _: other)["text"]).endswith(
-        "; nginx serves ANOTHER: systemctl reload nginx"
-    )
+    assert "ANOTHER" not in str(described(deploy, place, NOW, same)["text"])
+    assert str(described(deploy, place, NOW, other)["text"]).endswith("; nginx serves ANOTHER: systemctl reload nginx")

@@ -108,7 +108,7 @@ def test_who_shares_a_port_must_expect_the_proxy_protocol_as_we_do() -> None:
 
 
 def test_a_site_without_tls_on_our_port_for_tls_would_have_its_clients_asked_for_it() -> None:
-    ours = {"tls": "files", "nginx": {"https_port": 8443}}
+    ours: dict[str, Any] = {"tls": "files", "nginx": {"https_port": 8443}}
     plain, encrypted = site("0.0.0.0", 8443, file="plain"), site("0.0.0.0", 8443, "ssl")
     assert said(plain, **ours) == [
         "/etc/nginx/sites-enabled/plain:2 has port 8443 without TLS, and nginx would ask its clients for TLS too; "

@@ -1,12 +1,15 @@
 """What certificates say, read by the real openssl."""
 
+import socket
 import ssl
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from generator.host.x509 import DAY_S, Certificate, der, read
+from generator.host.probe import Endpoint
+from generator.host.x509 import DAY_S, Certificate, der, read, served
 from tests.generator.certificate_maker import openssl, pair
 
 
@@ -27,6 +30,27 @@ def test_names_are_also_read_where_they_are_marked_critical(tmp_path: Path) -> N
     made = read(pair(tmp_path, "critical,DNS:ws.a.org").file)
     assert made is not None
     assert made.names == ("ws.a.org",)
+
+
+def test_the_certificate_that_is_shown_is_asked_for_where_clients_come(tmp_path: Path) -> None:
+    made = pair(tmp_path, "DNS:ws.a.org")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.file, made.key)
+
+    def serve(listener: socket.socket) -> None:
+        raw, _ = listener.accept()
+        with raw:
+            raw.recv(len("PROXY UNKNOWN\r\n"), socket.MSG_WAITALL)
+            context.wrap_socket(raw, server_side=True).close()
+
+    with socket.create_server(("127.0.0.2", 0)) as listener:
+        thread = Thread(target=serve, args=(listener,))
+        thread.start()
+        ports = (80, listener.getsockname()[1])
+        endpoint = Endpoint("ws.a.org", True, ways=(("127.0.0.2",),), ports=ports, proxy_protocol=True)
+        assert served(endpoint) == der(made.file)
+        thread.join()
+    assert served(endpoint) is None
 
 
 def test_a_certificate_may_have_no_names(tmp_path: Path) -> None:
