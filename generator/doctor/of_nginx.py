@@ -82,7 +82,7 @@ def the_ports(patient: Patient) -> Ports:
         if endpoint.encrypted or not encrypted
     ]
     bare = connected(replace(endpoint, proxy_protocol=False), encrypted=False)
-    return Ports(found[0], found[-1] if endpoint.encrypted else 0, ask(bare, "/", endpoint.domain).status != 0)
+    return Ports(found[0], found[-1] if endpoint.encrypted else 0, ask(bare, "/doctor", endpoint.domain).status != 0)
 
 
 @check("nginx.http_port", see=the_ports, expects=lambda deploy: f"nginx answers on {deploy.nginx.http_port}")

@@ -21,7 +21,8 @@ from generator.rendering.render import nginx_connections, worker_rlimit_nofile
 _PID = "run/nginx.pid"
 NEARLY_FULL = 0.8
 # Not what `refusals` counts, and what the doctor's own requests leave.
-_ERROR = r"\[(error|crit|alert|emerg)\] (?!.*(access forbidden by rule|limiting (requests|connections)))"
+_REFUSED = r'access forbidden by rule|limiting (requests|connections)|broken header: "GET /doctor '
+_ERROR = rf"\[(error|crit|alert|emerg)\] (?!.*({_REFUSED}))"
 
 
 class Load(NamedTuple):

@@ -17,6 +17,7 @@ from generator.host.probe import Endpoint
 from generator.host.programs import run
 from generator.host.x509 import served
 from generator.program import AS_ROOT
+from service.declaration import Fault
 
 _INSTALL = f"{AS_ROOT} install; {RELOAD}"
 
@@ -68,7 +69,9 @@ def _bracketed(address: str) -> str:
     "tls",
     see=encryption,
     expects=lambda deploy: (
-        "no encryption" if deploy.tls == "off" else f"TLS 1.2 or newer, port {deploy.nginx.http_port} leads to https"
+        "no encryption"
+        if deploy.tls == "off"
+        else f"TLS 1.2 or newer, port {deploy.nginx.http_port} leads to https://{https_place(deploy)}"
     ),
 )
 def tls(deploy: Deploy, seen: Encryption) -> Verdict:
@@ -133,12 +136,12 @@ def certificate(_: Deploy, seen: Shown) -> Verdict:
 def _of(key: str, kind: str) -> None:
     """Enter a check of a file that `tls: files` names."""
 
-    def judge(deploy: Deploy, seen: dict[str, list[tuple[str, str]]]) -> Verdict:
+    def judge(deploy: Deploy, seen: dict[str, list[tuple[str, Fault]]]) -> Verdict:
         refused, known = seen["refused"], seen["known"]
         for found, verdict in ((refused, failed), (known, warning)):
-            for of, what in found:
+            for of, fault in found:
                 if of == key:
-                    return verdict(*what.rsplit("; ", 1))
+                    return verdict(fault.what, fault.fix)
         return ok(getattr(deploy.certificate, kind))
 
     judge.__doc__ = f"The {kind} is there, belongs to the other one, and is closed to others."
@@ -146,14 +149,14 @@ def _of(key: str, kind: str) -> None:
 
 
 @look()
-def the_files(patient: Patient) -> dict[str, list[tuple[str, str]]]:
+def the_files(patient: Patient) -> dict[str, list[tuple[str, Fault]]]:
     deploy, now = patient.deploy, time.time()
     if deploy.tls != "files":
         raise Unseen(f"tls is {deploy.tls}")
     needs_root()
     return {
-        "refused": [(key, str(fault)) for key, fault in certificates.faults(deploy, now)],
-        "known": [(key, str(fault)) for key, fault in certificates.warnings(deploy, now)],
+        "refused": list(certificates.faults(deploy, now)),
+        "known": list(certificates.warnings(deploy, now)),
     }
 
 

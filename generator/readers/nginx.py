@@ -62,6 +62,7 @@ _NO_IPV6 = r"socket\(\) \[.*failed \(97: "
 # An address of the host that this is rendered for, on another machine: nginx binds last, when it has read everything.
 _NOT_HERE = r"bind\(\) to .*failed \(99: "
 _TWICE = r'"(?P<directive>\w+)" directive is duplicate'
+_NO_CERTIFICATE = r'no "ssl_certificate" is defined for the "listen \.\.\. ssl" directive'
 _TWO_DEFAULTS = r"a duplicate default server for \S+"
 _UNKNOWN_TEMPORARY_PATH = r'unknown directive "(\w+)_temp_path"'
 
@@ -309,6 +310,10 @@ def _faults(complaints: list[_Complaint], ours: list[File]) -> list[Fault]:
         elif taken and (line := _line_of(site.text, rf"^\s*server_name\s.*(?<![\w.-]){re.escape(taken['name'])}[\s;]")):
             what = f"another site of this host is {taken['name']} on {taken['where']} too, and nginx would ignore one"
             faults.append(Fault(site.path, line, f"{what}; remove that of {others}, or use another domain"))
+        elif complaint.path and re.match(_NO_CERTIFICATE, complaint.message):
+            what = f"/{complaint.path}:{complaint.line} has our port for TLS without TLS, and would need a certificate"
+            fix = "give that site another port, or set nginx.https_port to another"
+            faults.append(Fault(site.path, _line_of(site.text, r"^\s*listen .*\bssl\b"), f"{what}; {fix}"))
         elif complaint.level != "warn" and re.match(_NO_IPV6, complaint.message):
             faults.append(_without_ipv6(site))
         elif complaint.level != "warn" and not re.match(_NOT_HERE, complaint.message):

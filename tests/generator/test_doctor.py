@@ -29,7 +29,7 @@ from generator.host.facts import Carries
 from generator.host.probe import Endpoint
 from generator.host.store import Store
 from generator.rendering.render import settings_in_env
-from service.declaration import settings_of, struct_from
+from service.declaration import Fault, settings_of, struct_from
 from tests.generator.front_door import ROOT, wsbundle
 
 
@@ -65,7 +65,7 @@ ROOM = of_the_host.Room(0.4, 10**10, 0.9)
 ENCRYPTED = of_tls.Encryption(308, "https://ws.mycompany.org/doctor", "TLSv1.3", False, "max-age=63072000")
 SHOWN = of_tls.Shown("ws.mycompany.org by R3, 60 days left", (), (), 60, None)
 LOAD = of_nginx_itself.Load(Carries(4096, 2), 40, 2)
-NONE_FOUND: dict[str, list[tuple[str, str]]] = {"refused": [], "known": []}
+NONE_FOUND: dict[str, list[tuple[str, Fault]]] = {"refused": [], "known": []}
 
 # Check, settings, what was seen, and what that is.
 JOINED = {"engine.url": "valkey://127.0.0.1"}
@@ -225,10 +225,10 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     (
         "certificate.file",
         FILES,
-        NONE_FOUND | {"refused": [("certificate.file", "is not there; put it there")]},
+        NONE_FOUND | {"refused": [("certificate.file", Fault("is not there", "put it there"))]},
         "failed",
     ),
-    ("certificate.key", FILES, NONE_FOUND | {"known": [("certificate.key", "is open; chmod 600")]}, "warning"),
+    ("certificate.key", FILES, NONE_FOUND | {"known": [("certificate.key", Fault("is open", "chmod 600"))]}, "warning"),
     ("letsencrypt.server", {}, PLAIN.letsencrypt.server, "ok"),
     ("letsencrypt.server", {}, None, "failed"),
     ("certbot-timer", {}, True, "ok"),
@@ -283,6 +283,12 @@ def test_what_was_seen_is_judged(name: str, settings: dict[str, Any], seen: Any,
     verdict: Verdict = CHECKS[name].judge(deploy(**settings), seen)
     assert (verdict.state, bool(verdict.seen)) == (state, True)
     assert bool(verdict.fix) == (state in ("failed", "warning"))
+
+
+def test_a_fault_of_a_file_is_shown_with_its_whole_fix() -> None:
+    known = {"known": [("certificate.file", Fault("is signed by itself", "use another; or give it to every client"))]}
+    verdict = CHECKS["certificate.file"].judge(deploy(**FILES), NONE_FOUND | known)
+    assert (verdict.seen, verdict.fix) == ("is signed by itself", "use another; or give it to every client")
 
 
 def test_every_check_has_a_case_in_which_it_passes_and_one_in_which_it_does_not() -> None:

@@ -174,6 +174,17 @@ def test_a_second_default_server_is_told_with_the_real_port(host: Callable[..., 
     )
 
 
+def test_a_site_without_tls_on_our_port_for_tls_is_told(host: Callable[..., Path]) -> None:
+    host(a="server {\n listen 8443; server_name a.example.com; }\n")
+    bundle = rendered(**DEPLOYMENTS["certificate"] | {"nginx": {"https_port": 8443}})
+    found = fault(nginx.configuration, bundle)
+    assert (found.path, found.line) == (SITE, line_of(bundle, SITE, "listen 8443 ssl"))
+    assert found.message == (
+        "/etc/nginx/sites-available/a:1 has our port for TLS without TLS, and would need a certificate; "
+        "give that site another port, or set nginx.https_port to another"
+    )
+
+
 def test_a_unix_socket_is_told_by_its_real_path(host: Callable[..., Path]) -> None:
     host(
         a="server { listen unix:/run/a.sock default_server; }\n",

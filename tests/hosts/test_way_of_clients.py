@@ -116,9 +116,9 @@ print(connection.recv(100))
 def test_other_ports_and_the_proxy_protocol_are_the_way_by_which_all_is_proven(empty: Console) -> None:
     serve_beside(empty, "80", name=DOMAIN)
     nginx = {"http_port": 8080, "proxy_protocol": True, "trusted_proxies": ["127.0.0.1"], "idle_limit": 600}
-    empty.install(nginx=nginx)
+    assert f"runs: ws://{DOMAIN}/ by" in empty.install(nginx=nginx)
     empty.wsbundle("status")
-    for key in ("nginx.proxy_protocol", "nginx.http_port", "nginx.trusted_proxies"):
+    for key in ("nginx.proxy_protocol", "nginx.http_port", "nginx.trusted_proxies", "nginx-log"):
         empty.wsbundle("doctor", "--only", key)
     assert empty.run("python3", "-c", _WITHOUT_A_BALANCER) == "b''\n"
     empty.run("rm", OTHER)

@@ -134,6 +134,8 @@ def test_through_the_proxy_protocol_the_same_is_seen() -> None:
         names = ("message", "nginx.trusted_proxies", "nginx.health_from", "nginx.https_port", "nginx.proxy_protocol")
         found = findings(expecting(of, **{"nginx.https_port": of.endpoint.ports[True]}), *names)
         assert {name: found[name].seen for name in names if found[name].state != "ok"} == {}
+        log = findings(of, "nginx-log")["nginx-log"]
+        assert (log.state, log.seen) in (("ok", "none"), ("skipped", log.seen))  # the doctor's own attempt is in it
         other = {"nginx.proxy_protocol": False, "nginx.trusted_proxies": ("192.0.2.1",), "nginx.https_port": 443}
         found = findings(expecting(of, **other), *names)
         assert {name for name in names if found[name].state == "failed"} == {
