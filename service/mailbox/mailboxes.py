@@ -27,6 +27,38 @@ local function load_state()
     end
 end
 
+local function first_of(name) return redis.call('XRANGE', P .. 'mail:' .. name, '-', '+', 'COUNT', 1)[1] end
+local function offset_of(entry) return tonumber(string.match(entry[1], '^%d+')) end
+
+-- So many items from there on, whether there may be more, and how many to ask for next: the longer they are, the fewer,
+-- for the engine copies all that it returns, and serves nobody else meanwhile.
+local function some(name, from, many)
+    local found, size = redis.call('XRANGE', P .. 'mail:' .. name, from, '+', 'COUNT', many), 0
+    for _, entry in ipairs(found) do size = size + #entry[2][8] end
+    return found, #found == many, math.max(1, math.min(16, 4 * many, math.floor(PAGE * #found / math.max(1, size))))
+end
+
+local function count(box, number, size)
+    box.messages, box.bytes, box.is_changed = box.messages + number, box.bytes + size, true
+    S.messages, S.bytes, is_changed = S.messages + number, S.bytes + size, true
+end
+
+-- A script that fails half-way, because its user may do less than before, leaves what nobody has counted.
+local function recount(box)
+    local from, many, goes_on, number, size = '-', 1, true, 0, 0
+    while goes_on do
+        local found
+        found, goes_on, many = some(box.name, from, many)
+        for _, entry in ipairs(found) do
+            number, size, from = number + 1, size + #entry[2][8] + OVERHEAD, '(' .. entry[1]
+            box.oldest = box.oldest or tonumber(entry[2][2])
+            S.last = math.max(S.last, offset_of(entry))
+        end
+    end
+    count(box, number - box.messages, size - box.bytes)
+    box.was = nil  -- unknown
+end
+
 local function load(name)
     local box = boxes[name]
     if box == nil then
@@ -36,6 +68,7 @@ local function load(name)
             box = {name = name, acked = tonumber(v[1]), lost = tonumber(v[2]), seen = tonumber(v[3]),
                 reader = tonumber(v[4]), messages = tonumber(v[5]), bytes = tonumber(v[6])}
             box.was = box.messages
+            if redis.call('XLEN', P .. 'mail:' .. name) ~= box.messages then recount(box) end
             if v[7] ~= S.epoch then  -- something may have been lost since, also for who keeps no position
                 box.lost = math.max(box.lost, box.acked + 1)
                 box.is_changed = true
@@ -46,14 +79,6 @@ local function load(name)
         boxes[name] = box
     end
     return box
-end
-
-local function first_of(name) return redis.call('XRANGE', P .. 'mail:' .. name, '-', '+', 'COUNT', 1)[1] end
-local function offset_of(entry) return tonumber(string.match(entry[1], '^%d+')) end
-
-local function count(box, number, size)
-    box.messages, box.bytes, box.is_changed = box.messages + number, box.bytes + size, true
-    S.messages, S.bytes, is_changed = S.messages + number, S.bytes + size, true
 end
 
 local function add(box, kind, sender, body, back)
@@ -80,11 +105,11 @@ end
 
 -- Remove what `is_due` from the beginning, at most so many. Returns the offset of the last one, or 0.
 local function remove(box, is_due, most, is_delivered)
-    local key, from, last, number, size, backs = P .. 'mail:' .. box.name, '-', 0, 0, 0, {}
+    local from, many, last, number, size, backs = '-', 1, 0, 0, 0, {}
     local goes_on = box.messages > 0
     while goes_on do
-        local found = redis.call('XRANGE', key, from, '+', 'COUNT', 100)
-        goes_on = #found == 100
+        local found
+        found, goes_on, many = some(box.name, from, many)
         for _, entry in ipairs(found) do
             local f = entry[2]
             if number >= most or not is_due(entry) then
@@ -97,7 +122,7 @@ local function remove(box, is_due, most, is_delivered)
         from = '(' .. text(last) .. '-0'
     end
     if number > 0 then
-        redis.call('XTRIM', key, 'MINID', '=', text(last + 1) .. '-0')
+        redis.call('XTRIM', P .. 'mail:' .. box.name, 'MINID', '=', text(last + 1) .. '-0')
         count(box, -number, -size)
         if not is_delivered then expired = expired + number end
         if box.messages > 0 and not box.oldest then box.oldest = tonumber(first_of(box.name)[2][2]) end
@@ -182,11 +207,12 @@ function commands.sweep()
     local before = expired
     for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'old', '-inf', text(horizon), 'LIMIT', 0, SWEEP)) do
         if expired - before >= SWEEP then break end
-        expire(load(name), SWEEP)
+        local box = load(name)
+        if box then expire(box, SWEEP) else redis.call('ZREM', P .. 'old', name) end
     end
     for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'idle', '-inf', text(now - 2 * ttl), 'LIMIT', 0, SWEEP)) do
         local box = load(name)
-        if box.messages == 0 and box.seen <= now - (box.lost > box.acked and UNTOLD or 2) * ttl then
+        if not box or (box.messages == 0 and box.seen <= now - (box.lost > box.acked and UNTOLD or 2) * ttl) then
             redis.call('DEL', P .. 'box:' .. name)
             redis.call('ZREM', P .. 'idle', name)
             boxes[name] = false
@@ -198,10 +224,10 @@ function commands.sweep()
 end
 
 function commands.read(name, after, most, size)
-    local items, from, left, has_more, goes_on = {}, '(' .. after .. '-0', tonumber(size), 0, true
+    local items, from, many, left, has_more, goes_on = {}, '(' .. after .. '-0', 1, tonumber(size), 0, true
     while goes_on do
-        local found = redis.call('XRANGE', P .. 'mail:' .. name, from, '+', 'COUNT', 16)
-        goes_on = #found == 16
+        local found
+        found, goes_on, many = some(name, from, many)
         for _, entry in ipairs(found) do
             local f = entry[2]
             left = left - #f[8]
@@ -222,7 +248,7 @@ function commands.show(most)
     local fullest = {}
     for _, name in ipairs(redis.call('ZRANGE', P .. 'old', 0, most)) do
         local box = load(name)
-        fullest[#fullest + 1] = {name, box.messages, box.bytes}
+        if box then fullest[#fullest + 1] = {name, box.messages, box.bytes} end
     end
     local oldest = redis.call('ZRANGE', P .. 'old', 0, 0, 'WITHSCORES')[2]
     return {redis.call('ZCARD', P .. 'old') + redis.call('ZCARD', P .. 'idle'), oldest or '', fullest}
@@ -242,6 +268,7 @@ function commands.try()
     redis.call('XADD', key, '1-0', 't', '')
     redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)
     redis.call('XRANGE', key, '-', '+', 'COUNT', 1)
+    redis.call('XLEN', key)
     redis.call('XTRIM', key, 'MINID', '=', '2-0')
     redis.call('DEL', key)
     redis.call('HSET', key, 't', '')
@@ -277,18 +304,20 @@ function commands.begin(run, lossy, fresh, my_run, my_epoch, my_last)
     if my_run ~= '' and my_run ~= run and S.drawn ~= run and (my_epoch ~= S.epoch or tonumber(my_last) > S.born) then
         why = 'it has lost the end of what was stored'
     end
+    if my_epoch ~= '' and my_epoch ~= S.epoch and S.gap == 0 then  -- one that knew of nothing began before
+        why = 'it has lost all that was stored'
+    end
     if why ~= '' then S.epoch, S.drawn, S.gap = fresh, run, now end
     return why
 end
 
+-- What is counted is written last: if anything before it fails, it is counted again.
 local function finish()
     for name, box in pairs(boxes) do
         if box and box.is_changed then
-            redis.call('HSET', P .. 'box:' .. name, 'acked', text(box.acked), 'lost', text(box.lost), 'seen',
-                text(box.seen), 'reader', box.reader, 'messages', box.messages, 'bytes', text(box.bytes),
-                'epoch', S.epoch)
             if box.messages == 0 then
-                if box.was > 0 then
+                count(box, 0, -box.bytes)
+                if box.was ~= 0 then
                     redis.call('DEL', P .. 'mail:' .. name)
                     redis.call('ZREM', P .. 'old', name)
                 end
@@ -296,8 +325,15 @@ local function finish()
                 redis.call('ZADD', P .. 'idle', text(box.seen + later), name)
             else
                 if box.oldest then redis.call('ZADD', P .. 'old', text(box.oldest), name) end
-                if box.was == 0 then redis.call('ZREM', P .. 'idle', name) end
+                if not box.was or box.was == 0 then redis.call('ZREM', P .. 'idle', name) end
             end
+        end
+    end
+    for name, box in pairs(boxes) do
+        if box and box.is_changed then
+            redis.call('HSET', P .. 'box:' .. name, 'acked', text(box.acked), 'lost', text(box.lost), 'seen',
+                text(box.seen), 'reader', box.reader, 'messages', box.messages, 'bytes', text(box.bytes),
+                'epoch', S.epoch)
         end
     end
     if is_changed then

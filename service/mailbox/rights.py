@@ -7,7 +7,7 @@ OLDEST = (7, 0)
 WAITS = (7, 2)
 RIGHTS = (
     *("+evalsha", "+script|load", "+time", "+hmget", "+hset", "+get", "+set", "+del"),
-    *("+xadd", "+xrange", "+xrevrange", "+xtrim", "+zadd", "+zrem", "+zrange", "+zrangebyscore", "+zcard"),
+    *("+xadd", "+xrange", "+xrevrange", "+xlen", "+xtrim", "+zadd", "+zrem", "+zrange", "+zrangebyscore", "+zcard"),
 )
 
 

@@ -22,9 +22,12 @@ from service.settings import Engine, Mailbox
 
 # Of what is stored. A release that does not know it refuses to touch it.
 VERSION = 1
+# What is read of a box at once, in bytes, if it is more than one message.
+PAGE = 65_536
 _NUMBERS = {
     "ONCE": DEDUP_S * SECOND,
     "OVERHEAD": OVERHEAD,
+    "PAGE": PAGE,
     "SWEEP": SWEEP,
     "UNTOLD": UNTOLD_TTLS,
     "VERSION": VERSION,
@@ -110,6 +113,11 @@ def begin(run: str, is_lossy: bool, fresh: str, mine: tuple[str, str, int]) -> C
     """`mine` is the run, the epoch and the last offset that this worker knows of."""
     words = (run, str(int(is_lossy)), fresh, *map(str, mine))
     return Call((b"begin", *(word.encode() for word in words)), bytes.decode)
+
+
+def try_to_store() -> Call:
+    """To be refused as long as nothing can be stored."""
+    return Call((b"touch", b""), _nothing, is_storing=True)
 
 
 def show(most: int) -> Call:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from service.core.addresses import Address
@@ -40,6 +41,8 @@ _REFUSED_RETRY_S = 10.0
 
 # What passes by itself, or when somebody makes room, and leaves the connection as good as it was.
 _PASSING = ("OOM", "MISCONF", "NOREPLICAS")
+# In an error of a script that had begun: what it did before stays done. Source: luaError in script_lua.c of valkey.io.
+_WITHIN = "script: "
 
 logger = logging.getLogger("service")
 
@@ -209,12 +212,16 @@ class Streams:
                 works, self._works = self._works[:BATCH], self._works[BATCH:]
                 if self._till_sweep_s() <= 0:
                     self._swept_at = self._loop.time()
-                    works.append(_Work(script.sweep(), _nothing, None, None))
+                    works += [_Work(call, _nothing, None, None) for call in self._chores()]
                 if works:
                     await self._carry_out(stream, server, works)
         finally:
             watch.cancel()
             stream.abort()
+
+    def _chores(self) -> list[script.Call]:
+        """What is due each second; an engine that is full is also asked whether it still is."""
+        return [script.sweep(), script.try_to_store()] if self._told else [script.sweep()]
 
     async def _wait(self) -> None:
         """Until there is something to do."""
@@ -236,16 +243,13 @@ class Streams:
         return self._swept_at + SWEEP_PERIOD_S - self._loop.time()
 
     async def _begin(self, stream: "Stream", server: Server) -> None:
-        is_lossy = self._settings.sync == "second"
-        begin = script.begin(server.run, is_lossy, new_epoch(), self._known)
-        calls = [script.try_all(), begin, script.list_boxes()]
+        calls = [script.try_all(), self._begin_call(server.run), script.list_boxes()]
         (said,) = await stream.ask([self._evalsha(calls, is_storing=False)])
         if isinstance(said, Exception):
             raise explained(said, stream.where, self._engine)
         heard = script.answer(said, calls)
         _, why, boxes = heard.outcomes
-        if why:
-            logger.warning("mailboxes: the engine at %s: %s; recipients are told so", stream.where, why)
+        _report_loss(stream, why)
         had_epoch = self._known[1]
         self._known = (server.run, heard.epoch, heard.last)
         self._mail.boxes.update(boxes)
@@ -259,6 +263,9 @@ class Streams:
             self.acknowledge(box, reader, offset)
         self._mail.look_again()
         self._has_tried.set()
+
+    def _begin_call(self, run: str) -> script.Call:
+        return script.begin(run, self._settings.sync == "second", new_epoch(), self._known)
 
     def _anew(self) -> None:
         """Another epoch has begun: what clients know of their mailboxes holds no longer."""
@@ -293,31 +300,40 @@ class Streams:
         for run, outcome in zip(runs, said, strict=False):
             if isinstance(outcome, Exception):
                 fault = outcome
-                self._fail(run, [work.otherwise for work in run])
+                is_undone = _WITHIN not in str(outcome)
+                self._fail(run, [work.otherwise if is_undone else work.perhaps for work in run])
             else:
-                self._report(run, outcome, is_safe)
+                self._report(stream, run, outcome, is_safe)
         if fault is not None:
-            self._say(f"the engine at {stream.where}: {fault}")
             if not str(fault).startswith(_PASSING):
                 raise explained(fault, stream.where, self._engine)
-        elif is_safe and self._told:
+            self._say(f"the engine at {stream.where}: {fault}")
+        elif is_safe and self._told and any(work.call.is_storing for work in works):
             self._told.clear()
             logger.warning("mailboxes: the engine at %s stores again", stream.where)
 
-    def _report(self, works: list[_Work], said: Any, is_safe: bool) -> None:
+    def _report(self, stream: "Stream", works: list[_Work], said: Any, is_safe: bool) -> None:
         heard = script.answer(said, [work.call for work in works])
         run, epoch, last = self._known
+        begin = self._begin_call(run)
         self._ahead = heard.now - time.monotonic_ns() // 1000
         self.holds = heard.messages, heard.bytes
         self._known = (run, heard.epoch, max(last, heard.last) if heard.epoch == epoch else heard.last)
         if heard.epoch != epoch:
             self._anew()
+            # Whoever began it may not have known what was lost.
+            self._add(_Work(begin, partial(_report_loss, stream), None, None))
         self._mail.note_expired(heard.expired)
         for work, outcome in zip(works, heard.outcomes, strict=True):
             work.then(outcome if is_safe or outcome is not Kept.STORED else Kept.UNSURE)
         for box in heard.news:
             self._mail.tell(box)
         self._mail.settle(heard.settled)
+
+
+def _report_loss(stream: "Stream", why: str | None) -> None:
+    if why:
+        logger.warning("mailboxes: the engine at %s: %s; recipients are told so", stream.where, why)
 
 
 def _first(said: Any) -> Any:

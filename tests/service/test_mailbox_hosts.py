@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import json
+import os
 import random
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +79,25 @@ def knows(kept: Kept, shell: Shell, name: str) -> Caller:
     return sender
 
 
+def state(shell: Shell) -> str:
+    """What /health says of the mailboxes."""
+    return str(json.loads(shell.get("/health").body)["mailbox"])
+
+
+def figure(engine: Server, name: str) -> int:
+    """What the engine says of its memory."""
+    found = re.search(rf"\b{name}:(\d+)", engine.ask("INFO", "memory"))
+    assert found
+    return int(found[1])
+
+
+def sweeps(engine: Server) -> int:
+    """How many scripts have run there."""
+    found = re.search(r"cmdstat_evalsha:calls=(\d+)", engine.ask("INFO", "commandstats"))
+    assert found
+    return int(found[1])
+
+
 def test_what_one_host_stores_the_owner_gets_from_another_one_and_the_receipt_comes_later(kept: KeptThere) -> None:
     with kept.host("a") as a, kept.host("b") as b:
         kept.away(b, "bob")
@@ -133,15 +155,37 @@ def test_a_full_engine_is_said_to_senders_and_what_is_fetched_makes_room(kept: K
             for number in range(20):
                 assert alice.ask("send", recipient_uuid="bob", message=[number, "x" * 20_000])["stored"] is True
             engine.ask("CONFIG", "SET", "maxmemory", "1")
-            answer = alice.ask("send", recipient_uuid="bob", message="too much")
-            assert (answer["code"], answer["reason"]) == (118, "the mailbox cannot be written now")
+            for _ in range(2):
+                answer = alice.ask("send", recipient_uuid="bob", message="too much")
+                assert (answer["code"], answer["reason"]) == (118, "the mailbox cannot be written now")
+                swept = sweeps(engine)
+                wait_until(lambda: sweeps(engine) > swept + 2)  # noqa: B023
+            assert state(a) == "failing"
+            assert "stores again" not in a.log()
             with kept.caller(a, "bob", {}) as bob:
                 frames = [bob.hear() for _ in range(20)]
                 assert [frame["message"][0] for frame in frames] == list(range(20))
                 bob.tell("ack", offset=frames[-1]["offset"])
                 wait_until(lambda: "mailbox_messages 0.0" in a.get("/metrics").body.decode())
             engine.ask("CONFIG", "SET", "maxmemory", "0")
+            wait_until(lambda: state(a) == "up")
             assert alice.ask("send", recipient_uuid="bob", message="again")["stored"] is True
+            assert (a.log().count("OOM"), a.log().count("stores again")) == (1, 1)
+
+
+def test_to_confirm_one_long_message_does_not_let_the_engine_read_them_all(kept: KeptThere, engine: Server) -> None:
+    long = {"WEBSOCKET_MAX_MESSAGE_SIZE": "600000", "WEBSOCKET_MAILBOX_BYTES": "100000000"}
+    with kept.host("a", **long) as a:
+        kept.away(a, "bob")
+        with kept.caller(a, "alice") as alice:
+            for _ in range(40):
+                assert alice.ask("send", recipient_uuid="bob", message="x" * 500_000)["stored"] is True
+        before = figure(engine, "used_memory")
+        with kept.caller(a, "bob", {}) as bob:
+            for number in range(5):
+                bob.tell("ack", offset=bob.hear()["offset"])
+                wait_until(lambda: f"mailbox_messages {39 - number}.0" in a.get("/metrics").body.decode())  # noqa: B023
+        assert figure(engine, "used_memory_peak") < before + 5_000_000
 
 
 def test_an_engine_that_lost_everything_is_noticed(kept: KeptThere, engine: Server) -> None:
@@ -156,6 +200,31 @@ def test_an_engine_that_lost_everything_is_noticed(kept: KeptThere, engine: Serv
             assert bob.greeting["mailbox"]["whole"] is False
             assert bob.greeting["mailbox"]["epoch"] != found["epoch"]
         assert "it has lost all that was stored" in a.log()
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_engine_that_lost_everything_is_noticed_by_whoever_knew_what_it_had(
+    restarts: bool, kept: KeptThere, engine: Server
+) -> None:
+    with kept.host("a") as a:
+        kept.away(a, "bob")
+        with kept.caller(a, "alice") as alice:
+            assert alice.ask("send", recipient_uuid="bob", message="lost")["stored"] is True
+        os.kill(a.process.pid, signal.SIGSTOP)
+        if restarts:
+            engine.kill()
+            shutil.rmtree(engine.home / "appendonlydir")
+            engine.start()
+        else:
+            engine.ask("FLUSHALL")
+        # One that has just been started is the first to find nothing there.
+        with kept.host("b") as b:
+            kept.away(b, "carol")
+            os.kill(a.process.pid, signal.SIGCONT)
+            wait_until(lambda: "it has lost all that was stored" in a.log())
+            # An owner that keeps no position.
+            with kept.caller(b, "bob", {}) as bob:
+                assert bob.greeting["mailbox"]["whole"] is False
 
 
 def test_with_a_sync_once_a_second_a_restart_of_the_engine_is_told(kept: KeptThere, engine: Server) -> None:
@@ -244,6 +313,35 @@ def test_a_right_that_is_missing_is_named(missing: str, kept: KeptThere, engine:
     said = refused("runner", kept.directory, settings.pop("WEBSOCKET_ENGINE_URL"), **settings)
     assert "lets user chat do too little for mailboxes" in said
     assert missing in said
+
+
+@pytest.mark.parametrize("missing", ["hset", "zadd"])
+def test_a_right_that_is_taken_away_leaves_nothing_uncounted_and_no_sender_in_the_belief_that_it_was_not_sent(
+    missing: str, kept: KeptThere, engine: Server, password: Path
+) -> None:
+    let(engine, *rights("center", version(engine) < WAITS))
+    kept.more |= as_user(password)
+    with kept.host("a") as a:
+        kept.away(a, "bob")
+        with kept.caller(a, "alice") as alice:
+            engine.ask("ACL", "SETUSER", "chat", f"-{missing}")
+            answer = alice.ask("send", recipient_uuid="bob", message="half-way")
+            assert (answer["code"], answer["reason"]) == (116, "the mailbox has not confirmed it")
+            wait_until(lambda: "lets user chat do too little for mailboxes" in a.log())
+            assert a.log().count("senders are told") == 1
+    engine.ask("ACL", "SETUSER", "chat", f"+{missing}")
+    with kept.host("a") as a:
+        with kept.caller(a, "alice") as alice:
+            for message in ("one", "two"):
+                assert alice.ask("send", recipient_uuid="bob", message=message)["stored"] is True
+        assert "mailbox_messages 3.0" in a.get("/metrics").body.decode()
+        for expected in ("half-way", "one", "two"):  # each confirmed by itself, and what follows is still there
+            with kept.caller(a, "bob", {}) as bob:
+                frame = bob.hear()
+                assert frame["message"] == expected
+                bob.tell("ack", offset=frame["offset"])
+                bob.ask("ping")
+        wait_until(lambda: "mailbox_bytes 0.0" in a.get("/metrics").body.decode())
 
 
 @pytest.mark.parametrize(
