@@ -7,7 +7,7 @@ A section is a msgspec Struct, a setting one of its fields; `settings_of` lists 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from math import ceil
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect as declared
@@ -79,14 +79,21 @@ class Setting(msgspec.Struct, frozen=True):
         """The values that it takes, in words: `a whole number from 1 to 64, or auto`."""
         unit = f" ({self.extra['unit']})" if "unit" in self.extra else ""
         words = [_in_words(kind, self.extra) for kind in self.alternatives if not isinstance(kind, declared.NoneType)]
-        return ", or ".join(words) + unit
+        return ", or ".join(dict.fromkeys(words)) + unit
 
     def part(self, index: int, suffix: str) -> "Setting":
         """The setting of one item of this list (part 0), or of one name (0) or value (1) of this mapping."""
-        container = get_args(self.annotation)[0]
-        annotation = get_args(container)[index]
+        annotation = get_args(_container(self.annotation))[index]
         kind, extra = _unwrap(declared.type_info(annotation))
         return Setting(self.key + suffix, annotation, _alternatives(kind), REQUIRED, self.description, extra)
+
+
+def _container(annotation: Any) -> Any:
+    """The list or mapping that an annotation has, also beside one value in its place; None where it has none."""
+    if get_origin(annotation) in (tuple, dict):
+        return annotation
+    inner = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+    return next(filter(None, map(_container, inner)), None)
 
 
 def _unwrap(kind: declared.Type) -> tuple[declared.Type, Mapping[str, Any]]:

@@ -48,7 +48,7 @@ def domain_fault(text: str) -> tuple[str, str] | None:
     host, rest = _host_of(text)
     alone = "write the host name alone" + (f": {host}" if _is_host(host) else "")
     if re.search(r"[\s,]", text):
-        return "is more than one word", "write one host name"
+        return "is more than one word", "write one host name, or a list in brackets: [a.org, b.org]"
     if "://" in text:
         return "has a scheme", alone
     if rest.startswith(("/", "?", "#")):

@@ -80,7 +80,10 @@ class _Checker:
 
     def setting(self, node: Node, setting: Setting) -> None:
         kind = setting.alternatives[0]
-        if isinstance(kind, declared.VarTupleType):
+        one_will_do = setting.takes_many and not isinstance(kind, declared.VarTupleType)
+        if one_will_do and isinstance(node, Scalar):
+            value = self.value(node, setting.part(0, ""))
+        elif setting.takes_many and not (one_will_do and isinstance(node, MappingNode)):
             value = self.items(node, setting)
         elif isinstance(kind, declared.DictType):
             value = self.entries(node, setting)
@@ -102,6 +105,8 @@ class _Checker:
         """The sound items: rules ask about each for itself, so one that is wrong does not silence them."""
         if not isinstance(node, ListNode):
             return self.fault(node.origin, setting.key, Fault("is not a list", f"use {setting.expects}, in brackets"))
+        if not node.items and setting.default is REQUIRED:
+            return self.fault(node.origin, setting.key, Fault("is empty", f"use {setting.expects}"))
         values = (self.value(item, setting.part(0, f"[{i}]")) for i, item in enumerate(node.items))
         sound = tuple(value for value in values if value is not _UNSOUND)
         return sound if sound or not node.items else _UNSOUND  # an empty list would be a fault of its own

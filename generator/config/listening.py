@@ -2,7 +2,7 @@
 
 from generator.config.addresses import LOOPBACK, MAPPED, is_address, network_fix, same_address, share
 from generator.config.rule import Findings, Origins, rule
-from generator.config.schema import Deploy, Nginx
+from generator.config.schema import Deploy, Nginx, main_domain
 from service.declaration import Fault
 
 # Of the public addresses of a family: nobody has more load balancers than that.
@@ -109,14 +109,14 @@ def clients_port(deploy: Deploy) -> int:
 
 def https_place(deploy: Deploy) -> str:
     """The domain, with a port where clients need one; with TLS."""
-    return f"{deploy.domain}:{clients_port(deploy)}".removesuffix(":443")
+    return f"{main_domain(deploy)}:{clients_port(deploy)}".removesuffix(":443")
 
 
 def url(deploy: Deploy) -> str:
     """What clients connect to."""
     if deploy.tls != "off":
         return f"wss://{https_place(deploy)}/"
-    return f"ws://{deploy.domain}:{clients_port(deploy)}".removesuffix(":80") + "/"
+    return f"ws://{main_domain(deploy)}:{clients_port(deploy)}".removesuffix(":80") + "/"
 
 
 @rule(

@@ -13,7 +13,7 @@ from posixpath import normpath
 from generator.config import engine_rules, listening
 from generator.config.addresses import is_address
 from generator.config.rule import RULES, Findings, Origins, rule
-from generator.config.schema import Deploy, LetsEncrypt, bus, keys_file
+from generator.config.schema import Deploy, LetsEncrypt, bus, domains, keys_file
 from generator.paths import HIDDEN_PLACES, Paths
 from generator.quoting import Unquotable, env
 from service.declaration import Fault, settings_of, values_of
@@ -54,6 +54,8 @@ _MEANT_FOR_OTHERS_EXACTLY = """
     WEBSOCKET_LISTEN_FDS WEBSOCKET_PAGE WEB_CONCURRENCY XDG_RUNTIME_DIR
 """.split()
 
+# Source: "Rate Limits" in Let's Encrypt's documentation.
+LETS_ENCRYPTS_NAMES = 100
 # How long the service waits for the last client's answer to its close frame: `service.core.bounds.CLOSE_GRACE_S`.
 CLOSE_GRACE_S = 3
 # What the service writes around a message, at most: two addresses and a few words, and what a place in a queue costs.
@@ -64,8 +66,25 @@ MAILBOX_OVERHEAD = 64
 
 @rule("domain", because="A forgotten placeholder is noticed only when the first client cannot connect.")
 def domain_is_real(deploy: Deploy, _: Origins) -> Findings:
-    if re.search(PLACEHOLDER, deploy.domain):
-        yield "domain", Fault(f"'{deploy.domain}' is a placeholder", "write the host name that clients will use")
+    for domain in domains(deploy):
+        if re.search(PLACEHOLDER, domain):
+            yield "domain", Fault(f"'{domain}' is a placeholder", "write the host name that clients will use")
+
+
+@rule("domain", because="nginx ignores a name that a site has already, and says so at every start.")
+def domains_differ(deploy: Deploy, _: Origins) -> Findings:
+    for domain in dict.fromkeys(each for each in domains(deploy) if domains(deploy).count(each) > 1):
+        yield "domain", Fault(f"'{domain}' is given twice", "keep one")
+
+
+@rule(
+    *("domain", "tls", "letsencrypt.server"),
+    because="A certificate of Let's Encrypt has at most 100 names, and five failures an hour lock the account out.",
+)
+def domains_fit_a_certificate(deploy: Deploy, _: Origins) -> Findings:
+    if _asks_lets_encrypt(deploy) and len(domains(deploy)) > LETS_ENCRYPTS_NAMES:
+        fix = f"use at most {LETS_ENCRYPTS_NAMES}, or two deployments, or tls: files"
+        yield "domain", Fault(f"has {len(domains(deploy))} names, too many for one certificate", fix)
 
 
 @rule(*_MAY_BE_PLACEHOLDERS, because="A placeholder names nothing on this host.")
@@ -84,9 +103,10 @@ def nothing_is_a_placeholder(deploy: Deploy, _: Origins) -> Findings:
 def domain_is_public(deploy: Deploy, _: Origins) -> Findings:
     if not _asks_lets_encrypt(deploy):
         return
-    if is_address(deploy.domain) or "." not in deploy.domain or _is_below(deploy.domain, _NOT_PUBLIC):
-        fix = "write a public host name, or use tls: files"
-        yield "domain", Fault(f"Let's Encrypt issues no certificate for '{deploy.domain}'", fix)
+    for domain in domains(deploy):
+        if is_address(domain) or "." not in domain or _is_below(domain, _NOT_PUBLIC):
+            fix = "write a public host name, or use tls: files"
+            yield "domain", Fault(f"Let's Encrypt issues no certificate for '{domain}'", fix)
 
 
 @rule(
@@ -95,9 +115,10 @@ def domain_is_public(deploy: Deploy, _: Origins) -> Findings:
     warns=True,
 )
 def domain_is_no_example(deploy: Deploy, _: Origins) -> Findings:
-    if not _asks_lets_encrypt(deploy) and _is_below(deploy.domain, _EXAMPLES):
-        fix = "write your own before you install"
-        yield "domain", Fault(f"'{deploy.domain}' is reserved for examples, so no client will find it", fix)
+    for domain in () if _asks_lets_encrypt(deploy) else domains(deploy):
+        if _is_below(domain, _EXAMPLES):
+            fix = "write your own before you install"
+            yield "domain", Fault(f"'{domain}' is reserved for examples, so no client will find it", fix)
 
 
 @rule(

@@ -6,7 +6,7 @@ import re
 import time
 from typing import NamedTuple
 
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, domains
 from generator.doctor.checks import Verdict, check, failed, look, ok, warning
 from generator.doctor.patient import Patient, needs_root
 from generator.host import facts
@@ -27,27 +27,31 @@ _SKEW_S = 60.0
 
 
 class Names(NamedTuple):
-    """Where the domain leads, and the addresses of this host."""
+    """Where each domain leads, and the addresses of this host."""
 
-    leads_to: frozenset[str]
+    leads_to: dict[str, frozenset[str]]
     ours: frozenset[str]
 
 
 @look()
 def the_name(patient: Patient) -> Names:
     ours = {*facts.addresses(), "127.0.0.1", "::1", "127.0.1.1"}  # Debian's installer writes the last one
-    return Names(frozenset(facts.addresses_of(patient.deploy.domain)), frozenset(ours))
+    leads_to = {name: frozenset(facts.addresses_of(name)) for name in domains(patient.deploy)}
+    return Names(leads_to, frozenset(ours))
 
 
-@check("domain", see=the_name, expects=lambda deploy: f"{deploy.domain} leads here")
+@check("domain", see=the_name, expects=lambda deploy: f"{' and '.join(domains(deploy))} lead here")
 def domain(deploy: Deploy, seen: Names) -> Verdict:
-    """The domain leads to this host, or to the load balancer in front."""
-    said = ", ".join(sorted(seen.leads_to)) or "nowhere"
-    if not seen.leads_to:
-        return failed(f"it leads {said}", f"add a DNS record for {deploy.domain}; until then clients do not find it")
-    if seen.leads_to & seen.ours or deploy.nginx.trusted_proxies:
-        return ok(f"it leads to {said}")
-    return warning(f"it leads to {said}, none of this host's", "right behind a router; else change the DNS record")
+    """Each domain leads to this host, or to the load balancer in front."""
+    to = {name: f"to {', '.join(sorted(there))}" if there else "nowhere" for name, there in seen.leads_to.items()}
+    said = "; ".join(f"{name} leads {where}" for name, where in to.items())
+    if lost := [name for name, there in seen.leads_to.items() if not there]:
+        return failed(said, f"add a DNS record for {' and '.join(lost)}; until then clients do not find it")
+    astray = [name for name, there in seen.leads_to.items() if not there & seen.ours]
+    if not astray or deploy.nginx.trusted_proxies:
+        return ok(said)
+    what = f"{said}; of {' and '.join(astray)} that is none of this host's"
+    return warning(what, "right behind a router; else change the DNS record")
 
 
 class Room(NamedTuple):

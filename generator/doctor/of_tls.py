@@ -5,7 +5,7 @@ import time
 from typing import NamedTuple
 
 from generator.config.listening import https_place
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, domains
 from generator.doctor.checks import Verdict, check, failed, look, ok, unseen, warning
 from generator.doctor.of_nginx import RELOAD
 from generator.doctor.patient import Patient, Unseen, needs_root
@@ -122,7 +122,9 @@ def the_certificate(patient: Patient) -> Shown:
     "certificate",
     *("domain", "tls", "certificate.file", "certificate.key", "letsencrypt.server"),
     see=the_certificate,
-    expects=lambda deploy: f"one that clients take for {deploy.domain}, for {certificates.SHORT_DAYS} days and more",
+    expects=lambda deploy: (
+        f"one that clients take for {' and '.join(domains(deploy))}, for {certificates.SHORT_DAYS} days and more"
+    ),
 )
 def certificate(_: Deploy, seen: Shown) -> Verdict:
     """Clients take the certificate that nginx shows: its dates, its names and its chain, today and in two weeks."""

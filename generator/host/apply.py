@@ -106,7 +106,7 @@ class Host:
     def _relink(self, todo: Switch, after: int | None) -> None:
         place = Place(self.store.name, self.store.root)
         if after is not None and (generation := self.store.generation(after)).tls == "letsencrypt":
-            must(place.prepare(generation.domain), "making a placeholder certificate")
+            must(place.prepare(generation.domains), "making a placeholder certificate")
         # At no time does a link that nginx reads lead nowhere: after a power cut it would not start, with any site.
         self._put_all(todo.puts_first)
         if after is not None:

@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, domains
 from generator.host.chain import joined, judged, position_of_key
 from generator.host.programs import Outcome, has, must, run
 from generator.host.reload import Reload
-from generator.host.x509 import DAY_S, der, read
+from generator.host.x509 import DAY_S, der, is_for, read
 from generator.paths import Paths
 from generator.rendering.write import put_link, temporary_of
 from generator.report import CommandError, Report
@@ -54,7 +54,7 @@ class Place:
     def serves_lineage(self) -> bool:
         return self.link.is_symlink() and self.link.resolve() == self.lineage.resolve()
 
-    def prepare(self, domain: str) -> Outcome:
+    def prepare(self, domains: tuple[str, ...]) -> Outcome:
         """Let the link lead to some certificate, so that nginx starts; the best there is."""
         if _is_whole(self.link):
             return Outcome(0, "")
@@ -62,7 +62,7 @@ class Place:
         if self.has_lineage:
             put_link(self.link, str(self.lineage))
             return Outcome(0, "")
-        made = self._make_placeholder(domain)
+        made = self._make_placeholder(domains)
         if made.succeeded:
             put_link(self.link, str(self.placeholder))
         return made
@@ -79,7 +79,7 @@ class Place:
             with suppress(OSError):  # others have files in it, or it is not there
                 directory.rmdir()
 
-    def _make_placeholder(self, domain: str) -> Outcome:
+    def _make_placeholder(self, domains: tuple[str, ...]) -> Outcome:
         # Whole or not at all: a pair with half a key would stop every site of the host.
         new = self.placeholder.with_suffix(".new")
         for directory in (new, self.placeholder):
@@ -87,7 +87,8 @@ class Place:
         new.mkdir(mode=0o700)
         pair = ("-out", str(new / FILE), "-keyout", str(new / KEY))
         kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", _PLACEHOLDERS_DAYS)
-        says = ("-subj", "/CN=placeholder of wsbundle", "-addext", f"subjectAltName=DNS:{domain}")
+        names = ",".join(f"DNS:{domain}" for domain in domains)
+        says = ("-subj", "/CN=placeholder of wsbundle", "-addext", f"subjectAltName={names}")
         made = run("openssl", "req", "-x509", *kind, *says, *pair)
         if made.succeeded:
             (new / KEY).chmod(0o600)
@@ -112,7 +113,7 @@ def faults(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
         if (position_of_key(file.read_text(encoding="latin-1"), key) or 0) > 1:
             return  # the first certificate is not the one to judge
     if not of_file:
-        yield from (("certificate.file", fault) for fault in _refused(file, deploy.domain, now))
+        yield from (("certificate.file", fault) for fault in _refused(file, domains(deploy), now))
 
 
 def warnings(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
@@ -144,13 +145,13 @@ def refusals(deploy: Deploy, place: Place, now: float, shown: bytes | None) -> l
     elif not place.serves_lineage:
         found = [Fault("it is a placeholder", "the next installation asks for the real one")]
     else:
-        found = list(_refused(path, deploy.domain, now))
+        found = list(_refused(path, domains(deploy), now))
     if not found and shown is not None and shown != der(path):
         with NamedTemporaryFile("w", prefix="wsbundle-") as file:
             file.write(ssl.DER_cert_to_PEM_cert(shown))
             file.flush()
             fix = "systemctl reload nginx"
-            refused = _refused(Path(file.name), deploy.domain, now)
+            refused = _refused(Path(file.name), domains(deploy), now)
             found = [Fault(f"nginx still serves another, which {fault.what}", fix) for fault in refused]
     return [fault for fault in found if os.geteuid() == 0 or "Permission denied" not in fault.what]
 
@@ -159,7 +160,7 @@ def _served_file(deploy: Deploy, place: Place) -> Path:
     return place.link / FILE if deploy.tls == "letsencrypt" else Path(deploy.certificate.file or "")
 
 
-def _refused(file: Path, domain: str, now: float) -> Iterator[Fault]:
+def _refused(file: Path, domains: tuple[str, ...], now: float) -> Iterator[Fault]:
     """The faults that clients find in a certificate that can be read."""
     certificate = read(file)
     if certificate is None:
@@ -169,12 +170,12 @@ def _refused(file: Path, domain: str, now: float) -> Iterator[Fault]:
     if now < certificate.begins:
         begins = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(certificate.begins))
         yield Fault(f"is valid from {begins} on only", "wait, or set this host's clock")
-    if not certificate.covers(domain):
+    if uncovered := ", ".join(domain for domain in domains if not certificate.covers(domain)):
         names = ", ".join(certificate.names) or "no name at all"
         if not certificate.names:
             names += " (clients read subjectAltName, not the common name)"
-        fix = f"get one for {domain}, or write the domain that it is for"
-        yield Fault(f"is for {names}, not for {domain}", fix)
+        fix = f"get one for {' and '.join(domains)}, or write the domain that it is for"
+        yield Fault(f"is for {names}, not for {uncovered}", fix)
     yield from judged(file.read_text(encoding="latin-1"), now).faults
 
 
@@ -185,7 +186,10 @@ def due(deploy: Deploy, place: Place, now: float) -> str | None:
     certificate = read(place.lineage / FILE) if place.has_lineage else None
     if certificate is None:
         return "there is none yet"
-    if not certificate.covers(deploy.domain):
+    wanted = domains(deploy)
+    # Once a name that is no longer wanted leads elsewhere, certbot renews none of them.
+    is_wanted = (any(is_for(name, domain) for domain in wanted) for name in certificate.names)
+    if not all((*map(certificate.covers, wanted), *is_wanted)):
         return f"the present one is for {', '.join(certificate.names)}"
     if authority(place) != deploy.letsencrypt.server:
         return "the present one is from another authority"
@@ -207,7 +211,8 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
         return
     asked = deploy.letsencrypt
     who = ("--email", asked.email) if asked.email else ("--register-unsafely-without-email",)
-    what = ("--cert-name", place.name, "-d", deploy.domain, "--webroot", "-w", str(place.webroot))
+    names = (word for domain in domains(deploy) for word in ("-d", domain))
+    what = ("--cert-name", place.name, *names, "--webroot", "-w", str(place.webroot))
     # certbot takes a certificate of another authority for one that is not due.
     force = () if authority(place) in (None, asked.server) else ("--force-renewal",)
     # Hooks run for renewals only; should a later certbot run them here too, ours must still run once, and be heard.
@@ -224,7 +229,8 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
     except CommandError as error:
         present = "the one it had" if place.serves_lineage else "a placeholder, which clients refuse"
         raise CommandError(
-            f"{error}\nNo new certificate for {deploy.domain} ({why}). {place.name} runs, with {present}.\n"
+            f"{error}\nNo new certificate for {', '.join(domains(deploy))} ({why}). "
+            f"{place.name} runs, with {present}.\n"
             "Fix that, then install again: it asks again. Let's Encrypt takes five failures an hour."
         ) from None
 

@@ -106,7 +106,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     nginx_carries: Carries | None
     cores: int
     has_foreign_default_site: bool
-    resolves: bool
+    astray: tuple[str, ...]
+    """The domains that do not lead to this host."""
     closed_ports: tuple[int, ...]
     """Those that clients need, and that ufw closes."""
     clock_behind_s: float
@@ -319,9 +320,9 @@ def primary_group(user: str) -> str:
         return str(number)
 
 
-def surroundings(domain: str) -> Surroundings:
-    """The surroundings of a site of this host's nginx, and the addresses by which clients reach a domain."""
-    ours, leads = addresses(), addresses_of(domain)
+def surroundings(*domains: str) -> Surroundings:
+    """The surroundings of a site of this host's nginx, and the addresses by which clients reach its domains."""
+    ours, leads = addresses(), set().union(*map(addresses_of, domains))
     named = tuple(address for address in ours if address in leads)
     return Surroundings(tuple(servers(HOST / "nginx.conf")), ours, named)
 

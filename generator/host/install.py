@@ -108,7 +108,7 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
         change(store, target, report, everything=bool(found) or not sound)
         report.fact(generation=target)
         generation = store.generation(target)
-        certificates.obtain(replace(deploy, domain=generation.domain, tls=generation.tls), Place(name), report)
+        certificates.obtain(replace(deploy, domain=generation.domains, tls=generation.tls), Place(name), report)
         announce(store, report)
     return 0
 

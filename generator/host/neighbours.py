@@ -10,7 +10,7 @@ import msgspec
 
 from generator.config.addresses import LOOPBACK
 from generator.config.listening import nginx_ports
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, main_domain
 from generator.paths import Paths
 from generator.readers.nginx import DEFAULT_SITE
 from generator.readers.nginx_sites import Listen, Server
@@ -52,7 +52,7 @@ def warnings(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
         return
     for port in nginx_ports(deploy):
         if (listen := _default(deploy, around, port)) is not None:
-            fix = f"let it send `Host: {deploy.domain}`"
+            fix = f"let it send `Host: {main_domain(deploy)}`"
             if listen.where.startswith(f"/{DEFAULT_SITE}:") or not _is_default(listen):  # nginx takes no second one
                 fix += ", or set nginx.default_server to true"
             yield Fault(f"{listen.where} answers a health check on port {port} that names no site of this host", fix)

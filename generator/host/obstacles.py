@@ -189,9 +189,9 @@ def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     if facts.closed_ports:
         ports = ",".join(map(str, facts.closed_ports))
         yield Fault(f"ufw lets no client reach port {ports.replace(',', ' and ')}", f"`ufw allow {ports}/tcp`")
-    if facts.has_route and not facts.resolves:
-        fix = f"point the DNS record of {deploy.domain} here; until then clients do not find it"
-        yield Fault(f"{deploy.domain} does not lead to this host", fix)
+    for domain in facts.astray if facts.has_route else ():
+        fix = f"point the DNS record of {domain} here; until then clients do not find it"
+        yield Fault(f"{domain} does not lead to this host", fix)
     if facts.account is not None and (facts.runs_as_account or not _whose(facts.account)):
         user = service_user(deploy)
         whose = _whose(facts.account) or "was there before and is not ours"

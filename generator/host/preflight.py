@@ -9,7 +9,7 @@ from pathlib import Path
 from generator.config.document import Located
 from generator.config.listening import nginx_ports
 from generator.config.load import Loaded
-from generator.config.schema import Deploy, mailbox
+from generator.config.schema import Deploy, domains, mailbox
 from generator.host import belongings, certificates, default_site, engine, facts, hosts, keys, letters
 from generator.host.engine import flavour_of
 from generator.host.facts import Facts, Listener
@@ -120,7 +120,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         nginx_fault="" if re.search(_passing_fault(deploy.name), fault) else fault,
         has_ipv6=facts.has_ipv6(),
         not_here=tuple(host for host in deploy.nginx.listen if not facts.has_address(host)),
-        around=facts.surroundings(deploy.domain),
+        around=facts.surroundings(*domains(deploy)),
         own_main_context=own_main_context(HOST / "nginx.conf"),
         missing_includes=() if main is None else tuple(missing_includes(main)),
         nginx_carries=None if main is None else facts.nginx_carries(main),
@@ -130,7 +130,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         runs_as_account=store.current is not None and store.user(store.current) == user,
         has_group=account is None and user not in mine.users and facts.group_of(user) is not None,
         has_foreign_default_site=default_site.stands(store.root) and not default_site.is_debians(store.root),
-        resolves=has_route and facts.resolves_here(deploy.domain),
+        astray=tuple(domain for domain in domains(deploy) if has_route and not facts.resolves_here(domain)),
         closed_ports=closed(nginx_ports(deploy)),
         clock_behind_s=(ROOT / "pyproject.toml").stat().st_mtime - time.time(),
     )

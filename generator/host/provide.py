@@ -10,7 +10,7 @@ from subprocess import CalledProcessError
 
 from generator import program
 from generator.config.listening import url
-from generator.config.schema import Deploy, keys_file
+from generator.config.schema import Deploy, domains, keys_file, main_domain
 from generator.environment import from_wheels, of_pip, room
 from generator.host.engine import flavour_of
 from generator.host.facts import PYTHON, made_for, python_version
@@ -89,7 +89,8 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             server=deploy.server,
             manager=deploy.manager,
             listener=upstream(deploy),
-            domain=deploy.domain,
+            domain=main_domain(deploy),
+            aliases=domains(deploy)[1:],
             tls=deploy.tls,
             default_server=deploy.nginx.default_server,
             auth=deploy.auth,

@@ -53,7 +53,7 @@ def status(options: Namespace, report: Report) -> int:
     works &= aged is None
     if deploy.tls == generation.tls != "off" and os.geteuid() == 0:  # keys and certbot's directories are root's
         shown = served(endpoint(generation))
-        works &= _add_certificate(replace(deploy, domain=generation.domain), store, shown, rows, report)
+        works &= _add_certificate(replace(deploy, domain=generation.domains), store, shown, rows, report)
     if generation.joined.url is not None:
         works &= _add_hosts(generation, rows, report)
     for name, text in rows.items():

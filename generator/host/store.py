@@ -62,12 +62,19 @@ class Generation(msgspec.Struct, frozen=True):
     ports: tuple[int, int] = (80, 443)
     """Of nginx, without and with TLS."""
     proxy_protocol: bool = False
+    aliases: tuple[str, ...] = ()
+    """The other names of the site."""
     url: str = ""
     """What clients connect to; nothing in those of version 0.1, which had no other ports."""
     engine: str = ""
     """The package that serves an engine here, `valkey` or `redis`; nothing where none does."""
     joined: Engine = Engine()
     """The engine that joins this host with others, as the service is told of it."""
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Every name of the site."""
+        return (self.domain, *self.aliases)
 
 
 class Pending(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from generator.commands import loaded_for
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, main_domain
 from generator.host.asking import NoAnswer, ask, listener_of
 from generator.host.rates import SORTS, Rates, Stats, rates
 from generator.host.store import Store
@@ -78,7 +78,7 @@ def _show_once(deploy: Deploy, stats: Stats, between: Rates | None, sort: str, r
     # As wide as it needs where nobody looks, so that no row is broken.
     width = None if sys.stdout.isatty() else 120
     sys.stdout.flush()
-    Console(width=width, highlight=False).print(screen(deploy.domain, stats, between, sort))
+    Console(width=width, highlight=False).print(screen(main_domain(deploy), stats, between, sort))
 
 
 def _watch(deploy: Deploy, listener: str, stats: Stats, sort: str) -> None:
@@ -91,7 +91,7 @@ def _watch(deploy: Deploy, listener: str, stats: Stats, sort: str) -> None:
     trouble = ""
 
     def drawn() -> "RenderableType":
-        return Group(screen(deploy.domain, stats, between, sort, trouble), "", keys(sort))
+        return Group(screen(main_domain(deploy), stats, between, sort, trouble), "", keys(sort))
 
     with _pressed_keys(), Live(drawn(), console=Console(highlight=False), screen=True, auto_refresh=False) as live:
         due = time.monotonic() + PERIOD_S

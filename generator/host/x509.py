@@ -21,15 +21,19 @@ class Certificate(msgspec.Struct, frozen=True):
     ends: float
 
     def covers(self, domain: str) -> bool:
-        """Whether a client that asked for `domain` takes it. Source: RFC 9525, sections 6.3 and 6.4."""
-        above = "*." + domain.partition(".")[2]
-        return any(name.lower() in (domain, above) for name in self.names)
+        """Whether a client that asked for `domain` takes it."""
+        return any(is_for(name, domain) for name in self.names)
 
     def days_left(self, now: float) -> int:
         return int((self.ends - now) // DAY_S)
 
     def __str__(self) -> str:
         return f"{', '.join(self.names) or 'no name'} by {self.issuer or 'nobody'}"
+
+
+def is_for(name: str, domain: str) -> bool:
+    """Whether a name in a certificate stands for a domain. Source: RFC 9525, sections 6.3 and 6.4."""
+    return name.lower() in (domain, "*." + domain.partition(".")[2])
 
 
 def read(path: Path) -> Certificate | None:

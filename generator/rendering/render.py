@@ -21,7 +21,7 @@ from generator import program
 from generator.config import engine as places
 from generator.config.engine import Place
 from generator.config.listening import clients_port, https_place
-from generator.config.schema import Deploy, bus, keys_file, mailbox
+from generator.config.schema import Deploy, bus, domains, keys_file, mailbox, main_domain
 from generator.paths import Paths
 from generator.quoting import FILTERS, Quoted
 from generator.rendering.alerts import alerts
@@ -233,7 +233,7 @@ def _is_scraped_through_nginx(deploy: Deploy) -> bool:
 def _scrape_target(deploy: Deploy) -> str:
     """Where a Prometheus finds /metrics."""
     if _is_scraped_through_nginx(deploy):
-        return f"{deploy.domain}:{clients_port(deploy)}"
+        return f"{main_domain(deploy)}:{clients_port(deploy)}"
     return upstream(deploy)
 
 
@@ -246,12 +246,12 @@ def _is_an_interface(host: str) -> bool:
 
 
 def _server_names_hash_bucket_size(deploy: Deploy) -> int | None:
-    """What nginx needs for a long domain, from 47 characters on; its default is one cache line, 64 bytes.
+    """What nginx needs for its longest domain, from 47 characters on; its default is one cache line, 64 bytes.
 
     Source: NGX_HASH_ELT_SIZE and ngx_hash_init in ngx_hash.c: two pointers, and a length of two bytes with the name,
     filled up to whole pointers.
     """
-    needed = 8 + 8 + -(-(len(deploy.domain) + 2) // 8) * 8
+    needed = 8 + 8 + -(-(max(map(len, domains(deploy))) + 2) // 8) * 8
     return next((size for size in (128, 256, 512) if size >= needed), None) if needed > 64 else None
 
 
@@ -292,7 +292,8 @@ def _variables(deploy: Deploy) -> list[Variable]:
 
 NAMES: dict[str, Callable[[Deploy], Any]] = {
     "name": lambda d: d.name,
-    "domain": lambda d: d.domain,
+    "domain": main_domain,
+    "domains": domains,
     "server": lambda d: d.server,
     "manager": lambda d: d.manager,
     "tls": lambda d: d.tls,

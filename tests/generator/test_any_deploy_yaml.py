@@ -210,7 +210,8 @@ def loader_accepts(tree: Any) -> bool:
 
 def is_a_word(setting: Setting) -> bool:
     """Text of a certain form: there the loader takes 1.5 for '1.5', and an editor may well ask for quotes."""
-    return any(isinstance(kind, declared.StrType) and kind.pattern for kind in setting.alternatives)
+    texts = [kind for kind in setting.alternatives if isinstance(kind, declared.StrType)]
+    return any(kind.pattern or setting.takes_many for kind in texts)
 
 
 def agree(key: str, value: Any) -> bool:
@@ -283,6 +284,10 @@ def test_what_the_loader_accepts_the_schema_accepts(tree: Any) -> None:
 
 
 def sound_values(setting: Setting) -> st.SearchStrategy[Any]:
+    if setting.key == "domain":
+        (item,) = setting.part(0, "").alternatives
+        names = _sound_values(item, "")
+        return names | st.lists(names, min_size=1, max_size=3)
     return st.one_of([_sound_values(kind, setting.key) for kind in setting.alternatives])
 
 

@@ -31,11 +31,11 @@ HOUR_S = 3600.0  # later, when what the tests make is valid already
 NAME = "chat"
 
 
-def with_files(file: Path, key: Path, domain: str = "ws.a.org") -> Deploy:
+def with_files(file: Path, key: Path, domain: str | tuple[str, ...] = "ws.a.org") -> Deploy:
     return Deploy(name=NAME, domain=domain, tls="files", certificate=Certificate(file=str(file), key=str(key)))
 
 
-def told(file: Path, key: Path, domain: str = "ws.a.org", now: float = NOW) -> list[str]:
+def told(file: Path, key: Path, domain: str | tuple[str, ...] = "ws.a.org", now: float = NOW) -> list[str]:
     return [f"{setting}: {fault}" for setting, fault in faults(with_files(file, key, domain), now + HOUR_S)]
 
 
@@ -147,6 +147,15 @@ def test_a_certificate_that_is_not_valid_yet_is_refused(good: Pair) -> None:
 def test_a_certificate_for_another_domain_is_refused(good: Pair) -> None:
     fix = "get one for ws.b.org, or write the domain that it is for"
     assert told(*good, domain="ws.b.org") == [f"certificate.file: is for ws.a.org, not for ws.b.org; {fix}"]
+
+
+def test_a_certificate_must_be_for_every_name(tmp_path: Path) -> None:
+    two = ("ws.a.org", "www.a.org")
+    assert told(*pair(tmp_path / "both", "DNS:www.a.org,DNS:ws.a.org"), domain=two) == []
+    assert told(*pair(tmp_path / "one"), domain=two) == [
+        "certificate.file: is for ws.a.org, not for www.a.org; "
+        "get one for ws.a.org and www.a.org, or write the domain that it is for"
+    ]
 
 
 def test_a_certificate_with_a_common_name_only_is_refused(tmp_path: Path) -> None:
@@ -299,30 +308,38 @@ def test_a_signature_with_sha_1_is_refused(authority: Authority) -> None:
 
 def test_a_placeholder_lets_nginx_start(tmp_path: Path) -> None:
     place = Place(NAME, tmp_path)
-    assert place.prepare("ws.a.org").succeeded
+    assert place.prepare(("ws.a.org",)).succeeded
     assert place.link.readlink() == place.placeholder
     assert told(place.link / FILE, place.link / KEY) == []
 
 
 def test_the_placeholders_key_is_nobody_elses(tmp_path: Path) -> None:
     place = Place(NAME, tmp_path)
-    place.prepare("ws.a.org")
+    place.prepare(("ws.a.org",))
     assert stat.S_IMODE((place.placeholder / KEY).stat().st_mode) == 0o600
     assert stat.S_IMODE(place.placeholder.stat().st_mode) == 0o700
 
 
+def test_a_placeholder_is_for_every_name(tmp_path: Path) -> None:
+    place = Place(NAME, tmp_path)
+    assert place.prepare(("ws.a.org", "www.a.org")).succeeded
+    certificate = read(place.link / FILE)
+    assert certificate is not None
+    assert certificate.names == ("ws.a.org", "www.a.org")
+
+
 def test_a_placeholder_stays(tmp_path: Path) -> None:
     place = Place(NAME, tmp_path)
-    place.prepare("ws.a.org")
+    place.prepare(("ws.a.org",))
     first = (place.link / FILE).read_bytes()
-    place.prepare("ws.a.org")
+    place.prepare(("ws.a.org",))
     assert (place.link / FILE).read_bytes() == first
 
 
 def test_a_lineage_that_is_there_already_needs_no_placeholder(tmp_path: Path) -> None:
     place = Place(NAME, tmp_path)
     pair(place.lineage)
-    place.prepare("ws.a.org")
+    place.prepare(("ws.a.org",))
     assert place.serves_lineage
     assert not place.placeholder.exists()
 
@@ -333,7 +350,7 @@ def test_what_a_run_that_was_killed_has_left_is_made_anew(tmp_path: Path, left: 
     half = tmp_path / "etc" / NAME / left
     half.mkdir(parents=True)
     (half / FILE).write_text("half a certifi")
-    assert place.prepare("ws.a.org").succeeded
+    assert place.prepare(("ws.a.org",)).succeeded
     assert told(place.link / FILE, place.link / KEY) == []
     assert sorted(path.name for path in place.link.parent.iterdir()) == ["placeholder", "tls"]
 
@@ -342,13 +359,13 @@ def test_a_link_that_leads_nowhere_is_fixed(tmp_path: Path) -> None:
     place = Place(NAME, tmp_path)
     place.link.parent.mkdir(parents=True)
     place.link.symlink_to(place.lineage)
-    place.prepare("ws.a.org")
+    place.prepare(("ws.a.org",))
     assert place.link.readlink() == place.placeholder
 
 
 def test_removing_leaves_what_is_not_ours(tmp_path: Path) -> None:
     place = Place(NAME, tmp_path)
-    place.prepare("ws.a.org")
+    place.prepare(("ws.a.org",))
     place.webroot.mkdir(parents=True)
     pair(place.lineage)
     place.remove()
@@ -377,7 +394,7 @@ class Certbot:
         hook = f'echo "hook $RENEWED_LINEAGE" >>{self.calls}; ln -sfn "$RENEWED_LINEAGE" {self.place.link}'
         self._write(self.place.hook, hook)
         self.will_issue("DNS:ws.a.org")
-        self.place.prepare("ws.a.org")
+        self.place.prepare(("ws.a.org",))
 
     def will_issue(self, names: str) -> None:
         pair(self.issued, names)
@@ -411,7 +428,7 @@ def certbot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Certbot:
     return Certbot(tmp_path)
 
 
-def with_letsencrypt(domain: str = "ws.a.org", **settings: str) -> Deploy:
+def with_letsencrypt(domain: str | tuple[str, ...] = "ws.a.org", **settings: str) -> Deploy:
     return Deploy(name=NAME, domain=domain, tls="letsencrypt", letsencrypt=LetsEncrypt(**settings))
 
 
@@ -460,6 +477,21 @@ def test_another_domain_wants_another_certificate(certbot: Certbot) -> None:
     certbot.will_issue("DNS:ws.b.org")
     obtain(with_letsencrypt("ws.b.org"), certbot.place, Report(json=True))
     assert due(with_letsencrypt("ws.b.org"), certbot.place, NOW) is None
+
+
+def test_a_certificate_is_asked_for_when_a_name_comes_or_goes(certbot: Certbot) -> None:
+    one, two = with_letsencrypt(), with_letsencrypt(("ws.a.org", "www.a.org"))
+    obtain(one, certbot.place, Report(json=True))
+    assert (certbot.told != [], due(two, certbot.place, NOW)) == (True, "the present one is for ws.a.org")
+    certbot.will_issue("DNS:ws.a.org,DNS:www.a.org")
+    obtain(two, certbot.place, Report(json=True))
+    assert f"--cert-name {NAME} -d ws.a.org -d www.a.org --webroot" in certbot.told[0]
+    assert due(two, certbot.place, NOW) is None
+    # certbot would go on to ask for proof of both, and renew nothing once one no longer leads here.
+    assert due(one, certbot.place, NOW) == "the present one is for ws.a.org, www.a.org"
+    certbot.will_issue("DNS:*.a.org")
+    obtain(one, certbot.place, Report(json=True))
+    assert due(one, certbot.place, NOW) is due(two, certbot.place, NOW) is None
 
 
 def test_another_authority_is_asked_though_the_certificate_is_not_due(certbot: Certbot) -> None:

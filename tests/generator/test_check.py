@@ -72,6 +72,13 @@ def test_a_key_given_twice_is_unsound_for_nobody_knows_which_is_meant() -> None:
     assert unsound("domain: a.org\nport: 9000\nport: 9001\n") == {"port"}
 
 
+def test_what_may_be_one_or_many_is_either() -> None:
+    one, many = (checked(f"domain: {text}\n") for text in ("a.org", "[a.org, b.org]"))
+    assert (one.deploy.domain, many.deploy.domain) == ("a.org", ("a.org", "b.org"))
+    assert one.faults == many.faults == []
+    assert (unsound("domain: []\n"), unsound("domain: {a.org: b.org}\n")) == ({"domain"}, {"domain"})
+
+
 def test_a_wrong_item_leaves_the_other_items_of_its_list_to_the_rules() -> None:
     found = checked("domain: a.org\nnginx: {trusted_proxies: [10.0.0.1, x, 10.0.0.2]}\n")
     assert found.deploy.nginx.trusted_proxies == ("10.0.0.1", "10.0.0.2")
@@ -93,7 +100,7 @@ def test_a_misspelt_required_key_is_told_once() -> None:
 
 
 def test_a_required_key_with_a_wrong_value_is_told_once() -> None:
-    assert len(faults("domain: [a.org]\n")) == 1
+    assert len(faults("domain: a.org\nname: [a]\n")) == 1
 
 
 def test_text_is_taken_to_the_letter_whatever_it_looks_like() -> None:

@@ -61,6 +61,9 @@ LIMITS |= {"messages_per_second": 1000, "bytes_per_second": 4194304}
 FIGURES = {"connections": 12, "connections_closed": {"1011": 4, "4101": 0}, "limit": LIMITS}
 RUNS = of_the_service.Managed("active", "none", 0, "success", True, False)
 SILENT = of_the_protocol.Silence(60.2, 30.1, 1011)
+TWO_NAMES = {"domain": ("a.org", "b.org")}
+PROXIES = {"nginx.trusted_proxies": ("10.0.0.6",)}
+HERE, ELSEWHERE = frozenset({"10.0.0.5"}), frozenset({"10.0.0.6"})
 ROOM = of_the_host.Room(0.4, 10**10, 0.9)
 ENCRYPTED = of_tls.Encryption(308, "https://ws.mycompany.org/doctor", "TLSv1.3", False, "max-age=63072000")
 SHOWN = of_tls.Shown("ws.mycompany.org by R3, 60 days left", (), (), 60, None)
@@ -250,9 +253,13 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("silence", JOINED, of_the_engine.Others({}, {"two": 4.0}), "ok"),
     ("silence", JOINED, of_the_engine.Others({}, {"two": 4.0, "three": 6.0}), "warning"),
     ("silence", JOINED, "the engine at 10.0.0.5:6379 cannot be reached", "skipped"),
-    ("domain", {}, of_the_host.Names(frozenset({"10.0.0.5"}), frozenset({"10.0.0.5"})), "ok"),
-    ("domain", {}, of_the_host.Names(frozenset(), frozenset({"10.0.0.5"})), "failed"),
-    ("domain", {}, of_the_host.Names(frozenset({"10.0.0.6"}), frozenset({"10.0.0.5"})), "warning"),
+    ("domain", {}, of_the_host.Names({"a.org": HERE}, HERE), "ok"),
+    ("domain", {}, of_the_host.Names({"a.org": frozenset()}, HERE), "failed"),
+    ("domain", {}, of_the_host.Names({"a.org": ELSEWHERE}, HERE), "warning"),
+    ("domain", TWO_NAMES, of_the_host.Names({"a.org": HERE, "b.org": HERE}, HERE), "ok"),
+    ("domain", TWO_NAMES, of_the_host.Names({"a.org": HERE, "b.org": frozenset()}, HERE), "failed"),
+    ("domain", TWO_NAMES, of_the_host.Names({"a.org": HERE, "b.org": ELSEWHERE}, HERE), "warning"),
+    ("domain", TWO_NAMES | PROXIES, of_the_host.Names({"a.org": HERE, "b.org": ELSEWHERE}, HERE), "ok"),
     ("disk", {}, {"/": ROOM}, "ok"),
     ("disk", {}, {"/": ROOM, "/var/log": ROOM._replace(share=0.0, free=0)}, "failed"),
     ("disk", {}, {"/": ROOM._replace(files=0.0)}, "failed"),
@@ -283,6 +290,13 @@ def test_what_was_seen_is_judged(name: str, settings: dict[str, Any], seen: Any,
     verdict: Verdict = CHECKS[name].judge(deploy(**settings), seen)
     assert (verdict.state, bool(verdict.seen)) == (state, True)
     assert bool(verdict.fix) == (state in ("failed", "warning"))
+
+
+def test_the_names_that_lead_elsewhere_are_named() -> None:
+    seen = of_the_host.Names({"a.org": HERE, "b.org": ELSEWHERE, "c.org": frozenset()}, HERE)
+    verdict = CHECKS["domain"].judge(deploy(domain=("a.org", "b.org", "c.org")), seen)
+    assert verdict.seen == "a.org leads to 10.0.0.5; b.org leads to 10.0.0.6; c.org leads nowhere"
+    assert verdict.fix.startswith("add a DNS record for c.org;")
 
 
 def test_a_fault_of_a_file_is_shown_with_its_whole_fix() -> None:

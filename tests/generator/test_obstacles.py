@@ -50,7 +50,7 @@ GOOD = Facts(
     nginx_carries=Carries(768, 4),
     cores=2,
     has_foreign_default_site=False,
-    resolves=True,
+    astray=(),
     closed_ports=(),
     clock_behind_s=-1.0,
 )
@@ -200,11 +200,12 @@ def test_a_missing_python_is_installed_and_so_no_problem() -> None:
 
 
 def test_a_domain_that_leads_elsewhere_is_a_warning() -> None:
-    assert "a.org does not lead to this host" in warned(resolves=False)[0]
+    found = warned(astray=("a.org", "www.a.org"))
+    assert ["a.org does not lead to this host" in found[0], "www.a.org does not lead" in found[1]] == [True, True]
 
 
 def test_where_nothing_can_be_asked_the_domain_is_no_news() -> None:
-    assert warned(resolves=False, has_route=False) == []
+    assert warned(astray=("a.org",), has_route=False) == []
 
 
 def test_a_clock_that_is_behind_is_a_warning() -> None:

@@ -47,6 +47,7 @@ def test_the_least_deploy_yaml_breaks_no_rule() -> None:
     assert findings("domain: a.org\n") == {}
 
 
+HUNDRED = ", ".join(f"a{number}.org" for number in range(100))
 GOOD = {
     "engine-is-named": ["engine: {url: 'unix:///run/e.sock', user: a}"],
     "engine-is-encrypted": [
@@ -124,7 +125,15 @@ GOOD = {
         "domain: mydomain.net",
         "domain: changemenot.org",
     ],
+    "domains-differ": ["domain: a.org", "domain: [a.org]", "domain: [a.org, www.a.org, b.org]"],
+    "domains-fit-a-certificate": [
+        f"{{domain: [{HUNDRED}], tls: letsencrypt}}",
+        f"domain: [{HUNDRED}, b.org]",
+        f"{{domain: [{HUNDRED}, b.org], tls: letsencrypt, letsencrypt: {{server: https://ca.a.org/directory}}}}",
+    ],
     "domain-is-public": [
+        "{domain: [a.org, nas.local], tls: off}",
+        "{domain: [a.org, b.org], tls: letsencrypt}",
         "{domain: nas.local, tls: off}",
         "{domain: my.localhost.org, tls: letsencrypt}",
         "{domain: notlocal, tls: off}",
@@ -347,12 +356,16 @@ BAD = {
         "engine: {serve: true, url: 'valkeys://10.0.0.5', user: a, sentinels: ['10.0.0.6:1']}",
     ],
     "domain-is-real": [
+        "domain: [a.org, yourdomain.com]",
         "domain: yourdomain.com",
         "domain: a.your-domain",
         "domain: changeme",
         "domain: x.your-host.org",
     ],
+    "domains-differ": ["domain: [a.org, a.org]", "domain: [a.org, b.org, a.org]"],
+    "domains-fit-a-certificate": [f"{{domain: [{HUNDRED}, b.org], tls: letsencrypt}}"],
     "domain-is-public": [
+        "{domain: [a.org, nas.local], tls: letsencrypt}",
         "{domain: local, tls: letsencrypt}",
         "{domain: a.invalid, tls: letsencrypt}",
         "{domain: a.test, tls: letsencrypt}",

@@ -134,6 +134,22 @@ def test_the_first_certificate_is_obtained_and_the_second_installation_does_noth
     assert served(host) == issued
 
 
+def test_one_certificate_is_for_every_name_and_another_one_when_a_name_goes(host: Console) -> None:
+    names = [DOMAIN, OTHER_DOMAIN]
+    host.install(**ENCRYPTED | {"domain": names})
+    context = trusting(host)
+    for name in names:
+        with client(host, context, name) as websocket:
+            assert answers(websocket, name)
+    assert "Nothing to do" in host.wsbundle("install")
+    host.wsbundle("doctor", "--only", "domain")
+    host.install(**ENCRYPTED)
+    assert f"certificate:  {DOMAIN} by CN=Pebble" in host.status()
+    host.wsbundle("rollback")
+    with client(host, context, OTHER_DOMAIN) as websocket:
+        assert answers(websocket, OTHER_DOMAIN)
+
+
 def test_a_live_websocket_outlives_a_renewal_and_the_next_client_gets_the_new_certificate(host: Console) -> None:
     host.install(**ENCRYPTED)
     before, context = served(host), trusting(host)

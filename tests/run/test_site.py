@@ -1,6 +1,7 @@
 """The rendered nginx site, really run, in front of an application that tells what it sees."""
 
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -194,6 +195,20 @@ def test_the_challenge_of_lets_encrypt_is_served_and_everything_else_redirected(
         assert stage.get("/.well-known/acme-challenge/none", encrypted=False)[0] == 404
         assert stage.get("/.well-known/other", encrypted=False)[0] == 308
         assert stage.get("/")[0] == 502
+
+
+def test_each_of_several_names_is_the_site_and_a_browser_is_led_to_the_first() -> None:
+    names = (DOMAIN, "www.example.com", "chat.example.org")
+    with bare(tls="files", domain=names, nginx={"default_server": True}) as stage:
+        for name in (*names, "other.example.org"):
+            host = {"Host": name}
+            if name in names:
+                assert stage.get("/nowhere", headers=host)[::2] == (404, "WebSocket endpoint only")
+                status, fields, _ = stage.get("/some/path", encrypted=False, headers=host)
+                assert (status, fields["location"]) == (308, f"https://{DOMAIN}/some/path")
+            else:
+                with pytest.raises(http.client.RemoteDisconnected):
+                    stage.get("/nowhere", headers=host)
 
 
 def test_who_names_no_site_gets_no_answer_where_nginx_is_ours() -> None:
