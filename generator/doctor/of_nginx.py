@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from msgspec.structs import replace
 
+from generator.config.addresses import LOOPBACK
 from generator.config.schema import Deploy
 from generator.doctor.checks import Verdict, check, failed, look, ok, warning
 from generator.doctor.patient import Patient, Unseen, needs_root
@@ -159,7 +160,7 @@ def who_gets_metrics(patient: Patient) -> Asked:
 
 def _asked_from_here(patient: Patient, path: str) -> Iterator[tuple[str, int]]:
     """A connection to one of one's own addresses comes from that address."""
-    for address in ("127.0.0.1", *facts.addresses()):
+    for address in (*LOOPBACK, *facts.addresses()):
         with suppress(OSError):  # nginx need not listen there: `nginx.listen` has a check of its own
             yield address, ask(connected(patient.endpoint, address), path, patient.endpoint.domain).status
 

@@ -24,7 +24,7 @@ from generator.doctor import (
 )
 from generator.doctor.checks import CHECKS, UNSEEN, Look, Verdict
 from generator.doctor.patient import Patient, Process, Unseen
-from generator.doctor.wire import Ended
+from generator.doctor.wire import Answer, Ended
 from generator.host.facts import Carries
 from generator.host.probe import Endpoint
 from generator.host.store import Store
@@ -297,6 +297,20 @@ def test_the_names_that_lead_elsewhere_are_named() -> None:
     verdict = CHECKS["domain"].judge(deploy(domain=("a.org", "b.org", "c.org")), seen)
     assert verdict.seen == "a.org leads to 10.0.0.5; b.org leads to 10.0.0.6; c.org leads nowhere"
     assert verdict.fix.startswith("add a DNS record for c.org;")
+
+
+def test_where_nginx_listens_on_the_loopback_of_ipv6_alone_it_is_asked_from_there(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connected(_: Endpoint, address: str) -> str:
+        if address != "::1":
+            raise ConnectionRefusedError
+        return address
+
+    monkeypatch.setattr("generator.host.facts.addresses", tuple)
+    monkeypatch.setattr(of_nginx, "connected", connected)
+    monkeypatch.setattr(of_nginx, "ask", lambda *_: Answer(200, {}, b""))
+    assert of_nginx.who_gets_health.see(patient).statuses == {"::1": 200}
 
 
 def test_a_fault_of_a_file_is_shown_with_its_whole_fix() -> None:
