@@ -6,9 +6,12 @@ import re
 import time
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from generator.config.schema import Deploy, domains
 from generator.doctor.checks import Verdict, check, failed, look, ok, warning
 from generator.doctor.patient import Patient, needs_root
+from generator.doctor.wire import ask, connected
 from generator.host import facts
 from generator.host.drift import drifts
 from generator.host.programs import run
@@ -27,26 +30,40 @@ _SKEW_S = 60.0
 
 
 class Names(NamedTuple):
-    """Where each domain leads, and the addresses of this host."""
+    """Where each domain leads, the addresses of this host, and the domains that nginx takes for another site's."""
 
     leads_to: dict[str, frozenset[str]]
     ours: frozenset[str]
+    unserved: tuple[str, ...] = ()
 
 
 @look()
-def the_name(patient: Patient) -> Names:
+def the_names(patient: Patient) -> Names:
     ours = {*facts.addresses(), "127.0.0.1", "::1", "127.0.1.1"}  # Debian's installer writes the last one
-    leads_to = {name: frozenset(facts.addresses_of(name)) for name in domains(patient.deploy)}
-    return Names(leads_to, frozenset(ours))
+    names = domains(patient.deploy)
+    leads_to = {name: frozenset(facts.addresses_of(name)) for name in names}
+    return Names(leads_to, frozenset(ours), tuple(name for name in names if not _is_served(patient, name)))
 
 
-@check("domain", see=the_name, expects=lambda deploy: f"{' and '.join(domains(deploy))} lead here")
+def _is_served(patient: Patient, name: str) -> bool:
+    """Whether a client that asks nginx for a name gets this site; where nobody gets in, `message` says so."""
+    try:
+        raw = connected(replace(patient.endpoint, domain=name))
+        return b"WebSocket endpoint only" in ask(raw, "/doctor", name).body
+    except OSError:
+        return True
+
+
+@check("domain", see=the_names, expects=lambda deploy: f"{' and '.join(domains(deploy))} lead here")
 def domain(deploy: Deploy, seen: Names) -> Verdict:
-    """Each domain leads to this host, or to the load balancer in front."""
+    """Each domain leads to this host, or to the load balancer in front, and there to this site."""
     to = {name: f"to {', '.join(sorted(there))}" if there else "nowhere" for name, there in seen.leads_to.items()}
     said = "; ".join(f"{name} leads {where}" for name, where in to.items())
     if lost := [name for name, there in seen.leads_to.items() if not there]:
         return failed(said, f"add a DNS record for {' and '.join(lost)}; until then clients do not find it")
+    if seen.unserved:
+        what = f"{said}; nginx takes {' and '.join(seen.unserved)} for another site's"
+        return failed(what, f"{AS_ROOT} install; sudo nginx -T | grep server_name shows whose it is")
     astray = [name for name, there in seen.leads_to.items() if not there & seen.ours]
     if not astray or deploy.nginx.trusted_proxies:
         return ok(said)

@@ -259,6 +259,7 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("domain", TWO_NAMES, of_the_host.Names({"a.org": HERE, "b.org": HERE}, HERE), "ok"),
     ("domain", TWO_NAMES, of_the_host.Names({"a.org": HERE, "b.org": frozenset()}, HERE), "failed"),
     ("domain", TWO_NAMES, of_the_host.Names({"a.org": HERE, "b.org": ELSEWHERE}, HERE), "warning"),
+    ("domain", TWO_NAMES, of_the_host.Names({"a.org": HERE, "b.org": HERE}, HERE, ("b.org",)), "failed"),
     ("domain", TWO_NAMES | PROXIES, of_the_host.Names({"a.org": HERE, "b.org": ELSEWHERE}, HERE), "ok"),
     ("disk", {}, {"/": ROOM}, "ok"),
     ("disk", {}, {"/": ROOM, "/var/log": ROOM._replace(share=0.0, free=0)}, "failed"),

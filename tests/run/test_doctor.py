@@ -116,6 +116,13 @@ def test_who_has_a_token_is_let_in_and_others_are_not(tmp_path: Path) -> None:
     assert [not_so[name].state for name in ("auth", "nginx.trusted_proxies")] == ["failed"] * 2
 
 
+def test_a_name_that_leads_here_and_is_not_the_sites_is_seen() -> None:
+    with patient(tls="files", domain=("localhost", "other.example.org"), nginx={"default_server": True}) as (of, _):
+        not_so = findings(expecting(of, domain=("localhost", "127.0.0.1")), "domain")["domain"]
+        assert findings(expecting(of, domain="localhost"), "domain")["domain"].state == "ok"
+    assert (not_so.state, not_so.seen[-42:]) == ("failed", "; nginx takes 127.0.0.1 for another site's")
+
+
 def test_what_clients_get_of_tls_is_seen() -> None:
     with patient(tls="files") as (of, _):
         found = findings(of, "tls", "message", "limits.message_size")
