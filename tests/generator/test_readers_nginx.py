@@ -194,12 +194,13 @@ def test_a_unix_socket_is_told_by_its_real_path(host: Callable[..., Path]) -> No
     assert "a duplicate default server for unix:/run/a.sock" in among_others.why
 
 
-def test_a_name_that_another_site_has_too_is_told_though_nginx_only_warns(host: Callable[..., Path]) -> None:
-    host(old="server { listen 80; server_name ws.example.com; }\n")
-    bundle = rendered()
+@pytest.mark.parametrize("name", ["ws.example.com", "www.example.com"])
+def test_a_name_that_another_site_has_too_is_told_though_nginx_only_warns(host: Callable[..., Path], name: str) -> None:
+    host(old=f"server {{ listen 80; server_name {name}; }}\n")
+    bundle = rendered(domain=["ws.example.com", "www.example.com"])
     found = fault(nginx.configuration, bundle)
     assert (found.path, found.line) == (SITE, line_of(bundle, SITE, "server_name ws.example.com"))
-    assert "another site of this host is ws.example.com on 0.0.0.0:80 too" in found.message
+    assert f"another site of this host is {name} on 0.0.0.0:80 too" in found.message
     assert "remove that of /etc/nginx/sites-available/old:1, or use another domain" in found.message
 
 
