@@ -56,8 +56,8 @@ def command(options: Namespace, report: Report, look: Look) -> int:
 def _in_the_engine(deploy: Deploy, options: Namespace, report: Report, look: Look) -> int:
     if options.export is not None or options.restore is not None:
         raise CommandError(
-            'the mailboxes are in the engine, and are copied and restored with all that it has: see "Back up" in '
-            "docs/mailbox-hosts.md"
+            'the mailboxes are in the engine, and are copied and restored with all that it has: see "Look and back up" '
+            "in docs/mailbox-hosts.md"
         )
     _show(look(engine_settings(deploy), deploy.mailbox, options.address), report)
     return 0

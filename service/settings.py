@@ -340,8 +340,8 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     keep: Annotated[
         Literal["none", "disk", "engine"],
         Meta(
-            description="Whether a message is kept for a client of nc.v1 that is away, and where: `disk`, in a "
-            "database of this host; `engine`, in the engine that joins several hosts.",
+            description="Where messages are kept for clients of nc.v1 that are away. `disk`: in a database of this "
+            "host. `engine`: in the engine that joins several hosts. `none`: nowhere.",
             extra={"env": "WEBSOCKET_MAILBOX_KEEP"},
         ),
     ] = "none"
@@ -398,8 +398,8 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     sync: Annotated[
         Literal["turn", "second"],
         Meta(
-            description="What survives a power cut: `turn`, all that a sender was told is stored; `second`, all but "
-            "the last second, which recipients are told, and a sender that sends one by one waits a fraction as long.",
+            description="What survives a power cut. `turn`: all that a sender was told is stored. `second`: all but "
+            "the last second, which recipients are told; a sender that sends one by one waits a fraction as long.",
             extra={"env": "WEBSOCKET_MAILBOX_SYNC"},
         ),
     ] = "turn"

@@ -1,5 +1,6 @@
 """The mailboxes in the engine, asked from this host by the script with which the service asks."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -35,29 +36,36 @@ def _of_the_server(ours: Engine, mailbox: Mailbox, redis: "Redis") -> Iterator[F
     if 0 < room < needed:
         what = f"the engine has maxmemory {room}, and full mailboxes need {needed}"
         yield Fault(what, f"give it more, or use at most {room // 2} for mailbox.total")
-    is_old = version_of(facts) < WAITS
-    asks = is_old and mailbox.sync == "turn"
-    if refusal := _refusal(ours, mailbox, redis, asks):
-        words = " ".join(rights(str(ours.name), asks))
-        yield Fault(f"the engine lets {ours.user} do too little for mailboxes: {refusal}", f"let it also {words}")
-    elif asks and redis.config_get("appendfsync").get("appendfsync") != "always":
-        what = "the engine cannot be asked whether something is on its disk, and mailbox.sync is turn"
-        yield Fault(what, "set appendfsync always there, take version 7.2 or newer, or use mailbox.sync: second")
+    asks = version_of(facts) < WAITS and mailbox.sync == "turn"
+    with _answering(ours, asks):
+        _call(ours, mailbox, redis, script.try_all())
+        if asks and redis.config_get("appendfsync").get("appendfsync") != "always":
+            what = "the engine cannot be asked whether something is on its disk, and mailbox.sync is turn"
+            yield Fault(what, "set appendfsync always there, take version 7.2 or newer, or use mailbox.sync: second")
 
 
-def _refusal(ours: Engine, mailbox: Mailbox, redis: "Redis", reads_settings: bool) -> str:
-    """What the engine does not let its user do; nothing where it lets it do all."""
+@contextlib.contextmanager
+def _answering(ours: Engine, reads_settings: bool = False) -> Iterator[None]:
+    """What an engine that was reached refuses is told as that.
+
+    Raises:
+        RefusedError
+    """
     from redis.exceptions import ResponseError
 
     try:
-        _call(ours, mailbox, redis, script.try_all())
-        if reads_settings:
-            redis.config_get("appendfsync")
+        yield
     except ResponseError as error:
-        if not is_refusal(str(error)):
+        said = str(error)
+        if said.startswith("GONE"):
+            raise RefusedError(f"there are no mailboxes in the engine at {ours.url}", "start the service") from None
+        if said.startswith("NEWER"):
+            what = f"the mailboxes in the engine at {ours.url} are of a newer release"
+            raise RefusedError(what, "install that one again") from None
+        if not is_refusal(said):
             raise
-        return str(error)
-    return ""
+        what = f"the engine lets {ours.user} do too little for mailboxes: {said}"
+        raise RefusedError(what, f"let it also {' '.join(rights(str(ours.name), reads_settings))}") from None
 
 
 def _call(ours: Engine, mailbox: Mailbox, redis: "Redis", call: script.Call) -> Any:
@@ -72,16 +80,11 @@ def look(ours: Engine, mailbox: Mailbox, address: str | None) -> dict[str, Any]:
     Raises:
         CommandError
     """
-    from redis.exceptions import RedisError
-
     call = script.show(_LOOKED_AT) if address is None else script.show_one(address)
     try:
-        with asking(ours) as redis:
+        with asking(ours) as redis, _answering(ours):
             answer = _call(ours, mailbox, redis, call)
     except RefusedError as error:
-        cause = error.__cause__ or error.__context__
-        if isinstance(cause, RedisError) and str(cause).startswith("GONE"):
-            raise CommandError(f"there are no mailboxes in the engine at {ours.url}") from None
         raise CommandError(str(error)) from None
     (found,) = answer.outcomes
     if address is None:

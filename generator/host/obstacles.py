@@ -201,7 +201,9 @@ def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         yield from _too_few_connections(deploy, facts.nginx_carries)
     if deploy.mailbox.keep != "disk" and facts.mailbox_bytes:
         directory = mailbox(deploy).directory
-        fix = f"write mailbox.keep: disk to deliver it; if nobody needs it, remove {directory}"
+        # Hosts that are joined keep nothing on their disks.
+        way = "write mailbox.keep: disk" if deploy.engine.url is None else "install without `engine`, with keep: disk,"
+        fix = f"{way} to deliver it; if nobody needs it, remove {directory}"
         yield Fault(f"what mailboxes kept stays in {directory}, and is not delivered", fix)
     if facts.own_main_context:
         yield from _main_context(deploy, facts.own_main_context)

@@ -172,8 +172,9 @@ RULES = (
     Rule(
         "MailboxFull",
         _always('rate(wsbundle_messages_dropped_total{job,reason="mailbox_full"}[5m]) > 0'),
-        *("5m", "warning", "mailboxes are full, or the disk is: messages for clients that are away are refused"),
-        advice="Free the disk, or raise a limit below `mailbox`: `wsbundle mailbox` shows what each holds",
+        *("5m", "warning", "mailboxes are full, or what holds them: messages for clients that are away are refused"),
+        advice="Make room on the disk or in the engine, or raise a limit below `mailbox`: `wsbundle mailbox` shows "
+        "what each holds",
         look="docs/mailbox.md",
         applies=lambda deploy: deploy.mailbox.keep != "none",
     ),
@@ -181,7 +182,7 @@ RULES = (
         "MailboxFailing",
         _always("wsbundle_mailbox_failing{job} > 0"),
         *("1m", "critical", "mailboxes cannot be written: what is sent to them is refused"),
-        advice="Make room on the disk; if there is room, the log says what is wrong with it",
+        advice="Make room on the disk or in the engine; if there is room, the log says what is wrong",
         look="docs/mailbox.md",
         applies=lambda deploy: deploy.mailbox.keep != "none",
     ),

@@ -63,11 +63,10 @@ class Stream:
 
         Raises:
             EngineError: we may not publish or subscribe.
-            EngineUnreachableError: it does neither now.
-            OSError: the connection was lost.
+            EngineUnreachableError: it does neither now, or the connection was lost.
         """
         parser = self._parser
-        while data := await self._reader.read(_CHUNK_BYTES):
+        while data := await self._read():
             parser.feed(data)
             while (item := parser.gets()) is not False:
                 if isinstance(item, list):
@@ -77,6 +76,12 @@ class Stream:
                     raise self._explained(str(item))
             if len(data) == _CHUNK_BYTES:
                 await asyncio.sleep(0)
+
+    async def _read(self) -> bytes:
+        try:
+            return await self._reader.read(_CHUNK_BYTES)
+        except OSError as error:
+            raise EngineUnreachableError(f"the connection to the engine at {self.where} was lost: {error}") from None
 
     def _explained(self, said: str) -> Exception:
         if said.startswith(_PASSING):

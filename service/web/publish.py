@@ -43,7 +43,9 @@ TOO_SLOW = say(408, "The body did not come in time\n", _CLOSE)
 TOO_LARGE = say(413, "The message is longer than limits.message_size\n", _CLOSE)
 # How long a script waits to hear whether its message has left. nginx gives the service 5 s for an answer.
 PATIENCE_S = 3.0
-NOT_LEFT_YET = say(503, "The recipient takes it too slowly; the message may arrive yet\n", ("retry-after", "3"))
+NOT_LEFT_YET = say(
+    503, "The recipient, or its mailbox, takes it too slowly; it may still arrive\n", ("retry-after", "3")
+)
 _UNDER_WAY = say(409, "This Idempotency-Key is just being published\n", ("retry-after", "1"))
 _ANOTHER_MESSAGE = say(422, "This Idempotency-Key belongs to another message\n")
 # RFC 4918, section 11.5: the server cannot store what is needed to complete the request.

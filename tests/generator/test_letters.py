@@ -126,6 +126,27 @@ def test_copies_are_those_of_the_engine(word: str) -> None:
     assert "are copied and restored with all that it has" in outcome.err
 
 
+@pytest.mark.usefixtures("kept")
+def test_mailboxes_of_a_newer_release_are_neither_shown_nor_called_out_of_reach(engine: Server) -> None:
+    engine.ask("HSET", "nc:1:center:state", "version", "99")
+    newer = "are of a newer release; install that one again"
+    assert newer in wsbundle("mailbox").err
+    (fault,) = said(engine)
+    assert newer in fault
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_user_that_may_not_look_is_told_what_it_lacks(engine: Server, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret")
+    needed = rights("center", False)
+    engine.ask("ACL", "SETUSER", "chat", "reset", "on", ">secret", *OF_LINKS, *needed, "-hmget")
+    with pytest.raises(CommandError) as refused:
+        letters.look(ours(engine, user="chat", password_file=str(password)), Mailbox(keep="engine"), None)
+    assert "lets chat do too little for mailboxes" in str(refused.value)
+    assert str(refused.value).endswith(f"let it also {' '.join(needed)}")
+
+
 def test_where_there_are_none_it_says_so(engine: Server) -> None:
     with pytest.raises(CommandError, match="there are no mailboxes in the engine at"):
         letters.look(ours(engine), Mailbox(keep="engine"), None)

@@ -308,6 +308,9 @@ def test_mailboxes_that_are_turned_off_with_messages_in_them_are_named() -> None
         "what mailboxes kept stays in /var/lib/queue-websocket/mailbox, and is not delivered; write mailbox.keep: disk "
         "to deliver it; if nobody needs it, remove /var/lib/queue-websocket/mailbox"
     ]
+    joined = deploy("auth: token\nmailbox: {keep: engine}\nengine: {url: 'unix:///run/engine.sock'}\n")
+    (fault,) = warnings(joined, kept)
+    assert "install without `engine`, with keep: disk, to deliver it" in str(fault)  # with engine.url it is refused
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.ports import free_port
-from tests.service.shells import wait_until
+from tests.service.shells import answers, wait_until
 
 # Debian 13 and Ubuntu 26.04 have both; `.ci/valkey` brings Valkey to Debian 12.
 PROGRAMS = ("redis-server", "valkey-server")
@@ -57,8 +57,8 @@ class Server:
         wait_until(self._answers)
 
     def _answers(self) -> bool:
-        with contextlib.closing(socket.socket()) as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        # It waits at its port first.
+        return answers(self.port) and ("--sentinel" in self._command or answers(str(self.socket)))
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, also to one that is wrapped."""
