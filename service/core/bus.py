@@ -302,7 +302,8 @@ class PeerBus:
 
     @property
     def is_cut_off(self) -> bool:
-        return self.far is not None and self.far.is_cut_off
+        # An address that nobody has may have a mailbox in the engine.
+        return self.far is not None and (self.far.is_cut_off or self.center.mail.is_unknown)
 
     @property
     def nobody(self) -> str:

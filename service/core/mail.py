@@ -29,6 +29,8 @@ class Mail:
     def __init__(self, hub: Hub, soon: Callable[[Callable[[], None]], object]) -> None:
         self.boxes: set[Address] = set()
         """The addresses that have one, as far as is known: the store decides."""
+        self.is_unknown = False
+        """Whether there is a store that has not said yet who has a box."""
         self._hub = hub
         self._soon = soon
         self._store: Store | None = None

@@ -85,6 +85,7 @@ class Streams:
         self._is_up = False
         self._is_closing = False
         mail.use(self, ())
+        mail.is_unknown = True
         self._task = self._loop.create_task(self._run())
 
     async def ready(self) -> None:
@@ -253,6 +254,7 @@ class Streams:
         had_epoch = self._known[1]
         self._known = (server.run, heard.epoch, heard.last)
         self._mail.boxes.update(boxes)
+        self._mail.is_unknown = False
         self._is_up, self._is_away = True, False
         if self._told:
             self._told.clear()

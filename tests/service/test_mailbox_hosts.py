@@ -188,6 +188,23 @@ def test_to_confirm_one_long_message_does_not_let_the_engine_read_them_all(kept:
         assert figure(engine, "used_memory_peak") < before + 5_000_000
 
 
+def test_a_host_that_has_not_seen_the_mailboxes_yet_takes_nobody_for_without_one(
+    kept: KeptThere, engine: Server
+) -> None:
+    engine.kill()
+    with kept.host("a") as a:
+        assert state(a) == "failing"  # so that it has started
+        # It joins the others, and does not use the mailboxes.
+        engine.start("--appendonly", "no")
+        wait_until(lambda: json.loads(a.get("/health").body)["engine"] == "up")
+        wait_until(lambda: "is of no use for mailboxes" in a.log())
+        with kept.caller(a, "alice") as alice, kept.caller(a, "carol") as carol:
+            assert alice.ask("send", recipient_uuid="bob", message="m")["code"] == 117
+            assert kept.publish(a, "bob", "m") == (503, b"Other hosts cannot be reached now\n")
+            assert alice.ask("send", recipient_uuid="carol", message="live")["online"] == 1
+            assert carol.hear()["message"] == "live"
+
+
 def test_an_engine_that_lost_everything_is_noticed(kept: KeptThere, engine: Server) -> None:
     with kept.host("a") as a:
         with kept.caller(a, "bob", {}) as bob, kept.caller(a, "alice") as alice:
