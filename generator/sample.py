@@ -1,6 +1,7 @@
 """A deploy.yaml to begin with: that of the repository, and what `wsbundle init` writes."""
 
 import json
+import shlex
 from argparse import Namespace
 
 from generator.config.load import ConfigError, load_text
@@ -30,9 +31,9 @@ def init(options: Namespace, report: Report) -> int:
         ) from None
     report.warnings(loaded.warnings)
     report.fact(file=options.file)
-    report.line(
-        f"{options.file} is ready. Next: `{COMMAND} check`, `{COMMAND} run`, and on the host `{AS_ROOT} install`."
-    )
+    of = "" if options.file == "deploy.yaml" else f" -f {shlex.quote(options.file)}"
+    here = f"`{COMMAND} check{of}`, `{COMMAND} run{of}`"
+    report.line(f"{options.file} is ready. Next: {here}, and on the host `{AS_ROOT} install{of}`.")
     return 0
 
 

@@ -441,7 +441,9 @@ def test_init_leaves_a_file_alone_that_is_there(here: Path) -> None:
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err == "deploy.yaml is there already and was not changed; edit it, or name another one with -f\n"
     assert (here / "deploy.yaml").read_text() == SOUND
-    assert wsbundle("init", "ws.other.org", "-f", "other.yaml").code == 0
+    outcome = wsbundle("init", "ws.other.org", "-f", "other one.yaml")
+    assert outcome.code == 0
+    assert outcome.out.count(" -f 'other one.yaml'`") == 3
 
 
 @pytest.mark.parametrize(

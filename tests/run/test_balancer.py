@@ -250,6 +250,30 @@ def test_who_does_not_begin_with_the_proxy_protocol_gets_no_answer() -> None:
         assert stage.get("/health")[0] == 200
 
 
+# Both of a client at 203.0.113.9. Source: the PROXY protocol, sections 2.1 and 2.2.
+CLAIMS = {
+    "version 1": b"PROXY TCP4 203.0.113.9 10.0.0.5 50000 80\r\n",
+    "version 2": b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x09\x0a\0\0\x05\xc3\x50\0\x50",
+}
+
+
+@pytest.mark.parametrize(("trusted", "status"), [("127.0.0.1", 200), ("192.0.2.1", 403)])
+@pytest.mark.parametrize("default_server", [False, True])
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_only_a_trusted_proxy_is_believed_by_the_proxy_protocol(
+    claim: bytes, default_server: bool, trusted: str, status: int
+) -> None:
+    believed = {"proxy_protocol": True, "trusted_proxies": [trusted], "health_from": ["203.0.113.9"]}
+    with served(nginx=believed | {"default_server": default_server}) as stage:
+        for host in (DOMAIN, "balancer.example"):
+            with socket.create_connection(("127.0.0.1", stage.http_port), DEADLINE_S) as raw:
+                raw.sendall(claim + f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+                answer = b"".join(iter(lambda: raw.recv(65536), b""))
+            # A default server answers nobody else.
+            expected = 0 if default_server and host != DOMAIN and status == 403 else status
+            assert int((answer.split() or [b"", b"0"])[1]) == expected
+
+
 @pytest.mark.parametrize("heading", ["Health check", "At TCP level"])
 def test_the_lines_for_haproxy_in_the_docs_are_taken(heading: str, tmp_path: Path) -> None:
     text = (REPOSITORY / "docs/load-balancer.md").read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
