@@ -163,7 +163,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left_out: Sequ
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=False)
     shown = [name not in left_out for name in columns]
     for name in compress(columns, shown):
-        table.add_column(name, justify="left" if name == "host" else "right", no_wrap=True)
+        is_name = name == "host"  # which may be cut off where a number may not
+        table.add_column(name, justify="left" if is_name else "right", no_wrap=not is_name, overflow="ellipsis")
     for row in rows:
         table.add_row(*compress(row, shown))
     return table

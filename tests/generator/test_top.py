@@ -194,6 +194,18 @@ def test_each_host_has_a_row_where_there_is_an_engine() -> None:
     assert narrow[0].split()[-2:] == ["reached", "connections"]
 
 
+@pytest.mark.parametrize("width", [60, 40])
+def test_of_hosts_with_long_names_no_number_is_cut(width: int) -> None:
+    hosts = of_hosts(122.0)["hosts"]
+    for host in hosts:
+        host["host"] = "ip-10-20-30-40.eu-central-1.compute.internal"
+    table = drawn({**sample()[-1], "time": 122.0, "hosts": hosts}, width).splitlines()[-5:]
+    assert table[0].split() == ["host", "reached", "connections"]
+    assert [(row.split()[0][:6], row.split()[-1], len(row) <= width) for row in table[1:]] == [
+        ("ip-10-", connections, True) for connections in ("1,200", "7", "9", "0")
+    ]
+
+
 @pytest.mark.parametrize("width", [120, 80, 60, 40])
 def test_in_a_narrow_terminal_columns_are_left_out_and_none_is_cut(width: int) -> None:
     stats = sample()[-1]
