@@ -16,8 +16,8 @@ import msgspec
 
 from generator.host.neighbours import Surroundings
 from generator.host.programs import has, run
-from generator.readers.nginx import HOST
-from generator.readers.nginx_sites import servers
+from generator.readers.nginx import DEFAULT_SITE, HOST
+from generator.readers.nginx_sites import Listen, Server, servers
 
 PYTHON = "/usr/bin/python3"
 _START_PATIENCE_S = 30.0
@@ -324,7 +324,15 @@ def surroundings(*domains: str) -> Surroundings:
     """The surroundings of a site of this host's nginx, and the addresses by which clients reach its domains."""
     ours, leads = addresses(), set().union(*map(addresses_of, domains))
     named = tuple(address for address in ours if address in leads)
-    return Surroundings(tuple(servers(HOST / "nginx.conf")), ours, named)
+    main = HOST / "nginx.conf"
+    return Surroundings(tuple(servers(main)) if main.exists() else (_of_the_package(),), ours, named)
+
+
+def _of_the_package() -> Server:
+    """The default site, which comes with nginx where that is not installed yet."""
+    where = f"/{DEFAULT_SITE}:22"
+    listens = tuple(Listen(where, host, 80, ("default_server",)) for host in ("0.0.0.0", "::"))
+    return Server(where, "http", listens, ("_",))
 
 
 def resolves_here(domain: str) -> bool:

@@ -5,9 +5,11 @@ import resource
 from hashlib import md5
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from generator.host import facts, programs
+from generator.config.schema import Deploy
+from generator.host import facts, neighbours, programs
 
 
 @pytest.fixture
@@ -75,3 +77,16 @@ def test_supervisors_limit_of_files_is_that_of_its_process_or_what_it_starts_wit
     systemctl.chmod(0o755)
     (tmp_path / "supervisord.conf").write_text(configuration)
     assert facts.supervisors_files(tmp_path / "supervisord.conf") == files
+
+
+def test_where_nginx_is_still_to_be_installed_its_default_site_is_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "HOST", tmp_path)
+    proxied = msgspec.convert(
+        {"domain": "a.org", "nginx": {"proxy_protocol": True, "trusted_proxies": ["10.0.0.5"]}}, Deploy
+    )
+    (fault, _) = neighbours.faults(proxied, facts.surroundings("a.org"))
+    assert str(fault).startswith("/etc/nginx/sites-enabled/default:22 has port 80 without the PROXY protocol")
+    (tmp_path / "nginx.conf").write_text("http {}")
+    assert list(neighbours.faults(proxied, facts.surroundings("a.org"))) == []
