@@ -8,7 +8,7 @@ from generator.host.hosts import RefusedError, asking
 from generator.report import CommandError
 from service.declaration import Fault
 from service.mailbox import script
-from service.mailbox.rights import WAITS, faults_of, is_refusal, rights, version_of
+from service.mailbox.rights import NEVER_SYNCED, WAITS, faults_of, is_refusal, rights, version_of
 from service.settings import Engine, Mailbox
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # So many of the fullest are shown, of those whose oldest message is the oldest.
 _SHOWN, _LOOKED_AT = 10, 10_000
 _SECOND = 1_000_000
+# It writes each second, or at once.
+_DISK_MS = 3000
 
 
 def faults(ours: Engine, mailbox: Mailbox) -> Iterator[Fault]:
@@ -36,9 +38,12 @@ def _of_the_server(ours: Engine, mailbox: Mailbox, redis: "Redis") -> Iterator[F
     if 0 < room < needed:
         what = f"the engine has maxmemory {room}, and full mailboxes need {needed}"
         yield Fault(what, f"give it more, or use at most {room // 2} for mailbox.total")
-    asks = version_of(facts) < WAITS and mailbox.sync == "turn"
+    is_old = version_of(facts) < WAITS
+    asks = is_old and mailbox.sync == "turn"
     with _answering(ours, asks):
         _call(ours, mailbox, redis, script.try_all())
+        if not is_old and facts.get("aof_enabled") == 1 and redis.waitaof(1, 0, _DISK_MS)[0] < 1:
+            yield Fault(f"the engine has not written to its disk within {_DISK_MS / 1000:g} s", NEVER_SYNCED)
         if asks and redis.config_get("appendfsync").get("appendfsync") != "always":
             what = "the engine cannot be asked whether something is on its disk, and mailbox.sync is turn"
             yield Fault(what, "set appendfsync always there, take version 7.2 or newer, or use mailbox.sync: second")

@@ -251,7 +251,7 @@ class Disk:
 
     def _fail(self, error: Exception) -> None:
         if not self.is_failing:
-            logger.error("the mailbox cannot be written: %s; senders are told until it can", error)
+            logger.error("the mailbox cannot be written: %s; until it can, what is sent to it is refused", error)
         self.is_failing = True
         now = time.monotonic()
         self._opens_at = max(self._opens_at, now + SWEEP_PERIOD_S)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 OLDEST = (7, 0)
 # From here on it can be asked to wait for its disk.
 WAITS = (7, 2)
+NEVER_SYNCED = "set appendfsync everysec or always there; if it is, its disk is too slow"
 RIGHTS = (
     *("+evalsha", "+script|load", "+time", "+hmget", "+hset", "+get", "+set", "+del"),
     *("+xadd", "+xrange", "+xrevrange", "+xlen", "+xtrim", "+zadd", "+zrem", "+zrange", "+zrangebyscore", "+zcard"),

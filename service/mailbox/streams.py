@@ -28,6 +28,7 @@ from service.engine.faults import EngineError, EngineUnreachableError
 from service.mailbox import script
 from service.mailbox.history import new_epoch
 from service.mailbox.requirements import Server, explained
+from service.mailbox.rights import NEVER_SYNCED
 from service.settings import Engine, Mailbox
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ _REFUSED_RETRY_S = 10.0
 _PASSING = ("OOM", "MISCONF", "NOREPLICAS")
 # In an error of a script that had begun: what it did before stays done. Source: luaError in script_lua.c of valkey.io.
 _WITHIN = "script: "
+
+# By the command that waits for it.
+_NOT_SAFE = {
+    b"WAITAOF": f"what it stores is on its disk; {NEVER_SYNCED}",
+    b"WAIT": "a second server has what it stores; is one there",
+}
 
 logger = logging.getLogger("service")
 
@@ -169,7 +176,8 @@ class Streams:
                 await self._use(dialer)
             except EngineError as error:
                 self._refusal = error
-                self._say(str(error))
+                if self._has_tried.is_set():  # else the start fails, and says so
+                    self._say(str(error))
             except (OSError, asyncio.TimeoutError, EngineUnreachableError) as error:
                 self._say(str(error) or f"the engine at {dialer.where} does not answer")
             except Exception:  # a fault of ours must not end it for ever
@@ -199,7 +207,7 @@ class Streams:
     def _say(self, what: str) -> None:
         if what not in self._told:
             self._told.add(what)
-            logger.error("mailboxes: %s; senders are told until it can be used", what)
+            logger.error("mailboxes: %s; until it can be used, what is sent to them is refused", what)
 
     async def _use(self, dialer: "Dialer") -> None:
         """Serve until the connection is lost."""
@@ -295,9 +303,10 @@ class Streams:
             self._fail(works, [work.perhaps for work in works])
             raise
         self._mail.note_commit(self._loop.time() - began)
-        is_safe = all(isinstance(confirmed, int) and confirmed >= 1 for confirmed in map(_first, said[len(runs) :]))
-        if not is_safe:
-            self._say(f"the engine at {stream.where} does not confirm in time that what it stores is safe")
+        doubts = _doubts(server, said[len(runs) :])
+        is_safe = not doubts
+        for doubt in doubts:
+            self._say(f"the engine at {stream.where} does not confirm in time that {doubt}")
         fault: Exception | None = None
         for run, outcome in zip(runs, said, strict=False):
             if isinstance(outcome, Exception):
@@ -338,8 +347,11 @@ def _report_loss(stream: "Stream", why: str | None) -> None:
         logger.warning("mailboxes: the engine at %s: %s; recipients are told so", stream.where, why)
 
 
-def _first(said: Any) -> Any:
-    return said[0] if isinstance(said, list) else said
+def _doubts(server: Server, said: list[Any]) -> list[str]:
+    """Why what was stored may not be safe, by what the engine says to those that wait for it."""
+    confirmed = [each[0] if isinstance(each, list) else each for each in said]
+    pairs = zip(server.waits, confirmed, strict=False)
+    return [_NOT_SAFE[wait[0]] for wait, number in pairs if not isinstance(number, int) or number < 1]
 
 
 def _nothing(outcome: object) -> None:

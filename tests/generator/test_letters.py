@@ -56,6 +56,12 @@ def test_one_that_would_lose_mail_or_has_no_room_is_refused(engine: Server, key:
     assert what in fault
 
 
+def test_one_that_leaves_it_to_the_system_when_it_syncs_is_refused(engine: Server) -> None:
+    engine.ask("CONFIG", "SET", "appendfsync", "no")
+    (fault,) = said(engine)
+    assert "set appendfsync" in fault
+
+
 def test_an_old_one_that_syncs_once_a_second_is_refused(engine: Server) -> None:
     engine.ask("CONFIG", "SET", "appendfsync", "everysec")
     assert bool(said(engine)) is is_old(engine)
