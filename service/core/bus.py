@@ -24,7 +24,7 @@ from service.core.center import Center
 from service.core.envelope import open_envelope
 from service.core.frames import Delivered, Lost
 from service.core.hub import Member, Named, Owner, Proof, Reach, Receipt, TellReach, TooManyUnconfirmedError
-from service.core.mailbox import Settled
+from service.core.mailbox import Kept, Kind, Letter, Settled
 from service.core.message import Message
 from service.core.odd_json import OddError
 from service.core.standing import Abroad, Elsewhere, Standing, together
@@ -622,10 +622,20 @@ class PeerBus:
             else:
                 # It has moved since the sender heard of it.
                 self.seek_to_deliver(message, receipt, told)
+        elif recipient in self.center.mail.boxes and receipt is None:
+            self._keep(message, recipient, told)
         elif record.number:
             owner.hand_over(message, receipt, told)
         else:
             owner.deliver(message)
+
+    def _keep(self, message: Message, box: Address, then: TellReach) -> None:
+        """Store what a worker has handed over that does not know yet that its recipient has a mailbox."""
+
+        def kept(outcome: Kept) -> None:
+            then(Reach(online=1) if outcome is Kept.STORED else Reach(lost=1))
+
+        self.center.mail.keep(Letter(box, message.sender, Kind.JSON, bytes(message.body)), kept)
 
     def _said_to_group(self, peer: Peer, record: records.Said, message: Message) -> None:
         expected: list[Address] = []

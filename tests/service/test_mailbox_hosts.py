@@ -205,6 +205,30 @@ def test_a_host_that_has_not_seen_the_mailboxes_yet_takes_nobody_for_without_one
             assert carol.hear()["message"] == "live"
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_what_a_host_hands_over_that_does_not_know_of_the_mailbox_is_stored(
+    program: str, tmp_path: Path, password: Path
+) -> None:
+    users = tmp_path / "users"
+    users.write_text("user default on nopass ~* &* +@all\nuser chat {}\n".format(" ".join(OF_LINKS)))
+    with serving(program, tmp_path, *KEEPS, "--aclfile", str(users)) as engine:
+        kept = KeptThere(tmp_path, engine.url)
+        with kept.host("b") as b, kept.caller(b, "bob", {}) as bob:
+            assert kept.publish(b, "bob", "before")[0] == 201
+            assert bob.hear()["message"] == "before"  # so that nothing is being read
+            engine.kill()
+            with kept.host("a", **as_user(password)) as a:
+                assert state(a) == "failing"  # so that it has started
+                engine.start()
+                wait_until(lambda: state(b) == "up")
+                with kept.caller(a, "alice") as alice:
+                    wait_until(lambda: alice.ask("presence", uuids=["bob"])["online"] == ["bob"])
+                    assert alice.ask("send", recipient_uuid="bob", message="m")["online"] == 1
+                    frame = bob.hear()
+                    assert (frame["message"], frame["offset"] > 0) == ("m", True)
+                assert state(a) == "failing"
+
+
 def test_an_engine_that_lost_everything_is_noticed(kept: KeptThere, engine: Server) -> None:
     with kept.host("a") as a:
         with kept.caller(a, "bob", {}) as bob, kept.caller(a, "alice") as alice:
