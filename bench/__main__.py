@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable, Collection
 
-from bench import compare, fairness, hosts, mailbox, page, render, report, watched
+from bench import application, compare, fairness, hosts, mailbox, page, render, report, watched
 from bench.programs import MissingError
 from bench.servers import SERVERS
 
-PARTS = ("render", "servers", "fairness", "watched", "hosts", "mailbox")
+PARTS = ("render", "servers", "fairness", "watched", "hosts", "mailbox", "application")
 
 
 def main(arguments: list[str]) -> int:
@@ -24,6 +24,8 @@ def main(arguments: list[str]) -> int:
         elif part == "watched":
             sizes = (100,) if options.quick else (100, 1000, 5000)
             text = watched.report({size: watched.measure(size, watched.ASKED) for size in sizes}, watched.ASKED)
+        elif part == "application":
+            text = application.report(application.measure(*((1, 0.5) if options.quick else (15, 1.0))))
         elif part == "mailbox":
             text = mailbox.report(quick=options.quick)
         elif part == "hosts":

@@ -57,7 +57,8 @@ class Running(NamedTuple):
     recipients_port: int | None = None
 
 
-def _python(arguments: str) -> Callable[[int, Path], list[str]]:
+def python(arguments: str) -> Callable[[int, Path], list[str]]:
+    """The command line of a program in Python, for a port."""
     return lambda port, _: [sys.executable, *arguments.format(port=port).split()]
 
 
@@ -79,36 +80,36 @@ def _floor(port: int, _: Path) -> list[str]:
 
 REFERENCE = "uvicorn"
 SERVERS = {
-    "fast": Server("**fast shell**, `python -m service`", _python("-m service"), _ADMIT_ALL),
+    "fast": Server("**fast shell**, `python -m service`", python("-m service"), _ADMIT_ALL),
     "workers": Server(
         "fast shell, two workers: half of the pairs have one in each",
-        _python("-m service"),
+        python("-m service"),
         {**_ADMIT_ALL, "WORKERS": "2"},
         workers=2,
     ),
     "two-cpus": Server(
         "fast shell, two workers on two CPUs",
-        _python("-m service"),
+        python("-m service"),
         {**_ADMIT_ALL, "WORKERS": "2"},
         workers=2,
         cpus=2,
     ),
     "asgi": Server(
         "ASGI shell, `uvicorn service.app:app`",
-        _python("-m uvicorn service.app:app --port {port} --log-level warning"),
+        python("-m uvicorn service.app:app --port {port} --log-level warning"),
         _ADMIT_ALL,
     ),
     "gunicorn": Server(
         "gunicorn with `service.worker.Worker`",
-        _python("-m gunicorn -k service.worker.Worker --no-control-socket -b 127.0.0.1:{port} service.app:app"),
+        python("-m gunicorn -k service.worker.Worker --no-control-socket -b 127.0.0.1:{port} service.app:app"),
         _ADMIT_ALL,
     ),
-    "standalone": Server("standalone, `python -m service.server`", _python("-m service.server {port}"), _ADMIT_ALL),
+    "standalone": Server("standalone, `python -m service.server`", python("-m service.server {port}"), _ADMIT_ALL),
     REFERENCE: Server(
         "uvicorn as the guide has it (reference)",
-        _python("-m uvicorn bench.peers.guide:app --port {port} --loop asyncio --ws auto --log-level warning"),
+        python("-m uvicorn bench.peers.guide:app --port {port} --loop asyncio --ws auto --log-level warning"),
     ),
-    "websockets": Server("`websockets` library", _python("-m bench.peers.library {port}")),
+    "websockets": Server("`websockets` library", python("-m bench.peers.library {port}")),
     "node": Server("Node `ws`", _node, {"NODE_PATH": str(BUILD / "node" / "node_modules")}),
     "nchan": Server("nginx with nchan", _nchan, subscribes_by_path=True),
     "floor": Server("floor: recv and send in C, no checks", _floor),
@@ -172,7 +173,7 @@ def running(server: Server) -> Iterator[Running]:
             )
         try:
             _wait_until(lambda: _answers(port) and _has_workers(server, port), process, log)
-            yield Running(port, _family(process.pid), server.subscribes_by_path, server.cpus)
+            yield Running(port, family(process.pid), server.subscribes_by_path, server.cpus)
         finally:
             _stop(process)
 
@@ -211,10 +212,15 @@ def _has_workers(server: Server, port: int) -> bool:
         return f"\nwsbundle_workers_counted {server.workers}.0\n" in watcher.getresponse().read().decode()
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """A process and all that descend from it."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(member for child in children for member in _family(int(child)))]
+    return [pid, *(member for child in children for member in family(int(child)))]
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """What these processes have had of a CPU. Source: proc_pid_schedstat(5), the first field, in nanoseconds."""
+    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in pids) / 1e9
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

@@ -6,11 +6,10 @@ compare with.
 
 import contextlib
 import http.client
-from pathlib import Path
 
 from bench.fairness import connect
 from bench.page import bullets, paragraph, table
-from bench.servers import SERVERS, allow_many_files, running
+from bench.servers import SERVERS, allow_many_files, cpu_seconds, running
 
 ASKED = 200
 # Of a core, for one who watches.
@@ -26,10 +25,10 @@ def measure(connections: int, asked: int) -> float:
             stack.enter_context(connect(server.port, f"192.0.2.{number % _ADDRESSES}"))
         watcher = stack.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)))
         _ask(watcher)  # what is loaded once
-        before = _cpu_s(server.pids)
+        before = cpu_seconds(server.pids)
         for _ in range(asked):
             _ask(watcher)
-        return (_cpu_s(server.pids) - before) / asked * 1000
+        return (cpu_seconds(server.pids) - before) / asked * 1000
 
 
 def _ask(watcher: http.client.HTTPConnection) -> None:
@@ -37,11 +36,6 @@ def _ask(watcher: http.client.HTTPConnection) -> None:
     answer = watcher.getresponse()
     assert answer.status == 200
     answer.read()
-
-
-def _cpu_s(pids: list[int]) -> float:
-    """Source: proc_pid_schedstat(5), the first field: nanoseconds on a CPU."""
-    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in pids) / 1e9
 
 
 def report(costs: dict[int, float], asked: int) -> str:

@@ -232,6 +232,9 @@ def parser(command: str = COMMAND, as_root: str = AS_ROOT) -> argparse.ArgumentP
 def _add_anywhere(verbs: dict[str, argparse.ArgumentParser]) -> None:
     init = verbs["init"]
     init.add_argument("domain", metavar="DOMAIN", help="the name that clients connect to, such as ws.mycompany.org")
+    init.add_argument(
+        "--app", action="store_true", help="for the ASGI application in this directory, with what is seen of it"
+    )
     init.set_defaults(run=_init)
 
     render = verbs["render"]
@@ -335,10 +338,11 @@ def _doctor(options: argparse.Namespace, report: Report) -> int:
 
 
 def _mailbox(options: argparse.Namespace, report: Report) -> int:
-    from generator import mailboxes
+    from generator import commands, mailboxes
     from generator.host import letters
 
-    return mailboxes.command(options, report, letters.look)
+    deploy = commands.loaded_for_center(options, report).deploy
+    return mailboxes.command(deploy, options, report, letters.look)
 
 
 def _on_the_host(options: argparse.Namespace, report: Report) -> int:

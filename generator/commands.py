@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from generator.config.load import Loaded, load
 from generator.config.schema import keys_file
 from generator.program import COMMAND, ROOT, starting
-from generator.report import Report, UsageError, folded, paint
+from generator.report import CommandError, Report, UsageError, folded, paint
 
 if TYPE_CHECKING:
     from generator.rendering.bundle import Bundle
@@ -59,6 +59,9 @@ def run(options: Namespace, report: Report) -> int:
     from service.settings import to_environ
 
     deploy = loaded_for(options, report).deploy
+    if deploy.app.callable is not None:
+        way = f"uvicorn --reload {deploy.app.callable}"
+        raise UsageError(f"an application of your own is tried out in its own environment: {way}")
     module = {"standalone": "service.server", "uvicorn": "service"}.get(deploy.server)
     if module is None:
         raise UsageError("gunicorn runs from its rendered files; to try the service here: --set server=uvicorn")
@@ -131,7 +134,7 @@ def token(options: Namespace, report: Report) -> int:
     if path is None:
         from generator.rendering.render import service_user
 
-        deploy = loaded_for(options, report).deploy
+        deploy = loaded_for_center(options, report).deploy
         path, group = keys_file(deploy), (service_user(deploy),)
     if options.new_key:
         said = with_keys("new-key", path, options.algorithm, *group)
@@ -151,9 +154,36 @@ def loaded_for(options: Namespace, report: Report) -> Loaded:
     return loaded
 
 
-def verified(options: Namespace, report: Report) -> "tuple[Loaded, Bundle]":
-    """The same with its bundle, which all readers at hand accept."""
+def loaded_for_center(options: Namespace, report: Report) -> Loaded:
+    """The deployment that the options name, for what only the notification center can do.
+
+    Raises:
+        CommandError: it is an application of the operator's own.
+    """
     loaded = loaded_for(options, report)
+    if loaded.deploy.app.callable is not None:
+        raise CommandError(
+            f"{loaded.deploy.app.callable} is in the notification center's place, which alone can do this"
+        )
+    return loaded
+
+
+def with_project(loaded: Loaded, report: Report) -> Loaded:
+    """The same with the application's files, if it has one.
+
+    Raises:
+        ConfigError: with all that is wrong with them.
+    """
+    from generator.config import sources
+
+    loaded, warnings = sources.with_project(loaded)
+    report.warnings(warnings)
+    return loaded
+
+
+def verified(options: Namespace, report: Report) -> "tuple[Loaded, Bundle]":
+    """The same with its application's files and its bundle, which all readers at hand accept."""
+    loaded = with_project(loaded_for(options, report), report)
     from generator.judge import judge
     from generator.rendering.render import render as render_files
 

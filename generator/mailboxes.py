@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import service.settings as service
-from generator.config.load import load
 from generator.config.schema import Deploy, mailbox
 from generator.program import starting
 from generator.rendering.render import engine_settings
@@ -33,9 +32,8 @@ def with_mailboxes(verb: str, directory: str, *words: str) -> str:
     return done.stdout
 
 
-def command(options: Namespace, report: Report, look: Look) -> int:
+def command(deploy: Deploy, options: Namespace, report: Report, look: Look) -> int:
     """Show what mailboxes hold, write a copy of them, or put a copy in their place; `look` does so in the engine."""
-    deploy = load(options.file, options.env, options.set).deploy
     if deploy.mailbox.keep == "engine":
         return _in_the_engine(deploy, options, report, look)
     directory = str(mailbox(deploy).directory)

@@ -42,6 +42,7 @@ class Paths:
         self.beside_valkey = f"{UNITS}valkey-server@{name}.service.d/{name}.conf"
         self.beside_redis = f"{UNITS}redis-server@{name}.service.d/{name}.conf"
         # No part of a bundle.
+        self.app = f"opt/{name}/current/app"
         self.engine_password = f"etc/{name}/engine.password"
         self.engine_run = f"run/{name}-engine"
         self.keys = f"etc/{name}/keys.json"

@@ -16,7 +16,7 @@ _WIDTH = 100
 
 def init(options: Namespace, report: Report) -> int:
     """Write one for a domain; what is there already stays as it is."""
-    text = sample(options.domain, COMMAND)
+    text = _of_an_application(options) if options.app else sample(options.domain, COMMAND)
     try:
         load_text(f"domain: {json.dumps(options.domain, ensure_ascii=False)}", options.file)
         loaded = load_text(text, options.file)
@@ -32,9 +32,30 @@ def init(options: Namespace, report: Report) -> int:
     report.warnings(loaded.warnings)
     report.fact(file=options.file)
     of = "" if options.file == "deploy.yaml" else f" -f {shlex.quote(options.file)}"
-    here = f"`{COMMAND} check{of}`, `{COMMAND} run{of}`"
+    trying = "" if options.app else f", `{COMMAND} run{of}`"
+    here = f"`{COMMAND} check{of}`{trying}"
     report.line(f"{options.file} is ready. Next: {here}, and on the host `{AS_ROOT} install{of}`.")
     return 0
+
+
+def _of_an_application(options: Namespace) -> str:
+    """That of the application beside the file.
+
+    Raises:
+        CommandError: none is seen there.
+    """
+    from pathlib import Path
+
+    from generator.recognised import deploy_yaml, recognise
+
+    directory = Path(options.file).absolute().parent
+    found = recognise(directory)
+    if not found.callable:
+        raise CommandError(
+            f"no ASGI application is seen in {directory}: neither manage.py with asgi.py, nor an object of FastAPI, "
+            "Starlette, Litestar or Quart; write app.callable yourself: docs/own-app.md"
+        )
+    return deploy_yaml(options.domain, directory, found, COMMAND)
 
 
 def sample(domain: str, command: str) -> str:

@@ -45,13 +45,10 @@ from service.links.exchange import Exchange
 from service.links.link import LinkClosedError
 from service.mailbox.database import MailboxError
 from service.mailbox.stores import open_mailbox
+from service.process.begin import ignore_hangups
 from service.process.control import Control
 from service.process.drain import LAST_HANDSHAKES_S, drain
-from service.process.entry import (
-    center_of,
-    ignore_hangups,
-    settings_or_exit,
-)
+from service.process.entry import center_of, settings_or_exit
 from service.process.hangups import has_hung_up
 from service.process.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.process.logs import configure_logging
@@ -60,9 +57,10 @@ from service.process.stops import hold_stops, let_stops_through, stop_signals
 from service.settings import Settings
 from service.web.publish import PREFIX
 from service.web.watching import Watching
-from service.workers.acceptor import Acceptor, share_listeners
+from service.workers.acceptor import Acceptor
 from service.workers.manager import end_with_manager, run_workers
 from service.workers.mesh import Mesh, MeshError
+from service.workers.shares import share_listeners
 
 logger = logging.getLogger("service")
 

@@ -405,6 +405,23 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = "turn"
 
 
+class App(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Your own application, in place of the notification center."""
+
+    callable: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=300)]
+        | None,
+        Meta(
+            description="The ASGI application to run, as `module:attribute`. Left out, it is the notification center.",
+            extra={
+                "env": "WEBSOCKET_APP",
+                "expects": "module:attribute, such as shop.asgi:application",
+                "example": "shop.asgi:application",
+            },
+        ),
+    ] = None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything the running service reads."""
 
@@ -456,6 +473,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             },
         ),
     ] = None
+    app: App = App()
     engine: Engine = Engine()
     ping: Ping = Ping()
     auth: Annotated[

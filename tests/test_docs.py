@@ -288,6 +288,7 @@ def unknown_host_paths(document: Document) -> Iterator[str]:
         "/etc/security/limits.conf",
         "/etc/pip.conf",
         "/etc/hosts",
+        "/etc/resolv.conf",
         "/etc/machine-id",
         "/etc/sysctl.d/60-engine.conf",
         "/etc/ssl/certs/ca-certificates.crt",

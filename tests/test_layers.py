@@ -14,7 +14,8 @@ from tests.modules import MODULES, ROOT, imports
 ROOMS = {
     "service": (
         *("origins", "explanations", "declaration", "settings", "core", "tokens", "mint"),
-        *("process", "workers", "engine", "mailbox", "web", "links", "app", "fast", "worker", "server", "__main__"),
+        *("process", "workers", "runner", "application", "engine", "mailbox", "web", "links", "app", "fast", "worker"),
+        *("server", "__main__"),
         "client",
     ),
     "generator": (
@@ -30,7 +31,18 @@ ROOMS = {
             "mailboxes",
             "minting",
         ),
-        *("sample", "readers", "judge", "commands", "packing", "host", "doctor", "command_line", "__main__"),
+        *(
+            "recognised",
+            "sample",
+            "readers",
+            "judge",
+            "commands",
+            "packing",
+            "host",
+            "doctor",
+            "command_line",
+            "__main__",
+        ),
     ),
     "tools": (
         *("asyncapi", "classic_script", "derive", "golden", "sample_stats", "picture", "protocol_tables"),
@@ -46,6 +58,7 @@ ROOMS = {
         "report",
         "fairness",
         "watched",
+        "application",
         "hosts",
         "render",
         "mailbox",

@@ -2,7 +2,7 @@
 
 from generator.config.addresses import LOOPBACK, MAPPED, is_address, network_fix, same_address, share
 from generator.config.rule import Findings, Origins, rule
-from generator.config.schema import Deploy, Nginx, main_domain
+from generator.config.schema import Deploy, Nginx, main_domain, serves_app
 from service.declaration import Fault
 
 # Of the public addresses of a family: nobody has more load balancers than that.
@@ -114,9 +114,10 @@ def https_place(deploy: Deploy) -> str:
 
 def url(deploy: Deploy) -> str:
     """What clients connect to."""
+    scheme = "http" if serves_app(deploy) else "ws"
     if deploy.tls != "off":
-        return f"wss://{https_place(deploy)}/"
-    return f"ws://{main_domain(deploy)}:{clients_port(deploy)}".removesuffix(":80") + "/"
+        return f"{scheme}s://{https_place(deploy)}/"
+    return f"{scheme}://{main_domain(deploy)}:{clients_port(deploy)}".removesuffix(":80") + "/"
 
 
 @rule(

@@ -10,6 +10,7 @@ import msgspec
 
 from generator.config.check import check
 from generator.config.document import Located, MappingNode, Origin, is_nothing, parse
+from generator.config.project import Project
 from generator.config.rules import RULES
 from generator.config.schema import Deploy
 from generator.program import COMMAND
@@ -28,11 +29,17 @@ class ConfigError(Exception):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A checked deployment; `origins` has, for every key that was given, where; `warnings` do not stop anything."""
+    """A checked deployment; `origins` has, for every key that was given, where; `warnings` do not stop anything.
+
+    `file` stands in `directory`; `project` is the application's, once `generator.config.sources` has looked for it.
+    """
 
     deploy: Deploy
     origins: dict[str, Origin]
     warnings: list[Located]
+    directory: str = ""
+    file: str = ""
+    project: Project | None = None
 
 
 def load(path: str, env: str | None = None, assignments: Iterable[str] = ()) -> Loaded:
@@ -51,7 +58,8 @@ def load(path: str, env: str | None = None, assignments: Iterable[str] = ()) -> 
         document, found = _assignment(assignment)
         faults += found
         merged = merge(merged, document)
-    return _checked(merged, faults)
+    directory, file = os.path.split(os.path.abspath(path))
+    return msgspec.structs.replace(_checked(merged, faults), directory=directory, file=file)
 
 
 def load_text(text: str, source: str) -> Loaded:

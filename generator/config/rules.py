@@ -3,14 +3,14 @@
 A rule is asked when all its `keys` are sound, and answers with the key to change and the fault; `wsbundle explain`
 prints them. What must hold between the rendered files stands in `generator.rendering.agreement` in the same way. Rules
 about addresses that are listened on stand in `generator.config.listening`, about the engine in
-`generator.config.engine_rules`.
+`generator.config.engine_rules`, about an application of one's own in `generator.config.app_rules`.
 """
 
 import re
 from collections.abc import Iterable
 from posixpath import normpath
 
-from generator.config import engine_rules, listening
+from generator.config import app_rules, engine_rules, listening
 from generator.config.addresses import is_address
 from generator.config.rule import RULES, Findings, Origins, rule
 from generator.config.schema import Deploy, LetsEncrypt, bus, domains, keys_file
@@ -22,7 +22,7 @@ from service.settings import Settings
 __all__ = ["ELSEWHERE", "PLACEHOLDER", "RULES"]
 
 # Once they are imported, their rules are among all others.
-ELSEWHERE = (listening, engine_rules)
+ELSEWHERE = (listening, engine_rules, app_rules)
 
 # Reserved by RFC 2606, RFC 6761 and RFC 6762, or never delegated: no certificate authority vouches for a name below.
 _EXAMPLES = ("example", "example.com", "example.net", "example.org", "invalid")
@@ -50,8 +50,8 @@ _TAKEN_USERS = """
 # They change what Python, gunicorn, uvicorn, systemd or the linker do, behind every rendered file's back.
 _MEANT_FOR_OTHERS = ("GUNICORN_", "LD_", "LISTEN_", "NOTIFY_", "PYTHON", "UVICORN_", "WATCHDOG_")
 _MEANT_FOR_OTHERS_EXACTLY = """
-    HOME IFS PATH RUNTIME_DIRECTORY SHELL USER WEBSOCKET_CODE WEBSOCKET_ENV_FILE WEBSOCKET_LIFELINE_FD
-    WEBSOCKET_LISTEN_FDS WEBSOCKET_PAGE WEB_CONCURRENCY XDG_RUNTIME_DIR
+    HOME IFS PATH RUNTIME_DIRECTORY SHELL USER WEBSOCKET_APP_DIRECTORY WEBSOCKET_CODE WEBSOCKET_ENV_FILE
+    WEBSOCKET_LIFELINE_FD WEBSOCKET_LISTEN_FDS WEBSOCKET_PAGE WEB_CONCURRENCY XDG_RUNTIME_DIR
 """.split()
 
 # Source: "Rate Limits" in Let's Encrypt's documentation.

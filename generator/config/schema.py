@@ -133,6 +133,139 @@ class Engine(service.Engine, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = False
 
 
+# Paths inside of a project: plain words, so that every file that names them can carry them.
+RelativePath = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9._@+-][A-Za-z0-9._@+/-]*$",
+        max_length=500,
+        extra={"expects": "a path inside of the application, such as static"},
+    ),
+]
+UrlPath = Annotated[
+    str,
+    Meta(
+        pattern=r"^/[A-Za-z0-9._~/-]*$",
+        max_length=500,
+        extra={"expects": "the path of a URL, such as /static/"},
+    ),
+]
+
+
+class App(service.App, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Your own ASGI application, in place of the notification center."""
+
+    path: Annotated[
+        Annotated[str, Meta(pattern=r"^[^\"'\\$;{}#]+$", max_length=1000)],
+        Meta(
+            description="The directory with its code, as seen from deploy.yaml. All files in it are installed, but for "
+            "those that .gitignore names.",
+            extra={"expects": "the path of a directory"},
+        ),
+    ] = "."
+    requirements: Annotated[
+        RelativePath | None,
+        Meta(
+            description="What it needs of Python: a file of requirements for pip, in `path`, or a `uv.lock`, which "
+            "`uv` exports. `null`: nothing.",
+            extra={"expects": "a file in app.path, such as requirements.txt or uv.lock"},
+        ),
+    ] = "requirements.txt"
+    health: Annotated[
+        UrlPath | None,
+        Meta(
+            description="What is asked to see that it works, with GET: an answer of 200 to 299 says so. Left out, `/` "
+            "is asked, and any answer below 500 will do.",
+            extra={"expects": "the path of a URL, such as /healthz", "example": "/healthz"},
+        ),
+    ] = None
+    static: Annotated[
+        dict[UrlPath, RelativePath],
+        Meta(
+            description="Files that nginx serves by itself: below which URL, and from which directory in `path`.",
+            extra={"expects": "a mapping of URL paths to directories"},
+        ),
+    ] = msgspec.field(default_factory=dict)
+    build: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=1000)], ...],
+        Meta(
+            description="Commands that make files of the application once it is on the host, one after another. They "
+            "are run like those of `before`, and may write in `path`; nobody may afterwards.",
+            extra={"expects": "a list of commands, such as [python manage.py collectstatic --noinput]"},
+        ),
+    ] = ()
+    before: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=1000)], ...],
+        Meta(
+            description="Commands that are run before it goes live, one after another, as the application itself is "
+            "run: in `path`, as its user, with its settings, and confined like it. If one fails, nothing is changed.",
+            extra={"expects": "a list of commands, such as [python manage.py migrate]"},
+        ),
+    ] = ()
+    body_size: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            le=64 * 1024**3,
+            description="The longest body of a request that nginx takes; a longer one gets 413.",
+            extra={"unit": "bytes"},
+        ),
+    ] = 1024**2
+
+
+class Needs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the application may do beyond the closed default. Each opens one thing in its unit, and nothing else."""
+
+    network: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Meta(
+                    pattern=r"^[0-9A-Za-z.:/\[\]-]+$",
+                    max_length=300,
+                    extra={"expects": "an IP address or network, such as 10.0.0.0/8, or any"},
+                ),
+            ],
+            ...,
+        ],
+        Meta(
+            description="What it may connect to: addresses or networks, or `[any]`. What is sent anywhere else is "
+            "dropped, so that it times out. Names are looked up at 127.0.0.53 or at what /etc/resolv.conf names.",
+            extra={"expects": "a list of IP addresses or networks, or any"},
+        ),
+    ] = ()
+    write: Annotated[
+        tuple[Annotated[AbsolutePath, Meta(extra={"expects": "an absolute path, such as /srv/uploads"})], ...],
+        Meta(
+            description="Directories in which it may write beside /var/lib/NAME, which its user must be allowed to.",
+            extra={"expects": "a list of absolute paths, such as /srv/uploads"},
+        ),
+    ] = ()
+    devices: Annotated[
+        tuple[Annotated[AbsolutePath, Meta(extra={"expects": "a device, such as /dev/ttyUSB0"})], ...],
+        Meta(description="Devices that it may use.", extra={"expects": "a list of devices, such as /dev/ttyUSB0"}),
+    ] = ()
+    exec: Annotated[
+        bool,
+        Meta(description="Let it run what it has written itself, or load it as a library."),
+    ] = False
+    jit: Annotated[
+        bool,
+        Meta(
+            description="Let it make machine code in memory, as Numba, PyPy, Node.js, LuaJIT, wasmtime and callbacks "
+            "of cffi do."
+        ),
+    ] = False
+    host_metrics: Annotated[
+        bool,
+        Meta(
+            description="Let it read /proc/meminfo, /proc/stat and the like, as psutil and the process metrics of "
+            "prometheus_client do."
+        ),
+    ] = False
+    chown: Annotated[bool, Meta(description="Let it change owner and group of its own files.")] = False
+
+
 class Nginx(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What nginx does beside passing WebSockets on."""
 
@@ -184,7 +317,8 @@ class Nginx(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     health_from: Annotated[
         tuple[AddressRange, ...],
         Meta(
-            description="Who may ask for /health through nginx.",
+            description="Who may ask for /health through nginx. The health of an application of one's own is asked "
+            "for by everybody where it answers; without its domain, or without TLS, by these alone.",
             extra={"expects": "a list of IP addresses or networks"},
         ),
     ] = ("127.0.0.1", "::1")
@@ -199,7 +333,7 @@ class Nginx(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Deploy(service.Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One deployment of the notification center."""
+    """One deployment, of the notification center or of your own application."""
 
     name: Annotated[
         str,
@@ -245,6 +379,8 @@ class Deploy(service.Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         bool,
         Meta(description="Allow `host` to be an address that others can reach past nginx, without its TLS and limits."),
     ] = False
+    app: App = App()
+    needs: Needs = Needs()
     engine: Engine = Engine()
     limits: Limits = Limits()
     user: Annotated[
@@ -292,3 +428,25 @@ def mailbox(deploy: Deploy) -> service.Mailbox:
     """What is kept for absent clients, and where."""
     directory = deploy.mailbox.directory or f"/{Paths(deploy.name).mailbox}"
     return msgspec.structs.replace(deploy.mailbox, directory=directory)
+
+
+# What a deployment of an application of one's own asks for; all the rest is the notification center's.
+_OF_APPS = (
+    *("domain", "name", "host", "port", "socket", "workers", "server", "manager", "tls", "expose", "user", "env"),
+    *("certificate.", "letsencrypt.", "ping.", "log.", "app.", "needs."),
+    *("limits.connections", "limits.connections_per_address", "limits.handshakes_per_second"),
+    *("limits.handshake_burst", "limits.header_timeout", "limits.message_size", "drain.timeout"),
+    *("nginx.default_server", "nginx.listen", "nginx.http_port", "nginx.https_port", "nginx.proxy_protocol"),
+    *("nginx.trusted_proxies", "nginx.idle_limit", "nginx.health_from"),
+)
+
+
+def is_for_apps(key: str) -> bool:
+    """Whether a setting means anything where an application of one's own is in the notification center's place."""
+    section = f"{key.partition('.')[0]}."
+    return key in _OF_APPS or section in _OF_APPS
+
+
+def serves_app(deploy: Deploy) -> bool:
+    """Whether an application of one's own is in the notification center's place."""
+    return deploy.app.callable is not None

@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 
 from generator.commands import loaded_for
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, is_for_apps, serves_app
+from generator.config.sources import project_of
 from generator.doctor import (
     of_access,
     of_nginx,
     of_nginx_itself,
+    of_the_app,
     of_the_engine,
     of_the_host,
     of_the_protocol,
@@ -37,7 +39,17 @@ from service.declaration import did_you_mean
 _ROOMS = [
     room.__name__
     for room in (
-        *(of_the_protocol, of_the_service, of_the_engine, of_access, of_nginx, of_nginx_itself, of_tls, of_the_host),
+        *(
+            of_the_protocol,
+            of_the_app,
+            of_the_service,
+            of_the_engine,
+            of_access,
+            of_nginx,
+            of_nginx_itself,
+            of_tls,
+            of_the_host,
+        ),
         stress,
     )
 ]
@@ -62,23 +74,35 @@ class Finding(msgspec.Struct, frozen=True):
 def doctor(options: Namespace, report: Report) -> int:
     """Report what each check sees. 0 when all is well, 1 when something failed, 3 when there are only warnings."""
     wanted = list(chosen(options.only))  # a name that is wrong is reported before anything is done
-    deploy = loaded_for(options, report).deploy
+    loaded = loaded_for(options, report)
+    deploy = loaded.deploy
+    wanted = [each for each in wanted if is_about(each.keys, each.judge.__module__, deploy)]
     if os.geteuid():
         report.warning(NOT_ROOT)
     store = Store(deploy.name)
     number = store.current
     if number is None:
         raise CommandError(f"{store.name} is not installed: {AS_ROOT} install")
-    patient = Patient(deploy, store, endpoint(store.generation(number)), options.stress)
+    patient = Patient(deploy, store, endpoint(store.generation(number)), options.stress, project_of(loaded))
     began, found = time.monotonic(), []
     for finding in examine(patient, wanted, options.quick):
         found.append(finding)
         _print(finding, report)
     if not options.only:
         for key, why in UNSEEN.items():
+            if not is_about((key,), "", deploy):
+                continue
             found.append(Finding(key, (key,), "skipped", "", f"cannot be seen from outside: {why}", "", 0.0))
             _print(found[-1], report)
     return _sum_up(found, time.monotonic() - began, report)
+
+
+def is_about(keys: tuple[str, ...], room: str, deploy: Deploy) -> bool:
+    """Whether a check means anything for what is deployed: the notification center, or an application."""
+    if serves_app(deploy):
+        speaks_the_protocol = room in (of_the_protocol.__name__, stress.__name__)
+        return not speaks_the_protocol and any(is_for_apps(key) for key in keys)
+    return not any(key.partition(".")[0] in ("app", "needs") for key in keys)
 
 
 def chosen(only: Iterable[str]) -> Iterator[Check]:

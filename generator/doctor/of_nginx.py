@@ -13,7 +13,7 @@ from uuid import uuid4
 from msgspec.structs import replace
 
 from generator.config.addresses import LOOPBACK
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, serves_app
 from generator.doctor.checks import Verdict, check, failed, look, ok, warning
 from generator.doctor.patient import Patient, Unseen, needs_root
 from generator.doctor.wire import AGENT, ask, connected
@@ -150,6 +150,8 @@ class Asked(NamedTuple):
 
 @look()
 def who_gets_health(patient: Patient) -> Asked:
+    if serves_app(patient.deploy):
+        raise Unseen("whoever comes to an application of one's own may ask for its health")
     return Asked(dict(_asked_from_here(patient, "/health")))
 
 

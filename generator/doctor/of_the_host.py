@@ -165,8 +165,8 @@ def drift(_: Deploy, seen: list[str]) -> Verdict:
 
 @look()
 def the_deployment(patient: Patient) -> bool:
-    number = patient.store.current
-    return number is not None and is_as_deployed(patient.deploy, patient.store, patient.store.generation(number))
+    number, store = patient.store.current, patient.store
+    return number is not None and is_as_deployed(patient.deploy, patient.project, store, store.generation(number))
 
 
 @check("deployed", "name", see=the_deployment, expects="deploy.yaml as it is")

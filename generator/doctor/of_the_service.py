@@ -127,6 +127,7 @@ def env(deploy: Deploy, seen: Process) -> Verdict:
 def settings(deploy: Deploy, seen: Process) -> Verdict:
     """The process has the settings that deploy.yaml gives, every one of them."""
     wanted = settings_in_env(deploy)
+    wanted.pop("WEBSOCKET_APP_DIRECTORY", None)  # a worker has the place that it led to when it was started
     other = [name for name, text in wanted.items() if seen.environ.get(name, "") != text]
     if other:
         return failed(f"other values of {', '.join(other)}", f"{AS_ROOT} plan shows it, {AS_ROOT} install does it")
@@ -136,7 +137,7 @@ def settings(deploy: Deploy, seen: Process) -> Verdict:
 IN_FORCE = {
     setting.key: setting.extra["env"]
     for setting in settings_of(Settings)
-    if setting.key.startswith(("drain.", "log.", "engine.", "mailbox."))
+    if setting.key.startswith(("app.", "drain.", "log.", "engine.", "mailbox."))
 }
 """The settings that show in the process alone, each with its variable."""
 

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from generator.config.schema import Deploy, keys_file
+from generator.config.project import Project
+from generator.config.schema import Deploy, keys_file, serves_app
 from generator.doctor.wire import Answer, ask
 from generator.host import facts
 from generator.host.clients import listener
@@ -43,8 +44,16 @@ class Process(NamedTuple):
 class Patient:
     """One deployment on this host."""
 
-    def __init__(self, deploy: Deploy, store: Store, endpoint: Endpoint, under_stress: bool = False) -> None:
+    def __init__(
+        self,
+        deploy: Deploy,
+        store: Store,
+        endpoint: Endpoint,
+        under_stress: bool = False,
+        project: Project | None = None,
+    ) -> None:
         self.deploy, self.store, self.endpoint, self.under_stress = deploy, store, endpoint, under_stress
+        self.project = project
 
     @cached_property
     def message(self) -> str | float:
@@ -98,6 +107,8 @@ class Patient:
 
     def count(self) -> dict[str, Any]:
         """Each figure of all workers, as /stats has them. Raises: Unseen, OSError"""
+        if serves_app(self.deploy):
+            raise Unseen("an application of one's own has no figures that are known")
         answer = self.inside("/stats")
         if answer.status != 200:
             raise Unseen(f"the service answers /stats with {answer}")

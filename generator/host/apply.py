@@ -35,6 +35,7 @@ def side(store: Store, number: int | None) -> Side:
         name=store.name,
         manager=generation.manager,
         runtime=generation.runtime,
+        app=generation.app,
         manifest=store.manifest(number),
         links=store.links(number),
         files=store.files(number),

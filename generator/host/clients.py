@@ -10,6 +10,8 @@ from generator.paths import Paths
 
 def farewell(store: Store, todo: Switch) -> str:
     """What happens to live connections; only for a switch that ends them."""
+    if store.current is not None and store.generation(store.current).app:
+        return "Requests that are under way are answered; WebSockets are closed with 1012, and come back."
     number, window = connections(store), drain_window(store)
     each = "those of each worker in its turn, " if todo.reloads_service else ""
     how_many = "an unknown number of" if number is None else number
@@ -25,6 +27,8 @@ def connections(store: Store) -> int | None:
     number = store.current
     if number is None:
         return 0
+    if store.generation(number).app:  # which counts them or not, but does not say
+        return None
     connection = http.client.HTTPConnection("localhost")
     try:
         connection.sock = listener(store.generation(number).listener)

@@ -101,6 +101,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     missing_includes: tuple[str, ...]
     has_ipv6: bool
     not_here: tuple[str, ...]
+    no_directories: tuple[str, ...]
+    """Those of `needs.write` that there are not; a unit that names one does not start."""
     around: Surroundings
     own_main_context: dict[str, tuple[str, str]]
     nginx_carries: Carries | None

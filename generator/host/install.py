@@ -21,7 +21,17 @@ from generator.host.engine import Password, flavour_of
 from generator.host.facts import is_active, runs
 from generator.host.packages import install_packages
 from generator.host.preflight import certificate_will_do, preflight
-from generator.host.provide import can_start, make_runtime, outdated, runtime_id, stage
+from generator.host.programs import StepFailed
+from generator.host.provide import (
+    app_id,
+    can_start,
+    make_application,
+    make_runtime,
+    outdated,
+    runtime_id,
+    stage,
+)
+from generator.host.rehearsal import Rehearsal
 from generator.host.store import Store
 from generator.host.transaction import alone, change, finish_pending, leave, undisturbed
 from generator.judge import judge
@@ -44,8 +54,8 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
     with alone(store, report):
         sound = finish_pending(store, report)
         found = _drifts(store, report, overwrite)
-        runtime = runtime_id()
-        previous, same = store.current, _is_same(store, bundle, runtime)
+        runtime, app = runtime_id(loaded.project), app_id(deploy, loaded.project)
+        previous, same = store.current, _is_same(store, bundle, runtime, app)
         is_due = not (sound and same) or bool(found) or Password(store).has_changed()
         if not is_due and _all_runs(store, deploy.manager):
             if not certificate_will_do(loaded, report):
@@ -60,8 +70,12 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
             judge(loaded, bundle, report)  # the readers that were not at hand before
         belongings.claim(store, deploy, user, mine)
         try:
-            make_runtime(store, runtime, report)
-            number = stage(deploy, bundle, store, runtime, report)
+            application = make_application(store, deploy, bundle, loaded.project, report)
+            if application is None:
+                make_runtime(store, runtime, report)
+            else:
+                _rehearse(application, deploy, bundle, store.home / "runtimes" / runtime, report)
+            number = stage(deploy, bundle, store, runtime, report, app)
             kept = copies(store, store.current)
             for drift in found:
                 keep_copy(drift, store, kept)
@@ -176,12 +190,19 @@ def _must_be_root() -> None:
         raise CommandError("you are not root; run it with sudo")
 
 
-def _is_same(store: Store, bundle: Bundle, runtime: str) -> bool:
+def _rehearse(application: Path, deploy: Deploy, bundle: Bundle, runtime: Path, report: Report) -> None:
+    try:
+        Rehearsal(deploy, bundle, runtime).of(application, report)
+    except StepFailed as error:
+        raise CommandError(f"The application does not work:\n  {error}\nThe deployment was not touched.") from None
+
+
+def _is_same(store: Store, bundle: Bundle, runtime: str, app: str) -> bool:
     """Whether exactly this is installed already."""
     if store.current is None:
         return False
     generation = store.generation(store.current)
-    if generation.runtime != runtime or not generation.has_files:
+    if (generation.runtime, generation.app) != (runtime, app) or not generation.has_files:
         return False
     return bool(json.loads(bundle.manifest())["files"] == list(store.manifest(store.current).values()))
 
@@ -218,7 +239,8 @@ def announce(store: Store, report: Report) -> None:
         else f"tail -f /var/log/{store.name}/{store.name}.log"
     )
     report.line(f"Generation {number} of {store.name} runs: {url} by {generation.server} under {generation.manager}.")
-    report.line(f"  try it:   /opt/{store.name}/current/venv/bin/python -m websockets {url}")
+    client = "curl -i" if generation.app else f"/opt/{store.name}/current/venv/bin/python -m websockets"
+    report.line(f"  try it:   {client} {url}")
     report.line(f"  its log:  {logs}")
     if generation.auth == "token":
         report.line(f"  a token:  {AS_ROOT} token UUID")

@@ -42,6 +42,7 @@ def problems(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     """What must be fixed first."""
     yield from _of_the_host(facts)
     yield from _in_the_way(deploy, facts)
+    yield from _not_to_be_written(service_user(deploy), facts)
 
 
 def _of_the_host(facts: Facts) -> Iterator[Fault]:
@@ -148,6 +149,12 @@ def _too_few_files(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         what = f"supervisor lets a program open {facts.supervisors_files} files, and {deploy.name} needs {needed}"
         fix = f"write `minfds={needed}` below [supervisord] in /etc/supervisor/supervisord.conf"
         yield Fault(what, f"{fix}, then `systemctl restart supervisor`; or lower limits.connections")
+
+
+def _not_to_be_written(user: str, facts: Facts) -> Iterator[Fault]:
+    for path in facts.no_directories:
+        fix = f"mkdir -p '{path}', and once the user {user} is there: chown {user} '{path}'"
+        yield Fault(f"needs.write: there is no directory {path}", fix)
 
 
 def _too_little_for_mailboxes(deploy: Deploy, facts: Facts) -> Iterator[Fault]:

@@ -15,7 +15,7 @@ from generator.host.install import EDITED
 from generator.host.people import clients, kick
 from generator.host.preflight import certificate_will_do, is_clear
 from generator.host.preview import lines, preview
-from generator.host.provide import ROOT, runtime_id
+from generator.host.provide import ROOT, app_id, runtime_id
 from generator.host.status import DRIFT_FOUND, status, when
 from generator.host.store import Store
 from generator.host.succession import shared
@@ -133,7 +133,8 @@ def _planned(loaded: Loaded, bundle: Bundle) -> Side:
     return Side(
         name=deploy.name,
         manager=deploy.manager,
-        runtime=runtime_id(),
+        runtime=runtime_id(loaded.project),
+        app=app_id(deploy, loaded.project),
         manifest=manifest,
         default_server=deploy.nginx.default_server,
         replaces_workers=replaces_workers(deploy),

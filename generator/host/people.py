@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from generator.commands import loaded_for
+from generator.commands import loaded_for_center
 from generator.host.clients import variable
 from generator.host.quantities import duration, size
 from generator.host.store import Store
@@ -28,7 +28,7 @@ class _Told(NamedTuple):
 
 def clients(options: Namespace, report: Report) -> int:
     """List who is connected, the longest first."""
-    told = _asked(Store(loaded_for(options, report).deploy.name), {"do": "clients"})
+    told = _asked(Store(loaded_for_center(options, report).deploy.name), {"do": "clients"})
     found = sorted(told.answers, key=lambda each: -each["seconds"])
     if options.address is not None:
         found = [each for each in found if options.address in (each["uuid"], each["from"], *each["addresses"])]
@@ -42,7 +42,7 @@ def clients(options: Namespace, report: Report) -> int:
 
 def kick(options: Namespace, report: Report) -> int:
     """Close the connections of whoever has an address."""
-    told = _asked(Store(loaded_for(options, report).deploy.name), {"do": "kick", "uuid": options.uuid})
+    told = _asked(Store(loaded_for_center(options, report).deploy.name), {"do": "kick", "uuid": options.uuid})
     report.fact(kicked=told.answers)
     if not told.answers and not told.silent:
         raise CommandError(f"nobody has the address {options.uuid}; `{AS_ROOT} clients` lists who is connected")

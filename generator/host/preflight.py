@@ -9,6 +9,7 @@ from pathlib import Path
 from generator.config.document import Located
 from generator.config.listening import nginx_ports
 from generator.config.load import Loaded
+from generator.config.project import Project
 from generator.config.schema import Deploy, domains, mailbox
 from generator.host import belongings, certificates, default_site, engine, facts, hosts, keys, letters
 from generator.host.engine import flavour_of
@@ -39,7 +40,7 @@ def preflight(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> N
 def is_clear(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bool:
     """Whether nothing prevents an installation; reports all that does."""
     deploy = loaded.deploy
-    there = gather(deploy, store, bundle)
+    there = gather(deploy, store, bundle, loaded.project)
     will_do = certificate_will_do(loaded, report)
     unfit = [Located(loaded.origins["keys"], "keys", fault) for fault in keys.faults(deploy)]
     unfit += [Located(loaded.origins["engine.url"], "engine", fault) for fault in _of_the_engine(deploy, store, report)]
@@ -79,7 +80,7 @@ def certificate_will_do(loaded: Loaded, report: Report) -> bool:
     return not unfit
 
 
-def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
+def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None = None) -> Facts:
     """The facts of this host that matter for a deployment."""
     system, version, like = facts.operating_system()
     ours = store.links(store.current) | store.files(store.current)
@@ -105,7 +106,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         missing_packages=missing,
         python_version=facts.python_version(),
         free_bytes=facts.free_bytes("/opt"),
-        needed_bytes=NEEDED_BYTES if missing or not has_runtime(store) else NEEDED_FOR_A_CHANGE,
+        needed_bytes=NEEDED_BYTES if missing or not has_runtime(store, project) else NEEDED_FOR_A_CHANGE,
         free_for_data=facts.free_bytes("/var/lib"),
         mailbox_bytes=facts.bytes_in(store.root / str(mailbox(deploy).directory).lstrip("/")),
         engine_bytes=facts.bytes_in(store.root / f"var/lib/{deploy.name}-engine"),
@@ -120,6 +121,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle) -> Facts:
         nginx_fault="" if re.search(_passing_fault(deploy.name), fault) else fault,
         has_ipv6=facts.has_ipv6(),
         not_here=tuple(host for host in deploy.nginx.listen if not facts.has_address(host)),
+        no_directories=tuple(path for path in deploy.needs.write if not os.path.isdir(path)),
         around=facts.surroundings(*domains(deploy)),
         own_main_context=own_main_context(HOST / "nginx.conf"),
         missing_includes=() if main is None else tuple(missing_includes(main)),

@@ -11,12 +11,11 @@ from typing import Any
 import msgspec
 
 from generator.config.engine import password_file
-from generator.config.schema import Deploy, keys_file
+from generator.config.schema import Deploy, keys_file, serves_app
 from generator.host import certificates, default_site, facts
 from generator.host.clients import connections, drain_window, farewell
 from generator.host.engine import Password, flavour_of
 from generator.host.obstacles import packages
-from generator.host.provide import runtime_id
 from generator.host.store import Store
 from generator.host.switch import Manifest, Side, Switch
 from generator.paths import Paths
@@ -64,14 +63,15 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
 def preview(deploy: Deploy, bundle: Bundle, store: Store, before: Side, after: Side, todo: Switch) -> Preview:
     """What a switch from `before` to the rendered bundle takes, with all that it stands on."""
     user, keys = service_user(deploy), keys_file(deploy)
-    is_new, runtime = before.name == "", runtime_id()
-    makes_keys = keys == f"/{Paths(store.name).keys}" and not (store.root / keys.lstrip("/")).exists()
+    is_new = before.name == ""
+    is_ours = keys == f"/{Paths(store.name).keys}" and not serves_app(deploy)
+    makes_keys = is_ours and not (store.root / keys.lstrip("/")).exists()
     ends = todo.disconnects and not is_new
     return Preview(
         packages=[Change(name, "add") for name in facts.missing_packages(packages(deploy, flavour_of(bundle)))],
         user=[] if facts.primary_group(user) else [Change(user, "add")],
         keys=[*([Change(str(keys), "add")] if makes_keys else []), *_passwords(deploy, bundle, store)],
-        code=[] if before.runtime == runtime else [Change(_runtime(store, runtime), "add" if is_new else "change")],
+        code=list(_code(store, before, after)),
         files=list(_files(store, before, after, bundle)),
         effects=[*_effects(deploy, store, before, todo), *([farewell(store, todo)] if ends else [])],
         connections=connections(store) if ends else None,
@@ -109,8 +109,14 @@ def _about(change: Change, full: bool) -> Iterator[str]:
             yield f"      {paint(line, _COLOURS.get(line[:1], 'dim'))}".rstrip()
 
 
-def _runtime(store: Store, runtime: str) -> str:
-    return f"the service's code and requirements: /opt/{store.name}/runtimes/{runtime}"
+def _code(store: Store, before: Side, after: Side) -> Iterator[Change]:
+    action = "change" if before.name else "add"
+    if before.app != after.app:
+        what = f"the application: /opt/{store.name}/apps/{after.app}"
+        yield Change(what, action if before.app else "add") if after.app else Change("the application", "remove")
+    if before.runtime != after.runtime:
+        whose = "what the application needs, and what runs it" if after.app else "the service's code and requirements"
+        yield Change(f"{whose}: /opt/{store.name}/runtimes/{after.runtime}", action)
 
 
 def _effects(deploy: Deploy, store: Store, before: Side, todo: Switch) -> Iterator[str]:

@@ -1,4 +1,7 @@
-"""Is the deployment healthy? As a client would find out: through nginx, a WebSocket, a message that arrives."""
+"""Is the deployment healthy? As a client would find out: through nginx, a WebSocket, a message that arrives.
+
+Of an application of the operator's own nobody knows the protocol: it is asked for its health.
+"""
 
 import json
 import socket
@@ -17,7 +20,7 @@ UNKNOWN = "UNKNOWN"
 
 
 class Unhealthy(Exception):
-    """No message came back through nginx; the message has the last reason."""
+    """No message came back through nginx, or no good answer; the message has the last reason."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -30,6 +33,9 @@ class Endpoint(msgspec.Struct, frozen=True):
     ports: tuple[int, int] = (80, 443)
     """Without and with TLS."""
     proxy_protocol: bool = False
+    serves_app: bool = False
+    health: str | None = None
+    """What an application is asked; where it does not say, any answer of its own to `/` will do."""
 
     @property
     def port(self) -> int:
@@ -37,8 +43,13 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     @property
     def url(self) -> str:
-        place = f"{self.domain}:{self.port}".removesuffix(":443" if self.encrypted else ":80")
-        return f"{'wss' if self.encrypted else 'ws'}://{place}/"
+        scheme = "http" if self.serves_app else "ws"
+        return f"{scheme}{'s' if self.encrypted else ''}://{self.place}/"
+
+    @property
+    def place(self) -> str:
+        """The domain, with the port where it is not the usual one."""
+        return f"{self.domain}:{self.port}".removesuffix(":443" if self.encrypted else ":80")
 
     def connect(self, address: str, encrypted: bool, within_s: float, claim: str = UNKNOWN) -> socket.socket:
         """A connection to nginx at one of its addresses, before any TLS.
@@ -94,7 +105,7 @@ def _by_every_way(endpoint: Endpoint, within_s: float) -> None:
     for addresses in endpoint.ways:
         for address in addresses:
             try:
-                _exchange_a_message(endpoint, address, within_s)
+                (_ask_for_health if endpoint.serves_app else _exchange_a_message)(endpoint, address, within_s)
                 break
             except Exception as error:
                 # Another address may be that of clients; but a service that hangs does so at each.
@@ -135,6 +146,21 @@ def _exchange_a_message(endpoint: Endpoint, address: str, within_s: float) -> No
             answer = {"type": "pong", "id": me} if endpoint.asks_for_token else texts[-1]
             if json.loads(client.recv(timeout=left())) != answer:
                 raise Unhealthy("another message came back")
+
+
+def _ask_for_health(endpoint: Endpoint, address: str, within_s: float) -> None:
+    """Raises what a client meets."""
+    import http.client
+
+    path = endpoint.health or "/"
+    connection = http.client.HTTPConnection(endpoint.domain)
+    with closing(connection), closing(endpoint.connect(address, endpoint.encrypted, within_s)) as raw:
+        connection.sock = context().wrap_socket(raw, server_hostname=endpoint.domain) if endpoint.encrypted else raw
+        connection.request("GET", path, headers={"Host": endpoint.place, "Connection": "close"})
+        answer = connection.getresponse()
+        will_do = answer.status < 500 if endpoint.health is None else 200 <= answer.status < 300
+        if not will_do:
+            raise Unhealthy(f"GET {path} is answered with {answer.status} {answer.reason}")
 
 
 def context() -> ssl.SSLContext:

@@ -1,34 +1,39 @@
-"""What a generation stands on: the code with its virtual environment, and its own files."""
+"""What a generation stands on: the code with its virtual environment, an application, and its own files."""
 
 import hashlib
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from subprocess import CalledProcessError
 
 from generator import program
 from generator.config.listening import url
-from generator.config.schema import Deploy, domains, keys_file, main_domain
-from generator.environment import from_wheels, of_pip, room
+from generator.config.project import Project
+from generator.config.schema import Deploy, domains, keys_file, main_domain, serves_app
 from generator.host.engine import flavour_of
-from generator.host.facts import PYTHON, made_for, python_version
+from generator.host.facts import made_for, python_version
 from generator.host.programs import StepFailed, must, run
-from generator.host.store import READY, Generation, Store
+from generator.host.rehearsal import Rehearsal
+from generator.host.requirements import install_requirements
+from generator.host.store import APPS, READY, Generation, Store
 from generator.paths import Paths
 from generator.rendering.bundle import Bundle
-from generator.rendering.render import engine_settings, replaces_workers, upstream
+from generator.rendering.render import engine_settings, replaces_workers, service_user, upstream
 from generator.report import CommandError, Report
 
 ROOT = Path(program.ROOT)
-# Ends with this process: the next run must not meet it at work on the same directory. Source: setpriv(1).
-_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 
 
-def runtime_id() -> str:
-    """Names the code, the requirements and the Python: the same ones give the same runtime, which is then made once."""
+def runtime_id(project: Project | None = None) -> str:
+    """Names the code, the requirements and the Python: the same ones give the same runtime, which is then made once.
+
+    An application's own requirements are among them.
+    """
     digest = hashlib.sha256(".".join(map(str, python_version()[:2])).encode())
+    if project is not None:
+        digest.update(f"application\0{project.requirements}\0".encode())
     for path in [ROOT / "requirements/service.txt", *_code()]:
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
@@ -48,40 +53,119 @@ def can_start(store: Store, number: int) -> bool:
     return run(str(store.directory(number) / "venv/bin/python"), "-I", "-c", "import msgspec").succeeded
 
 
-def has_runtime(store: Store) -> bool:
+def has_runtime(store: Store, project: Project | None = None) -> bool:
     """Whether the code and the environment of what would be installed are there already."""
-    return (store.home / "runtimes" / runtime_id() / READY).exists()
+    return (store.home / "runtimes" / runtime_id(project) / READY).exists()
 
 
-def make_runtime(store: Store, runtime: str, report: Report) -> None:
-    """Code and virtual environment, owned by root and byte-compiled: the service can write none of it."""
+def make_user(deploy: Deploy, bundle: Bundle) -> None:
+    """Make the service's user, where there is none. Raises: StepFailed"""
+    sysusers = next(file.text for file in bundle.files if file.path == Paths(deploy.name).sysusers)
+    must(run("systemd-sysusers", "-", stdin=sysusers), "systemd-sysusers")
+
+
+def app_id(deploy: Deploy, project: Project | None) -> str:
+    """Names an application's files, as they are installed; nothing for the notification center."""
+    if project is None:
+        return ""
+    made_with = runtime_id(project) if deploy.app.build else ""
+    return project.id(service_user(deploy), *deploy.app.static.values(), *deploy.app.build, made_with)
+
+
+def make_application(
+    store: Store, deploy: Deploy, bundle: Bundle, project: Project | None, report: Report
+) -> Path | None:
+    """An application's files, owned by root, and its runtime: its user can read them, and write none."""
+    if project is None:
+        return None
+    directory, runtime = store.home / APPS / app_id(deploy, project), runtime_id(project)
+
+    def fill() -> None:
+        user = service_user(deploy)
+        make_user(deploy, bundle)
+        with report.step(f"install the application, {len(project.files)} files"):
+            _copy_files(project, directory)
+        make_runtime(store, runtime, report, project, directory)
+        if deploy.app.build:
+            _own(directory, lambda path: (user, user, 0o700 if path.is_dir() or os.access(path, os.X_OK) else 0o600))
+            Rehearsal(deploy, bundle, store.home / "runtimes" / runtime).build(directory, report)
+        run(str(store.home / "runtimes" / runtime / "venv/bin/python"), "-m", "compileall", "-q", str(directory))
+        public = [f"{directory}/{path.rstrip('/')}" for path in deploy.app.static.values()]
+        _own(directory, lambda path: ("root", user, _mode(path, public)))
+
+    _make_once(store, directory, fill)
+    make_runtime(store, runtime, report, project, directory)
+    return directory
+
+
+def _copy_files(project: Project, directory: Path) -> None:
+    for name in project.files:
+        copy = directory / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(project.directory, name), copy, follow_symlinks=False)
+
+
+def _mode(path: Path, public: list[str]) -> int:
+    """Its user may read it; what nginx serves, everybody, by way of all that is above."""
+    is_public = any(f"{path}/".startswith(f"{each}/") for each in public)
+    if path.is_dir():
+        return 0o755 if is_public else 0o751
+    return (0o750 if os.access(path, os.X_OK) else 0o640) | (0o004 if is_public else 0)
+
+
+def _own(directory: Path, of: Callable[[Path], tuple[str, str, int]]) -> None:
+    """Give each file, and the directory itself, its owner, group and mode."""
+    for path in (directory, *directory.rglob("*")):
+        if not path.is_symlink():
+            owner, group, mode = of(path)
+            path.chmod(mode)
+            shutil.chown(path, owner, group)
+
+
+def make_runtime(
+    store: Store, runtime: str, report: Report, project: Project | None = None, application: Path | None = None
+) -> None:
+    """Code and virtual environment, owned by root and byte-compiled: the service can write none of it.
+
+    `application` is where the files of the operator's own are, which has requirements of its own.
+    """
     directory = store.home / "runtimes" / runtime
-    if (directory / READY).exists():
-        return
-    shutil.rmtree(directory, ignore_errors=True)
-    try:
-        (directory / "service").mkdir(parents=True)
-        with report.step("install the service"):
+
+    def fill() -> None:
+        (directory / "service").mkdir()
+        with report.step("install the service" if application is None else "install what the application needs"):
             for path in _code():
                 copy = directory / path.relative_to(ROOT)
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, copy)
-            _make_venv(directory / "venv")
+            install_requirements(directory / "venv", project, application)
             python = str(directory / "venv/bin/python")
             must(run(python, "-m", "compileall", "-q", str(directory / "service"), timeout_s=120), "compiling")
+
+    _make_once(store, directory, fill)
+
+
+def _make_once(store: Store, directory: Path, fill: Callable[[], None]) -> None:
+    if (directory / READY).exists():
+        return
+    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        directory.mkdir(parents=True)
+        fill()
         run("sync", "--file-system", str(directory), timeout_s=300)  # what is said to be ready must outlive a power cut
         (directory / READY).touch()
-    except (StepFailed, OSError) as error:
+    except BaseException as error:
         shutil.rmtree(directory, ignore_errors=True)
         _remove_empty(store.home)
-        raise CommandError(f"{error}\nThe deployment was not touched.") from None
+        if isinstance(error, StepFailed | OSError):
+            raise CommandError(f"{error}\nThe deployment was not touched.") from None
+        raise
 
 
-def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Report) -> int:
+def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Report, app: str = "") -> int:
     number = max(store.numbers(), default=0) + 1
     with report.step(f"write generation {number}"):
-        sysusers = next(file.text for file in bundle.files if file.path == Paths(deploy.name).sysusers)
-        must(run("systemd-sysusers", "-", stdin=sysusers), "systemd-sysusers")
+        make_user(deploy, bundle)
         generation = Generation(
             number=number,
             runtime=runtime,
@@ -94,7 +178,7 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             tls=deploy.tls,
             default_server=deploy.nginx.default_server,
             auth=deploy.auth,
-            keys=keys_file(deploy),
+            keys=None if serves_app(deploy) else keys_file(deploy),
             replaces_workers=replaces_workers(deploy),
             has_files=True,
             listen=deploy.nginx.listen,
@@ -103,6 +187,8 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             url=url(deploy),
             engine=flavour_of(bundle),
             joined=engine_settings(deploy),
+            app=app,
+            health=deploy.app.health,
         )
         store.add(bundle, generation)
     return number
@@ -114,38 +200,8 @@ def _code() -> list[Path]:
     return sorted((*code, ROOT / "service/web/status.html"))
 
 
-def _make_venv(venv: Path) -> None:
-    """Install the locked requirements, and take pip away again: nothing in the runtime can change it."""
-    venv.mkdir()
-    python = f"{venv}/bin/python"
-    requirements = ("-r", str(ROOT / "requirements/service.txt"))
-    locked = ("install", "-q", "--require-hashes", "--only-binary", ":all:", "--compile", *from_wheels(), *requirements)
-    with room(venv) as temporary:
-        # By its full name, /usr/bin/python3.11: when the host gets another release, and python3 leads to a newer one,
-        # the service goes on with what it was made for until that package is removed.
-        make = (*_WITH_US, os.path.realpath(PYTHON), "-I", "-m", "venv", str(venv))
-        must(run(*make, timeout_s=300, TMPDIR=temporary), "making a virtual environment")
-        try:
-            variables = of_pip(python, {**_reach(), "TMPDIR": temporary})
-        except CalledProcessError:
-            raise StepFailed("pip cannot read its configuration; the lines above say why") from None
-        pip = (*_WITH_US, python, "-I", "-m", "pip")
-        must(run(*pip, *locked, timeout_s=900, **variables), "pip install")
-        must(run(*pip, "uninstall", "-q", "-y", "pip", "setuptools", timeout_s=300, **variables), "removing pip")
-
-
-def _reach() -> dict[str, str]:
-    """The variables that say how an index is reached."""
-    certificates = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-    return {
-        name: text
-        for name, text in os.environ.items()
-        if name.startswith("PIP_") or name.lower().endswith("_proxy") or name in certificates
-    }
-
-
 def _remove_empty(home: Path) -> None:
     """A first installation that failed before it wrote anything leaves no directory."""
-    for directory in (home / "runtimes", home):
+    for directory in (home / "runtimes", home / APPS, home):
         with suppress(OSError):
             directory.rmdir()

@@ -9,7 +9,9 @@ from collections import Counter
 from msgspec.structs import replace
 
 from generator.commands import loaded_for
+from generator.config.project import Project
 from generator.config.schema import Deploy
+from generator.config.sources import project_of
 from generator.host.certificates import Place, described, refusals
 from generator.host.clients import connections
 from generator.host.drift import drifts
@@ -17,7 +19,7 @@ from generator.host.engine import fitted, flavour
 from generator.host.facts import is_active, runs
 from generator.host.hosts import RefusedError, has_met, heard
 from generator.host.probe import silence
-from generator.host.provide import outdated, runtime_id
+from generator.host.provide import app_id, outdated, runtime_id
 from generator.host.store import Generation, Store
 from generator.host.transaction import endpoint, is_under_way
 from generator.host.x509 import served
@@ -33,7 +35,8 @@ _PATIENCE_S = 5.0
 
 def status(options: Namespace, report: Report) -> int:
     """Report it all, and fail when clients do not get through, or will not for long. Nothing is changed."""
-    deploy = loaded_for(options, report).deploy
+    loaded = loaded_for(options, report)
+    deploy = loaded.deploy
     if os.geteuid():
         report.warning(NOT_ROOT)
     store, under_way = Store(deploy.name), is_under_way()
@@ -42,7 +45,7 @@ def status(options: Namespace, report: Report) -> int:
         raise CommandError(f"{store.name} is not installed" + (": an installation is under way" if under_way else ""))
     generation = store.generation(number)
     rows, works = _of_the_service(store, generation, report)
-    same = is_as_deployed(deploy, store, generation)
+    same = is_as_deployed(deploy, project_of(loaded), store, generation)
     report.fact(as_deployed=same)
     if not same:
         rows["deploy.yaml"] = f"asks for something else than what runs: `{COMMAND} plan` shows it"
@@ -83,15 +86,17 @@ def _of_the_service(store: Store, generation: Generation, report: Report) -> tup
         "deployment": f"{store.name}, generation {generation.number} of {when(generation.installed_at)}",
         "service": f"{state}, {generation.server} under {generation.manager}",
         "nginx": "running" if nginx else "NOT RUNNING",
-        "connections": "unknown" if number is None else str(number),
     }
+    if not generation.app:
+        rows["connections"] = "unknown" if number is None else str(number)
     return rows, answers
 
 
-def is_as_deployed(deploy: Deploy, store: Store, generation: Generation) -> bool:
+def is_as_deployed(deploy: Deploy, project: Project | None, store: Store, generation: Generation) -> bool:
     """Whether an installation would find nothing to do; not after a rollback, say, or a change of deploy.yaml."""
     wanted = json.loads(fitted(render(deploy), flavour(deploy, store)).manifest())["files"]
-    return wanted == list(store.manifest(generation.number).values()) and generation.runtime == runtime_id()
+    is_made_of = (generation.runtime, generation.app) == (runtime_id(project), app_id(deploy, project))
+    return wanted == list(store.manifest(generation.number).values()) and is_made_of
 
 
 def _add_what_is_pending(store: Store, under_way: bool, rows: dict[str, str], report: Report) -> bool:

@@ -1,7 +1,8 @@
 """What is installed, on disk: `/opt/<name>` with its runtimes, its generations and the one that is current.
 
     /opt/<name>/runtimes/<id>/      code and virtual environment; the id follows from their content
-    /opt/<name>/generations/<n>/    the rendered files as they stand on the host, and links into a runtime
+    /opt/<name>/apps/<id>/          an application of one's own; the id follows from its files
+    /opt/<name>/generations/<n>/    the rendered files as they stand on the host, and links into a runtime and an app
     /opt/<name>/current             -> generations/<n>: the one switch
     /opt/<name>/pending.json        a switch that has begun and is not recorded yet
     /opt/<name>/recover             what a boot runs while a switch is pending: `generator.host.recovery`
@@ -33,7 +34,8 @@ RECORD = "generation.json"
 ACL = "engine.acl"
 READY = "ready"
 PRISTINE = "pristine"
-_DIRECTORIES = ("runtimes", "generations", "edited")
+APPS = "apps"
+_DIRECTORIES = ("runtimes", APPS, "generations", "edited")
 # The last one says that it is to go.
 _FILES = ("current", "default-site", "recover", "pending.json")
 # Read at boot before any file system but the root is mounted. And `systemctl disable` deletes a unit that is a link.
@@ -70,6 +72,10 @@ class Generation(msgspec.Struct, frozen=True):
     """The package that serves an engine here, `valkey` or `redis`; nothing where none does."""
     joined: Engine = Engine()
     """The engine that joins this host with others, as the service is told of it."""
+    app: str = ""
+    """An application of the operator's own, by the name of its directory; nothing for the notification center."""
+    health: str | None = None
+    """What that is asked to see that it works."""
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -110,7 +116,8 @@ class Store:
         if any(self.is_whole(number) for number in self.numbers()):
             return True
         parts = {entry.name: entry for entry in self.home.iterdir()}
-        names = [entry.name for part in ("runtimes", "generations") if part in parts for entry in parts[part].iterdir()]
+        made = [part for part in ("runtimes", APPS, "generations") if part in parts]
+        names = [entry.name for part in made for entry in parts[part].iterdir()]
         fits = all(re.fullmatch(r"[0-9]+|[0-9a-f]{12}", name) for name in names)
         return bool(parts.keys() & {"runtimes", "generations", "pending.json"}) and fits and not self.strangers()
 
@@ -194,6 +201,8 @@ class Store:
             self._keep_times(directory, self.directory(self.current))
         for part in ("service", "venv"):
             put_link(directory / part, f"../../runtimes/{generation.runtime}/{part}")
+        if generation.app:
+            put_link(directory / "app", f"../../{APPS}/{generation.app}")
         self.record(generation)
         for folder, _, _ in os.walk(directory):  # the files themselves are synced as they are written
             sync(Path(folder))
@@ -252,15 +261,19 @@ class Store:
         recovery.remove(self.name, self.root)
 
     def prune(self, keep: int) -> list[int]:
-        """Remove the oldest generations but for `keep` and the current one, and runtimes that nobody refers to."""
+        """Remove the oldest generations but for `keep` and the current one, and what no other one is made of."""
         old = [number for number in self.numbers()[:-keep] if number != self.current]
         for number in old:
             self.remove(number)
-        used = {self.generation(number).runtime for number in self.numbers() if self.is_whole(number)}
-        for runtime in (self.home / "runtimes").iterdir():
-            if runtime.name not in used:
-                remove_runtime(runtime)
+        kept = [self.generation(number) for number in self.numbers() if self.is_whole(number)]
+        for directory in self._made():
+            if directory.name not in {name for generation in kept for name in (generation.runtime, generation.app)}:
+                remove_runtime(directory)
         return old
+
+    def _made(self) -> list[Path]:
+        """What generations are made of, and may share."""
+        return [directory for part in ("runtimes", APPS) for directory in (self.home / part).glob("*")]
 
     def is_whole(self, number: int) -> bool:
         return (self.directory(number) / RECORD).exists()
@@ -285,8 +298,8 @@ class Store:
         recovery.remove(self.name, self.root)
         for number in self.numbers():
             self.remove(number)
-        for runtime in (self.home / "runtimes").glob("*"):
-            remove_runtime(runtime)
+        for directory in self._made():
+            remove_runtime(directory)
         for part in _DIRECTORIES:
             shutil.rmtree(self.home / part, ignore_errors=True)
         for part in _FILES:

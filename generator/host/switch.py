@@ -18,6 +18,7 @@ class Side(msgspec.Struct, frozen=True):
     name: str = ""
     manager: str = ""
     runtime: str = ""
+    app: str = ""
     manifest: Manifest = {}
     links: dict[str, str] = {}
     files: dict[str, str] = {}
@@ -82,7 +83,7 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
 
     paths = Paths(name)
     unit, socket = paths.service, paths.socket
-    settings = changed(paths.env, paths.gunicorn) or before.runtime != after.runtime
+    settings = changed(paths.env, paths.gunicorn) or (before.runtime, before.app) != (after.runtime, after.app)
     of_the_engine = (paths.engine, paths.engine_users, paths.beside_valkey, paths.beside_redis)
     engine_changed = changed(*of_the_engine) or before.engine != after.engine
     under_systemd, under_supervisor = after.manager == "systemd", after.manager == "supervisor"

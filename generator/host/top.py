@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from generator.commands import loaded_for
+from generator.commands import loaded_for_center
 from generator.config.schema import Deploy, main_domain
 from generator.host.asking import NoAnswer, ask, listener_of
 from generator.host.rates import SORTS, Rates, Stats, rates
@@ -29,7 +29,7 @@ _FORMAT = 1
 
 def top(options: Namespace, report: Report) -> int:
     """Show it until `q` is pressed; on anything but a terminal, once."""
-    deploy = loaded_for(options, report).deploy
+    deploy = loaded_for_center(options, report).deploy
     listener = listener_of(Store(deploy.name), upstream(deploy))
     stats = _asked(deploy, listener)
     if report.json or options.once or not (sys.stdout.isatty() and sys.stdin.isatty()):

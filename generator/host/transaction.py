@@ -192,11 +192,14 @@ def endpoint(generation: Generation) -> Endpoint:
         ways=ways,
         ports=generation.ports,
         proxy_protocol=generation.proxy_protocol,
+        serves_app=generation.app != "",
+        health=generation.health,
     )
 
 
 def _send_a_message(generation: Generation, report: Report) -> None:
-    with report.step(f"send a message through nginx ({generation.domain})"):
+    act = f"ask for {generation.health or '/'}" if generation.app else "send a message"
+    with report.step(f"{act} through nginx ({generation.domain})"):
         probe(endpoint(generation))
 
 
@@ -231,4 +234,11 @@ def _print_log(store: Store, generation: Generation, began: float, report: Repor
         said = facts.log_of(store.units, began)
     else:
         said = run("tail", "-n", "20", f"/var/log/{store.name}/{store.name}.log").output
-    report.error("\n".join(f"  {line}" for line in said.splitlines()) or "  (its log is empty)")
+    lines = dict.fromkeys(map(_without_traceback, said.splitlines()))
+    report.error("\n".join(f"  {line}" for line in lines) or "  (its log is empty)")
+
+
+def _without_traceback(line: str) -> str:
+    """A line of the log with the end alone of what it has of a traceback, whose line breaks are escaped."""
+    first, *rest = line.split(r"\n")
+    return f"{first} ... {rest[-1].strip()}" if len(rest) > 1 else line

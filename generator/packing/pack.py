@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec.structs import replace
 
 from generator import program
 from generator.commands import verified
 from generator.config.load import Loaded, load_text
+from generator.config.project import Project
 from generator.packing.archive import Archive, Member, archive
-from generator.packing.wheelhouse import DEFAULT_PYTHON, Target, download
+from generator.packing.wheelhouse import DEFAULT_PYTHON, Target, download, locked
 from generator.rendering.bundle import MANIFEST, Bundle
 from generator.rendering.write import make_directory, put_bytes
 from generator.report import Report, UsageError
@@ -24,6 +26,7 @@ ROOT = Path(program.ROOT)
 INSTALLER = "generator/install.sh"
 # deploy.yaml has under `env` the secrets of .env, which has a mode of its own.
 _PRIVATE = 0o600
+_APPLICATION = "app"
 
 
 def bundle(options: Namespace, report: Report) -> int:
@@ -40,6 +43,8 @@ def bundle(options: Namespace, report: Report) -> int:
         for_whom = f"Python {', '.join(pythons)} on {options.machine}"
         with report.step(f"download wheels for {for_whom}"):
             download(targets, [(ROOT / lock).read_text(encoding="utf-8") for lock in program.LOCKS], Path(directory))
+            if loaded.project is not None and loaded.project.requirements:
+                download(targets, [locked(loaded.project.requirements)], Path(directory))
         packed = pack(ROOT, loaded, rendered, Path(directory), mtime)
     file = Path(options.output or f"build/{packed.directory}.tar.gz")
     make_directory(file.parent)
@@ -55,6 +60,7 @@ def pack(root: Path, loaded: Loaded, rendered: Bundle, wheels: Path, mtime: int 
     """The archive of the project in `root` and one deployment, with all files of the directory `wheels`."""
     members = [
         *_code(root),
+        *_application(loaded.project),
         *_rendered(rendered),
         *(Member(path=f"wheels/{file.name}", content=file.read_bytes()) for file in wheels.iterdir()),
         Member(path="install", content=(root / INSTALLER).read_bytes(), mode=0o755),
@@ -66,15 +72,28 @@ def pack(root: Path, loaded: Loaded, rendered: Bundle, wheels: Path, mtime: int 
 def deploy_text(loaded: Loaded) -> str:
     """A deploy.yaml that says what was given, wherever it was: overlay and assignments are applied."""
     given: dict[str, Any] = {}
-    for key, value in values_of(loaded.deploy).items():
-        if key in loaded.origins:
+    deploy = loaded.deploy
+    if loaded.project is not None:  # its files are in the archive as well
+        deploy = replace(deploy, app=replace(deploy.app, path=_APPLICATION))
+    for key, value in values_of(deploy).items():
+        if key in loaded.origins or (key == "app.path" and loaded.project is not None):
             section, _, name = key.rpartition(".")
             branch = given.setdefault(section, {}) if section else given
             branch[name] = list(value) if isinstance(value, tuple) else value
     text = "# All that was given when this archive was made; overlay and --set are applied.\n"
     text += yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=1000)
-    assert load_text(text, "deploy.yaml").deploy == loaded.deploy
+    assert load_text(text, "deploy.yaml").deploy == deploy
     return text
+
+
+def _application(project: Project | None) -> Iterator[Member]:
+    if project is None:
+        return
+    for name in project.files:
+        path = Path(project.directory, name)
+        link = os.readlink(path) if path.is_symlink() else None
+        mode = 0o755 if os.access(path, os.X_OK) else 0o644
+        yield Member(path=f"{_APPLICATION}/{name}", content=b"" if link else path.read_bytes(), mode=mode, link=link)
 
 
 def _code(root: Path) -> Iterator[Member]:

@@ -72,6 +72,21 @@ def _locked(lock: str) -> Iterator[tuple[str, str, str]]:
             yield pinned.strip(), marker.strip(), f"--hash={hashes}"
 
 
+def locked(requirements: str) -> str:
+    """An application's requirements, as a lock.
+
+    Raises:
+        CommandError: some have no hash, so that nobody knows what would be in the archive.
+    """
+    lines = [
+        line for line in re.sub(r"\\\n\s*", "", requirements).splitlines() if not line.lstrip().startswith(("#", "-"))
+    ]
+    if open_ones := [line.split()[0] for line in lines if line.strip() and "--hash=" not in line]:
+        fix = "lock all of them: uv pip compile --generate-hashes requirements.in -o requirements.txt"
+        raise CommandError(f"An archive has what is locked by its hash, and {', '.join(open_ones[:5])} is not; {fix}")
+    return "\n".join(lines) + "\n"
+
+
 def _pip_download(target: Target, requirements: str, directory: Path) -> None:
     # All that is needed is locked, so pip looks for no dependencies: it would judge their markers wrongly, too.
     words = ["download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", str(directory)]

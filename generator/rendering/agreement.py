@@ -27,7 +27,7 @@ FOR_THE_LISTED = ("= /metrics",)
 
 
 class Texts(msgspec.Struct, frozen=True):
-    """The rendered files by what they are, as in `Paths`."""
+    """The rendered files by what they are, as in `Paths`; one that the deployment does not have is empty."""
 
     env: str
     gunicorn: str
@@ -44,7 +44,12 @@ class Texts(msgspec.Struct, frozen=True):
         texts = {file.path: file.text for file in bundle.files}
         paths = Paths(bundle.name)
         (group,) = (file.group for file in bundle.files if file.path == paths.env)
-        return cls(**{kind: texts[getattr(paths, kind)] for kind in KINDS}, env_group=group)
+        return cls(**{kind: texts.get(getattr(paths, kind), "") for kind in KINDS}, env_group=group)
+
+    @property
+    def serves_app(self) -> bool:
+        """Whether an application of the operator's own is run, which has neither gunicorn nor workers that meet."""
+        return _env(self, "WEBSOCKET_APP") != ""
 
 
 Check: TypeAlias = Callable[[Texts], Disagreements]
@@ -111,6 +116,8 @@ def same_listener(texts: Texts) -> Disagreements:
         "gunicorn": (_value(texts.gunicorn, r"bind = '(.*)'$"), f"unix:{socket}" if socket else address),
         "site": (_value(texts.site, r"server (\S+?)(?: \S+)?;"), f"unix:{socket}" if socket else local),
     }
+    if texts.serves_app:
+        del listens["gunicorn"]
     for kind, (said, meant) in listens.items():
         if said != meant:
             yield kind, f"listener is {said or 'missing'}, .env says {meant}"
@@ -121,7 +128,7 @@ def same_listener(texts: Texts) -> Disagreements:
 )
 def proxy_outlives_ping(texts: Texts) -> Disagreements:
     needed = _env_number(texts, "WEBSOCKET_PING_INTERVAL") + _env_number(texts, "WEBSOCKET_PING_TIMEOUT")
-    given = _number(dict(_locations(texts)).get("= /", ""), "proxy_read_timeout ")
+    given = _number(dict(_locations(texts)).get("/" if texts.serves_app else "= /", ""), "proxy_read_timeout ")
     if not given > needed:
         yield "site", f"proxy_read_timeout {given:g}s is not above ping interval and timeout together ({needed:g}s)"
 
@@ -129,7 +136,7 @@ def proxy_outlives_ping(texts: Texts) -> Disagreements:
 @agreement("The service drains inside gunicorn's patience, gunicorn inside the manager's; the outer one shorter kills.")
 def stops_in_order(texts: Texts) -> Disagreements:
     drain = _env_number(texts, "WEBSOCKET_DRAIN_TIMEOUT")
-    graceful = _number(texts.gunicorn, "graceful_timeout = ")
+    graceful = drain + MARGIN_S if texts.serves_app else _number(texts.gunicorn, "graceful_timeout = ")
     if not graceful >= drain + MARGIN_S:
         yield "gunicorn", f"graceful_timeout {graceful:g} is not {MARGIN_S} s above the service's own drain ({drain:g})"
     for kind, word in (("service", "TimeoutStopSec="), ("supervisor", "stopwaitsecs=")):
@@ -171,6 +178,8 @@ def same_user(texts: Texts) -> Disagreements:
 
 @agreement("Two numbers of workers disagree one day, and a worker that is recycled closes all its WebSockets.")
 def same_workers(texts: Texts) -> Disagreements:
+    if texts.serves_app:
+        return
     given = _value(texts.gunicorn, r"workers = (.*)$")
     if given.replace("len(os.sched_getaffinity(0))", "auto") != _env(texts, "WORKERS"):
         yield "gunicorn", f"workers is not {_env(texts, 'WORKERS')}, as .env says"
@@ -180,6 +189,8 @@ def same_workers(texts: Texts) -> Disagreements:
 
 @agreement("Workers that cannot meet do not start; and in a directory that others can write to they refuse to meet.")
 def bus_has_its_directory(texts: Texts) -> Disagreements:
+    if texts.serves_app:
+        return
     directory = f"/run/{_value(texts.service, r'RuntimeDirectory=(.*)$')}"
     if directory != (meant := _env(texts, "WEBSOCKET_BUS")):
         yield "service", f"RuntimeDirectory= makes {directory}, .env says {meant}"
@@ -192,6 +203,8 @@ def bus_has_its_directory(texts: Texts) -> Disagreements:
     "out; and what it lets through besides, whoever takes the service over can reach."
 )
 def unit_lets_the_engine_be_reached(texts: Texts) -> Disagreements:
+    if texts.serves_app:
+        return
     url, sentinels = _env(texts, "WEBSOCKET_ENGINE_URL"), _env(texts, "WEBSOCKET_ENGINE_SENTINELS").split()
     over_tcp = [] if url.startswith("unix:") else [url.partition("://")[2], *sentinels]
     wanted = {
@@ -259,6 +272,8 @@ def same_limits(texts: Texts) -> Disagreements:
 
 @agreement("Metrics and readiness are for programs of this host; one location too many shows them to everybody.")
 def only_the_public_is_reached(texts: Texts) -> Disagreements:
+    if texts.serves_app:
+        return
     for location, text in _locations(texts):
         is_listed = location in FOR_THE_LISTED and re.search(r"^\s*deny all;$", text, re.MULTILINE)
         if "proxy_pass " in text and location not in PUBLIC and not is_listed:

@@ -21,7 +21,7 @@ from generator import program
 from generator.config import engine as places
 from generator.config.engine import Place
 from generator.config.listening import clients_port, https_place
-from generator.config.schema import Deploy, bus, domains, keys_file, mailbox, main_domain
+from generator.config.schema import Deploy, bus, domains, is_for_apps, keys_file, mailbox, main_domain, serves_app
 from generator.paths import Paths
 from generator.quoting import FILTERS, Quoted
 from generator.rendering.alerts import alerts
@@ -71,7 +71,8 @@ def render(deploy: Deploy) -> Bundle:
     ]
     paths = Paths(deploy.name)
     files.append(File(path=paths.site_link, link=f"../sites-available/{deploy.name}"))
-    files.append(File(path=paths.dashboard, text=dashboard(deploy), installed=False))
+    if not serves_app(deploy):
+        files.append(File(path=paths.dashboard, text=dashboard(deploy), installed=False))
     return Bundle(deploy.name, tuple(sorted(files, key=lambda file: file.path)))
 
 
@@ -93,7 +94,8 @@ def _files(deploy: Deploy) -> Iterator[File]:
 
     paths = Paths("NAME")
     yield file(paths.env, mode=0o640, group=service_user(deploy))
-    yield file(paths.gunicorn, installed=deploy.server == "gunicorn")
+    if not serves_app(deploy):
+        yield file(paths.gunicorn, installed=deploy.server == "gunicorn")
     yield file(paths.certbot_hook, mode=0o755, installed=deploy.tls == "letsencrypt")
     yield file(paths.logrotate, installed=supervisor)
     yield file(paths.main_context)
@@ -104,8 +106,9 @@ def _files(deploy: Deploy) -> Iterator[File]:
     yield file(paths.beside_nginx)
     yield file(paths.beside_supervisor, installed=supervisor)
     yield file(paths.sysusers)
-    yield file(paths.alerts, installed=False)
-    yield file(paths.scraping, installed=False)
+    if not serves_app(deploy):  # which has figures of its own, if any
+        yield file(paths.alerts, installed=False)
+        yield file(paths.scraping, installed=False)
     if deploy.engine.serve:
         yield file(paths.engine)
         yield file(paths.engine_users)
@@ -138,13 +141,22 @@ def engine_settings(deploy: Deploy) -> service.Engine:
 
 
 def settings_in_env(deploy: Deploy) -> dict[str, str]:
-    """The variables that the service gets, but for those of `env`: none about an engine where there is none."""
+    """The variables that the service gets, but for those of `env`: none that would mean nothing to it."""
     values = to_environ(service_settings(deploy))
-    if deploy.engine.url is None:
-        for setting in settings_of(Settings):
-            if setting.key.startswith("engine."):
-                del values[setting.extra["env"]]
-    return values
+
+    def means_something(key: str) -> bool:
+        if serves_app(deploy):
+            return is_for_apps(key)
+        return not key.startswith("app.") and (deploy.engine.url is not None or not key.startswith("engine."))
+
+    told = [setting.extra["env"] for setting in settings_of(Settings) if means_something(setting.key)]
+    where = {"WEBSOCKET_APP_DIRECTORY": _code(deploy)} if serves_app(deploy) else {}
+    return {variable: values[variable] for variable in told} | where
+
+
+def _code(deploy: Deploy) -> str:
+    """The directory that an application is imported from, and run in."""
+    return f"/{Paths(deploy.name).app}"
 
 
 def engine_name(deploy: Deploy) -> str:
@@ -165,6 +177,27 @@ def engine_memory(deploy: Deploy) -> int:
 def engine_families(deploy: Deploy) -> str:
     """The families of the addresses that the service reaches the engine by. Source: address_families(7)."""
     return " ".join(sorted({"AF_INET6" if ":" in address else "AF_INET" for address in places.addresses(deploy)}))
+
+
+class Static(msgspec.Struct, frozen=True):
+    """Files that nginx serves: the path of their URLs, and their directory, both with a slash at the end."""
+
+    url: str
+    directory: str
+
+
+def _static(deploy: Deploy) -> list[Static]:
+    return [Static(url, f"{_code(deploy)}/{path.rstrip('/')}/") for url, path in sorted(deploy.app.static.items())]
+
+
+def _health_path(deploy: Deploy) -> str | None:
+    """What a load balancer may ask for; nothing where an application does not say."""
+    return deploy.app.health if serves_app(deploy) else "/health"
+
+
+def _network(deploy: Deploy) -> str:
+    """What an application may connect to, as `IPAddressAllow=` takes it. Source: systemd.resource-control(5)."""
+    return " ".join(deploy.needs.network)
 
 
 def graceful_timeout(deploy: Deploy) -> int:
@@ -325,7 +358,7 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "message_size": lambda d: d.limits.message_size,
     "messages_per_second": lambda d: d.limits.messages_per_second,
     # The library of the standalone server reads no request that has a body.
-    "publishes": lambda d: d.server != "standalone",
+    "publishes": lambda d: d.server != "standalone" and not serves_app(d),
     "handshake_burst": lambda d: d.limits.handshake_burst,
     "proxy_read_timeout": proxy_read_timeout,
     "graceful_timeout": graceful_timeout,
@@ -358,6 +391,23 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "metrics_from": lambda d: d.nginx.metrics_from,
     "shows_metrics": lambda d: bool(d.nginx.metrics_from),
     "server_names_hash_bucket_size": _server_names_hash_bucket_size,
+    "serves_app": serves_app,
+    "serves_center": lambda d: not serves_app(d),
+    "what": lambda d: "ASGI application" if serves_app(d) else "WebSocket service",
+    "code": _code,
+    "body_size": lambda d: d.app.body_size,
+    "health_path": _health_path,
+    "default_server_has_health": lambda d: d.nginx.default_server and _health_path(d) is not None,
+    "redirect_has_health": lambda d: d.tls != "off" and _health_path(d) is not None,
+    "static": _static,
+    "network": _network,
+    "network_is_any": lambda d: "any" in d.needs.network,
+    "writable": lambda d: d.needs.write,
+    "devices": lambda d: d.needs.devices,
+    "runs_what_it_writes": lambda d: d.needs.exec,
+    "makes_machine_code": lambda d: d.needs.jit,
+    "reads_host_metrics": lambda d: d.needs.host_metrics,
+    "changes_owners": lambda d: d.needs.chown,
     "engine_addresses": lambda d: " ".join(places.addresses(d)),
     "engine_families": engine_families,
     "engine_name": engine_name,

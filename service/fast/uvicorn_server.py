@@ -7,7 +7,7 @@ import uvicorn
 
 from service.core.center import Center
 from service.process.drain import LAST_HANDSHAKES_S, drain
-from service.workers.acceptor import share_listeners
+from service.workers.shares import share_listeners
 
 # How much the kernel keeps of a client that we do not read; by default this may grow to 6 MB for each.
 RECEIVE_BUFFER_BYTES = 64 * 1024

@@ -1,44 +1,38 @@
-"""What every way to start the service has in common: settings, log, hangups, and how a fault is told.
-
-Exit codes: 1 when the service cannot start, 2 when its settings are wrong. The reason is one line each on stderr.
-"""
+"""What every way to start the notification center has in common: its settings, and the center itself."""
 
 import asyncio
-import logging
 import secrets
-import signal
-import sys
 import time
 from collections.abc import Mapping
-from types import FrameType
 from uuid import uuid4
 
 from service.core.center import Center
 from service.core.identity import Identity, TokenError, Verify
 from service.declaration import Fault
+from service.process.begin import declared_settings_or_exit, exit_for
 from service.process.footprint import footprint
-from service.process.journal import prefix_stderr
 from service.process.logs import keep_requests_out, tell
-from service.settings import Settings, SettingsError, from_environ
+from service.settings import Settings, SettingsError
 from service.tokens import Keys, KeysError
-
-logger = logging.getLogger("service")
 
 
 def settings_or_exit(environ: Mapping[str, str]) -> Settings:
-    """The settings from an environment; when they are wrong, all faults are printed and the process ends.
+    """The settings from an environment; when they are wrong, all faults are printed and the process ends."""
+    settings = declared_settings_or_exit(environ)
+    check_or_exit(settings)
+    return settings
+
+
+def check_or_exit(settings: Settings) -> None:
+    """End the process if the notification center cannot run with these settings.
 
     With `auth: token` the keys are a part of them: gunicorn would start workers without end that find none.
     """
-    prefix_stderr()
     try:
-        settings = from_environ(environ)
         _verify_with(settings)
         _check_mailbox(settings)
     except SettingsError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    return settings
+        exit_for(error)
 
 
 def center_of(settings: Settings) -> Center:
@@ -93,12 +87,3 @@ def _check_mailbox(settings: Settings) -> None:
 
 def _without_keys(token: str) -> Identity:
     raise TokenError("no keys are configured")
-
-
-def ignore_hangups() -> None:
-    """Survive SIGHUP, of which a process dies otherwise: many a service reads its settings anew, and admins try it."""
-
-    def ignore(signal_number: int, frame: FrameType | None) -> None:
-        logger.warning("SIGHUP is ignored: settings are read at the start; restart the service to change them")
-
-    signal.signal(signal.SIGHUP, ignore)

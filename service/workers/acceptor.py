@@ -1,8 +1,8 @@
 """Accepts connections from listeners that several workers share, so that each worker gets its share.
 
 Every worker is woken for each connection, and the first one gets it; on an idle host that is often the same one, and
-it takes all that are waiting. So a worker takes one at a time, and one with more clients than the others first waits
-for a moment: if no other worker takes the connection meanwhile, it does.
+it takes all that are waiting. So a worker takes one at a time, and one that has its share already first waits for a
+moment: if no other worker takes the connection meanwhile, it does.
 """
 
 import asyncio
@@ -13,15 +13,10 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
-from service.core.center import Center
-from service.core.hub import Bus
-
 # How long another worker has to take a connection.
 PAUSE_S = 0.005
 # After the host has run out of files or memory.
 RETRY_S = 1.0
-# How many more than the workers have on average are too many: a part, and a few that have yet to say what they want.
-FACTOR, FEW = 1.1, 16
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -31,11 +26,11 @@ Protocols = Callable[[], asyncio.BaseProtocol]
 
 
 class Acceptor:
-    """The server of one listener, as a loop returns it."""
+    """The server of one listener, as a loop returns it. `has_its_share` says it of a number of connections."""
 
-    def __init__(self, center: Center, protocols: Protocols, listener: socket.socket) -> None:
+    def __init__(self, has_its_share: Callable[[int], bool], protocols: Protocols, listener: socket.socket) -> None:
         self.sockets = [listener]
-        self._center = center
+        self._has_its_share = has_its_share
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._protocols = protocols
@@ -73,7 +68,7 @@ class Acceptor:
             self._pause.cancel()
 
     def _wake(self) -> None:
-        if has_its_share(len(self._open), self._center.hub.bus):
+        if self._has_its_share(len(self._open)):
             self.look_away()
             self._pause = self._loop.call_later(PAUSE_S, self._take_what_is_left)
         else:
@@ -103,21 +98,3 @@ class Acceptor:
 
     async def _hand_over(self, connection: socket.socket) -> None:
         await self._loop.connect_accepted_socket(self._protocols, connection)
-
-
-def has_its_share(connections: int, bus: Bus) -> bool:
-    """Whether a worker with so many connections has more than the workers have on average."""
-    return connections > (connections + bus.connections) / (1 + len(bus.others)) * FACTOR + FEW
-
-
-def share_listeners(center: Center) -> None:
-    """Let the servers that the running loop makes from now on leave connections to the other workers.
-
-    uvicorn and websockets both get theirs from the loop, and offer no other place to put one.
-    """
-    loop = asyncio.get_running_loop()
-
-    async def create_server(protocols: Protocols, *_: object, sock: socket.socket, **__: object) -> Acceptor:
-        return Acceptor(center, protocols, sock)
-
-    loop.create_server = create_server  # type: ignore[assignment, method-assign]

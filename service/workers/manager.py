@@ -59,6 +59,15 @@ class _Worker:
         self.deadline = now + START_S
         self.status = "starting"
 
+    @property
+    def fault(self) -> str:
+        """What it has not done in time."""
+        if self.is_stopping:
+            return "has not stopped in time"
+        if not self.ready.is_set():
+            return f"does not serve after {START_S:g} s"
+        return "gave no sign of life for too long"
+
     def hear(self, message: str, now: float) -> None:
         """A sign of life, in the words of sd_notify(3)."""
         if not self.is_stopping:
@@ -142,7 +151,9 @@ class Workers:
         await self._notifier.keep_alive(self._status)
 
     def _status(self) -> str:
-        return f"{len(self._workers)} workers: {together(worker.status for worker in self._workers.values())}"
+        is_application = self._release.settings.app.callable is not None
+        lines = (worker.status for worker in self._workers.values())
+        return f"{len(self._workers)} workers: {together(lines, is_application)}"
 
     def _keep_one(self, release: Release) -> "asyncio.Future[_Worker | None]":
         """Start a worker, and another one whenever it ends though nobody has asked it to.
@@ -257,7 +268,7 @@ class Workers:
                     # We were held up ourselves, perhaps with the whole machine, and could hear nobody.
                     worker.deadline += now - before
                 elif worker.deadline < now:
-                    logger.error("worker %d gave no sign of life for too long; it is killed", worker.process.pid)
+                    logger.error("worker %d %s; it is killed", worker.process.pid, worker.fault)
                     with contextlib.suppress(ProcessLookupError):
                         worker.process.kill()
 

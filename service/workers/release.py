@@ -13,9 +13,12 @@ from typing import NamedTuple
 
 from service.settings import Settings, SettingsError, from_environ
 
-# By which the unit says where the settings are, and in which directory the code: `service`, and `venv` beside it.
+# By which the unit says where the settings are, and in which directory the code: `service`, with `venv` beside it and,
+# if there is an application of your own, `app`.
 ENV_FILE_VARIABLE = "WEBSOCKET_ENV_FILE"
 CODE_VARIABLE = "WEBSOCKET_CODE"
+# The directory with the code of your own application, if one is run in place of the notification center.
+APP_VARIABLE = "WEBSOCKET_APP_DIRECTORY"
 _HERE = Path(__file__).resolve().parents[2]  # the directory of the code that this process runs
 
 
@@ -74,12 +77,15 @@ class Deployment:
 
     def _release(self, environ: Mapping[str, str], settings: Settings) -> Release:
         if self._code is None:
-            return Release(sys.executable, _HERE, environ, settings)
-        # Where the links lead now: a worker that has begun with one directory must not import the rest from another.
-        code = Path(self._code)
-        return Release(
-            str((code / "venv").resolve() / "bin/python"), (code / "service").resolve().parent, environ, settings
-        )
+            python, directory, app = sys.executable, _HERE, Path(self._environ.get(APP_VARIABLE, ""))
+        else:
+            # A worker that has begun with one directory must not import the rest from another.
+            code = Path(self._code)
+            python, directory = str((code / "venv").resolve() / "bin/python"), (code / "service").resolve().parent
+            app = code / "app"
+        if settings.app.callable is not None:
+            environ = {**environ, APP_VARIABLE: str(app.resolve())}
+        return Release(python, directory, environ, settings)
 
 
 def read_env(path: Path) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """What is said about figures."""
 
+from bench.application import REQUESTS, RUNNER, UVICORN, Measured
+from bench.application import report as application_report
 from bench.compare import QUICK, SCENARIOS, Results
 from bench.fairness import QUIET, Waits
 from bench.fairness import report as fairness_report
@@ -84,3 +86,15 @@ def test_what_it_costs_to_be_watched_is_compared_with_its_goal() -> None:
     text = watched_report({100: 0.4, 5000: 3.0}, 10)
     assert "0.30% of a core at most; goal below 2%, reached" in text
     assert "above its goal" in watched_report({5000: 30.0}, 10)
+
+
+def test_an_application_is_compared_with_both_goals() -> None:
+    ours, theirs = [Measured(300, 0.010)] * 3, [Measured(200, 0.010)] * 3
+    results = {(kind, name): ours if name == RUNNER else theirs for kind in REQUESTS for name in (RUNNER, UVICORN)}
+    text = application_report(results)
+    told = "1.50 times the requests per CPU second, p99 1.00 times; goals at least 1.0 and at most 1.05, reached"
+    assert f"kept: {told}" in " ".join(text.split())
+    results["new", RUNNER] = [Measured(300, 0.011)] * 3
+    assert "p99 1.10 times; goals at least 1.0 and at most 1.05, missed" in " ".join(
+        application_report(results).split()
+    )

@@ -1,5 +1,6 @@
 """What must hold between the rendered files: that it does, and that each agreement notices when it does not."""
 
+import re
 from itertools import product
 
 import pytest
@@ -196,8 +197,8 @@ def test_a_socket_that_is_changed_in_one_file_is_noticed() -> None:
 
 
 def test_one_location_that_passes_on_what_the_client_says_of_itself_is_noticed() -> None:
-    health = "request_headers off;\n        proxy_set_header X-Forwarded-For $remote_addr;\n"
-    bundle = edited(rendered(), "site", health, "request_headers off;\n")
+    host = "request_headers off;\n        proxy_set_header Host a.org;\n"
+    bundle = edited(rendered(), "site", f"{host}        proxy_set_header X-Forwarded-For $remote_addr;\n", host)
     assert broken(bundle) == {("client-address-is-true", Paths(bundle.name).site)}
 
 
@@ -212,6 +213,42 @@ def test_an_env_that_another_group_may_read_is_noticed() -> None:
     path = Paths(bundle.name).env
     files = tuple(replace(file, group="www-data") if file.path == path else file for file in bundle.files)
     assert broken(replace(bundle, files=files)) == {("same-user", path)}
+
+
+# Of an application of one's own: it has neither gunicorn nor workers that meet.
+OF_AN_APP = ["workers: 4", "app: {callable: 'main:app', health: /healthz}", "limits: {connections: 1000}"]
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+@pytest.mark.parametrize("tls", CERTIFICATES)
+def test_the_files_of_an_application_agree_whatever_is_chosen(tls: str, listener: str) -> None:
+    for manager in ("systemd", "supervisor"):
+        chosen = (f"manager: {manager}", f"tls: {tls}", CERTIFICATES[tls], listener, *OF_AN_APP)
+        assert disagreements(rendered(*chosen)) == []
+
+
+NOT_OF_AN_APP = {
+    "same-workers",
+    "bus-has-its-directory",
+    "unit-lets-the-engine-be-reached",
+    "only-the-public-is-reached",
+}
+EDITS_OF_AN_APP = [
+    edit
+    for edit in EDITS
+    if edit[0] not in NOT_OF_AN_APP and "gunicorn" not in edit and not re.search("publish|65536", edit[2])
+]
+
+
+@pytest.mark.parametrize(("agreement", "kind", "old", "new"), EDITS_OF_AN_APP)
+def test_an_agreement_notices_the_file_of_an_application_too(agreement: str, kind: str, old: str, new: str) -> None:
+    bundle = rendered(*OF_AN_APP)
+    assert (agreement, getattr(Paths(bundle.name), kind)) in broken(edited(bundle, kind, old, new))
+
+
+def test_every_agreement_about_an_application_is_broken_by_an_edit() -> None:
+    agreed = {agreement.name for agreement in AGREEMENTS}
+    assert {edit[0] for edit in EDITS_OF_AN_APP} == agreed - NOT_OF_AN_APP
 
 
 @pytest.mark.parametrize("line", range(70))

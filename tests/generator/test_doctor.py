@@ -15,6 +15,7 @@ from generator.doctor import (
     of_access,
     of_nginx,
     of_nginx_itself,
+    of_the_app,
     of_the_engine,
     of_the_host,
     of_the_protocol,
@@ -69,6 +70,40 @@ ENCRYPTED = of_tls.Encryption(308, "https://ws.mycompany.org/doctor", "TLSv1.3",
 SHOWN = of_tls.Shown("ws.mycompany.org by R3, 60 days left", (), (), 60, None)
 LOAD = of_nginx_itself.Load(Carries(4096, 2), 40, 2)
 NONE_FOUND: dict[str, list[tuple[str, Fault]]] = {"refused": [], "known": []}
+
+APP = {"app.callable": "main:app"}
+STATIC = {**APP, "app.static": {"/static/": "static"}}
+PLACE = "/opt/queue-websocket/apps/0123456789ab"
+CLOSED = {
+    "PrivateNetwork": "yes",
+    "ReadWritePaths": "",
+    "PrivateDevices": "yes",
+    "NoExecPaths": "/tmp",
+    "MemoryDenyWriteExecute": "yes",
+    "ProcSubset": "pid",
+    "SystemCallFilter": "read write",
+}
+# Of each need: deploy.yaml, and the unit that allows it, as `systemctl show` prints that.
+NEEDS: list[tuple[str, Any, dict[str, str]]] = [
+    ("needs.network", ("10.0.0.5",), {"PrivateNetwork": "no"}),
+    ("needs.write", ("/srv/a", "/srv/our exports"), {"ReadWritePaths": '"/srv/our exports" /srv/a'}),
+    ("needs.write", ("/srv/a", "/srv/our exports"), {"ReadWritePaths": r"/srv/our\x20exports /srv/a"}),
+    ("needs.devices", ("/dev/ttyUSB0",), {"PrivateDevices": "no"}),
+    ("needs.exec", True, {"NoExecPaths": ""}),
+    ("needs.jit", True, {"MemoryDenyWriteExecute": "no"}),
+    ("needs.host_metrics", True, {"ProcSubset": "all"}),
+    ("needs.chown", True, {"SystemCallFilter": "read fchownat write"}),
+]
+# A line of a log, and the need behind it.
+REFUSED = [
+    ("OSError: [Errno 30] Read-only file system: '/srv/uploads/a.png'", "needs.write: [/srv/uploads/a.png]"),
+    ("OSError: [Errno 97] Address family not supported by protocol", "needs.network"),
+    ("socket.gaierror: [Errno -3] Temporary failure in name resolution", "needs.network"),
+    ("OSError: [Errno 101] Network is unreachable", "needs.network"),
+    ("FileNotFoundError: [Errno 2] No such file or directory: '/proc/meminfo'", "needs.host_metrics: true"),
+    ("MemoryError: Cannot allocate write+execute memory for ffi.callback()", "needs.jit: true"),
+    ("PermissionError: [Errno 1] Operation not permitted in os.chown()", "needs.chown: true"),
+]
 
 # Check, settings, what was seen, and what that is.
 JOINED = {"engine.url": "valkey://127.0.0.1"}
@@ -283,6 +318,23 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("connections-per-address", {}, 3, "failed"),
     ("slow-reader", {}, stress.Flood(9_000_000, True), "ok"),
     ("slow-reader", {}, stress.Flood(70_000_000, False), "failed"),
+    ("app.health", APP, 0.004, "ok"),
+    ("app.health", APP, "GET /healthz is answered with 503 Service Unavailable", "failed"),
+    ("app.path", APP, of_the_app.Code(PLACE, PLACE), "ok"),
+    ("app.path", APP, of_the_app.Code(PLACE, f"{PLACE}c"), "failed"),
+    ("app.path", APP, of_the_app.Code("", PLACE), "failed"),
+    ("app.static", APP, of_the_app.Served({}), "ok"),
+    ("app.static", STATIC, of_the_app.Served({"/static/": 200}), "ok"),
+    ("app.static", STATIC, of_the_app.Served({"/static/": 403}), "failed"),
+    ("app.static", STATIC, of_the_app.Served({}), "failed"),
+    ("app.body_size", APP, 413, "ok"),
+    ("app.body_size", APP, 200, "failed"),
+    *((key, APP, CLOSED, "ok") for key, _, _ in NEEDS),
+    *((key, APP, {**CLOSED, **opened}, "failed") for key, _, opened in NEEDS),
+    *((key, {**APP, key: value}, {**CLOSED, **opened}, "ok") for key, value, opened in NEEDS),
+    *((key, {**APP, key: value}, CLOSED, "failed") for key, value, _ in NEEDS),
+    ("refused-needs", APP, ["Uvicorn running", "OSError: [Errno 28] No space left on device"], "ok"),
+    *(("refused-needs", APP, [line], "warning") for line, _ in REFUSED),
 ]
 
 
@@ -318,6 +370,29 @@ def test_a_fault_of_a_file_is_shown_with_its_whole_fix() -> None:
     known = {"known": [("certificate.file", Fault("is signed by itself", "use another; or give it to every client"))]}
     verdict = CHECKS["certificate.file"].judge(deploy(**FILES), NONE_FOUND | known)
     assert (verdict.seen, verdict.fix) == ("is signed by itself", "use another; or give it to every client")
+
+
+@pytest.mark.parametrize(("line", "need"), REFUSED)
+def test_what_was_refused_is_named_with_the_need_that_would_allow_it(line: str, need: str) -> None:
+    verdict = CHECKS["refused-needs"].judge(deploy(**APP), ["Uvicorn running", line])
+    assert (verdict.seen, verdict.fix) == (line, f"if it is to be allowed, add {need} to deploy.yaml")
+
+
+def made_for(of: Deploy) -> set[str]:
+    """The checks that doctor makes of a deployment."""
+    return {each.name for each in examine.ALL if examine.is_about(each.keys, each.judge.__module__, of)}
+
+
+def test_the_checks_of_an_application_are_not_made_of_the_notification_center() -> None:
+    left_out = set(CHECKS) - made_for(PLAIN)
+    assert left_out == {name for name in CHECKS if name.startswith(("app.", "needs."))} | {"refused-needs"}
+
+
+def test_the_checks_of_the_notification_center_are_not_made_of_an_application() -> None:
+    made = made_for(deploy(**APP))
+    assert {"app.health", "needs.write", "refused-needs", "name", "tls", "drift", "nginx.health_from"} <= made
+    other = ("message", "auth", "origins", "keys", "bus", "engine-up", "slow-clients", "limits.queue", "slow-reader")
+    assert not made & {*other, "limits.hello_timeout", "nginx.metrics_from", "limits.messages_per_second"}
 
 
 def test_every_check_has_a_case_in_which_it_passes_and_one_in_which_it_does_not() -> None:

@@ -106,7 +106,7 @@ def test_a_value_is_shown_as_deploy_yaml_would_say_it(value: object, text: str) 
 def test_settings_in_force_are_told_with_value_and_origin_each_variable_for_itself() -> None:
     loaded = load_text("domain: a.org\nenv: {B: 2, A: 1}\nping:\n  interval: 50\n", "deploy.yaml")
     told = {key: (value, origin) for key, value, origin in settings_in_force(loaded)}
-    assert told.keys() == SETTINGS.keys() - {"env"} | {"env.A", "env.B"}
+    assert told.keys() == SETTINGS.keys() - {"env", "app.static"} | {"env.A", "env.B"}
     assert told["domain"] == ("a.org", "deploy.yaml:1:9")
     assert told["env.A"] == ("1", "deploy.yaml:2:16")
     assert told["ping.interval"] == (50, "deploy.yaml:4:13")

@@ -45,6 +45,7 @@ GOOD = Facts(
     missing_includes=(),
     has_ipv6=True,
     not_here=(),
+    no_directories=(),
     around=Surroundings(),
     own_main_context={},
     nginx_carries=Carries(768, 4),
@@ -110,6 +111,10 @@ def test_every_supported_system_will_do(system: str, versions: tuple[str, ...]) 
         ({"nginx_version": (1, 14, 2)}, "nginx is 1.14.2; install nginx 1.18 or newer"),
         ({"free_bytes": 9 * 2**20, "needed_bytes": NEEDED_FOR_A_CHANGE}, "9 MiB free; make room: 10 MiB are needed"),
         ({"has_host": False}, "127.0.0.1 is not an address of this host"),
+        (
+            {"no_directories": ("/srv/uploads",)},
+            "needs.write: there is no directory /srv/uploads; mkdir -p '/srv/uploads', and once the user",
+        ),
         ({"not_here": ("203.0.113.5",)}, "203.0.113.5 in nginx.listen is not an address of this host; `ip address`"),
         (
             {"not_here": ("::",), "has_ipv6": False},

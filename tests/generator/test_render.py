@@ -545,6 +545,13 @@ OTHER_VALUES: dict[str, Any] = {
     "nginx.health_from": ("10.0.0.1", "10.0.0.2"),
     "nginx.metrics_from": ("10.0.0.1",),
     "env": {"A": "2"},
+    "app.callable": "main:application",
+    "app.health": "/livez",
+    "app.static": {"/static/": "other"},
+    "app.body_size": 2_000_000,
+    "needs.network": ("10.0.0.6",),
+    "needs.write": ("/srv/other",),
+    "needs.devices": ("/dev/ttyUSB1",),
 }
 # They decide which lines there are, not what stands in one; or nothing that is rendered.
 WITHOUT_A_VALUE = {
@@ -562,6 +569,14 @@ WITHOUT_A_VALUE = {
     "engine.allow",
     "engine.insecure",
     "engine.serve",
+    "app.path",
+    "app.requirements",
+    "app.build",
+    "app.before",
+    "needs.exec",
+    "needs.jit",
+    "needs.host_metrics",
+    "needs.chown",
 }
 
 
@@ -574,6 +589,10 @@ def test_every_line_that_a_setting_changes_leads_back_to_it(key: str) -> None:
     engine = {"url": "valkeys://10.0.0.5:6379"}
     nginx = {"trusted_proxies": ["fd00::/8"], "metrics_from": ["10.0.0.9"]}
     before = deploy(tls="files", nginx=nginx, env={"A": "1"}, engine=engine)
+    if key.startswith(("app.", "needs.")):
+        app = {"callable": "main:app", "health": "/healthz", "static": {"/static/": "static"}}
+        needs = {"network": ["10.0.0.5"], "write": ["/srv/uploads"], "devices": ["/dev/ttyUSB0"]}
+        before = deploy(tls="files", app=app, needs=needs)
     after = struct_from(Deploy, values_of(before) | {key: OTHER_VALUES[key]})
     changed = 0
     for old, new in zip(render(before).files, render(after).files, strict=True):

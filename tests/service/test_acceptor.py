@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from service.workers import acceptor
-from service.workers.acceptor import FEW, PAUSE_S, has_its_share, share_listeners
+from service.workers.acceptor import PAUSE_S
+from service.workers.shares import FEW, has_its_share, share_listeners
 from tests.service.centers import World
 from tests.service.processes import Processes
 from tests.service.shells import COMMANDS, HANDSHAKE, Shell, running, wait_until

@@ -11,14 +11,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.settings import Settings
 from service.workers import manager
-from service.workers.manager import RESTART_DELAY_S, Workers
-from service.workers.release import Deployment
+from service.workers.manager import RESTART_DELAY_S, Workers, _Worker
+from service.workers.release import Deployment, Release
 from tests.service.processes import OURS, SEVERAL, Processes, several
 from tests.service.shells import DEADLINE_S, HANDSHAKE, TEXT, Client, Peer, running, wait_until
 from tests.service.test_v1_conformance import Caller
@@ -411,6 +412,16 @@ async def test_a_machine_that_is_frozen_at_any_moment_has_no_stuck_workers_after
         assert worker.deadline > clock() + 100
     worker.process.kill()
     await worker.process.wait()
+
+
+def test_a_worker_that_is_killed_has_a_reason() -> None:
+    process = cast(asyncio.subprocess.Process, None)
+    worker = _Worker(process, cast(Release, None), 0.0)
+    assert worker.fault == "does not serve after 30 s"
+    worker.hear("READY=1", 1.0)
+    assert worker.fault == "gave no sign of life for too long"
+    worker.is_stopping = True
+    assert worker.fault == "has not stopped in time"
 
 
 @pytest.mark.parametrize("kind", OURS)  # gunicorn's are in test_worker.py; uvicorn's own would stay

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings
+from service.settings import App, Settings
 from service.workers.release import Deployment, Release, ReleaseError, read_env
 from tests.modules import MODULES, imports
 
@@ -21,7 +21,7 @@ class Installed:
         self.switch("r1")
 
     def switch(self, runtime: str, *lines: str) -> None:
-        for part in ("service", "venv/bin"):
+        for part in ("service", "venv/bin", "app"):
             (self.home / "runtimes" / runtime / part).mkdir(parents=True, exist_ok=True)
         current = self.home / "current"
         current.unlink(missing_ok=True)
@@ -65,6 +65,29 @@ def test_the_code_is_where_the_links_lead_when_it_is_asked_for(installed: Instal
     for release, runtime in ((first, "r1"), (current, "r2")):
         assert release.python == str(installed.home / "runtimes" / runtime / "venv/bin/python")
         assert release.directory == installed.home / "runtimes" / runtime
+
+
+def test_the_application_is_where_its_link_leads_when_it_is_asked_for(installed: Installed) -> None:
+    runs_one = Settings(app=App(callable="shop.asgi:application"))
+    deployment = Deployment(installed.environ(WEBSOCKET_APP_DIRECTORY="elsewhere"))
+    first = deployment.first(runs_one)
+    installed.switch("r2", "WEBSOCKET_APP='shop.asgi:application'")
+    current = deployment.current(first)
+    for release, runtime in ((first, "r1"), (current, "r2")):
+        assert release.environ["WEBSOCKET_APP_DIRECTORY"] == str(installed.home / "runtimes" / runtime / "app")
+    installed.switch("r1")
+    assert deployment.current(current).environ["WEBSOCKET_APP_DIRECTORY"] == "elsewhere"
+
+
+def test_without_a_unit_the_application_is_where_this_process_looks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs_one = Settings(app=App(callable="shop.asgi:application"))
+    assert Deployment({}).first(runs_one).environ["WEBSOCKET_APP_DIRECTORY"] == str(tmp_path)
+    (tmp_path / "shop").mkdir()
+    named = Deployment({"WEBSOCKET_APP_DIRECTORY": "shop"}).first(runs_one)
+    assert named.environ["WEBSOCKET_APP_DIRECTORY"] == str(tmp_path / "shop")
 
 
 def test_auto_is_one_for_each_cpu(installed: Installed) -> None:

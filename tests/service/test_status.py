@@ -1,6 +1,6 @@
 """What the service manager shows of several workers is what they have together."""
 
-from service.core.status import status_line, together
+from service.core.status import application_line, status_line, together
 from tests.service.centers import World
 
 
@@ -23,3 +23,9 @@ def test_without_any_that_serves_there_is_nothing() -> None:
     assert failing == "1 connections; messages: 1 routed, 1 dropped; mailboxes cannot be written"
     assert together([status_line(2, 30, 1), failing]) == status_line(3, 31, 2, is_mailbox_failing=True)
     assert together(["starting"]) == status_line(0, 0, 0)
+
+
+def test_workers_of_an_application_are_added_up_as_well() -> None:
+    lines = [application_line(3, 2, 1), "stopping", application_line(4, 0, 4)]
+    assert together(lines, of_application=True) == "7 connections, 2 of them WebSockets; 5 requests running"
+    assert together(["starting"], of_application=True) == application_line(0, 0, 0)

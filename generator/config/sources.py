@@ -1,0 +1,214 @@
+"""An application of one's own, as it is beside deploy.yaml: its files, and what it needs of Python."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from generator.config.document import Located
+from generator.config.load import ConfigError, Loaded
+from generator.config.project import Project
+from generator.config.schema import serves_app
+from service.declaration import Fault
+
+# What no application is made of, where no git says so.
+_LEFT_OUT = ("__pycache__", "node_modules", "venv", ".venv", ".git", ".hg", ".env", ".mypy_cache", ".pytest_cache")
+_UV_LOCK = "uv.lock"
+_EXPORT = ("export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--format", "requirements-txt", "-q")
+_PATIENCE_S = 60
+# What is required, up to its marker, says which release it means: by its version or its URL.
+_PINNED = re.compile(r"===?|\s@\s|://")
+_OF_OTHER_FILES = re.compile(r"(?:-r|-c|--requirement|--constraint)[ =]*(\S+)$")
+_OF_DIRECTORIES = re.compile(r"(?:-e|--editable)\b|\.{1,2}(?:/|$)|file:")
+
+
+def with_project(loaded: Loaded) -> tuple[Loaded, list[Located]]:
+    """A deployment with its application's files, if it has one; and what may go wrong with them.
+
+    Raises:
+        ConfigError: with all that is wrong with them.
+    """
+    if not serves_app(loaded.deploy):
+        return loaded, []
+    looked = _Look(loaded)
+    if looked.faults:
+        raise ConfigError(looked.faults)
+    return msgspec.structs.replace(loaded, project=looked.project), looked.warnings
+
+
+def project_of(loaded: Loaded) -> Project | None:
+    """The same, where nothing may stop at them; none where they cannot be used."""
+    try:
+        return with_project(loaded)[0].project
+    except ConfigError:
+        return None
+
+
+class _Look:
+    """One look at an application's directory."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.app = loaded.deploy.app
+        self.faults: list[Located] = []
+        self.warnings: list[Located] = []
+        self.directory = Path(loaded.directory, self.app.path).absolute()
+        self.project: Project | None = None
+        if not self.directory.is_dir():
+            self._fault("app.path", f"there is no directory {self.directory}", "name the one with the code")
+            return
+        files = tuple(sorted(self._installed()))
+        self._check_code(files)
+        self._check_links(files)
+        for url, path in self.app.static.items():
+            if not self.app.build and not any(name.startswith(f"{path.rstrip('/')}/") for name in files):
+                fix = "name a directory with files that are not ignored"
+                self._fault(f"app.static.{url}", f"'{path}' has no files in {self.directory}", fix)
+        requirements = self._requirements(files)
+        self.project = Project(
+            str(self.directory), files, requirements, None if self._is_of_uv() else self.app.requirements
+        )
+
+    def _fault(self, key: str, what: str, fix: str) -> None:
+        self.faults.append(self._located(key, what, fix))
+
+    def _located(self, key: str, what: str, fix: str) -> Located:
+        origins = self.loaded.origins
+        return Located(origins.get(key, origins["app.callable"]), key, Fault(what, fix))
+
+    def _installed(self) -> Iterator[str]:
+        """All files but those that .gitignore names, what was made of deploy.yaml, and itself: it may say secrets."""
+        for name in self._listed():
+            path = self.directory / name
+            if self._is_ours(path) or not os.path.lexists(path):  # removed, and git still knows it
+                continue
+            if path.is_dir() and not path.is_symlink():  # a repository inside of this one
+                yield from (f"{name.rstrip('/')}/{each}" for each in _all_files(path))
+            else:
+                yield name
+
+    def _listed(self) -> Iterator[str]:
+        # It may be root who asks, in a repository of somebody else's: nothing that its configuration names is run. What
+        # a user ignores everywhere would give each user another application.
+        settings = ("safe.directory=*", "core.fsmonitor=false", f"core.excludesFile={os.devnull}")
+        git = ("git", *(word for setting in settings for word in ("-c", setting)), "-C", str(self.directory))
+        try:
+            command = (*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+            done = subprocess.run(command, capture_output=True, check=True, timeout=_PATIENCE_S)
+        except (OSError, subprocess.SubprocessError):  # no git, or no repository
+            return _all_files(self.directory)
+        if not done.stdout:  # all of the directory is ignored, by a repository around it
+            return _all_files(self.directory)
+        return (os.fsdecode(name) for name in done.stdout.split(b"\0") if name)
+
+    def _is_ours(self, path: Path) -> bool:
+        source = Path(self.loaded.directory, self.loaded.file)
+        overlays = f"{source.stem}.*{source.suffix}"
+        name = self.loaded.deploy.name
+        made = Path(self.loaded.directory, "build")
+        is_made = Path(made, name) in path.parents or (path.parent == made and path.match(f"{name}-*.tar.gz"))
+        return is_made or (path.parent == source.parent and (path == source or path.match(overlays)))
+
+    def _check_code(self, files: tuple[str, ...]) -> None:
+        module = str(self.app.callable).partition(":")[0].replace(".", "/")
+        if f"{module}.py" not in files and f"{module}/__init__.py" not in files:
+            what = f"there is no {module}.py in {self.directory}"
+            self._fault("app.callable", what, "name a module in app.path, as package.module:attribute")
+        if "service.py" in files or any(name.startswith("service/") and name.endswith(".py") for name in files):
+            what = "has a package `service` at its top, which is the name of what runs it"
+            self._fault("app.path", what, "give it another name")
+
+    def _check_links(self, files: tuple[str, ...]) -> None:
+        for name in files:
+            path = self.directory / name
+            if path.is_symlink() and not path.resolve().is_relative_to(self.directory.resolve()):
+                self._fault("app.path", f"{name} leads out of it, to {os.readlink(path)}", "put the file itself there")
+            elif not name.isprintable():
+                self._fault("app.path", f"has a file named {name!r}", "give it another name")
+            elif not (path.is_symlink() or path.is_file()):
+                self._fault("app.path", f"{name} is not a file", "remove it, or let .gitignore name it")
+            elif not os.access(path, os.R_OK):
+                self._fault("app.path", f"{name} cannot be read", "make it readable, or let .gitignore name it")
+
+    def _requirements(self, files: tuple[str, ...]) -> str:
+        name = self.app.requirements
+        if name is None:
+            return ""
+        if name not in files:
+            fix = "name the file, or write `requirements: null` where nothing is needed"
+            self._fault("app.requirements", f"there is no {name} in {self.directory}", fix)
+            return ""
+        return self._exported(name) if self._is_of_uv() else self._read(name, files, ())
+
+    def _is_of_uv(self) -> bool:
+        return str(self.app.requirements).rpartition("/")[2] == _UV_LOCK
+
+    def _exported(self, name: str) -> str:
+        """What uv makes of its lock, for pip."""
+        to_do = f"write `uv {' '.join(_EXPORT[:4])} -o requirements.txt`, and name that file"
+        if (uv := shutil.which("uv")) is None:
+            self._fault("app.requirements", f"'{name}' is read by uv, which is not on PATH here", to_do)
+            return ""
+        directory = (self.directory / name).parent
+        command = (uv, *_EXPORT, "--no-config", "--directory", str(directory))
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
+        except (OSError, subprocess.SubprocessError) as error:
+            self._fault("app.requirements", f"uv cannot export '{name}': {error}", to_do)
+            return ""
+        if done.returncode:
+            said = " ".join(done.stderr.split())
+            self._fault("app.requirements", f"uv cannot export '{name}': {said}", "run `uv lock`")
+        return done.stdout
+
+    def _read(self, name: str, files: tuple[str, ...], within: tuple[str, ...]) -> str:
+        """A file of requirements with those that it names, and what is wrong in them. Source: pip's reference."""
+        text = (self.directory / name).read_text(encoding="utf-8", errors="replace")
+        open_ones = []
+        for number, line in _logical_lines(text):
+            if other := _OF_OTHER_FILES.match(line):
+                path = os.path.normpath(os.path.join(os.path.dirname(name), other[1]))
+                if path in within or path == name:
+                    continue
+                if path in files:
+                    text += self._read(path, files, (*within, name))
+                else:
+                    fix = "put it into app.path, and do not let .gitignore name it"
+                    self._fault("app.requirements", f"{name}:{number}: there is no {other[1]}", fix)
+            elif _OF_DIRECTORIES.match(line):
+                what = f"{name}:{number}: '{line}' is a directory, and only packages are installed"
+                self._fault("app.requirements", what, "remove the line; the application's own code is there as it is")
+            elif not line.startswith("-") and not _PINNED.search(line.partition(";")[0]) and "--hash" not in line:
+                open_ones.append(line.split()[0])
+        if open_ones:
+            what = f"{name} does not say which release of {', '.join(open_ones[:5])} it means"
+            fix = "pin each, as `uv pip compile` or `pip freeze` do: else two hosts have different ones"
+            self.warnings.append(self._located("app.requirements", what, fix))
+        return text
+
+
+def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Lines without comments and line breaks that a backslash takes away, with the number of the first."""
+    held, began = "", 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        began = began if held else number
+        held += re.sub(r"(^|\s)#.*$", "", line).strip()
+        if held.endswith("\\"):
+            held = held[:-1] + " "
+            continue
+        if held.strip():
+            yield began, held.strip()
+        held = ""
+
+
+def _all_files(directory: Path) -> Iterator[str]:
+    for folder, folders, names in os.walk(directory):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        folders[:] = [name for name in folders if name not in _LEFT_OUT]
+        for name in (*names, *links):
+            if name not in _LEFT_OUT and not name.endswith(".pyc"):
+                yield os.path.relpath(os.path.join(folder, name), directory)

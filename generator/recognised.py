@@ -1,0 +1,135 @@
+"""A deploy.yaml for an application that is there already: what `wsbundle init --app` sees in its directory.
+
+It reads the files and runs none of them, so it can be wrong; each line says where it was found.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+# Of frameworks whose objects are ASGI applications.
+_MADE = re.compile(
+    r"^(\w+)(?:\s*:[^=\n]+)?\s*=\s*(?:\w+\.)*(FastAPI|Starlette|Litestar|Quart|Blacksheep|ASGIApp)\(", re.MULTILINE
+)
+_USUAL_NAMES = ("application", "app", "api")
+_USUAL_MODULES = ("asgi", "main", "app", "server", "api")
+_HEALTH = re.compile(r"""["'](/?(?:healthz|health|healthcheck|livez|ping))/?["']""")
+_LEFT_OUT = ("tests", "test", "docs", "node_modules", "venv", "env", "site-packages", "migrations", "__pycache__")
+_MOST_FILES = 2000
+# What reaches out to others, by the package that it is of.
+_REACHING = re.compile(
+    r"^\s*(redis|httpx|requests|aiohttp|boto3|openai|stripe|celery|motor|pymongo|mysqlclient)\b", re.MULTILINE
+)
+
+
+class Recognised(msgspec.Struct):
+    """An application as it looks from outside: lines of deploy.yaml below `app:`, each with where it was found."""
+
+    callable: str = ""
+    lines: list[tuple[str, str]] = []
+    others: list[str] = []
+    reaches: str = ""
+
+
+def recognise(directory: Path) -> Recognised:
+    """What kind of application is in a directory; without a callable where none was found."""
+    texts = {path.relative_to(directory): text for path, text in _sources(directory)}
+    found = Recognised()
+    if Path("manage.py") in texts:
+        _look_at_django(texts, found)
+    else:
+        _look_at_objects(texts, found)
+    _look_for_requirements(directory, found)
+    for path, text in texts.items():
+        if path.name != "settings.py" and (health := _HEALTH.search(text)):
+            found.lines.append((f"health: /{health[1].lstrip('/')}", f"found in {path}"))
+            break
+    return found
+
+
+def deploy_yaml(domain: str, directory: Path, found: Recognised, command: str) -> str:
+    """The text of deploy.yaml."""
+    name = re.sub(r"[^a-z0-9]+", "-", directory.name.lower()).strip("-")[:30].strip("-")
+    name = name if re.match("[a-z]", name) else "app"
+    lines = [
+        f"# One deployment of your application. `{command} check` checks this file,",
+        f"# and `{command} explain app` says more about each setting. What is missing or wrong is yours to write.",
+        "",
+        f"domain: {domain}",
+        f"name: {name}",
+        "workers: 2",
+        "# Only nginx reaches it.",
+        f"socket: /run/{name}/app.sock",
+        "# tls: letsencrypt",
+        "",
+        "app:",
+        *(f"  # Also found: {other}" for other in found.others),
+        f"  callable: {found.callable}",
+    ]
+    for line, reason in found.lines:
+        lines += [f"  # {reason}", f"  {line}"]
+    if found.reaches:
+        lines += [
+            "",
+            f"# {found.reaches} looks as if it reached others. It may connect to nothing that is not named here.",
+            "# needs:",
+            "#   network: [any]",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _sources(directory: Path) -> Iterator[tuple[Path, str]]:
+    number = 0
+    for folder, folders, names in os.walk(directory):
+        folders[:] = sorted(name for name in folders if name not in _LEFT_OUT and not name.startswith("."))
+        for name in sorted(names):
+            if name.endswith(".py") and number < _MOST_FILES:
+                number += 1
+                yield Path(folder, name), Path(folder, name).read_text(encoding="utf-8", errors="replace")
+
+
+def _look_at_django(texts: dict[Path, str], found: Recognised) -> None:
+    setting = re.search(r"""DJANGO_SETTINGS_MODULE["'],\s*["']([\w.]+)["']""", texts[Path("manage.py")])
+    package = setting[1].partition(".")[0] if setting else ""
+    settings = next((text for path, text in texts.items() if path.stem == "settings" or "settings" in path.parts), "")
+    if Path(package, "asgi.py") in texts:
+        found.callable = f"{package}.asgi:application"
+    if static := re.search(r"""^STATIC_ROOT\s*=.*?["']([\w./-]+)["']\s*\)?\s*$""", settings, re.MULTILINE):
+        url = re.search(r"""^STATIC_URL\s*=\s*["']/?([\w./-]+?)/?["']""", settings, re.MULTILINE)
+        found.lines.append(("build: [python manage.py collectstatic --noinput]", "STATIC_ROOT of Django"))
+        found.lines.append(
+            (f"static: {{/{url[1] if url else 'static'}/: {static[1].strip('/')}}}", "STATIC_URL of Django")
+        )
+    found.lines.append(("before: [python manage.py migrate --noinput]", "It is Django's"))
+
+
+def _look_at_objects(texts: dict[Path, str], found: Recognised) -> None:
+    candidates = [
+        (f"{'.'.join(path.with_suffix('').parts).removesuffix('.__init__')}:{made[1]}", path, made[1])
+        for path, text in texts.items()
+        for made in _MADE.finditer(text)
+    ]
+    candidates.sort(
+        key=lambda each: (_rank(each[2], _USUAL_NAMES), _rank(each[1].stem, _USUAL_MODULES), len(each[1].parts))
+    )
+    if candidates:
+        found.callable = candidates[0][0]
+        found.others = [name for name, _, _ in candidates[1:5]]
+
+
+def _rank(name: str, usual: tuple[str, ...]) -> int:
+    return usual.index(name) if name in usual else len(usual)
+
+
+def _look_for_requirements(directory: Path, found: Recognised) -> None:
+    for name in ("uv.lock", "requirements.txt"):
+        if (directory / name).is_file():
+            found.lines.append((f"requirements: {name}", "What it needs of Python"))
+            text = (directory / name).read_text(encoding="utf-8", errors="replace")
+            names = re.sub(r'^name = "(.*)"$', r"\1", text, flags=re.MULTILINE)
+            found.reaches = ", ".join(dict.fromkeys(_REACHING.findall(names)))
+            return
+    found.lines.append(("requirements: null", "Neither uv.lock nor requirements.txt is there: name what it needs"))

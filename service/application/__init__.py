@@ -1,0 +1,1 @@
+"""Your own ASGI application, in place of the notification center."""

@@ -1,0 +1,130 @@
+"""uvicorn's connections, which neither refuse nor cut a request when the service stops.
+
+uvicorn closes a connection that has not sent its first request yet at once, and one that waits for the next request as
+well: whoever sends it at that moment gets no answer. And it answers 500 to a WebSocket that is about to be accepted.
+Ours are closed when they have been quiet for a moment, and say with every answer that it is the last one.
+
+Source: RFC 9112, section 9.6; uvicorn's `Server.shutdown`.
+"""
+
+import asyncio
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+from uvicorn.server import ServerState
+
+from service.process.hangups import unread_bytes
+
+# A connection is closed after so many looks at which it had neither a request nor a byte.
+LOOK_S = 0.1
+QUIET_LOOKS = 10
+_CLOSE = (b"connection", b"close")
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 19\r\n"
+    b"connection: close\r\n\r\nService Unavailable"
+)
+
+
+class State(ServerState):
+    """What uvicorn's connections share; ours may be as many as `limit`, and know when the service stops."""
+
+    def __init__(self, limit: int, is_alone: bool) -> None:
+        super().__init__()
+        self.limit = limit
+        self.is_stopping = False
+        self._is_alone = is_alone
+
+    def is_full(self, _: int) -> bool:
+        """Whether the next connection had better be taken by another worker."""
+        return len(self.connections) >= self.limit and not self._is_alone
+
+    @property
+    def websockets(self) -> int:
+        """How many of the connections are WebSockets."""
+        return sum(not isinstance(connection, HttpConnection) for connection in self.connections)
+
+
+class HttpConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """A connection of HTTP/1.1."""
+
+    server_state: State
+    _quiet = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.server_state.is_stopping:  # it was accepted a moment before
+            self.shutdown()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.server_state.is_stopping:
+            self._quiet = 0
+            self._answer_for_the_last_time()
+
+    def handle_websocket_upgrade(self, *event: Any) -> None:
+        if len(self.connections) > self.server_state.limit:  # which uvicorn asks of other requests only
+            self.transport.write(_FULL)
+            self.transport.close()
+        else:
+            super().handle_websocket_upgrade(*event)
+
+    def shutdown(self) -> None:
+        """Called once, when the service begins to stop."""
+        self._answer_for_the_last_time()
+        self._look_again()
+
+    def _answer_for_the_last_time(self) -> None:
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_started and _CLOSE not in cycle.default_headers:
+            cycle.default_headers = [*cycle.default_headers, _CLOSE]
+
+    def _look_again(self) -> None:
+        self.loop.call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
+            return
+        is_idle = self.cycle is None or self.cycle.response_complete
+        self._quiet = self._quiet + 1 if is_idle else 0
+        # What has arrived meanwhile may be a request.
+        if self._quiet < QUIET_LOOKS or unread_bytes(self.transport):
+            self._look_again()
+        else:
+            self.transport.close()
+
+
+_WebSocketProtocol: Any = AutoWebSocketsProtocol or asyncio.Protocol
+
+
+class WebSocketConnection(_WebSocketProtocol):  # type: ignore[misc]
+    """A WebSocket, of whichever library uvicorn has found."""
+
+    def __init__(self, config: uvicorn.Config, server_state: State, **more: Any) -> None:
+        super().__init__(config=config, server_state=server_state, **more)
+        self.server_state = server_state
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.server_state.is_stopping:
+            self.loop.call_later(LOOK_S, self.shutdown)
+
+    def shutdown(self) -> None:
+        """Close it with 1012, as soon as the application has accepted it."""
+        if self.transport.is_closing():
+            return
+        if _is_accepted(self):
+            super().shutdown()
+        else:
+            self.loop.call_later(LOOK_S, self.shutdown)
+
+
+def _is_accepted(connection: Any) -> bool:
+    event = getattr(connection, "handshake_completed_event", None)  # of uvicorn's oldest implementation
+    return bool(event.is_set() if event is not None else connection.handshake_complete)
+
+
+def protocols() -> dict[str, Any]:
+    """Keyword arguments of `uvicorn.Config`."""
+    return {"http": HttpConnection, "ws": WebSocketConnection if AutoWebSocketsProtocol else "none"}

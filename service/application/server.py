@@ -1,0 +1,129 @@
+"""uvicorn's server for your application: it stops in time, and no request is lost when it does."""
+
+import functools
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.lifespan.on import LifespanOn
+
+from service.application.connections import HttpConnection, State
+from service.application.load import in_one_line
+from service.core.status import application_line
+from service.process.descriptors import have_leaked
+from service.process.stops import stop_signals
+from service.runner import InformingServer
+from service.workers.acceptor import Acceptor
+
+# Beyond `drain.timeout`: for what requests that were cut, and the lifespan, have to clean up.
+CLEANUP_S = 2.0
+# uvicorn ticks ten times a second.
+_TICKS_BETWEEN_LOOKS = 50
+
+logger = logging.getLogger("service")
+
+
+class Lifespan(LifespanOn):
+    """uvicorn's lifespan, whose failures are one line each."""
+
+    async def send(self, message: Any) -> None:
+        what = {"lifespan.startup.failed": "start", "lifespan.shutdown.failed": "stop"}.get(message["type"])
+        if what is not None:
+            # Most frameworks send a whole traceback.
+            reason = in_one_line(message.get("message") or "it gives no reason", Path.cwd())
+            message = {**message, "message": f"the application fails to {what}: {reason}"}
+        await super().send(message)
+
+
+class _Server(uvicorn.Server):
+    server_state: State
+
+    def __init__(self, config: uvicorn.Config, state: State, drain_s: float) -> None:
+        super().__init__(config)
+        self.server_state = state
+        self._drain_s = drain_s
+        self.has_failed = False
+        """Whether it has stopped because the application has made it useless."""
+        self._deadline: threading.Thread | None = None
+        self._handlers_of_the_application: dict[int, Any] = {}
+        config.load()
+        config.lifespan_class = Lifespan
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        self._take_signals_back()
+        if self.lifespan.should_exit:
+            self._end_in_time()
+            for listener in sockets or ():
+                listener.close()
+            sys.exit(1)
+        connection = functools.partial(
+            HttpConnection, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        # asyncio's own servers lose what they have accepted in the moment in which they are closed.
+        servers: list[Any] = [Acceptor(self.server_state.is_full, connection, each) for each in sockets or ()]
+        self.servers = servers
+        self.started = True
+
+    def _take_signals_back(self) -> None:
+        """An application that has handlers of its own for them would never be stopped; both are called."""
+        for stopping in stop_signals():
+            handler = signal.getsignal(stopping)
+            if handler != self.handle_exit:
+                self._handlers_of_the_application[stopping] = handler
+                signal.signal(stopping, self.handle_exit)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._end_in_time()
+        super().handle_exit(sig, frame)
+        handler = self._handlers_of_the_application.get(sig)
+        if callable(handler):
+            handler(sig, frame)
+
+    def _end_in_time(self) -> None:
+        # In a thread: an application may hold up the loop, or leave threads of its own behind.
+        if self._deadline is None:
+            self._deadline = threading.Thread(target=self._wait_and_end, daemon=True)
+            self._deadline.start()
+
+    def _wait_and_end(self) -> None:
+        time.sleep(self._drain_s + CLEANUP_S)
+        logger.error(
+            "the application has not stopped within %g s, and is ended: it ignores that its tasks are cancelled, "
+            "holds up the event loop, or has threads that do not end",
+            self._drain_s + CLEANUP_S,
+        )
+        sys.stdout.flush()
+        os._exit(0 if self.started and not self.has_failed else 1)
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_BETWEEN_LOOKS == 0 and not self.has_failed:
+            self.has_failed = have_leaked(len(self.server_state.connections))
+            if self.has_failed:
+                logger.error(
+                    "hardly any descriptor is free: the application opens more than it closes; it is restarted"
+                )
+                self._end_in_time()
+                self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.server_state.is_stopping = True
+        await super().shutdown(sockets)
+
+
+class ApplicationServer(InformingServer, _Server):
+    """Serves an application, and keeps the service manager informed."""
+
+    def status(self) -> str:
+        state = self.server_state
+        websockets = state.websockets
+        return application_line(len(state.connections), websockets, max(0, len(state.tasks) - websockets))

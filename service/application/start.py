@@ -1,0 +1,105 @@
+"""Runs your application, or only looks whether it could be run."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from math import ceil
+from typing import Any, NoReturn
+
+from service.application.load import ApplicationError, enter_directory, load
+from service.process.base_options import base_options
+from service.process.journal import prefix_stderr
+from service.process.listen import BACKLOG
+from service.process.logs import keep_requests_out
+from service.process.stops import let_stops_through, stop_signals
+from service.settings import Settings
+
+# The first that ends requests at a time limit when it stops (`timeout_graceful_shutdown`).
+OLDEST_UVICORN = (0, 22)
+
+
+def check(settings: Settings) -> NoReturn:
+    """Import the application, and end with 0, or with 1 and what is wrong with it."""
+    _loaded_or_exit(settings)
+    sys.stdout.flush()
+    os._exit(0)  # what it has begun while it was imported, such as threads, is not waited for
+
+
+def run(settings: Settings, sockets: list[socket.socket]) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stops = stop_signals()
+    _end_at_once(stops)
+    # What the application starts, even while it is imported, must not inherit that they are held back.
+    let_stops_through()
+    application = _loaded_or_exit(settings)
+    _end_at_once(stops)
+
+    import uvicorn
+
+    from service.application.connections import State, protocols
+    from service.application.server import ApplicationServer
+    from service.runner import only_proxies_connect
+
+    keep_requests_out()
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Application startup failed. Exiting.")
+    state = State(_share(settings), is_alone=settings.workers == 1)
+    options = {
+        **base_options(settings, only_proxies_connect(sockets)),
+        **protocols(),
+        "interface": "asgi3",
+        "log_level": settings.log.level,  # without one its connections log what nobody reads
+        "limit_concurrency": state.limit + 1,  # uvicorn refuses the one that reaches it
+        "ws_max_size": settings.limits.message_size,
+        "ws_ping_interval": settings.ping.interval,
+        "ws_ping_timeout": settings.ping.timeout,
+    }
+    config = uvicorn.Config(application, backlog=BACKLOG, log_config=None, **options)
+    server = ApplicationServer(config, state, settings.drain.timeout)
+    server.run(sockets)
+    if server.has_failed:
+        sys.exit(1)
+
+
+def _end_at_once(stops: list[signal.Signals]) -> None:
+    """End with status 0 when asked to stop: nothing has begun yet that would have to be finished."""
+    for stopping in stops:
+        signal.signal(stopping, lambda *_: os._exit(0))
+
+
+def _share(settings: Settings) -> int:
+    """How many connections one worker may have, so that all have as many as there are to be."""
+    workers = len(os.sched_getaffinity(0)) if settings.workers == "auto" else settings.workers
+    return ceil(settings.limits.connections / workers)
+
+
+def _loaded_or_exit(settings: Settings) -> Any:
+    assert settings.app.callable is not None
+    # What it writes is its own: line by line, and to stderr without a word on how severe it is.
+    sys.stderr = sys.__stderr__
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)
+    try:
+        _refuse_uvicorn()
+        return load(settings.app.callable, enter_directory(os.environ))
+    except ApplicationError as error:
+        prefix_stderr()
+        print(error, file=sys.stderr)
+        sys.stdout.flush()
+        os._exit(1)
+
+
+def _refuse_uvicorn() -> None:
+    needed = ".".join(map(str, OLDEST_UVICORN))
+    try:
+        from uvicorn import __version__
+    except ImportError as error:
+        raise ApplicationError(
+            f"uvicorn cannot be imported ({error}); add uvicorn>={needed} to the application's requirements"
+        ) from None
+    numbers = tuple(int(number) for number in __version__.split(".")[:2])
+    if numbers < OLDEST_UVICORN:
+        raise ApplicationError(
+            f"uvicorn {__version__} is too old; ask for uvicorn>={needed} in the application's requirements"
+        )

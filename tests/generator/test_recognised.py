@@ -1,0 +1,85 @@
+"""What is seen of an application that is there already: small projects as people have them."""
+
+from pathlib import Path
+
+import pytest
+
+from generator.config.load import load
+from generator.config.sources import with_project
+from tests.generator.front_door import Outcome, wsbundle
+
+FASTAPI = {"main.py": "from fastapi import FastAPI\n\napp = FastAPI()\n\n@app.get('/healthz')\ndef health(): ...\n"}
+DJANGO = {
+    "manage.py": 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "notes.settings")\n',
+    "notes/settings.py": 'STATIC_URL = "assets/"\nSTATIC_ROOT = BASE_DIR / "collected"\n',
+    "notes/asgi.py": "application = get_asgi_application()\n",
+    "requirements.txt": "Django==5.2\n",
+}
+
+
+def write(directory: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text)
+
+
+def begun(directory: Path) -> Outcome:
+    return wsbundle("init", "--app", "shop.mycompany.org", "-f", str(directory / "deploy.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (FASTAPI, {"callable": "main:app", "health": "/healthz", "requirements": None}),
+        (
+            DJANGO,
+            {
+                "callable": "notes.asgi:application",
+                "requirements": "requirements.txt",
+                "static": {"/assets/": "collected"},
+                "build": ("python manage.py collectstatic --noinput",),
+                "before": ("python manage.py migrate --noinput",),
+            },
+        ),
+        (
+            {
+                "shop/__init__.py": "",
+                "shop/asgi.py": "import socketio\napplication = socketio.ASGIApp(server, other)\n",
+            },
+            {"callable": "shop.asgi:application"},
+        ),
+        ({"src/api.py": "api: FastAPI = FastAPI(title='x')\n"}, {"callable": "src.api:api"}),
+    ],
+    ids=["fastapi", "django", "socketio", "annotated"],
+)
+def test_what_is_seen_is_a_deploy_yaml_that_is_sound(
+    files: dict[str, str], expected: dict[str, object], tmp_path: Path
+) -> None:
+    write(tmp_path, files)
+    outcome = begun(tmp_path)
+    assert outcome.code == 0, outcome.err
+    loaded = load(str(tmp_path / "deploy.yaml"))
+    assert {key: getattr(loaded.deploy.app, key) for key in expected} == expected
+    with_project(loaded)
+
+
+def test_the_usual_name_comes_first_and_others_are_named(tmp_path: Path) -> None:
+    write(tmp_path, {"admin/panel.py": "panel = Starlette()\n", "server.py": "app = FastAPI()\ninner = FastAPI()\n"})
+    assert begun(tmp_path).code == 0
+    text = (tmp_path / "deploy.yaml").read_text()
+    assert "\n  callable: server:app\n" in text
+    assert "# Also found: server:inner\n" in text
+    assert "# Also found: admin.panel:panel\n" in text
+
+
+def test_what_reaches_out_is_asked_what_it_needs(tmp_path: Path) -> None:
+    write(tmp_path, FASTAPI | {"requirements.txt": "fastapi==0.118.0\nredis==5.0.0\nhttpx==0.28.1\n"})
+    assert begun(tmp_path).code == 0
+    assert "# redis, httpx looks as if it reached others." in (tmp_path / "deploy.yaml").read_text()
+
+
+def test_where_nothing_is_seen_nothing_is_written(tmp_path: Path) -> None:
+    write(tmp_path, {"app.py": "from flask import Flask\napp = Flask(__name__)\n"})
+    outcome = begun(tmp_path)
+    assert (outcome.code, "no ASGI application is seen in" in outcome.err) == (1, True)
+    assert not (tmp_path / "deploy.yaml").exists()

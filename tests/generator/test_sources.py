@@ -1,0 +1,411 @@
+"""The files of an application, and what it needs of Python, as they are found by the real git and uv."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from generator.config.load import ConfigError, load
+from generator.config.project import Project
+from generator.config.sources import project_of, with_project
+from tests.generator.front_door import wsbundle
+
+DEPLOY = "domain: a.org\nname: shop\napp: {callable: 'shop.asgi:application'}\n"
+UV = Path(sys.executable).parent / "uv"
+as_root_alone = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An application that needs nothing, beside its deploy.yaml."""
+    made = tmp_path / "project"
+    put(made, "deploy.yaml", DEPLOY)
+    put(made, "requirements.txt")
+    put(made, "shop/asgi.py", "async def application(scope, receive, send): ...\n")
+    for variable in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return made
+
+
+def put(directory: Path, name: str, text: str = "") -> Path:
+    path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def git(directory: Path, *words: str) -> None:
+    subprocess.run(["git", "-C", str(directory), *words], check=True, capture_output=True)
+
+
+def found(directory: Path, *assignments: str) -> Project:
+    project = with_project(load(str(directory / "deploy.yaml"), None, assignments))[0].project
+    assert project is not None
+    return project
+
+
+def faults(directory: Path, *assignments: str) -> list[str]:
+    with pytest.raises(ConfigError) as refused:
+        found(directory, *assignments)
+    return [f"{fault.key}: {fault.fault}" for fault in refused.value.faults]
+
+
+def warned(directory: Path) -> list[str]:
+    return [str(warning.fault) for warning in with_project(load(str(directory / "deploy.yaml")))[1]]
+
+
+# Which files
+
+
+def test_the_notification_center_has_no_files(tmp_path: Path) -> None:
+    put(tmp_path, "deploy.yaml", "domain: a.org\n")
+    loaded = load(str(tmp_path / "deploy.yaml"))
+    assert with_project(loaded) == (loaded, [])
+    assert project_of(loaded) is None
+
+
+@pytest.mark.parametrize("with_git", [True, False])
+def test_all_files_are_installed_but_what_belongs_to_the_deployment(here: Path, with_git: bool) -> None:
+    put(here, "deploy.prod.yaml", "workers: 2\n")
+    put(here, "build/shop/etc/shop/.env", "secret")
+    put(here, "build/shop-1.tar.gz", "secret")
+    put(here, "build/other.txt")
+    put(here, "conf/deploy.yaml", "of the application")
+    put(here, ".dot/file")
+    if with_git:
+        git(here, "init", "-q")
+        git(here, "add", "shop")
+    wanted = (".dot/file", "build/other.txt", "conf/deploy.yaml", "requirements.txt", "shop/asgi.py")
+    assert found(here).files == wanted
+
+
+def test_what_gitignore_names_stays_where_it_is(here: Path) -> None:
+    git(here, "init", "-q")
+    put(here, ".gitignore", "*.log\n/local/\n")
+    put(here, "a.log")
+    put(here, "local/settings.py")
+    put(here, "shop/.gitignore", "secret.py\n")
+    put(here, "shop/secret.py")
+    put(here, "shop/new.py")  # which nobody has added yet
+    assert found(here).files == (".gitignore", "requirements.txt", "shop/.gitignore", "shop/asgi.py", "shop/new.py")
+
+
+def test_what_one_user_ignores_everywhere_is_installed_all_the_same(here: Path) -> None:
+    git(here, "init", "-q")
+    put(here.parent, ".config/git/ignore", "*.py\n")
+    put(here.parent, ".gitconfig", f"[core]\nexcludesFile = {here.parent}/.config/git/ignore\n")
+    assert "shop/asgi.py" in found(here).files
+
+
+def test_a_file_that_was_removed_and_that_git_still_knows_is_left_out(here: Path) -> None:
+    git(here, "init", "-q")
+    put(here, "old.py")
+    git(here, "add", "-A")
+    (here / "old.py").unlink()
+    assert "old.py" not in found(here).files
+
+
+def test_a_repository_inside_of_the_application_is_part_of_it(here: Path) -> None:
+    git(here, "init", "-q")
+    put(here, "vendored/a.py")
+    git(here / "vendored", "init", "-q")
+    assert found(here).files == ("requirements.txt", "shop/asgi.py", "vendored/a.py")
+
+
+def test_an_application_in_a_directory_that_the_repository_around_it_ignores_is_found(here: Path) -> None:
+    """As when an archive is unpacked in build/ of a checkout."""
+    put(here.parent, ".gitignore", f"{here.name}/\n")
+    git(here.parent, "init", "-q")
+    assert found(here).files == ("requirements.txt", "shop/asgi.py")
+
+
+def test_without_git_what_work_leaves_behind_is_left_out(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git(here, "init", "-q")
+    left = ("__pycache__/a.py", "shop/a.pyc", "venv/b.py", ".venv/c.py", "node_modules/d.js", ".env", ".mypy_cache/e")
+    for name in left:
+        put(here, name)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert found(here).files == ("requirements.txt", "shop/asgi.py")
+
+
+def test_the_directory_may_be_another_one_than_that_of_deploy_yaml(here: Path) -> None:
+    put(here, "src/main.py")
+    project = found(here, "app.path=src", "app.callable=main:app", "app.requirements=null")
+    assert (project.directory, project.files) == (str(here / "src"), ("main.py",))
+
+
+def test_a_link_within_the_application_is_one_of_its_files(here: Path) -> None:
+    (here / "latest").symlink_to("shop")
+    (here / "main.py").symlink_to("shop/asgi.py")
+    assert found(here).files == ("latest", "main.py", "requirements.txt", "shop/asgi.py")
+
+
+def outside(here: Path) -> None:
+    (here / "out").symlink_to("/etc/passwd")
+    (here / "up").symlink_to("..")
+
+
+def nowhere(here: Path) -> None:
+    (here / "gone").symlink_to("missing")
+
+
+def pipe(here: Path) -> None:
+    os.mkfifo(here / "pipe")
+
+
+def newline(here: Path) -> None:
+    put(here, "a\nb")
+
+
+def package(here: Path) -> None:
+    put(here, "service/__init__.py")
+
+
+def module(here: Path) -> None:
+    put(here, "service.py")
+
+
+def callable_missing(here: Path) -> None:
+    (here / "shop/asgi.py").unlink()
+
+
+def requirements_missing(here: Path) -> None:
+    (here / "requirements.txt").unlink()
+
+
+FAULTS: list[tuple[Callable[[Path], object], list[str]]] = [
+    (
+        outside,
+        [
+            "app.path: out leads out of it, to /etc/passwd; put the file itself there",
+            "app.path: up leads out of it, to ..; put the file itself there",
+        ],
+    ),
+    (nowhere, ["app.path: gone cannot be read; make it readable, or let .gitignore name it"]),
+    (pipe, ["app.path: pipe is not a file; remove it, or let .gitignore name it"]),
+    (newline, [r"app.path: has a file named 'a\nb'; give it another name"]),
+    (
+        package,
+        ["app.path: has a package `service` at its top, which is the name of what runs it; give it another name"],
+    ),
+    (module, ["app.path: has a package `service` at its top, which is the name of what runs it; give it another name"]),
+    (
+        callable_missing,
+        [
+            "app.callable: there is no shop/asgi.py in HERE; name a module in app.path, as package.module:attribute",
+        ],
+    ),
+    (
+        requirements_missing,
+        [
+            "app.requirements: there is no requirements.txt in HERE; name the file, or write `requirements: null` "
+            "where nothing is needed"
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "told"), FAULTS, ids=[spoil.__name__ for spoil, _ in FAULTS])
+def test_what_cannot_be_installed_is_refused_with_its_fix(
+    here: Path, spoil: Callable[[Path], object], told: list[str]
+) -> None:
+    found(here)
+    spoil(here)
+    assert [fault.replace(str(here), "HERE") for fault in faults(here)] == told
+    assert project_of(load(str(here / "deploy.yaml"))) is None
+
+
+def test_all_faults_are_told_at_once_and_nothing_is_rendered(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for spoil in (outside, package, callable_missing, requirements_missing):
+        spoil(here)
+    assert len(faults(here)) == 5
+    monkeypatch.chdir(here)
+    outcome = wsbundle("render")
+    assert (outcome.code, len(outcome.err.splitlines()), outcome.out) == (2, 5, "")
+    assert not (here / "build").exists()
+
+
+def test_a_directory_that_there_is_not_is_the_only_fault(here: Path) -> None:
+    assert faults(here, "app.path=elsewhere") == [
+        f"app.path: there is no directory {here}/elsewhere; name the one with the code"
+    ]
+
+
+@pytest.mark.parametrize("package", ["service/templates/a.html", "app/service/__init__.py", "services.py"])
+def test_what_is_only_called_like_the_runner_is_no_package_of_its_name(here: Path, package: str) -> None:
+    put(here, package)
+    assert package in found(here).files
+
+
+def test_a_directory_without_a_file_is_not_served_unless_a_command_makes_some(here: Path) -> None:
+    (here / "static").mkdir()
+    assert faults(here, "app.static={/static/: static}") == [
+        f"app.static./static/: 'static' has no files in {here}; name a directory with files that are not ignored"
+    ]
+    found(here, "app.static={/static/: static}", "app.build=['cp -r assets static']")
+    put(here, "static-old/a.css")
+    assert len(faults(here, "app.static={/static/: static}")) == 1
+    put(here, "static/a.css")
+    found(here, "app.static={/static/: static/}")
+
+
+@as_root_alone
+def test_root_runs_nothing_that_somebody_elses_repository_names(here: Path) -> None:
+    git(here, "init", "-q")
+    hook = put(here, "../monitor", f"#!/bin/sh\ntouch {here.parent}/was-run\n")
+    hook.chmod(0o755)
+    git(here, "config", "core.fsmonitor", str(hook))
+    put(here, ".gitignore", "*.log\n")
+    put(here, "a.log")
+    for path in (here, *here.rglob("*")):
+        os.chown(path, 65534, 65534)
+    assert "a.log" not in found(here).files
+    assert not (here.parent / "was-run").exists()
+    subprocess.run(["git", "-c", "safe.directory=*", "-C", str(here), "status"], check=False, capture_output=True)
+    assert (here.parent / "was-run").exists()  # or the test would have seen nothing
+
+
+# What it needs
+
+
+def test_a_file_of_requirements_is_read_with_all_that_it_names(here: Path) -> None:
+    put(here, "requirements.txt", "-r requirements/base.txt\nb==2 # two\n")
+    put(here, "requirements/base.txt", "-c ../constraints.txt\n--requirement=more.txt\na==1 \\\n  --hash=sha256:00\n")
+    put(here, "requirements/more.txt", "-r base.txt\nc @ https://a.org/c.whl\n")
+    put(here, "constraints.txt", "d===4\n")
+    assert warned(here) == []
+    project = found(here)
+    assert project.file == "requirements.txt"
+    assert all(word in project.requirements for word in ("a==1", "b==2", "https://a.org/c.whl", "d===4"))
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("-r other.txt", "there is no other.txt; put it into app.path, and do not let .gitignore name it"),
+        ("-r ../other.txt", "there is no ../other.txt; put it into app.path, and do not let .gitignore name it"),
+        ("-chttp://a.org/c", "there is no http://a.org/c; put it into app.path, and do not let .gitignore name it"),
+        *(
+            (line, f"'{line}' is a directory, and only packages are installed; remove the line; the application's own "
+            "code is there as it is")
+            for line in ("-e .", "--editable ./a", ".", "./a", "../a", "file:///srv/a")
+        ),
+    ],
+)  # fmt: skip
+def test_a_requirement_that_is_not_on_the_host_is_refused(here: Path, line: str, told: str) -> None:
+    put(here, "requirements.txt", f"# first\n{line}\n")
+    assert faults(here) == [f"app.requirements: requirements.txt:2: {told}"]
+
+
+def test_a_requirement_that_leaves_its_release_open_is_warned_about(here: Path) -> None:
+    put(here, "requirements.txt", "a\nb>=1\nc==1\nd; python_version == '3.11'\ne @ https://a.org/e.whl\n--pre\n")
+    assert warned(here) == [
+        "requirements.txt does not say which release of a, b>=1, d; it means; pin each, as `uv pip compile` or "
+        "`pip freeze` do: else two hosts have different ones"
+    ]
+
+
+def with_lock(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project of uv with one requirement, and its lock, made without a look at an index."""
+    monkeypatch.setenv("PATH", f"{UV.parent}:{os.environ['PATH']}")
+    put(
+        here,
+        "pyproject.toml",
+        '[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.10"\ndependencies = ["tiny==1.0"]\n',
+    )
+    wheel = '{ url = "https://a.org/tiny-1.0-py3-none-any.whl", hash = "sha256:' + "0" * 64 + '" }'
+    put(
+        here,
+        "uv.lock",
+        'version = 1\nrevision = 1\nrequires-python = ">=3.10"\n\n[[package]]\nname = "shop"\nversion = "1"\n'
+        'source = { virtual = "." }\ndependencies = [{ name = "tiny" }]\n\n[package.metadata]\n'
+        'requires-dist = [{ name = "tiny", specifier = "==1.0" }]\n\n[[package]]\nname = "tiny"\nversion = "1.0"\n'
+        f'source = {{ registry = "https://a.org/simple" }}\nwheels = [{wheel}]\n',
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not UV.exists(), reason="uv is not among the libraries")
+def test_a_lock_of_uv_is_exported(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_lock(here, monkeypatch)
+    project = found(here, "app.requirements=uv.lock")
+    assert project.file is None
+    assert "tiny==1.0" in project.requirements
+    assert f"--hash=sha256:{'0' * 64}" in project.requirements
+    assert "\nshop" not in project.requirements
+    assert not (here / ".venv").exists()
+
+
+@pytest.mark.skipif(not UV.exists(), reason="uv is not among the libraries")
+def test_a_lock_that_uv_does_not_take_is_refused_with_its_words(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_lock(here, monkeypatch)
+    put(here, "uv.lock", "nonsense")
+    [fault] = faults(here, "app.requirements=uv.lock")
+    assert fault.startswith("app.requirements: uv cannot export 'uv.lock': ")
+    assert fault.endswith("; run `uv lock`")
+
+
+def test_a_lock_without_uv_is_refused_with_what_to_write(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(here, "uv.lock", "version = 1\n")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert faults(here, "app.requirements=uv.lock") == [
+        "app.requirements: 'uv.lock' is read by uv, which is not on PATH here; write `uv export --frozen --no-dev "
+        "--no-emit-project -o requirements.txt`, and name that file"
+    ]
+
+
+# How they are named
+
+
+def test_the_same_files_have_the_same_name_wherever_they_are(
+    here: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("other") / "shop"
+    shutil.copytree(here, other)
+    for path in other.rglob("*.py"):
+        os.utime(path, (0, 0))
+        os.link(path, other.parent / path.name)  # a link from elsewhere changes nothing in it
+    assert found(other).id("shop") == found(here).id("shop")
+    assert len(found(here).id("shop")) == 12
+
+
+CHANGES: list[Callable[[Path], object]] = [
+    lambda here: put(here, "shop/asgi.py", "changed"),
+    lambda here: put(here, "shop/new.py"),
+    lambda here: (here / "shop/asgi.py").chmod(0o755),
+    lambda here: (here / "shop/asgi.py").rename(here / "shop/bsgi.py"),
+    lambda here: os.replace(here / "b", here / "a"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_files_have_another_name(here: Path, change: Callable[[Path], object]) -> None:
+    (here / "a").symlink_to("requirements.txt")
+    (here / "b").symlink_to("shop")
+    assignments = ("app.callable=shop.asgi:application",)
+    before = found(here, *assignments).id("shop")
+    change(here)
+    if not (here / "shop/asgi.py").exists():
+        assignments = ("app.callable=shop.bsgi:application",)
+    assert found(here, *assignments).id("shop") != before
+
+
+def test_files_that_are_installed_otherwise_have_another_name(here: Path) -> None:
+    project = found(here)
+    assert len({project.id("shop"), project.id("other"), project.id("shop", "static"), project.id("shopstatic")}) == 4
+
+
+def test_the_command_that_an_operator_is_told_to_write_is_one_of_uv(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not UV.exists():
+        pytest.skip("uv is not among the libraries")
+    with_lock(here, monkeypatch)
+    command = "uv export --frozen --no-dev --no-emit-project -o requirements.txt"
+    done = subprocess.run(command.split(), cwd=here, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert warned(here) == []
