@@ -25,7 +25,7 @@ class Project(msgspec.Struct, frozen=True):
             path = os.path.join(self.directory, name)
             is_link = os.path.islink(path)
             is_run = not is_link and os.access(path, os.X_OK)
-            content = os.readlink(path).encode() if is_link else _content(path)
+            content = os.fsencode(os.readlink(path)) if is_link else _content(path)
             digest.update(f"\0{name}\0{is_run}\0{len(content)}\0".encode() + content)
         return digest.hexdigest()[:12]
 

@@ -17,13 +17,15 @@ from generator.host.facts import made_for, python_version
 from generator.host.programs import StepFailed, must, run
 from generator.host.rehearsal import Rehearsal
 from generator.host.requirements import install_requirements
-from generator.host.store import APPS, READY, Generation, Store
+from generator.host.store import APPS, FILES, READY, Generation, Store
 from generator.paths import Paths
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import engine_settings, replaces_workers, service_user, upstream
 from generator.report import CommandError, Report
 
 ROOT = Path(program.ROOT)
+# Isolated: it is root's, and must not take a module of the directory that it is run in for one of Python's.
+_COMPILE = ("-I", "-m", "compileall", "-q")
 
 
 def runtime_id(project: Project | None = None) -> str:
@@ -68,8 +70,8 @@ def app_id(deploy: Deploy, project: Project | None) -> str:
     """Names an application's files, as they are installed; nothing for the notification center."""
     if project is None:
         return ""
-    made_with = runtime_id(project) if deploy.app.build else ""
-    return project.id(service_user(deploy), *deploy.app.static.values(), *deploy.app.build, made_with)
+    made_with = (runtime_id(project), *map("=".join, sorted(deploy.env.items()))) if deploy.app.build else ()
+    return project.id(service_user(deploy), *deploy.app.static.values(), *deploy.app.build, *made_with)
 
 
 def make_application(
@@ -78,7 +80,8 @@ def make_application(
     """An application's files, owned by root, and its runtime: its user can read them, and write none."""
     if project is None:
         return None
-    directory, runtime = store.home / APPS / app_id(deploy, project), runtime_id(project)
+    made, runtime = store.home / APPS / app_id(deploy, project), runtime_id(project)
+    directory = made / FILES
 
     def fill() -> None:
         user = service_user(deploy)
@@ -86,16 +89,21 @@ def make_application(
         with report.step(f"install the application, {len(project.files)} files"):
             _copy_files(project, directory)
         make_runtime(store, runtime, report, project, directory)
+        # It is root who writes here, so before its user could put a link there.
+        run(_python(store, runtime), *_COMPILE, str(directory))
         if deploy.app.build:
             _own(directory, lambda path: (user, user, 0o700 if path.is_dir() or os.access(path, os.X_OK) else 0o600))
             Rehearsal(deploy, bundle, store.home / "runtimes" / runtime).build(directory, report)
-        run(str(store.home / "runtimes" / runtime / "venv/bin/python"), "-m", "compileall", "-q", str(directory))
         public = [f"{directory}/{path.rstrip('/')}" for path in deploy.app.static.values()]
         _own(directory, lambda path: ("root", user, _mode(path, public)))
 
-    _make_once(store, directory, fill)
+    _make_once(store, made, fill)
     make_runtime(store, runtime, report, project, directory)
     return directory
+
+
+def _python(store: Store, runtime: str) -> str:
+    return str(store.home / "runtimes" / runtime / "venv/bin/python")
 
 
 def _copy_files(project: Project, directory: Path) -> None:
@@ -139,8 +147,7 @@ def make_runtime(
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, copy)
             install_requirements(directory / "venv", project, application)
-            python = str(directory / "venv/bin/python")
-            must(run(python, "-m", "compileall", "-q", str(directory / "service"), timeout_s=120), "compiling")
+            must(run(_python(store, runtime), *_COMPILE, str(directory / "service"), timeout_s=120), "compiling")
 
     _make_once(store, directory, fill)
 

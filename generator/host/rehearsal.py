@@ -68,6 +68,8 @@ class Rehearsal:
         unit, (env, log) = Path("/run/systemd/system", self._unit), self._files
         unit.parent.mkdir(exist_ok=True)
         lines = self.lines(command, application, directory, writes)
+        # A run that was killed may have left one at work; to start it again would be to wait for that one.
+        run("systemctl", "stop", self._unit)
         try:
             put_text(env, self._env_text, 0o600)
             put_text(unit, "".join(f"{line}\n" for line in lines))

@@ -1,7 +1,7 @@
 """What is installed, on disk: `/opt/<name>` with its runtimes, its generations and the one that is current.
 
     /opt/<name>/runtimes/<id>/      code and virtual environment; the id follows from their content
-    /opt/<name>/apps/<id>/          an application of one's own; the id follows from its files
+    /opt/<name>/apps/<id>/files/    an application of one's own; the id follows from its files
     /opt/<name>/generations/<n>/    the rendered files as they stand on the host, and links into a runtime and an app
     /opt/<name>/current             -> generations/<n>: the one switch
     /opt/<name>/pending.json        a switch that has begun and is not recorded yet
@@ -35,6 +35,8 @@ ACL = "engine.acl"
 READY = "ready"
 PRISTINE = "pristine"
 APPS = "apps"
+# Beside READY, so that neither the application nor a command of its own can have that name.
+FILES = "files"
 _DIRECTORIES = ("runtimes", APPS, "generations", "edited")
 # The last one says that it is to go.
 _FILES = ("current", "default-site", "recover", "pending.json")
@@ -202,7 +204,7 @@ class Store:
         for part in ("service", "venv"):
             put_link(directory / part, f"../../runtimes/{generation.runtime}/{part}")
         if generation.app:
-            put_link(directory / "app", f"../../{APPS}/{generation.app}")
+            put_link(directory / "app", f"../../{APPS}/{generation.app}/{FILES}")
         self.record(generation)
         for folder, _, _ in os.walk(directory):  # the files themselves are synced as they are written
             sync(Path(folder))

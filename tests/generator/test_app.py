@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -18,16 +19,19 @@ from msgspec.structs import replace
 
 from generator.config.load import Loaded, load
 from generator.config.sources import with_project
+from generator.host import provide
+from generator.host import rehearsal as rehearsals
 from generator.host.preview import _code
 from generator.host.probe import Endpoint, silence
+from generator.host.programs import Outcome
 from generator.host.provide import app_id, runtime_id
 from generator.host.rehearsal import Rehearsal
-from generator.host.store import Store
+from generator.host.store import READY, Store
 from generator.host.switch import Side, plan
 from generator.packing.pack import deploy_text, pack
 from generator.packing.wheelhouse import locked
 from generator.rendering.render import render
-from generator.report import CommandError
+from generator.report import CommandError, Report
 from tests.generator.front_door import ROOT, wsbundle
 
 DEPLOY = """domain: shop.mycompany.org
@@ -238,7 +242,85 @@ def test_an_application_without_a_path_of_its_health_fails_when_it_has_an_error(
         assert silence(there, 30) == "GET / is answered with 502 Bad Gateway"
 
 
+# How it gets there
+
+
+def made(here: Path, store: Store, monkeypatch: pytest.MonkeyPatch, *assignments: str) -> tuple[Path, list[list[str]]]:
+    """Where an application of this user's is after its installation, and what was compiled before each command."""
+    there, seen = loaded(here, *assignments), list[list[str]]()
+    python = store.home / "runtimes" / runtime_id(there.project) / "venv/bin/python"
+    python.parent.mkdir(parents=True, exist_ok=True)
+    python.unlink(missing_ok=True)
+    python.symlink_to(sys.executable)
+    for name in ("make_user", "make_runtime", "_own"):  # which take root, and a network
+        monkeypatch.setattr(provide, name, lambda *_: None)
+    monkeypatch.setattr(
+        Rehearsal, "build", lambda _, place, __: seen.append([path.name for path in place.rglob("*.pyc")])
+    )
+    place = provide.make_application(store, there.deploy, render(there.deploy), there.project, Report())
+    assert place is not None
+    return place, seen
+
+
+def test_what_root_runs_takes_nothing_from_the_directory_that_it_is_run_in(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("compileall.py", "struct.py", "queue.py"):
+        (here / name).write_text(f"open({str(here / 'was-run')!r}, 'w')\n")
+    place, _ = made(here, Store("shop", tmp_path / "host"), monkeypatch)
+    assert list(place.rglob("main.*.pyc"))
+    assert not (here / "was-run").exists()
+
+
+def test_root_writes_nothing_more_where_a_command_of_the_application_could(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link __pycache__ would lead root to wherever the command likes."""
+    place, seen = made(here, Store("shop", tmp_path / "host"), monkeypatch, "app.build=[make]")
+    assert [sorted(names) for names in seen] == [sorted(path.name for path in place.rglob("*.pyc"))]
+    assert seen[0]
+
+
+def test_an_application_may_have_any_names_at_its_top(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store("shop", tmp_path / "host")
+    (here / "src/ready").mkdir()
+    (here / "src/ready/__init__.py").touch()
+    place, _ = made(here, store, monkeypatch)
+    (place / "main.py").unlink()
+    (place.parent / READY).unlink()  # as when it was killed in the middle
+    assert (made(here, store, monkeypatch)[0] / "main.py").exists()
+    store.prune(1)
+    assert not place.exists()
+
+
+def test_what_commands_make_follows_from_their_variables(here: Path) -> None:
+    def named(*assignments: str) -> str:
+        there = loaded(here, *assignments)
+        return app_id(there.deploy, there.project)
+
+    assert named("env={A: one}") == named("env={A: other}")
+    assert named("app.build=[make]", "env={A: one}") != named("app.build=[make]", "env={A: other}")
+
+
 # Before it goes live
+
+
+def test_a_command_that_a_killed_run_has_left_is_not_taken_for_the_next_one(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To start a unit that is starting is to wait for it."""
+    deploy, said = loaded(here).deploy, list[str]()
+
+    def run(*command: str, **_: object) -> Outcome:
+        said.append(" ".join(command))
+        return Outcome(0, "")
+
+    monkeypatch.setattr(rehearsals, "run", run)
+    monkeypatch.setattr(rehearsals, "put_text", lambda *_: None)
+    Rehearsal(deploy, render(deploy), here).run(("true",), here, here)
+    assert said.index("systemctl stop shop.before.service") < said.index("systemctl start shop.before.service")
 
 
 CONFINED = """
