@@ -1,11 +1,13 @@
 """An application of one's own, as it is beside deploy.yaml: its files, and what it needs of Python."""
 
+import codecs
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import msgspec
 
@@ -23,6 +25,10 @@ _PATIENCE_S = 60
 # What is required, up to its marker, says which release it means: by its version or its URL.
 _PINNED = re.compile(r"===?|\s@\s|://")
 _OF_OTHER_FILES = re.compile(r"(?:-r|-c|--requirement|--constraint)[ =]*(\S+)$")
+_OF_URLS = re.compile(r"\S+://\S+")
+_OF_SOURCES = re.compile(r"--no-binary\b|--only-binary[ =]+:none:")
+# And no option such as --index-url.
+_MEANS_PACKAGES = re.compile(r"-e\b|--editable\b|(?!-)")
 _OF_DIRECTORIES = re.compile(r"(?:-e|--editable)\b|\.{1,2}(?:/|$)|file:")
 
 
@@ -62,6 +68,8 @@ class _Look:
             self._fault("app.path", f"there is no directory {self.directory}", "name the one with the code")
             return
         files = tuple(sorted(self._installed()))
+        if self.faults:
+            return
         self._check_code(files)
         self._check_links(files)
         for url, path in self.app.static.items():
@@ -92,18 +100,33 @@ class _Look:
                 yield name
 
     def _listed(self) -> Iterator[str]:
+        around = (self.directory, *self.directory.parents)
+        if not any((place / ".git").exists() for place in around):
+            return _all_files(self.directory)
+        try:
+            said = self._said_by_git()
+        except (OSError, subprocess.SubprocessError) as error:
+            why = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace")
+            what = f"git does not say which files of {self.directory} are ignored: {' '.join(why.split())}"
+            self._fault("app.path", what, "install git, or take .git away: all files are installed then")
+            return iter(())
+        if not said:  # all of the directory is ignored, by a repository around it
+            return _all_files(self.directory)
+        return (os.fsdecode(name) for name in said.split(b"\0") if name)
+
+    def _said_by_git(self) -> bytes:
+        """Raises OSError or SubprocessError: without git, what it would have left out might be installed."""
         # It may be root who asks, in a repository of somebody else's: nothing that its configuration names is run. What
         # a user ignores everywhere would give each user another application.
-        settings = ("safe.directory=*", "core.fsmonitor=false", f"core.excludesFile={os.devnull}")
+        settings = ("core.fsmonitor=false", f"core.excludesFile={os.devnull}")
         git = ("git", *(word for setting in settings for word in ("-c", setting)), "-C", str(self.directory))
-        try:
-            command = (*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-            done = subprocess.run(command, capture_output=True, check=True, timeout=_PATIENCE_S)
-        except (OSError, subprocess.SubprocessError):  # no git, or no repository
-            return _all_files(self.directory)
-        if not done.stdout:  # all of the directory is ignored, by a repository around it
-            return _all_files(self.directory)
-        return (os.fsdecode(name) for name in done.stdout.split(b"\0") if name)
+        command = (*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        with NamedTemporaryFile("w", suffix=".gitconfig") as trust:
+            # git before 2.38, as of Ubuntu 22.04, reads it in files alone.
+            trust.write("[safe]\n\tdirectory = *\n")
+            trust.flush()
+            environ = {**os.environ, "GIT_CONFIG_GLOBAL": trust.name, "LC_ALL": "C"}
+            return subprocess.run(command, capture_output=True, check=True, timeout=_PATIENCE_S, env=environ).stdout
 
     def _is_ours(self, path: Path) -> bool:
         source = Path(self.loaded.directory, self.loaded.file)
@@ -125,14 +148,25 @@ class _Look:
     def _check_links(self, files: tuple[str, ...]) -> None:
         for name in files:
             path = self.directory / name
-            if path.is_symlink() and not path.resolve().is_relative_to(self.directory.resolve()):
-                self._fault("app.path", f"{name} leads out of it, to {os.readlink(path)}", "put the file itself there")
-            elif not name.isprintable():
+            if not name.isprintable():
                 self._fault("app.path", f"has a file named {name!r}", "give it another name")
+            elif path.is_symlink() and not os.path.exists(path):
+                fix = "remove it, or let .gitignore name it"
+                self._fault("app.path", f"{name} is a link to {os.readlink(path)!r}, which is not there", fix)
+            elif path.is_symlink() and self._leads_out(name):
+                fix = "put the file itself there, or write the link as seen from its own directory"
+                self._fault("app.path", f"{name} leads out of it, to {os.readlink(path)}", fix)
             elif not (path.is_symlink() or path.is_file()):
                 self._fault("app.path", f"{name} is not a file", "remove it, or let .gitignore name it")
             elif not os.access(path, os.R_OK):
                 self._fault("app.path", f"{name} cannot be read", "make it readable, or let .gitignore name it")
+
+    def _leads_out(self, name: str) -> bool:
+        """Whether a link leads to what is not installed with it; what it says counts as well as where that is."""
+        path = self.directory / name
+        said = os.path.normpath(os.path.join(os.path.dirname(name), os.readlink(path)))
+        is_inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.directory))
+        return not is_inside or os.path.isabs(said) or said.partition("/")[0] == ".."
 
     def _requirements(self, files: tuple[str, ...]) -> str:
         name = self.app.requirements
@@ -163,11 +197,24 @@ class _Look:
         if done.returncode:
             said = " ".join(done.stderr.split())
             self._fault("app.requirements", f"uv cannot export '{name}': {said}", "run `uv lock`")
+        self._check_lines(name, done.stdout)
         return done.stdout
+
+    def _check_lines(self, name: str, text: str) -> None:
+        """Refuse what would not be installed as a wheel."""
+        for number, line in _logical_lines(text):
+            where = name if self._is_of_uv() else f"{name}:{number}"  # uv's lock has other lines than what it exports
+            if _is_built(line):
+                what = f"{where}: '{line}' means a build on the host, and only wheels are installed"
+                self._fault("app.requirements", what, "name a release, or the URL of a .whl that you have built")
+            elif _OF_DIRECTORIES.match(line):
+                what = f"{where}: '{line}' is a directory, and only packages are installed"
+                self._fault("app.requirements", what, "leave it out; code of your own is imported from app.path")
 
     def _read(self, name: str, files: tuple[str, ...], within: tuple[str, ...]) -> str:
         """A file of requirements with those that it names, and what is wrong in them. Source: pip's reference."""
-        text = (self.directory / name).read_text(encoding="utf-8", errors="replace")
+        text = _decoded((self.directory / name).read_bytes())
+        self._check_lines(name, text)
         open_ones = []
         for number, line in _logical_lines(text):
             if other := _OF_OTHER_FILES.match(line):
@@ -179,9 +226,6 @@ class _Look:
                 else:
                     fix = "put it into app.path, and do not let .gitignore name it"
                     self._fault("app.requirements", f"{name}:{number}: there is no {other[1]}", fix)
-            elif _OF_DIRECTORIES.match(line):
-                what = f"{name}:{number}: '{line}' is a directory, and only packages are installed"
-                self._fault("app.requirements", what, "remove the line; the application's own code is there as it is")
             elif not line.startswith("-") and not _PINNED.search(line.partition(";")[0]) and "--hash" not in line:
                 open_ones.append(line.split()[0])
         if open_ones:
@@ -189,6 +233,21 @@ class _Look:
             fix = "pin each, as `uv pip compile` or `pip freeze` do: else two hosts have different ones"
             self.warnings.append(self._located("app.requirements", what, fix))
         return text
+
+
+def _is_built(line: str) -> bool:
+    """Whether pip would build it, whatever it is told: code of the package's own would run as root."""
+    url = _OF_URLS.search(line)
+    is_wheel = url is not None and re.split("[?#]", url[0])[0].endswith(".whl")
+    return bool(_OF_SOURCES.match(line)) or (
+        url is not None and not is_wheel and _MEANS_PACKAGES.match(line) is not None
+    )
+
+
+def _decoded(content: bytes) -> str:
+    """As pip reads it: PowerShell writes UTF-16, and other editors a mark at the beginning."""
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_wide else "utf-8-sig", errors="replace")
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:

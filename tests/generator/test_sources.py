@@ -125,12 +125,34 @@ def test_an_application_in_a_directory_that_the_repository_around_it_ignores_is_
 
 
 def test_without_git_what_work_leaves_behind_is_left_out(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    git(here, "init", "-q")
     left = ("__pycache__/a.py", "shop/a.pyc", "venv/b.py", ".venv/c.py", "node_modules/d.js", ".env", ".mypy_cache/e")
     for name in left:
         put(here, name)
     monkeypatch.setenv("PATH", "/nowhere")
     assert found(here).files == ("requirements.txt", "shop/asgi.py")
+
+
+def test_where_git_does_not_answer_what_it_would_leave_out_is_not_installed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(here, ".git", "gitdir: nowhere\n")  # as of a submodule that was copied alone
+    [broken] = faults(here)
+    assert "git does not say which files of" in broken
+    assert "not a git repository" in broken
+    monkeypatch.setenv("PATH", "/nowhere")
+    [missing] = faults(here)
+    assert missing.endswith("'git'; install git, or take .git away: all files are installed then")
+
+
+def test_an_older_git_reads_in_a_file_alone_whom_it_may_trust(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git(here, "init", "-q")
+    put(here, ".gitignore", "*.log\n")
+    put(here, "a.log")
+    older = put(here.parent, "bin/git", '#!/bin/sh\ncase "$*" in *"-c safe.directory"*) exit 128; esac\n')
+    older.write_text(f'{older.read_text()}GIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {shutil.which("git")} "$@"\n')
+    older.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{older.parent}:{os.environ['PATH']}")
+    assert "a.log" not in found(here).files
 
 
 def test_the_directory_may_be_another_one_than_that_of_deploy_yaml(here: Path) -> None:
@@ -152,6 +174,14 @@ def outside(here: Path) -> None:
 
 def nowhere(here: Path) -> None:
     (here / "gone").symlink_to("missing")
+    (here / "loop").symlink_to("loop")
+    os.symlink(b"\xff", here / "odd")
+
+
+def only_here(here: Path) -> None:
+    """What would lead elsewhere once it is installed."""
+    (here / "absolute").symlink_to(here / "shop")
+    (here / "around").symlink_to(f"../{here.name}/shop")
 
 
 def pipe(here: Path) -> None:
@@ -178,15 +208,30 @@ def requirements_missing(here: Path) -> None:
     (here / "requirements.txt").unlink()
 
 
+INSTEAD = "put the file itself there, or write the link as seen from its own directory"
 FAULTS: list[tuple[Callable[[Path], object], list[str]]] = [
     (
         outside,
         [
-            "app.path: out leads out of it, to /etc/passwd; put the file itself there",
-            "app.path: up leads out of it, to ..; put the file itself there",
+            f"app.path: out leads out of it, to /etc/passwd; {INSTEAD}",
+            f"app.path: up leads out of it, to ..; {INSTEAD}",
         ],
     ),
-    (nowhere, ["app.path: gone cannot be read; make it readable, or let .gitignore name it"]),
+    (
+        nowhere,
+        [
+            "app.path: gone is a link to 'missing', which is not there; remove it, or let .gitignore name it",
+            r"app.path: loop is a link to 'loop', which is not there; remove it, or let .gitignore name it",
+            r"app.path: odd is a link to '\udcff', which is not there; remove it, or let .gitignore name it",
+        ],
+    ),
+    (
+        only_here,
+        [
+            f"app.path: absolute leads out of it, to HERE/shop; {INSTEAD}",
+            f"app.path: around leads out of it, to ../project/shop; {INSTEAD}",
+        ],
+    ),
     (pipe, ["app.path: pipe is not a file; remove it, or let .gitignore name it"]),
     (newline, [r"app.path: has a file named 'a\nb'; give it another name"]),
     (
@@ -291,15 +336,41 @@ def test_a_file_of_requirements_is_read_with_all_that_it_names(here: Path) -> No
         ("-r ../other.txt", "there is no ../other.txt; put it into app.path, and do not let .gitignore name it"),
         ("-chttp://a.org/c", "there is no http://a.org/c; put it into app.path, and do not let .gitignore name it"),
         *(
-            (line, f"'{line}' is a directory, and only packages are installed; remove the line; the application's own "
-            "code is there as it is")
-            for line in ("-e .", "--editable ./a", ".", "./a", "../a", "file:///srv/a")
+            (line, f"'{line}' is a directory, and only packages are installed; leave it out; code of your own is "
+            "imported from app.path")
+            for line in ("-e .", "--editable ./a", ".", "./a", "../a")
+        ),
+        *(
+            (line, f"'{line}' means a build on the host, and only wheels are installed; name a release, or the URL of "
+            "a .whl that you have built")
+            for line in (
+                *("file:///srv/a", "a @ file:///srv/a", "git+https://a.org/a@v1", "-e git+https://a.org/a#egg=a"),
+                *("a @ https://a.org/a-1.tar.gz#sha256=00", "--no-binary a", "--no-binary=:all:"),
+                "--only-binary :none:",
+            )
         ),
     ],
 )  # fmt: skip
 def test_a_requirement_that_is_not_on_the_host_is_refused(here: Path, line: str, told: str) -> None:
     put(here, "requirements.txt", f"# first\n{line}\n")
     assert faults(here) == [f"app.requirements: requirements.txt:2: {told}"]
+
+
+def test_what_only_looks_like_a_build_is_taken(here: Path) -> None:
+    put(
+        here,
+        "requirements.txt",
+        "--index-url https://a.org/simple\n--only-binary=:all:\na @ https://a.org/a.whl ; os_name == 'posix'\n"
+        "https://a.org/b.whl?download\n",
+    )
+    assert warned(here) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_requirements_of_windows_are_read_as_pip_reads_them(here: Path, encoding: str) -> None:
+    (here / "requirements.txt").write_bytes("-r other.txt\r\nb==1\r\n".encode(encoding))
+    put(here, "other.txt", "a\n")
+    assert [warning[:47] for warning in warned(here)] == ["other.txt does not say which release of a it me"]
 
 
 def test_a_requirement_that_leaves_its_release_open_is_warned_about(here: Path) -> None:
