@@ -70,6 +70,7 @@ def load(name: str, directory: Path) -> Any:
         ApplicationError
     """
     module_name, _, attribute = name.partition(":")
+    _refuse_name_of_python(name, directory)
     try:
         found: Any = importlib.import_module(module_name)
     except BaseException as error:  # also of sys.exit() and what is no Exception
@@ -83,6 +84,18 @@ def load(name: str, directory: Path) -> Any:
     if fault := _what_it_is_instead(found, attribute, where):
         raise ApplicationError(f"{name} is not an ASGI application: {fault}")
     return _of_three(found)
+
+
+def _refuse_name_of_python(name: str, directory: Path) -> None:
+    """What has been imported long before the application cannot be one of its modules, whatever lies there."""
+    top = re.split("[.:]", name, maxsplit=1)[0]
+    is_taken = top in sys.modules and top in sys.stdlib_module_names
+    if is_taken and (spec := PathFinder.find_spec(top, [str(directory)])) is not None:
+        file = getattr(sys.modules[top], "__file__", None)
+        if file != spec.origin:
+            raise ApplicationError(
+                f"{name}: {top} is a module of Python itself; give yours in {directory} another name"
+            )
 
 
 def _of_three(application: Any) -> Any:

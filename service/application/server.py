@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 import signal
 import socket
 import sys
@@ -19,7 +18,7 @@ from service.application.connections import HttpConnection, State
 from service.application.load import in_one_line
 from service.core.status import application_line
 from service.process.descriptors import have_leaked
-from service.process.stops import stop_signals
+from service.process.stops import end, stop_signals
 from service.runner import InformingServer
 from service.workers.acceptor import Acceptor
 
@@ -101,8 +100,7 @@ class _Server(uvicorn.Server):
             "holds up the event loop, or has threads that do not end",
             self._drain_s + CLEANUP_S,
         )
-        sys.stdout.flush()
-        os._exit(0 if self.started and not self.has_failed else 1)
+        end(0 if self.started and not self.has_failed else 1)
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_BETWEEN_LOOKS == 0 and not self.has_failed:

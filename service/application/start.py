@@ -13,7 +13,7 @@ from service.process.base_options import base_options
 from service.process.journal import prefix_stderr
 from service.process.listen import BACKLOG
 from service.process.logs import keep_requests_out
-from service.process.stops import let_stops_through, stop_signals
+from service.process.stops import end, let_stops_through, stop_signals
 from service.settings import Settings
 
 # The first that ends requests at a time limit when it stops (`timeout_graceful_shutdown`).
@@ -23,8 +23,7 @@ OLDEST_UVICORN = (0, 22)
 def check(settings: Settings) -> NoReturn:
     """Import the application, and end with 0, or with 1 and what is wrong with it."""
     _loaded_or_exit(settings)
-    sys.stdout.flush()
-    os._exit(0)  # what it has begun while it was imported, such as threads, is not waited for
+    end(0)
 
 
 def run(settings: Settings, sockets: list[socket.socket]) -> None:
@@ -86,8 +85,7 @@ def _loaded_or_exit(settings: Settings) -> Any:
     except ApplicationError as error:
         prefix_stderr()
         print(error, file=sys.stderr)
-        sys.stdout.flush()
-        os._exit(1)
+        end(1)
 
 
 def _refuse_uvicorn() -> None:

@@ -3,7 +3,11 @@
 Source: signal(7), pthread_sigmask(3).
 """
 
+import os
 import signal
+import sys
+from contextlib import suppress
+from typing import NoReturn
 
 
 def hold_stops() -> None:
@@ -28,3 +32,10 @@ def stop_signals() -> list[signal.Signals]:
     """
     signals = (signal.SIGTERM, signal.SIGINT)
     return [each for each in signals if signal.getsignal(each) is not signal.SIG_IGN]
+
+
+def end(status: int) -> NoReturn:
+    """End at once: without a wait for threads, and with all that was printed, if that is still possible."""
+    with suppress(Exception):  # an application may have closed stdout
+        sys.stdout.flush()
+    os._exit(status)

@@ -198,3 +198,23 @@ def test_without_an_application_there_is_nothing_to_check(tmp_path: Path) -> Non
     ended = checked(tmp_path, WEBSOCKET_APP="")
     told = "there is no application to check: set WEBSOCKET_APP to module:attribute\n"
     assert (ended.returncode, ended.stderr) == (1, told)
+
+
+def test_an_application_may_have_closed_what_it_prints_to(tmp_path: Path) -> None:
+    source = "import sys\nprint('imported', flush=True)\nsys.stdout.close()\n"
+    ended = checked(project(tmp_path / "home", source + "async def application(scope, receive, send): ...\n"))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "imported\n", "")
+    ended = checked(project(tmp_path / "broken", source + "import rediss\n"))
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("path", ["queue.py", "queue/asgi.py", "time.py"])
+def test_a_module_with_the_name_of_one_that_python_has_imported_is_refused(path: str, home: Path) -> None:
+    (home / path).parent.mkdir(exist_ok=True)
+    (home / path).write_text("async def app(scope, receive, send): ...\n")
+    if "/" in path:
+        (home / path).with_name("__init__.py").touch()
+    module = path.removesuffix(".py").replace("/", ".")
+    top = module.partition(".")[0]
+    told = f"{module}:app: {top} is a module of Python itself; give yours in {home} another name"
+    assert fault(f"{module}:app", home) == told
