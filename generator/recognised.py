@@ -6,6 +6,7 @@ It reads the files and runs none of them, so it can be wrong; each line says whe
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -86,9 +87,10 @@ def _sources(directory: Path) -> Iterator[tuple[Path, str]]:
     for folder, folders, names in os.walk(directory):
         folders[:] = sorted(name for name in folders if name not in _LEFT_OUT and not name.startswith("."))
         for name in sorted(names):
-            if name.endswith(".py") and number < _MOST_FILES:
+            if name.endswith(".py") and number < _MOST_FILES and (path := Path(folder, name)).is_file():
                 number += 1
-                yield Path(folder, name), Path(folder, name).read_text(encoding="utf-8", errors="replace")
+                with suppress(PermissionError):  # `check` says so
+                    yield path, path.read_text(encoding="utf-8", errors="replace")
 
 
 def _look_at_django(texts: dict[Path, str], found: Recognised) -> None:
@@ -110,6 +112,7 @@ def _look_at_objects(texts: dict[Path, str], found: Recognised) -> None:
     candidates = [
         (f"{'.'.join(path.with_suffix('').parts).removesuffix('.__init__')}:{made[1]}", path, made[1])
         for path, text in texts.items()
+        if all(part.isascii() and part.isidentifier() for part in path.with_suffix("").parts)
         for made in _MADE.finditer(text)
     ]
     candidates.sort(

@@ -1,5 +1,6 @@
 """What is seen of an application that is there already: small projects as people have them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,12 @@ def test_where_nothing_is_seen_nothing_is_written(tmp_path: Path) -> None:
     outcome = begun(tmp_path)
     assert (outcome.code, "no ASGI application is seen in" in outcome.err) == (1, True)
     assert not (tmp_path / "deploy.yaml").exists()
+
+
+def test_what_cannot_be_read_or_imported_is_passed_by(tmp_path: Path) -> None:
+    write(tmp_path, FASTAPI | {"my-scripts/app.py": "application = FastAPI()\n"})
+    (tmp_path / "broken.py").symlink_to("nowhere.py")
+    os.mkfifo(tmp_path / "pipe.py")
+    outcome = begun(tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "\n  callable: main:app\n" in (tmp_path / "deploy.yaml").read_text()
