@@ -62,7 +62,9 @@ class _Look:
         self.app = loaded.deploy.app
         self.faults: list[Located] = []
         self.warnings: list[Located] = []
-        self.directory = Path(loaded.directory, self.app.path).absolute()
+        # Both without links and `..`, or deploy.yaml would not be known again among the files.
+        self.place = Path(os.path.realpath(loaded.directory))
+        self.directory = Path(os.path.realpath(self.place / self.app.path))
         self.project: Project | None = None
         if not self.directory.is_dir():
             self._fault("app.path", f"there is no directory {self.directory}", "name the one with the code")
@@ -129,10 +131,10 @@ class _Look:
             return subprocess.run(command, capture_output=True, check=True, timeout=_PATIENCE_S, env=environ).stdout
 
     def _is_ours(self, path: Path) -> bool:
-        source = Path(self.loaded.directory, self.loaded.file)
+        source = Path(self.place, self.loaded.file)
         overlays = f"{source.stem}.*{source.suffix}"
         name = self.loaded.deploy.name
-        made = Path(self.loaded.directory, "build")
+        made = Path(self.place, "build")
         is_made = Path(made, name) in path.parents or (path.parent == made and path.match(f"{name}-*.tar.gz"))
         return is_made or (path.parent == source.parent and (path == source or path.match(overlays)))
 
@@ -165,7 +167,7 @@ class _Look:
         """Whether a link leads to what is not installed with it; what it says counts as well as where that is."""
         path = self.directory / name
         said = os.path.normpath(os.path.join(os.path.dirname(name), os.readlink(path)))
-        is_inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.directory))
+        is_inside = Path(os.path.realpath(path)).is_relative_to(self.directory)
         return not is_inside or os.path.isabs(said) or said.partition("/")[0] == ".."
 
     def _requirements(self, files: tuple[str, ...]) -> str:

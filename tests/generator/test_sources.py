@@ -315,6 +315,19 @@ def test_root_runs_nothing_that_somebody_elses_repository_names(here: Path) -> N
     assert (here.parent / "was-run").exists()  # or the test would have seen nothing
 
 
+@pytest.mark.parametrize("path", ["..", "HERE", "../../other"])
+def test_deploy_yaml_and_what_was_made_of_it_stay_where_they_are_whatever_way_leads_there(
+    here: Path, path: str
+) -> None:
+    (here.parent / "other").symlink_to(here)
+    put(here, "deploy/deploy.yaml", DEPLOY.replace("{", "{path: " + path.replace("HERE", str(here)) + ", "))
+    put(here, "deploy/deploy.prod.yaml")
+    put(here, "deploy/build/shop/etc/shop/.env", "secret")
+    (here / "deploy.yaml").unlink()
+    for place in (here, here.parent / "other"):
+        assert found(place / "deploy").files == ("requirements.txt", "shop/asgi.py")
+
+
 # What it needs
 
 
