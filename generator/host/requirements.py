@@ -18,6 +18,9 @@ _OF_THE_RUNNER = ("click", "h11", "httptools", "msgspec", "typing-extensions", "
 # Ends with this process: the next run must not meet it at work on the same directory. Source: setpriv(1).
 _WITH_US = ("setpriv", "--pdeathsig", "KILL")
 _PIP_S = 900
+_REQUIRED = (
+    "import importlib.metadata as m; print(*(r for d in m.distributions() for r in d.requires or ()), sep='\\n')"
+)
 _NAMES = "import importlib.metadata as m; print(*{d.name for d in m.distributions()}, sep='\\n')"
 
 
@@ -54,7 +57,7 @@ def install_requirements(venv: Path, project: Project | None, application: Path 
                 if project.file is None:
                     file.write_text(project.requirements, encoding="utf-8")
                 pip(*install, "-r", str(file), doing="installing the application's requirements")
-                spared = ("setuptools",) if re.search(r"^setuptools\b", project.requirements, re.MULTILINE) else ()
+                spared = ("setuptools",) if _needs_setuptools(python, project.requirements) else ()
             rest = Path(temporary, "runner.txt")
             rest.write_text("".join(_of_the_runner(python)), encoding="utf-8")
             pip(*install, "--require-hashes", "--no-deps", "-r", str(rest), doing="installing the runner")
@@ -69,6 +72,15 @@ def _of_the_runner(python: str) -> Iterator[str]:
         name = _normal(re.split(r"[=; \[]", entry, maxsplit=1)[0])
         if name in _OF_THE_RUNNER and name not in there:
             yield entry
+
+
+def _needs_setuptools(python: str, requirements: str) -> bool:
+    """Whether an application names it, or something that it brings does: `pip freeze` leaves it out."""
+    is_named = re.search(r"^setuptools\b", requirements, re.MULTILINE) is not None
+    return is_named or any(
+        re.match(r"setuptools(?![\w.-])", line) and not re.search(r"\bextra\s*==", line)
+        for line in must(run(python, "-I", "-c", _REQUIRED)).splitlines()
+    )
 
 
 def _normal(name: str) -> str:

@@ -1,0 +1,35 @@
+"""What stays in an application's environment."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from generator.host.requirements import _needs_setuptools
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> str:
+    """That of an empty environment."""
+    command = [sys.executable, "-I", "-m", "venv", "--without-pip", str(tmp_path / "venv")]
+    subprocess.run(command, check=True)
+    return str(tmp_path / "venv/bin/python")
+
+
+def bring(python: str, requires: str) -> None:
+    [site] = Path(python).parent.parent.glob("lib/python3*/site-packages")
+    (site / "tiny-1.0.dist-info").mkdir(exist_ok=True)
+    metadata = f"Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\nRequires-Dist: {requires}\n"
+    (site / "tiny-1.0.dist-info/METADATA").write_text(metadata)
+
+
+def test_setuptools_stays_where_something_needs_it(python: str) -> None:
+    assert not _needs_setuptools(python, "")
+    assert _needs_setuptools(python, "tiny==1.0\nsetuptools==80.0\n")
+    for requires in ("setuptools", "setuptools>=40", 'setuptools (>40); python_version >= "3"'):
+        bring(python, requires)
+        assert _needs_setuptools(python, "tiny==1.0\n")
+    for requires in ("setuptools-scm", "setuptools_rust>=1", 'setuptools>=40; extra == "tests"'):
+        bring(python, requires)
+        assert not _needs_setuptools(python, "tiny==1.0\n")
