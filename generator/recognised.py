@@ -36,7 +36,24 @@ class Recognised(msgspec.Struct):
 
 
 def recognise(directory: Path) -> Recognised:
-    """What kind of application is in a directory; without a callable where none was found."""
+    """What kind of application is in a directory; without a callable where none was found.
+
+    It may be in a folder with requirements of its own, beside others that are none.
+    """
+    found = _recognised(directory)
+    if _requirements_in(directory):
+        return found
+    for folder in sorted(directory.iterdir()):
+        is_one = re.fullmatch(r"[A-Za-z][\w.-]*", folder.name, re.ASCII) and folder.name not in _LEFT_OUT
+        if is_one and _requirements_in(folder) and f"{found.callable or folder.name}.".startswith(f"{folder.name}."):
+            inside = _recognised(folder)
+            if inside.callable:
+                inside.lines.insert(0, (f"path: {folder.name}", "What it needs of Python is named there"))
+                return inside
+    return found
+
+
+def _recognised(directory: Path) -> Recognised:
     texts = {path.relative_to(directory): text for path, text in _sources(directory)}
     found = Recognised()
     if Path("manage.py") in texts:
@@ -128,11 +145,15 @@ def _rank(name: str, usual: tuple[str, ...]) -> int:
 
 
 def _look_for_requirements(directory: Path, found: Recognised) -> None:
-    for name in ("uv.lock", "requirements.txt"):
-        if (directory / name).is_file():
-            found.lines.append((f"requirements: {name}", "What it needs of Python"))
-            text = (directory / name).read_text(encoding="utf-8", errors="replace")
-            names = re.sub(r'^name = "(.*)"$', r"\1", text, flags=re.MULTILINE)
-            found.reaches = ", ".join(dict.fromkeys(_REACHING.findall(names)))
-            return
-    found.lines.append(("requirements: null", "Neither uv.lock nor requirements.txt is there: name what it needs"))
+    if name := _requirements_in(directory):
+        found.lines.append((f"requirements: {name}", "What it needs of Python"))
+        text = (directory / name).read_text(encoding="utf-8", errors="replace")
+        names = re.sub(r'^name = "(.*)"$', r"\1", text, flags=re.MULTILINE)
+        found.reaches = ", ".join(dict.fromkeys(_REACHING.findall(names)))
+    else:
+        why = "Neither uv.lock nor requirements.txt is there: name what it needs"
+        found.lines.append(("requirements: null", why))
+
+
+def _requirements_in(directory: Path) -> str:
+    return next((name for name in ("uv.lock", "requirements.txt") if os.path.isfile(directory / name)), "")

@@ -50,8 +50,20 @@ def begun(directory: Path) -> Outcome:
             {"callable": "shop.asgi:application"},
         ),
         ({"src/api.py": "api: FastAPI = FastAPI(title='x')\n"}, {"callable": "src.api:api"}),
+        (
+            {f"backend/{name}": text for name, text in DJANGO.items()} | {"frontend/app.js": "", "tools/gen.py": ""},
+            {"callable": "notes.asgi:application", "path": "backend", "requirements": "requirements.txt"},
+        ),
+        (
+            FASTAPI | {"examples/requirements.txt": "", "examples/app.py": "api = FastAPI()\n"},
+            {"callable": "main:app", "path": "."},
+        ),
+        (
+            {"api/requirements.txt": "", "api/main.py": "", "requirements.txt": "", "main.py": FASTAPI["main.py"]},
+            {"callable": "main:app", "path": ".", "requirements": "requirements.txt"},
+        ),
     ],
-    ids=["fastapi", "django", "socketio", "annotated"],
+    ids=["fastapi", "django", "socketio", "annotated", "in-a-folder", "with-a-folder", "beside-a-folder"],
 )
 def test_what_is_seen_is_a_deploy_yaml_that_is_sound(
     files: dict[str, str], expected: dict[str, object], tmp_path: Path
