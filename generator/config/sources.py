@@ -69,7 +69,7 @@ class _Look:
         if not self.directory.is_dir():
             self._fault("app.path", f"there is no directory {self.directory}", "name the one with the code")
             return
-        files = tuple(sorted(self._installed()))
+        files = tuple(sorted(str(path.relative_to(self.directory)) for path in self._installed(self.directory)))
         if self.faults:
             return
         self._check_code(files)
@@ -90,38 +90,38 @@ class _Look:
         origins = self.loaded.origins
         return Located(origins.get(key, origins["app.callable"]), key, Fault(what, fix))
 
-    def _installed(self) -> Iterator[str]:
+    def _installed(self, directory: Path) -> Iterator[Path]:
         """All files but those that .gitignore names, what was made of deploy.yaml, and itself: it may say secrets."""
-        for name in self._listed():
-            path = self.directory / name
+        for name in self._listed(directory):
+            path = directory / name
             if self._is_ours(path) or not os.path.lexists(path):  # removed, and git still knows it
                 continue
             if path.is_dir() and not path.is_symlink():  # a repository inside of this one
-                yield from (f"{name.rstrip('/')}/{each}" for each in _all_files(path))
+                yield from self._installed(path)
             else:
-                yield name
+                yield path
 
-    def _listed(self) -> Iterator[str]:
-        around = (self.directory, *self.directory.parents)
-        if not any((place / ".git").exists() for place in around):
-            return _all_files(self.directory)
+    def _listed(self, directory: Path) -> Iterator[str]:
+        is_top = directory == self.directory
+        if not any((place / ".git").exists() for place in (directory, *(directory.parents if is_top else ()))):
+            return _all_files(directory)
         try:
-            said = self._said_by_git()
+            said = self._said_by_git(directory)
         except (OSError, subprocess.SubprocessError) as error:
             why = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace")
-            what = f"git does not say which files of {self.directory} are ignored: {' '.join(why.split())}"
+            what = f"git does not say which files of {directory} are ignored: {' '.join(why.split())}"
             self._fault("app.path", what, "install git, or take .git away: all files are installed then")
             return iter(())
-        if not said:  # all of the directory is ignored, by a repository around it
-            return _all_files(self.directory)
+        if is_top and not said:  # all of the directory is ignored, by a repository around it
+            return _all_files(directory)
         return (os.fsdecode(name) for name in said.split(b"\0") if name)
 
-    def _said_by_git(self) -> bytes:
+    def _said_by_git(self, directory: Path) -> bytes:
         """Raises OSError or SubprocessError: without git, what it would have left out might be installed."""
         # It may be root who asks, in a repository of somebody else's: nothing that its configuration names is run. What
         # a user ignores everywhere would give each user another application.
         settings = ("core.fsmonitor=false", f"core.excludesFile={os.devnull}")
-        git = ("git", *(word for setting in settings for word in ("-c", setting)), "-C", str(self.directory))
+        git = ("git", *(word for setting in settings for word in ("-c", setting)), "-C", str(directory))
         command = (*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
         with NamedTemporaryFile("w", suffix=".gitconfig") as trust:
             # git before 2.38, as of Ubuntu 22.04, reads it in files alone.

@@ -113,8 +113,15 @@ def test_a_file_that_was_removed_and_that_git_still_knows_is_left_out(here: Path
 def test_a_repository_inside_of_the_application_is_part_of_it(here: Path) -> None:
     git(here, "init", "-q")
     put(here, "vendored/a.py")
+    put(here, "vendored/secret.log")
     git(here / "vendored", "init", "-q")
-    assert found(here).files == ("requirements.txt", "shop/asgi.py", "vendored/a.py")
+    with_log = ("requirements.txt", "shop/asgi.py", "vendored/a.py", "vendored/secret.log")
+    assert found(here).files == with_log
+    put(here, "vendored/.git/info/exclude", "*.log\n")
+    assert found(here).files == with_log[:-1]
+    git(here / "vendored", "-c", "user.name=a", "-c", "user.email=a@b.org", "commit", "-q", "--allow-empty", "-m", "a")
+    git(here, "add", "vendored")  # as a submodule is
+    assert found(here).files == with_log[:-1]
 
 
 def test_an_application_in_a_directory_that_the_repository_around_it_ignores_is_found(here: Path) -> None:
