@@ -85,7 +85,7 @@ def test_for_sudo_it_is_named_with_its_path(environment: Path, typed: Typed, tmp
     assert f"Example: sudo {environment}/bin/wsbundle install" in " ".join(typed("install", "--help").out.split())
     module: list[str | Path] = [environment / "bin/python", "-m", "wsbundle", "init", "ws.mycompany.org"]
     said = process([*module, "-f", "other.yaml"], cwd=tmp_path, env={"PATH": SYSTEM}).out
-    assert f"`sudo {environment}/bin/python -m wsbundle install`" in said
+    assert f"`sudo {environment}/bin/python -m wsbundle install -f other.yaml`" in said
 
 
 def contents(wheel: Path) -> dict[str, bytes]:
