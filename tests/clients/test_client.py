@@ -454,6 +454,22 @@ def test_ctrl_c_ends_it_without_a_traceback(shell: Shell) -> None:
         assert listener.stdout.read() == ""
 
 
+@pytest.mark.parametrize("last", ["Client._read", "Client._stay_connected"])
+def test_a_client_that_is_cancelled_is_not_reported_as_disconnected(shell: Shell, last: str) -> None:
+    """As on Ctrl-C, which cancels all tasks, in any order."""
+    events: list[str] = []
+
+    async def cancel_all() -> None:
+        async with Client(shell.url, on_event=lambda event: events.append(event.kind)):
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in sorted(others, key=lambda task: last in repr(task.get_coro())):
+                task.cancel()
+                await asyncio.sleep(0)
+
+    asyncio.run(cancel_all())
+    assert events == ["connected"]
+
+
 def test_listen_ends_when_nobody_reads_its_output_any_more(shell: Shell) -> None:
     with shell.client() as sender:
         pipe = subprocess.Popen(

@@ -453,7 +453,7 @@ class Client:
             self._link = None
         if not link.lost.done():
             link.lost.set_result(lost)
-        elif is_current:  # it went before the time that its goaway told
+        elif is_current and not link.lost.cancelled():  # it went before the time that its goaway told; or we are closed
             wait_s = max(0.0, self._next_try - time.monotonic()) / self._second
             self._emit(Event("disconnected", reason=lost.reason, wait_s=wait_s))
 
