@@ -4,7 +4,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from generator.config.load import Loaded, load
-from generator.config.schema import keys_file
+from generator.config.schema import keys_file, serves_app
 from generator.program import COMMAND, ROOT, starting
 from generator.report import CommandError, Report, UsageError, folded, paint
 
@@ -59,7 +59,7 @@ def run(options: Namespace, report: Report) -> int:
     from service.settings import to_environ
 
     deploy = loaded_for(options, report).deploy
-    if deploy.app.callable is not None:
+    if serves_app(deploy):
         way = f"uvicorn --reload {deploy.app.callable}"
         raise UsageError(f"an application of your own is tried out in its own environment: {way}")
     module = {"standalone": "service.server", "uvicorn": "service"}.get(deploy.server)
@@ -161,7 +161,7 @@ def loaded_for_center(options: Namespace, report: Report) -> Loaded:
         CommandError: it is an application of the operator's own.
     """
     loaded = loaded_for(options, report)
-    if loaded.deploy.app.callable is not None:
+    if serves_app(loaded.deploy):
         raise CommandError(
             f"{loaded.deploy.app.callable} is in the notification center's place, which alone can do this"
         )

@@ -211,13 +211,9 @@ def a_forged_address(patient: Patient) -> Claim:
     raw = connected(patient.endpoint, claim=f"TCP4 {_FORGED} {_FORGED} 50000 80")
     came_from = str(raw.getsockname()[0])
     ask(raw, "/", patient.endpoint.domain, User_Agent=agent, X_Forwarded_For=_FORGED)
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        for entry in recent(patient, 60):
-            if entry.get("agent") == agent:
-                return Claim(str(entry["address"]), came_from)
-        time.sleep(0.05)
-    raise Unseen("the request is not in the access log")
+    if (entry := logged(patient, agent)) is None:
+        raise Unseen("the request is not in the access log")
+    return Claim(str(entry["address"]), came_from)
 
 
 @check(
@@ -235,6 +231,17 @@ def trusted_proxies(deploy: Deploy, seen: Claim) -> Verdict:
     if seen.taken_for == (_FORGED if is_trusted else seen.came_from):
         return ok(said)
     return failed(said, f"look for other set_real_ip_from: sudo nginx -T | grep real_ip; {AS_ROOT} install")
+
+
+def logged(patient: Patient, agent: str) -> dict[str, object] | None:
+    """The entry of a request in the access log of this site, soon after its answer. Raises: OSError"""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        for entry in recent(patient, 60):
+            if entry.get("agent") == agent:
+                return entry
+        time.sleep(0.05)
+    return None
 
 
 def recent(patient: Patient, within_s: float) -> list[dict[str, object]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from generator.config.schema import Deploy
 from generator.doctor.checks import Verdict, check, failed, look, ok, unseen, warning
+from generator.doctor.of_the_protocol import a_message, message
 from generator.doctor.patient import Patient, Unseen, needs_root
 from generator.doctor.wire import ask, connected
 from generator.host import facts
@@ -17,17 +18,10 @@ from generator.program import AS_ROOT
 INSTALL = f"{AS_ROOT} install"
 
 
-@look()
-def an_answer(patient: Patient) -> str | float:
-    return patient.message
-
-
-@check("app.health", see=an_answer, expects=lambda deploy: f"GET {deploy.app.health or '/'} through nginx is answered")
-def health(_: Deploy, seen: str | float) -> Verdict:
+@check("app.health", see=a_message, expects=lambda deploy: f"GET {deploy.app.health or '/'} through nginx is answered")
+def health(deploy: Deploy, seen: str | float) -> Verdict:
     """The application answers through nginx that it works."""
-    if isinstance(seen, str):
-        return failed(seen, f"{AS_ROOT} status, then docs/troubleshoot.md: the service does not run")
-    return ok(f"after {seen * 1000:.0f} ms")
+    return message(deploy, seen)
 
 
 class Code(NamedTuple):

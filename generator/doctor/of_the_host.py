@@ -5,13 +5,15 @@ import os
 import re
 import time
 from typing import NamedTuple
+from uuid import uuid4
 
 from msgspec.structs import replace
 
-from generator.config.schema import Deploy, domains
+from generator.config.schema import Deploy, domains, serves_app
 from generator.doctor.checks import Verdict, check, failed, look, ok, warning
+from generator.doctor.of_nginx import logged
 from generator.doctor.patient import Patient, needs_root
-from generator.doctor.wire import ask, connected
+from generator.doctor.wire import AGENT, ask, connected
 from generator.host import facts
 from generator.host.drift import drifts
 from generator.host.programs import run
@@ -47,9 +49,12 @@ def the_names(patient: Patient) -> Names:
 
 def _is_served(patient: Patient, name: str) -> bool:
     """Whether a client that asks nginx for a name gets this site; where nobody gets in, `message` says so."""
+    agent = f"{AGENT} {uuid4()}"
     try:
-        raw = connected(replace(patient.endpoint, domain=name))
-        return b"WebSocket endpoint only" in ask(raw, "/doctor", name).body
+        answer = ask(connected(replace(patient.endpoint, domain=name)), "/doctor", name, User_Agent=agent)
+        if serves_app(patient.deploy):  # which answers as it likes
+            return logged(patient, agent) is not None
+        return b"WebSocket endpoint only" in answer.body
     except OSError:
         return True
 

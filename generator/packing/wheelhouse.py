@@ -63,10 +63,16 @@ def requirements_for(target: Target, locks: Iterable[str]) -> list[str]:
     return list(wanted)
 
 
+def _entries(requirements: str) -> Iterator[str]:
+    """Each line that says something, with those that a backslash joins to it."""
+    lines = re.sub(r"\\\n\s*", "", requirements).splitlines()
+    return filter(None, map(str.strip, lines))
+
+
 def _locked(lock: str) -> Iterator[tuple[str, str, str]]:
     """Requirement, marker and hashes of each entry of a requirements file that `make lock` wrote."""
-    for line in re.sub(r"\\\n\s*", "", lock).splitlines():
-        if line.strip() and not line.lstrip().startswith("#"):
+    for line in _entries(lock):
+        if not line.startswith("#"):
             requirement, _, hashes = line.partition(" --hash=")
             pinned, _, marker = requirement.partition(";")
             yield pinned.strip(), marker.strip(), f"--hash={hashes}"
@@ -78,10 +84,8 @@ def locked(requirements: str) -> str:
     Raises:
         CommandError: some have no hash, so that nobody knows what would be in the archive.
     """
-    lines = [
-        line for line in re.sub(r"\\\n\s*", "", requirements).splitlines() if not line.lstrip().startswith(("#", "-"))
-    ]
-    if open_ones := [line.split()[0] for line in lines if line.strip() and "--hash=" not in line]:
+    lines = [line for line in _entries(requirements) if not line.startswith(("#", "-"))]
+    if open_ones := [line.split()[0] for line in lines if "--hash=" not in line]:
         fix = "lock all of them: uv pip compile --generate-hashes requirements.in -o requirements.txt"
         raise CommandError(f"An archive has what is locked by its hash, and {', '.join(open_ones[:5])} is not; {fix}")
     return "\n".join(lines) + "\n"
