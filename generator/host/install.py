@@ -70,10 +70,9 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
             judge(loaded, bundle, report)  # the readers that were not at hand before
         belongings.claim(store, deploy, user, mine)
         try:
-            application = make_application(store, deploy, bundle, loaded.project, report)
-            if application is None:
-                make_runtime(store, runtime, report)
-            else:
+            make_runtime(store, runtime, report, loaded.project)
+            if loaded.project is not None:
+                application = make_application(store, deploy, bundle, loaded.project, app, runtime, report)
                 _rehearse(application, deploy, bundle, store.home / "runtimes" / runtime, report)
             number = stage(deploy, bundle, store, runtime, report, app)
             kept = copies(store, store.current)

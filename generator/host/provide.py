@@ -75,12 +75,10 @@ def app_id(deploy: Deploy, project: Project | None) -> str:
 
 
 def make_application(
-    store: Store, deploy: Deploy, bundle: Bundle, project: Project | None, report: Report
-) -> Path | None:
-    """An application's files, owned by root, and its runtime: its user can read them, and write none."""
-    if project is None:
-        return None
-    made, runtime = store.home / APPS / app_id(deploy, project), runtime_id(project)
+    store: Store, deploy: Deploy, bundle: Bundle, project: Project, app: str, runtime: str, report: Report
+) -> Path:
+    """An application's files, owned by root: its user can read them, and write none. Its runtime is there already."""
+    made = store.home / APPS / app
     directory = made / FILES
 
     def fill() -> None:
@@ -88,7 +86,6 @@ def make_application(
         make_user(deploy, bundle)
         with report.step(f"install the application, {len(project.files)} files"):
             _copy_files(project, directory)
-        make_runtime(store, runtime, report, project, directory)
         # It is root who writes here, so before its user could put a link there.
         run(_python(store, runtime), *_COMPILE, str(directory))
         if deploy.app.build:
@@ -98,7 +95,6 @@ def make_application(
         _own(directory, lambda path: ("root", user, _mode(path, public)))
 
     _make_once(store, made, fill)
-    make_runtime(store, runtime, report, project, directory)
     return directory
 
 
@@ -130,23 +126,21 @@ def _own(directory: Path, of: Callable[[Path], tuple[str, str, int]]) -> None:
             shutil.chown(path, owner, group)
 
 
-def make_runtime(
-    store: Store, runtime: str, report: Report, project: Project | None = None, application: Path | None = None
-) -> None:
+def make_runtime(store: Store, runtime: str, report: Report, project: Project | None) -> None:
     """Code and virtual environment, owned by root and byte-compiled: the service can write none of it.
 
-    `application` is where the files of the operator's own are, which has requirements of its own.
+    An application has requirements of its own.
     """
     directory = store.home / "runtimes" / runtime
 
     def fill() -> None:
         (directory / "service").mkdir()
-        with report.step("install the service" if application is None else "install what the application needs"):
+        with report.step("install the service" if project is None else "install what the application needs"):
             for path in _code():
                 copy = directory / path.relative_to(ROOT)
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, copy)
-            install_requirements(directory / "venv", project, application)
+            install_requirements(directory / "venv", project)
             must(run(_python(store, runtime), *_COMPILE, str(directory / "service"), timeout_s=120), "compiling")
 
     _make_once(store, directory, fill)

@@ -24,10 +24,8 @@ _REQUIRED = (
 _NAMES = "import importlib.metadata as m; print(*{d.name for d in m.distributions()}, sep='\\n')"
 
 
-def install_requirements(venv: Path, project: Project | None, application: Path | None) -> None:
+def install_requirements(venv: Path, project: Project | None) -> None:
     """Install them, and take pip away again: nothing in the runtime can change it.
-
-    `application` is where the project's files are on this host.
 
     Raises:
         StepFailed
@@ -49,13 +47,15 @@ def install_requirements(venv: Path, project: Project | None, application: Path 
 
         install = ("install", "-q", "--only-binary", ":all:", "--compile", *from_wheels())
         spared: tuple[str, ...] = ()
-        if project is None or application is None:
+        if project is None:
             pip(*install, "--require-hashes", "-r", str(_LOCK), doing="pip install")
         else:
             if project.requirements:
-                file = Path(temporary, "exported.txt") if project.file is None else application / project.file
                 if project.file is None:
+                    file = Path(temporary, "exported.txt")
                     file.write_text(project.requirements, encoding="utf-8")
+                else:
+                    file = Path(project.directory, project.file)
                 pip(*install, "-r", str(file), doing="installing the application's requirements")
                 spared = ("setuptools",) if _needs_setuptools(python, project.requirements) else ()
             rest = Path(temporary, "runner.txt")

@@ -252,13 +252,14 @@ def made(here: Path, store: Store, monkeypatch: pytest.MonkeyPatch, *assignments
     python.parent.mkdir(parents=True, exist_ok=True)
     python.unlink(missing_ok=True)
     python.symlink_to(sys.executable)
-    for name in ("make_user", "make_runtime", "_own"):  # which take root, and a network
+    for name in ("make_user", "_own"):  # which take root
         monkeypatch.setattr(provide, name, lambda *_: None)
     monkeypatch.setattr(
         Rehearsal, "build", lambda _, place, __: seen.append([path.name for path in place.rglob("*.pyc")])
     )
-    place = provide.make_application(store, there.deploy, render(there.deploy), there.project, Report())
-    assert place is not None
+    assert there.project is not None
+    made_of = provide.app_id(there.deploy, there.project), runtime_id(there.project)
+    place = provide.make_application(store, there.deploy, render(there.deploy), there.project, *made_of, Report())
     return place, seen
 
 
