@@ -17,6 +17,13 @@ _ANYWHERE = {
         "Write a deploy.yaml for this domain, with every setting explained in it. A file that is there is not changed.",
         "wsbundle init ws.mycompany.org",
     ),
+    "import": (
+        "write a deploy.yaml for what was set up by hand",
+        "Read the files of a service that was set up by hand: its systemd unit or supervisor program, nginx site, "
+        "gunicorn.conf.py and .env. Write a deploy.yaml for it, and list every line that is not in it, and why. "
+        "Without FILES, look for them on this host.",
+        "wsbundle import queue-websocket.service nginx-site.conf --output deploy.yaml",
+    ),
     "render": (
         "check deploy.yaml and write the bundle",
         "Check deploy.yaml, render every file, let the programs that will read them judge them, and only then write.",
@@ -237,6 +244,15 @@ def _add_anywhere(verbs: dict[str, argparse.ArgumentParser]) -> None:
     )
     init.set_defaults(run=_init)
 
+    imported = verbs["import"]
+    imported.add_argument("files", metavar="FILES", nargs="*", help="default: what is found on this host")
+    imported.add_argument(
+        "-o", "--output", metavar="FILE", default="deploy.yaml", help="a new file, or - (default: deploy.yaml)"
+    )
+    imported.add_argument("--service", metavar="NAME", help="which unit or program, where several start a server")
+    imported.add_argument("--domain", metavar="NAME", help="where clients come to; default: the site's server_name")
+    imported.set_defaults(run=_import)
+
     render = verbs["render"]
     render.add_argument("-o", "--output", metavar="DIR", help="where to write it (default: build/<name>)")
     render.set_defaults(run=commands.render)
@@ -310,7 +326,7 @@ def _add_common(verbs: dict[str, argparse.ArgumentParser]) -> None:
         verbs[name].add_argument("-v", "--verbose", action="store_true", help="list also the checks that accept")
     for name, verb in verbs.items():
         verb.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
-        if name == "explain":
+        if name in ("explain", "import"):
             continue
         verb.add_argument("-f", "--file", metavar="FILE", default="deploy.yaml", help="default: deploy.yaml")
         if name == "init":
@@ -323,6 +339,12 @@ def _init(options: argparse.Namespace, report: Report) -> int:
     from generator import sample
 
     return sample.init(options, report)
+
+
+def _import(options: argparse.Namespace, report: Report) -> int:
+    from generator.importing import command
+
+    return command.import_by_hand(options, report)
 
 
 def _bundle(options: argparse.Namespace, report: Report) -> int:

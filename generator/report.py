@@ -47,6 +47,10 @@ class Report:
     def line(self, text: str = "") -> None:
         self._print(text + "\n")
 
+    def aside(self, text: str) -> None:
+        """A line that is no result, where the results go into a file."""
+        self._print(text + "\n", sys.stderr)
+
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Say what is being done while it is done, and how long it took."""

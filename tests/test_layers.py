@@ -40,6 +40,7 @@ ROOMS = {
             "packing",
             "host",
             "doctor",
+            "importing",
             "command_line",
             "__main__",
         ),

@@ -3,7 +3,7 @@
 `gunicorn --check-config` would need the application, and says 0 to a misspelt setting.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from generator.paths import Paths
+from generator.readers.entry import Entry, on_one_line
 from generator.readers.processes import Call, Running, stand_in_for
 from generator.readers.verdict import Fault, Subject, Verdict
 from generator.rendering.bundle import Bundle
@@ -50,6 +51,29 @@ def settings(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
     return [
         SETTINGS.judged([Fault(file.path, lines[each.name], each.message) for each in complaints if each.name in lines])
     ]
+
+
+def entries(text: str, path: str) -> Iterator[Entry]:
+    """What a gunicorn.conf.py says, read as data: nothing of it is run. What is no assignment has no name.
+
+    Raises:
+        SyntaxError, ValueError: it is not Python.
+    """
+    import ast  # only who reads a file that is not ours pays for it
+
+    lines = text.split("\n")
+    for statement in ast.parse(text).body:
+        first, last = statement.lineno, statement.end_lineno or statement.lineno
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            continue  # a docstring
+        source = on_one_line("\n".join(lines[first - 1 : last]))
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        name = targets[0].id if len(targets) == 1 and isinstance(targets[0], ast.Name) else ""
+        value = getattr(statement, "value", None) if name and not isinstance(statement, ast.For) else None
+        if value is None:
+            yield Entry(path, first, last, (type(statement).__name__,), "", source, source)
+        else:
+            yield Entry(path, first, last, (), name, ast.unparse(value), source)
 
 
 def _lines(text: str) -> dict[str, int]:

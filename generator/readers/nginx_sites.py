@@ -56,14 +56,20 @@ class Server(msgspec.Struct, frozen=True):
         return self.where.rpartition(":")[0]
 
 
-class _Directive(NamedTuple):
+class Directive(NamedTuple):
+    """A directive, from its first line to that of its end; one that is not `whole` has neither `;` nor a block."""
+
     words: list[str]
     where: str
     opens: bool
+    last: int
+    whole: bool = True
 
 
-class _End(NamedTuple):
+class End(NamedTuple):
     """The closing brace of a block."""
+
+    line: int
 
 
 def servers(main: Path) -> list[Server]:
@@ -74,10 +80,10 @@ def servers(main: Path) -> list[Server]:
     names: list[str] = []
     begins, encrypts = "", False
     for item in _directives(main, main.parent, _DEEPEST):
-        if isinstance(item, _End):
+        if isinstance(item, End):
             if context[1:] == ["server"]:
                 module = context[0]
-                default = [] if module != "http" else list(_listens([], begins))
+                default = [] if module != "http" else list(listens_of([], begins))
                 options = ("ssl",) if encrypts else ()  # until nginx 1.25 that could be said of the server, too
                 there = (
                     Listen(each.where, each.host, each.port, each.options + options) for each in listens or default
@@ -89,7 +95,7 @@ def servers(main: Path) -> list[Server]:
             if context[1:] == ["server"] and context[0] in _MODULES:
                 listens, names, begins, encrypts = [], [], item.where, False
         elif context[1:] == ["server"] and item.words[0] == "listen":
-            listens += _listens(item.words[1:], item.where)
+            listens += listens_of(item.words[1:], item.where)
         elif context[1:] == ["server"] and item.words[0] == "server_name":
             names += item.words[1:]
         elif context[1:] == ["server"] and item.words == ["ssl", "on"]:
@@ -99,7 +105,7 @@ def servers(main: Path) -> list[Server]:
 
 def places(main: Path, directive: str) -> list[str]:
     """The places of a directive, as `FILE:LINE`, in the order in which nginx reads them."""
-    there = (item for item in _directives(main, main.parent, _DEEPEST) if isinstance(item, _Directive))
+    there = (item for item in _directives(main, main.parent, _DEEPEST) if isinstance(item, Directive))
     return [item.where for item in there if item.words[0] == directive]
 
 
@@ -123,11 +129,11 @@ def error_log(main: Path) -> Path | None:
     return Path("/var/log/nginx/error.log")  # compiled into Debian's packages
 
 
-def _outside_of_blocks(main: Path) -> Iterator[_Directive]:
+def _outside_of_blocks(main: Path) -> Iterator[Directive]:
     """The directives of the main context."""
     depth = 0
     for item in _directives(main, main.parent, _DEEPEST):
-        if isinstance(item, _End):
+        if isinstance(item, End):
             depth -= 1
         elif item.opens:
             depth += 1
@@ -135,12 +141,24 @@ def _outside_of_blocks(main: Path) -> Iterator[_Directive]:
             yield item
 
 
-def _directives(path: Path, prefix: Path, deeper: int) -> Iterator[_Directive | _End]:
+def _directives(path: Path, prefix: Path, deeper: int) -> Iterator[Directive | End]:
     """The directives of a file and of those that it includes."""
     try:
         text = path.read_text(errors="replace")
     except OSError:
         return
+    for item in statements(text, str(path)):
+        if isinstance(item, End):
+            yield item
+        elif item.words[:1] == ["include"] and len(item.words) == 2 and not item.opens and deeper:
+            for included in sorted(glob(str(prefix / item.words[1]))):
+                yield from _directives(Path(included), prefix, deeper - 1)
+        elif item.whole:
+            yield item
+
+
+def statements(text: str, path: str) -> Iterator[Directive | End]:
+    """What a file says itself: its directives, `include` among them, and where its blocks end."""
     words: list[str] = []
     where, line, at = "", 1, 0
     for token in _TOKEN.finditer(text):
@@ -149,22 +167,20 @@ def _directives(path: Path, prefix: Path, deeper: int) -> Iterator[_Directive | 
         if token[2]:
             where = where if words else f"{path}:{line}"
             words.append(_unquoted(token[2]))
-        elif token[1] == ";" and words[:1] == ["include"] and len(words) == 2 and deeper:
-            for included in sorted(glob(str(prefix / words[1]))):
-                yield from _directives(Path(included), prefix, deeper - 1)
-            words = []
         elif token[1] == "}":
-            yield _End()
+            yield End(line)
         elif token[1] and words:
-            yield _Directive(words, where, token[1] == "{")
+            yield Directive(words, where, token[1] == "{", line)
             words = []
+    if words:
+        yield Directive(words, where, opens=False, last=line, whole=False)
 
 
 def _unquoted(word: str) -> str:
     return word[1:-1] if len(word) > 1 and word[0] in "\"'" and word[-1] == word[0] else word
 
 
-def _listens(words: list[str], where: str) -> Iterator[Listen]:
+def listens_of(words: list[str], where: str) -> Iterator[Listen]:
     """The addresses of one `listen`; a server without any listens on port 80 of IPv4."""
     address, options = (words[0], tuple(words[1:])) if words else ("80", ())
     if address.startswith("unix:") or "quic" in options or "udp" in options:

@@ -1,10 +1,11 @@
 """sh: the .env file, which supervisor's programs source, and the scripts of the bundle."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from generator.paths import Paths
+from generator.readers.entry import Entry
 from generator.readers.processes import Program, Running, find_program
 from generator.readers.tree import files_in, located, put, put_all
 from generator.readers.verdict import Fault, Subject, Verdict
@@ -47,6 +48,22 @@ def environment(bundle: Bundle, root: Path, wanted: Mapping[str, str] | None) ->
     if wanted is not None:
         said += _differences(file.path, {name: value for name, (_, value) in lines.items()}, wanted, lines)
     return [ENVIRONMENT.judged(said)]
+
+
+def entries(text: str, path: str) -> Iterator[Entry]:
+    """What an .env says, as systemd reads it, and `export` before it. What is no assignment has no name.
+
+    Source: systemd.exec(5), "EnvironmentFile=".
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        said = line.strip()
+        if not said or said[0] in "#;":
+            continue
+        found = re.fullmatch(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)", said)
+        name, value = (found[1], found[2]) if found else ("", said)
+        if len(value) > 1 and value[0] in "\"'" and value[-1] == value[0]:
+            value = value[1:-1]
+        yield Entry(path, number, number, (), name, value, said)
 
 
 def scripts(bundle: Bundle, root: Path) -> Running[list[Verdict]]:

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from generator.readers.entry import Entry, on_one_line
 from generator.readers.processes import Call, Running, stand_in_for
 from generator.readers.systemd import users_of
 from generator.readers.tree import files_in, put
@@ -33,6 +34,7 @@ _NOT_NEEDED = (
 _MAIN = "[supervisord]\n[include]\nfiles = etc/supervisor/conf.d/*.conf\n"
 _SECTION = re.compile(r"\[(?P<name>[^\]]*)\]")
 _OPTION = re.compile(r"(?P<name>[^\s;#\[=:][^=:]*?)\s*[=:]")
+_COMMENT = re.compile(r"\s*[;#]")
 _NAMED = r"for '(?:[\w:-]+\.)?(\w+)'"
 _CONTEXT = r" in section '[^']*' \(file: '[^']*'\)$"
 
@@ -128,15 +130,38 @@ def _leniently(name_to_uid: Callable[[str], int], users: set[str]) -> Callable[[
     return lambda name: 0 if name in users else name_to_uid(name)
 
 
-def _options(file: File) -> list[tuple[int, str, str]]:
-    """Line, section and name of every option, as configparser sees them."""
-    found, section = [], ""
-    for number, line in enumerate(file.text.split("\n"), start=1):
+def entries(text: str, path: str) -> Iterator[Entry]:
+    """What a file of supervisor's says. A line that is neither the head of a section nor an option has no name.
+
+    Source: Python's configparser: a line that begins with a blank continues the value before it, and `;` or `#` behind
+    a blank begins a comment.
+    """
+    section: tuple[str, ...] = ()
+    entry: Entry | None = None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip() or _COMMENT.match(line):
+            continue
+        said = re.split(r"\s[;#]", line)[0].strip()
+        if line[0].isspace() and entry is not None and entry.name:
+            value = f"{entry.value}\n{said}".strip()
+            entry = entry._replace(last=number, value=value, text=on_one_line(f"{entry.text} {said}"))
+            continue
+        if entry is not None:
+            yield entry
         if header := _SECTION.match(line):
-            section = header["name"]
-        elif option := _OPTION.match(line):
-            found.append((number, section, option["name"].lower()))
-    return found
+            section = (header["name"],)
+        option = None if header else _OPTION.match(line)
+        value = said[option.end() :].strip() if option else said
+        name = option["name"].strip().lower() if option else ""
+        entry = Entry(path, number, number, section, name, value, said)
+    if entry is not None:
+        yield entry
+
+
+def _options(file: File) -> list[tuple[int, str, str]]:
+    """Line, section and name of every option."""
+    there = entries(file.text, file.path)
+    return [(each.line, each.context[0] if each.context else "", each.name) for each in there if each.name]
 
 
 def _sections_and_repeats(file: File) -> list[Fault]:

@@ -1,8 +1,10 @@
 """systemd's own tools: the units, how far they confine the service, the system user and the directories."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from generator.readers.entry import Entry, on_one_line
 from generator.readers.processes import Program, Running, find_program
 from generator.readers.tree import files_in, located, put, put_all
 from generator.readers.verdict import Fault, Subject, Verdict
@@ -30,6 +32,7 @@ _OTHER_UNIT = re.compile(r"[\w@.-]+\.(?:target|service|socket|slice|timer|mount|
 _COMPLAINT = r"^(?P<path>\S+?\.(?:service|socket|conf))(?::(?P<line>\d+))?: (?P<message>.*)$"
 _LOCATED = r"^(?P<path>/\S+?):(?P<line>\d+): (?P<message>.*)$"
 _OVERALL = re.compile(r"Overall exposure level for \S+: (\d+\.\d+)")
+_SECTION = re.compile(r"\[([^\]]+)\]\s*$")
 _WEAKNESS = r"^✗ (?P<name>\S+)\s.*?\s(?P<points>\d+\.\d+)\s*$"
 
 
@@ -106,6 +109,29 @@ def directories(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
     put(empty, "etc/group", "".join(f"{name}:x:{gid}:\n" for gid, name in enumerate(sorted(users))))
     outcome = yield Program([tmpfiles, "--clean", f"--root={empty}", *put_all(root, files)])
     return [_located_verdict(DIRECTORIES, outcome.output, outcome.status, outcome.failure, root)]
+
+
+def entries(text: str, path: str) -> Iterator[Entry]:
+    """What a unit says. A line that is neither the head of a section nor an assignment has no name.
+
+    Source: systemd.syntax(7): a backslash at its end continues a line, past comments in between.
+    """
+    section: tuple[str, ...] = ()
+    lines, first = list[str](), 0
+    numbered = list(enumerate(text.split("\n"), start=1))
+    for number, line in numbered:
+        if line.lstrip().startswith(("#", ";")) or (not line.strip() and not lines):
+            continue
+        first = first if lines else number
+        lines.append(line.removesuffix("\\"))
+        if line.endswith("\\") and number < len(numbered):
+            continue
+        whole, lines = on_one_line(" ".join(lines)) if len(lines) > 1 else lines[0].strip(), []
+        if head := _SECTION.match(whole):
+            section = (head[1],)
+        name, equals, value = whole.partition("=")
+        named = (name.strip(), value.strip()) if equals and not head else ("", whole)
+        yield Entry(path, first, number, section, *named, whole)
 
 
 def users_of(bundle: Bundle) -> set[str]:

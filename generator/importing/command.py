@@ -1,0 +1,154 @@
+"""`wsbundle import`: from files that were written by hand to a deploy.yaml, and to a list of all that is not in it."""
+
+import os
+import shlex
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from generator.config.load import ConfigError, Loaded, load_text
+from generator.importing.account import Account, NotImportable, account_of, chosen
+from generator.importing.deploy_yaml import text_of
+from generator.importing.found import on_this_host
+from generator.importing.ledger import TAKEN, Item
+from generator.importing.services import services_in
+from generator.importing.sources import Source, read_all
+from generator.importing.variables import in_file
+from generator.paths import Paths
+from generator.program import AS_ROOT, COMMAND
+from generator.report import CommandError, Report, UsageError, paint, printable
+
+_COLOURS = {"wrong": "red", "replaced": "dim", "not supported": "yellow", "another's": "yellow"}
+_ROOT = Path("/")
+# Without them there is no deployment, so a value that will not do is not left out.
+_NEEDED = ("domain", "name", "socket", "app.callable", "app.path")
+
+
+def import_by_hand(options: Namespace, report: Report) -> int:
+    """Write the deploy.yaml, unless there is one."""
+    if options.output != "-" and os.path.lexists(options.output):
+        raise UsageError(f"{options.output} is there already and was not changed; name another one with -o")
+    try:
+        account = _account(options)
+        text, loaded = checked(account)
+    except NotImportable as error:
+        for fault in error.faults:
+            report.error(printable(fault))
+        raise UsageError("Nothing was written.") from None
+    report.warnings(loaded.warnings)
+    if options.output == "-":
+        report.fact(text=text)
+        report.line(text.rstrip("\n"))
+    else:
+        _write(options.output, text, is_secret=bool(loaded.deploy.env))
+    _report(account, report, aside=options.output == "-")
+    if options.output != "-":
+        of = "" if options.output == "deploy.yaml" else f" -f {shlex.quote(options.output)}"
+        report.fact(file=options.output)
+        report.line(
+            f"{options.output} is ready. Read it, then `{COMMAND} check{of}`, and on the host `{AS_ROOT} install{of}`."
+        )
+    return 0
+
+
+def _account(options: Namespace) -> Account:
+    if options.files:
+        sources, faults = read_all(options.files)
+        if faults:
+            raise NotImportable(*map(str, faults))
+        variables = in_file(entry for each in sources if each.kind == "environment" for entry in each.entries)
+        service = chosen(services_in(sources, variables), options.service)
+        return account_of(sources, service, options.domain, lambda name: False)
+    sources, service = on_this_host(_ROOT, options.service)
+    account = account_of(sources, service, options.domain, _is_taken)
+    _leave_others_out(account, sources)
+    return account
+
+
+def _leave_others_out(account: Account, sources: list[Source]) -> None:
+    """Sites that were only looked at are not the matter of this import."""
+    mine = set(account.files) | {source.path for source in sources if source.kind != "site"}
+    mine |= {item.file for item in account.ledger.items if item.verdict != "another's"}
+    account.ledger.items = [item for item in account.ledger.items if item.file in mine]
+    account.ledger.obstacles = [each for each in account.ledger.obstacles if each[0].rpartition(":")[0] in mine]
+
+
+def _is_taken(name: str) -> bool:
+    """Whether something on this host has a name already."""
+    import pwd
+
+    paths = Paths(name)
+    ours = (f"opt/{name}", f"etc/{name}", f"var/lib/{name}", f"lib/systemd/system/{name}.service")
+    places = (*ours, paths.service, paths.site, paths.site_link, paths.supervisor)
+    return any(os.path.lexists(_ROOT / place) for place in places) or name in {each.pw_name for each in pwd.getpwall()}
+
+
+def checked(account: Account) -> tuple[str, Loaded]:
+    """The text, which `wsbundle check` accepts: a value that will not do is left out, and listed.
+
+    Raises:
+        NotImportable: one that is needed will not do.
+    """
+    while True:
+        files = dict.fromkeys(item.file for item in account.ledger.items)
+        text = text_of(account.values, files)
+        try:
+            return text, load_text(text, "deploy.yaml")
+        except ConfigError as error:
+            bad = {located.key: located.fault for located in error.faults}
+        for key, fault in bad.items():
+            of = _behind(key, str(fault), account)
+            if of in (*_NEEDED, ""):
+                raise NotImportable(*(f"{account.ledger.where(each) or each}: {bad[each]}" for each in bad))
+            account.values.pop(of, None)
+            account.ledger.refuse(of, str(fault))
+
+
+def _behind(key: str, fault: str, account: Account) -> str:
+    """The setting that was taken over and will not do: the one of the fault, or one that it names."""
+    own = next((each for each in account.values if key == each or key.startswith(f"{each}.")), "")
+    return own or next((each for each in account.values if "." in each and each in fault), "")
+
+
+def _write(path: str, text: str, is_secret: bool) -> None:
+    try:
+        with open(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if is_secret else 0o644), "w", encoding="utf-8"
+        ) as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"{path} is there already and was not changed; name another one with -o") from None
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _report(account: Account, report: Report, aside: bool) -> None:
+    ledger = account.ledger
+    obstacles = list(dict.fromkeys(ledger.obstacles))
+    report.fact(
+        settings={key: value.value for key, value in account.values.items()},
+        lines=[_as_fact(item) for item in ledger.items],
+        conflicts=[{"what": each.what, "claims": each.claims, "end": each.end} for each in ledger.conflicts],
+        obstacles=[{"where": where, "what": what} for where, what in obstacles],
+    )
+    say = report.aside if aside else report.line
+    left = [item for item in ledger.items if item.verdict != TAKEN]
+    say(f"{len(ledger.items) - len(left)} lines were taken over, and {len(left)} were not:")
+    for item in left:
+        say(f"  {_line(item)}")
+    for conflict in ledger.conflicts:
+        report.error(f"conflict: {conflict}")
+    if obstacles:
+        report.error("Before the old service goes, see to these:")
+    for where, what in obstacles:
+        report.error(f"  {printable(where)}: {printable(what)}")
+
+
+def _line(item: Item) -> str:
+    verdict = paint(item.verdict, _COLOURS[item.verdict])
+    return f"{printable(item.where)}: {printable(item.text)}: {verdict}: {printable(item.why)}"
+
+
+def _as_fact(item: Item) -> dict[str, Any]:
+    place = {"file": item.file, "line": item.line, "last": item.last}
+    return {**place, "text": item.text, "verdict": item.verdict, "why": item.why}

@@ -1,0 +1,91 @@
+"""What was set up by hand on this host: the unit or program that starts a server, and all that belongs to it."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from generator.importing.account import NotImportable, chosen
+from generator.importing.options import name_of
+from generator.importing.services import Service, services_in
+from generator.importing.sources import BadSource, Source, read_source
+from generator.importing.variables import in_file
+from generator.paths import UNITS
+
+_STARTERS = (b"uvicorn", b"gunicorn", b"server.py")
+_SITES = ("etc/nginx/sites-enabled/*", "etc/nginx/conf.d/*.conf")
+_PACKAGED = ("/usr/", "/lib/", "/run/", "/dev/", "/opt/")
+"""Where links lead to that are a package's, or a deployment's of ours."""
+_RENDERED = b"Rendered by wsbundle"
+
+
+def on_this_host(root: Path, wanted: str | None) -> tuple[list[Source], Service]:
+    """The service, and every file that says something of it; of nginx all sites.
+
+    Raises:
+        NotImportable: nothing was found, or several; or a file cannot be read.
+    """
+    candidates = [*root.glob(f"{UNITS}*.service"), *root.glob("etc/supervisor/conf.d/*.conf")]
+    sources = _read(path for path in sorted(candidates) if _may_start_one(path))
+    service = chosen(services_in(sources), wanted)
+    if service is None:
+        where = f"/{UNITS.rstrip('/')} and /etc/supervisor/conf.d"
+        raise NotImportable(f"nothing in {where} starts uvicorn or gunicorn; name the files")
+    mine = {entry.path for entry in service.entries}
+    beside = [Path(path) for path in mine]
+    if service.manager == "systemd":
+        unit = root / f"{UNITS}{service.name}"
+        beside += [unit.with_suffix(".socket"), *sorted(root.glob(f"{UNITS}{service.name}.service.d/*.conf"))]
+    sources = _read([path for path in beside if path.is_file()])
+    (service,) = (each for each in services_in(sources) if each.name == service.name)
+    extra = _read(root / path.lstrip("/") for path in _environment_files(service))
+    variables = in_file(entry for source in extra for entry in source.entries)
+    (service,) = (each for each in services_in(sources, variables) if each.name == service.name)
+    conf = [root / service.conf.lstrip("/")] if service.conf else []
+    extra += _read(path for path in conf if path.is_file())
+    sites = [path for pattern in _SITES for path in sorted(root.glob(pattern)) if _is_by_hand(path)]
+    return [*sources, *extra, *_readable(sites)], service
+
+
+def _environment_files(service: Service) -> Iterator[str]:
+    yield from (path for entry, path in service.env_files if path.startswith("/") and not entry.value.startswith("-"))
+    yield from (path for entry, path in service.env_files if entry.value.startswith("-") and Path(path).is_file())
+    if service.start is not None:
+        for option, value in service.start.options:
+            if name_of(service.start.server, option) == "env-file":
+                yield str(PurePosixPath(service.directory or "/", value))
+
+
+def _is_by_hand(path: Path) -> bool:
+    """Whether a file is neither a package's nor one of ours."""
+    try:
+        return path.is_file() and not str(path.resolve()).startswith(_PACKAGED) and _RENDERED not in path.read_bytes()
+    except OSError:
+        return True  # reading it says why not
+
+
+def _may_start_one(path: Path) -> bool:
+    try:
+        return _is_by_hand(path) and any(word in path.read_bytes() for word in _STARTERS)
+    except OSError:
+        return True
+
+
+def _read(paths: Iterable[Path]) -> list[Source]:
+    """Raises: NotImportable, with every file that cannot be read."""
+    sources, faults = [], []
+    for path in dict.fromkeys(paths):
+        try:
+            sources.append(read_source(str(path)))
+        except BadSource as fault:
+            faults.append(str(fault))
+    if faults:
+        raise NotImportable(*faults)
+    return sources
+
+
+def _readable(sites: Iterable[Path]) -> Iterator[Source]:
+    """Those sites that can be read: what is wrong with another's does not matter here."""
+    for path in sites:
+        try:
+            yield read_source(str(path), "site")
+        except BadSource:
+            continue

@@ -1,0 +1,99 @@
+"""The account of an import: what each line of the old files became, and the settings that are claimed by them."""
+
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from generator.readers.entry import Entry
+
+Verdict = Literal["taken over", "wrong", "replaced", "not supported", "another's"]
+TAKEN: Verdict = "taken over"
+_NO_SUCH = "there is no such setting"
+
+
+class Item(msgspec.Struct, frozen=True):
+    """What became of an entry, or of a part of it, such as an option of a command. It takes `line` to `last`."""
+
+    file: str
+    line: int
+    last: int
+    text: str
+    verdict: Verdict
+    why: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Claim(NamedTuple):
+    """A value for a setting, and the place that asks for it."""
+
+    value: Any
+    where: str
+
+
+class Conflict(msgspec.Struct, frozen=True):
+    """Places that ask for different values of one thing, and how it ends."""
+
+    what: str
+    claims: tuple[tuple[str, str], ...]
+    end: str
+
+    def __str__(self) -> str:
+        (value, where), *others = self.claims
+        there = ", ".join(f"{value} in {where}" for value, where in others)
+        return f"{self.what} is {value} in {where}, and {there}; {self.end}"
+
+
+class Ledger:
+    """Every entry gets at least one item, and every part of it one only."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.claims: dict[str, list[Claim]] = {}
+        self.conflicts: list[Conflict] = []
+        self.obstacles: list[tuple[str, str]] = []
+        """What `replaces` would take away with the old files and must not: where, and what."""
+
+    def take(self, entry: Entry, key: str, value: Any, part: str = "") -> None:
+        """Claim a setting. The first claim counts."""
+        self.claims.setdefault(key, []).append(Claim(value, entry.where))
+        self.add(entry, TAKEN, key, part)
+
+    def add(self, entry: Entry, verdict: Verdict, why: str, part: str = "") -> None:
+        item = Item(entry.path, entry.line, entry.last, part or entry.text, verdict, why)
+        if item not in self.items:
+            self.items.append(item)
+
+    def refuse(self, key: str, why: str) -> None:
+        """List what was taken for a setting after all: it will not do."""
+        self.items = [
+            msgspec.structs.replace(item, verdict="wrong", why=f"{key}: {why}")
+            if item.verdict == TAKEN and (item.why == key or item.why.startswith(f"{key}."))
+            else item
+            for item in self.items
+        ]
+
+    def close(self, entries: Iterable[Entry]) -> None:
+        """Nothing is silent: what nobody has judged is listed as not supported."""
+        judged = {(item.file, item.line) for item in self.items}
+        for entry in entries:
+            if (entry.path, entry.line) not in judged:
+                self.add(entry, "not supported", _NO_SUCH if entry.name else "cannot be read")
+        order = {path: number for number, path in enumerate(dict.fromkeys(item.file for item in self.items))}
+        self.items.sort(key=lambda item: (order[item.file], item.line))
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """What the first claim says."""
+        return self.claims[key][0].value if key in self.claims else default
+
+    def where(self, key: str) -> str:
+        return self.claims[key][0].where if key in self.claims else ""
+
+    def compare(self, what: str, claims: Iterable[Claim], end: str = "") -> None:
+        """Name a conflict, where claims differ; without an `end` the first claim counts."""
+        found = list(dict.fromkeys((str(claim.value), claim.where) for claim in claims))
+        if len({value for value, _ in found}) > 1:
+            self.conflicts.append(Conflict(what, tuple(found), end or f"{found[0][0]} is taken"))

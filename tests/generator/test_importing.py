@@ -1,0 +1,239 @@
+"""`wsbundle import` on files as people have them: what it writes, and that no line of them is passed over in silence.
+
+tests/by_hand has a directory for each deployment, with `expected.yaml` beside its files.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from generator.__main__ import main
+from generator.config.load import load_text
+from tests.modules import ROOT
+
+SAMPLES = ROOT / "tests/by_hand"
+NAMES = sorted(path.name for path in SAMPLES.iterdir())
+EXPECTED = "expected.yaml"
+
+
+def files_of(name: str) -> list[str]:
+    return sorted(path.name for path in (SAMPLES / name).iterdir() if path.name != EXPECTED)
+
+
+@pytest.fixture
+def in_sample(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A copy of a sample is the current directory."""
+    name: str = request.param
+    shutil.copytree(SAMPLES / name, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def imported(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, Any]:
+    """The JSON object of an import into deploy.yaml."""
+    assert main(["import", *words, "--format", "json"]) == code
+    facts: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return facts
+
+
+def of_lines(facts: dict[str, Any], part: str) -> list[str]:
+    """What became of the lines that have this text in them."""
+    return [f"{line['verdict']}: {line['why']}" for line in facts["lines"] if part in line["text"]]
+
+
+def says_something(line: str) -> bool:
+    """Whether a line is more than blanks, a comment, or the end of a block."""
+    said = line.strip().rstrip(";").strip()
+    return bool(said) and said[0] not in "#;" and said not in ("}", "};") and not said.startswith("} #")
+
+
+@pytest.mark.parametrize("in_sample", NAMES, indirect=True)
+def test_the_file_is_short_and_sound(in_sample: str) -> None:
+    assert main(["import", *files_of(in_sample)]) == 0
+    text = Path("deploy.yaml").read_text()
+    assert text == (SAMPLES / in_sample / EXPECTED).read_text()
+    load_text(text, "deploy.yaml")
+
+
+@pytest.mark.parametrize("in_sample", NAMES, indirect=True)
+def test_every_line_is_taken_over_or_listed(in_sample: str, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = imported(capsys, *files_of(in_sample))
+    for file in files_of(in_sample):
+        spans = [(line["line"], line["last"]) for line in facts["lines"] if line["file"] == file]
+        for number, text in enumerate(Path(file).read_text().split("\n"), start=1):
+            assert not says_something(text) or any(a <= number <= b for a, b in spans), f"{file}:{number}: {text}"
+
+
+@pytest.mark.parametrize("in_sample", NAMES, indirect=True)
+def test_no_line_is_listed_twice(in_sample: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = imported(capsys, *files_of(in_sample))["lines"]
+    said = [(line["file"], line["line"], line["text"], line["why"]) for line in lines]
+    assert len(said) == len(set(said))
+    assert all(line["why"] for line in lines)
+
+
+@pytest.mark.parametrize("in_sample", ["guide-supervisor"], indirect=True)
+def test_a_port_that_differs_is_named_with_both_places(in_sample: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", *files_of(in_sample)]) == 0
+    said = capsys.readouterr().err
+    assert "port 8765 in queue-websocket.conf:4, and port 9000 in queue-websocket:19" in said
+
+
+@pytest.mark.parametrize("in_sample", ["guide-gunicorn"], indirect=True)
+def test_what_the_command_line_overrides_is_a_conflict(in_sample: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (conflict,) = imported(capsys, *files_of(in_sample))["conflicts"]
+    assert conflict["what"] == "workers"
+    assert conflict["claims"] == [["4", "queue-websocket.service:11"], ["auto", "gunicorn.conf.py:9"]]
+
+
+@pytest.mark.parametrize("in_sample", ["several-sites"], indirect=True)
+def test_what_would_be_lost_with_the_old_site_is_named(in_sample: str, capsys: pytest.CaptureFixture[str]) -> None:
+    places = [each["where"] for each in imported(capsys, *files_of(in_sample))["obstacles"]]
+    assert places == ["all-sites:17", "all-sites:21", "all-sites:22", "all-sites:26", "all-sites:29"]
+
+
+@pytest.mark.parametrize("in_sample", ["environment-lines"], indirect=True)
+def test_secrets_are_neither_shown_nor_readable_by_others(in_sample: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", *files_of(in_sample)]) == 0
+    said = capsys.readouterr()
+    assert "sk_live_1" not in said.out + said.err
+    assert "postgres://old" not in said.out + said.err
+    assert "sk_live_1" in Path("deploy.yaml").read_text()
+    assert Path("deploy.yaml").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("in_sample", ["several-programs"], indirect=True)
+def test_another_program_of_the_file_belongs_to_it(in_sample: str, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = imported(capsys, *files_of(in_sample))
+    assert of_lines(facts, "celery") == ["another's: belongs to worker"]
+    assert of_lines(facts, "stopsignal")[0].startswith("wrong: ")
+
+
+def test_on_standard_output_there_is_nothing_but_the_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here, "a.service", "[Service]\nExecStart=/v/uvicorn web.server:app --reload\n")
+    assert main(["import", "a.service", "--domain", "ws.mycompany.org", "--output", "-"]) == 0
+    said = capsys.readouterr()
+    assert load_text(said.out, "-").deploy.domain == "ws.mycompany.org"
+    assert "a.service:2" in said.err
+    assert os.listdir(here) == ["a.service"]
+
+
+def write(directory: Path, name: str, text: str | bytes) -> str:
+    (directory / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return name
+
+
+BROKEN: list[tuple[str, str | bytes, str]] = [
+    ("a.service", b"[Service]\n# caf\xe9\n", "a.service:2: holds the byte 0xe9, which is not UTF-8; save"),
+    ("empty", "", "empty: says nothing: it is empty, or comments only; leave it out"),
+    ("comments.service", "# nothing\n", "comments.service: says nothing"),
+    ("binary", b"\x7fELF\0\0", "binary: is not text; name a configuration file"),
+    ("prose", "Dear colleague,\n", "prose: is neither a unit, nor a supervisor program, an nginx site"),
+    ("open", "server {\n  location / {\n    return 404;\n}\n", "open:1: server { is never closed; write the missing }"),
+    ("closed", "server { listen 80; }\n}\n", "closed:2: has a } that closes nothing; remove it"),
+    ("cut", "server {\n  listen 80\n}\n", "cut:2: listen has no ; at its end"),
+    ("end", "server { listen 80; }\nserver_tokens off\n", "end:2: server_tokens has no ; at its end"),
+    ("gunicorn.conf.py", "workers = 4\nbind = (\n", "gunicorn.conf.py:2: is not Python: "),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), BROKEN, ids=[name for name, _, _ in BROKEN])
+def test_a_file_that_is_broken_is_named(
+    name: str, content: str | bytes, said: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here, name, content)
+    assert main(["import", name]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("deploy.yaml").exists()
+
+
+def test_all_files_that_cannot_be_read_are_named_at_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "directory").mkdir()
+    write(here, "empty", "")
+    assert main(["import", "missing", "directory", "empty", "too\0bad"]) == 2
+    said = capsys.readouterr().err
+    for part in ("missing: cannot be read: No such file", "directory: cannot be read: Is a directory", "empty: says"):
+        assert part in said
+    assert "Nothing was written." in said
+
+
+WRONG: list[tuple[str, tuple[str, ...], str]] = [
+    ("[Service]\nExecStart=/usr/bin/node app.js\n", (), "a.service:2: a is not started by uvicorn, gunicorn or"),
+    ("[Service]\nUser=a\n", (), "a.service:1: a starts nothing; name the unit or the program that does"),
+    ("[Service]\nExecStart=/v/uvicorn web.server:app\n", (), "no file says for which domain it is; name nginx's site"),
+    ("[Service]\nExecStart=/v/uvicorn web.server:app\n", ("--service", "b"), "--service b: no unit or program of that"),
+    (
+        "[Service]\nExecStart=/v/gunicorn shop.wsgi:application\n",
+        ("--domain", "ws.mycompany.org"),
+        "a.service:2: shop.wsgi:application is run by gunicorn's sync workers, so it is a WSGI application",
+    ),
+    (
+        "[Service]\nExecStart=/v/uvicorn web.server:app\n",
+        ("--domain", "ws.yourdomain.com"),
+        "domain: 'ws.yourdomain.com' is a placeholder; write the host name that clients will use",
+    ),
+]
+
+
+@pytest.mark.parametrize(("unit", "words", "said"), WRONG)
+def test_what_cannot_be_imported_is_said(
+    unit: str, words: tuple[str, ...], said: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here, "a.service", unit)
+    assert main(["import", "a.service", *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("deploy.yaml").exists()
+
+
+def test_of_several_services_one_must_be_chosen(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, module in (("a", "one:app"), ("b", "two:app")):
+        write(here, f"{name}.service", f"[Service]\nWorkingDirectory=/srv\nExecStart=/v/uvicorn {module}\n")
+    words = ("a.service", "b.service", "--domain", "ws.mycompany.org")
+    assert main(["import", *words]) == 2
+    said = capsys.readouterr().err
+    assert "several services start a server: a (a.service:3), b (b.service:3); say which with --service NAME" in said
+    facts = imported(capsys, *words, "--service", "b")
+    assert facts["settings"]["app.callable"] == "two:app"
+    assert of_lines(facts, "one:app") == ["another's: belongs to a"]
+
+
+def test_a_file_that_is_there_is_not_changed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here, "deploy.yaml", "domain: ws.mycompany.org\n")
+    assert main(["import", write(here, "a.service", "[Service]\nExecStart=/v/uvicorn web.server:app\n")]) == 2
+    assert "deploy.yaml is there already and was not changed; name another one with -o" in capsys.readouterr().err
+    assert Path("deploy.yaml").read_text() == "domain: ws.mycompany.org\n"
+
+
+def test_a_configuration_in_python_is_not_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conf = """\
+import os
+open("it-was-run", "w")
+PORT = os.environ.get("PORT", "8000")
+bind = [f"127.0.0.1:{PORT}"]
+workers = int(os.getenv("WORKERS", "3"))
+timeout = 10 ** 2
+threadz = 2
+def on_starting(server):
+    os.abort()
+"""
+    write(here, "gunicorn.conf.py", conf)
+    write(
+        here, "site", "server { listen 80; server_name a.mycompany.org; location / { proxy_pass http://[::1]:8000; } }"
+    )
+    facts = imported(capsys, "gunicorn.conf.py", "site")
+    assert facts["settings"]["workers"] == 3
+    assert not facts["conflicts"]
+    assert of_lines(facts, "timeout") == ["not supported: is computed when gunicorn starts"]
+    assert of_lines(facts, "open(") == ["not supported: only plain assignments can be read without running the file"]
+    assert of_lines(facts, "threadz") == ["not supported: there is no such setting"]
+    assert not Path("it-was-run").exists()
