@@ -100,6 +100,7 @@ bench: $(VENV)/ready ## what rendering, a message, a handshake and a connection 
 lock: $(VENV)-dev/ready ## lock requirements/*.in again, at the newest versions
 	@$(LOCK) -o requirements/generator.txt requirements/generator.in
 	@$(LOCK) -o requirements/service.txt requirements/service.in
+	@$(LOCK) -o requirements/uv.txt requirements/uv.in
 	@$(LOCK) -o requirements/dev.txt requirements/dev.in
 	@$(LOCK) -o requirements/fuzz.txt requirements/fuzz.in
 

@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable, Collection
 
-from bench import application, compare, fairness, hosts, mailbox, page, render, report, watched
+from bench import application, compare, environment, fairness, hosts, mailbox, page, render, report, watched
 from bench.programs import MissingError
 from bench.servers import SERVERS
 
-PARTS = ("render", "servers", "fairness", "watched", "hosts", "mailbox", "application")
+PARTS = ("render", "environment", "servers", "fairness", "watched", "hosts", "mailbox", "application")
 
 
 def main(arguments: list[str]) -> int:
@@ -28,11 +28,11 @@ def main(arguments: list[str]) -> int:
             text = application.report(application.measure(*((1, 0.5) if options.quick else (15, 1.0))))
         elif part == "mailbox":
             text = mailbox.report(quick=options.quick)
-        elif part == "hosts":
+        elif part in ("hosts", "environment"):
             try:
-                text = hosts.report(*((1, 0.5) if options.quick else (5, 2.0)))
+                text = _of_what_may_be_missing(part, options.quick)
             except MissingError as error:
-                text, failed = f"hosts: not measured: {error}", True
+                text, failed = f"{part}: not measured: {error}", True
         else:
             results = compare.measure(options.only, _plan(options), progress=_progress)
             text = report.report(results)
@@ -41,6 +41,12 @@ def main(arguments: list[str]) -> int:
         if options.write and not failed:
             page.write(part, text)
     return int(failed)
+
+
+def _of_what_may_be_missing(part: str, quick: bool) -> str:
+    if part == "environment":
+        return environment.report(1 if quick else 5)
+    return hosts.report(*((1, 0.5) if quick else (5, 2.0)))
 
 
 def _plan(options: argparse.Namespace) -> compare.Plan:

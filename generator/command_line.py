@@ -292,6 +292,7 @@ def _add_anywhere(verbs: dict[str, argparse.ArgumentParser]) -> None:
     bundle.add_argument("-o", "--output", metavar="FILE", help="where to write it (default: build/<name>-<id>.tar.gz)")
     bundle.add_argument("--python", metavar="X.Y", action="append", help="the host's; repeatable (default: 3.11)")
     bundle.add_argument("--machine", choices=("x86_64", "aarch64"), default="x86_64", help="the host's, as uname -m")
+    bundle.add_argument("--uv", action="store_true", help="take uv along: 20 MB more, installed in a third of the time")
     bundle.set_defaults(run=_bundle)
 
 

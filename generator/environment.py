@@ -7,12 +7,10 @@ An environment contains what is locked, wherever it is made and by any user: of 
 where packages come from and how they are reached; Python's variables are ignored.
 """
 
-import ast
 import compileall
 import fcntl
 import os
 import pwd
-import re
 import shutil
 import subprocess
 import sys
@@ -20,13 +18,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-OLDEST_PYTHON = (3, 10)
 ROOT = Path(__file__).resolve().parent.parent
-WHEELS = ROOT / "wheels"  # an archive of `wsbundle bundle` has them
+sys.path.insert(0, str(ROOT))  # -I left it out; first, since this Python may have the `generator` of another checkout
+
+from generator import uv  # noqa: E402
+from generator.pip import WHEELS, PipError, from_wheels, of_pip  # noqa: E402
+
+sys.path.remove(str(ROOT))
+
+OLDEST_PYTHON = (3, 10)
 READY = "ready"  # written last; says what it was made for, and is as old as what it was made from
 NEEDED_BYTES = 300 * 1024 * 1024  # of .venv-dev, the largest
-_REACH = """cache-dir cert client-cert default-timeout extra-index-url find-links index-url keyring-provider
-    no-cache-dir no-index proxy retries timeout trusted-host use-deprecated use-feature""".split()
 # -I: neither PYTHONPATH nor the current directory matters. -B where root works in somebody else's checkout: what root
 # compiles there, its owner could neither replace nor remove. sh starts it, since a path may be longer than `#!` takes.
 _LAUNCHER = """#!/bin/sh
@@ -60,7 +62,7 @@ def main(arguments: "list[str]") -> int:
     directory, *requirements = map(Path, arguments)
     try:
         make_environment(directory, requirements)
-    except MissingError as error:
+    except (MissingError, PipError) as error:
         print(f"wsbundle: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
@@ -172,21 +174,56 @@ def _fits(directory: Path) -> "list[str]":
 
 
 def _set_up(directory: Path, requirements: "list[Path]", why: str) -> None:
-    import venv
-
     print(f"Setting up {directory} ({why})", file=sys.stderr)
     (directory / READY).unlink(missing_ok=True)
-    venv.create(directory, clear=True, symlinks=True)
-    python = str(directory / "bin" / "python")
-    with room(directory) as temporary:
-        variables = {**of_no_python(os.environ), "TMPDIR": temporary}
-        _run([python, "-I", "-m", "ensurepip"], variables)
-        variables = of_pip(python, variables)
-        locked = [word for file in requirements for word in ("--requirement", str(file))]
-        pip = [python, "-I", "-m", "pip", "install", "--quiet", "--require-hashes", *from_wheels(), *locked]
-        _run(pip, variables)
+    if not _filled_by_uv(directory, requirements):
+        _fill_by_pip(directory, requirements)
     _make_importable(directory)
     (directory / READY).write_text("".join(f"{line}\n" for line in _fits(directory)), encoding="utf-8")
+
+
+def _filled_by_uv(directory: Path, requirements: "list[Path]") -> bool:
+    """Whether uv is at hand and did it. pip is there as well: `wsbundle bundle` downloads with it."""
+    with _empty(directory) as (python, variables):
+        try:
+            found = uv.at_hand(variables, variables["TMPDIR"])
+            if found is None:
+                return False
+            _run(*uv.syncing(found, python, list(map(str, requirements)), variables, _cache()))
+        except uv.UvError as error:
+            print(error, file=sys.stderr)
+        except subprocess.CalledProcessError:
+            print(uv.UvError(f"{found} failed, see above"), file=sys.stderr)
+        else:
+            (directory / uv.LEFT).unlink(missing_ok=True)
+            _run([python, "-I", "-m", "ensurepip"], variables)
+            return True
+    return False
+
+
+def _cache() -> "str | None":
+    """Not uv's own: that may have been filled under another umask, whose modes all that is installed from it has."""
+    home = os.path.expanduser("~")
+    return os.path.join(home, ".cache/wsbundle/uv") if os.access(home, os.W_OK) else None
+
+
+def _fill_by_pip(directory: Path, requirements: "list[Path]") -> None:
+    with _empty(directory) as (python, variables):
+        for_pip = of_pip(variables)
+        _run([python, "-I", "-m", "ensurepip"], variables)
+        locked = [word for file in requirements for word in ("--requirement", str(file))]
+        pip = [python, "-I", "-m", "pip", "install", "--quiet", "--require-hashes", *from_wheels(), *locked]
+        _run(pip, for_pip)
+
+
+@contextmanager
+def _empty(directory: Path) -> "Iterator[tuple[str, dict[str, str]]]":
+    """The Python of an environment with nothing in it, and variables to work there."""
+    import venv
+
+    venv.create(directory, clear=True, symlinks=True)
+    with room(directory) as temporary:
+        yield str(directory / "bin" / "python"), {**of_no_python(os.environ), "TMPDIR": temporary}
 
 
 def _run(command: "list[str]", variables: "Mapping[str, str]") -> None:
@@ -235,33 +272,6 @@ def room(directory: Path) -> "Iterator[str]":
 def of_no_python(variables: "Mapping[str, str]") -> "dict[str, str]":
     """The variables that Python does not listen to."""
     return {name: value for name, value in variables.items() if not name.startswith("PYTHON")}
-
-
-def of_pip(python: str, variables: "Mapping[str, str]") -> "dict[str, str]":
-    """Variables with which pip reads no configuration, and still finds its index, the proxy and the certificates.
-
-    `user = true` or `target` would install elsewhere, `no-binary` something else, `constraint` nothing.
-
-    Raises:
-        CalledProcessError: pip cannot read its configuration, and has said why.
-    """
-    asked = [python, "-I", "-m", "pip", "config", "list"]
-    # `config` has options of these names too: with `user = true` it would list the user's own file alone.
-    all_files = {**variables, "PIP_USER": "0", "PIP_GLOBAL": "0", "PIP_SITE": "0"}
-    listed = subprocess.run(asked, check=True, env=all_files, stdout=subprocess.PIPE, text=True).stdout
-    found = re.findall(r"^(global|install|:env:)\.([a-z-]+)=(.+)$", listed, re.MULTILINE)
-    settings = {}
-    for section in ("global", "install", ":env:"):  # the last one counts, as for pip
-        settings.update({name: ast.literal_eval(value) for of, name, value in found if of == section})
-    kept = {f"PIP_{name.upper().replace('-', '_')}": str(settings[name]) for name in _REACH if name in settings}
-    others = {name: value for name, value in variables.items() if not name.startswith("PIP_")}
-    fixed = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    return {**others, **kept, **fixed}
-
-
-def from_wheels() -> "list[str]":
-    """pip's options where the wheels are at hand: take them from there, and use no network."""
-    return ["--no-index", "--find-links", str(WHEELS)] if WHEELS.is_dir() else []
 
 
 def _refuse_other_targets() -> None:

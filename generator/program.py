@@ -10,6 +10,7 @@ from collections.abc import Iterator
 # The checkout, an unpacked archive, or `wsbundle/tree` of an installed wheel.
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LOCKS = ("requirements/generator.txt", "requirements/service.txt")
+UV_LOCK = "requirements/uv.txt"  # for archives that take it along
 # How messages name the command, so that it can be copied. An installed wheel starts it by its package `wsbundle`.
 COMMAND = "wsbundle" if "wsbundle" in sys.modules else ".venv/bin/wsbundle"
 
@@ -26,7 +27,7 @@ def _as_root() -> str:
 AS_ROOT = _as_root()
 
 _PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
-_SINGLE = ("pyproject.toml", "LICENSE", *_PAGES, *LOCKS)
+_SINGLE = ("pyproject.toml", "LICENSE", *_PAGES, *LOCKS, UV_LOCK)
 _CLIENTS = ("clients/python/wsbundle_client", "clients/js", "clients/page")
 _DIRECTORIES = ("docs", "findings", "service", "generator", "templates", *_CLIENTS)
 _SUFFIXES = (".md", ".png", ".py", ".typed", ".sh", ".html", ".css", ".js", ".yaml", ".svg")

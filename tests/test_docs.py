@@ -301,6 +301,7 @@ def unknown_host_paths(document: Document) -> Iterator[str]:
         "/var/lib/wsbundle.d",
         f"/var/lib/{NAME}/mailbox/mail.db",
         "/usr/bin/python3",
+        "/usr/local/bin",
     )
     for code in shell_code(document):
         for path in re.findall(r"(?<![\w$.:/-])/(?:etc|opt|run|usr|var)/[\w$.{}/-]*\w", code):

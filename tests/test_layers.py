@@ -21,6 +21,8 @@ ROOMS = {
     "generator": (
         *(
             "program",
+            "pip",
+            "uv",
             "environment",
             "quoting",
             "paths",
@@ -62,6 +64,7 @@ ROOMS = {
         "application",
         "hosts",
         "render",
+        "environment",
         "mailbox",
         "__main__",
     ),
@@ -246,7 +249,10 @@ def test_programs_of_a_host_are_run_in_one_place() -> None:
 
 
 def test_what_sets_up_the_environment_needs_nothing_that_is_to_be_installed() -> None:
-    assert packages("generator.environment") == set()
+    assert {module for module in KNOWS["generator.environment"] if module != "generator"} == {
+        *("generator.pip", "generator.uv")
+    }
+    assert set().union(*(packages(f"generator.{name}") for name in ("environment", "pip", "uv"))) == {"generator"}
 
 
 def test_a_module_of_the_tests_is_imported_by_its_full_name() -> None:

@@ -140,7 +140,7 @@ def make_runtime(store: Store, runtime: str, report: Report, project: Project | 
                 copy = directory / path.relative_to(ROOT)
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, copy)
-            install_requirements(directory / "venv", project)
+            install_requirements(directory / "venv", project, lambda text: report.line(f"  {text}"))
             must(run(_python(store, runtime), *_COMPILE, str(directory / "service"), timeout_s=120), "compiling")
 
     _make_once(store, directory, fill)

@@ -2,48 +2,84 @@
 
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from subprocess import CalledProcessError
 
-from generator import program
+from generator import program, uv
 from generator.config.project import Project
-from generator.environment import from_wheels, of_pip, room
+from generator.environment import room
 from generator.host.facts import PYTHON
-from generator.host.programs import StepFailed, must, run
+from generator.host.programs import PATH, StepFailed, must, run
+from generator.pip import PipError, from_wheels, of_pip
 
 _LOCK = Path(program.ROOT, "requirements/service.txt")
 # Of the service's own requirements those of the runner, which an application is run by. It may bring others of them.
 _OF_THE_RUNNER = ("click", "h11", "httptools", "msgspec", "typing-extensions", "uvicorn", "websockets")
 # Ends with this process: the next run must not meet it at work on the same directory. Source: setpriv(1).
 _WITH_US = ("setpriv", "--pdeathsig", "KILL")
-_PIP_S = 900
+_INSTALL_S = 900
 _REQUIRED = (
     "import importlib.metadata as m; print(*(r for d in m.distributions() for r in d.requires or ()), sep='\\n')"
 )
 _NAMES = "import importlib.metadata as m; print(*{d.name for d in m.distributions()}, sep='\\n')"
 
 
-def install_requirements(venv: Path, project: Project | None) -> None:
-    """Install them, and take pip away again: nothing in the runtime can change it.
+def install_requirements(venv: Path, project: Project | None, say: Callable[[str], None]) -> None:
+    """Install them, and nothing that could change the runtime: pip is taken away again.
+
+    uv does it where it is at hand, but not what an application brings: pip resolves that, and may have to build it.
 
     Raises:
         StepFailed
     """
+    try:
+        if (project is not None and project.requirements) or not _filled_by_uv(venv, project, say):
+            _fill_by_pip(venv, project)
+    except PipError as error:
+        raise StepFailed(str(error)) from None
+
+
+@contextmanager
+def _empty(venv: Path, *options: str) -> Iterator[tuple[str, str]]:
+    """The Python of an environment with nothing in it, and a directory for temporary files."""
+    shutil.rmtree(venv, ignore_errors=True)
     venv.mkdir()
-    python = f"{venv}/bin/python"
     with room(venv) as temporary:
         # By its full name, /usr/bin/python3.11: when the host gets another release, and python3 leads to a newer one,
         # the service goes on with what it was made for until that package is removed.
-        make = (*_WITH_US, os.path.realpath(PYTHON), "-I", "-m", "venv", str(venv))
+        make = (*_WITH_US, os.path.realpath(PYTHON), "-I", "-m", "venv", *options, str(venv))
         must(run(*make, timeout_s=300, TMPDIR=temporary), "making a virtual environment")
+        yield f"{venv}/bin/python", temporary
+
+
+def _filled_by_uv(venv: Path, project: Project | None, say: Callable[[str], None]) -> bool:
+    """Whether uv is at hand and did it; `say` is told why not, where it is there."""
+    variables = {"PATH": os.environ.get("PATH", PATH), **_reach()}
+    with _empty(venv, "--without-pip") as (python, temporary):
         try:
-            variables = of_pip(python, {**_reach(), "TMPDIR": temporary})
-        except CalledProcessError:
-            raise StepFailed("pip cannot read its configuration; the lines above say why") from None
+            found = uv.at_hand(variables, temporary)
+            if found is None:
+                return False
+            lock = _LOCK if project is None else _runner(python, temporary)
+            words, variables = uv.syncing(found, python, [str(lock)], {**variables, "TMPDIR": temporary})
+            outcome = run(*_WITH_US, *words, timeout_s=_INSTALL_S, **variables)
+            if outcome.succeeded:
+                (venv / uv.LEFT).unlink(missing_ok=True)
+                return True
+            raise uv.UvError(f"{found} failed: {outcome.output}")
+        except uv.UvError as error:
+            say(str(error))
+    return False
+
+
+def _fill_by_pip(venv: Path, project: Project | None) -> None:
+    with _empty(venv) as (python, temporary):
+        variables = of_pip({**_reach(), "TMPDIR": temporary})
 
         def pip(*words: str, doing: str) -> None:
-            must(run(*_WITH_US, python, "-I", "-m", "pip", *words, timeout_s=_PIP_S, **variables), doing)
+            must(run(*_WITH_US, python, "-I", "-m", "pip", *words, timeout_s=_INSTALL_S, **variables), doing)
 
         install = ("install", "-q", "--only-binary", ":all:", "--compile", *from_wheels())
         spared: tuple[str, ...] = ()
@@ -58,11 +94,17 @@ def install_requirements(venv: Path, project: Project | None) -> None:
                     file = Path(project.directory, project.file)
                 pip(*install, "-r", str(file), doing="installing the application's requirements")
                 spared = ("setuptools",) if _needs_setuptools(python, project.requirements) else ()
-            rest = Path(temporary, "runner.txt")
-            rest.write_text("".join(_of_the_runner(python)), encoding="utf-8")
+            rest = _runner(python, temporary)
             pip(*install, "--require-hashes", "--no-deps", "-r", str(rest), doing="installing the runner")
         unneeded = [name for name in ("pip", "setuptools") if name not in spared]
         pip("uninstall", "-q", "-y", *unneeded, doing="removing pip")
+
+
+def _runner(python: str, temporary: str) -> Path:
+    """A requirements file with what the runner needs and the environment of `python` has not."""
+    file = Path(temporary, "runner.txt")
+    file.write_text("".join(_of_the_runner(python)), encoding="utf-8")
+    return file
 
 
 def _of_the_runner(python: str) -> Iterator[str]:
@@ -89,10 +131,10 @@ def _normal(name: str) -> str:
 
 
 def _reach() -> dict[str, str]:
-    """The variables that say how an index is reached."""
-    certificates = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    """The variables that say how an index is reached, and whether uv may be used."""
+    kept = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", uv.SWITCH)
     return {
         name: text
         for name, text in os.environ.items()
-        if name.startswith("PIP_") or name.lower().endswith("_proxy") or name in certificates
+        if name.startswith("PIP_") or name.lower().endswith("_proxy") or name in kept
     }

@@ -42,7 +42,8 @@ def bundle(options: Namespace, report: Report) -> int:
     with tempfile.TemporaryDirectory(prefix="wsbundle-") as directory:
         for_whom = f"Python {', '.join(pythons)} on {options.machine}"
         with report.step(f"download wheels for {for_whom}"):
-            download(targets, [(ROOT / lock).read_text(encoding="utf-8") for lock in program.LOCKS], Path(directory))
+            locks = (*program.LOCKS, program.UV_LOCK) if options.uv else program.LOCKS
+            download(targets, [(ROOT / lock).read_text(encoding="utf-8") for lock in locks], Path(directory))
             if loaded.project is not None and loaded.project.requirements:
                 download(targets, [locked(loaded.project.requirements)], Path(directory))
         packed = pack(ROOT, loaded, rendered, Path(directory), mtime)

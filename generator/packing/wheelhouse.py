@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from packaging.markers import Marker, default_environment
 
-from generator.environment import of_pip
+from generator.pip import PipError, of_pip
 from generator.report import CommandError
 
 TARGETS = "targets"  # the file beside the wheels that says for whom they are; generator.environment reads it
@@ -97,7 +97,10 @@ def _pip_download(target: Target, requirements: str, directory: Path) -> None:
     words += ["--implementation", "cp", "--python-version", target.python]
     words += [word for platform in _PLATFORMS for word in ("--platform", f"{platform}_{target.machine}")]
     pip = [sys.executable, "-I", "-m", "pip", *words, "-r", requirements]
-    variables = of_pip(sys.executable, os.environ)
+    try:
+        variables = of_pip(os.environ)
+    except PipError as error:
+        raise CommandError(str(error)) from None
     done = subprocess.run(pip, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR:")]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from generator.environment import _make_importable, of_pip
+from generator.environment import _make_importable
+from generator.pip import of_pip
 from tests.generator.front_door import ENVIRONMENT, ROOT, Outcome, process
 from tests.generator.wheel_maker import lock_of, make_wheel
 
@@ -91,7 +92,7 @@ trusted-host = index.example.org
 def test_of_pips_settings_those_count_that_say_where_packages_come_from(tmp_path: Path) -> None:
     (tmp_path / "pip.conf").write_text(SETTINGS)
     given = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_USER": "1", "PIP_PREFIX": "/x", "PIP_TIMEOUT": "9"}
-    variables = of_pip(sys.executable, {**ENVIRONMENT, **given, "https_proxy": "http://proxy:3128", "HOME": "/x"})
+    variables = of_pip({**ENVIRONMENT, **given, "https_proxy": "http://proxy:3128", "HOME": "/x"})
     assert {name: variables[name] for name in variables if name.startswith("PIP_")} == {
         "PIP_INDEX_URL": "https://index.example.org/simple",
         "PIP_EXTRA_INDEX_URL": "\nhttps://one.example.org/simple\nhttps://other.example.org/simple",
@@ -160,10 +161,10 @@ def test_what_root_renders_in_a_checkout_belongs_to_its_owner(tmp_path: Path) ->
     assert {(path.lstat().st_uid, path.lstat().st_gid) for path in made} == {(12345, 54321)}
 
 
-@pytest.mark.parametrize("path", ["generator/__init__.py", "generator/environment.py"])
-def test_pythons_that_are_too_old_can_read_what_tells_them_so(path: str) -> None:
+@pytest.mark.parametrize("name", ["__init__", "environment", "pip", "uv"])
+def test_pythons_that_are_too_old_can_read_what_tells_them_so(name: str) -> None:
     """Back to 3.6, of Ubuntu 18.04: `list[str]` is evaluated there, and fails, where it is no text."""
-    tree = ast.parse((ROOT / path).read_text(), feature_version=(3, 6))
+    tree = ast.parse((ROOT / f"generator/{name}.py").read_text(), feature_version=(3, 6))
     annotations = [
         annotation
         for function in ast.walk(tree)

@@ -33,7 +33,8 @@ def another() -> Path:
 def checkout(tmp_path: Path) -> Path:
     directory = tmp_path / "checkout"
     (directory / "generator").mkdir(parents=True)
-    shutil.copy(ROOT / "generator/environment.py", directory / "generator")
+    for module in ("environment", "pip", "uv"):
+        shutil.copy(ROOT / f"generator/{module}.py", directory / "generator")
     (directory / "generator/__init__.py").touch()
     (directory / "generator/__main__.py").write_text(MAIN.format("original"))
     (directory / "service").mkdir()

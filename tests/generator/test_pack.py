@@ -104,7 +104,7 @@ def test_it_holds_code_locks_wheels_and_the_rendered_files_and_nothing_of_the_ch
         ),
     }
     assert {path for path in paths if path.startswith(("requirements/", "wheels/"))} == {
-        *("requirements/generator.txt", "requirements/service.txt"),
+        *("requirements/generator.txt", "requirements/service.txt", "requirements/uv.txt"),
         *("wheels/targets", "wheels/tiny-1.0-py3-none-any.whl"),
     }
     rendered = {f"rendered/{file.path}" for file in render(loaded().deploy).files}
