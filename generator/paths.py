@@ -26,6 +26,8 @@ class Paths:
         self.main_context = SHARED
         self.site = f"etc/nginx/sites-available/{name}"
         self.site_link = f"etc/nginx/sites-enabled/{name}"
+        # For a site of the operator's own, which includes it.
+        self.locations = f"etc/nginx/{name}/locations.conf"
         self.supervisor = f"etc/supervisor/conf.d/{name}.conf"
         self.service = f"{UNITS}{name}.service"
         self.socket = f"{UNITS}{name}.socket"

@@ -7,6 +7,7 @@ Every rule here is tested by reading values back with the program that reads the
 
 import re
 from collections.abc import Callable
+from textwrap import indent
 
 from service.declaration import plain, shorten
 
@@ -147,6 +148,11 @@ def nginx(value: Value) -> Quoted:
     return _short_enough(f'"{escaped}"')
 
 
+def nginx_block(directives: Quoted) -> Quoted:
+    """Whole directives, whose values have been quoted one by one, indented for the block that they are in."""
+    return Quoted(indent(directives, "    "))
+
+
 def logrotate(value: Value) -> Quoted:
     """A part of a path of a log: only what cannot be taken for a wildcard, a quote or a comment."""
     return _plain_word(value)
@@ -200,6 +206,7 @@ FILTERS: dict[str, Callable[..., Quoted]] = {
         supervisor_environment,
         supervisor_command,
         nginx,
+        nginx_block,
         logrotate,
         redis,
         python,

@@ -161,13 +161,14 @@ def bundle(changes: str = "") -> Bundle:
 
 @cache
 def rendered_words() -> str:
-    """Every path and every text of the bundles of four deployments that together use every file."""
+    """Every path and every text of the bundles of five deployments that together use every file."""
     socket_of_supervisor = (ROOT / "deploy.yaml").read_text()
     for old, new in (("host:", "#"), ("port:", "#"), ("#socket:", "socket:"), (": systemd", ": supervisor")):
         socket_of_supervisor = re.sub(rf"^(\w*){re.escape(old)}", rf"\1{new}", socket_of_supervisor, flags=re.MULTILINE)
     encrypted = "domain: ws.wsbundle.net\ntls: letsencrypt\n"
     served = (ROOT / "tests/golden/engine-serve/deploy.yaml").read_text()
-    texts = (socket_of_supervisor, encrypted, served)
+    included = (ROOT / "tests/golden/include/deploy.yaml").read_text()
+    texts = (socket_of_supervisor, encrypted, served, included)
     bundles = [bundle(), *(render(load_text(text, "").deploy) for text in texts)]
     return "\n".join(f"/{file.path}\n{file.text}" for each in bundles for file in each.files)
 

@@ -3,7 +3,7 @@
 from generator.config.addresses import LOOPBACK, MAPPED, is_address, network_fix, same_address, share
 from generator.config.rule import Findings, Origins, rule
 from generator.config.schema import Deploy, Nginx, main_domain, serves_app
-from service.declaration import Fault
+from service.declaration import Fault, settings_of, values_of
 
 # Of the public addresses of a family: nobody has more load balancers than that.
 LARGEST_SHARE_OF_PROXIES = 1 / 16
@@ -112,12 +112,57 @@ def https_place(deploy: Deploy) -> str:
     return f"{main_domain(deploy)}:{clients_port(deploy)}".removesuffix(":443")
 
 
+def prefix(deploy: Deploy) -> str:
+    """What stands before each path of its own: `/shop`, or nothing."""
+    return deploy.nginx.path.rstrip("/")
+
+
+def clients_path(deploy: Deploy) -> str:
+    """The path that clients begin with."""
+    return f"{prefix(deploy)}/" if serves_app(deploy) else deploy.nginx.path
+
+
 def url(deploy: Deploy) -> str:
     """What clients connect to."""
-    scheme = "http" if serves_app(deploy) else "ws"
+    scheme, path = "http" if serves_app(deploy) else "ws", clients_path(deploy)
     if deploy.tls != "off":
-        return f"{scheme}s://{https_place(deploy)}/"
-    return f"{scheme}://{main_domain(deploy)}:{clients_port(deploy)}".removesuffix(":80") + "/"
+        return f"{scheme}s://{https_place(deploy)}{path}"
+    return f"{scheme}://{main_domain(deploy)}:{clients_port(deploy)}".removesuffix(":80") + path
+
+
+@rule(
+    "nginx.path",
+    because="A client takes `..` and `.` out of a path before it asks for it, so that nobody would come there.",
+)
+def path_can_be_asked_for(deploy: Deploy, _: Origins) -> Findings:
+    if {".", ".."} & set(deploy.nginx.path.split("/")):
+        yield "nginx.path", Fault(f"'{deploy.nginx.path}' has . or .. in it", "write it without")
+
+
+# What only a `server { }` of ours has.
+_OF_OUR_SITE = (
+    *("tls", "certificate.", "letsencrypt.", "nginx.default_server", "nginx.listen", "nginx.http_port"),
+    *("nginx.https_port", "nginx.proxy_protocol", "nginx.trusted_proxies"),
+)
+
+
+def is_of_our_site(key: str) -> bool:
+    """Whether a setting means nothing where the site is the operator's own."""
+    return key in _OF_OUR_SITE or f"{key.partition('.')[0]}." in _OF_OUR_SITE
+
+
+@rule(
+    *("nginx.include", *(setting.key for setting in settings_of(Deploy) if is_of_our_site(setting.key))),
+    because="Your own `server { }` says where it listens, which certificate it has and whom it believes; what was said "
+    "here would change nothing.",
+)
+def site_of_ones_own_says_it_itself(deploy: Deploy, origins: Origins) -> Findings:
+    if deploy.nginx.include:
+        values = values_of(deploy)
+        for setting in settings_of(Deploy):
+            if is_of_our_site(setting.key) and setting.key in origins and values[setting.key] != setting.default:
+                what = "has no effect with nginx.include: the site is your own"
+                yield setting.key, Fault(what, "remove it, and write it into your site")
 
 
 @rule(

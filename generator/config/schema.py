@@ -269,6 +269,21 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Nginx(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What nginx does beside passing WebSockets on."""
 
+    path: Annotated[
+        Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._-]+)*/?$", min_length=1, max_length=200)],
+        Meta(
+            description="The path of its URLs, where the domain has others beside it: WebSockets of the notification "
+            "center are opened at it, and the rest is below; an application is all that is below.",
+            extra={"expects": "the path of a URL, such as /shop, of letters, digits and ._-"},
+        ),
+    ] = "/"
+    include: Annotated[
+        bool,
+        Meta(
+            description="The site is your own: nothing of ours has a `server { }`. Yours takes clients, has its TLS, "
+            "and contains the line `include /etc/nginx/NAME/*.conf;`.",
+        ),
+    ] = False
     default_server: Annotated[
         bool,
         Meta(
@@ -436,8 +451,8 @@ _OF_APPS = (
     *("certificate.", "letsencrypt.", "ping.", "log.", "app.", "needs."),
     *("limits.connections", "limits.connections_per_address", "limits.handshakes_per_second"),
     *("limits.handshake_burst", "limits.header_timeout", "limits.message_size", "drain.timeout"),
-    *("nginx.default_server", "nginx.listen", "nginx.http_port", "nginx.https_port", "nginx.proxy_protocol"),
-    *("nginx.trusted_proxies", "nginx.idle_limit", "nginx.health_from"),
+    *("nginx.path", "nginx.include", "nginx.default_server", "nginx.listen", "nginx.http_port", "nginx.https_port"),
+    *("nginx.proxy_protocol", "nginx.trusted_proxies", "nginx.idle_limit", "nginx.health_from"),
 )
 
 

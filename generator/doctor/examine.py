@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from generator.commands import loaded_for
+from generator.config.listening import is_of_our_site
 from generator.config.schema import Deploy, is_for_apps, serves_app
 from generator.config.sources import project_of
 from generator.doctor import (
@@ -99,10 +100,12 @@ def doctor(options: Namespace, report: Report) -> int:
 
 def is_about(keys: tuple[str, ...], room: str, deploy: Deploy) -> bool:
     """Whether a check means anything for what is deployed: the notification center, or an application."""
+    if deploy.nginx.include:
+        keys = tuple(key for key in keys if not is_of_our_site(key))
     if serves_app(deploy):
         speaks_the_protocol = room in (of_the_protocol.__name__, stress.__name__)
         return not speaks_the_protocol and any(is_for_apps(key) for key in keys)
-    return not any(key.partition(".")[0] in ("app", "needs") for key in keys)
+    return bool(keys) and not any(key.partition(".")[0] in ("app", "needs") for key in keys)
 
 
 def chosen(only: Iterable[str]) -> Iterator[Check]:

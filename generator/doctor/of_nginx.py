@@ -13,12 +13,16 @@ from uuid import uuid4
 from msgspec.structs import replace
 
 from generator.config.addresses import LOOPBACK
+from generator.config.listening import clients_path, prefix
 from generator.config.schema import Deploy, serves_app
 from generator.doctor.checks import Verdict, check, failed, look, ok, warning
+from generator.doctor.of_the_protocol import a_message, message
 from generator.doctor.patient import Patient, Unseen, needs_root
 from generator.doctor.wire import AGENT, ask, connected
-from generator.host import facts
+from generator.host import facts, own_site
 from generator.program import AS_ROOT
+from generator.readers.nginx import HOST
+from generator.readers.nginx_sites import servers
 
 RELOAD = "sudo nginx -t && sudo systemctl reload nginx"
 LOGS = "var/log/nginx"
@@ -64,6 +68,25 @@ def listen(_: Deploy, seen: Reached) -> Verdict:
     """nginx takes connections on each of these addresses."""
     fix = f"is nginx running, and is the address this host's? systemctl status nginx; {RELOAD}"
     return failed(f"no answer on {', '.join(seen.closed)}", fix) if seen.closed else ok(", ".join(seen.open))
+
+
+@look()
+def the_sites_that_include(patient: Patient) -> list[str]:
+    if not patient.deploy.nginx.include:
+        raise Unseen("the site is ours")
+    return [each.where for each in own_site.including(patient.deploy.name, servers(HOST / "nginx.conf"))]
+
+
+@check("nginx.include", see=the_sites_that_include, expects="a site of this host includes the locations")
+def include(deploy: Deploy, seen: list[str]) -> Verdict:
+    """A site of this host includes the locations."""
+    return ok(", ".join(seen)) if seen else failed("no site does", own_site.fix(deploy.name))
+
+
+@check("nginx.path", see=a_message, expects=lambda deploy: f"clients get through at {clients_path(deploy)}")
+def path(deploy: Deploy, seen: str | float) -> Verdict:
+    """Clients get through at this path."""
+    return message(deploy, seen)
 
 
 class Ports(NamedTuple):
@@ -152,12 +175,12 @@ class Asked(NamedTuple):
 def who_gets_health(patient: Patient) -> Asked:
     if serves_app(patient.deploy):
         raise Unseen("whoever comes to an application of one's own may ask for its health")
-    return Asked(dict(_asked_from_here(patient, "/health")))
+    return Asked(dict(_asked_from_here(patient, f"{prefix(patient.deploy)}/health")))
 
 
 @look()
 def who_gets_metrics(patient: Patient) -> Asked:
-    return Asked(dict(_asked_from_here(patient, "/metrics")))
+    return Asked(dict(_asked_from_here(patient, f"{prefix(patient.deploy)}/metrics")))
 
 
 def _asked_from_here(patient: Patient, path: str) -> Iterator[tuple[str, int]]:
@@ -246,6 +269,8 @@ def logged(patient: Patient, agent: str) -> dict[str, object] | None:
 
 def recent(patient: Patient, within_s: float) -> list[dict[str, object]]:
     """The entries of the access log of so many seconds, as far as they are in its last megabytes."""
+    if patient.deploy.nginx.include:
+        raise Unseen("your own site has the log of its requests")
     path = patient.store.root / LOGS / f"{patient.deploy.name}_access.log"
     with path.open("rb") as log:
         log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
@@ -272,11 +297,11 @@ def when(text: str) -> float:
 def the_refused(patient: Patient) -> dict[int, int]:
     """How many handshakes got each status in the last ten minutes; those of the doctor do not count."""
     needs_root()
-    entries = recent(patient, RECENTLY_S)
+    entries, path = recent(patient, RECENTLY_S), patient.deploy.nginx.path
     return Counter(
         int(str(entry["status"]))
         for entry in entries
-        if entry.get("path") == "/" and not str(entry.get("agent")).startswith(AGENT.partition("/")[0])
+        if entry.get("path") == path and not str(entry.get("agent")).startswith(AGENT.partition("/")[0])
     )
 
 

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from generator.config.listening import prefix
 from generator.config.schema import Deploy
 from generator.doctor.checks import Verdict, check, failed, look, ok, unseen, warning
 from generator.doctor.of_the_protocol import a_message, message
@@ -56,7 +57,7 @@ def the_static_files(patient: Patient) -> Served:
         top = patient.store.home / "current/app" / directory
         files = (file for file in sorted(top.rglob("*")) if file.is_file() and re.fullmatch(r"[\w./-]+", str(file)))
         if file := next(files, None):
-            urls[url] = f"{url}{file.relative_to(top)}"
+            urls[url] = f"{prefix(patient.deploy)}{url}{file.relative_to(top)}"
     domain = patient.endpoint.domain
     return Served({url: ask(connected(patient.endpoint), one, domain).status for url, one in urls.items()})
 
@@ -77,7 +78,8 @@ def static(deploy: Deploy, seen: Served) -> Verdict:
 def too_long_a_body(patient: Patient) -> int:
     # nginx refuses it for what it says of its length; none of it is sent.
     length = str(patient.deploy.app.body_size + 1)
-    return ask(connected(patient.endpoint), "/", patient.endpoint.domain, "POST", Content_Length=length).status
+    there = patient.endpoint
+    return ask(connected(there), there.path, there.domain, "POST", Content_Length=length).status
 
 
 @check("app.body_size", see=too_long_a_body, expects=lambda deploy: f"413 to more than {deploy.app.body_size} bytes")

@@ -34,7 +34,7 @@ def a_burst(patient: Patient) -> Burst:
         raise Unseen(f"more than {MOST} handshakes would be needed")
     began = time.monotonic()
     for number in range(most):
-        if ask(connected(patient.endpoint), "/", patient.endpoint.domain).status == 429:
+        if ask(connected(patient.endpoint), patient.endpoint.path, patient.endpoint.domain).status == 429:
             return Burst(number, time.monotonic() - began)
     return Burst(most, time.monotonic() - began)
 

@@ -76,14 +76,14 @@ def ask(raw: socket.socket, path: str, host: str, method: str = "GET", body: byt
 class Client:
     """One WebSocket. `status` is what the handshake got. Texts and pings are kept as they come.
 
-    Pings are answered while something is waited for, unless `answers` is false.
+    `place` is the domain with the path. Pings are answered while something is waited for, unless `answers` is false.
     """
 
-    def __init__(self, raw: socket.socket, domain: str, subprotocol: str | None = None, **fields: str) -> None:
+    def __init__(self, raw: socket.socket, place: str, subprotocol: str | None = None, **fields: str) -> None:
         self.answers = True
         offered = None if subprotocol is None else [Subprotocol(subprotocol)]
         self._socket = raw
-        self._protocol = ClientProtocol(parse_uri(f"ws://{domain}/"), subprotocols=offered, max_size=None)
+        self._protocol = ClientProtocol(parse_uri(f"ws://{place}"), subprotocols=offered, max_size=None)
         self.status = 0
         self.texts: list[str] = []
         self.pinged_at: list[float] = []
@@ -173,7 +173,7 @@ def client(endpoint: Endpoint, subprotocol: str | None = None, **fields: str) ->
     """A WebSocket through nginx, or what refused it."""
     raw = connected(endpoint)
     try:
-        made = Client(raw, endpoint.domain, subprotocol, **fields)
+        made = Client(raw, f"{endpoint.domain}{endpoint.path}", subprotocol, **fields)
     except BaseException:
         raw.close()
         raise

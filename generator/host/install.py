@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from generator.config.load import Loaded
 from generator.config.schema import Deploy
-from generator.host import belongings, certificates
+from generator.host import belongings, certificates, own_site
 from generator.host.belongings import Belongings
 from generator.host.certificates import Place
 from generator.host.drift import Drift, copies, drifts, keep_copy
@@ -33,7 +33,7 @@ from generator.host.provide import (
 )
 from generator.host.rehearsal import Rehearsal
 from generator.host.store import Store
-from generator.host.transaction import alone, change, finish_pending, leave, undisturbed
+from generator.host.transaction import alone, change, endpoint, finish_pending, leave, undisturbed
 from generator.judge import judge
 from generator.program import AS_ROOT
 from generator.rendering.bundle import Bundle
@@ -231,12 +231,18 @@ def announce(store: Store, report: Report) -> None:
     number = store.current
     assert number is not None
     generation = store.generation(number)
+    there = endpoint(generation)
     url = generation.url or f"{'ws' if generation.tls == 'off' else 'wss'}://{generation.domain}/"
+    url = there.url if generation.included else url
     logs = (
         f"journalctl -u {store.name} -f"
         if generation.manager == "systemd"
         else f"tail -f /var/log/{store.name}/{store.name}.log"
     )
+    if there.is_past_nginx:
+        report.fact(included=False)
+        report.line(f"Generation {number} of {store.name} runs, and no client comes to it: {own_site.fix(store.name)}.")
+        return
     report.line(f"Generation {number} of {store.name} runs: {url} by {generation.server} under {generation.manager}.")
     client = "curl -i" if generation.app else f"/opt/{store.name}/current/venv/bin/python -m websockets"
     report.line(f"  try it:   {client} {url}")

@@ -32,6 +32,8 @@ class Surroundings(msgspec.Struct, frozen=True):
 
 def faults(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
     """Faults that would keep clients from us, or nginx from starting."""
+    if deploy.nginx.include:  # they come to a site that is there
+        return
     for server in _others(deploy, around):
         for listen in server.listens:
             if listen.port in nginx_ports(deploy):
@@ -45,6 +47,8 @@ def faults(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
 
 def warnings(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
     """What keeps clients from us that may be meant for another site."""
+    if deploy.nginx.include:
+        return
     refused = set(faults(deploy, around))
     taken = _taken(deploy, around)
     yield from (fault for listen in taken if (fault := _stands_before(deploy, listen, taken)) not in refused)

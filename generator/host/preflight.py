@@ -120,7 +120,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         supervisors_files=facts.supervisors_files() if deploy.manager == "supervisor" else None,
         nginx_fault="" if re.search(_passing_fault(deploy.name), fault) else fault,
         has_ipv6=facts.has_ipv6(),
-        not_here=tuple(host for host in deploy.nginx.listen if not facts.has_address(host)),
+        not_here=tuple(host for host in _listen(deploy) if not facts.has_address(host)),
         no_directories=tuple(path for path in deploy.needs.write if not os.path.isdir(path)),
         around=facts.surroundings(*domains(deploy)),
         own_main_context=own_main_context(HOST / "nginx.conf"),
@@ -133,9 +133,14 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         has_group=account is None and user not in mine.users and facts.group_of(user) is not None,
         has_foreign_default_site=default_site.stands(store.root) and not default_site.is_debians(store.root),
         astray=tuple(domain for domain in domains(deploy) if has_route and not facts.resolves_here(domain)),
-        closed_ports=closed(nginx_ports(deploy)),
+        closed_ports=() if deploy.nginx.include else closed(nginx_ports(deploy)),
         clock_behind_s=(ROOT / "pyproject.toml").stat().st_mtime - time.time(),
     )
+
+
+def _listen(deploy: Deploy) -> tuple[str, ...]:
+    """The addresses on which our site listens; those of a site of the operator's own are there already."""
+    return () if deploy.nginx.include else deploy.nginx.listen
 
 
 def _passing_fault(name: str) -> str:
@@ -146,7 +151,7 @@ def _passing_fault(name: str) -> str:
 def _taken(deploy: Deploy, store: Store) -> Iterator[Listener]:
     ours = "" if store.current is None else store.generation(store.current).listener
     # Who has IPv6's every address has IPv4's too, as a rule; so it is asked for where nobody else is.
-    hosts = [host for host in deploy.nginx.listen if host != "::"] or ["::"]
+    hosts = [host for host in _listen(deploy) if host != "::"] or list(_listen(deploy))
     wanted = [(host, port) for host in hosts for port in nginx_ports(deploy)]
     if deploy.socket is None and ours.rpartition(":")[2] != str(deploy.port):
         wanted.append((deploy.host, deploy.port))

@@ -17,6 +17,8 @@ _PAUSE_S = 0.2
 _EXCHANGE_S = 10.0
 # By the PROXY protocol: it is for no other client, and has its own address.
 UNKNOWN = "UNKNOWN"
+# The service itself, past nginx.
+UNIX = "unix:"
 
 
 class Unhealthy(Exception):
@@ -35,7 +37,11 @@ class Endpoint(msgspec.Struct, frozen=True):
     proxy_protocol: bool = False
     serves_app: bool = False
     health: str | None = None
-    """What an application is asked; where it does not say, any answer of its own to `/` will do."""
+    """What an application is asked; where it does not say, any answer of its own to `path` will do."""
+    path: str = "/"
+    """What clients begin with."""
+    is_past_nginx: bool = False
+    """Whether it is the service itself, which is in no site of nginx yet."""
 
     @property
     def port(self) -> int:
@@ -44,7 +50,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     @property
     def url(self) -> str:
         scheme = "http" if self.serves_app else "ws"
-        return f"{scheme}{'s' if self.encrypted else ''}://{self.place}/"
+        return f"{scheme}{'s' if self.encrypted else ''}://{self.place}{self.path}"
 
     @property
     def place(self) -> str:
@@ -59,6 +65,8 @@ class Endpoint(msgspec.Struct, frozen=True):
         Raises:
             OSError
         """
+        if address.startswith(UNIX):
+            return _at_socket(address.removeprefix(UNIX), within_s)
         raw = socket.create_connection((address, self.ports[encrypted]), timeout=within_s)
         if self.proxy_protocol:
             raw.sendall(f"PROXY {claim}\r\n".encode())
@@ -66,6 +74,17 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.url} at {', '.join(address for way in self.ways for address in way)}"
+
+
+def _at_socket(path: str, within_s: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(within_s)
+    try:
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def probe(endpoint: Endpoint, patience_s: float = _PATIENCE_S) -> float:
@@ -152,7 +171,7 @@ def _ask_for_health(endpoint: Endpoint, address: str, within_s: float) -> None:
     """Raises what a client meets."""
     import http.client
 
-    path = endpoint.health or "/"
+    path = endpoint.health or endpoint.path
     connection = http.client.HTTPConnection(endpoint.domain)
     with closing(connection), closing(endpoint.connect(address, endpoint.encrypted, within_s)) as raw:
         connection.sock = context().wrap_socket(raw, server_hostname=endpoint.domain) if endpoint.encrypted else raw

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from generator import program
-from generator.config.listening import url
+from generator.config.listening import clients_path, url
 from generator.config.project import Project
 from generator.config.schema import Deploy, domains, keys_file, main_domain, serves_app
 from generator.host.engine import flavour_of
@@ -20,7 +20,7 @@ from generator.host.requirements import install_requirements
 from generator.host.store import APPS, FILES, READY, Generation, Store
 from generator.paths import Paths
 from generator.rendering.bundle import Bundle
-from generator.rendering.render import engine_settings, replaces_workers, service_user, upstream
+from generator.rendering.render import engine_settings, health_path, replaces_workers, service_user, upstream
 from generator.report import CommandError, Report
 
 ROOT = Path(program.ROOT)
@@ -189,7 +189,9 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             engine=flavour_of(bundle),
             joined=engine_settings(deploy),
             app=app,
-            health=deploy.app.health,
+            health=health_path(deploy) if serves_app(deploy) else None,
+            path=clients_path(deploy),
+            included=deploy.name if deploy.nginx.include else "",
         )
         store.add(bundle, generation)
     return number

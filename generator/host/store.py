@@ -78,6 +78,10 @@ class Generation(msgspec.Struct, frozen=True):
     """An application of the operator's own, by the name of its directory; nothing for the notification center."""
     health: str | None = None
     """What that is asked to see that it works."""
+    path: str = "/"
+    """What clients begin with."""
+    included: str = ""
+    """The name of the deployment, where its locations are for a site of the operator's own."""
 
     @property
     def domains(self) -> tuple[str, ...]:

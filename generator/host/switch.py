@@ -113,7 +113,7 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
         reloads_service=under_systemd and succeeds and settings,
         updates_supervisor="supervisor" in (before.manager, after.manager) and changed(paths.supervisor),
         restarts_program=under_supervisor and (everything or (settings and before.manager == "supervisor")),
-        reloads_nginx=changed(paths.site, paths.main_context),
+        reloads_nginx=changed(paths.site, paths.locations, paths.main_context),
     )
 
 

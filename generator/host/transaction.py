@@ -19,6 +19,7 @@ from generator.host.guardian import guarded
 from generator.host.hosts import RefusedError, meet
 from generator.host.keys import KeysPlace
 from generator.host.neighbours import ways_in
+from generator.host.own_site import past_nginx, through_site
 from generator.host.probe import Endpoint, Unhealthy, probe
 from generator.host.programs import StepFailed, run
 from generator.host.store import Generation, Pending, Store
@@ -183,24 +184,29 @@ def _answers(generation: Generation, report: Report) -> bool:
 
 
 def endpoint(generation: Generation) -> Endpoint:
-    """Where clients come to it."""
-    ways = ways_in(generation.listen, facts.surroundings(generation.domain))
-    return Endpoint(
+    """Where clients come to it; the service itself where it is in no site yet."""
+    around = facts.surroundings(generation.domain)
+    ours = Endpoint(
         domain=generation.domain,
         encrypted=generation.tls != "off",
         asks_for_token=generation.auth == "token",
-        ways=ways,
+        ways=ways_in(generation.listen, around),
         ports=generation.ports,
         proxy_protocol=generation.proxy_protocol,
         serves_app=generation.app != "",
         health=generation.health,
+        path=generation.path,
     )
+    if not generation.included:
+        return ours
+    return through_site(generation.included, ours, around) or past_nginx(generation.listener, ours)
 
 
 def _send_a_message(generation: Generation, report: Report) -> None:
-    act = f"ask for {generation.health or '/'}" if generation.app else "send a message"
-    with report.step(f"{act} through nginx ({generation.domain})"):
-        probe(endpoint(generation))
+    act = f"ask for {generation.health or generation.path}" if generation.app else "send a message"
+    there = endpoint(generation)
+    with report.step(f"{act} {'past' if there.is_past_nginx else 'through'} nginx ({generation.domain})"):
+        probe(there)
 
 
 def _meet_the_others(generation: Generation, report: Report) -> None:

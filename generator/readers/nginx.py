@@ -48,6 +48,7 @@ _WRITTEN = re.compile(
     r"(?<![\w$#])((?:access_log|error_log|lock_file|\w+_temp_path|\w+_cache_path)\s+[\"']?)"
     r"(?!off\b|stderr\b|syslog:|memory:)([^\s;\"']+)"
 )
+_LOCATIONS = "/locations.conf"
 _PID = re.compile(r"^(\s*)pid\s[^;]*;", re.MULTILINE)
 _HTTP = re.compile(r"^(\s*http\s*\{)", re.MULTILINE)
 _LISTEN = re.compile(r"(?<![\w$#])(listen\s+)([^\s;]+)")
@@ -114,12 +115,20 @@ class _Tree:
         for file in files:
             if file.link is None:
                 put(self.root, file.path, self.moved(_KEY_PAIR.sub(rf"\g<1>{pair}", file.text)))
+                if file.path.endswith(_LOCATIONS):
+                    self._include(file.path)
         for file in files:
             if file.link is not None:
                 link = self.root / file.path
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.unlink(missing_ok=True)
                 link.symlink_to(file.link)
+
+    def _include(self, path: str) -> None:
+        """Let a site of nobody's include locations, since the operator's own may not do so yet."""
+        listen = f"listen {self._address('unix:/run/wsbundle-included.sock')};"
+        site = f"{_OURS}/sites-enabled/wsbundle-included"
+        put(self.root, site, f"server {{ {listen} include {self.root}/{path}; }}\n")
 
     def moved(self, text: str) -> str:
         """A configuration text, line by line the same, whose paths and ports are the copy's."""

@@ -44,12 +44,13 @@ class Listen(msgspec.Struct, frozen=True):
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A `server { }`. `where` is `FILE:LINE`; `module` is http, stream or mail."""
+    """A `server { }`. `where` is `FILE:LINE`; `module` is http, stream or mail; `includes` are files of its own."""
 
     where: str
     module: str
     listens: tuple[Listen, ...]
     names: tuple[str, ...]
+    includes: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -78,8 +79,11 @@ def servers(main: Path) -> list[Server]:
     context: list[str] = []
     listens: list[Listen] = []
     names: list[str] = []
+    files: dict[str, None] = {}
     begins, encrypts = "", False
     for item in _directives(main, main.parent, _DEEPEST):
+        if isinstance(item, Directive) and context[1:2] == ["server"]:
+            files[item.where.rpartition(":")[0]] = None
         if isinstance(item, End):
             if context[1:] == ["server"]:
                 module = context[0]
@@ -88,12 +92,13 @@ def servers(main: Path) -> list[Server]:
                 there = (
                     Listen(each.where, each.host, each.port, each.options + options) for each in listens or default
                 )
-                found.append(Server(begins, module, tuple(there), tuple(names)))
+                files.pop(begins.rpartition(":")[0], None)
+                found.append(Server(begins, module, tuple(there), tuple(names), tuple(files)))
             context = context[:-1]
         elif item.opens:
             context.append(item.words[0] if item.words else "")
             if context[1:] == ["server"] and context[0] in _MODULES:
-                listens, names, begins, encrypts = [], [], item.where, False
+                listens, names, files, begins, encrypts = [], [], {}, item.where, False
         elif context[1:] == ["server"] and item.words[0] == "listen":
             listens += listens_of(item.words[1:], item.where)
         elif context[1:] == ["server"] and item.words[0] == "server_name":

@@ -21,9 +21,9 @@ Disagreements: TypeAlias = Iterator[tuple[str, str]]
 MARGIN_S = 5
 # Files that a server process holds besides its connections: libraries, logs, listeners, and the other workers.
 SPARE_FILES = 512
-# What nginx may pass on to the service.
-PUBLIC = ("= /", "= /health", "/publish/")
-FOR_THE_LISTED = ("= /metrics",)
+# What nginx may pass on to the service beside its WebSockets, below the path of those.
+PUBLIC = ("= {}/health", "{}/publish/")
+FOR_THE_LISTED = "= {}/metrics"
 
 
 class Texts(msgspec.Struct, frozen=True):
@@ -31,6 +31,7 @@ class Texts(msgspec.Struct, frozen=True):
 
     env: str
     gunicorn: str
+    locations: str
     main_context: str
     service: str
     site: str
@@ -50,6 +51,11 @@ class Texts(msgspec.Struct, frozen=True):
     def serves_app(self) -> bool:
         """Whether an application of the operator's own is run, which has neither gunicorn nor workers that meet."""
         return _env(self, "WEBSOCKET_APP") != ""
+
+    @property
+    def nginx(self) -> str:
+        """What nginx gets of the deployment; where its locations are for another's site, there is no other site."""
+        return self.site + self.locations
 
 
 Check: TypeAlias = Callable[[Texts], Disagreements]
@@ -128,7 +134,7 @@ def same_listener(texts: Texts) -> Disagreements:
 )
 def proxy_outlives_ping(texts: Texts) -> Disagreements:
     needed = _env_number(texts, "WEBSOCKET_PING_INTERVAL") + _env_number(texts, "WEBSOCKET_PING_TIMEOUT")
-    given = _number(dict(_locations(texts)).get("/" if texts.serves_app else "= /", ""), "proxy_read_timeout ")
+    given = _number(_of_websockets(texts)[1], "proxy_read_timeout ")
     if not given > needed:
         yield "site", f"proxy_read_timeout {given:g}s is not above ping interval and timeout together ({needed:g}s)"
 
@@ -240,10 +246,11 @@ def start_limit_triggers(texts: Texts) -> Disagreements:
 
 @agreement("Limits and logs use the client's address; if the header is not overwritten, it is what the client claims.")
 def client_address_is_true(texts: Texts) -> Disagreements:
+    listed = FOR_THE_LISTED.format(_prefix(texts))
     for location, text in _locations(texts):
         forwarded = re.findall(r"proxy_set_header X-Forwarded-For (\S+);", text)
         # What is for the listed alone takes no field of theirs at all, so there is nothing to overwrite.
-        expected = [] if location in FOR_THE_LISTED and "proxy_pass_request_headers off;" in text else ["$remote_addr"]
+        expected = [] if location == listed and "proxy_pass_request_headers off;" in text else ["$remote_addr"]
         if "proxy_pass " in text and forwarded != expected:
             yield "site", f"location {location} does not overwrite X-Forwarded-For with $remote_addr"
     if _value(texts.gunicorn, r"forwarded_allow_ips = '(.*)'") == "*" and not _env(texts, "WEBSOCKET_SOCKET"):
@@ -255,15 +262,13 @@ def client_address_is_true(texts: Texts) -> Disagreements:
     "looks at."
 )
 def same_limits(texts: Texts) -> Disagreements:
-    for directive, variable in (
-        ("client_header_timeout ", "HEADER_TIMEOUT"),
-        ("client_body_timeout ", "HEADER_TIMEOUT"),
-        (r"limit_conn \w+ ", "MAX_CONNECTIONS_PER_ADDRESS"),
-    ):
-        given = set(re.findall(rf"^\s*{directive}(\d+)", texts.site, re.MULTILINE))
+    of_a_site = (("client_header_timeout ", "HEADER_TIMEOUT"), ("client_body_timeout ", "HEADER_TIMEOUT"))
+    everywhere = ((r"limit_conn \w+ ", "MAX_CONNECTIONS_PER_ADDRESS"),)
+    for directive, variable in everywhere if texts.locations else of_a_site + everywhere:
+        given = set(re.findall(rf"^\s*{directive}(\d+)", texts.nginx, re.MULTILINE))
         if given != {meant := _env(texts, f"WEBSOCKET_{variable}")}:
             yield "site", f"{directive}is {', '.join(sorted(given)) or 'missing'}, .env says {meant}"
-    publish = dict(_locations(texts)).get("/publish/")
+    publish = dict(_locations(texts)).get(f"{_prefix(texts)}/publish/")
     if publish is not None and _number(publish, "client_max_body_size ") != _env_number(
         texts, "WEBSOCKET_MAX_MESSAGE_SIZE"
     ):
@@ -274,22 +279,42 @@ def same_limits(texts: Texts) -> Disagreements:
 def only_the_public_is_reached(texts: Texts) -> Disagreements:
     if texts.serves_app:
         return
+    main, prefix = _of_websockets(texts)[0], _prefix(texts)
+    if not main.startswith("= "):
+        yield "site", f"location {main or 'of WebSockets'} is not that of one path"
+    public = (main, *(each.format(prefix) for each in PUBLIC))
     for location, text in _locations(texts):
-        is_listed = location in FOR_THE_LISTED and re.search(r"^\s*deny all;$", text, re.MULTILINE)
-        if "proxy_pass " in text and location not in PUBLIC and not is_listed:
+        is_listed = location == FOR_THE_LISTED.format(prefix) and re.search(r"^\s*deny all;$", text, re.MULTILINE)
+        if "proxy_pass " in text and location not in public and not is_listed:
             yield "site", f"location {location} is passed on to the service for everybody"
 
 
+@agreement("An application that is not told what it is below answers 404 to all that it is asked for.")
+def app_knows_its_path(texts: Texts) -> Disagreements:
+    if texts.serves_app and _env(texts, "WEBSOCKET_ROOT_PATH") != (prefix := _prefix(texts)):
+        yield "env", f"WEBSOCKET_ROOT_PATH is not '{prefix}', which nginx passes on"
+
+
 def _locations(texts: Texts) -> list[tuple[str, str]]:
-    """Each location of the site and what stands in it; none holds another."""
-    return re.findall(r"^\s*location ([^{]*?) {$(.*?)^\s*}$", texts.site, re.MULTILINE | re.DOTALL)
+    """Each location and what stands in it; none holds another."""
+    return re.findall(r"^\s*location ([^{]*?) {$(.*?)^\s*}$", texts.nginx, re.MULTILINE | re.DOTALL)
+
+
+def _of_websockets(texts: Texts) -> tuple[str, str]:
+    """The location at which WebSockets are opened, and what stands in it; empty where none passes an upgrade on."""
+    return next((each for each in _locations(texts) if "proxy_set_header Upgrade " in each[1]), ("", ""))
+
+
+def _prefix(texts: Texts) -> str:
+    """What stands before each path of the service's own."""
+    return _of_websockets(texts)[0].rpartition(" ")[2].rstrip("/")
 
 
 @agreement("A zone or map of the same name in two sites stops nginx, and with it every site of the host.")
 def names_are_ours(texts: Texts) -> Disagreements:
     identifier = _value(texts.site, r"upstream (\S+) {")
     pattern = r"(?:zone=|log_format |shared:|map \S+ \$)([A-Za-z0-9_]+)"
-    for name in re.findall(pattern, texts.site):
+    for name in re.findall(pattern, texts.nginx):
         if not identifier or not name.startswith(identifier):
             yield "site", f"{name} does not carry the deployment's name: a second deployment would collide with it"
 

@@ -20,7 +20,7 @@ from jinja2.bccache import Bucket
 from generator import program
 from generator.config import engine as places
 from generator.config.engine import Place
-from generator.config.listening import clients_port, https_place
+from generator.config.listening import clients_port, https_place, prefix
 from generator.config.schema import Deploy, bus, domains, is_for_apps, keys_file, mailbox, main_domain, serves_app
 from generator.paths import Paths
 from generator.quoting import FILTERS, Quoted
@@ -78,7 +78,8 @@ def render(deploy: Deploy) -> Bundle:
 
 def names_of(deploy: Deploy) -> dict[str, Any]:
     """The value of every name that templates use."""
-    return {name: value(deploy) for name, value in (NAMES | _LINES).items()}
+    names = {name: value(deploy) for name, value in (NAMES | _LINES).items()}
+    return names | {_LOCATIONS: Quoted(_template(Paths("NAME").locations).render(names).rstrip("\n"))}
 
 
 def path_of(template: str, deploy: Deploy) -> str:
@@ -100,6 +101,8 @@ def _files(deploy: Deploy) -> Iterator[File]:
     yield file(paths.logrotate, installed=supervisor)
     yield file(paths.main_context)
     yield file(paths.site)
+    if deploy.nginx.include:
+        yield file(paths.locations)
     yield file(paths.supervisor, installed=supervisor)
     yield file(paths.service, installed=systemd)
     yield file(paths.socket, installed=systemd)
@@ -151,6 +154,7 @@ def settings_in_env(deploy: Deploy) -> dict[str, str]:
 
     told = [setting.extra["env"] for setting in settings_of(Settings) if means_something(setting.key)]
     where = {"WEBSOCKET_APP_DIRECTORY": _code(deploy)} if serves_app(deploy) else {}
+    where |= {"WEBSOCKET_ROOT_PATH": prefix(deploy)} if _serves_app_below(deploy) else {}
     return {variable: values[variable] for variable in told} | where
 
 
@@ -187,12 +191,29 @@ class Static(msgspec.Struct, frozen=True):
 
 
 def _static(deploy: Deploy) -> list[Static]:
-    return [Static(url, f"{_code(deploy)}/{path.rstrip('/')}/") for url, path in sorted(deploy.app.static.items())]
+    files = sorted(deploy.app.static.items())
+    return [Static(f"{prefix(deploy)}{url}", f"{_code(deploy)}/{path.rstrip('/')}/") for url, path in files]
 
 
-def _health_path(deploy: Deploy) -> str | None:
+def health_path(deploy: Deploy) -> str | None:
     """What a load balancer may ask for; nothing where an application does not say."""
-    return deploy.app.health if serves_app(deploy) else "/health"
+    health = deploy.app.health if serves_app(deploy) else "/health"
+    return None if health is None else f"{prefix(deploy)}{health}"
+
+
+def _health_passed(deploy: Deploy) -> str | None:
+    """What the service gets of it: an application knows what it is below, the notification center does not."""
+    return health_path(deploy) if serves_app(deploy) else "/health"
+
+
+def _serves_app_below(deploy: Deploy) -> bool:
+    """Whether an application lives below a path of its site."""
+    return serves_app(deploy) and prefix(deploy) != ""
+
+
+def _publishes(deploy: Deploy) -> bool:
+    """Whether messages can be sent by HTTP. The library of the standalone server reads no request that has a body."""
+    return deploy.server != "standalone" and not serves_app(deploy)
 
 
 def _network(deploy: Deploy) -> str:
@@ -285,7 +306,9 @@ def _server_names_hash_bucket_size(deploy: Deploy) -> int | None:
     filled up to whole pointers.
     """
     needed = 8 + 8 + -(-(max(map(len, domains(deploy))) + 2) // 8) * 8
-    return next((size for size in (128, 256, 512) if size >= needed), None) if needed > 64 else None
+    if needed <= 64 or deploy.nginx.include:  # a site of the operator's own has its name already
+        return None
+    return next((size for size in (128, 256, 512) if size >= needed), None)
 
 
 def _certificate(deploy: Deploy) -> str | None:
@@ -357,8 +380,9 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "header_timeout": lambda d: d.limits.header_timeout,
     "message_size": lambda d: d.limits.message_size,
     "messages_per_second": lambda d: d.limits.messages_per_second,
-    # The library of the standalone server reads no request that has a body.
-    "publishes": lambda d: d.server != "standalone" and not serves_app(d),
+    "publishes": _publishes,
+    "publishes_at_top": lambda d: _publishes(d) and prefix(d) == "",
+    "publishes_below": lambda d: _publishes(d) and prefix(d) != "",
     "handshake_burst": lambda d: d.limits.handshake_burst,
     "proxy_read_timeout": proxy_read_timeout,
     "graceful_timeout": graceful_timeout,
@@ -387,6 +411,7 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "alerts": alerts,
     "rule_group": lambda d: f"wsbundle-{d.name}",
     "scrape_target": _scrape_target,
+    "scrape_path": lambda d: f"{prefix(d) if _is_scraped_through_nginx(d) else ''}/metrics",
     "scrape_scheme": lambda d: "https" if _is_scraped_through_nginx(d) and d.tls != "off" else "http",
     "metrics_from": lambda d: d.nginx.metrics_from,
     "shows_metrics": lambda d: bool(d.nginx.metrics_from),
@@ -396,9 +421,21 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "what": lambda d: "ASGI application" if serves_app(d) else "WebSocket service",
     "code": _code,
     "body_size": lambda d: d.app.body_size,
-    "health_path": _health_path,
-    "default_server_has_health": lambda d: d.nginx.default_server and _health_path(d) is not None,
-    "redirect_has_health": lambda d: d.tls != "off" and _health_path(d) is not None,
+    "serves_app_at_top": lambda d: serves_app(d) and prefix(d) == "",
+    "serves_app_below": _serves_app_below,
+    "path": lambda d: d.nginx.path,
+    "prefix": prefix,
+    "metrics_path": lambda d: f"{prefix(d)}/metrics",
+    "publish_path": lambda d: f"{prefix(d)}/publish/",
+    "is_included": lambda d: d.nginx.include,
+    "has_site": lambda d: not d.nginx.include,
+    "has_site_without_tls": lambda d: not d.nginx.include and d.tls == "off",
+    "has_rest": lambda d: not d.nginx.include and (not serves_app(d) or prefix(d) != ""),
+    "rest": lambda d: "Nothing is here" if serves_app(d) else "WebSocket endpoint only",
+    "health_path": health_path,
+    "health_passed": _health_passed,
+    "default_server_has_health": lambda d: d.nginx.default_server and health_path(d) is not None,
+    "redirect_has_health": lambda d: d.tls != "off" and health_path(d) is not None,
     "static": _static,
     "network": _network,
     "network_is_any": lambda d: "any" in d.needs.network,
@@ -422,6 +459,8 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "engine_syncs_each_write": lambda d: keeps_mail_in_engine(d) and d.mailbox.sync == "turn",
     "engine_memory": engine_memory,
 }
+# The text of one template is a value in another: the locations of our own site, or what the operator's includes.
+_LOCATIONS = "locations"
 # What templates loop over; each line of it has its own keys.
 _LINES: dict[str, Callable[[Deploy], list[Variable]]] = {"settings": _settings, "variables": _variables}
 
@@ -492,17 +531,25 @@ def keys_behind(deploy: Deploy, path: str, line: int) -> tuple[str, ...]:
     `path` is that of a `File`, `line` counts from 1. Only a fault found by a file's reader asks for it, so it costs
     nothing before.
     """
-    template = _template(next(file.template for file in _files(deploy) if path_of(file.path, deploy) == path))
-    used = _names_by_line(template.name or "")
+    template = next(file.template for file in _files(deploy) if path_of(file.path, deploy) == path)
+    return tuple(_keys_at(deploy, template, line))
+
+
+def _keys_at(deploy: Deploy, path: str, line: int) -> dict[str, None]:
+    template = _template(path)
+    used = _names_by_line(path)
     keys: dict[str, None] = {}
     at = 1
     for chunk, template_line, variables in _chunks(template, names_of(deploy)):
-        if at == line and isinstance(chunk, Quoted):
+        ends = at + chunk.count("\n")
+        if _LOCATIONS in used[template_line] and at <= line <= ends:
+            keys |= _keys_at(deploy, Paths("NAME").locations, line - at + 1) if isinstance(chunk, Quoted) else {}
+        elif at == line and isinstance(chunk, Quoted):
             for name in used[template_line]:
                 keys |= {} if name in _LINES else asked_for(NAMES[name], deploy)
             keys |= dict.fromkeys(key for variable in variables for key in variable.keys)
-        at += chunk.count("\n")
-    return tuple(keys)
+        at = ends
+    return keys
 
 
 class _Asked:

@@ -63,6 +63,24 @@ def _refuse_our_name(directory: Path) -> None:
         )
 
 
+# The path that all of its URLs are below, if any.
+ROOT_PATH_VARIABLE = "WEBSOCKET_ROOT_PATH"
+
+
+def below(root_path: str, application: Any) -> Any:
+    """The same, told that every path it is asked for begins with this one.
+
+    Source: ASGI specification 3.0, "HTTP connection scope": `path` contains `root_path`. uvicorn's own `root_path` puts
+    it before a path that a proxy has shortened; ours is as the client wrote it, percent signs included.
+    """
+
+    async def told(scope: Any, receive: Any, send: Any) -> None:
+        is_asked = scope["type"] != "lifespan"
+        await application({**scope, "root_path": root_path} if is_asked else scope, receive, send)
+
+    return told if root_path else application
+
+
 def load(name: str, directory: Path) -> Any:
     """The ASGI 3 application that `module:attribute` names.
 

@@ -8,7 +8,7 @@ import sys
 from math import ceil
 from typing import Any, NoReturn
 
-from service.application.load import ApplicationError, enter_directory, load
+from service.application.load import ROOT_PATH_VARIABLE, ApplicationError, below, enter_directory, load
 from service.process.base_options import base_options
 from service.process.journal import prefix_stderr
 from service.process.listen import BACKLOG
@@ -81,11 +81,12 @@ def _loaded_or_exit(settings: Settings) -> Any:
         sys.stdout.reconfigure(line_buffering=True)
     try:
         _refuse_uvicorn()
-        return load(settings.app.callable, enter_directory(os.environ))
+        application = load(settings.app.callable, enter_directory(os.environ))
     except ApplicationError as error:
         prefix_stderr()
         print(error, file=sys.stderr)
         end(1)
+    return below(os.environ.get(ROOT_PATH_VARIABLE, ""), application)
 
 
 def _refuse_uvicorn() -> None:

@@ -67,6 +67,11 @@ def test_all_files_agree_whatever_is_chosen(tls: str, listener: str) -> None:
         "{welcome: '/path/to {{ YOUR_NAME', env: {PLACE: '/path/to/yourdomain'}}",
         "{tls: files, certificate: {file: '/a b.pem', key: /ü.pem}}",
         "nginx: {metrics_from: [10.0.7.5, 'fd00::/8']}",
+        "nginx: {path: /a/ws/, metrics_from: [10.0.7.5]}",
+        "nginx: {path: /ws, include: true, metrics_from: [10.0.7.5]}",
+        "{app: {callable: 'a:b'}, nginx: {path: /shop}}",
+        "{app: {callable: 'a:b'}, nginx: {path: /shop/, include: true}}",
+        "{app: {callable: 'a:b'}, nginx: {include: true}}",
     ],
 )
 def test_all_files_agree_at_the_bounds_of_what_is_given(given: str) -> None:
@@ -155,8 +160,18 @@ def test_metrics_without_their_list_or_with_the_fields_of_a_client_are_noticed(a
     assert broken(edited(bundle, "site", removed, "")) == {(agreement, Paths("queue-websocket").site)}
 
 
+EDITS_BELOW_A_PATH = [
+    ("app-knows-its-path", "env", "WEBSOCKET_ROOT_PATH='/shop'", "WEBSOCKET_ROOT_PATH='/shop/'"),
+    ("app-knows-its-path", "locations", "location ^~ /shop/ {", "location ^~ /store/ {"),
+    ("same-limits", "locations", "limit_conn shop_connections 100;", "limit_conn shop_connections 50;"),
+    ("client-address-is-true", "locations", "    proxy_set_header X-Forwarded-For $remote_addr;\n", ""),
+    ("proxy-outlives-ping", "locations", "proxy_read_timeout 105s;", "proxy_read_timeout 90s;"),
+    ("names-are-ours", "locations", "zone=shop_handshakes", "zone=handshakes"),
+]
+
+
 def test_every_agreement_is_broken_by_an_edit() -> None:
-    assert {edit[0] for edit in EDITS} == {agreement.name for agreement in AGREEMENTS}
+    assert {edit[0] for edit in EDITS + EDITS_OF_AN_APP} == {agreement.name for agreement in AGREEMENTS}
 
 
 @pytest.mark.parametrize(
@@ -234,9 +249,12 @@ NOT_OF_AN_APP = {
     "only-the-public-is-reached",
 }
 EDITS_OF_AN_APP = [
-    edit
-    for edit in EDITS
-    if edit[0] not in NOT_OF_AN_APP and "gunicorn" not in edit and not re.search("publish|65536", edit[2])
+    ("app-knows-its-path", "env", "WEBSOCKET_APP=", "WEBSOCKET_ROOT_PATH='/shop'\nWEBSOCKET_APP="),
+    *(
+        edit
+        for edit in EDITS
+        if edit[0] not in NOT_OF_AN_APP and "gunicorn" not in edit and not re.search("publish|65536", edit[2])
+    ),
 ]
 
 
@@ -262,3 +280,10 @@ def test_a_line_that_is_missing_from_env_is_a_disagreement_and_no_crash(line: in
         WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS WEBSOCKET_MAX_MESSAGE_SIZE WEBSOCKET_HEADER_TIMEOUT
         WEBSOCKET_DRAIN_TIMEOUT WEBSOCKET_BUS WORKERS""".split()
     assert bool(broken(replace(bundle, files=files))) == ("".join(lines[line : line + 1]).partition("=")[0] in needed)
+
+
+@pytest.mark.parametrize(("name", "kind", "old", "new"), EDITS_BELOW_A_PATH)
+def test_what_is_for_a_site_of_the_operators_own_is_read_as_well(name: str, kind: str, old: str, new: str) -> None:
+    bundle = rendered("name: shop", "{app: {callable: 'a:b'}, nginx: {path: /shop, include: true}}")
+    assert disagreements(bundle) == []
+    assert name in {found for found, _ in broken(edited(bundle, kind, old, new))}

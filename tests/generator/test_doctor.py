@@ -207,6 +207,10 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("keys", TOKEN, of_access.Mode(0, 0o640, 0), "failed"),
     ("nginx.listen", {}, of_nginx.Reached(("0.0.0.0 port 80",), ()), "ok"),
     ("nginx.listen", {}, of_nginx.Reached((), ("0.0.0.0 port 80",)), "failed"),
+    ("nginx.include", {"nginx.include": True}, ["/etc/nginx/sites-enabled/www:1"], "ok"),
+    ("nginx.include", {"nginx.include": True}, [], "failed"),
+    ("nginx.path", {"nginx.path": "/ws"}, 0.01, "ok"),
+    ("nginx.path", {"nginx.path": "/ws"}, "server rejected WebSocket connection: HTTP 404", "failed"),
     ("nginx.http_port", {}, of_nginx.Ports(80, 0, True), "ok"),
     ("nginx.http_port", {}, of_nginx.Ports(0, 0, True), "failed"),
     ("nginx.http_port", {"nginx.http_port": 8080}, of_nginx.Ports(80, 0, True), "failed"),
@@ -386,6 +390,12 @@ def made_for(of: Deploy) -> set[str]:
 def test_the_checks_of_an_application_are_not_made_of_the_notification_center() -> None:
     left_out = set(CHECKS) - made_for(PLAIN)
     assert left_out == {name for name in CHECKS if name.startswith(("app.", "needs."))} | {"refused-needs"}
+
+
+def test_the_checks_of_a_site_are_not_made_where_it_is_the_operators_own() -> None:
+    left_out = made_for(PLAIN) - made_for(deploy(**{"nginx.include": True}))
+    assert {"tls", "nginx.listen", "nginx.http_port", "nginx.proxy_protocol", "nginx.trusted_proxies"} <= left_out
+    assert not left_out & {"nginx.include", "nginx.path", "nginx.health_from", "nginx-configuration", "message"}
 
 
 def test_the_checks_of_the_notification_center_are_not_made_of_an_application() -> None:

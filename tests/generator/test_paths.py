@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from generator.config.schema import Deploy, Engine
+from generator.config.schema import Deploy, Engine, Nginx
 from generator.paths import Paths
 from generator.rendering.render import render
 from tests.modules import MODULES
@@ -32,7 +32,8 @@ def said(path: Path) -> Iterator[str]:
 def test_the_table_has_every_file_of_a_bundle() -> None:
     paths = Paths("chat")
     rendered = {path for kind, path in vars(paths).items() if kind not in NOT_RENDERED}
-    assert {file.path for file in render(Deploy(domain="a.org", name="chat", engine=SERVED)).files} == rendered
+    deploy = Deploy(domain="a.org", name="chat", engine=SERVED, nginx=Nginx(include=True))
+    assert {file.path for file in render(deploy).files} == rendered
 
 
 def test_a_path_that_is_said_again_would_be_seen(tmp_path: Path) -> None:

@@ -48,6 +48,12 @@ DEPLOYMENTS: dict[str, dict[str, object]] = {
     "letsencrypt": {"tls": "letsencrypt", "nginx": {"default_server": True}},
     "certificate": {"tls": "files", "certificate": {"file": "/srv/c.pem", "key": "/srv/k.pem"}},
     "unix_socket": {"socket": "/run/queue-websocket/ws.sock"},
+    "path": {"nginx": {"path": "/ws"}},
+    "include": {"nginx": {"path": "/ws", "include": True}},
+    "app_include": {
+        "app": {"callable": "a:b", "static": {"/static/": "static"}},
+        "nginx": {"path": "/shop", "include": True},
+    },
     "proxies": {"nginx": {"trusted_proxies": ["10.0.0.0/8"], "health_from": ["::1"]}},
 }
 
@@ -403,3 +409,25 @@ def test_a_host_whose_nginx_never_reads_our_site_is_not_taken_for_consent(host: 
 def test_debians_default_site_makes_way_for_a_default_server_of_ours(host: Callable[..., Path]) -> None:
     host(default="server { listen 80 default_server; return 404; }")
     assert verdict(nginx.configuration, rendered(nginx={"default_server": True})).state == "accepted"
+
+
+def test_a_location_for_a_site_of_the_operators_own_is_judged_though_no_site_includes_it_yet(
+    host: Callable[..., Path],
+) -> None:
+    host(other="server { listen 80; server_name other.example.com; access_log /nowhere/other.log; }\n")
+    path = f"etc/nginx/{NAME}/locations.conf"
+    bundle = broken(
+        rendered(nginx={"path": "/ws", "include": True}), path, "proxy_buffering off", "proxy_buffering on1"
+    )
+    found = fault(nginx.configuration, bundle)
+    assert (found.path, found.line) == (path, line_of(bundle, path, "proxy_buffering on1"))
+
+
+def test_a_location_that_the_operators_site_has_already_is_told(host: Callable[..., Path]) -> None:
+    directory = host(other="")
+    (directory / "sites-available/other").write_text(
+        f"server {{ listen 80; location = /ws {{ return 204; }} include {directory}/{NAME}/*.conf; }}\n"
+    )
+    path = f"etc/nginx/{NAME}/locations.conf"
+    found = fault(nginx.configuration, rendered(nginx={"path": "/ws", "include": True}))
+    assert (found.path, "duplicate location" in found.message) == (path, True)

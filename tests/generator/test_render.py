@@ -489,6 +489,20 @@ def test_a_rendered_line_leads_back_to_its_settings() -> None:
     assert behind(SERVICE, "User=chat") == ("user", "name")
 
 
+def test_a_location_leads_back_to_its_settings_in_our_site_and_in_the_operators() -> None:
+    for include, path, indent in ((False, SITE, "    "), (True, "etc/nginx/chat/locations.conf", "")):
+        chosen = deploy(nginx={"path": "/ws", "include": include, "health_from": ["10.0.0.1"]})
+        lines = next(file.text.splitlines() for file in render(chosen).files if file.path == path)
+
+        def behind(line: str, lines: list[str] = lines, chosen: Deploy = chosen, path: str = path) -> tuple[str, ...]:
+            return keys_behind(chosen, path, lines.index(line) + 1)
+
+        assert behind(f"{indent}location = /ws {{") == ("nginx.path",)
+        assert behind(f"{indent}    allow 10.0.0.1;") == ("nginx.health_from",)
+        assert behind(f"{indent}    proxy_read_timeout 105s;") == ("ping.interval", "ping.timeout")
+        assert behind(f"{indent}    proxy_buffering off;") == ()
+
+
 OTHER_VALUES: dict[str, Any] = {
     "name": "chaz",
     "domain": "other.example.com",
@@ -564,6 +578,8 @@ WITHOUT_A_VALUE = {
     "expose",
     "nginx.default_server",
     "nginx.idle_limit",
+    "nginx.include",
+    "nginx.path",
     "nginx.proxy_protocol",
     "engine.url",
     "engine.allow",

@@ -276,6 +276,12 @@ GOOD = {
         "{nginx: {http_port: 8765}, socket: /run/queue-websocket/ws.sock}",
         "{tls: files, certificate: {file: /a, key: /b}, nginx: {http_port: 443, https_port: 80}}",
     ],
+    "path-can-be-asked-for": ["nginx: {path: /}", "nginx: {path: /..a/b./}", "nginx: {path: /ws}"],
+    "site-of-ones-own-says-it-itself": [
+        "nginx: {include: true, path: /ws}",
+        "{nginx: {include: true, http_port: 80}, tls: 'off'}",
+        "{nginx: {listen: [127.0.0.1]}, tls: letsencrypt}",
+    ],
     "lets-encrypt-comes-to-port-80": [
         "{tls: letsencrypt, nginx: {https_port: 8443}}",
         "nginx: {http_port: 8080}",
@@ -599,6 +605,13 @@ BAD = {
         "{nginx: {http_port: 8765, listen: ['::']}, host: '::1'}",
         "{tls: files, certificate: {file: /a, key: /b}, nginx: {http_port: 443}}",
         "{tls: files, certificate: {file: /a, key: /b}, nginx: {https_port: 8765}}",
+    ],
+    "path-can-be-asked-for": ["nginx: {path: /a/../b}", "nginx: {path: /.}", "nginx: {path: /../}"],
+    "site-of-ones-own-says-it-itself": [
+        "nginx: {include: true, listen: [127.0.0.1]}",
+        "nginx: {include: true, trusted_proxies: [10.0.0.1]}",
+        "{nginx: {include: true}, tls: letsencrypt}",
+        "{nginx: {include: true}, letsencrypt: {email: a@a.org}}",
     ],
     "lets-encrypt-comes-to-port-80": ["{tls: letsencrypt, nginx: {http_port: 8080}}"],
     "proxies-speak-the-proxy-protocol": ["nginx: {proxy_protocol: true}"],

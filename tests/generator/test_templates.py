@@ -27,7 +27,8 @@ LANGUAGES = {
     "etc/letsencrypt/renewal-hooks/deploy/NAME": {"comment", "shell"},
     "etc/logrotate.d/NAME": {"comment", "logrotate"},
     "etc/nginx/modules-enabled/90-wsbundle.conf": {"comment", "nginx"},
-    "etc/nginx/sites-available/NAME": {"comment", "nginx"},
+    "etc/nginx/NAME/locations.conf": {"comment", "nginx"},
+    "etc/nginx/sites-available/NAME": {"comment", "nginx", "nginx_block"},
     "etc/supervisor/conf.d/NAME.conf": {"comment", "supervisor", "supervisor_command", "supervisor_environment"},
     "etc/systemd/system/NAME.service": {"comment", "systemd", "systemd_exec", "systemd_word"},
     "etc/systemd/system/NAME.socket": {"comment", "systemd"},
@@ -53,7 +54,8 @@ def printed_by(source: str, **names: object) -> str:
 
 def test_every_template_is_rendered_and_every_rendered_file_but_the_dashboard_has_one() -> None:
     engine = {"serve": True, "url": "valkey://127.0.0.1", "user": "chat"}
-    bundle = render(msgspec.convert({"domain": "ws.example.com", "engine": engine}, Deploy))
+    settings = {"domain": "ws.example.com", "engine": engine, "nginx": {"include": True}}
+    bundle = render(msgspec.convert(settings, Deploy))
     without = Paths(bundle.name).dashboard
     rendered = {file.template for file in bundle.files if file.link is None and file.path != without}
     assert sorted(rendered) == ALL

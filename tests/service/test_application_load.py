@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 
 from service.application import start
-from service.application.load import ApplicationError, enter_directory, in_one_line, load
+from service.application.load import ApplicationError, below, enter_directory, in_one_line, load
 from tests.service.applications import project, settings
 from tests.service.shells import DEADLINE_S, ROOT, clean_environment
 
@@ -53,6 +53,19 @@ def fault(name: str, home: Path) -> str:
         load(name, home)
     assert "\n" not in str(told.value)
     return str(told.value)
+
+
+async def test_below_a_path_it_is_told_so_for_all_that_is_asked_and_not_for_its_lifespan() -> None:
+    asked = []
+
+    async def application(scope: object, receive: object, send: object) -> None:
+        asked.append((scope, receive, send))
+
+    for scope in ({"type": "http", "path": "/shop/a", "raw_path": b"/shop/a"}, {"type": "lifespan"}):
+        await below("/shop", application)(scope, 1, 2)
+    told = {"type": "http", "path": "/shop/a", "raw_path": b"/shop/a", "root_path": "/shop"}
+    assert asked == [(told, 1, 2), ({"type": "lifespan"}, 1, 2)]
+    assert below("", application) is application
 
 
 @pytest.mark.parametrize("name", ["application", "returning", "wrapped", "made", "AppOfClass", "made.__call__"])

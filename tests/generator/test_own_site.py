@@ -1,0 +1,69 @@
+"""A site of the operator's own: which one includes us, and how clients come to it."""
+
+from pathlib import Path
+
+import pytest
+
+from generator.host.neighbours import Surroundings
+from generator.host.own_site import including, line_of, past_nginx, through_site
+from generator.host.probe import Endpoint
+from generator.readers.nginx_sites import Listen, Server, servers
+
+OURS = Endpoint(domain="www.example.com", encrypted=False, serves_app=True, path="/shop/", health="/shop/healthz")
+LOCATIONS = "/etc/nginx/shop/locations.conf"
+
+
+def site(*listens: Listen, name: str = "www.example.com", includes: tuple[str, ...] = (LOCATIONS,)) -> Server:
+    return Server("/etc/nginx/sites-enabled/www:1", "http", listens, (name,), includes)
+
+
+def listen(port: int, *options: str, host: str = "0.0.0.0") -> Listen:
+    return Listen("/etc/nginx/sites-enabled/www:2", host, port, options)
+
+
+def test_the_site_that_has_the_line_is_found_with_what_it_includes(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/locations.conf").write_text("location /shop/ { return 204; }\n")
+    (tmp_path / "nginx.conf").write_text(
+        "http { server { listen 80; include shop/*.conf; } server { listen 81; location / { return 204; } } }"
+    )
+    first, second = servers(tmp_path / "nginx.conf")
+    assert first.includes == (f"{tmp_path}/shop/locations.conf",)
+    assert second.includes == ()
+    assert line_of("shop") == "include /etc/nginx/shop/*.conf;"
+    assert including("shop", [site(), site(includes=())]) == [site()]
+
+
+def test_clients_come_to_a_site_by_its_tls_and_its_port() -> None:
+    around = Surroundings((site(listen(80)), site(listen(8443, "ssl", "proxy_protocol"))), ("203.0.113.5",))
+    found = through_site("shop", OURS, around)
+    assert found is not None
+    assert (found.url, found.encrypted, found.port) == ("https://www.example.com:8443/shop/", True, 8443)
+    assert (found.ways, found.proxy_protocol, found.is_past_nginx) == ((("203.0.113.5",),), True, False)
+
+
+def test_of_several_sites_that_of_the_domain_counts() -> None:
+    around = Surroundings((site(listen(8080), name="other.example.com"), site(listen(80))), ("203.0.113.5",))
+    found = through_site("shop", OURS, around)
+    assert found is not None
+    assert found.port == 80
+
+
+def test_without_the_line_there_is_no_way_through_a_site() -> None:
+    assert through_site("shop", OURS, Surroundings((site(listen(80), includes=()),))) is None
+
+
+@pytest.mark.parametrize(
+    ("listener", "ways", "port"),
+    [
+        ("unix:/run/shop/app.sock", (("unix:/run/shop/app.sock",),), 80),
+        ("127.0.0.1:8765", (("127.0.0.1",),), 8765),
+        ("[::1]:8765", (("::1",),), 8765),
+    ],
+)
+def test_then_the_service_itself_is_asked(listener: str, ways: tuple[tuple[str, ...], ...], port: int) -> None:
+    found = past_nginx(listener, OURS)
+    assert (found.ways, found.port, found.encrypted, found.is_past_nginx) == (ways, port, False, True)
+    assert found.path == "/shop/"  # which an application knows, and the notification center does not
+    center = Endpoint(domain="www.example.com", encrypted=True, path="/ws")
+    assert past_nginx(listener, center).path == "/"
