@@ -4,8 +4,9 @@ The generator reads deploy.yaml with it and the service its environment, so both
 A section is a msgspec Struct, a setting one of its fields; `settings_of` lists them flat, by dotted key.
 """
 
+import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -126,20 +127,22 @@ def _in_words(kind: declared.Type, extra: Mapping[str, Any]) -> str:
     return f"text of {least} {kind.max_length} characters"
 
 
-def settings_of(section: type[msgspec.Struct], prefix: str = "") -> Iterator[Setting]:
+@functools.cache
+def settings_of(section: type[msgspec.Struct], prefix: str = "") -> tuple[Setting, ...]:
     """Every setting of a section and of the sections inside it, in the order of declaration."""
     hints = get_type_hints(section, include_extras=True)
     info = declared.type_info(section)
     assert isinstance(info, declared.StructType)
+    found: list[Setting] = []
     for field in info.fields:
         kind, extra = _unwrap(field.type)
         if isinstance(kind, declared.StructType):
-            yield from settings_of(kind.cls, f"{prefix}{field.name}.")
+            found += settings_of(kind.cls, f"{prefix}{field.name}.")
             continue
         default = field.default if field.default_factory is REQUIRED else field.default_factory()
-        yield Setting(
-            prefix + field.name, hints[field.name], _alternatives(kind), default, str(extra["description"]), extra
-        )
+        annotation, description = hints[field.name], str(extra["description"])
+        found.append(Setting(prefix + field.name, annotation, _alternatives(kind), default, description, extra))
+    return tuple(found)
 
 
 def values_of(section: msgspec.Struct, prefix: str = "") -> dict[str, Any]:

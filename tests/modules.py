@@ -1,6 +1,7 @@
 """The modules of the project, and what each of them imports."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,12 +20,13 @@ MODULES = {
 """By its full name, such as `service.core.hub`; a package by its own."""
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Every module that a file imports, wherever in it, by its full name.
 
     `from service.core import hub` imports service.core.hub, whatever else the package may define.
     """
-    return set(_imports(ast.parse(path.read_text())))
+    return frozenset(_imports(ast.parse(path.read_text())))
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
@@ -151,7 +151,7 @@ def room(module: str) -> str:
     return ".".join(module.split(".")[1:2])
 
 
-def circle(graph: Mapping[str, set[str]]) -> list[str]:
+def circle(graph: Mapping[str, Collection[str]]) -> list[str]:
     """A way from a node back to itself; nothing where there is none."""
     try:
         TopologicalSorter(graph).prepare()

@@ -265,6 +265,7 @@ def odd_server(answer: bytes) -> Iterator[int]:
             thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["send", "uuid", "message"], ["presence", "uuid"], ["health"]])
 def test_what_is_wrong_with_the_server_is_told_with_where_and_the_fix(command: list[str]) -> None:
     port = free_port()

@@ -48,7 +48,7 @@ async def lying() -> AsyncIterator[str]:
 
 
 def test_with_a_server_that_only_says_so_none_of_them_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conformance, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(conformance, "PATIENCE_S", 0.2)
 
     async def faults() -> list[str]:
         async with lying() as url:

@@ -269,6 +269,7 @@ def test_a_source_date_that_is_no_number_is_refused(here: Path, monkeypatch: pyt
     assert "SOURCE_DATE_EPOCH is 'yesterday'; give it seconds since 1970, or unset it" in outcome.err
 
 
+@pytest.mark.slow
 def test_wheels_that_cannot_be_had_leave_nothing_behind(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"CONFIG_FILE": "/dev/null", "NO_INDEX": "1", "FIND_LINKS": str(here)}.items():
         monkeypatch.setenv(f"PIP_{name}", value)

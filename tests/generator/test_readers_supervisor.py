@@ -91,6 +91,7 @@ def test_the_user_of_the_bundle_need_not_exist_here() -> None:
     assert verdict(supervisor.program, rendered(user="nobody-yet")).state == "accepted"
 
 
+@pytest.mark.slow
 def test_the_options_that_are_known_are_those_of_the_program_section_in_supervisors_code() -> None:
     sys.path.append(str(supervisor.DISTRIBUTION))
     try:

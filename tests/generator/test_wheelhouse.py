@@ -53,12 +53,14 @@ def test_several_targets_share_a_directory(index: Path, wheels: Path) -> None:
     assert names(wheels) == ["targets", *(wheel.name for wheel in made)]
 
 
+@pytest.mark.slow
 def test_a_wheel_that_is_not_the_locked_one_is_refused(index: Path, wheels: Path) -> None:
     lock = re.sub(r"sha256:\w+", f"sha256:{'0' * 64}", lock_of(make_wheel(index)))
     with pytest.raises(CommandError, match="THESE PACKAGES DO NOT MATCH THE HASHES"):
         download([DEBIAN_12], [lock], wheels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", ["cp312-cp312-manylinux2014_x86_64", "cp311-cp311-manylinux2014_aarch64"])
 def test_a_target_without_a_wheel_is_told_with_pips_own_words(index: Path, wheels: Path, tag: str) -> None:
     lock = lock_of(make_wheel(index, tag=tag))
@@ -69,6 +71,7 @@ def test_a_target_without_a_wheel_is_told_with_pips_own_words(index: Path, wheel
     assert rest[-1] == "  ERROR: No matching distribution found for tiny==1.0"
 
 
+@pytest.mark.slow
 def test_a_source_package_is_no_wheel(index: Path, wheels: Path) -> None:
     lock = lock_of(make_wheel(index))
     (index / "tiny-1.0-py3-none-any.whl").rename(index / "tiny-1.0.tar.gz")

@@ -157,7 +157,7 @@ def test_a_client_that_sends_too_much_is_read_no_further_until_it_may_send_again
         for number in range(40):
             alice.incoming.put_nowait(to(alice.sent[0], number))
         await turns(100)
-        assert len(alice.sent) == 1 + 11  # ten in a second, and the one that was too much
+        assert 1 + 11 <= len(alice.sent) < 1 + 20  # ten in a second, and the one that was too much
         for _ in range(500):
             if len(alice.sent) > 12:
                 return
@@ -176,7 +176,8 @@ def test_a_client_that_owes_and_goes_is_gone_at_once_and_what_it_has_said_goes_o
         await turns(100)
         assert clients.served[1].done()
         assert clients.center.connections == 1
-        assert len(alice.sent) == 1 + 11
+        # Ten in a second and the one that was too much; more where the turns took a while, but not the last.
+        assert 1 + 11 <= len(alice.sent) < 1 + 20
         for _ in range(500):
             if len(alice.sent) == 1 + 20:
                 return

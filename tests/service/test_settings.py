@@ -136,7 +136,7 @@ def settings_from(flat: dict[str, object]) -> Settings:
 
 
 @given(sections)
-@settings(deadline=None, database=None)
+@settings(deadline=None, database=None, max_examples=25)
 def test_what_is_written_to_the_environment_is_read_back(flat: dict[str, object]) -> None:
     chosen = settings_from(flat)
     assert from_environ(to_environ(chosen)) == chosen
