@@ -293,6 +293,7 @@ def _add_anywhere(verbs: dict[str, argparse.ArgumentParser]) -> None:
     bundle.add_argument("--python", metavar="X.Y", action="append", help="the host's; repeatable (default: 3.11)")
     bundle.add_argument("--machine", choices=("x86_64", "aarch64"), default="x86_64", help="the host's, as uname -m")
     bundle.add_argument("--uv", action="store_true", help="take uv along: 20 MB more, installed in a third of the time")
+    bundle.add_argument("--cloud-init", metavar="URL", help="print user data that installs it, fetched from there")
     bundle.set_defaults(run=_bundle)
 
 

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from generator.config.document import Located
 from service.declaration import Fault
@@ -38,6 +38,7 @@ class Report:
         self.facts: dict[str, Any] = {}
         # Whether to go on when nobody reads the output any more: half an installation is worse than a silent one.
         self.goes_on_unheard = False
+        self.keeps_stdout = False  # for what another program reads: all that is for people goes to stderr
         self._is_inside_line = False  # a step is under way, and its name is on the terminal
 
     def fact(self, **facts: Any) -> None:
@@ -47,6 +48,11 @@ class Report:
     def line(self, text: str = "") -> None:
         self._print(text + "\n")
 
+    def result(self, text: str) -> None:
+        """A document for another program, on stdout."""
+        if not self.json:
+            print(text, end="")
+
     def aside(self, text: str) -> None:
         """A line that is no result, where the results go into a file."""
         self._print(text + "\n", sys.stderr)
@@ -55,8 +61,9 @@ class Report:
     def step(self, name: str) -> Iterator[None]:
         """Say what is being done while it is done, and how long it took."""
         began = time.monotonic()
-        if sys.stdout.isatty():  # elsewhere, as in a log, nothing can be written over
-            self._print(f"{'':19}{name}"[: (os.get_terminal_size(sys.stdout.fileno()).columns or 80) - 1])
+        stream = self._people()
+        if stream.isatty():  # elsewhere, as in a log, nothing can be written over
+            self._print(f"{'':19}{name}"[: (os.get_terminal_size(stream.fileno()).columns or 80) - 1])
             self._is_inside_line = not self.json
         try:
             yield
@@ -64,6 +71,9 @@ class Report:
             self._ended(name, began, "failed", "red")
             raise
         self._ended(name, began, "done", "green")
+
+    def _people(self) -> TextIO:
+        return sys.stderr if self.keeps_stdout else sys.stdout
 
     def _ended(self, name: str, began: float, word: str, colour: str) -> None:
         seconds = time.monotonic() - began
@@ -115,7 +125,7 @@ class Report:
         try:
             if stream is sys.stderr:
                 sys.stdout.flush()  # into one pipe, both arrive in the order in which they were said
-            print(text, end="", file=stream or sys.stdout, flush=self.goes_on_unheard or text[-1] != "\n")
+            print(text, end="", file=stream or self._people(), flush=self.goes_on_unheard or text[-1] != "\n")
         except OSError:
             if not self.goes_on_unheard:
                 raise

@@ -293,6 +293,7 @@ def unknown_host_paths(document: Document) -> Iterator[str]:
         "/etc/machine-id",
         "/etc/sysctl.d/60-engine.conf",
         "/etc/ssl/certs/ca-certificates.crt",
+        "/var/log/cloud-init-output.log",
     )
     by_hand = (
         f"/opt/{NAME}/new",
@@ -303,6 +304,7 @@ def unknown_host_paths(document: Document) -> Iterator[str]:
         f"/var/lib/{NAME}/mailbox/mail.db",
         "/usr/bin/python3",
         "/usr/local/bin",
+        f"/usr/local/src/{NAME}",
     )
     for code in shell_code(document):
         for path in re.findall(r"(?<![\w$.:/-])/(?:etc|opt|run|usr|var)/[\w$.{}/-]*\w", code):

@@ -15,12 +15,14 @@ from generator import program
 from generator.commands import verified
 from generator.config.load import Loaded, load_text
 from generator.config.project import Project
+from generator.config.schema import Deploy
 from generator.packing.archive import Archive, Member, archive
+from generator.packing.cloud_init import checked, cloud_config, needed, place_of
 from generator.packing.wheelhouse import DEFAULT_PYTHON, Target, download, locked
 from generator.rendering.bundle import MANIFEST, Bundle
 from generator.rendering.write import make_directory, put_bytes
 from generator.report import Report, UsageError
-from service.declaration import values_of
+from service.declaration import Fault, values_of
 
 ROOT = Path(program.ROOT)
 INSTALLER = "generator/install.sh"
@@ -38,6 +40,8 @@ def bundle(options: Namespace, report: Report) -> int:
         )
     targets = [Target(python, options.machine) for python in pythons]
     mtime = _mtime()
+    url = None if options.cloud_init is None else checked(options.cloud_init)
+    report.keeps_stdout = url is not None
     loaded, rendered = verified(options, report)
     with tempfile.TemporaryDirectory(prefix="wsbundle-") as directory:
         for_whom = f"Python {', '.join(pythons)} on {options.machine}"
@@ -53,8 +57,25 @@ def bundle(options: Namespace, report: Report) -> int:
     report.fact(file=str(file), directory=packed.directory, sha256=packed.digest, bytes=len(packed.content))
     report.line(f"{file} is ready: {len(packed.content) / 1e6:.1f} MB, for {for_whom}")
     report.line(f"  SHA-256:      {packed.digest}")
-    report.line(f"  on the host:  tar xzf {file.name} && cd {packed.directory} && sudo sh install")
+    if url is None:
+        report.line(f"  on the host:  tar xzf {file.name} && cd {packed.directory} && sudo sh install")
+    else:
+        _user_data(loaded.deploy, packed, place_of(url, file.name), report)
     return 0
+
+
+def _user_data(deploy: Deploy, packed: Archive, url: str, report: Report) -> None:
+    """Print the cloud-config, and say what it needs."""
+    if url.startswith("http:"):
+        exposed = "with the values of env" if deploy.env else "whose deploy.yaml says how the host is set up"
+        report.warning(Fault(f"{url} is without TLS: anyone on the way can read the archive, {exposed}", "use https"))
+    config = cloud_config(deploy, packed, url)
+    report.fact(cloud_config=config, url=url, needed=dict(needed(deploy)))
+    report.line(f"  put it at:    {url}")
+    for key, path in needed(deploy):
+        report.line(f"  needs:        {path} on the machine before ({key})")
+    report.line("  user data:    what is on standard output")
+    report.result(config)
 
 
 def pack(root: Path, loaded: Loaded, rendered: Bundle, wheels: Path, mtime: int = 0) -> Archive:
