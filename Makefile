@@ -13,7 +13,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(DEV) -m pytest
 LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help render check run bundle install plan status top doctor uninstall test test-slow test-browser test-hosts test-autobahn fuzz soak kills lint golden docs picture bench lock clean
+.PHONY: help render check run bundle deploy install plan status top doctor uninstall test test-slow test-browser test-hosts test-autobahn fuzz soak kills lint golden docs picture bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,6 +30,9 @@ run: $(VENV)/ready ## run the server here, as deploy.yaml says
 
 bundle: $(VENV)/ready ## write an archive that installs on a host without a network (ARGS="--python 3.13")
 	@$(WSBUNDLE) bundle $(ARGS)
+
+deploy: $(VENV)/ready ## install on other hosts, over ssh (ARGS="ws1.mycompany.org ws2.mycompany.org")
+	@$(WSBUNDLE) deploy $(ARGS)
 
 install: prepared $(VENV)/ready ## make this host run what deploy.yaml says, all or nothing (as root)
 	@$(WSBUNDLE) install $(ARGS)

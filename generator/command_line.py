@@ -59,6 +59,13 @@ _ANYWHERE = {
         "Write one archive with code, locked wheels and deploy.yaml. On the host, unpack it and run: sudo sh install",
         "wsbundle bundle --python 3.13 --env prod",
     ),
+    "deploy": (
+        "install on other hosts, over ssh",
+        "Ask each host what it is, send it an archive, and run its install there, one host after another; stop at the "
+        "first that fails. ssh must get in without a password, as root or as a user with sudo -n. Without HOST, the "
+        "hosts are those that deploy.yaml lists.",
+        "wsbundle deploy ws1.mycompany.org ws2.mycompany.org",
+    ),
 }
 _ON_A_HOST = {
     "install": (
@@ -126,6 +133,8 @@ _ON_A_HOST = {
 }
 
 
+# What can be asked from a desk as well.
+_ELSEWHERE = ("status", "doctor", "top", "clients", "kick", "history", "rollback", "uninstall")
 COMMANDS = {**_ANYWHERE, **_ON_A_HOST}
 _EXAMPLES = ("wsbundle init ws.mycompany.org", "wsbundle check", "sudo wsbundle install")
 
@@ -206,6 +215,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _generation(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not the number of a generation; wsbundle history lists them")
+    return int(text)
+
+
+def _at_once(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hosts; use 1 or more")
     return int(text)
 
 
@@ -295,6 +310,19 @@ def _add_anywhere(verbs: dict[str, argparse.ArgumentParser]) -> None:
     bundle.add_argument("--uv", action="store_true", help="take uv along: 20 MB more, installed in a third of the time")
     bundle.add_argument("--cloud-init", metavar="URL", help="print user data that installs it, fetched from there")
     bundle.set_defaults(run=_bundle)
+    _add_deploy(verbs["deploy"])
+
+
+def _add_deploy(deploy: argparse.ArgumentParser) -> None:
+    deploy.add_argument("hosts", metavar="HOST", nargs="*", help="what ssh connects to (default: `hosts`)")
+    deed = deploy.add_mutually_exclusive_group()
+    deed.add_argument("--plan", action="store_true", help="show what it would change on each host; exit code as plan")
+    deed.add_argument("--back", action="store_true", help="take back what deploying this has changed, last host first")
+    deploy.add_argument("--full", action="store_true", help="with --plan: the content of new and removed files, too")
+    deploy.add_argument("--keep-going", action="store_true", help="go on to the next host after one that fails")
+    deploy.add_argument("--parallel", metavar="N", type=_at_once, default=1, help="N hosts at once (default: 1)")
+    deploy.add_argument("--overwrite", action="store_true", help="replace what was edited by hand; keep copies")
+    deploy.set_defaults(run=_deploy)
 
 
 def _add_on_a_host(host: dict[str, argparse.ArgumentParser]) -> None:
@@ -319,12 +347,14 @@ def _add_on_a_host(host: dict[str, argparse.ArgumentParser]) -> None:
     host["uninstall"].add_argument("--purge", action="store_true", help="also data and user")
     for name in _ON_A_HOST:
         host[name].set_defaults(run=_on_the_host, verb=name)
+    for name in _ELSEWHERE:
+        host[name].add_argument("--host", metavar="HOST", help="on this host, where it was deployed, over ssh")
     doctor.set_defaults(run=_doctor)
     mailbox.set_defaults(run=_mailbox)
 
 
 def _add_common(verbs: dict[str, argparse.ArgumentParser]) -> None:
-    for name in ("render", "check", "bundle", "install", "plan"):
+    for name in ("render", "check", "bundle", "deploy", "install", "plan"):
         verbs[name].add_argument("-v", "--verbose", action="store_true", help="list also the checks that accept")
     for name, verb in verbs.items():
         verb.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
@@ -355,7 +385,21 @@ def _bundle(options: argparse.Namespace, report: Report) -> int:
     return pack.bundle(options, report)
 
 
+def _deploy(options: argparse.Namespace, report: Report) -> int:
+    from generator.deploy import command
+
+    return command.deploy(options, report)
+
+
+def _elsewhere(options: argparse.Namespace, report: Report) -> int:
+    from generator.deploy import elsewhere
+
+    return elsewhere.run_there(options, report)
+
+
 def _doctor(options: argparse.Namespace, report: Report) -> int:
+    if options.host is not None:
+        return _elsewhere(options, report)
     from generator.doctor import examine
 
     return examine.doctor(options, report)
@@ -370,6 +414,8 @@ def _mailbox(options: argparse.Namespace, report: Report) -> int:
 
 
 def _on_the_host(options: argparse.Namespace, report: Report) -> int:
+    if getattr(options, "host", None) is not None:
+        return _elsewhere(options, report)
     from generator.host import operate
 
     verb = "show_plan" if options.verb == "plan" else options.verb

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Install what this archive carries on this host, as root. Nothing is downloaded when the Debian packages are there:
 # python3-venv, nginx, and supervisor or certbot where deploy.yaml asks for them. It can be run again and again; options
-# go to `wsbundle install`. Afterwards: .venv/bin/wsbundle status, history, rollback, uninstall.
+# go to `wsbundle install`. `sh install plan` shows what it would change. Afterwards: .venv/bin/wsbundle status, history,
+# rollback, uninstall.
 set -eu
 
 PATH=/usr/sbin:/usr/bin:/sbin:/bin # the system's own python3 is the one that will run the service
@@ -20,6 +21,12 @@ if [ -n "$added" ]; then
     echo "$added" | sed 's/^/  /' >&2
     exit 1
 fi
-sh generator/prepare.sh
+verb=install
+if [ "${1-}" = plan ]; then
+    verb=plan
+    shift
+else
+    sh generator/prepare.sh
+fi
 python3 -IB generator/environment.py .venv requirements/generator.txt requirements/service.txt
-exec .venv/bin/wsbundle install "$@"
+exec .venv/bin/wsbundle "$verb" "$@"

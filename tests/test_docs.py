@@ -305,6 +305,7 @@ def unknown_host_paths(document: Document) -> Iterator[str]:
         "/usr/bin/python3",
         "/usr/local/bin",
         f"/usr/local/src/{NAME}",
+        f"/usr/local/lib/wsbundle/{NAME}",
     )
     for code in shell_code(document):
         for path in re.findall(r"(?<![\w$.:/-])/(?:etc|opt|run|usr|var)/[\w$.{}/-]*\w", code):

@@ -40,6 +40,7 @@ ROOMS = {
             "judge",
             "commands",
             "packing",
+            "deploy",
             "host",
             "doctor",
             "importing",

@@ -78,6 +78,12 @@ def domains_differ(deploy: Deploy, _: Origins) -> Findings:
         yield "domain", Fault(f"'{domain}' is given twice", "keep one")
 
 
+@rule("hosts", because="`wsbundle deploy` would install there twice.")
+def hosts_differ(deploy: Deploy, _: Origins) -> Findings:
+    for host in dict.fromkeys(each for each in deploy.hosts if deploy.hosts.count(each) > 1):
+        yield "hosts", Fault(f"'{host}' is given twice", "keep one")
+
+
 @rule(
     *("domain", "tls", "letsencrypt.server"),
     because="A certificate of Let's Encrypt has at most 100 names, and five failures an hour lock the account out.",

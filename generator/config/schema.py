@@ -28,6 +28,16 @@ _DOMAIN = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z
 Domain = Annotated[str, Meta(pattern=_DOMAIN, max_length=253, extra={"expects": _DOMAIN_IN_WORDS, "explain": "domain"})]
 # One is checked as an item of many: msgspec 0.22 frees memory twice where text with a pattern may be a list as well.
 _OneDomain = Annotated[str, Meta(extra_json_schema={"pattern": _DOMAIN, "maxLength": 253})]
+# Nothing that ssh would take for an option, or a shell for more than a word.
+DESTINATION = r"^(ssh://)?([A-Za-z0-9._][A-Za-z0-9._@+-]*@)?[A-Za-z0-9_:\[][A-Za-z0-9._:%\[\]-]*$"
+Destination = Annotated[
+    str,
+    Meta(
+        pattern=DESTINATION,
+        max_length=255,
+        extra={"expects": "what ssh connects to, such as ws1.example.com, admin@10.0.0.2 or a Host of ~/.ssh/config"},
+    ),
+]
 VariableName = Annotated[
     str,
     Meta(
@@ -417,6 +427,14 @@ class Deploy(service.Settings, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"expects": "a mapping of names to values"},
         ),
     ] = msgspec.field(default_factory=dict)
+    hosts: Annotated[
+        tuple[Destination, ...],
+        Meta(
+            description="Where `wsbundle deploy` installs this, one after another, if it is run without naming hosts. "
+            "Nothing that is installed depends on it.",
+            extra={"expects": "a list of what ssh connects to"},
+        ),
+    ] = ()
 
 
 def domains(deploy: Deploy) -> tuple[str, ...]:
@@ -448,7 +466,7 @@ def mailbox(deploy: Deploy) -> service.Mailbox:
 # What a deployment of an application of one's own asks for; all the rest is the notification center's.
 _OF_APPS = (
     *("domain", "name", "host", "port", "socket", "workers", "server", "manager", "tls", "expose", "user", "env"),
-    *("certificate.", "letsencrypt.", "ping.", "log.", "app.", "needs."),
+    *("hosts", "certificate.", "letsencrypt.", "ping.", "log.", "app.", "needs."),
     *("limits.connections", "limits.connections_per_address", "limits.handshakes_per_second"),
     *("limits.handshake_burst", "limits.header_timeout", "limits.message_size", "drain.timeout"),
     *("nginx.path", "nginx.include", "nginx.default_server", "nginx.listen", "nginx.http_port", "nginx.https_port"),

@@ -84,7 +84,7 @@ def the_hosts(patient: Patient) -> Others | str:
     return Others({host: hosts.has_met(me, workers, host) for host in sorted(silences)}, silences)
 
 
-@check("hosts", "engine", see=the_hosts, expects="met all others")
+@check("engine-hosts", "engine", see=the_hosts, expects="met all others")
 def other_hosts(_: Deploy, seen: Others | str) -> Verdict:
     """Every other host on the engine is reached from this one."""
     if isinstance(seen, str):
@@ -126,6 +126,7 @@ def mailbox_is_kept(_: Deploy, seen: list[str]) -> Verdict:
 
 
 unseen("engine.insecure", "it only lets engine.url be without TLS")
+unseen("hosts", "they are for `wsbundle deploy` on another machine")
 
 
 def _network(address: str) -> str:

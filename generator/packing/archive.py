@@ -33,12 +33,17 @@ class Archive(msgspec.Struct, frozen=True):
 
 def archive(name: str, members: Iterable[Member], mtime: int = 0) -> Archive:
     """Pack members, and the checksums that show later whether one is damaged. Every member gets `mtime`."""
+    directory, whole = summed(name, members)
+    return Archive(directory, _compressed(_tar(directory, whole, mtime)))
+
+
+def summed(name: str, members: Iterable[Member]) -> tuple[str, list[Member]]:
+    """The directory of an archive, and all that is in it: the members, and at the end their checksums."""
     ordered = sorted(members, key=lambda member: member.path)
     sums = "".join(f"{sha256(member.content).hexdigest()}  {member.path}\n" for member in ordered if not member.link)
     rest = "".join(f"{member.path} {member.mode:o} {member.link}\n" for member in ordered)
     directory = f"{name}-{sha256((sums + rest).encode()).hexdigest()[:12]}"
-    with_sums = [*ordered, Member(path=SUMS, content=sums.encode())]
-    return Archive(directory, _compressed(_tar(directory, with_sums, mtime)))
+    return directory, [*ordered, Member(path=SUMS, content=sums.encode())]
 
 
 def _tar(directory: str, members: Iterable[Member], mtime: int) -> bytes:

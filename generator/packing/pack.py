@@ -80,7 +80,12 @@ def _user_data(deploy: Deploy, packed: Archive, url: str, report: Report) -> Non
 
 def pack(root: Path, loaded: Loaded, rendered: Bundle, wheels: Path, mtime: int = 0) -> Archive:
     """The archive of the project in `root` and one deployment, with all files of the directory `wheels`."""
-    members = [
+    return archive(loaded.deploy.name, members(root, loaded, rendered, wheels), mtime)
+
+
+def members(root: Path, loaded: Loaded, rendered: Bundle, wheels: Path) -> list[Member]:
+    """All that is in it."""
+    return [
         *_code(root),
         *_application(loaded.project),
         *_rendered(rendered),
@@ -88,17 +93,17 @@ def pack(root: Path, loaded: Loaded, rendered: Bundle, wheels: Path, mtime: int 
         Member(path="install", content=(root / INSTALLER).read_bytes(), mode=0o755),
         Member(path="deploy.yaml", content=deploy_text(loaded).encode(), mode=_PRIVATE),
     ]
-    return archive(loaded.deploy.name, members, mtime)
 
 
 def deploy_text(loaded: Loaded) -> str:
     """A deploy.yaml that says what was given, wherever it was: overlay and assignments are applied."""
     given: dict[str, Any] = {}
-    deploy = loaded.deploy
+    deploy = replace(loaded.deploy, hosts=())  # they are for `wsbundle deploy`; one more must change nothing here
     if loaded.project is not None:  # its files are in the archive as well
         deploy = replace(deploy, app=replace(deploy.app, path=_APPLICATION))
     for key, value in values_of(deploy).items():
-        if key in loaded.origins or (key == "app.path" and loaded.project is not None):
+        is_given = key in loaded.origins or (key == "app.path" and loaded.project is not None)
+        if is_given and key != "hosts":
             section, _, name = key.rpartition(".")
             branch = given.setdefault(section, {}) if section else given
             branch[name] = list(value) if isinstance(value, tuple) else value

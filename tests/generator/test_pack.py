@@ -77,6 +77,10 @@ def copy(directory: Path) -> Path:
     return directory
 
 
+def test_the_hosts_of_a_desk_change_nothing_in_it(wheels: Path) -> None:
+    assert packed(wheels, "hosts=[ws1, ws2]").content == packed(wheels).content
+
+
 # What it holds
 
 

@@ -576,6 +576,7 @@ WITHOUT_A_VALUE = {
     "letsencrypt.email",
     "letsencrypt.server",
     "expose",
+    "hosts",
     "nginx.default_server",
     "nginx.idle_limit",
     "nginx.include",

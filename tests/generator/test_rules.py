@@ -167,6 +167,7 @@ GOOD = {
         "domain: mydomain.net",
         "domain: changemenot.org",
     ],
+    "hosts-differ": ["hosts: [ws1]", "hosts: [ws1, admin@ws1]", "hosts: []"],
     "domains-differ": ["domain: a.org", "domain: [a.org]", "domain: [a.org, www.a.org, b.org]"],
     "domains-fit-a-certificate": [
         f"{{domain: [{HUNDRED}], tls: letsencrypt}}",
@@ -470,6 +471,7 @@ BAD = {
         "domain: changeme",
         "domain: x.your-host.org",
     ],
+    "hosts-differ": ["hosts: [ws1, ws1]", "hosts: [ws1, ws2, ws1]"],
     "domains-differ": ["domain: [a.org, a.org]", "domain: [a.org, b.org, a.org]"],
     "domains-fit-a-certificate": [f"{{domain: [{HUNDRED}, b.org], tls: letsencrypt}}"],
     "domain-is-public": [

@@ -1,0 +1,104 @@
+"""`wsbundle deploy`: from this checkout to hosts, and back."""
+
+import re
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from generator.commands import loaded_for, verified
+from generator.config.load import load
+from generator.config.schema import DESTINATION, Deploy
+from generator.deploy.answers import Answer, twins
+from generator.deploy.fleet import Fleet, Row
+from generator.deploy.kits import kits
+from generator.deploy.remote import Remote
+from generator.deploy.ssh import Ssh
+from generator.deploy.work import Work
+from generator.report import CommandError, Report, UsageError
+from service.declaration import Fault
+
+# sshd turns new connections away from ten on that have not logged in: MaxStartups of sshd_config(5).
+MOST_AT_ONCE = 8
+
+
+def deploy(options: Namespace, report: Report) -> int:
+    """Install on each host what deploy.yaml says; or show what that would change, or take it back."""
+    hosts = destinations(options.hosts, load(options.file, options.env, options.set).deploy)
+    if options.back:
+        loaded, rendered = loaded_for(options, report), None
+    else:
+        loaded, rendered = verified(options, report)
+    fleet = Fleet(hosts, report)
+    with Ssh() as ssh:
+        remotes = {host: Remote(ssh, host, loaded.deploy.name, fleet.speaker(host), fleet.stop) for host in hosts}
+        answers = _ask(remotes, report)
+        for host, answer in answers.items():
+            fleet.rows[host].before = fleet.rows[host].now = answer.generation
+        work = Work(options, loaded.deploy, remotes, answers)
+        act: Callable[[Row], None] = work.take_back
+        if rendered is not None:
+            made = kits(loaded, rendered, {answer.target for answer in answers.values()}, report)
+            act = partial(work.show if options.plan else work.install, made)
+        _go(options, fleet, hosts[::-1] if options.back else hosts, act, report)
+    code = fleet.end()
+    for line in advice(options, fleet):
+        report.error(line)
+    return code
+
+
+def _go(options: Namespace, fleet: Fleet, hosts: list[str], act: Callable[[Row], None], report: Report) -> None:
+    try:
+        fleet.each(hosts, act, min(options.parallel, MOST_AT_ONCE), options.keep_going or options.plan)
+    except KeyboardInterrupt:
+        report.error("Interrupted. What has begun on a host goes on there; run the same command to follow it.")
+        raise
+
+
+def destinations(named: Sequence[str], deploy: Deploy) -> list[str]:
+    """The hosts of the command line, or else those of deploy.yaml.
+
+    Raises:
+        UsageError: there are none, or one is no destination, or named twice.
+    """
+    for host in named:
+        check_destination(host)
+        if list(named).count(host) > 1:
+            raise UsageError(f"{host} is named twice; name it once")
+    if not named and not deploy.hosts:
+        raise UsageError("no host is named; name some, as wsbundle deploy ws1.example.com, or list them under `hosts`")
+    return list(named or deploy.hosts)
+
+
+def check_destination(host: str) -> None:
+    """Raises: UsageError: ssh would not take it for a host."""
+    if not re.fullmatch(DESTINATION, host):
+        raise UsageError(f"{host!r} is not what ssh connects to; write it as ws1.example.com or admin@10.0.0.2")
+
+
+def _ask(remotes: dict[str, Remote], report: Report) -> dict[str, Answer]:
+    """What each host is.
+
+    Raises:
+        CommandError: some cannot be deployed to; all faults of all hosts are reported.
+    """
+    with report.step(f"ask {', '.join(remotes)}"), ThreadPoolExecutor(MOST_AT_ONCE) as pool:
+        asked = dict(zip(remotes, pool.map(Remote.ask, remotes.values()), strict=True))
+    answers = {host: answer for host, answer in asked.items() if isinstance(answer, Answer)}
+    found = [(host, answer) for host, answer in asked.items() if isinstance(answer, Fault)]
+    found += twins(list(answers.items()))
+    for host, fault in found:
+        report.error(f"{host}: {fault}")
+    if found:
+        raise CommandError("Nothing was changed on any host.")
+    return answers
+
+
+def advice(options: Namespace, fleet: Fleet) -> Iterator[str]:
+    """How to go on after a failure, and where that stands."""
+    failed = [row.host for row in fleet.failed]
+    untried = [row.host for row in fleet.rows.values() if row.is_untried]
+    if failed and not options.plan:
+        yield f"Failed: {', '.join(failed)}." + (f" Not tried: {', '.join(untried)}." if untried else "")
+    if failed and not options.plan and not options.back:
+        yield "Run the same command again after the fix: a host that has it is left as it is. --back takes it back."

@@ -1,0 +1,75 @@
+"""The archive of `wsbundle bundle` for each kind of host; wheels that were downloaded once are kept in build/wheels."""
+
+import shutil
+import tempfile
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+
+from generator import program
+from generator.config.load import Loaded
+from generator.packing.archive import Archive, Member, archive, summed
+from generator.packing.pack import ROOT, members
+from generator.packing.wheelhouse import Target, download, locked
+from generator.rendering.bundle import Bundle
+from generator.rendering.write import make_directory
+from generator.report import Report
+
+_WHEELS = Path("build/wheels")
+
+
+class Kit:
+    """What is sent to a host: an archive, which is packed when the first host lacks it.
+
+    `directory` is what it unpacks to, `sums` the digest of its list of checksums. `deployment` names what is deployed,
+    for whatever Python.
+    """
+
+    def __init__(self, name: str, members: list[Member]) -> None:
+        self.directory, whole = summed(name, members)
+        self.deployment = summed("", [member for member in members if not member.path.startswith("wheels/")])[0][1:]
+        self.sums = sha256(whole[-1].content).hexdigest()
+        self._name, self._members, self._lock = name, members, Lock()
+
+    @property
+    def archive(self) -> Archive:
+        with self._lock:  # several hosts may ask at once
+            return self._archive
+
+    @cached_property
+    def _archive(self) -> Archive:
+        return archive(self._name, self._members)
+
+
+def kits(loaded: Loaded, rendered: Bundle, targets: set[Target], report: Report) -> dict[Target, Kit]:
+    """One for each Python and machine, so that a host that is added changes nothing for the others.
+
+    Raises:
+        CommandError: there are no wheels for one.
+    """
+    wheels = {target: _wheels(loaded, target, report) for target in sorted(targets)}
+    return {target: Kit(loaded.deploy.name, members(ROOT, loaded, rendered, wheels[target])) for target in wheels}
+
+
+def _wheels(loaded: Loaded, target: Target, report: Report) -> Path:
+    """The directory that has them, which is complete or not there."""
+    locks = [(ROOT / lock).read_text(encoding="utf-8") for lock in program.LOCKS]
+    own = loaded.project.requirements if loaded.project is not None else ""
+    key = sha256(repr((str(target), locks, own)).encode()).hexdigest()[:12]
+    directory = _WHEELS / f"{target.python}-{target.machine}-{key}"
+    if not directory.is_dir():
+        make_directory(_WHEELS)
+        for old in _WHEELS.glob(f"{target.python}-{target.machine}-*"):
+            shutil.rmtree(old)
+        with (
+            report.step(f"download wheels for Python {target.python} on {target.machine}"),
+            tempfile.TemporaryDirectory(dir=_WHEELS) as temporary,
+        ):
+            new = Path(temporary, "wheels")
+            new.mkdir()
+            download([target], locks, new)
+            if own:
+                download([target], [locked(own)], new)
+            new.rename(directory)
+    return directory

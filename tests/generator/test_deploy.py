@@ -1,0 +1,300 @@
+"""`wsbundle deploy` without a host: what is asked and answered, in which order, and how it is told."""
+
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from generator.command_line import parse
+from generator.deploy.answers import Answer, faults, last_deployment, twins, worst
+from generator.deploy.answers import parse as parse_answer
+from generator.deploy.command import check_destination
+from generator.deploy.elsewhere import given
+from generator.deploy.fleet import Fleet, Row, facts, table
+from generator.deploy.remote import Lines
+from generator.deploy.ssh import LOST, Outcome, as_root, fault, words
+from generator.packing.wheelhouse import Target
+from generator.report import CommandError, Report, UsageError
+from tests.generator.front_door import wsbundle
+
+LINES = (
+    "wsbundle-host 1\npython=3.11\nmachine=x86_64\nlibc=glibc 2.36\nsystem=debian 12\ninit=systemd\n"
+    "identity=0123456789abcdef\ngeneration=3\narchive=chat-0123456789ab\nchanged=0123456789ab 1795911236\njob=\n"
+    "wsbundle-end\n"
+)
+ANSWER = Answer(
+    python="3.11",
+    machine="x86_64",
+    libc="glibc 2.36",
+    system="debian 12",
+    init="systemd",
+    identity="0123456789abcdef",
+    generation="3",
+    archive="chat-0123456789ab",
+    changed="0123456789ab 1795911236",
+    job="",
+)
+
+
+def answer(**other: str) -> Answer:
+    return Answer(**{name: other.get(name, getattr(ANSWER, name)) for name in ANSWER.__struct_fields__})
+
+
+# What a host answers
+
+
+@pytest.mark.parametrize("around", ["", "Welcome to ws1!\n", "python=2.7\n"])
+def test_an_answer_is_understood_whatever_the_login_shell_prints_around_it(around: str) -> None:
+    assert parse_answer(around + LINES + around) == ANSWER
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("wsbundle-end\n", ""),
+        ("wsbundle-host 1", "wsbundle-host 2"),
+        ("job=\n", "job=\njob=\n"),
+        ("job=\n", ""),
+        ("python=3.11\nmachine=x86_64", "machine=x86_64\npython=3.11"),
+        ("python=3.11", "python=3.11\x1b[2J"),
+        ("archive=chat-0123456789ab", "archive=../../etc"),
+        ("generation=3", "generation=three"),
+        ("wsbundle-end\n", "wsbundle-end\n" + LINES),
+    ],
+)
+def test_an_answer_that_is_not_exactly_one_is_none(old: str, new: str) -> None:
+    assert old in LINES
+    assert parse_answer(LINES.replace(old, new)) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"init": "runit"}, "is run by runit, not by systemd"),
+        ({"machine": "riscv64"}, "is a riscv64, for which there are no wheels; take one of x86_64, aarch64"),
+        ({"libc": ""}, "has no glibc"),
+        ({"python": "3.9"}, "has Python 3.9, which is too old"),
+        ({"python": "", "system": "arch "}, "has no python3, and which one it will have is unknown"),
+    ],
+)
+def test_a_host_that_cannot_run_it_is_named_with_the_reason(other: dict[str, str], said: str) -> None:
+    (found,) = faults(answer(**other))
+    assert said in str(found)
+
+
+def test_a_host_without_python_gets_wheels_for_that_of_its_system() -> None:
+    assert list(faults(answer(python="", system="debian 13"))) == []
+    assert answer(python="", system="debian 13").target == Target("3.13", "x86_64")
+
+
+def test_a_machine_with_two_names_is_noticed() -> None:
+    ((host, found),) = twins([("ws1", ANSWER), ("ws2", answer(identity="f" * 16)), ("10.0.0.1", ANSWER)])
+    assert (host, str(found)) == ("10.0.0.1", "is the same machine as ws1; name it once")
+
+
+def test_what_is_taken_back_is_the_newest_deployment_of_all_hosts() -> None:
+    older, newer = answer(changed="aaaaaaaaaaaa 1000"), answer(changed="bbbbbbbbbbbb 2000")
+    assert last_deployment([older, newer, older, answer(changed="")]) == "bbbbbbbbbbbb"
+    assert last_deployment([answer(changed="")]) == ""
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"), [([], 0), ([0, 0], 0), ([0, 3], 3), ([3, 1, 0], 1), ([4, 3], 4), ([4, 1], 1), ([130, 0], 1)]
+)
+def test_the_exit_code_is_the_worst_of_all(codes: list[int], code: int) -> None:
+    assert worst(codes) == code
+
+
+# ssh
+
+
+def test_a_destination_is_never_an_option() -> None:
+    assert words("ws1", "true", "-T")[-4:] == ["-T", "--", "ws1", "true"]
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "zsh", "fish", "tcsh"])
+def test_every_login_shell_passes_the_words_on(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    if subprocess.run(["id", "-u"], capture_output=True, text=True).stdout != "0\n":
+        pytest.skip("only root needs no sudo")
+    given_words = ["a b", "$HOME", "*", "it's", 'a "quote"', ""]
+    script = "import sys; print(sys.argv[1:])"
+    command = as_root(sys.executable, "-c", script, *given_words)
+    assert subprocess.run([shell, "-c", command], capture_output=True, text=True).stdout == f"{given_words}\n"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (
+            Outcome(LOST, "", "root@ws1: Permission denied (publickey).\r\n"),
+            "root@ws1: Permission denied (publickey).; let `ssh ws1 true` work without a password",
+        ),
+        (Outcome(LOST, "", "ssh: connect to host ws1 port 22: Connection refused\n"), "start sshd there"),
+        (Outcome(LOST, "", "kex_exchange_identification: Connection closed by remote host\n"), "wait a minute"),
+        (Outcome(LOST, "", ""), "ssh failed without a word; try it by hand: ssh ws1"),
+        (Outcome(127, "", "sh: 1: exec: sudo: not found\n"), "there is no sudo; log in as root"),
+        (Outcome(1, "", "sudo: a password is required\n"), "sudo -n refuses: sudo: a password is required; let this"),
+        (Outcome(1, "", "I'm sorry ann. I'm afraid I can't do that\n"), "sudo -n refuses: I'm sorry ann."),
+        (Outcome(0, "This account is currently not available.\n", ""), "did not answer as a host does"),
+    ],
+)
+def test_why_a_host_does_not_answer_is_told_with_the_fix(outcome: Outcome, said: str) -> None:
+    assert said in str(fault("ws1", outcome))
+
+
+def test_output_is_told_line_by_line_and_steers_no_terminal() -> None:
+    said: list[str] = []
+    lines = Lines(said.append)
+    for piece in ("Grüße\n".encode()[:3], "Grüße\n".encode()[3:], b"a\x1b[2J", b"b\nrest"):
+        lines.take(piece)
+    lines.end()
+    assert said == ["Grüße", r"a\x1b[2Jb", "rest"]
+    assert lines.received == len("Grüße\na\x1b[2Jb\nrest".encode())
+
+
+# The order of hosts
+
+
+def played(
+    hosts: list[str], act: Callable[[Row], None], at_once: int = 1, keeps_going: bool = False
+) -> tuple[int, list[Row]]:
+    fleet = Fleet(hosts, Report(json=True))
+    fleet.each(hosts, act, at_once, keeps_going)
+    return fleet.end(), list(fleet.rows.values())
+
+
+def fails_at(*hosts: str) -> Callable[[Row], None]:
+    def act(row: Row) -> None:
+        if row.host in hosts:
+            raise CommandError("it does not work")
+        row.result = "installed"
+
+    return act
+
+
+def test_the_first_host_that_fails_is_the_last_that_is_tried() -> None:
+    code, rows = played(["ws1", "ws2", "ws3"], fails_at("ws2"))
+    assert (code, [row.result for row in rows]) == (1, ["installed", "it does not work", "not tried"])
+
+
+def test_keep_going_goes_on() -> None:
+    code, rows = played(["ws1", "ws2", "ws3"], fails_at("ws2"), keeps_going=True)
+    assert (code, [row.result for row in rows]) == (1, ["installed", "it does not work", "installed"])
+
+
+def test_several_at_once_are_under_way_together() -> None:
+    together = threading.Barrier(2, timeout=30)
+
+    def act(row: Row) -> None:
+        together.wait()
+        row.result = "installed"
+
+    assert played(["ws1", "ws2"], act, at_once=2)[0] == 0
+
+
+def test_those_that_have_begun_come_to_their_end_when_another_fails() -> None:
+    failed = threading.Event()
+
+    def act(row: Row) -> None:
+        if row.host == "ws1":
+            failed.set()
+            raise CommandError("it does not work")
+        assert failed.wait(30)
+        row.result = "installed"
+
+    _, rows = played(["ws1", "ws2", "ws3"], act, at_once=2)
+    assert [row.result for row in rows] == ["it does not work", "installed", "not tried"]
+
+
+def test_the_table_has_a_line_for_each_host() -> None:
+    rows = [
+        Row(host="ws1", before="", now="1", seconds=31.2, result="installed"),
+        Row(host="admin@ws22", before="12", now="?", result="unknown"),
+    ]
+    assert list(table(rows)) == [
+        "host        before  now  seconds  result",
+        "ws1         -       1    31.2     installed",
+        "admin@ws22  12      ?    0.0      unknown",
+    ]
+    assert [(told["before"], told["now"]) for told in map(facts, rows)] == [(None, 1), (12, None)]
+
+
+# The command line
+
+
+@pytest.mark.parametrize("host", ["ws1", "admin@10.0.0.2", "ssh://ws1:2222", "fe80::1%eth0", "ann@corp@ws1", "[::1]"])
+def test_what_ssh_connects_to_is_taken(host: str) -> None:
+    check_destination(host)
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", "ws1;true", "$(true)", "", "a@-oX", "ws1\n", "ws1,ws2"])
+def test_what_is_no_destination_is_refused(host: str) -> None:
+    with pytest.raises(UsageError):
+        check_destination(host)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deploy.yaml").write_text("domain: ws.mycompany.org\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("deploy", "no host is named; name some, as wsbundle deploy ws1.example.com, or list them under `hosts`"),
+        ("deploy ws1 ws2 ws1", "ws1 is named twice; name it once"),
+        ("deploy ws1,ws2", "'ws1,ws2' is not what ssh connects to; write it as ws1.example.com or admin@10.0.0.2"),
+        ("deploy ws1 --parallel 0", "argument --parallel: '0' is not a number of hosts; use 1 or more"),
+        ("deploy ws1 --plan --back", "argument --back: not allowed with argument --plan"),
+        ("status --host=-oX", "'-oX' is not what ssh connects to"),
+    ],
+)
+def test_a_wrong_command_line_is_told(here: Path, line: str, message: str) -> None:
+    outcome = wsbundle(*line.split())
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+
+
+def test_a_fault_in_deploy_yaml_is_told_before_any_host_is_asked(here: Path) -> None:
+    (here / "deploy.yaml").write_text("domain: ws.mycompany.org\nport: 80\n")
+    assert "deploy.yaml:2:7: port: 80 is too small" in wsbundle("deploy", "ws1.invalid").err
+
+
+def test_without_ssh_its_package_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(here))
+    outcome = wsbundle("status", "--host", "ws1")
+    assert (outcome.code, outcome.err) == (
+        1,
+        "ssh is not installed here; on Debian and Ubuntu: apt-get install -y openssh-client\n",
+    )
+
+
+def test_a_host_that_does_not_answer_is_told(here: Path) -> None:
+    outcome = wsbundle("deploy", "127.0.0.1:1", "nobody@host.invalid", "--plan")
+    assert outcome.code == 1
+    assert "nobody@host.invalid: ssh: Could not resolve hostname host.invalid" in outcome.err
+    assert "Nothing was changed on any host." in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("line", "passed"),
+    [
+        ("status --host ws1", ""),
+        ("status --env prod --set port=9000 -f other.yaml --host ws1 --format json", "--format=json"),
+        ("rollback 3 --host ws1", "-- 3"),
+        ("doctor --host ws1 --only port --only tls --quick", "--only=port --only=tls --quick"),
+        ("kick --host ws1 -- -x", "-- -x"),
+        ("top --host ws1 --once --sort cpu", "--once --sort=cpu"),
+    ],
+)
+def test_options_for_a_host_are_passed_on_as_they_were_typed(line: str, passed: str) -> None:
+    assert shlex.join(given(parse(line.split()))) == passed
