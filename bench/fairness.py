@@ -1,7 +1,8 @@
 """How long an honest client waits while another address does its worst.
 
 The honest client sends to itself, first alone, then beside a hundred connections that write as fast as the server
-reads. All limits are at their defaults. The flood is a process of its own: `python -m bench.fairness PORT FLOOD`.
+reads, and connect again when they are closed: to the service itself, and through nginx as users have it. All limits are
+at their defaults. The flood is a process of its own: `python -m bench.fairness PORT FLOOD`.
 """
 
 import contextlib
@@ -18,15 +19,32 @@ from typing import NamedTuple, cast
 
 from bench.page import bullets, paragraph, table
 from bench.programs import ROOT
-from bench.servers import SERVERS, load_cpus, on_cpus, running
+from bench.servers import SERVERS, Server, load_cpus, on_cpus, python, running
 
 DEADLINE_S = 10.0
 CONNECTIONS = 100
 _BURST_BYTES = 64 * 1024
 GOAL_MS = 50.0
 QUIET = "nothing"
-_HONEST, _FLOODING = "192.0.2.1", "192.0.2.2"
+_HONEST, _FLOODING = "127.0.0.2", "127.0.0.3"
+_AGAIN_S = 0.01
 _FORGED = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhIiwiZXhwIjo5OTk5OTk5OTk5fQ." + "A" * 86
+
+
+_TOKENS = "through nginx, `auth: token`"
+
+
+def _deployed(settings: str) -> Server:
+    return Server("", python(f"-m bench.deployed {{port}} {{directory}} {settings}"))
+
+
+WAYS = {
+    "directly": SERVERS["fast"]._replace(environment={}),
+    "through nginx": _deployed(""),
+    "through nginx, two workers": _deployed("workers=2"),
+    "through nginx, gunicorn": _deployed("server=gunicorn"),
+    _TOKENS: _deployed("auth=token"),
+}
 
 
 class Waits(NamedTuple):
@@ -65,17 +83,21 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
 
 
 def connect(port: int, address: str) -> socket.socket:
-    """A WebSocket of nc.v1 that comes, as nginx says, from an address."""
-    connection = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
+    """A WebSocket of nc.v1 from an address of this machine, 127.x.y.z.
+
+    Raises:
+        ConnectionError: it is refused.
+    """
+    connection = socket.create_connection(("127.0.0.1", port), DEADLINE_S, (address, 0))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.sendall(
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Forwarded-For: "
-        + address.encode()
-        + b"\r\nSec-WebSocket-Protocol: nc.v1\r\n"
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Protocol: nc.v1\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     )
     head = connection.recv(4096)
     if b" 101 " not in head:
+        connection.close()
         raise ConnectionError(head.decode(errors="replace").partition("\r\n")[0])
     return connection
 
@@ -94,10 +116,11 @@ def flooded(port: int, flood: str) -> Iterator[None]:
         process.wait()
 
 
-def waits(port: int, seconds: float) -> Waits:
+def waits(port: int, seconds: float, token: str | None = None) -> Waits:
     """One client sends to itself, again and again."""
     with connect(port, _HONEST) as honest:
-        honest.sendall(_say(type="hello", id=0, uuid="honest"))
+        shown = {} if token is None else {"token": token}
+        honest.sendall(_say(type="hello", id=0, uuid="honest", **shown))
         _read_until(honest, b'"id":0')
         trips: list[float] = []
         end = time.monotonic() + seconds
@@ -113,32 +136,43 @@ def waits(port: int, seconds: float) -> Waits:
     return Waits(cuts[49], cuts[98], max(trips))
 
 
-def measure(seconds: float) -> dict[str, Waits]:
-    """The waits beside each flood, and first beside none."""
-    results: dict[str, Waits] = {}
-    for flood in (QUIET, *FLOODS):
-        # A fresh server each: none has to finish what the one before was asked for.
-        with running(SERVERS["fast"]._replace(environment={})) as server:
-            if flood == QUIET:
-                results[flood] = waits(server.port, seconds)
-            else:
-                with flooded(server.port, flood):
-                    results[flood] = waits(server.port, seconds)
-    return results
+def measure(seconds: float) -> dict[tuple[str, str], Waits]:
+    """The waits by way and flood, first beside none.
+
+    Raises:
+        StartError: a server does not start, as where there is no nginx.
+    """
+    return {(way, flood): _beside(way, flood, seconds) for way in WAYS for flood in _floods(way)}
 
 
-def report(results: dict[str, Waits], seconds: float) -> str:
+def _floods(way: str) -> list[str]:
+    """Tokens change nothing but what is done about them."""
+    return [QUIET, "forged tokens"] if way == _TOKENS else [QUIET, *FLOODS]
+
+
+def _beside(way: str, flood: str, seconds: float) -> Waits:
+    # A fresh server each: none has to finish what the one before was asked for.
+    with running(WAYS[way]) as server, contextlib.ExitStack() as stack:
+        token = server.home.joinpath("token").read_text() if way == _TOKENS else None
+        if flood != QUIET:
+            stack.enter_context(flooded(server.port, flood))
+        return waits(server.port, seconds, token)
+
+
+def report(results: dict[tuple[str, str], Waits], seconds: float) -> str:
     """All of it, in Markdown."""
-    rows = [[name, *(f"{wait:.1f}" for wait in results[name])] for name in results]
-    worst = max(results, key=lambda name: results[name].p99)
+    rows = [[*case, *(f"{wait:.1f}" for wait in results[case])] for case in results]
+    worst = max(results, key=lambda case: results[case].p99)
     verdict = "reached" if results[worst].p99 < GOAL_MS else "above its goal"
+    said = f"{worst[1]}, {worst[0]}: p99 {results[worst].p99:.1f} ms; goal below {GOAL_MS:.0f}, {verdict}"
     return "\n\n".join(
         (
             paragraph(
-                f"{CONNECTIONS} connections of one address, one worker, limits at their defaults; {seconds} s each."
+                f"{CONNECTIONS} connections of one address, limits at their defaults, {seconds} s each; one worker "
+                "where nothing else is said, and everything but the flood on one CPU."
             ),
-            table(("beside", "p50 ms", "p99 ms", "longest ms"), rows),
-            bullets([f"{worst}: p99 {results[worst].p99:.1f} ms; goal below {GOAL_MS:.0f}, {verdict}"]),
+            table(("way", "beside", "p50 ms", "p99 ms", "longest ms"), rows),
+            bullets([said]),
         )
     )
 
@@ -156,15 +190,15 @@ def _flood(port: int, first: bytes, burst: bytes) -> None:
     """Write on all connections as fast as the server takes it, and read what it answers."""
     selector = selectors.DefaultSelector()
     left: dict[socket.socket, bytes] = {}
-    for _ in range(CONNECTIONS):
-        connection = connect(port, _FLOODING)
-        connection.sendall(first)
-        connection.setblocking(False)
-        selector.register(connection, selectors.EVENT_READ | selectors.EVENT_WRITE)
-        left[connection] = burst
-    print("ready", flush=True)
-    while left:
-        for key, events in selector.select():
+    has_begun = False
+    while True:
+        while len(left) < CONNECTIONS and (fresh := _connected(port, first)):
+            selector.register(fresh, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            left[fresh] = burst
+        if not has_begun:
+            print("ready", flush=True)
+            has_begun = True
+        for key, events in selector.select(_AGAIN_S):
             connection = cast(socket.socket, key.fileobj)
             try:
                 if events & selectors.EVENT_READ and not connection.recv(1 << 20):
@@ -174,7 +208,19 @@ def _flood(port: int, first: bytes, burst: bytes) -> None:
                     left[connection] = left[connection][sent:] or burst
             except OSError:
                 selector.unregister(connection)
+                connection.close()
                 del left[connection]
+
+
+def _connected(port: int, first: bytes) -> socket.socket | None:
+    """One that has said its first words; None where it is refused, as nginx does with one that comes too often."""
+    try:
+        connection = connect(port, _FLOODING)
+    except OSError:
+        return None
+    connection.sendall(first)
+    connection.setblocking(False)
+    return connection
 
 
 if __name__ == "__main__":

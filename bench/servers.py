@@ -48,18 +48,19 @@ class Server(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A server that answers, and all its processes."""
+    """A server that answers, and all its processes. `home` is the directory that its command was given."""
 
     port: int
     pids: list[int]
     subscribes_by_path: bool
     cpus: int
+    home: Path
     recipients_port: int | None = None
 
 
 def python(arguments: str) -> Callable[[int, Path], list[str]]:
-    """The command line of a program in Python, for a port."""
-    return lambda port, _: [sys.executable, *arguments.format(port=port).split()]
+    """The command line of a program in Python, for a port and a directory."""
+    return lambda port, directory: [sys.executable, *arguments.format(port=port, directory=directory).split()]
 
 
 def _node(port: int, _: Path) -> list[str]:
@@ -173,7 +174,7 @@ def running(server: Server) -> Iterator[Running]:
             )
         try:
             _wait_until(lambda: _answers(port) and _has_workers(server, port), process, log)
-            yield Running(port, family(process.pid), server.subscribes_by_path, server.cpus)
+            yield Running(port, family(process.pid), server.subscribes_by_path, server.cpus, directory)
         finally:
             _stop(process)
 
@@ -195,11 +196,11 @@ def _wait_until(is_up: Callable[[], bool], process: "subprocess.Popen[bytes]", l
 
 
 def _answers(port: int) -> bool:
-    """Not only that it listens: gunicorn's master does that before its worker is there."""
+    """Not only that it listens: gunicorn's master does so before its worker is there, and nginx before the service."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-            return connection.recv(1) == b"H"
+            return connection.recv(12) not in (b"", b"HTTP/1.1 502")
     except OSError:
         return False
 

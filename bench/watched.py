@@ -22,7 +22,7 @@ def measure(connections: int, asked: int) -> float:
     allow_many_files()
     with running(SERVERS["fast"]) as server, contextlib.ExitStack() as stack:
         for number in range(connections):
-            stack.enter_context(connect(server.port, f"192.0.2.{number % _ADDRESSES}"))
+            stack.enter_context(connect(server.port, f"127.0.1.{1 + number % _ADDRESSES}"))
         watcher = stack.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)))
         _ask(watcher)  # what is loaded once
         before = cpu_seconds(server.pids)

@@ -46,7 +46,7 @@ class Slow:
     async def measure(self, pairs: int, seconds: float) -> Cost:
         async with serve(self._serve_client, "127.0.0.1", 0, compression=None) as server:
             (listener,) = server.sockets
-            running = Running(listener.getsockname()[1], [os.getpid()], subscribes_by_path=False, cpus=1)
+            running = Running(listener.getsockname()[1], [os.getpid()], subscribes_by_path=False, cpus=1, home=Path())
             return await asyncio.to_thread(load.route, running, window=1, seconds=seconds, pairs=pairs)
 
     async def _serve_client(self, client: ServerConnection) -> None:
