@@ -8,48 +8,56 @@ from bench import application, compare, environment, fairness, hosts, mailbox, p
 from bench.programs import MissingError
 from bench.servers import SERVERS, StartError
 
-PARTS = ("render", "environment", "servers", "fairness", "watched", "hosts", "mailbox", "application")
-
 
 def main(arguments: list[str]) -> int:
     """Measure and print; 1 when a server failed, and then its table is not written."""
     options = _parser().parse_args(arguments)
     failed = False
     for part in options.parts or PARTS:
-        if part == "render":
-            text = render.report(render.QUICK_ROUNDS if options.quick else render.ROUNDS)
-        elif part == "fairness":
-            seconds = 0.5 if options.quick else 10.0
-            try:
-                text = fairness.report(fairness.measure(seconds), seconds)
-            except StartError as error:
-                text, failed = f"fairness: not measured: {error}", True
-        elif part == "watched":
-            sizes = (100,) if options.quick else (100, 1000, 5000)
-            text = watched.report({size: watched.measure(size, watched.ASKED) for size in sizes}, watched.ASKED)
-        elif part == "application":
-            text = application.report(application.measure(*((1, 0.5) if options.quick else (15, 1.0))))
-        elif part == "mailbox":
-            text = mailbox.report(quick=options.quick)
-        elif part in ("hosts", "environment"):
-            try:
-                text = _of_what_may_be_missing(part, options.quick)
-            except MissingError as error:
-                text, failed = f"{part}: not measured: {error}", True
-        else:
-            results = compare.measure(options.only, _plan(options), progress=_progress)
-            text = report.report(results)
-            failed = bool(results.failures)
+        try:
+            text, has_failed = PARTS[part](options), False
+        except (MissingError, StartError) as error:
+            text, has_failed = f"{part}: not measured: {error}", True
+        except _FailedError as error:
+            text, has_failed = str(error), True
         print(f"{text}\n")
-        if options.write and not failed:
+        if options.write and not has_failed:
             page.write(part, text)
+        failed |= has_failed
     return int(failed)
 
 
-def _of_what_may_be_missing(part: str, quick: bool) -> str:
-    if part == "environment":
-        return environment.report(1 if quick else 5)
-    return hosts.report(*((1, 0.5) if quick else (5, 2.0)))
+class _FailedError(Exception):
+    """Not all servers were measured; the message is the report."""
+
+
+def _servers(options: argparse.Namespace) -> str:
+    results = compare.measure(options.only, _plan(options), progress=_progress)
+    if results.failures:
+        raise _FailedError(report.report(results))
+    return report.report(results)
+
+
+def _fairness(options: argparse.Namespace) -> str:
+    seconds = 0.5 if options.quick else 10.0
+    return fairness.report(fairness.measure(seconds), seconds)
+
+
+def _watched(options: argparse.Namespace) -> str:
+    sizes = (100,) if options.quick else (100, 1000, 5000)
+    return watched.report({size: watched.measure(size, watched.ASKED) for size in sizes}, watched.ASKED)
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
+    "render": lambda options: render.report(render.QUICK_ROUNDS if options.quick else render.ROUNDS),
+    "environment": lambda options: environment.report(1 if options.quick else 5),
+    "servers": _servers,
+    "fairness": _fairness,
+    "watched": _watched,
+    "hosts": lambda options: hosts.report(*((1, 0.5) if options.quick else (5, 2.0))),
+    "mailbox": lambda options: mailbox.report(quick=options.quick),
+    "application": lambda options: application.report(application.measure(*((1, 0.5) if options.quick else (15, 1.0)))),
+}
 
 
 def _plan(options: argparse.Namespace) -> compare.Plan:
