@@ -424,10 +424,7 @@ def test_a_location_for_a_site_of_the_operators_own_is_judged_though_no_site_inc
 
 
 def test_a_location_that_the_operators_site_has_already_is_told(host: Callable[..., Path]) -> None:
-    directory = host(other="")
-    (directory / "sites-available/other").write_text(
-        f"server {{ listen 80; location = /ws {{ return 204; }} include {directory}/{NAME}/*.conf; }}\n"
-    )
+    host(other=f"server {{ listen 80; location = /ws {{ return 204; }} include /etc/nginx/{NAME}/*.conf; }}\n")
     path = f"etc/nginx/{NAME}/locations.conf"
     found = fault(nginx.configuration, rendered(nginx={"path": "/ws", "include": True}))
     assert (found.path, "duplicate location" in found.message) == (path, True)

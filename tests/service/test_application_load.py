@@ -11,6 +11,7 @@ from service.application import start
 from service.application.load import ApplicationError, below, enter_directory, in_one_line, load
 from tests.service.applications import project, settings
 from tests.service.shells import DEADLINE_S, ROOT, clean_environment
+from tests.service.transports import in_a_loop
 
 MANY = """
 import functools
@@ -55,6 +56,7 @@ def fault(name: str, home: Path) -> str:
     return str(told.value)
 
 
+@in_a_loop
 async def test_below_a_path_it_is_told_so_for_all_that_is_asked_and_not_for_its_lifespan() -> None:
     asked = []
 
