@@ -11,18 +11,15 @@ import compileall
 import fcntl
 import os
 import pwd
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # -I left it out; first, since this Python may have the `generator` of another checkout
 
-from generator import uv  # noqa: E402
-from generator.pip import WHEELS, PipError, from_wheels, of_pip  # noqa: E402
+from generator.filling import fill  # noqa: E402
+from generator.pip import WHEELS, PipError  # noqa: E402
 
 sys.path.remove(str(ROOT))
 
@@ -176,73 +173,9 @@ def _fits(directory: Path) -> "list[str]":
 def _set_up(directory: Path, requirements: "list[Path]", why: str) -> None:
     print(f"Setting up {directory} ({why})", file=sys.stderr)
     (directory / READY).unlink(missing_ok=True)
-    if not _filled_by_uv(directory, requirements):
-        _fill_by_pip(directory, requirements)
+    fill(directory, requirements)
     _make_importable(directory)
     (directory / READY).write_text("".join(f"{line}\n" for line in _fits(directory)), encoding="utf-8")
-
-
-def _filled_by_uv(directory: Path, requirements: "list[Path]") -> bool:
-    """Whether uv is at hand and did it. pip is there as well: `wsbundle bundle` downloads with it."""
-    with _empty(directory) as (python, variables):
-        try:
-            found = uv.at_hand(variables, variables["TMPDIR"])
-            if found is None:
-                return False
-            _run(*uv.syncing(found, python, list(map(str, requirements)), variables, _cache()))
-        except uv.UvError as error:
-            print(error, file=sys.stderr)
-        except subprocess.CalledProcessError:
-            print(uv.UvError(f"{found} failed, see above"), file=sys.stderr)
-        else:
-            (directory / uv.LEFT).unlink(missing_ok=True)
-            _run([python, "-I", "-m", "ensurepip"], variables)
-            return True
-    return False
-
-
-def _cache() -> "str | None":
-    """Not uv's own: that may have been filled under another umask, whose modes all that is installed from it has."""
-    home = os.path.expanduser("~")
-    return os.path.join(home, ".cache/wsbundle/uv") if os.access(home, os.W_OK) else None
-
-
-def _fill_by_pip(directory: Path, requirements: "list[Path]") -> None:
-    with _empty(directory) as (python, variables):
-        for_pip = of_pip(variables)
-        _run([python, "-I", "-m", "ensurepip"], variables)
-        locked = [word for file in requirements for word in ("--requirement", str(file))]
-        pip = [python, "-I", "-m", "pip", "install", "--quiet", "--require-hashes", *from_wheels(), *locked]
-        _run(pip, for_pip)
-
-
-@contextmanager
-def _empty(directory: Path) -> "Iterator[tuple[str, dict[str, str]]]":
-    """The Python of an environment with nothing in it, and variables to work there."""
-    import venv
-
-    venv.create(directory, clear=True, symlinks=True)
-    with room(directory) as temporary:
-        yield str(directory / "bin" / "python"), {**of_no_python(os.environ), "TMPDIR": temporary}
-
-
-def _run(command: "list[str]", variables: "Mapping[str, str]") -> None:
-    """Run a step of pip and let it say on stderr what it has to say, but for its tracebacks.
-
-    Raises:
-        CalledProcessError
-    """
-    with subprocess.Popen(
-        command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
-    ) as child:
-        assert child.stderr is not None
-        is_for_us = True
-        for line in child.stderr:
-            is_for_us = is_for_us and not line.startswith(("Traceback (", "Exception ignored "))
-            if is_for_us:
-                print(line, end="", file=sys.stderr, flush=True)
-    if child.returncode != 0:
-        raise subprocess.CalledProcessError(child.returncode, command)
 
 
 def _make_importable(directory: Path) -> None:
@@ -256,22 +189,6 @@ def _make_importable(directory: Path) -> None:
     mine = ROOT.stat().st_uid == os.geteuid()
     for part in ("generator", "service") if mine else ():  # root, who keeps nothing here, would do it in every run
         compileall.compile_dir(str(ROOT / part), quiet=2)
-
-
-@contextmanager
-def room(directory: Path) -> "Iterator[str]":
-    """A directory for temporary files beside what is made with them: /tmp may be full, or small."""
-    temporary = directory / "tmp"
-    temporary.mkdir()
-    try:
-        yield str(temporary)
-    finally:
-        shutil.rmtree(str(temporary))
-
-
-def of_no_python(variables: "Mapping[str, str]") -> "dict[str, str]":
-    """The variables that Python does not listen to."""
-    return {name: value for name, value in variables.items() if not name.startswith("PYTHON")}
 
 
 def _refuse_other_targets() -> None:

@@ -21,7 +21,8 @@ def judge(loaded: Loaded, bundle: Bundle, report: Report) -> None:
         for agreement, path, what in found:
             report.error(f"{path}: {what} ({agreement.name})")
         raise CommandError("The rendered files do not agree; nothing was written. This is a fault of the templates.")
-    verdicts = read_all(bundle, _environment(loaded.deploy))
+    with report.busy("let the programs that will read the files check them"):
+        verdicts = read_all(bundle, _environment(loaded.deploy))
     said = report.facts.get("verdicts", [])
     report.fact(verdicts=[_as_fact(verdict) for verdict in verdicts])
     news = [

@@ -24,17 +24,35 @@ patiently() {
     until said=$(apt-get -qq -o DPkg::Lock::Timeout=0 "$@" 2>&1); do
         reason=$(printf '%s\n' "$said" | grep -E 'Could not get lock|locked by another process' | head -n 1)
         if [ -z "$reason" ] || [ "$waited" -ge 900 ]; then
-            printf '%s\n' "$said" >&2
+            say "$said"
             return 1
         fi
-        [ "$waited" -gt 0 ] || echo "Waiting for another apt or dpkg, for 15 minutes at most: ${reason#E: }" >&2
+        [ "$waited" -gt 0 ] || say "Waiting for another apt or dpkg, for 15 minutes at most: ${reason#E: }"
         sleep 1
         waited=$((waited + 1))
     done
 }
 
-echo "Installing python3 and python3-venv" >&2
+# On a terminal, count the seconds in one line as long as this script runs; `generator/progress.py` does the same later.
+began=$(date +%s)
+seconds() { echo $(($(date +%s) - began)); }
+say() {
+    [ ! -t 2 ] || printf '\r%60s\r' '' >&2
+    printf '%s\n' "$1" >&2
+}
+counting() {
+    while sleep 1 && kill -0 "$$" 2>/dev/null; do
+        printf '\r         %6.1f s  install python3 and python3-venv' "$(seconds)" >&2
+    done
+}
+
+say "Installing python3 and python3-venv"
+if [ -t 2 ]; then
+    counting &
+    trap 'kill $!' EXIT
+fi
 if ! { patiently update && patiently -y --no-install-recommends install python3 python3-venv; }; then
-    echo "wsbundle: python3 and python3-venv are needed first; connect this host, or install them by hand" >&2
+    say "wsbundle: python3 and python3-venv are needed first; connect this host, or install them by hand"
     exit 1
 fi
+say "$(printf '  done   %6.1f s  install python3 and python3-venv' "$(seconds)")"

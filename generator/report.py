@@ -3,11 +3,12 @@
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, TextIO
 
 from generator.config.document import Located
+from generator.progress import Progress, ended
 from service.declaration import Fault
 
 FORMAT = 1  # of the JSON object; another number when a fact changes its name or its meaning
@@ -39,7 +40,7 @@ class Report:
         # Whether to go on when nobody reads the output any more: half an installation is worse than a silent one.
         self.goes_on_unheard = False
         self.keeps_stdout = False  # for what another program reads: all that is for people goes to stderr
-        self._is_inside_line = False  # a step is under way, and its name is on the terminal
+        self._progress: Progress | None = None  # of the step that is under way
 
     def fact(self, **facts: Any) -> None:
         """Facts for the JSON object; text has them in its lines."""
@@ -58,29 +59,46 @@ class Report:
         self._print(text + "\n", sys.stderr)
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Say what is being done while it is done, and how long it took."""
-        began = time.monotonic()
-        stream = self._people()
-        if stream.isatty():  # elsewhere, as in a log, nothing can be written over
-            self._print(f"{'':19}{name}"[: (os.get_terminal_size(stream.fileno()).columns or 80) - 1])
-            self._is_inside_line = not self.json
+    def step(self, name: str, detail: Callable[[], str] | None = None) -> Iterator[None]:
+        """Say what is being done while it is done, and how long it took. `detail` says how far it is."""
+        began, word, colour = time.monotonic(), "failed", "red"
+        try:
+            with self._shown(name, detail, at_once=True):
+                yield
+            word, colour = "done", "green"
+        finally:
+            seconds = time.monotonic() - began
+            self.facts.setdefault("steps", []).append({"step": name, "seconds": round(seconds, 3), "state": word})
+            self._print(ended(name, seconds, paint(f"{word:6}", colour, self._people())), now=True)
+
+    @contextmanager
+    def busy(self, name: str) -> Iterator[None]:
+        """What may take a while, and is worth no line when it is over: only on a terminal, after a second."""
+        with self._shown(name, None, at_once=False):
+            yield
+
+    @contextmanager
+    def _shown(self, name: str, detail: Callable[[], str] | None, at_once: bool) -> Iterator[None]:
+        if self.json or self._progress is not None:  # one line, that of the outermost step
+            yield
+            return
+        self._progress = Progress(self._descriptor(), name, detail)
+        self._progress.start(at_once)
         try:
             yield
-        except BaseException:
-            self._ended(name, began, "failed", "red")
-            raise
-        self._ended(name, began, "done", "green")
+        finally:
+            self._progress.stop()
+            self._progress = None
 
     def _people(self) -> TextIO:
         return sys.stderr if self.keeps_stdout else sys.stdout
 
-    def _ended(self, name: str, began: float, word: str, colour: str) -> None:
-        seconds = time.monotonic() - began
-        self.facts.setdefault("steps", []).append({"step": name, "seconds": round(seconds, 3), "state": word})
-        start = "\r" if self._is_inside_line else ""
-        self._is_inside_line = False
-        self._print(f"{start}  {paint(f'{word:6}', colour)} {seconds:6.1f} s  {name}\n")
+    def _descriptor(self) -> int:
+        """Of the stream that people read; none in a test that collects what is said."""
+        try:
+            return self._people().fileno()
+        except (OSError, ValueError):
+            return -1
 
     def error(self, text: str) -> None:
         self.facts.setdefault("errors", []).append(text)
@@ -117,15 +135,14 @@ class Report:
             what = paint(f"{word}{fault.what}", "yellow" if word else "red", sys.stderr)
             self._print(f"{place} {key}{': ' if key else ''}{what}; {fault.fix}\n", sys.stderr)
 
-    def _print(self, text: str, stream: Any = None) -> None:
+    def _print(self, text: str, stream: Any = None, now: bool = False) -> None:
         if self.json:
             return
-        if self._is_inside_line:
-            self._is_inside_line, text = False, f"\n{text}"
         try:
-            if stream is sys.stderr:
-                sys.stdout.flush()  # into one pipe, both arrive in the order in which they were said
-            print(text, end="", file=stream or self._people(), flush=self.goes_on_unheard or text[-1] != "\n")
+            with self._progress.aside() if self._progress else nullcontext():
+                if stream is sys.stderr:
+                    sys.stdout.flush()  # into one pipe, both arrive in the order in which they were said
+                print(text, end="", file=stream or self._people(), flush=self.goes_on_unheard or now)
         except OSError:
             if not self.goes_on_unheard:
                 raise

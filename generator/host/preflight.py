@@ -39,6 +39,11 @@ def preflight(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> N
 
 def is_clear(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bool:
     """Whether nothing prevents an installation; reports all that does."""
+    with report.busy("look at this host"):
+        return _is_clear(loaded, store, bundle, report)
+
+
+def _is_clear(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bool:
     deploy = loaded.deploy
     there = gather(deploy, store, bundle, loaded.project)
     will_do = certificate_will_do(loaded, report)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from generator import program, uv
 from generator.config.project import Project
-from generator.environment import room
+from generator.filling import room
 from generator.host.facts import PYTHON
 from generator.host.programs import PATH, StepFailed, must, run
 from generator.pip import PipError, from_wheels, of_pip

@@ -45,7 +45,7 @@ def bundle(options: Namespace, report: Report) -> int:
     loaded, rendered = verified(options, report)
     with tempfile.TemporaryDirectory(prefix="wsbundle-") as directory:
         for_whom = f"Python {', '.join(pythons)} on {options.machine}"
-        with report.step(f"download wheels for {for_whom}"):
+        with report.step(f"download wheels for {for_whom}", lambda: f"{len(os.listdir(directory))} are there"):
             locks = (*program.LOCKS, program.UV_LOCK) if options.uv else program.LOCKS
             download(targets, [(ROOT / lock).read_text(encoding="utf-8") for lock in locks], Path(directory))
             if loaded.project is not None and loaded.project.requirements:

@@ -161,7 +161,7 @@ def test_what_root_renders_in_a_checkout_belongs_to_its_owner(tmp_path: Path) ->
     assert {(path.lstat().st_uid, path.lstat().st_gid) for path in made} == {(12345, 54321)}
 
 
-@pytest.mark.parametrize("name", ["__init__", "environment", "pip", "uv"])
+@pytest.mark.parametrize("name", ["__init__", "environment", "filling", "pip", "progress", "uv"])
 def test_pythons_that_are_too_old_can_read_what_tells_them_so(name: str) -> None:
     """Back to 3.6, of Ubuntu 18.04: `list[str]` is evaluated there, and fails, where it is no text."""
     tree = ast.parse((ROOT / f"generator/{name}.py").read_text(), feature_version=(3, 6))

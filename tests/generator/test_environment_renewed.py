@@ -33,7 +33,7 @@ def another() -> Path:
 def checkout(tmp_path: Path) -> Path:
     directory = tmp_path / "checkout"
     (directory / "generator").mkdir(parents=True)
-    for module in ("environment", "pip", "uv"):
+    for module in ("environment", "filling", "pip", "progress", "uv"):
         shutil.copy(ROOT / f"generator/{module}.py", directory / "generator")
     (directory / "generator/__init__.py").touch()
     (directory / "generator/__main__.py").write_text(MAIN.format("original"))

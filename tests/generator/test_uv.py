@@ -1,6 +1,7 @@
 """uv makes the environment that pip would make, or does not touch it; what it is asked for follows pip's settings."""
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -196,6 +197,14 @@ def tree(directory: Path) -> dict[str, tuple[str, bytes]]:
     return made
 
 
+WITH_UV = ("install Python packages with uv", "install pip")
+
+
+def steps(outcome: Outcome) -> list[str]:
+    """What was said, without the seconds."""
+    return [re.sub(r"^  done   +\d+\.\d s  ", "", line) for line in outcome.err.splitlines()]
+
+
 @pytest.mark.slow
 def test_uv_and_pip_make_the_same_tree(lock: Path, tmp_path: Path) -> None:
     """Also where uv's own cache was filled under a umask that lets nobody else read."""
@@ -207,7 +216,7 @@ def test_uv_and_pip_make_the_same_tree(lock: Path, tmp_path: Path) -> None:
     subprocess.run(fill, cwd=tmp_path, env={"HOME": str(tmp_path)}, check=True, umask=0o077)
     (directory / "ready").unlink()
     outcome = make(directory, lock, UV.parent, VIRTUAL_ENV=str(tmp_path / "other"))
-    assert outcome == (0, "", f"Setting up {directory} (once)\n")
+    assert (outcome.code, outcome.out, steps(outcome)) == (0, "", [f"Setting up {directory} (once)", *WITH_UV])
     made = [path.read_text() for path in directory.rglob("INSTALLER")]
     assert sorted(made)[-2:] == ["uv", "uv"]
     assert tree(directory) == of_pip
@@ -229,7 +238,7 @@ def test_a_wheel_that_is_not_the_locked_one_is_refused_by_uv_and_by_pip(lock: Pa
 
 @pytest.mark.slow
 def test_uv_of_an_archive_is_unpacked_and_used(lock: Path, tmp_path: Path) -> None:
-    for module in ("__init__", "environment", "pip", "uv"):
+    for module in ("__init__", "environment", "filling", "pip", "progress", "uv"):
         (tmp_path / "archive/generator").mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / f"generator/{module}.py", tmp_path / "archive/generator")
     shutil.copytree(tmp_path, tmp_path / "archive/wheels", ignore=lambda *_: ["archive", "lock.txt"])
@@ -241,5 +250,5 @@ def test_uv_of_an_archive_is_unpacked_and_used(lock: Path, tmp_path: Path) -> No
     (tmp_path / "archive/pyproject.toml").touch()
     command = [sys.executable, "-IB", "generator/environment.py", ".venv", str(lock)]
     outcome = process(command, cwd=tmp_path / "archive", env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})
-    assert outcome == (0, "", "Setting up .venv (once)\n"), outcome.err
+    assert (outcome.code, outcome.out, steps(outcome)) == (0, "", ["Setting up .venv (once)", *WITH_UV])
     assert "uv" in {path.read_text() for path in (tmp_path / "archive/.venv").rglob("INSTALLER")}
