@@ -1,4 +1,4 @@
-"""What a request of an application costs under our runner, and under uvicorn as its documentation starts it.
+"""What a request or a message of an application costs under our runner, and under uvicorn as its docs start it.
 
 Both have two workers on one CPU, and each round measures both, so that whatever else the machine does falls on both.
 The latency is that of clients who ask at a steady pace.
@@ -29,8 +29,18 @@ SERVERS = {
         "`uvicorn --workers 2`", python("-m uvicorn bench.peers.hello:application --port {port} --workers 2")
     ),
 }
-# How a request comes: on a connection that is kept, or each on its own, as nginx has it.
-REQUESTS = {"kept": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "new": b"GET / HTTP/1.0\r\nHost: x\r\n\r\n"}
+# How a request comes: on a connection that is kept, or each on its own, as nginx has it; or a message of a WebSocket,
+# in a frame whose mask changes nothing.
+MESSAGE = "message"
+REQUESTS = {
+    "kept": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "new": b"GET / HTTP/1.0\r\nHost: x\r\n\r\n",
+    MESSAGE: b"\x81\x85\0\0\0\0hello",
+}
+_UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 class Measured(NamedTuple):
@@ -47,13 +57,15 @@ class _Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
-    def ask(self, request: bytes) -> "asyncio.Future[None]":
+    def ask(self, request: bytes, ends: bytes = b"hello") -> "asyncio.Future[None]":
+        """`ends` is what the answer ends with."""
+        self.ends = ends
         self.answered = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         return self.answered
 
     def data_received(self, data: bytes) -> None:
-        if data.endswith(b"hello"):
+        if data.endswith(self.ends):
             self.answered.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -66,6 +78,9 @@ async def _ask(kind: str, port: int, end: float, pace_s: float, took: list[float
     while (began := time.perf_counter()) < end:
         if client is None or kind == "new":
             _, client = await loop.create_connection(_Client, "127.0.0.1", port)
+            if kind == MESSAGE:
+                await client.ask(_UPGRADE, b"\r\n\r\n")
+                began = time.perf_counter()
         await client.ask(REQUESTS[kind])
         took.append(time.perf_counter() - began)
         if kind == "new":
@@ -116,8 +131,9 @@ def report(results: dict[tuple[str, str], list[Measured]]) -> str:
         more = statistics.median(ours.per_cpu_second / theirs.per_cpu_second for ours, theirs in pairs)
         later = statistics.median(ours.p99_s / theirs.p99_s for ours, theirs in pairs)
         is_reached = more >= GOAL_WORK and later <= GOAL_P99
+        what = "messages" if kind == MESSAGE else "requests"
         verdicts.append(
-            f"{kind}: {more:.2f} times the requests per CPU second, p99 {later:.2f} times; goals at least {GOAL_WORK} "
+            f"{kind}: {more:.2f} times the {what} per CPU second, p99 {later:.2f} times; goals at least {GOAL_WORK} "
             f"and at most {GOAL_P99}, {'reached' if is_reached else 'missed'}"
         )
     rounds = len(next(iter(results.values())))
@@ -125,9 +141,10 @@ def report(results: dict[tuple[str, str], list[Measured]]) -> str:
         (
             paragraph(
                 f"Two workers on one CPU, an application that says hello; median of {rounds} rounds. `kept`: "
-                f"{CLIENTS} connections that are kept; `new`: a connection for each request, as nginx has it."
+                f"{CLIENTS} connections that are kept; `new`: a connection for each request, as nginx has it; "
+                f"`message`: {CLIENTS} WebSockets, and what comes back on them."
             ),
-            table(["server", "requests per CPU s", "p99 ms"], rows),
+            table(["server", "requests or messages per CPU s", "p99 ms"], rows),
             bullets(verdicts),
         )
     )

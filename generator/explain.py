@@ -2,7 +2,7 @@
 
 from generator.config.load import Loaded
 from generator.config.rules import RULES
-from generator.config.schema import ESSENTIAL, Deploy
+from generator.config.schema import ESSENTIAL, Deploy, is_about
 from generator.program import COMMAND
 from generator.rendering.agreement import AGREEMENTS
 from service.declaration import REQUIRED, Setting, did_you_mean, plain, settings_of, values_of
@@ -45,10 +45,10 @@ def nearest(topic: str) -> str:
 
 
 def settings_in_force(loaded: Loaded) -> list[tuple[str, object, str]]:
-    """Key, value and origin of every setting, entries of `env` each for itself."""
+    """Key, value and origin of every setting of what is deployed, entries of `env` each for itself."""
     rows: list[tuple[str, object, str]] = []
     values = values_of(loaded.deploy)
-    for key in SETTINGS:
+    for key in filter(lambda key: is_about(key, loaded.deploy), SETTINGS):
         value = values[key]
         entries = {f"{key}.{name}": text for name, text in value.items()} if isinstance(value, dict) else {key: value}
         rows += [(name, given, str(loaded.origins.get(name, "default"))) for name, given in entries.items()]

@@ -127,7 +127,7 @@ def _look_at_django(texts: dict[Path, str], found: Recognised) -> None:
 
 def _look_at_objects(texts: dict[Path, str], found: Recognised) -> None:
     candidates = [
-        (f"{'.'.join(path.with_suffix('').parts).removesuffix('.__init__')}:{made[1]}", path, made[1])
+        (f"{_module(path, texts)}:{made[1]}", path, made[1])
         for path, text in texts.items()
         if all(part.isascii() and part.isidentifier() for part in path.with_suffix("").parts)
         for made in _MADE.finditer(text)
@@ -138,6 +138,13 @@ def _look_at_objects(texts: dict[Path, str], found: Recognised) -> None:
     if candidates:
         found.callable = candidates[0][0]
         found.others = [name for name, _, _ in candidates[1:5]]
+
+
+def _module(path: Path, texts: dict[Path, str]) -> str:
+    """What a file is imported as; what is in `src` from there, unless that is a package itself."""
+    is_in_src = path.parts[0] == "src" and Path("src/__init__.py") not in texts
+    parts = path.with_suffix("").parts[1 if is_in_src else 0 :]
+    return ".".join(parts).removesuffix(".__init__")
 
 
 def _rank(name: str, usual: tuple[str, ...]) -> int:

@@ -248,7 +248,8 @@ def _explain_number(
     noun = "a whole number" if isinstance(kind, declared.IntType) else "a number"
     if quoted and isinstance(scalar(text), int | float):
         return Fault(f"{shown} is in quotes, so it is text", f"write {text} without quotes")
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    is_a_fraction = isinstance(kind, declared.IntType) and isinstance(value, float)
+    if isinstance(value, int | float) and not isinstance(value, bool) and not is_a_fraction:
         if kind.ge is not None and value < kind.ge:
             return Fault(f"{text} is too small", use)
         if kind.le is not None and value > kind.le:

@@ -420,6 +420,16 @@ class App(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             },
         ),
     ] = None
+    start: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3600,
+            description="Time that it may take to begin to serve: its import, and the startup of its lifespan. "
+            "What takes longer is ended, and what ran before runs on.",
+            extra={"env": "WEBSOCKET_APP_START", "unit": "seconds"},
+        ),
+    ] = 60
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -84,6 +84,19 @@ def health_has_its_own_path(deploy: Deploy, _: Origins) -> Findings:
         yield "app.health", Fault("'/' is where browsers begin", fix)
 
 
+@rule(
+    *("manager", *(setting.key for setting in settings_of(Deploy) if setting.key.startswith("needs."))),
+    because="supervisor confines nothing, so that all of it is allowed, and as much again.",
+    warns=True,
+)
+def needs_have_a_confinement(deploy: Deploy, origins: Origins) -> Findings:
+    if serves_app(deploy) and deploy.manager == "supervisor":
+        for key in _given(deploy, origins):
+            if key.startswith("needs."):
+                what = "has no effect under supervisor, which confines nothing"
+                yield key, Fault(what, "remove it, or use manager: systemd")
+
+
 @rule("app.build", "app.before", because="A command that the shell cannot read fails only on the host.")
 def commands_can_be_read(deploy: Deploy, _: Origins) -> Findings:
     import shlex  # only an application pays for it

@@ -466,9 +466,9 @@ def mailbox(deploy: Deploy) -> service.Mailbox:
 # What a deployment of an application of one's own asks for; all the rest is the notification center's.
 _OF_APPS = (
     *("domain", "name", "host", "port", "socket", "workers", "server", "manager", "tls", "expose", "user", "env"),
-    *("hosts", "certificate.", "letsencrypt.", "ping.", "log.", "app.", "needs."),
+    *("hosts", "certificate.", "letsencrypt.", "ping.", "drain.", "log.", "app.", "needs."),
     *("limits.connections", "limits.connections_per_address", "limits.handshakes_per_second"),
-    *("limits.handshake_burst", "limits.header_timeout", "limits.message_size", "drain.timeout"),
+    *("limits.handshake_burst", "limits.header_timeout", "limits.message_size"),
     *("nginx.path", "nginx.include", "nginx.default_server", "nginx.listen", "nginx.http_port", "nginx.https_port"),
     *("nginx.proxy_protocol", "nginx.trusted_proxies", "nginx.idle_limit", "nginx.health_from"),
 )
@@ -478,6 +478,13 @@ def is_for_apps(key: str) -> bool:
     """Whether a setting means anything where an application of one's own is in the notification center's place."""
     section = f"{key.partition('.')[0]}."
     return key in _OF_APPS or section in _OF_APPS
+
+
+def is_about(key: str, deploy: Deploy) -> bool:
+    """Whether a setting means anything to what is deployed."""
+    if serves_app(deploy):
+        return is_for_apps(key)
+    return key == "app.callable" or key.partition(".")[0] not in ("app", "needs")
 
 
 def serves_app(deploy: Deploy) -> bool:

@@ -140,10 +140,12 @@ class _Look:
 
     def _check_code(self, files: tuple[str, ...]) -> None:
         module = str(self.app.callable).partition(":")[0].replace(".", "/")
-        if f"{module}.py" not in files and f"{module}/__init__.py" not in files:
+        places = [f"{place}{module}{end}" for place in ("", "src/") for end in (".py", "/__init__.py")]
+        if not any(place in files for place in places):
             what = f"there is no {module}.py in {self.directory}"
             self._fault("app.callable", what, "name a module in app.path, as package.module:attribute")
-        if "service.py" in files or any(name.startswith("service/") and name.endswith(".py") for name in files):
+        tops = [name.removeprefix("src/") for name in files if name.endswith(".py")]
+        if any(name == "service.py" or name.startswith("service/") for name in tops):
             what = "has a package `service` at its top, which is the name of what runs it"
             self._fault("app.path", what, "give it another name")
 
@@ -158,6 +160,9 @@ class _Look:
             elif path.is_symlink() and self._leads_out(name):
                 fix = "put the file itself there, or write the link as seen from its own directory"
                 self._fault("app.path", f"{name} leads out of it, to {os.readlink(path)}", fix)
+            elif path.is_symlink() and not self._is_installed(os.path.realpath(path), files):
+                fix = "let .gitignore name the link as well, or not what it leads to"
+                self._fault("app.path", f"{name} is a link to {os.readlink(path)}, which is not installed", fix)
             elif not (path.is_symlink() or path.is_file()):
                 self._fault("app.path", f"{name} is not a file", "remove it, or let .gitignore name it")
             elif not os.access(path, os.R_OK):
@@ -169,6 +174,11 @@ class _Look:
         said = os.path.normpath(os.path.join(os.path.dirname(name), os.readlink(path)))
         is_inside = Path(os.path.realpath(path)).is_relative_to(self.directory)
         return not is_inside or os.path.isabs(said) or said.partition("/")[0] == ".."
+
+    def _is_installed(self, target: str, files: tuple[str, ...]) -> bool:
+        """Whether a file, or anything of a directory, is among those that are installed."""
+        name = os.path.relpath(target, self.directory)
+        return name == "." or any(each == name or each.startswith(f"{name}/") for each in files)
 
     def _requirements(self, files: tuple[str, ...]) -> str:
         name = self.app.requirements

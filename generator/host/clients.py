@@ -10,12 +10,15 @@ from generator.paths import Paths
 
 def farewell(store: Store, todo: Switch) -> str:
     """What happens to live connections; only for a switch that ends them."""
-    if store.current is not None and store.generation(store.current).app:
-        return "Requests that are under way are answered; WebSockets are closed with 1012, and come back."
-    number, window = connections(store), drain_window(store)
+    window = drain_window(store)
     each = "those of each worker in its turn, " if todo.reloads_service else ""
-    how_many = "an unknown number of" if number is None else number
     how_long = "a few seconds" if window is None else f"{window} s"
+    if store.current is not None and store.generation(store.current).app:
+        return (
+            f"Requests under way are answered. WebSockets are closed with 1012, {each}within {how_long}, and come back."
+        )
+    number = connections(store)
+    how_many = "an unknown number of" if number is None else number
     return f"{how_many} live connections end with it, {each}within {how_long}, and come back."
 
 

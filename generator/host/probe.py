@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import msgspec
 
-_PATIENCE_S = 30.0
+PATIENCE_S = 30.0
 _PAUSE_S = 0.2
 _EXCHANGE_S = 10.0
 # By the PROXY protocol: it is for no other client, and has its own address.
@@ -87,7 +87,7 @@ def _at_socket(path: str, within_s: float) -> socket.socket:
     return connection
 
 
-def probe(endpoint: Endpoint, patience_s: float = _PATIENCE_S) -> float:
+def probe(endpoint: Endpoint, patience_s: float = PATIENCE_S) -> float:
     """Send a message through nginx and wait for what comes back; how long that took, in seconds.
 
     A service that is just starting is asked again until it answers or patience ends.

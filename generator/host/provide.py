@@ -191,6 +191,7 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             app=app,
             health=health_path(deploy) if serves_app(deploy) else None,
             path=clients_path(deploy),
+            start_s=deploy.app.start if serves_app(deploy) else 0,
             included=deploy.name if deploy.nginx.include else "",
         )
         store.add(bundle, generation)

@@ -4,6 +4,7 @@ They run in a unit of their own with the lines of the service's unit: its user, 
 """
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +19,17 @@ from generator.report import Report
 # Lines that say how a service is started, stopped and watched; a command only runs. RuntimeDirectory= would be removed
 # at its end, under the service that runs.
 _OF_SERVICES = (
-    *("Type", "NotifyAccess", "ExecStartPre", "ExecStart", "ExecReload", "Restart", "RestartSec", "WatchdogSec"),
+    *(
+        "Type",
+        "NotifyAccess",
+        "TimeoutStartSec",
+        "ExecStartPre",
+        "ExecStart",
+        "ExecReload",
+        "Restart",
+        "RestartSec",
+        "WatchdogSec",
+    ),
     *("EnvironmentFile", "WorkingDirectory", "SyslogIdentifier", "RuntimeDirectory", "RuntimeDirectoryMode"),
 )
 _LINES_OF_OUTPUT = 15
@@ -34,7 +45,7 @@ class Rehearsal:
         self._unit_text = texts[f"{UNITS}{deploy.name}.service"]
         self._env_text = texts[Paths(deploy.name).env]
         self._unit = f"{deploy.name}.before.service"
-        self._files = [Path(f"/run/{deploy.name}.before.{kind}") for kind in ("env", "log")]
+        self._env = Path(f"/run/{deploy.name}.before.env")
 
     def of(self, application: Path, report: Report) -> None:
         """Import the application, and run the commands that come before it.
@@ -65,32 +76,39 @@ class Rehearsal:
         Raises:
             StepFailed: with the last lines that it said.
         """
-        unit, (env, log) = Path("/run/systemd/system", self._unit), self._files
+        unit = Path("/run/systemd/system", self._unit)
         unit.parent.mkdir(exist_ok=True)
         lines = self.lines(command, application, directory, writes)
         # A run that was killed may have left one at work; to start it again would be to wait for that one.
         run("systemctl", "stop", self._unit)
         try:
-            put_text(env, self._env_text, 0o600)
+            put_text(self._env, self._env_text, 0o600)
             put_text(unit, "".join(f"{line}\n" for line in lines))
             must(run("systemctl", "daemon-reload"), "systemctl daemon-reload")
+            began = time.time()
             # Without an end: a migration may take hours.
             done = run("systemctl", "start", self._unit, timeout_s=None)
             if not done.succeeded:
-                said = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-                raise StepFailed("\n  ".join(line.rstrip() for line in said[-_LINES_OF_OUTPUT:]) or done.output)
+                raise StepFailed("\n  ".join(self._said(began)) or done.output)
         finally:
             run("systemctl", "stop", self._unit)
-            for path in (unit, env, log):
+            for path in (unit, self._env):
                 path.unlink(missing_ok=True)
             run("systemctl", "daemon-reload")
             run("systemctl", "reset-failed", self._unit)
+
+    def _said(self, since: float) -> list[str]:
+        """The last lines of its output, without what systemd says of it. Source: systemd.journal-fields(7)."""
+        run("journalctl", "--sync")
+        which = (f"_SYSTEMD_UNIT={self._unit}", f"--since=@{since:.6f}", "-n", str(_LINES_OF_OUTPUT))
+        return [
+            line.rstrip() for line in run("journalctl", "--no-pager", "-q", "-o", "cat", *which).output.splitlines()
+        ]
 
     def lines(
         self, command: Sequence[str], application: Path, directory: Path, writes: Path | None = None
     ) -> Iterator[str]:
         """Those of the unit."""
-        env, log = self._files
         _, _, service = self._unit_text.partition("[Service]\n")
         yield "[Service]"
         for line in service.partition("\n[")[0].splitlines():
@@ -99,10 +117,12 @@ class Rehearsal:
         if writes is not None:
             yield f"ReadWritePaths={systemd_word(str(writes))}"
         yield "Type=oneshot"
-        yield f"EnvironmentFile={systemd(str(env))}"
+        yield f"EnvironmentFile={systemd(str(self._env))}"
         yield f"WorkingDirectory={systemd(str(directory))}"
-        yield f"StandardOutput=truncate:{systemd(str(log))}"
-        yield "StandardError=inherit"
+        # The journal bounds what it keeps; without a limit of its rate, the last lines are among it.
+        yield "LogRateLimitIntervalSec=0"
         path = os.pathsep.join((f"{self._runtime}/venv/bin", "/usr/local/bin", "/usr/bin", "/bin"))
-        words = ("/usr/bin/env", f"PATH={path}", f"WEBSOCKET_APP_DIRECTORY={application}", *command)
+        # Of an application whose package is in `src`, as its runner imports it.
+        variables = (f"PATH={path}", f"PYTHONPATH={application}/src", f"WEBSOCKET_APP_DIRECTORY={application}")
+        words = ("/usr/bin/env", *variables, *command)
         yield f"ExecStart={' '.join(map(systemd_exec, words))}"

@@ -80,6 +80,8 @@ class Generation(msgspec.Struct, frozen=True):
     """What that is asked to see that it works."""
     path: str = "/"
     """What clients begin with."""
+    start_s: int = 0
+    """How long an application may take to begin to serve; 0 for the notification center."""
     included: str = ""
     """The name of the deployment, where its locations are for a site of the operator's own."""
 

@@ -20,7 +20,7 @@ from generator.host.hosts import RefusedError, meet
 from generator.host.keys import KeysPlace
 from generator.host.neighbours import ways_in
 from generator.host.own_site import past_nginx, through_site
-from generator.host.probe import Endpoint, Unhealthy, probe
+from generator.host.probe import PATIENCE_S, Endpoint, Unhealthy, probe
 from generator.host.programs import StepFailed, run
 from generator.host.store import Generation, Pending, Store
 from generator.host.switch import plan
@@ -206,7 +206,8 @@ def _send_a_message(generation: Generation, report: Report) -> None:
     act = f"ask for {generation.health or generation.path}" if generation.app else "send a message"
     there = endpoint(generation)
     with report.step(f"{act} {'past' if there.is_past_nginx else 'through'} nginx ({generation.domain})"):
-        probe(there)
+        # supervisor calls running what has yet to begin to serve.
+        probe(there, max(PATIENCE_S, generation.start_s))
 
 
 def _meet_the_others(generation: Generation, report: Report) -> None:

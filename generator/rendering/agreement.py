@@ -153,6 +153,13 @@ def stops_in_order(texts: Texts) -> Disagreements:
         yield "main_context", f"worker_shutdown_timeout is missing or below the service's own drain ({drain:g})"
 
 
+@agreement("An application that systemd gives up before its own time is over is ended without a word on why.")
+def start_is_waited_for(texts: Texts) -> Disagreements:
+    needed = _env_number(texts, "WEBSOCKET_APP_START") + MARGIN_S
+    if texts.serves_app and not (given := _number(texts.service, "TimeoutStartSec=")) >= needed:
+        yield "service", f"TimeoutStartSec={given:g} is not {MARGIN_S} s above WEBSOCKET_APP_START"
+
+
 @agreement("On SIGQUIT gunicorn's workers hang until they are killed: 30 s for each stop, and a failed unit.")
 def stops_by_term(texts: Texts) -> Disagreements:
     for kind, pattern in (("service", r"KillSignal=(?:SIG)?(\S*)$"), ("supervisor", r"stopsignal=(\S*)$")):

@@ -231,6 +231,11 @@ def stop_timeout(deploy: Deploy) -> int:
     return graceful_timeout(deploy) + STOP_MARGIN_S
 
 
+def start_timeout(deploy: Deploy) -> int:
+    """What systemd waits for an application to begin to serve, in seconds: its workers are watched by our manager."""
+    return deploy.app.start + STOP_MARGIN_S
+
+
 def proxy_read_timeout(deploy: Deploy) -> int:
     """How long nginx bears silence, in seconds."""
     return ceil(deploy.ping.interval + deploy.ping.timeout + PROXY_MARGIN_S)
@@ -392,6 +397,7 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "start_limit_burst": lambda d: START_LIMIT_BURST,
     "start_limit_interval": lambda d: START_LIMIT_INTERVAL_S,
     "watchdog": lambda d: WATCHDOG_S,
+    "start_timeout": start_timeout,
     "log_level": lambda d: d.log.level,
     "encrypted": lambda d: d.tls != "off",
     "certificate": _certificate,

@@ -8,6 +8,7 @@ Source: RFC 9112, section 9.6; uvicorn's `Server.shutdown`.
 """
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
@@ -15,7 +16,9 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from uvicorn.server import ServerState
 
+from service.process.drain_time import duration
 from service.process.hangups import unread_bytes
+from service.settings import Drain
 
 # A connection is closed after so many looks at which it had neither a request nor a byte.
 LOOK_S = 0.1
@@ -30,11 +33,24 @@ _FULL = (
 class State(ServerState):
     """What uvicorn's connections share; ours may be as many as `limit`, and know when the service stops."""
 
-    def __init__(self, limit: int, is_alone: bool) -> None:
+    def __init__(self, limit: int, is_alone: bool, drain: Drain) -> None:
         super().__init__()
         self.limit = limit
         self.is_stopping = False
         self._is_alone = is_alone
+        self._drain = drain
+        self._turns: Iterator[float] = iter(())
+
+    def begin_to_stop(self) -> None:
+        """WebSockets have turns from now on, so that their clients do not all come back at one moment."""
+        self.is_stopping = True
+        there = self.websockets
+        lasting = duration(there, self._drain.window, self._drain.rate)
+        self._turns = (lasting * number / there for number in range(there))
+
+    def turn(self) -> float:
+        """In how many seconds the next WebSocket is to be closed."""
+        return next(self._turns, 0.0)
 
     def is_full(self, _: int) -> bool:
         """Whether the next connection had better be taken by another worker."""
@@ -111,13 +127,17 @@ class WebSocketConnection(_WebSocketProtocol):  # type: ignore[misc]
             self.loop.call_later(LOOK_S, self.shutdown)
 
     def shutdown(self) -> None:
+        """Called once, when the service begins to stop."""
+        self.loop.call_later(self.server_state.turn(), self._close)
+
+    def _close(self) -> None:
         """Close it with 1012, as soon as the application has accepted it."""
         if self.transport.is_closing():
             return
         if _is_accepted(self):
             super().shutdown()
         else:
-            self.loop.call_later(LOOK_S, self.shutdown)
+            self.loop.call_later(LOOK_S, self._close)
 
 
 def _is_accepted(connection: Any) -> bool:

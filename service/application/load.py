@@ -33,6 +33,8 @@ class ApplicationError(Exception):
 def enter_directory(environ: Mapping[str, str]) -> Path:
     """Make the application's directory the working directory and the first one to import from, instead of ours.
 
+    What is in its `src` is imported as well, as where a package is in there and its requirements are beside it.
+
     Raises:
         ApplicationError
     """
@@ -45,8 +47,10 @@ def enter_directory(environ: Mapping[str, str]) -> Path:
         ) from None
     if sys.path and Path(sys.path[0]).resolve() == _OURS.parent:
         del sys.path[0]
-    sys.path.insert(0, str(directory))
-    _refuse_our_name(directory)
+    source = directory / "src"
+    sys.path[:0] = [str(directory), *([str(source)] if source.is_dir() else [])]
+    for place in (directory, source):
+        _refuse_our_name(place)
     return directory
 
 

@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -45,8 +46,10 @@ class Lifespan(LifespanOn):
 class _Server(uvicorn.Server):
     server_state: State
 
-    def __init__(self, config: uvicorn.Config, state: State, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, state: State, drain_s: float, begins: Callable[[], None]) -> None:
+        """`begins` is called when it begins to serve."""
         super().__init__(config)
+        self._begins = begins
         self.server_state = state
         self._drain_s = drain_s
         self.has_failed = False
@@ -71,6 +74,7 @@ class _Server(uvicorn.Server):
         servers: list[Any] = [Acceptor(self.server_state.is_full, connection, each) for each in sockets or ()]
         self.servers = servers
         self.started = True
+        self._begins()
 
     def _take_signals_back(self) -> None:
         """An application that has handlers of its own for them would never be stopped; both are called."""
@@ -114,7 +118,7 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.server_state.is_stopping = True
+        self.server_state.begin_to_stop()
         await super().shutdown(sockets)
 
 

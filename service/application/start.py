@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from math import ceil
 from typing import Any, NoReturn
 
@@ -32,6 +33,7 @@ def run(settings: Settings, sockets: list[socket.socket]) -> None:
     _end_at_once(stops)
     # What the application starts, even while it is imported, must not inherit that they are held back.
     let_stops_through()
+    deadline = _start_deadline(settings)
     application = _loaded_or_exit(settings)
     _end_at_once(stops)
 
@@ -43,7 +45,7 @@ def run(settings: Settings, sockets: list[socket.socket]) -> None:
 
     keep_requests_out()
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Application startup failed. Exiting.")
-    state = State(_share(settings), is_alone=settings.workers == 1)
+    state = State(_share(settings), is_alone=settings.workers == 1, drain=settings.drain)
     options = {
         **base_options(settings, only_proxies_connect(sockets)),
         **protocols(),
@@ -55,7 +57,7 @@ def run(settings: Settings, sockets: list[socket.socket]) -> None:
         "ws_ping_timeout": settings.ping.timeout,
     }
     config = uvicorn.Config(application, backlog=BACKLOG, log_config=None, **options)
-    server = ApplicationServer(config, state, settings.drain.timeout)
+    server = ApplicationServer(config, state, settings.drain.timeout, deadline.cancel)
     server.run(sockets)
     if server.has_failed:
         sys.exit(1)
@@ -65,6 +67,22 @@ def _end_at_once(stops: list[signal.Signals]) -> None:
     """End with status 0 when asked to stop: nothing has begun yet that would have to be finished."""
     for stopping in stops:
         signal.signal(stopping, lambda *_: os._exit(0))
+
+
+def _start_deadline(settings: Settings) -> threading.Timer:
+    """Ends the process that has not begun to serve in time; of several workers, their own manager does that."""
+
+    def give_up() -> None:
+        logging.getLogger("service").error(
+            "the application does not serve after %d s (app.start), and is ended", settings.app.start
+        )
+        end(1)
+
+    timer = threading.Timer(settings.app.start, give_up)
+    timer.daemon = True
+    if settings.workers == 1:
+        timer.start()
+    return timer
 
 
 def _share(settings: Settings) -> int:

@@ -9,14 +9,10 @@ import random
 from service.core.center import Center
 from service.core.close_codes import RESTART
 from service.core.session import Session
+from service.process.drain_time import duration
 
 # A connection that was accepted a moment ago may still complete its handshake: it should not be refused needlessly.
 LAST_HANDSHAKES_S = 0.1
-
-
-def duration(clients: int, window_s: float, rate: float) -> float:
-    """How long it takes to disconnect this many clients, in seconds: a few are gone at once, many take the window."""
-    return min(window_s, clients / rate)
 
 
 async def drain(center: Center) -> None:

@@ -32,7 +32,7 @@ from service.workers.reload import DIRECTORY_VARIABLE, DONE, NAME
 
 # How long a worker may be silent. It gives a sign of life twice as often.
 WATCHDOG_S = 10.0
-# How long it may take to begin to serve.
+# How long it may take to begin to serve, if it is not an application with a time of its own.
 START_S = 30.0
 # Between the end of a worker and the start of its successor; twice as long after each that ended before it served: a
 # service that cannot run must not keep the host busy.
@@ -56,7 +56,7 @@ class _Worker:
         self.ready = asyncio.Event()
         self.has_ended = asyncio.Event()
         self.is_stopping = False
-        self.deadline = now + START_S
+        self.deadline = now + _start_s(release)
         self.status = "starting"
 
     @property
@@ -65,7 +65,8 @@ class _Worker:
         if self.is_stopping:
             return "has not stopped in time"
         if not self.ready.is_set():
-            return f"does not serve after {START_S:g} s"
+            of_app = " (app.start)" if self.release.settings.app.callable is not None else ""
+            return f"does not serve after {_start_s(self.release):g} s{of_app}"
         return "gave no sign of life for too long"
 
     def hear(self, message: str, now: float) -> None:
@@ -321,7 +322,7 @@ class Workers:
         logger.info(DONE)
 
     async def _add(self, release: Release) -> None:
-        self._notifier.extend(START_S + STOP_MARGIN_S)
+        self._notifier.extend(_start_s(release) + STOP_MARGIN_S)
         new = await self._keep_one(release)
         if new is not None:
             outcomes = {asyncio.create_task(new.ready.wait()), asyncio.create_task(new.has_ended.wait())}
@@ -345,6 +346,12 @@ def _listening(path: Path) -> socket.socket:
     door.bind(str(path))
     door.listen()
     return door
+
+
+def _start_s(release: Release) -> float:
+    """How long a worker may take to begin to serve."""
+    app = release.settings.app
+    return START_S if app.callable is None else app.start
 
 
 def _stop_s(worker: _Worker) -> float:

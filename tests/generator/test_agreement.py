@@ -250,6 +250,7 @@ NOT_OF_AN_APP = {
 }
 EDITS_OF_AN_APP = [
     ("app-knows-its-path", "env", "WEBSOCKET_APP=", "WEBSOCKET_ROOT_PATH='/shop'\nWEBSOCKET_APP="),
+    ("start-is-waited-for", "service", "TimeoutStartSec=65", "TimeoutStartSec=64"),
     *(
         edit
         for edit in EDITS

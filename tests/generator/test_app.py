@@ -355,6 +355,8 @@ def test_a_command_starts_nothing_of_the_service_and_leaves_its_directory(here: 
     assert [line for line in lines if line.startswith("Type=")] == ["Type=oneshot"]
     assert sum(line.startswith("ExecStart=") for line in lines) == 1
     assert "TimeoutStartSec" not in "".join(lines)  # a migration may take hours
+    assert "PYTHONPATH=/opt/shop/apps/0123456789ab/src" in lines[-1]
+    assert not [line for line in lines if line.startswith("Standard")]  # the journal bounds what it says
 
 
 def test_a_command_that_makes_files_may_write_where_they_are_and_another_may_not(here: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from generator.config.load import load_text
 from generator.config.rules import RULES
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, is_about
 from generator.explain import about, nearest, settings_in_force, shown, topics
 from generator.rendering.agreement import AGREEMENTS
 from service.declaration import settings_of
@@ -106,7 +106,8 @@ def test_a_value_is_shown_as_deploy_yaml_would_say_it(value: object, text: str) 
 def test_settings_in_force_are_told_with_value_and_origin_each_variable_for_itself() -> None:
     loaded = load_text("domain: a.org\nenv: {B: 2, A: 1}\nping:\n  interval: 50\n", "deploy.yaml")
     told = {key: (value, origin) for key, value, origin in settings_in_force(loaded)}
-    assert told.keys() == SETTINGS.keys() - {"env", "app.static"} | {"env.A", "env.B"}
+    of_the_center = {key for key in SETTINGS if is_about(key, loaded.deploy)}
+    assert told.keys() == of_the_center - {"env"} | {"env.A", "env.B"}
     assert told["domain"] == ("a.org", "deploy.yaml:1:9")
     assert told["env.A"] == ("1", "deploy.yaml:2:16")
     assert told["ping.interval"] == (50, "deploy.yaml:4:13")
@@ -116,3 +117,15 @@ def test_settings_in_force_are_told_with_value_and_origin_each_variable_for_itse
 def test_every_listing_begins_with_the_setting_that_must_be_given() -> None:
     assert topics()[0][0] == "domain"
     assert settings_in_force(load_text("domain: ws.mycompany.org\n", "deploy.yaml"))[0][0] == "domain"
+
+
+def test_only_what_is_deployed_has_settings_in_force() -> None:
+    def keys(text: str) -> set[str]:
+        return {key for key, _, _ in settings_in_force(load_text(text, "deploy.yaml"))}
+
+    center = keys("domain: ws.mycompany.org\n")
+    assert {"app.callable", "auth", "mailbox.keep", "drain.window"} <= center
+    assert not {"app.path", "needs.jit"} & center
+    app = keys("domain: ws.mycompany.org\napp: {callable: 'main:app'}\n")
+    assert {"app.callable", "app.path", "needs.jit", "drain.window", "domain"} <= app
+    assert not {"auth", "mailbox.keep", "engine.url", "nginx.metrics_from"} & app

@@ -49,7 +49,7 @@ def begun(directory: Path) -> Outcome:
             },
             {"callable": "shop.asgi:application"},
         ),
-        ({"src/api.py": "api: FastAPI = FastAPI(title='x')\n"}, {"callable": "src.api:api"}),
+        ({"src/api.py": "api: FastAPI = FastAPI(title='x')\n"}, {"callable": "api:api"}),
         (
             {f"backend/{name}": text for name, text in DJANGO.items()} | {"frontend/app.js": "", "tools/gen.py": ""},
             {"callable": "notes.asgi:application", "path": "backend", "requirements": "requirements.txt"},
@@ -105,3 +105,11 @@ def test_what_cannot_be_read_or_imported_is_passed_by(tmp_path: Path) -> None:
     outcome = begun(tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     assert "\n  callable: main:app\n" in (tmp_path / "deploy.yaml").read_text()
+
+
+def test_a_package_in_src_is_named_as_it_is_imported(tmp_path: Path) -> None:
+    write(tmp_path, {"src/shop/main.py": FASTAPI["main.py"], "requirements.txt": "fastapi==0.118.0\n"})
+    assert begun(tmp_path).code == 0
+    deploy = load(str(tmp_path / "deploy.yaml"))
+    assert (deploy.deploy.app.callable, deploy.deploy.app.path) == ("shop.main:app", ".")
+    assert with_project(deploy)[0].project is not None

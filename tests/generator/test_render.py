@@ -562,6 +562,7 @@ OTHER_VALUES: dict[str, Any] = {
     "app.callable": "main:application",
     "app.health": "/livez",
     "app.static": {"/static/": "other"},
+    "app.start": 90,
     "app.body_size": 2_000_000,
     "needs.network": ("10.0.0.6",),
     "needs.write": ("/srv/other",),

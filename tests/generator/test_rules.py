@@ -90,6 +90,11 @@ GOOD = {
         "{app: {callable: 'main:app'}, needs: {write: [/srv, /srv/a b, /var/lib/other]}}",
         "{app: {callable: 'main:app'}, needs: {write: [/etcetera, /opt2/a, /homes]}}",
     ],
+    "needs-have-a-confinement": [
+        "{app: {callable: 'main:app'}, manager: supervisor}",
+        "{app: {callable: 'main:app'}, needs: {jit: true}}",
+        "{app: {callable: 'main:app'}, needs: {jit: false, network: []}, manager: supervisor}",
+    ],
     "needed-devices-are-devices": ["{app: {callable: 'main:app'}, needs: {devices: [/dev/ttyUSB0, /dev/snd/a]}}"],
     "engine-is-named": ["engine: {url: 'unix:///run/e.sock', user: a}"],
     "engine-is-encrypted": [
@@ -333,7 +338,7 @@ BAD = {
         "{app: {callable: 'main:app'}, auth: token}",
         "{app: {callable: 'main:app'}, bus: /run/queue-websocket/workers}",
         "{app: {callable: 'main:app'}, limits: {queue: 2097152}}",
-        "{app: {callable: 'main:app'}, drain: {window: 3}}",
+        "{app: {callable: 'main:app'}, limits: {queue: 100000}}",
         "{app: {callable: 'main:app'}, nginx: {metrics_from: [10.0.0.1]}}",
         "{app: {callable: 'main:app'}, engine: {url: 'unix:///run/e.sock'}}",
     ],
@@ -377,6 +382,10 @@ BAD = {
         "{app: {callable: 'main:app'}, needs: {write: [/srv/]}}",
         "{app: {callable: 'main:app'}, needs: {write: [/home]}}",
         "{app: {callable: 'main:app'}, needs: {write: [/tmp/a]}}",
+    ],
+    "needs-have-a-confinement": [
+        "{app: {callable: 'main:app'}, needs: {jit: true}, manager: supervisor}",
+        "{app: {callable: 'main:app'}, needs: {network: [any]}, manager: supervisor}",
     ],
     "needed-devices-are-devices": [
         "{app: {callable: 'main:app'}, needs: {devices: [/srv/a]}}",

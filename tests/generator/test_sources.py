@@ -272,6 +272,30 @@ def test_what_cannot_be_installed_is_refused_with_its_fix(
     assert project_of(load(str(here / "deploy.yaml"))) is None
 
 
+def test_a_link_to_what_gitignore_names_is_refused(here: Path) -> None:
+    git(here, "init")
+    put(here, ".gitignore", "dist/\nbig.bin\n")
+    put(here, "dist/app.js")
+    put(here, "big.bin")
+    put(here, "assets/logo.svg")
+    (here / "public").symlink_to("dist")
+    (here / "assets/big").symlink_to("../big.bin")
+    (here / "pictures").symlink_to("assets")
+    fix = "let .gitignore name the link as well, or not what it leads to"
+    assert faults(here) == [
+        f"app.path: assets/big is a link to ../big.bin, which is not installed; {fix}",
+        f"app.path: public is a link to dist, which is not installed; {fix}",
+    ]
+
+
+def test_a_package_in_src_is_one_of_the_application(here: Path) -> None:
+    (here / "src").mkdir()
+    (here / "shop").rename(here / "src/shop")
+    assert "src/shop/asgi.py" in found(here).files
+    put(here, "src/service/main.py")
+    assert [fault for fault in faults(here) if "`service`" in fault]
+
+
 def test_all_faults_are_told_at_once_and_nothing_is_rendered(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for spoil in (outside, package, callable_missing, requirements_missing):
         spoil(here)

@@ -24,17 +24,17 @@ server {{
 """
 LINE = f"include /etc/nginx/{NAME}/*.conf;"
 WITH_LINE = SITE.replace("    location", f"    {LINE}\n    location")
-_CERTIFICATE = f"""
+CERTIFICATE = f"""
 cd /root
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 90 -subj /CN={DOMAIN} \\
-    -keyout key.pem -out file.pem
+    -addext subjectAltName=DNS:{DOMAIN} -keyout key.pem -out file.pem
 """
 
 
 @pytest.fixture
 def site(empty: Console) -> Console:
     """A host whose operator has a site."""
-    empty.run("sh", "-e", "-c", _CERTIFICATE)
+    empty.run("sh", "-e", "-c", CERTIFICATE)
     change(empty, SITE)
     return empty
 

@@ -24,6 +24,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from service.application.connections import LOOK_S, QUIET_LOOKS, HttpConnection, State
 from service.process.descriptors import have_leaked
+from service.settings import Drain
 from tests.service.applications import Connection, project, serving, settings
 from tests.service.shells import DEADLINE_S, HANDSHAKE, ROOT, Shell, clean_environment, running, wait_until
 from tests.service.test_main import BECOME, Manager, manager
@@ -244,7 +245,7 @@ def test_connections_that_are_quiet_do_not_hold_up_the_stop(home: Path) -> None:
 async def test_a_connection_that_was_accepted_a_moment_before_the_stop_does_not_hold_it_up() -> None:
     async def application(scope: object, receive: object, send: object) -> None: ...
 
-    state = State(limit=10, is_alone=True)
+    state = State(limit=10, is_alone=True, drain=Drain())
     state.is_stopping = True
     config = uvicorn.Config(application, log_config=None, interface="asgi3")
     config.load()
@@ -278,6 +279,22 @@ def test_a_stream_that_ends_by_itself_is_whole(home: Path) -> None:
         (home / "go").touch()
         assert client.rest().endswith(b"\r\n0\r\n\r\n")
         assert shell.process.wait(DEADLINE_S) == 0
+
+
+def test_websockets_are_sent_away_one_after_another_within_the_window(home: Path) -> None:
+    variables = {"WEBSOCKET_DRAIN_WINDOW": "1", "WEBSOCKET_DRAIN_RATE": "10"}
+    with serving(home, **variables) as shell, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(websocket(shell)) for _ in range(4)]
+        shell.terminate()
+        ended = []
+        for thread in [threading.Thread(target=lambda each=each: ended.append((close_code(each), time.monotonic())))
+                       for each in clients]:  # fmt: skip
+            thread.start()
+            stack.callback(thread.join)
+        assert shell.process.wait(DEADLINE_S) == 0
+    times = [at for _, at in ended]
+    assert [code for code, _ in ended] == [1012] * 4
+    assert max(times) - min(times) > 0.2  # the last of four has its turn after 0.3 s
 
 
 def test_websockets_are_sent_away_also_those_that_are_busy(home: Path) -> None:
@@ -621,6 +638,18 @@ async def application(scope, receive, send):
 
 leaked = []
 """
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "said"), [("1", "is ended"), ("2", "it is killed")])
+def test_an_application_that_takes_too_long_to_begin_is_ended_and_says_so(
+    workers: str, said: str, tmp_path: Path
+) -> None:
+    home = project(tmp_path / "home", "import time\ntime.sleep(600)\n")
+    ended = started(home, WORKERS=workers, WEBSOCKET_APP_START="1")
+    assert ended.returncode == 1
+    assert "does not serve after 1 s (app.start)" in ended.stderr
+    assert said in ended.stderr
 
 
 @pytest.mark.slow

@@ -165,6 +165,13 @@ def test_a_folder_of_that_name_without_code_and_our_own_package_are_none(home: P
     assert enter_directory({"WEBSOCKET_APP_DIRECTORY": str(ROOT)}) == ROOT
 
 
+def test_a_package_in_src_is_imported_from_there(home: Path) -> None:
+    (home / "src/shop").mkdir(parents=True)
+    (home / "src/shop/main.py").write_text("async def application(scope, receive, send): ...\n")
+    directory = enter_directory({"WEBSOCKET_APP_DIRECTORY": str(home)})
+    assert load("shop.main:application", directory).__module__ == "shop.main"
+
+
 def test_a_directory_that_is_missing_is_named(home: Path) -> None:
     with pytest.raises(ApplicationError, match=r"^WEBSOCKET_APP_DIRECTORY: .*/gone: No such file or directory; name "):
         enter_directory({"WEBSOCKET_APP_DIRECTORY": str(home / "gone")})

@@ -127,6 +127,7 @@ def test_what_is_quoted_is_text_to_the_letter() -> None:
     [
         ("needed", "7", True, "'7' is in quotes, so it is text; write 7 without quotes"),
         ("needed", "seven", True, "'seven' is not a whole number; use a whole number from 0 to 1000000"),
+        ("needed", "-1.5", False, "'-1.5' is not a whole number; use a whole number from 0 to 1000000"),
         ("needed", "-1", False, "-1 is too small; use a whole number from 0 to 1000000"),
         ("needed", "1000001", False, "1000001 is too large; use a whole number from 0 to 1000000"),
         ("needed", "010", False, "'010' is not a decimal number; write 10, or 8 if it is octal"),

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from service.core.close_codes import RESTART
-from service.process.drain import drain, duration
+from service.process.drain import drain
+from service.process.drain_time import duration
 from service.settings import Drain
 from tests.service.centers import Party, World
 

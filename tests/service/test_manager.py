@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import cast
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.settings import Settings
+from service.settings import App, Settings
 from service.workers import manager
 from service.workers.manager import RESTART_DELAY_S, Workers, _Worker
 from service.workers.release import Deployment, Release
@@ -416,8 +417,11 @@ async def test_a_machine_that_is_frozen_at_any_moment_has_no_stuck_workers_after
 
 def test_a_worker_that_is_killed_has_a_reason() -> None:
     process = cast(asyncio.subprocess.Process, None)
-    worker = _Worker(process, cast(Release, None), 0.0)
+    worker = _Worker(process, Release(sys.executable, Path.cwd(), {}, Settings()), 0.0)
     assert worker.fault == "does not serve after 30 s"
+    app = Settings(app=App(callable="main:app", start=90))
+    of_app = _Worker(process, Release(sys.executable, Path.cwd(), {}, app), 0.0)
+    assert (of_app.fault, of_app.deadline) == ("does not serve after 90 s (app.start)", 90.0)
     worker.hear("READY=1", 1.0)
     assert worker.fault == "gave no sign of life for too long"
     worker.is_stopping = True
