@@ -266,6 +266,9 @@ def _add_anywhere(verbs: dict[str, argparse.ArgumentParser]) -> None:
     )
     imported.add_argument("--service", metavar="NAME", help="which unit or program, where several start a server")
     imported.add_argument("--domain", metavar="NAME", help="where clients come to; default: the site's server_name")
+    imported.add_argument(
+        "--takeover", action="store_true", help="then install it, lead the clients over, and retire the old service"
+    )
     imported.set_defaults(run=_import)
 
     render = verbs["render"]

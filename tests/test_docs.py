@@ -301,6 +301,7 @@ def unknown_host_paths(document: Document) -> Iterator[str]:
         f"/opt/{NAME}/edited",
         f"/etc/{NAME}/placeholder",
         "/var/lib/wsbundle.d",
+        "/var/backups",
         f"/var/lib/{NAME}/mailbox/mail.db",
         "/usr/bin/python3",
         "/usr/local/bin",

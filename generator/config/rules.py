@@ -139,6 +139,18 @@ def name_is_free(deploy: Deploy, _: Origins) -> Findings:
         yield "name", Fault(f"'{deploy.name}' is taken: other packages have files of that name", fix)
 
 
+@rule("replaces", "name", because="A file cannot make way for another one at its own place.")
+def what_is_replaced_has_another_name(deploy: Deploy, _: Origins) -> Findings:
+    paths = Paths(deploy.name)
+    ours = {f"/{path}" for path in (paths.service, paths.socket, paths.supervisor, paths.site_link)}
+    for path in deploy.replaces:
+        if path in ours:
+            yield (
+                "replaces",
+                Fault(f"'{path}' is where this deployment has its own", "give the deployment another name"),
+            )
+
+
 @rule("name", "user", because="A deployment without `user` gets one of its own, with its name.")
 def name_is_not_a_users(deploy: Deploy, _: Origins) -> Findings:
     if deploy.user is None and deploy.name in _TAKEN_USERS:

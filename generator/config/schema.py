@@ -51,6 +51,21 @@ _PATH_IN_WORDS = "an absolute path without quotes, backslashes and $;{}#"
 AbsolutePath = Annotated[str, Meta(pattern=r"^/[^\"'\\$;{}#]+$", max_length=1000)]
 
 
+ByHand = Annotated[
+    str,
+    Meta(
+        pattern=r"^/etc/(systemd/system/[A-Za-z0-9@:._-]+\.(service|socket)"
+        r"|supervisor/conf\.d/[A-Za-z0-9._-]+\.conf"
+        r"|nginx/(sites-enabled/[A-Za-z0-9._-]+|conf\.d/[A-Za-z0-9._-]+\.conf))$",
+        max_length=300,
+        extra={
+            "expects": "a unit in /etc/systemd/system, a program in /etc/supervisor/conf.d, or a site in "
+            "/etc/nginx/sites-enabled or /etc/nginx/conf.d"
+        },
+    ),
+]
+
+
 class Limits(service.Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one host carries, and what one client may ask of it."""
 
@@ -420,6 +435,14 @@ class Deploy(service.Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = None
     nginx: Nginx = Nginx()
+    replaces: Annotated[
+        tuple[ByHand, ...],
+        Meta(
+            description="What was set up by hand and has these clients until now: its units, programs and sites. "
+            "Installing leads the clients over, stops it, and moves its files to /var/backups/NAME.by-hand.",
+            extra={"expects": "a list of files, such as /etc/nginx/sites-enabled/websocket"},
+        ),
+    ] = ()
     env: Annotated[
         dict[VariableName, Annotated[str, Meta(max_length=32_768)]],
         Meta(
@@ -466,6 +489,7 @@ def mailbox(deploy: Deploy) -> service.Mailbox:
 # What a deployment of an application of one's own asks for; all the rest is the notification center's.
 _OF_APPS = (
     *("domain", "name", "host", "port", "socket", "workers", "server", "manager", "tls", "expose", "user", "env"),
+    "replaces",
     *("hosts", "certificate.", "letsencrypt.", "ping.", "drain.", "log.", "app.", "needs."),
     *("limits.connections", "limits.connections_per_address", "limits.handshakes_per_second"),
     *("limits.handshake_burst", "limits.header_timeout", "limits.message_size"),

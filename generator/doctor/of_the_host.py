@@ -10,7 +10,7 @@ from uuid import uuid4
 from msgspec.structs import replace
 
 from generator.config.schema import Deploy, domains, serves_app
-from generator.doctor.checks import Verdict, check, failed, look, ok, warning
+from generator.doctor.checks import Verdict, check, failed, look, ok, unseen, warning
 from generator.doctor.of_nginx import logged
 from generator.doctor.patient import Patient, needs_root
 from generator.doctor.wire import AGENT, ask, connected
@@ -201,3 +201,6 @@ def journal(deploy: Deploy, seen: list[str]) -> Verdict:
         return ok("none")
     where = f"journalctl -u {deploy.name} -p warning" if deploy.manager == "systemd" else "docs/logs.md"
     return warning(f"{len(seen)} lines, the last ones: " + " | ".join(seen[-3:]), f"read them: {where}")
+
+
+unseen("replaces", "`wsbundle plan` names what is still there of it")

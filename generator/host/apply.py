@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from generator.host import default_site
+from generator.host.by_hand import ByHand
 from generator.host.certificates import Place
 from generator.host.facts import is_active, program_state
 from generator.host.programs import StepFailed, has, must, run
@@ -43,6 +44,7 @@ def side(store: Store, number: int | None) -> Side:
         replaces_workers=generation.replaces_workers,
         shared=shared(store.home / "runtimes" / generation.runtime),
         engine=store.engine_unit(number),
+        replaces=generation.replaces,
     )
 
 
@@ -54,6 +56,7 @@ class Host:
         self.report = report
         self.service = f"{store.name}.service"
         self.socket = f"{store.name}.socket"
+        self.by_hand = ByHand(store)
 
     def switch(self, todo: Switch, after: int | None) -> None:
         """Make `after` the current generation and let the services follow.
@@ -68,7 +71,7 @@ class Host:
     def switch_back(self, todo: Switch, after: int | None) -> list[str]:
         """The same, going on past every failure: as much of `after` as can be had. What failed."""
         failures = []
-        for name, act in self._due(todo, after):
+        for name, act in (*self._due(todo, after), *self._last(todo)):
             try:
                 with self.report.step(name):
                     act()
@@ -76,11 +79,29 @@ class Host:
                 failures.append(str(error))
         return failures
 
+    def retire(self, todo: Switch) -> None:
+        """Stop what was set up by hand, once clients get through to the new side; their sites are gone already.
+
+        Raises:
+            StepFailed: it is still there, or half of it, until the switch is undone.
+        """
+        for name, act in self._last(todo):
+            with self.report.step(name):
+                act()
+
+    def _last(self, todo: Switch) -> Iterator[tuple[str, Callable[[], None]]]:
+        standing = self.by_hand.services(todo.retires)
+        if standing:
+            yield f"retire {', '.join(standing)}", lambda: self.by_hand.retire(standing)
+
     def _due(self, todo: Switch, after: int | None) -> Iterator[tuple[str, Callable[[], None]]]:
         return ((name, act) for name, due, act in self._steps(todo, after) if due)
 
     def _steps(self, todo: Switch, after: int | None) -> Iterator[tuple[str, bool, Callable[[], None]]]:
         name = self.store.name
+        # Before anything of ours goes: for a moment both are there.
+        revives = self.by_hand.was_touched(todo.revives)
+        yield f"bring back {', '.join(todo.revives)}", revives, lambda: self.by_hand.revive(todo.revives)
         yield f"stop {name} under systemd", todo.stops_systemd, self._stop_units
         # While systemd still knows which directory it has made for it.
         yield f"stop {todo.stops_engine}", bool(todo.stops_engine), lambda: self._stop_engine(todo.stops_engine)
@@ -102,6 +123,8 @@ class Host:
         yield f"restart {' and '.join(units)}", due, lambda: self._restart_units(*units)
         yield f"reload {self.service}, worker by worker", todo.reloads_service, self._reload_service
         yield f"restart {name} under supervisor", todo.restarts_program, self._restart_program
+        sites = self.by_hand.sites(todo.retires)
+        yield f"take {', '.join(sites)} away", bool(sites), lambda: self.by_hand.put_away(sites)
         yield "reload nginx", todo.reloads_nginx, self._reload_nginx
 
     def _relink(self, todo: Switch, after: int | None) -> None:

@@ -113,6 +113,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     closed_ports: tuple[int, ...]
     """Those that clients need, and that ufw closes."""
     clock_behind_s: float
+    not_by_hand: tuple[str, ...] = ()
+    """Those of `replaces` that are a deployment's own."""
 
 
 def operating_system(file: Path = Path("/etc/os-release")) -> tuple[str, str, tuple[str, ...]]:

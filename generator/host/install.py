@@ -15,6 +15,7 @@ from generator.config.load import Loaded
 from generator.config.schema import Deploy
 from generator.host import belongings, certificates, own_site
 from generator.host.belongings import Belongings
+from generator.host.by_hand import ByHand
 from generator.host.certificates import Place
 from generator.host.drift import Drift, copies, drifts, keep_copy
 from generator.host.engine import Password, flavour_of
@@ -33,7 +34,7 @@ from generator.host.provide import (
 )
 from generator.host.rehearsal import Rehearsal
 from generator.host.store import Store
-from generator.host.transaction import alone, change, endpoint, finish_pending, leave, undisturbed
+from generator.host.transaction import alone, change, endpoint, finish_pending, give_back, leave, undisturbed
 from generator.judge import judge
 from generator.program import AS_ROOT
 from generator.rendering.bundle import Bundle
@@ -57,6 +58,7 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
         runtime, app = runtime_id(loaded.project), app_id(deploy, loaded.project)
         previous, same = store.current, _is_same(store, bundle, runtime, app)
         is_due = not (sound and same) or bool(found) or Password(store).has_changed()
+        is_due = is_due or bool(ByHand(store).standing(deploy.replaces))
         if not is_due and _all_runs(store, deploy.manager):
             if not certificate_will_do(loaded, report):
                 raise CommandError(f"{store.name} runs, and clients refuse its certificate. Nothing was changed.")
@@ -89,6 +91,9 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
         report.fact(generation=number, changed=True, pruned=pruned)
         certificates.obtain(deploy, Place(deploy.name), report)
         announce(store, report)
+        if kept_by_hand := ByHand(store).kept(deploy.replaces):
+            report.fact(replaced=kept_by_hand, kept_in=ByHand(store).place)
+            report.line(f"  replaced: {', '.join(kept_by_hand)}, kept in {ByHand(store).place}")
     return 0
 
 
@@ -108,6 +113,8 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
         healthy = [n for n in kept if store.generation(n).healthy and can_start(store, n)]
         earlier = [n for n in healthy if store.current is None or n < store.current]
         target = number if number is not None else (earlier[-1] if earlier else None)
+        if target is None and store.current is not None and _replaces(store):
+            return _back_to_by_hand(store, report)
         if target is None or target not in kept:
             known = ", ".join(map(str, healthy)) or "none"
             raise CommandError(f"{name} has no such generation to go back to; kept and healthy: {known}")
@@ -123,6 +130,25 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
         generation = store.generation(target)
         certificates.obtain(replace(deploy, domain=generation.domains, tls=generation.tls), Place(name), report)
         announce(store, report)
+    return 0
+
+
+def _replaces(store: Store) -> bool:
+    """Whether what was set up by hand is there to go back to."""
+    return store.current is not None and bool(ByHand(store).kept(store.generation(store.current).replaces))
+
+
+def _back_to_by_hand(store: Store, report: Report) -> int:
+    """From the first generation to what it has replaced."""
+    assert store.current is not None
+    paths = ByHand(store).kept(store.generation(store.current).replaces)
+    for drift in drifts(store):
+        report.line(str(drift))
+        keep_copy(drift, store, copies(store, store.current))
+    give_back(store, report)
+    report.fact(generation=None, restored=paths)
+    report.line(f"{store.name} is stopped, and what was set up by hand serves again: {', '.join(paths)}.")
+    report.line(f"  to take over again: {AS_ROOT} install; to remove what is left: {AS_ROOT} uninstall")
     return 0
 
 
@@ -155,6 +181,8 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
         _say_goodbye(store, mine, report, purge)
         if backup.exists():
             report.line(f"What was edited by hand is kept in {backup}.")
+        for line in ByHand(store).way_back():
+            report.line(line)
         for failure in failures:
             report.error(failure)
     return 1 if failures else 0

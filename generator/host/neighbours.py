@@ -30,6 +30,12 @@ class Surroundings(msgspec.Struct, frozen=True):
         return self.named or self.addresses
 
 
+def without(around: Surroundings, paths: tuple[str, ...]) -> Surroundings:
+    """The same when these sites are gone."""
+    others = tuple(server for server in around.others if server.path not in paths)
+    return msgspec.structs.replace(around, others=others)
+
+
 def faults(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
     """Faults that would keep clients from us, or nginx from starting."""
     if deploy.nginx.include:  # they come to a site that is there

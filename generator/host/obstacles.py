@@ -43,6 +43,8 @@ def problems(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     yield from _of_the_host(facts)
     yield from _in_the_way(deploy, facts)
     yield from _not_to_be_written(service_user(deploy), facts)
+    for path in facts.not_by_hand:
+        yield Fault(f"replaces: {path} was not set up by hand: it is a deployment of wsbundle", "uninstall that one")
 
 
 def _of_the_host(facts: Facts) -> Iterator[Fault]:

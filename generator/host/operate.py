@@ -140,4 +140,5 @@ def _planned(loaded: Loaded, bundle: Bundle) -> Side:
         replaces_workers=replaces_workers(deploy),
         shared=shared(ROOT),
         engine=engine_unit(flavour_of(bundle), deploy.name),
+        replaces=deploy.replaces,
     )

@@ -12,9 +12,11 @@ from generator.config.load import Loaded
 from generator.config.project import Project
 from generator.config.schema import Deploy, domains, mailbox
 from generator.host import belongings, certificates, default_site, engine, facts, hosts, keys, letters
+from generator.host.by_hand import is_rendered
 from generator.host.engine import flavour_of
 from generator.host.facts import Facts, Listener
 from generator.host.firewall import closed
+from generator.host.neighbours import without
 from generator.host.obstacles import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, packages, problems, warnings
 from generator.host.provide import ROOT, has_runtime
 from generator.host.store import Store
@@ -127,7 +129,8 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         has_ipv6=facts.has_ipv6(),
         not_here=tuple(host for host in _listen(deploy) if not facts.has_address(host)),
         no_directories=tuple(path for path in deploy.needs.write if not os.path.isdir(path)),
-        around=facts.surroundings(*domains(deploy)),
+        around=without(facts.surroundings(*domains(deploy)), deploy.replaces),
+        not_by_hand=tuple(path for path in deploy.replaces if is_rendered(Path(path))),
         own_main_context=own_main_context(HOST / "nginx.conf"),
         missing_includes=() if main is None else tuple(missing_includes(main)),
         nginx_carries=None if main is None else facts.nginx_carries(main),

@@ -13,6 +13,7 @@ import msgspec
 from generator.config.engine import password_file
 from generator.config.schema import Deploy, keys_file, serves_app
 from generator.host import certificates, default_site, facts
+from generator.host.by_hand import ByHand
 from generator.host.clients import connections, drain_window, farewell
 from generator.host.engine import Password, flavour_of
 from generator.host.obstacles import packages
@@ -139,6 +140,10 @@ def _effects(deploy: Deploy, store: Store, before: Side, todo: Switch) -> Iterat
         and bool(before.engine),
         f"stops the engine: {todo.stops_engine}": bool(todo.stops_engine),
         "reloads nginx": todo.reloads_nginx,
+        **{
+            f"retires {path}, and keeps it in {ByHand(store).place}": True
+            for path in ByHand(store).standing(todo.retires)
+        },
         f"asks for a certificate: {asks}": asks is not None,
     }
     return (effect for effect, is_due in due.items() if is_due)

@@ -193,9 +193,15 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             path=clients_path(deploy),
             start_s=deploy.app.start if serves_app(deploy) else 0,
             included=deploy.name if deploy.nginx.include else "",
+            # It stays away also where deploy.yaml names it no more.
+            replaces=tuple(dict.fromkeys((*_replaced_already(store), *deploy.replaces))),
         )
         store.add(bundle, generation)
     return number
+
+
+def _replaced_already(store: Store) -> tuple[str, ...]:
+    return store.generation(store.current).replaces if store.current is not None else ()
 
 
 def _code() -> list[Path]:

@@ -84,6 +84,8 @@ class Generation(msgspec.Struct, frozen=True):
     """How long an application may take to begin to serve; 0 for the notification center."""
     included: str = ""
     """The name of the deployment, where its locations are for a site of the operator's own."""
+    replaces: tuple[str, ...] = ()
+    """What was set up by hand and makes way for it, by absolute path."""
 
     @property
     def domains(self) -> tuple[str, ...]:

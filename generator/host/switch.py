@@ -30,6 +30,8 @@ class Side(msgspec.Struct, frozen=True):
     """What the code of workers must have in common to take over from each other: `generator.host.succession`."""
     engine: str = ""
     """The unit that serves an engine, if one does."""
+    replaces: tuple[str, ...] = ()
+    """What was set up by hand and makes way for it: `generator.host.by_hand`."""
 
     def hash_of(self, path: str) -> str | None:
         entry = self.manifest.get(path)
@@ -61,6 +63,10 @@ class Switch(msgspec.Struct, frozen=True):
     updates_supervisor: bool
     restarts_program: bool
     reloads_nginx: bool
+    retires: tuple[str, ...] = ()
+    """What was set up by hand and goes: sites before nginx is reloaded, all else when the new side is proven."""
+    revives: tuple[str, ...] = ()
+    """What of it comes back, before anything of the old side goes."""
 
     @property
     def puts(self) -> dict[str, str]:
@@ -95,6 +101,8 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
     stays = after.links.keys() | after.files.keys()
     removes = tuple(path for path in (before.links | before.files) if path not in stays)
     puts_first, puts_then = _in_order(puts, before, paths.supervisor)
+    retires = tuple(path for path in after.replaces if everything or path not in before.replaces)
+    revives = tuple(path for path in before.replaces if path not in after.replaces)
     return Switch(
         stops_systemd=before.manager == "systemd" and not under_systemd,
         stops_supervisor=before.manager == "supervisor" and not under_supervisor,
@@ -113,7 +121,9 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
         reloads_service=under_systemd and succeeds and settings,
         updates_supervisor="supervisor" in (before.manager, after.manager) and changed(paths.supervisor),
         restarts_program=under_supervisor and (everything or (settings and before.manager == "supervisor")),
-        reloads_nginx=changed(paths.site, paths.locations, paths.main_context),
+        reloads_nginx=changed(paths.site, paths.locations, paths.main_context) or bool(retires or revives),
+        retires=retires,
+        revives=revives,
     )
 
 

@@ -107,6 +107,7 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
         host.switch(todo, number)
         _send_a_message(generation, report)
         _meet_the_others(generation, report)
+        host.retire(todo)
         store.record(_proven(generation))
     except (StepFailed, Unhealthy, RefusedError, OSError) as error:
         report.error(f"Generation {number} does not work: {error}")
@@ -121,14 +122,36 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
     store.end()
 
 
+def give_back(store: Store, report: Report) -> None:
+    """Let what was set up by hand serve again, and take every link away; the generations are kept.
+
+    Raises:
+        CommandError: not all of it could be had again; the next run goes back to the generation that was current.
+    """
+    number = store.current
+    assert number is not None
+    store.begin(Pending(number, None))
+    with undisturbed():
+        todo = plan(side(store, number), side(store, None), everything=True)
+        failures = Host(store, report).switch_back(todo, None)
+    if failures:
+        raise CommandError("\n".join(f"Not done: {failure}" for failure in failures))
+    store.end()
+
+
 def leave(store: Store, report: Report) -> list[str]:
-    """Take every link away and stop what runs, of all generations that may stand on the host. What failed."""
+    """Take every link away and stop what runs, of all generations that may stand on the host. What failed.
+
+    What was set up by hand stays where it was put.
+    """
     pending = store.pending or Pending(store.current, None)
     ends = dict.fromkeys(n for n in (pending.after, pending.before) if n is not None and store.is_whole(n))
+    replaced = side(store, pending.before if pending.before in ends else None).replaces
     store.begin(Pending(pending.before, None))
     failures = []
     for number in ends:
         todo = plan(side(store, number), side(store, None), everything=True)
+        todo = replace(todo, revives=tuple(path for path in todo.revives if path not in replaced))
         failures += Host(store, report).switch_back(todo, None)
     return failures
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from generator.config.rules import ENVELOPE_SIZE
+from generator.config.schema import ByHand
 from generator.importing.deploy_yaml import Value, free_name
 from generator.importing.gunicorn_file import judge_file, worker_class_in
 from generator.importing.ledger import Claim, Ledger
@@ -15,7 +16,7 @@ from generator.importing.options import SETTINGS, name_of
 from generator.importing.services import Service, judge_service, services_in
 from generator.importing.sites import Block, Sites, judge_sites
 from generator.importing.sources import Source
-from generator.importing.variables import Variable, in_file, judge_variables
+from generator.importing.variables import Variable, in_file, is_a, judge_variables
 from generator.recognised import recognise
 
 _DIRECT = (
@@ -89,6 +90,7 @@ def account_of(
             ledger.add(entry, "another's", f"belongs to {other.name}")
         for path in dict.fromkeys(entry.path for entry in other.entries):
             if service is not None and any(entry.path == path for entry in service.entries):
+                ledger.others.append(other.entries[0].where)
                 ledger.obstacles.append((other.entries[0].where, f"{other.name} is another program, in the same file"))
     _judge_others_of_supervisor(ledger, sources)
     if service is not None:
@@ -106,7 +108,11 @@ def account_of(
     names += [PurePosixPath(source.path).stem for source in sources if source.kind in ("unit", "program", "site")]
     name = free_name(_candidates(service, is_center), lambda name: name in names or is_taken(name))
     values = dict(_values(ledger, service, is_center, name, domain))
-    return Account(values, ledger, service, _replaceable(sources, service, ours))
+    files = _of_the_old(service, ours)
+    if replaces := [path for path in files if _can_go(path, ledger)]:
+        why = f"Installing leads the clients over, stops it, and keeps its files in /var/backups/{name}.by-hand."
+        values["replaces"] = Value(replaces, why)
+    return Account(values, ledger, service, files)
 
 
 def _listen_by_default(ledger: Ledger, service: Service | None) -> None:
@@ -252,7 +258,12 @@ def _from(ledger: Ledger, key: str) -> str:
     return f"from {ledger.where(key)}" if ledger.where(key) else ""
 
 
-def _replaceable(sources: list[Source], service: Service | None, ours: list[Block]) -> list[str]:
-    """The unit with its socket, or the file of the program, and the sites."""
+def _of_the_old(service: Service | None, ours: list[Block]) -> list[str]:
+    """The files of the old service: the unit with its socket, or that of the program, and the sites."""
     mine = dict.fromkeys(entry.path for entry in (service.entries if service else ()))
     return [*(path for path in mine if ".service.d/" not in path), *dict.fromkeys(block.head.path for block in ours)]
+
+
+def _can_go(path: str, ledger: Ledger) -> bool:
+    """Whether a file is where the host reads it, and has nothing of another."""
+    return is_a(path, ByHand) and path not in {where.rpartition(":")[0] for where in ledger.others}

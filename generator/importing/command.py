@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from generator.config.load import ConfigError, Loaded, load_text
+from generator.host.store import Store
 from generator.importing.account import Account, NotImportable, account_of, chosen
 from generator.importing.deploy_yaml import text_of
 from generator.importing.found import on_this_host
@@ -26,8 +27,7 @@ _NEEDED = ("domain", "name", "socket", "app.callable", "app.path")
 
 def import_by_hand(options: Namespace, report: Report) -> int:
     """Write the deploy.yaml, unless there is one."""
-    if options.output != "-" and os.path.lexists(options.output):
-        raise UsageError(f"{options.output} is there already and was not changed; name another one with -o")
+    _refuse(options)
     try:
         account = _account(options)
         text, loaded = checked(account)
@@ -42,13 +42,36 @@ def import_by_hand(options: Namespace, report: Report) -> int:
     else:
         _write(options.output, text, is_secret=bool(loaded.deploy.env))
     _report(account, report, aside=options.output == "-")
-    if options.output != "-":
-        of = "" if options.output == "deploy.yaml" else f" -f {shlex.quote(options.output)}"
-        report.fact(file=options.output)
-        report.line(
-            f"{options.output} is ready. Read it, then `{COMMAND} check{of}`, and on the host `{AS_ROOT} install{of}`."
-        )
-    return 0
+    if options.output == "-":
+        return 0
+    of = "" if options.output == "deploy.yaml" else f" -f {shlex.quote(options.output)}"
+    report.fact(file=options.output)
+    report.line(
+        f"{options.output} is ready. Read it; then `{COMMAND} check{of}`, and `{AS_ROOT} install{of}` on the host."
+    )
+    if not options.takeover:
+        return 0
+    if account.ledger.obstacles:
+        raise CommandError(f"Nothing else was changed. See to what is named above; then `{AS_ROOT} install{of}`.")
+    return _take_over(options.output, report)
+
+
+def _refuse(options: Namespace) -> None:
+    """Raises: UsageError, for what cannot be meant."""
+    if options.output != "-" and os.path.lexists(options.output):
+        raise UsageError(f"{options.output} is there already and was not changed; name another one with -o")
+    if options.takeover and options.files:
+        raise UsageError("--takeover is for what is found on this host; leave the files out")
+    if options.takeover and options.output == "-":
+        raise UsageError("--takeover installs what is written; name a file with -o")
+    if options.takeover and os.geteuid():
+        raise CommandError(f"you are not root; {AS_ROOT} import --takeover")
+
+
+def _take_over(file: str, report: Report) -> int:
+    from generator.host import operate
+
+    return operate.install(Namespace(file=file, env=None, set=[], overwrite=False), report)
 
 
 def _account(options: Namespace) -> Account:
@@ -77,9 +100,11 @@ def _is_taken(name: str) -> bool:
     """Whether something on this host has a name already."""
     import pwd
 
-    paths = Paths(name)
-    ours = (f"opt/{name}", f"etc/{name}", f"var/lib/{name}", f"lib/systemd/system/{name}.service")
-    places = (*ours, paths.service, paths.site, paths.site_link, paths.supervisor)
+    paths, store = Paths(name), Store(name)
+    places = [paths.service, paths.site, paths.site_link, paths.supervisor, f"lib/systemd/system/{name}.service"]
+    if store.is_ours and store.current is None:  # left by a takeover that was undone
+        return any(os.path.lexists(_ROOT / place) for place in places)
+    places += [f"opt/{name}", f"etc/{name}", f"var/lib/{name}"]
     return any(os.path.lexists(_ROOT / place) for place in places) or name in {each.pw_name for each in pwd.getpwall()}
 
 

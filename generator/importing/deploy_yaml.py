@@ -11,7 +11,7 @@ from generator.report import wrapped
 
 _WIDTH = 100
 # In the order in which an operator reads them.
-_FIRST = ("domain", "name", "socket", "workers", "server", "manager", "tls")
+_FIRST = ("domain", "name", "socket", "workers", "server", "manager", "tls", "replaces")
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./@-]*(:\w[A-Za-z0-9_.]*)?|\d+(\.\d+){3}(/\d+)?")
 _NOT_TEXT = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
 

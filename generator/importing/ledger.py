@@ -57,6 +57,9 @@ class Ledger:
         self.obstacles: list[tuple[str, str]] = []
         """What `replaces` would take away with the old files and must not: where, and what."""
 
+        self.others: list[str] = []
+        """Where something of another begins in a file of the old service, which so cannot go."""
+
     def take(self, entry: Entry, key: str, value: Any, part: str = "") -> None:
         """Claim a setting. The first claim counts."""
         self.claims.setdefault(key, []).append(Claim(value, entry.where))

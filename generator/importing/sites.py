@@ -116,6 +116,7 @@ def judge_sites(
                 judge_line(ledger, entry, Beside(server.inside, passing, is_center, directory))
         elif server is not None:
             ledger.add(entry, *_OTHERS)
+            ledger.others.append(server.head.where)
             ledger.obstacles.append((server.head.where, "is another site, in the same file"))
         else:
             _judge_outside(ledger, entry, sites, zones, upstreams)

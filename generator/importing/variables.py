@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -83,7 +84,7 @@ def _judge(ledger: Ledger, variable: Variable, start: Start | None, is_center: b
         claim(ledger, entry, _GUIDES[name], value, part)
     elif name.startswith("WEBSOCKET_"):
         ledger.add(entry, "not supported", "variables of that name are those of wsbundle's own settings", part)
-    elif is_a_name(name):
+    elif is_a(name, VariableName):
         ledger.take(entry, f"env.{name}", value, part)
     else:
         ledger.add(entry, "wrong", "is not the name of a variable", part)
@@ -106,9 +107,10 @@ def _of_the_center(name: str) -> tuple[Verdict, str]:
     return "not supported", "the notification center reads no such variable"
 
 
-def is_a_name(name: str) -> bool:
+def is_a(text: str, kind: Any) -> bool:
+    """Whether a text fits a type of the declaration."""
     try:
-        msgspec.convert(name, VariableName)
+        msgspec.convert(text, kind)
     except msgspec.ValidationError:
         return False
     return True

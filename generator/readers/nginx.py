@@ -219,7 +219,7 @@ def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
         why = f"this host's nginx.conf has no line {' and no line '.join(missing)}"
         return [(yield from _alone(nginx, ours, root, pair)), ON_THIS_HOST.not_checked(why)]
 
-    outcome, complaints = yield from _test(nginx, root / "merged", lambda tree: _merge(tree, ours, pair))
+    outcome, complaints = yield from _test(nginx, root / "merged", lambda tree: _merge(tree, bundle, pair))
     if outcome.failure:
         return [ALONE.not_checked(f"nginx {outcome.failure}")]
     paths = {file.path for file in ours}
@@ -233,9 +233,13 @@ def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
     return [(yield from _alone(nginx, ours, root, pair)), ON_THIS_HOST.not_checked(_why_broken(reason))]
 
 
-def _merge(tree: _Tree, ours: list[File], pair: Path) -> None:
+def _merge(tree: _Tree, bundle: Bundle, pair: Path) -> None:
     """This host's configuration as an installation would leave it."""
+    ours = [file for file in bundle.files if file.path.startswith(f"{_OURS}/")]
     tree.copy(HOST)
+    for path in bundle.replaces:
+        if path.startswith(f"/{_OURS}/"):
+            (tree.root / path[1:]).unlink(missing_ok=True)
     if any("default_server" in file.text for file in ours):
         # Debian's own default site makes way for ours; two default servers for one port stop nginx.
         (tree.root / DEFAULT_SITE).unlink(missing_ok=True)

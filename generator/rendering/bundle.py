@@ -32,6 +32,8 @@ class Bundle(msgspec.Struct, frozen=True):
 
     name: str
     files: tuple[File, ...]
+    replaces: tuple[str, ...] = ()
+    """What makes way for them on the host, by absolute path."""
 
     def manifest(self) -> str:
         """The manifest as JSON text: path, mode, owner, group and SHA-256 of every file, and whether it is used."""

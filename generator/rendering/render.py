@@ -73,7 +73,7 @@ def render(deploy: Deploy) -> Bundle:
     files.append(File(path=paths.site_link, link=f"../sites-available/{deploy.name}"))
     if not serves_app(deploy):
         files.append(File(path=paths.dashboard, text=dashboard(deploy), installed=False))
-    return Bundle(deploy.name, tuple(sorted(files, key=lambda file: file.path)))
+    return Bundle(deploy.name, tuple(sorted(files, key=lambda file: file.path)), deploy.replaces)
 
 
 def names_of(deploy: Deploy) -> dict[str, Any]:

@@ -13,6 +13,10 @@ import pytest
 
 from generator.__main__ import main
 from generator.config.load import load_text
+from generator.importing.account import account_of
+from generator.importing.services import services_in
+from generator.importing.sources import Source
+from generator.readers.entry import Entry
 from tests.modules import ROOT
 
 SAMPLES = ROOT / "tests/by_hand"
@@ -212,6 +216,40 @@ def test_a_file_that_is_there_is_not_changed(here: Path, capsys: pytest.CaptureF
     assert main(["import", write(here, "a.service", "[Service]\nExecStart=/v/uvicorn web.server:app\n")]) == 2
     assert "deploy.yaml is there already and was not changed; name another one with -o" in capsys.readouterr().err
     assert Path("deploy.yaml").read_text() == "domain: ws.mycompany.org\n"
+
+
+TAKEOVERS: list[tuple[tuple[str, ...], str]] = [
+    (("--takeover", "a.service"), "--takeover is for what is found on this host; leave the files out"),
+    (("--takeover", "-o", "-"), "--takeover installs what is written; name a file with -o"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), TAKEOVERS)
+def test_a_takeover_is_of_this_host(
+    words: tuple[str, ...], said: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["import", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_only_root_takes_over(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert main(["import", "--takeover"]) == 1
+    assert "you are not root" in capsys.readouterr().err
+
+
+def test_a_file_where_the_host_reads_it_can_be_replaced_unless_it_has_something_of_another() -> None:
+    unit = Entry("/etc/systemd/system/a.service", 2, 2, ("Service",), "ExecStart", "/v/uvicorn web.server:app", "")
+    source = Source(unit.path, "unit", (unit,))
+    (service,) = services_in([source])
+    assert account_of([source], service, "a.org", lambda name: False).values["replaces"].value == [unit.path]
+    program = Entry("/etc/supervisor/conf.d/a.conf", 2, 2, ("program:a",), "command", "/v/uvicorn web.server:app", "")
+    other = program._replace(line=5, last=5, context=("program:b",), value="/v/celery worker")
+    source = Source(program.path, "program", (program, other))
+    service, _ = services_in([source])
+    account = account_of([source], service, "a.org", lambda name: False)
+    assert "replaces" not in account.values
+    assert account.ledger.obstacles == [(f"{program.path}:5", "b is another program, in the same file")]
 
 
 def test_a_configuration_in_python_is_not_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

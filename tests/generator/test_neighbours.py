@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from generator.config.schema import Deploy
-from generator.host.neighbours import Surroundings, faults, warnings, ways_in
+from generator.host.neighbours import Surroundings, faults, warnings, ways_in, without
 from generator.readers.nginx_sites import Listen, Server
 
 ADDRESSES = ("203.0.113.5", "2001:db8::5")
@@ -46,6 +46,13 @@ def test_a_site_with_the_only_address_for_itself_is_a_fault(host: str) -> None:
         f"/etc/nginx/sites-enabled/old:2 has {host} port 80 for itself, so clients that come there get that site; "
         f'listen there too: write `listen: [0.0.0.0, "::", {shown}]` below `nginx:`'
     ]
+
+
+def test_a_site_that_makes_way_is_no_neighbour() -> None:
+    around = Surroundings((site("203.0.113.5"), site("203.0.113.5", file="other")), ADDRESSES)
+    left = without(around, ("/etc/nginx/sites-enabled/old", "/etc/systemd/system/old.service"))
+    assert [server.where for server in left.others] == ["/etc/nginx/sites-enabled/other:2"]
+    assert left.addresses == ADDRESSES
 
 
 def test_the_fix_that_is_named_ends_it() -> None:

@@ -200,6 +200,12 @@ def test_a_unix_socket_is_told_by_its_real_path(host: Callable[..., Path]) -> No
     assert "a duplicate default server for unix:/run/a.sock" in among_others.why
 
 
+def test_a_site_that_makes_way_may_have_the_name(host: Callable[..., Path]) -> None:
+    host(old="server { listen 80; server_name ws.example.com; }\n")
+    bundle = rendered(domain="ws.example.com", replaces=["/etc/nginx/sites-enabled/old"])
+    assert verdict(nginx.configuration, bundle).state == "accepted"
+
+
 @pytest.mark.parametrize("name", ["ws.example.com", "www.example.com"])
 def test_a_name_that_another_site_has_too_is_told_though_nginx_only_warns(host: Callable[..., Path], name: str) -> None:
     host(old=f"server {{ listen 80; server_name {name}; }}\n")

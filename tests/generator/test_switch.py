@@ -271,3 +271,22 @@ def test_what_is_rendered_but_not_installed_concerns_nobody() -> None:
     path = f"etc/{NAME}/gunicorn.conf.py"
     changed = {**other.manifest, path: {**other.manifest[path], "sha256": "other"}}
     assert acts(plan(side, structs.replace(other, manifest=changed))) == set()
+
+
+BY_HAND = ("/etc/nginx/sites-enabled/old", "/etc/systemd/system/old.service")
+
+
+def test_what_was_set_up_by_hand_goes_with_the_first_generation_that_replaces_it() -> None:
+    first = structs.replace(installed(), replaces=BY_HAND)
+    assert plan(Side(), first).retires == BY_HAND
+    assert plan(first, first).retires == ()
+    assert plan(first, first, everything=True).retires == BY_HAND  # should any of it be there again
+    assert plan(installed(), first).reloads_nginx
+
+
+def test_it_comes_back_where_nothing_replaces_it_any_more() -> None:
+    first = structs.replace(installed(), replaces=BY_HAND)
+    assert plan(first, Side()).revives == BY_HAND
+    assert plan(first, installed()).revives == BY_HAND
+    assert plan(first, installed()).reloads_nginx
+    assert plan(first, structs.replace(installed("port: 9000"), replaces=BY_HAND)).revives == ()

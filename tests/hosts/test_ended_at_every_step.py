@@ -20,7 +20,7 @@ from tests.hosts.older_release import as_an_older_release_installed_it
 pytestmark = pytest.mark.exhaustive
 AT_ONCE = 4
 BY_SUPERVISOR: dict[str, Any] = {"manager": "supervisor", "server": "standalone"}
-_ENDING = Path(__file__).with_name("ended_at.py")
+ENDING = Path(__file__).with_name("ended_at.py")
 Recover = Callable[[Console, int], None]
 
 
@@ -71,7 +71,7 @@ def at_every_step(
 
     def some(number: int) -> int:
         console = consoles[number]
-        console.host.push([_ENDING], "/root")
+        console.host.push([ENDING], "/root")
         for step in range(number + 1, 1000, len(consoles)):
             prepare(console, step)
             name = ended_at(console, step, *words, by=by)
@@ -231,7 +231,7 @@ def test_a_host_whose_power_is_cut_serves_after_it_has_booted(
             if before == "linked":
                 as_an_older_release_installed_it(console)
             console.configure(**after)
-            console.host.push([_ENDING], "/root")
+            console.host.push([ENDING], "/root")
             with stopped_at(console, step, words) as name:
                 if name is None:
                     return

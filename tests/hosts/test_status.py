@@ -4,7 +4,7 @@ import json
 import time
 
 from tests.hosts.console import NAME, Console
-from tests.hosts.test_ended_at_every_step import _ENDING, stopped_at
+from tests.hosts.test_ended_at_every_step import ENDING, stopped_at
 
 ENV = f"/etc/{NAME}/.env"
 
@@ -32,7 +32,7 @@ def test_a_service_that_is_down_and_was_edited_is_down_above_all(installed: Cons
 
 
 def test_an_installation_that_is_under_way_is_not_one_that_was_cut_short(installed: Console) -> None:
-    installed.host.push([_ENDING], "/root")
+    installed.host.push([ENDING], "/root")
     installed.configure(port=9000)
     with stopped_at(installed, 12, "install") as step:
         assert step is not None
