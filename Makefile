@@ -10,10 +10,8 @@ WSBUNDLE := $(VENV)/bin/wsbundle
 DEV := $(VENV)-dev/bin/python
 # Compiled once, not in each of the many processes that tests start.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(DEV) -m pytest
-LOCK := $(VENV)-dev/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help render check run bundle deploy install plan status top doctor uninstall test test-slow test-browser test-hosts test-autobahn fuzz soak kills lint golden docs picture bench lock clean
+.PHONY: help render check run bundle deploy install plan status top doctor uninstall test test-slow test-browser test-hosts test-autobahn fuzz soak kills lint golden docs picture bench lock outdated clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -100,12 +98,12 @@ picture: $(VENV)-dev/ready ## draw the pictures of the docs: terminal, top, stat
 bench: $(VENV)/ready ## what rendering, a message, a handshake and a connection cost (ARGS="servers --quick")
 	@$(VENV)/bin/python -m bench $(ARGS)
 
-lock: $(VENV)-dev/ready ## lock requirements/*.in again, at the newest versions
-	@$(LOCK) -o requirements/generator.txt requirements/generator.in
-	@$(LOCK) -o requirements/service.txt requirements/service.in
-	@$(LOCK) -o requirements/uv.txt requirements/uv.in
-	@$(LOCK) -o requirements/dev.txt requirements/dev.in
-	@$(LOCK) -o requirements/fuzz.txt requirements/fuzz.in
+lock: $(VENV)-dev/ready ## lock requirements/*.in again, at the newest versions; then lint and test with them
+	@$(DEV) -m tools.lock
+	@$(MAKE) --no-print-directory lint test
+
+outdated: $(VENV)-dev/ready ## which locked package has a newer release, or an advisory (ARGS="--advisories all.zip", of OSV)
+	@$(DEV) -m tools.lock --check $(ARGS) || [ $$? -eq 3 ]
 
 clean: ## remove what the other targets made
 	@rm -rf $(VENV) $(VENV).lock $(VENV)-dev $(VENV)-dev.lock build

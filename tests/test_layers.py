@@ -51,7 +51,7 @@ ROOMS = {
         ),
     ),
     "tools": (
-        *("asyncapi", "classic_script", "derive", "golden", "sample_stats", "picture", "protocol_tables"),
+        *("asyncapi", "classic_script", "derive", "golden", "lock", "sample_stats", "picture", "protocol_tables"),
         *("figures_table", "screenshots"),
         "alerts_table",
     ),

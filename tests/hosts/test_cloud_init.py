@@ -17,8 +17,8 @@ FIRST_BOOT = f"/usr/local/src/{NAME}/first-boot.py"
 SERVER = """[Service]
 ExecStart=/usr/bin/python3 -m http.server --bind 127.0.0.1 --directory /srv/archives 8000
 """
-# The driver has set up the network, and a root file system of mmdebstrap has no locales for cloud-init to choose from.
-OF_THE_IMAGE = "datasource_list: [NoCloud]\nnetwork: {config: disabled}\nlocale: false\n"
+# The driver has set up the network, and a root file system of mmdebstrap has no locales and no ssh-keygen.
+OF_THE_IMAGE = "datasource_list: [NoCloud]\nnetwork: {config: disabled}\nlocale: false\nssh_genkeytypes: []\n"
 
 
 @pytest.fixture(scope="session")
