@@ -583,6 +583,7 @@ WITHOUT_A_VALUE = {
     "nginx.include",
     "nginx.path",
     "nginx.proxy_protocol",
+    "replaces",
     "engine.url",
     "engine.allow",
     "engine.insecure",

@@ -198,6 +198,10 @@ GOOD = {
         "{domain: example.com, tls: letsencrypt}",
     ],
     "name-is-free": ["name: nginx-websocket", "name: system-d", "name: nginx2"],
+    "what-is-replaced-has-another-name": [
+        "replaces: [/etc/systemd/system/old.service, /etc/nginx/sites-enabled/old]",
+        "{name: web, replaces: [/etc/nginx/conf.d/web.conf, /etc/systemd/system/queue-websocket.service]}",
+    ],
     "name-is-not-a-users": ["{name: backup, user: web}", "name: backups"],
     "user-is-its-own": ["user: web", "{name: backup, user: web}", "user: roots"],
     "nothing-is-a-placeholder": [
@@ -502,6 +506,12 @@ BAD = {
         "{domain: example.com, tls: letsencrypt, letsencrypt: {server: https://ca.b.org/acme}}",
     ],
     "name-is-free": ["name: nginx", "name: www-data", "name: systemd-a", "name: redis"],
+    "what-is-replaced-has-another-name": [
+        "replaces: [/etc/systemd/system/queue-websocket.service]",
+        "{name: web, replaces: [/etc/nginx/sites-enabled/web]}",
+        "{name: web, replaces: [/etc/supervisor/conf.d/web.conf]}",
+        "{name: web, replaces: [/etc/systemd/system/web.socket]}",
+    ],
     "name-is-not-a-users": ["name: mail", "name: backup"],
     "user-is-its-own": ["user: www-data", "user: daemon", "user: _apt", "user: systemd-network"],
     "nothing-is-a-placeholder": [
