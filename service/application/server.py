@@ -50,6 +50,7 @@ class _Server(uvicorn.Server):
         """`begins` is called when it begins to serve."""
         super().__init__(config)
         self._begins = begins
+        self._stops = stop_signals()  # before its lifespan begins, which may ignore them
         self.server_state = state
         self._drain_s = drain_s
         self.has_failed = False
@@ -77,8 +78,11 @@ class _Server(uvicorn.Server):
         self._begins()
 
     def _take_signals_back(self) -> None:
-        """An application that has handlers of its own for them would never be stopped; both are called."""
-        for stopping in stop_signals():
+        """An application that has handlers of its own for them, or ignores them, would not be stopped.
+
+        Its handlers are called as well.
+        """
+        for stopping in self._stops:
             handler = signal.getsignal(stopping)
             if handler != self.handle_exit:
                 self._handlers_of_the_application[stopping] = handler
@@ -108,6 +112,7 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_BETWEEN_LOOKS == 0 and not self.has_failed:
+            self._take_signals_back()
             self.has_failed = have_leaked(len(self.server_state.connections))
             if self.has_failed:
                 logger.error(

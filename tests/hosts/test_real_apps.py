@@ -160,7 +160,7 @@ def test_socket_io_is_spoken_by_its_own_client_by_polling_and_by_websocket(empty
     python = f"/opt/{NAME}/current/venv/bin/python"
 
     def talk(*transports: str) -> list[str]:
-        return empty.run(python, "/root/talk.py", *transports).splitlines()
+        return empty.run(python, "-W", "ignore", "/root/talk.py", *transports).splitlines()
 
     assert talk("polling") == ["one", "5 hello polling"]
     assert talk("websocket") == ["one", "5 hello websocket"]

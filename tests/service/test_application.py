@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -386,6 +387,8 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 async def application(scope, receive, send):
     if scope["type"] == "lifespan":
         signal.signal(signal.SIGTERM, lambda *_: Path("asked").touch())
+    elif scope["path"] == "/ignore":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     await plain(scope, receive, send)
 """
 
@@ -397,6 +400,33 @@ def test_an_application_with_handlers_of_its_own_stops_all_the_same(home: Path) 
         shell.terminate()
         assert shell.process.wait(DEADLINE_S) == 0
     assert (home / "asked").exists()
+
+
+def test_an_application_that_ignores_them_once_it_has_started_stops_too(home: Path) -> None:
+    wrap(home, IGNORING.replace('lambda *_: Path("asked").touch()', "signal.SIG_IGN"))
+    with serving(home) as shell:
+        about(shell)
+        shell.terminate()
+        assert shell.process.wait(DEADLINE_S) == 0
+
+
+@pytest.mark.slow
+def test_an_application_that_ignores_them_later_on_stops_within_moments(home: Path) -> None:
+    wrap(home, IGNORING)
+    with serving(home) as shell:
+        assert catches_sigterm(shell)
+        shell.get("/ignore")
+        assert not catches_sigterm(shell)
+        wait_until(lambda: catches_sigterm(shell))
+        shell.terminate()
+        assert shell.process.wait(DEADLINE_S) == 0
+
+
+def catches_sigterm(shell: Shell) -> bool:
+    """Source: proc_pid_status(5), `SigCgt`."""
+    found = re.search(r"(?m)^SigCgt:\s+(\w+)", Path(f"/proc/{shell.process.pid}/status").read_text())
+    assert found is not None
+    return bool(int(found[1], 16) & 1 << (signal.SIGTERM - 1))
 
 
 @pytest.mark.parametrize("source", ["import time\nPath('waiting').touch()\ntime.sleep(3600)"])
