@@ -23,6 +23,7 @@ _DIRECT = (
     *("limits.connections", "limits.connections_per_address", "limits.handshakes_per_second"),
     *("limits.handshake_burst", "limits.message_size", "ping.interval", "ping.timeout", "log.level"),
     *("app.body_size", "nginx.http_port", "nginx.https_port", "nginx.proxy_protocol", "workers"),
+    "nginx.path",
 )
 
 

@@ -175,15 +175,24 @@ def _judge_location(ledger: Ledger, entry: Entry, beside: Beside) -> None:
         ledger.add(entry, "replaced", "by that of tls: letsencrypt; certbot cannot renew through it any more")
     elif leads_away or (has_files and beside.is_center):
         ledger.add(entry, "another's", "is something else, which the new site does not have")
-        ledger.obstacles.append((entry.where, f"{plain} is something else, which the new site does not have"))
-    elif leads_here and beside.is_center and plain not in ("/", "/health") and not path.startswith("@"):
-        why = f"clients connect to {plain} there; the notification center answers at / alone"
-        ledger.add(entry, "wrong", why)
-        ledger.obstacles.append((entry.where, why))
+        fix = "to keep it, let the site stay: nginx.include"
+        ledger.obstacles.append((entry.where, f"{plain} is something else, which the new site does not have; {fix}"))
+    elif leads_here and beside.is_center and plain != "/health" and not path.startswith("@"):
+        _judge_path(ledger, entry, path)
     elif leads_here or has_files or path.startswith("@"):
         ledger.add(entry, "taken over", "as the head of what is below it")
     else:
         ledger.add(entry, "replaced", "the new site answers what it does not know with 404")
+
+
+def _judge_path(ledger: Ledger, entry: Entry, path: str) -> None:
+    """Where clients open their WebSockets."""
+    if re.fullmatch(r"(= |\^~ )?(/[A-Za-z0-9._-]+)*/?", path):
+        claim(ledger, entry, "nginx.path", path.split()[-1])
+    else:
+        why = f"clients connect to {path}; nginx.path is one path"
+        ledger.add(entry, "not supported", why)
+        ledger.obstacles.append((entry.where, why))
 
 
 def _judge_listen(ledger: Ledger, entry: Entry) -> None:

@@ -106,6 +106,13 @@ def test_what_would_be_lost_with_the_old_site_is_named(in_sample: str, capsys: p
     assert places == ["all-sites:17", "all-sites:21", "all-sites:22", "all-sites:26", "all-sites:29"]
 
 
+@pytest.mark.parametrize("in_sample", ["several-programs"], indirect=True)
+def test_the_path_that_clients_connect_to_is_kept(in_sample: str, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = imported(capsys, *files_of(in_sample))
+    assert facts["settings"]["nginx.path"] == "/ws"
+    assert [each["where"] for each in facts["obstacles"]] == ["all.conf:11", "site.conf:5"]
+
+
 @pytest.mark.parametrize("in_sample", ["environment-lines"], indirect=True)
 def test_secrets_are_neither_shown_nor_readable_by_others(in_sample: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", *files_of(in_sample)]) == 0
