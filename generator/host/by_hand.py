@@ -104,11 +104,14 @@ class ByHand:
         kept = [path for path in self.away.rglob("*") if path.is_symlink() or path.is_file()]
         if not any(path.parent != self.away for path in kept):
             return []
-        units = " ".join(self._ran())
-        start = f" && systemctl daemon-reload && systemctl start {units}" if units else ""
+        steps = [f"cp -a {self.place}/etc /"]
+        if units := " ".join(self._ran()):
+            steps += ["systemctl daemon-reload", f"systemctl start {units}"]
+        if any("supervisor" in path.parts for path in kept):
+            steps.append("supervisorctl update")
         return [
             f"What was set up by hand is kept in {self.place}. To put it back:",
-            f"  cp -a {self.place}/etc /{start} && nginx -t && systemctl reload nginx",
+            f"  {' && '.join([*steps, 'nginx -t', 'systemctl reload nginx'])}",
         ]
 
     def _here(self, path: str) -> Path:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -162,11 +163,11 @@ def _report(account: Account, report: Report, aside: bool) -> None:
     for item in left:
         say(f"  {_line(item)}")
     for conflict in ledger.conflicts:
-        report.error(f"conflict: {conflict}")
+        report.aside(paint(f"conflict: {conflict}", "yellow", sys.stderr))
     if obstacles:
-        report.error("Before the old service goes, see to these:")
+        report.aside(paint("Before the old service goes, see to these:", "yellow", sys.stderr))
     for where, what in obstacles:
-        report.error(f"  {printable(where)}: {printable(what)}")
+        report.aside(f"  {printable(where)}: {printable(what)}")
 
 
 def _line(item: Item) -> str:
