@@ -43,13 +43,13 @@ def connections(store: Store) -> int | None:
         connection.close()
 
 
-def listener(address: str) -> socket.socket:
+def listener(address: str, within_s: float = 5) -> socket.socket:
     """A connection to the service itself, at `unix:PATH` or `HOST:PORT`. Raises: OSError"""
     if not address.startswith("unix:"):
         host, _, port = address.rpartition(":")
-        return socket.create_connection((host.strip("[]"), int(port)), timeout=5)
+        return socket.create_connection((host.strip("[]"), int(port)), timeout=within_s)
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(5)
+    connection.settimeout(within_s)
     try:
         connection.connect(address.removeprefix("unix:"))
     except BaseException:

@@ -6,7 +6,7 @@ from posixpath import dirname
 from msgspec.structs import replace
 
 from generator.host.neighbours import Surroundings, ways_in
-from generator.host.probe import UNIX, Endpoint
+from generator.host.probe import Endpoint
 from generator.paths import Paths
 from generator.readers.nginx_sites import Server
 
@@ -50,8 +50,4 @@ def through_site(name: str, endpoint: Endpoint, around: Surroundings) -> Endpoin
 def past_nginx(listener: str, endpoint: Endpoint) -> Endpoint:
     """The service itself, at `unix:PATH` or `HOST:PORT`: the notification center knows nothing of the site's paths."""
     path = endpoint.path if endpoint.serves_app else "/"
-    there = replace(endpoint, encrypted=False, path=path, is_past_nginx=True)
-    if listener.startswith(UNIX):
-        return replace(there, ways=((listener,),))
-    host, _, port = listener.rpartition(":")
-    return replace(there, ways=((host.strip("[]"),),), ports=(int(port), int(port)))
+    return replace(endpoint, encrypted=False, ways=((listener,),), path=path, is_past_nginx=True)

@@ -12,13 +12,13 @@ from uuid import uuid4
 
 import msgspec
 
+from generator.host.clients import listener
+
 PATIENCE_S = 30.0
 _PAUSE_S = 0.2
 _EXCHANGE_S = 10.0
 # By the PROXY protocol: it is for no other client, and has its own address.
 UNKNOWN = "UNKNOWN"
-# The service itself, past nginx.
-UNIX = "unix:"
 
 
 class Unhealthy(Exception):
@@ -41,7 +41,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     path: str = "/"
     """What clients begin with."""
     is_past_nginx: bool = False
-    """Whether it is the service itself, which is in no site of nginx yet."""
+    """Whether it is the service itself, which is in no site of nginx yet: `ways` has its listener."""
 
     @property
     def port(self) -> int:
@@ -65,8 +65,8 @@ class Endpoint(msgspec.Struct, frozen=True):
         Raises:
             OSError
         """
-        if address.startswith(UNIX):
-            return _at_socket(address.removeprefix(UNIX), within_s)
+        if self.is_past_nginx:
+            return listener(address, within_s)
         raw = socket.create_connection((address, self.ports[encrypted]), timeout=within_s)
         if self.proxy_protocol:
             raw.sendall(f"PROXY {claim}\r\n".encode())
@@ -74,17 +74,6 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.url} at {', '.join(address for way in self.ways for address in way)}"
-
-
-def _at_socket(path: str, within_s: float) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(within_s)
-    try:
-        connection.connect(path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def probe(endpoint: Endpoint, patience_s: float = PATIENCE_S) -> float:
