@@ -185,6 +185,7 @@ def who_gets_metrics(patient: Patient) -> Asked:
 
 def _asked_from_here(patient: Patient, path: str) -> Iterator[tuple[str, int]]:
     """A connection to one of one's own addresses comes from that address."""
+    patient.must_come_through_nginx()
     for address in (*LOOPBACK, *facts.addresses()):
         with suppress(OSError):  # nginx need not listen there: `nginx.listen` has a check of its own
             yield address, ask(connected(patient.endpoint, address), path, patient.endpoint.domain).status

@@ -52,6 +52,7 @@ class Served(NamedTuple):
 
 @look()
 def the_static_files(patient: Patient) -> Served:
+    patient.must_come_through_nginx()
     urls = {}
     for url, directory in patient.deploy.app.static.items():
         top = patient.store.home / "current/app" / directory
@@ -76,6 +77,7 @@ def static(deploy: Deploy, seen: Served) -> Verdict:
 
 @look()
 def too_long_a_body(patient: Patient) -> int:
+    patient.must_come_through_nginx()
     # nginx refuses it for what it says of its length; none of it is sent.
     length = str(patient.deploy.app.body_size + 1)
     there = patient.endpoint

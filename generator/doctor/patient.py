@@ -66,6 +66,11 @@ class Patient:
         if isinstance(self.message, str):
             raise Unseen("no client gets through: see `message`")
 
+    def must_come_through_nginx(self) -> None:
+        """Raises: Unseen: no site has it yet, so that nothing can be seen of what nginx does for it."""
+        if self.endpoint.is_past_nginx:
+            raise Unseen("no site includes it: see `nginx.include`")
+
     @cached_property
     def unit(self) -> dict[str, str]:
         """What systemd says of the service."""

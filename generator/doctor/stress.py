@@ -29,6 +29,7 @@ class Burst(NamedTuple):
 @look(takes=lambda deploy: 1 + deploy.limits.handshake_burst / 200, stress=True)
 def a_burst(patient: Patient) -> Burst:
     patient.must_answer()
+    patient.must_come_through_nginx()
     most = patient.deploy.limits.handshake_burst + patient.deploy.limits.handshakes_per_second * 60
     if patient.deploy.limits.handshake_burst > MOST:
         raise Unseen(f"more than {MOST} handshakes would be needed")

@@ -66,7 +66,7 @@ class Endpoint(msgspec.Struct, frozen=True):
             OSError
         """
         if self.is_past_nginx:
-            return listener(address, within_s)
+            return listener(self.ways[0][0], within_s)
         raw = socket.create_connection((address, self.ports[encrypted]), timeout=within_s)
         if self.proxy_protocol:
             raw.sendall(f"PROXY {claim}\r\n".encode())

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from generator.config.schema import Deploy, Nginx
+from generator.doctor import of_nginx, of_the_app
+from generator.doctor.patient import Patient, Unseen
 from generator.host.neighbours import Surroundings
 from generator.host.own_site import including, line_of, past_nginx, through_site
 from generator.host.probe import Endpoint
+from generator.host.store import Store
 from generator.readers.nginx_sites import Listen, Server, servers
 
 OURS = Endpoint(domain="www.example.com", encrypted=False, serves_app=True, path="/shop/", health="/shop/healthz")
@@ -53,6 +57,14 @@ def test_of_several_sites_that_of_the_domain_counts() -> None:
 
 def test_without_the_line_there_is_no_way_through_a_site() -> None:
     assert through_site("shop", OURS, Surroundings((site(listen(80), includes=()),))) is None
+
+
+def test_the_doctor_sees_nothing_of_nginx_where_no_site_has_the_line(tmp_path: Path) -> None:
+    deploy = Deploy(domain="www.example.com", nginx=Nginx(include=True))
+    patient = Patient(deploy, Store("shop", tmp_path), past_nginx("127.0.0.1:8765", OURS))
+    for look in (of_nginx.who_gets_metrics, of_the_app.the_static_files, of_the_app.too_long_a_body):
+        with pytest.raises(Unseen, match="no site includes it"):
+            look.see(patient)
 
 
 @pytest.mark.parametrize("listener", ["unix:{}/app.sock", "127.0.0.1:{}"])

@@ -75,7 +75,10 @@ def test_an_application_lives_in_a_site_of_the_operators_own(site: Console) -> N
     assert "ask for /shop/healthz past nginx" in said
     assert f"no client comes to it: write `{LINE}` into the `server {{ }}` of your site" in said
     assert ask(site, "/shop/")[:2] == (200, "mine")
-    assert LINE in site.wsbundle("doctor", "--only", "nginx.include", code=1)
+    found = json.loads(site.wsbundle("doctor", "--format", "json", code=1))["checks"]
+    assert [(each["check"], LINE in each["fix"]) for each in found if each["state"] == "failed"] == [
+        ("nginx.include", True)
+    ]
 
     change(site, WITH_LINE)
     assert "running, uvicorn under systemd" in site.status()
