@@ -50,7 +50,8 @@ def bundle(options: Namespace, report: Report) -> int:
             download(targets, [(ROOT / lock).read_text(encoding="utf-8") for lock in locks], Path(directory))
             if loaded.project is not None and loaded.project.requirements:
                 download(targets, [locked(loaded.project.requirements)], Path(directory))
-        packed = pack(ROOT, loaded, rendered, Path(directory), mtime)
+        with report.busy("pack the archive"):
+            packed = pack(ROOT, loaded, rendered, Path(directory), mtime)
     file = Path(options.output or f"build/{packed.directory}.tar.gz")
     make_directory(file.parent)
     put_bytes(file, packed.content, _PRIVATE)

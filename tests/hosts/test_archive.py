@@ -15,10 +15,11 @@ Installer = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The archive of the default deployment, for Debian 12, 13 and Ubuntu 26.04."""
+    """The archive of the default deployment, for Debian 12, 13 and Ubuntu 26.04, with uv."""
     file = tmp_path_factory.mktemp("bundle") / "bundle.tar.gz"
     pythons = ("--python", "3.11", "--python", "3.13", "--python", "3.14")
-    command = [sys.executable, "-m", "generator", "bundle", *pythons, "--set", f"domain={DOMAIN}", "-o", str(file)]
+    command = [sys.executable, "-m", "generator", "bundle", "--uv", *pythons, "-o", str(file)]
+    command += ["--set", f"domain={DOMAIN}"]
     subprocess.run(command, cwd=ROOT, check=True)
     return file
 
@@ -51,6 +52,8 @@ def test_the_archive_installs_without_a_network_and_again_does_nothing(offline: 
     assert not offline.run("ip", "route", "show", "default").strip()
     assert f"Generation 1 of {NAME} runs" in install()
     assert offline.routes()
+    installers = offline.run("sh", "-c", f"cat /opt/{NAME}/runtimes/*/venv/lib/*/site-packages/*.dist-info/INSTALLER")
+    assert installers.replace("uv", "").strip() == ""
     before = offline.main_pids()
     assert f"Nothing to do: generation 1 of {NAME} is current and runs." in install()
     assert offline.main_pids() == before
