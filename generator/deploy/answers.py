@@ -16,6 +16,7 @@ _LINES = {
     "system": r"[\w.-]* [\w.-]*",
     "init": r"\S+",
     "identity": r"[0-9a-f]{16}",
+    "addresses": r"[0-9a-f.: ]*",
     "generation": r"\d*",
     "archive": r"[a-z0-9-]*",
     "changed": r"(?:[0-9a-f]{12} \d+)?",
@@ -45,6 +46,7 @@ class Answer(msgspec.Struct, frozen=True):
     system: str
     init: str
     identity: str
+    addresses: str
     generation: str
     archive: str
     changed: str

@@ -7,14 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from generator.commands import loaded_for, verified
-from generator.config.load import load
+from generator.config.load import Loaded, load
 from generator.config.schema import DESTINATION, Deploy
 from generator.deploy.answers import Answer, twins
 from generator.deploy.fleet import Fleet, Row
-from generator.deploy.kits import kits
+from generator.deploy.kits import Kit, deployment_of, kit
 from generator.deploy.remote import Remote
+from generator.deploy.sharing import joining, joins
 from generator.deploy.ssh import Ssh
 from generator.deploy.work import Work
+from generator.packing.wheelhouse import Target
+from generator.rendering.bundle import Bundle
 from generator.report import CommandError, Report, UsageError
 from service.declaration import Fault
 
@@ -38,18 +41,45 @@ def deploy(options: Namespace, report: Report) -> int:
         work = Work(options, loaded.deploy, remotes, answers)
         act: Callable[[Row], None] = work.take_back
         if rendered is not None:
-            made = kits(loaded, rendered, {answer.target for answer in answers.values()}, report)
-            act = partial(work.show if options.plan else work.install, made)
-        _go(options, fleet, hosts[::-1] if options.back else hosts, act, report)
+            kits = _kits(options, loaded, rendered, answers, report)
+            ours = deployment_of(loaded, rendered)
+            act = partial(work.show, kits) if options.plan else partial(work.install, kits, ours)
+        _go(options, fleet, list(in_groups(hosts, work.server, options.back)), act, report)
     code = fleet.end()
     for line in advice(options, fleet):
         report.error(line)
     return code
 
 
-def _go(options: Namespace, fleet: Fleet, hosts: list[str], act: Callable[[Row], None], report: Report) -> None:
+def _kits(
+    options: Namespace, loaded: Loaded, rendered: Bundle, answers: dict[str, Answer], report: Report
+) -> dict[str, Kit]:
+    """What each host is sent. Hosts that are alike share it."""
+    joined = loaded, rendered
+    if any(joins(loaded.deploy, answer) for answer in answers.values()):
+        joined = verified(joining(options, loaded.deploy), Report(json=True))
+    made: dict[tuple[bool, Target], Kit] = {}
+    for answer in answers.values():
+        alike = joins(loaded.deploy, answer), answer.target
+        if alike not in made:
+            made[alike] = kit(*(joined if alike[0] else (loaded, rendered)), answer.target, report)
+    return {host: made[joins(loaded.deploy, answer), answer.target] for host, answer in answers.items()}
+
+
+def in_groups(hosts: list[str], server: str | None, is_back: bool) -> Iterator[list[str]]:
+    """The hosts in their order, in groups: the one that serves the engine goes before those that join it."""
+    others = [host for host in hosts if host != server]
+    groups = [[server], others] if server is not None else [others]
+    for group in groups[::-1] if is_back else groups:
+        yield group[::-1] if is_back else group
+
+
+def _go(options: Namespace, fleet: Fleet, groups: list[list[str]], act: Callable[[Row], None], report: Report) -> None:
+    goes_on = options.keep_going or options.plan
     try:
-        fleet.each(hosts, act, min(options.parallel, MOST_AT_ONCE), options.keep_going or options.plan)
+        for group in groups:
+            if goes_on or not fleet.failed:
+                fleet.each(group, act, min(options.parallel, MOST_AT_ONCE), goes_on)
     except KeyboardInterrupt:
         report.error("Interrupted. What has begun on a host goes on there; run the same command to follow it.")
         raise

@@ -27,6 +27,7 @@ ask() {
     echo "system=$(. /etc/os-release && echo "${ID-} ${VERSION_ID-}")"
     echo "init=$(cat /proc/1/comm)"
     echo "identity=$(cat /etc/machine-id /proc/sys/kernel/random/boot_id | sha256sum | cut -c 1-16)"
+    echo "addresses=$(hostname -I 2>/dev/null || true)"
     echo "generation=$(basename "$(readlink "/opt/$name/current" || true)")"
     echo "archive=$(readlink "$home/current" || true)"
     echo "changed=$([ ! -e "$home/changed" ] || echo "$(last_deployment) $(stat -c %Y "$home/changed")")"

@@ -22,13 +22,11 @@ _WHEELS = Path("build/wheels")
 class Kit:
     """What is sent to a host: an archive, which is packed when the first host lacks it.
 
-    `directory` is what it unpacks to, `sums` the digest of its list of checksums. `deployment` names what is deployed,
-    for whatever Python.
+    `directory` is what it unpacks to, `sums` the digest of its list of checksums.
     """
 
     def __init__(self, name: str, members: list[Member]) -> None:
         self.directory, whole = summed(name, members)
-        self.deployment = summed("", [member for member in members if not member.path.startswith("wheels/")])[0][1:]
         self.sums = sha256(whole[-1].content).hexdigest()
         self._name, self._members, self._lock = name, members, Lock()
 
@@ -42,14 +40,19 @@ class Kit:
         return archive(self._name, self._members)
 
 
-def kits(loaded: Loaded, rendered: Bundle, targets: set[Target], report: Report) -> dict[Target, Kit]:
-    """One for each Python and machine, so that a host that is added changes nothing for the others.
+def kit(loaded: Loaded, rendered: Bundle, target: Target, report: Report) -> Kit:
+    """The one for a Python on a machine: a host that has another changes nothing for the others.
 
     Raises:
-        CommandError: there are no wheels for one.
+        CommandError: there are no wheels for it.
     """
-    wheels = {target: _wheels(loaded, target, report) for target in sorted(targets)}
-    return {target: Kit(loaded.deploy.name, members(ROOT, loaded, rendered, wheels[target])) for target in wheels}
+    return Kit(loaded.deploy.name, members(ROOT, loaded, rendered, _wheels(loaded, target, report)))
+
+
+def deployment_of(loaded: Loaded, rendered: Bundle) -> str:
+    """Names what is deployed, for whatever Python: code, application and settings."""
+    with tempfile.TemporaryDirectory() as nothing:
+        return summed("", members(ROOT, loaded, rendered, Path(nothing)))[0].lstrip("-")
 
 
 def _wheels(loaded: Loaded, target: Target, report: Report) -> Path:

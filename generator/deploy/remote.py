@@ -23,6 +23,10 @@ _GONE = 76  # of host.sh
 _SCRIPT = Path(__file__).with_name("host.sh").read_bytes()
 # Without quotes and backslashes, for any login shell. A directory that others could write in is not made here.
 _RECEIVE = 'umask 077; mkdir -p "$1" && cat >"$1/$2"'
+_PUT = (
+    'umask 022; mkdir -p "$(dirname "$1")" && umask 077 && cat >"$1.new" || exit 1; '
+    'if cmp -s "$1.new" "$1"; then rm "$1.new"; else chmod "$2" "$1.new" && mv "$1.new" "$1" && echo new; fi'
+)
 
 
 class LostError(CommandError):
@@ -79,6 +83,27 @@ class Remote:
             return self._script("unpack", kit.directory, file, archive.digest) if sent.code == 0 else sent
 
         self._must(self._again(send))
+
+    def get(self, path: str) -> bytes:
+        """What is in a file there.
+
+        Raises:
+            RemoteError, LostError
+        """
+        outcome = self._again(lambda: self._ssh.run(self.destination, as_root("cat", path)))
+        self._must(outcome)
+        return outcome.output.encode()
+
+    def put(self, path: str, content: bytes, mode: str) -> bool:
+        """Make a file there hold this, root's; whether it did not yet. One that does stays as it is.
+
+        Raises:
+            RemoteError, LostError
+        """
+        command = as_root("sh", "-c", _PUT, "sh", path, mode)
+        outcome = self._again(lambda: self._ssh.run(self.destination, command, content))
+        self._must(outcome)
+        return outcome.output != ""
 
     def do(self, directory: str, work: str, *options: str) -> int:
         """Let a job of host.sh run there, and follow it to its end: its exit code.

@@ -9,7 +9,7 @@ from generator.deploy.answers import Answer, last_deployment
 from generator.deploy.fleet import Row
 from generator.deploy.kits import Kit
 from generator.deploy.remote import LostError, Remote, RemoteError
-from generator.packing.wheelhouse import Target
+from generator.deploy.sharing import carry, server_of
 
 _PENDING = 3
 # Hosts of an engine know each other after an announcement or two.
@@ -18,29 +18,32 @@ _PAUSE_S = 0.5
 
 
 class Work:
-    """One instance for all hosts: it remembers which are proven."""
+    """One instance for all hosts: it remembers which are proven. `server` has the engine that the others join."""
 
     def __init__(
         self, options: Namespace, deploy: Deploy, remotes: Mapping[str, Remote], answers: Mapping[str, Answer]
     ):
         self._options, self._deploy = options, deploy
         self._remotes, self._answers = remotes, answers
+        self.server = server_of(deploy, answers)
         self._last = last_deployment(answers.values())
         self._proven: list[Remote] = []
 
-    def show(self, kits: Mapping[Target, Kit], row: Row) -> None:
+    def show(self, kits: Mapping[str, Kit], row: Row) -> None:
         """What an installation would change."""
-        remote, kit = self._ready(row), kits[self._answers[row.host].target]
+        remote, kit = self._ready(row), kits[row.host]
         remote.bring(kit)
         row.code = remote.do(kit.directory, "plan", *(["--full"] if self._options.full else []))
         row.result = {0: "nothing to do", _PENDING: "changes are pending"}.get(row.code, "install would stop")
 
-    def install(self, kits: Mapping[Target, Kit], row: Row) -> None:
+    def install(self, kits: Mapping[str, Kit], deployment: str, row: Row) -> None:
         """Install it there, and prove it across hosts where there are several."""
-        remote, kit = self._ready(row), kits[self._answers[row.host].target]
+        remote, kit = self._ready(row), kits[row.host]
         remote.bring(kit)
+        if self.server is not None and row.host != self.server:
+            carry(self._deploy, self._remotes[self.server], remote)
         options = ["--overwrite"] if self._options.overwrite else []
-        is_changed = self._changed(remote, row, kit.directory, "install", kit.deployment, *options)
+        is_changed = self._changed(remote, row, kit.directory, "install", deployment, *options)
         if row.code == 0 and is_changed and self._deploy.engine.url is not None:
             self._meet(remote)
         if row.code == 0:

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from generator.command_line import parse
+from generator.config.load import load_text
 from generator.deploy.answers import Answer, faults, last_deployment, twins, worst
 from generator.deploy.answers import parse as parse_answer
-from generator.deploy.command import check_destination
+from generator.deploy.command import check_destination, in_groups
 from generator.deploy.elsewhere import given
 from generator.deploy.fleet import Fleet, Row, facts, table
 from generator.deploy.remote import Lines
+from generator.deploy.sharing import joins
 from generator.deploy.ssh import LOST, Outcome, as_root, fault, words
 from generator.packing.wheelhouse import Target
 from generator.report import CommandError, Report, UsageError
@@ -24,7 +26,8 @@ from tests.generator.front_door import wsbundle
 
 LINES = (
     "wsbundle-host 1\npython=3.11\nmachine=x86_64\nlibc=glibc 2.36\nsystem=debian 12\ninit=systemd\n"
-    "identity=0123456789abcdef\ngeneration=3\narchive=chat-0123456789ab\nchanged=0123456789ab 1795911236\njob=\n"
+    "identity=0123456789abcdef\naddresses=10.0.0.2 fd00::2 \n"
+    "generation=3\narchive=chat-0123456789ab\nchanged=0123456789ab 1795911236\njob=\n"
     "wsbundle-end\n"
 )
 ANSWER = Answer(
@@ -34,6 +37,7 @@ ANSWER = Answer(
     system="debian 12",
     init="systemd",
     identity="0123456789abcdef",
+    addresses="10.0.0.2 fd00::2 ",
     generation="3",
     archive="chat-0123456789ab",
     changed="0123456789ab 1795911236",
@@ -108,6 +112,32 @@ def test_what_is_taken_back_is_the_newest_deployment_of_all_hosts() -> None:
 )
 def test_the_exit_code_is_the_worst_of_all(codes: list[int], code: int) -> None:
     assert worst(codes) == code
+
+
+# An engine that one of them serves
+
+
+@pytest.mark.parametrize(
+    ("engine", "does"),
+    [
+        ("{serve: true, user: queue-websocket, url: 'valkey://10.0.0.1:6380', insecure: true}", True),
+        ("{serve: true, user: queue-websocket, url: 'valkey://10.0.0.2:6380', insecure: true}", False),
+        ("{serve: true, user: queue-websocket, url: 'valkey://[fd00:0::2]:6380', insecure: true}", False),
+        ("{serve: true, user: queue-websocket, url: 'valkey://127.0.0.1:6380'}", False),
+        ("{serve: true, user: queue-websocket, url: 'unix:///run/queue-websocket-engine/engine.sock'}", False),
+        ("{user: queue-websocket, url: 'valkey://10.0.0.1:6380', insecure: true, password_file: /etc/password}", False),
+        ("{}", False),
+    ],
+)
+def test_a_host_without_the_address_of_the_engine_that_is_served_joins_it(engine: str, does: bool) -> None:
+    text = f"domain: ws.mycompany.org\nengine: {engine}\n"
+    assert joins(load_text(text, "deploy.yaml").deploy, ANSWER) is does
+
+
+def test_the_host_that_serves_the_engine_is_the_first_and_the_last_to_go_back() -> None:
+    assert list(in_groups(["ws1", "ws2", "ws3"], "ws2", False)) == [["ws2"], ["ws1", "ws3"]]
+    assert list(in_groups(["ws1", "ws2", "ws3"], "ws2", True)) == [["ws3", "ws1"], ["ws2"]]
+    assert list(in_groups(["ws1", "ws2"], None, True)) == [["ws2", "ws1"]]
 
 
 # ssh

@@ -1,16 +1,20 @@
 """From a desk to three hosts with real sshd: all of them, one that fails, one that vanishes, and back."""
 
+import asyncio
 import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.hosts.console import NAME, Console
 from tests.hosts.desk import HOME, HOSTS, Desk, a_desk, with_sshd
+from tests.hosts.test_engine import CERTIFICATE, KEY, certify
+from tests.hosts.test_several_hosts import nothing_is_lost, they_are_one
 
 UNIT = f"wsbundle-deploy-{NAME}.service"
 PATIENCE_S = 300.0  # for three installations on a busy machine
@@ -85,6 +89,23 @@ def test_three_hosts_are_deployed_changed_and_taken_back(desk: Desk) -> None:
     assert all(host.routes() for host in desk.hosts.values())
     assert [row[3] for row in rows(desk.deploy("--back"))] == ["nothing to take back"] * 3
     assert len(ws3.run("sh", "-c", f"ls -d {HOME}/{NAME}-*").split()) <= 3
+
+
+def test_three_hosts_become_one_center_and_a_change_loses_no_message(desk: Desk) -> None:
+    several: Any = desk
+    address = desk.network.addresses[2]  # of ws2, behind the desk and ws1
+    certify(desk.hosts["ws2"], address)
+    engine = {"url": f"valkeys://{address}:6390", "user": NAME, "serve": True}
+    desk.configure(hosts=list(HOSTS), engine={**engine, "ca": CERTIFICATE, "cert": CERTIFICATE, "key": KEY})
+    said = desk.deploy()
+    assert rows(said) == [[host, "-", "1", "installed"] for host in HOSTS]
+    assert said.index("ws2 | Generation 1") < said.index("ws1 | Generation 1") < said.index("ws3 | Generation 1")
+    assert "ws1 | ws2 reaches it over the engine" in said
+    asyncio.run(they_are_one(several))
+    for words in (("--set", "welcome=Hello {uuid}"), ("--back",)):
+        assert asyncio.run(nothing_is_lost(several, lambda words=words: desk.deploy(*words))) > 20
+        asyncio.run(they_are_one(several))
+    assert [host.current() for host in desk.consoles] == ["1", "1", "1"]
 
 
 def test_a_lost_connection_is_taken_up_again_and_a_host_that_vanishes_is_whole(desk: Desk) -> None:
