@@ -325,6 +325,7 @@ def _add_deploy(deploy: argparse.ArgumentParser) -> None:
     deploy.add_argument("--keep-going", action="store_true", help="go on to the next host after one that fails")
     deploy.add_argument("--parallel", metavar="N", type=_at_once, default=1, help="N hosts at once (default: 1)")
     deploy.add_argument("--overwrite", action="store_true", help="replace what was edited by hand; keep copies")
+    deploy.add_argument("--uv", action="store_true", help="take uv along: 20 MB more, installed in a third of the time")
     deploy.set_defaults(run=_deploy)
 
 

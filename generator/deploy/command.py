@@ -9,7 +9,7 @@ from functools import partial
 from generator.commands import loaded_for, verified
 from generator.config.load import Loaded, load
 from generator.config.schema import DESTINATION, Deploy
-from generator.deploy.answers import Answer, twins
+from generator.deploy.answers import Answer, faults, twins
 from generator.deploy.fleet import Fleet, Row
 from generator.deploy.kits import Kit, deployment_of, kit
 from generator.deploy.remote import Remote
@@ -62,7 +62,7 @@ def _kits(
     for answer in answers.values():
         alike = joins(loaded.deploy, answer), answer.target
         if alike not in made:
-            made[alike] = kit(*(joined if alike[0] else (loaded, rendered)), answer.target, report)
+            made[alike] = kit(*(joined if alike[0] else (loaded, rendered)), answer.target, options.uv, report)
     return {host: made[joins(loaded.deploy, answer), answer.target] for host, answer in answers.items()}
 
 
@@ -116,6 +116,7 @@ def _ask(remotes: dict[str, Remote], report: Report) -> dict[str, Answer]:
         asked = dict(zip(remotes, pool.map(Remote.ask, remotes.values()), strict=True))
     answers = {host: answer for host, answer in asked.items() if isinstance(answer, Answer)}
     found = [(host, answer) for host, answer in asked.items() if isinstance(answer, Fault)]
+    found += [(host, fault) for host, answer in answers.items() for fault in faults(answer)]
     found += twins(list(answers.items()))
     for host, fault in found:
         report.error(f"{host}: {fault}")

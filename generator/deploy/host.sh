@@ -7,6 +7,7 @@
 #   ask NAME                                        what this host is, a line each
 #   has NAME ARCHIVE SUMS                           whether this archive is there, undamaged
 #   unpack NAME ARCHIVE FILE SHA256                 check what has arrived, and unpack it
+#   show NAME FILE                                  a file, in base64
 #   start NAME ARCHIVE JOB install|plan|back|rollback|uninstall [OPTION...]
 #   follow NAME JOB BYTES                           its output from this byte on; ends with the exit code of the job
 set -eu
@@ -60,6 +61,11 @@ unpack() {
     mv "$new/$archive" "$home/$archive"
     rm -rf "$new" "$file"
     find "$home" -maxdepth 1 -name 'incoming.*' -mmin +60 -exec rm -rf {} + # of connections that were lost
+}
+
+show() {
+    echo wsbundle-file
+    base64 "$1"
 }
 
 start() {

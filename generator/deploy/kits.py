@@ -40,13 +40,13 @@ class Kit:
         return archive(self._name, self._members)
 
 
-def kit(loaded: Loaded, rendered: Bundle, target: Target, report: Report) -> Kit:
+def kit(loaded: Loaded, rendered: Bundle, target: Target, with_uv: bool, report: Report) -> Kit:
     """The one for a Python on a machine: a host that has another changes nothing for the others.
 
     Raises:
         CommandError: there are no wheels for it.
     """
-    return Kit(loaded.deploy.name, members(ROOT, loaded, rendered, _wheels(loaded, target, report)))
+    return Kit(loaded.deploy.name, members(ROOT, loaded, rendered, _wheels(loaded, target, with_uv, report)))
 
 
 def deployment_of(loaded: Loaded, rendered: Bundle) -> str:
@@ -55,9 +55,10 @@ def deployment_of(loaded: Loaded, rendered: Bundle) -> str:
         return summed("", members(ROOT, loaded, rendered, Path(nothing)))[0].lstrip("-")
 
 
-def _wheels(loaded: Loaded, target: Target, report: Report) -> Path:
+def _wheels(loaded: Loaded, target: Target, with_uv: bool, report: Report) -> Path:
     """The directory that has them, which is complete or not there."""
-    locks = [(ROOT / lock).read_text(encoding="utf-8") for lock in program.LOCKS]
+    files = (*program.LOCKS, program.UV_LOCK) if with_uv else program.LOCKS
+    locks = [(ROOT / lock).read_text(encoding="utf-8") for lock in files]
     own = loaded.project.requirements if loaded.project is not None else ""
     key = sha256(repr((str(target), locks, own)).encode()).hexdigest()[:12]
     directory = _WHEELS / f"{target.python}-{target.machine}-{key}"

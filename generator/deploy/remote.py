@@ -4,12 +4,13 @@ import codecs
 import json
 import secrets
 import time
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-from generator.deploy.answers import Answer, faults, parse
+from generator.deploy.answers import Answer, parse
 from generator.deploy.kits import Kit
 from generator.deploy.ssh import LOST, Outcome, Ssh, as_root, fault
 from generator.report import CommandError, printable
@@ -51,7 +52,7 @@ class Remote:
         if outcome.code == 0:
             outcome = self._script("ask")
         answer = parse(outcome.output) if outcome.code == 0 else None
-        return fault(self.destination, outcome) if answer is None else next(faults(answer), answer)
+        return fault(self.destination, outcome) if answer is None else answer
 
     def look(self) -> Answer:
         """What it is now.
@@ -90,9 +91,10 @@ class Remote:
         Raises:
             RemoteError, LostError
         """
-        outcome = self._again(lambda: self._ssh.run(self.destination, as_root("cat", path)))
+        outcome = self._again(lambda: self._script("show", path))
         self._must(outcome)
-        return outcome.output.encode()
+        _, _, text = outcome.output.rpartition("wsbundle-file\n")  # a login shell may have printed more
+        return b64decode(text)
 
     def put(self, path: str, content: bytes, mode: str) -> bool:
         """Make a file there hold this, root's; whether it did not yet. One that does stays as it is.
@@ -103,7 +105,7 @@ class Remote:
         command = as_root("sh", "-c", _PUT, "sh", path, mode)
         outcome = self._again(lambda: self._ssh.run(self.destination, command, content))
         self._must(outcome)
-        return outcome.output != ""
+        return outcome.output.endswith("new\n")
 
     def do(self, directory: str, work: str, *options: str) -> int:
         """Let a job of host.sh run there, and follow it to its end: its exit code.
@@ -138,7 +140,7 @@ class Remote:
         command = as_root(*self.installed("status", "--format", "json"))
         outcome = self._again(lambda: self._ssh.run(self.destination, command))
         try:
-            said = json.loads(outcome.output)
+            said = json.loads(outcome.output[outcome.output.find("{\n") :])
         except ValueError:
             said = None
         if not isinstance(said, dict):
@@ -177,8 +179,9 @@ class Remote:
 
     def _must(self, outcome: Outcome) -> None:
         if outcome.code != 0:
-            said = [*outcome.errors.strip().splitlines(), f"exit code {outcome.code}"]
-            raise RemoteError(said[0].removeprefix("wsbundle: "))
+            lines = outcome.errors.strip().splitlines() or [f"exit code {outcome.code}"]
+            said = [line for line in lines if line.startswith("wsbundle: ")] or lines[-1:]
+            raise RemoteError(printable(said[0].removeprefix("wsbundle: ")))
 
 
 class Lines:

@@ -1,5 +1,6 @@
 """`wsbundle deploy` without a host: what is asked and answered, in which order, and how it is told."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -17,9 +18,9 @@ from generator.deploy.answers import parse as parse_answer
 from generator.deploy.command import check_destination, in_groups
 from generator.deploy.elsewhere import given
 from generator.deploy.fleet import Fleet, Row, facts, table
-from generator.deploy.remote import Lines
+from generator.deploy.remote import Lines, Remote, RemoteError
 from generator.deploy.sharing import joins
-from generator.deploy.ssh import LOST, Outcome, as_root, fault, words
+from generator.deploy.ssh import LOST, Outcome, Ssh, as_root, fault, words
 from generator.packing.wheelhouse import Target
 from generator.report import CommandError, Report, UsageError
 from tests.generator.front_door import wsbundle
@@ -151,7 +152,7 @@ def test_a_destination_is_never_an_option() -> None:
 def test_every_login_shell_passes_the_words_on(shell: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
-    if subprocess.run(["id", "-u"], capture_output=True, text=True).stdout != "0\n":
+    if os.geteuid():
         pytest.skip("only root needs no sudo")
     given_words = ["a b", "$HOME", "*", "it's", 'a "quote"', ""]
     script = "import sys; print(sys.argv[1:])"
@@ -177,6 +178,29 @@ def test_every_login_shell_passes_the_words_on(shell: str) -> None:
 )
 def test_why_a_host_does_not_answer_is_told_with_the_fix(outcome: Outcome, said: str) -> None:
     assert said in str(fault("ws1", outcome))
+
+
+class _ThisMachine(Ssh):
+    """Runs here what it is to run there, below a login shell that talks."""
+
+    def __init__(self) -> None:
+        pass
+
+    def run(self, destination: str, command: str, given: bytes | None = None, heard: object = None) -> Outcome:
+        done = subprocess.run(["sh", "-c", f"echo Welcome; {command}"], input=given, capture_output=True)
+        return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs no sudo")
+def test_a_file_comes_from_one_host_to_another_as_it_is(tmp_path: Path) -> None:
+    remote = Remote(_ThisMachine(), "here", "chat", print, threading.Event())
+    there, here = tmp_path / "there", tmp_path / "new/here"
+    there.write_bytes(b"secret\n\n\xff")
+    assert remote.put(str(here), remote.get(str(there)), "640")
+    assert (here.read_bytes(), here.stat().st_mode & 0o777) == (b"secret\n\n\xff", 0o640)
+    assert not remote.put(str(here), remote.get(str(there)), "600")
+    with pytest.raises(RemoteError, match="No such file"):
+        remote.get(str(tmp_path / "nowhere"))
 
 
 def test_output_is_told_line_by_line_and_steers_no_terminal() -> None:

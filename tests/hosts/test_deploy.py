@@ -79,6 +79,7 @@ def test_three_hosts_are_deployed_changed_and_taken_back(desk: Desk) -> None:
     assert [row[:3] for row in rows(said)] == [["ws1", "1", "2"], ["ws2", "1", "1"], ["ws3", "1", "1"]]
     assert "Failed: ws2. Not tried: ws3." in said
     assert "port 9000" in said
+    assert "Setting up" not in said  # the environment is that of the archive before
     assert all(host.routes() for host in desk.hosts.values())
     ws2.host.run("systemctl", "stop", "squatter")
     assert [row[3] for row in rows(desk.deploy())] == ["nothing to do", "installed", "installed"]
