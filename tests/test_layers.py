@@ -57,6 +57,7 @@ ROOMS = {
     ),
     "bench": (
         "programs",
+        "deployed",
         "servers",
         "load",
         "compare",
@@ -74,10 +75,14 @@ ROOMS = {
 }
 # What a program knows of another.
 KNOWN = {
-    # What it costs to keep a message is measured inside of the service.
+    # What it costs to keep a message is measured inside of the service; its own program mints tokens.
     ("bench", "service"): {
         *(f"service.core.{module}" for module in ("addresses", "center", "identity", "mail", "mailbox")),
-        *("service.mailbox.disk", "service.settings"),
+        *("service.mailbox.disk", "service.mint", "service.settings"),
+    },
+    # What runs as it is deployed is rendered.
+    ("bench", "generator"): {
+        *("generator.config.load", "generator.config.schema", "generator.rendering.render"),
     },
     ("generator", "service"): {
         *("service", "service.core.figures", "service.declaration", "service.settings"),
@@ -239,7 +244,7 @@ def test_only_what_renders_knows_jinja_and_only_what_parses_or_writes_it_knows_y
 def test_only_the_command_itself_knows_what_concerns_a_host() -> None:
     knowing = {name for name in MODULES if any(each.startswith("generator.host") for each in KNOWS[name])}
     assert {name for name in knowing if room(name) not in ("host", "doctor")} == {
-        *("generator.command_line", "tools.picture")
+        *("generator.command_line", "generator.importing.command", "tools.picture")
     }
 
 
