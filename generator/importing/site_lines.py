@@ -123,7 +123,7 @@ def _judge_directive(ledger: Ledger, entry: Entry, is_center: bool) -> None:
     if name == "client_max_body_size":
         _judge_body(ledger, entry, is_center)
     elif name == "limit_conn":
-        claim(ledger, entry, "limits.connections_per_address", value.split()[-1])
+        claim(ledger, entry, "limits.connections_per_address", value.rpartition(" ")[2])
     elif name == "limit_req":
         _judge_rate(ledger, entry)
     elif name == "set_real_ip_from":
@@ -170,7 +170,7 @@ def _judge_location(ledger: Ledger, entry: Entry, beside: Beside) -> None:
     leads_here = any(each in beside.passing for each in lines)
     leads_away = any(each.name.endswith("_pass") for each in lines) and not leads_here
     has_files = any(each.name in ("alias", "root") for each in lines) and not leads_here
-    plain = path.split()[-1].rstrip("/") or "/"
+    plain = path.rpartition(" ")[2].rstrip("/") or "/"
     if "acme-challenge" in path:
         ledger.add(entry, "replaced", "by that of tls: letsencrypt; certbot cannot renew through it any more")
     elif leads_away or (has_files and beside.is_center):
@@ -188,7 +188,7 @@ def _judge_location(ledger: Ledger, entry: Entry, beside: Beside) -> None:
 def _judge_path(ledger: Ledger, entry: Entry, path: str) -> None:
     """Where clients open their WebSockets."""
     if re.fullmatch(r"(= |\^~ )?(/[A-Za-z0-9._-]+)*/?", path):
-        claim(ledger, entry, "nginx.path", path.split()[-1])
+        claim(ledger, entry, "nginx.path", path.rpartition(" ")[2])
     else:
         why = f"clients connect to {path}; nginx.path is one path"
         ledger.add(entry, "not supported", why)

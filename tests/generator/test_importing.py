@@ -225,6 +225,17 @@ def test_a_file_that_is_there_is_not_changed(here: Path, capsys: pytest.CaptureF
     assert Path("deploy.yaml").read_text() == "domain: ws.mycompany.org\n"
 
 
+def test_directives_without_their_words_are_judged_as_well(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inside = (
+        "listen; server_name; limit_conn; limit_req; proxy_pass; return; location { proxy_pass http://[::1]:8000; }"
+    )
+    write(here, "site", f"server {{ {inside} }}\n")
+    facts = imported(capsys, "site", "--domain", "ws.mycompany.org")
+    assert of_lines(facts, "limit_conn") == [
+        "wrong: limits.connections_per_address: has no value; use a whole number from 1 to 100000"
+    ]
+
+
 TAKEOVERS: list[tuple[tuple[str, ...], str]] = [
     (("--takeover", "a.service"), "--takeover is for what is found on this host; leave the files out"),
     (("--takeover", "-o", "-"), "--takeover installs what is written; name a file with -o"),
