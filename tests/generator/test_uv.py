@@ -6,7 +6,9 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,16 @@ def program(directory: Path, text: str, mode: int = 0o755) -> Path:
     (directory / "uv").write_text(f"#!/bin/sh\n{text}\n")
     (directory / "uv").chmod(mode)
     return directory / "uv"
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> Iterator[Path]:
+    """A directory that nobody else can change, which nothing below /tmp is for root."""
+    if os.geteuid() != 0:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/run") as directory:
+        yield Path(directory)
 
 
 def at_hand(directory: Path) -> str | None:
@@ -123,32 +135,24 @@ def test_one_that_is_new_enough_is_taken_and_none_is_no_fault(tmp_path: Path) ->
         ("kill -9 $$", "does not say its version"),
     ],
 )
-def test_one_that_is_old_or_broken_is_left_to_pip(text: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    directory = Path("/run/wsbundle-uv" if os.geteuid() == 0 else os.environ["HOME"])
-    path = program(directory, text)
-    try:
-        with pytest.raises(uv.UvError, match=f"^{path} {why}.*; pip makes this environment instead$"):
-            at_hand(directory)
-    finally:
-        path.unlink()
+def test_one_that_is_old_or_broken_is_left_to_pip(text: str, why: str, roots: Path) -> None:
+    path = program(roots, text)
+    with pytest.raises(uv.UvError, match=f"^{path} {why}.*; pip makes this environment instead$"):
+        at_hand(roots)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root is that careful")
-def test_root_takes_none_that_another_user_could_change() -> None:
-    directory = Path("/run/wsbundle-uv")
-    path, link = program(directory / "theirs", "echo uv 9.9"), directory / "uv"
+def test_root_takes_none_that_another_user_could_change(roots: Path) -> None:
+    path, link = program(roots / "theirs", "echo uv 9.9"), roots / "uv"
     link.symlink_to(path)
-    try:
-        assert at_hand(link.parent) == str(link)
-        path.chmod(0o775)
-        with pytest.raises(uv.UvError, match=f"{link} is not used by root, because {path} can be"):
-            at_hand(link.parent)
-        path.chmod(0o755)
-        os.chown(path.parent, 12345, 0)
-        with pytest.raises(uv.UvError, match=f"because {path.parent} can be changed by another user"):
-            at_hand(link.parent)
-    finally:
-        shutil.rmtree(directory)
+    assert at_hand(roots) == str(link)
+    path.chmod(0o775)
+    with pytest.raises(uv.UvError, match=f"{link} is not used by root, because {path} can be changed by another user"):
+        at_hand(roots)
+    path.chmod(0o755)
+    os.chown(path.parent, 12345, 0)
+    with pytest.raises(uv.UvError, match=f"because {path.parent} can be changed by another user"):
+        at_hand(roots)
 
 
 # What it makes
