@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# What a client sees when an ASGI application returns without closing the WebSocket that it has accepted.
+#
+# The application has done all that it wanted, and nothing has failed. Guess: every server closes with 1000.
+# Seen with the versions below: none does. uvicorn drops the connection (1006), hypercorn and gunicorn close with 1011,
+# granian sends a close frame without a code (1005), and daphne leaves the connection open.
+# Run by hand: bash findings/asgi-app-returns.sh. Fails when one of them behaves otherwise.
+set -euo pipefail
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+python3 -m venv "$folder/venv"
+"$folder/venv/bin/pip" -qq --disable-pip-version-check install \
+    uvicorn==0.54.0 websockets==16.1.1 hypercorn==0.18.0 granian==2.8.9 gunicorn==27.0.1 daphne==4.2.3
+cd "$folder"
+
+cat >app.py <<'PYTHON'
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            event = (await receive())["type"]
+            await send({"type": f"{event}.complete"})
+            if event == "lifespan.shutdown":
+                return
+    await receive()
+    await send({"type": "websocket.accept"})
+PYTHON
+
+cat >drive.py <<'PYTHON'
+import socket, subprocess, sys, time
+
+SERVERS = {
+    "uvicorn": "uvicorn app:app --port {port} --log-level critical",
+    "hypercorn": "hypercorn app:app --bind 127.0.0.1:{port} --log-level critical",
+    "granian": "granian app:app --port {port} --interface asgi --log-level critical",
+    "gunicorn": "gunicorn app:app --worker-class asgi --bind 127.0.0.1:{port}"
+    " --graceful-timeout 1 --no-control-socket --log-level critical",
+    "daphne": "daphne -b 127.0.0.1 -p {port} app:app",
+}
+EXPECTED = {
+    "uvicorn": 1006,
+    "hypercorn": 1011,
+    "granian": 1005,
+    "gunicorn": 1011,
+    "daphne": 'open after 3 s',
+}
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+
+def ask(port):
+    with connect(f"ws://127.0.0.1:{port}/", ping_interval=None, proxy=None) as client:
+        try:
+            return client.recv(timeout=3)
+        except TimeoutError:
+            return "open after 3 s"
+        except ConnectionClosed:
+            return client.close_code
+
+
+
+def seen(name):
+    port = free_port()
+    words = SERVERS[name].format(port=port).split()
+    process = subprocess.Popen([sys.prefix + "/bin/" + words[0], *words[1:]], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        time.sleep(1)
+        return ask(port)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+same = True
+for name, expected in EXPECTED.items():
+    what = seen(name)
+    same &= what == expected
+    print(f"{name:16} {what!r}")
+sys.exit(0 if same else "This has changed.")
+PYTHON
+venv/bin/python drive.py
