@@ -161,6 +161,7 @@ def test_the_environment_has_every_setting_as_a_person_would_write_it() -> None:
         "WORKERS": "1",
         "WEBSOCKET_BUS": "",
         "WEBSOCKET_APP": "",
+        "WEBSOCKET_APP_START": "60",
         "WEBSOCKET_ENGINE_URL": "unix:///run/valkey/valkey.sock",
         "WEBSOCKET_ENGINE_SENTINELS": "10.0.0.5:26379 [::1]:26379",
         "WEBSOCKET_ENGINE_MASTER": "",
