@@ -1,7 +1,7 @@
 """What can be typed behind `wsbundle`: commands, options, and the help that explains them."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from generator import __version__, commands
@@ -109,6 +109,12 @@ _ON_A_HOST = {
         "Close every connection that has this address with code 4011; our clients do not come back. Needs root.",
         "sudo wsbundle kick alice",
     ),
+    "logs": (
+        "what the service says",
+        "Show the last lines that the service has logged, and with -f those that come. What nginx logs about it is in "
+        "/var/log/nginx.",
+        "sudo wsbundle logs -f",
+    ),
     "mailbox": (
         "show what mailboxes hold, copy them, or put a copy in their place",
         "Print how many messages wait for clients that are away, for all or for one; write a copy of all; or put one "
@@ -134,7 +140,7 @@ _ON_A_HOST = {
 
 
 # What can be asked from a desk as well.
-_ELSEWHERE = ("status", "doctor", "top", "clients", "kick", "history", "rollback", "uninstall")
+_ELSEWHERE = ("status", "doctor", "top", "clients", "kick", "logs", "history", "rollback", "uninstall")
 COMMANDS = {**_ANYWHERE, **_ON_A_HOST}
 _EXAMPLES = ("wsbundle init ws.mycompany.org", "wsbundle check", "sudo wsbundle install")
 
@@ -218,10 +224,13 @@ def _generation(text: str) -> int:
     return int(text)
 
 
-def _at_once(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hosts; use 1 or more")
-    return int(text)
+def _number_of(what: str) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and int(text)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {what}; use 1 or more")
+        return int(text)
+
+    return number
 
 
 def parser(command: str = COMMAND, as_root: str = AS_ROOT) -> argparse.ArgumentParser:
@@ -323,7 +332,9 @@ def _add_deploy(deploy: argparse.ArgumentParser) -> None:
     deed.add_argument("--back", action="store_true", help="take back what deploying this has changed, last host first")
     deploy.add_argument("--full", action="store_true", help="with --plan: the content of new and removed files, too")
     deploy.add_argument("--keep-going", action="store_true", help="go on to the next host after one that fails")
-    deploy.add_argument("--parallel", metavar="N", type=_at_once, default=1, help="N hosts at once (default: 1)")
+    deploy.add_argument(
+        "--parallel", metavar="N", type=_number_of("hosts"), default=1, help="N hosts at once (default: 1)"
+    )
     deploy.add_argument("--overwrite", action="store_true", help="replace what was edited by hand; keep copies")
     deploy.add_argument("--uv", action="store_true", help="take uv along: 20 MB more, installed in a third of the time")
     deploy.set_defaults(run=_deploy)
@@ -338,6 +349,8 @@ def _add_on_a_host(host: dict[str, argparse.ArgumentParser]) -> None:
     host["clients"].add_argument("--address", metavar="A", help="only who has this address, or comes from there")
     host["kick"].add_argument("uuid", metavar="UUID", help="any address of the client, also its temporary one")
     host["plan"].add_argument("--full", action="store_true", help="show the content of new and removed files, too")
+    host["logs"].add_argument("--lines", metavar="N", type=_number_of("lines"), default=50, help="default: 50")
+    host["logs"].add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
     mailbox = host["mailbox"]
     deed = mailbox.add_mutually_exclusive_group()
     deed.add_argument("address", metavar="ADDRESS", nargs="?", help="show this mailbox; left out, all together")
@@ -361,10 +374,13 @@ def _add_common(verbs: dict[str, argparse.ArgumentParser]) -> None:
     for name in ("render", "check", "bundle", "deploy", "install", "plan"):
         verbs[name].add_argument("-v", "--verbose", action="store_true", help="list also the checks that accept")
     for name, verb in verbs.items():
-        verb.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+        if name != "logs":
+            verb.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
         if name in ("explain", "import"):
             continue
-        verb.add_argument("-f", "--file", metavar="FILE", default="deploy.yaml", help="default: deploy.yaml")
+        # With logs, `-f` is what it is with every program that shows them.
+        names = ("--file",) if name == "logs" else ("-f", "--file")
+        verb.add_argument(*names, metavar="FILE", default="deploy.yaml", help="default: deploy.yaml")
         if name == "init":
             continue
         verb.add_argument("--env", metavar="NAME", help="lay deploy.NAME.yaml over it")

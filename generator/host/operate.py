@@ -12,6 +12,7 @@ from generator.host.apply import side
 from generator.host.drift import drifts
 from generator.host.engine import fitted, flavour, flavour_of
 from generator.host.install import EDITED
+from generator.host.logs import logs
 from generator.host.people import clients, kick
 from generator.host.preflight import certificate_will_do, is_clear
 from generator.host.preview import lines, preview
@@ -33,6 +34,7 @@ __all__ = [
     "history",
     "install",
     "kick",
+    "logs",
     "rollback",
     "show_plan",
     "status",

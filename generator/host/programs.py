@@ -1,8 +1,10 @@
 """The programs of a host: the one place that runs them."""
 
+import os
 import shutil
 import subprocess
-from typing import Any
+import sys
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -47,6 +49,19 @@ def run(*command: str, timeout_s: float | None = 60, stdin: str | None = None, *
         said = (error.stdout or b"").decode(errors="replace")
         return Outcome(124, f"{said}\n{command[0]} did not end within {error.timeout:g} s".strip())
     return Outcome(done.returncode, done.stdout.decode(errors="replace").strip())
+
+
+def become(*command: str) -> NoReturn:
+    """Go on as a program that has our terminal, and whatever ends it.
+
+    Raises:
+        CommandError: it is not installed.
+    """
+    sys.stdout.flush()
+    try:
+        os.execvpe(command[0], command, {**os.environ, "PATH": PATH})
+    except FileNotFoundError:
+        raise CommandError(f"{command[0]} is not installed") from None
 
 
 def has(program: str) -> bool:

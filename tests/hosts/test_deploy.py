@@ -161,5 +161,6 @@ def test_what_a_host_lacks_is_told_of_all_of_them_before_anything_changes(desk: 
     assert "1 ok" in wsbundle("doctor", "--only", "port", "--host", "ann@ws1")
     assert "connections" in wsbundle("top", "--once", "--host", "ann@ws1")
     ws1.run("systemctl", "stop", f"{NAME}.socket", f"{NAME}.service")
+    assert "systemd" in wsbundle("logs", "--host", "ann@ws1")
     assert "NOT RUNNING" in wsbundle("status", "--host", "ann@ws1", code=1)
     assert "has not installed queue-websocket there" in wsbundle("status", "--host", "root@ws2", code=1)

@@ -30,8 +30,9 @@ def test_make_install_is_all_that_a_fresh_host_needs(fresh: Console) -> None:
 @pytest.mark.parametrize("manager", MANAGERS)
 @pytest.mark.parametrize("server", SERVERS)
 def test_every_server_runs_under_every_manager_and_survives_a_reboot(empty: Console, server: str, manager: str) -> None:
-    empty.install(server=server, manager=manager)
+    empty.install(server=server, manager=manager, log={"level": "info"})
     assert empty.routes()
+    assert "connected uuid=" in empty.wsbundle("logs")
     assert f"{server} under {manager}" in empty.status()
     empty.host.reboot()
     assert empty.comes_to_route()
