@@ -150,7 +150,7 @@ class Remote:
     def installed(self, verb: str, *options: str) -> list[str]:
         """The words that run there the `wsbundle` that was deployed last."""
         current = f"{self.home}/current"
-        return [f"{current}/.venv/bin/wsbundle", verb, "-f", f"{current}/deploy.yaml", *options]
+        return [f"{current}/.venv/bin/wsbundle", verb, "--file", f"{current}/deploy.yaml", *options]
 
     def _script(self, verb: str, *words: str, heard: Callable[[bytes], None] | None = None) -> Outcome:
         command = as_root("sh", "-s", verb, self._name, *words)
