@@ -96,13 +96,15 @@ class Generation(msgspec.Struct, frozen=True):
 class Pending(msgspec.Struct, frozen=True):
     """A switch that has begun: from one generation (None: nothing was installed) to another (None: nothing will be).
 
-    `makes_keys` says that there were no keys before, `makes_password` the same of the engine's password.
+    `makes_keys` says that there were no keys before, `makes_password` the same of the engine's password, and `proves`
+    that the generation was not proven healthy before.
     """
 
     before: int | None
     after: int | None
     makes_keys: bool = False
     makes_password: bool = False
+    proves: bool = False
 
 
 class Store:
@@ -263,6 +265,12 @@ class Store:
         sync(self.home)
         for path in recovery.put(self.name, self.root):
             sync(path.parent)
+
+    def disprove(self) -> None:
+        """What the pending switch may have recorded as healthy is undone, so that nobody goes back to it by itself."""
+        pending = self.pending
+        if pending is not None and pending.proves and pending.after is not None and self.is_whole(pending.after):
+            self.record(msgspec.structs.replace(self.generation(pending.after), healthy=False))
 
     def end(self) -> None:
         """The switch that was pending is done or undone."""

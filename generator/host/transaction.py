@@ -93,7 +93,8 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
     keys = KeysPlace(store)
     password = Password(store)
     makes_keys, makes_password = keys.are_missing(number), password.is_missing(number)
-    store.begin(Pending(before, number, makes_keys=makes_keys, makes_password=makes_password))
+    proves = not generation.healthy
+    store.begin(Pending(before, number, makes_keys=makes_keys, makes_password=makes_password, proves=proves))
     try:
         store.restore(number)
         if makes_keys:
@@ -190,6 +191,7 @@ def _undo(store: Store, before: int | None, after: int | None, report: Report) -
             run("systemctl", "daemon-reload")
         for failure in failures:
             report.error(f"Not undone: {failure}")
+        store.disprove()
         if not failures:
             store.end()
             store.sweep()

@@ -119,6 +119,18 @@ def test_a_pending_switch_is_remembered_until_its_end(store: Store) -> None:
     assert store.pending is None
 
 
+@pytest.mark.parametrize(("proves", "healthy"), [(True, False), (False, True)])
+def test_what_an_undone_switch_has_recorded_as_healthy_is_so_only_if_it_was_before(
+    store: Store, proves: bool, healthy: bool
+) -> None:
+    add(store, 1)
+    add(store, 2)
+    store.begin(Pending(1, 2, proves=proves))
+    store.disprove()
+    assert store.generation(2).healthy == healthy
+    assert store.generation(1).healthy
+
+
 def test_while_a_switch_is_pending_the_next_boot_makes_the_units_fit(store: Store) -> None:
     add(store, 1)
     store.begin(Pending(None, 1))
