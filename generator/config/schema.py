@@ -54,7 +54,7 @@ AbsolutePath = Annotated[str, Meta(pattern=r"^/[^\"'\\$;{}#]+$", max_length=1000
 ByHand = Annotated[
     str,
     Meta(
-        pattern=r"^/etc/(systemd/system/[A-Za-z0-9@:._-]+\.(service|socket)"
+        pattern=r"^/etc/(systemd/system/[A-Za-z0-9:._-]+(@[A-Za-z0-9:._-]+)?\.(service|socket)"
         r"|supervisor/conf\.d/[A-Za-z0-9._-]+\.conf"
         r"|nginx/(sites-enabled/[A-Za-z0-9._-]+|conf\.d/[A-Za-z0-9._-]+\.conf))$",
         max_length=300,

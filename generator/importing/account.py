@@ -25,6 +25,9 @@ _DIRECT = (
     *("app.body_size", "nginx.http_port", "nginx.https_port", "nginx.proxy_protocol", "workers"),
     "nginx.path",
 )
+_STAYS = (
+    "`replaces` cannot name it, as it can no unit that is a template; so it is yours to stop it, and to put it away"
+)
 
 
 class NotImportable(Exception):
@@ -110,6 +113,7 @@ def account_of(
     name = free_name(_candidates(service, is_center), lambda name: name in names or is_taken(name))
     values = dict(_values(ledger, service, is_center, name, domain))
     files = _of_the_old(service, ours)
+    ledger.obstacles += [(path, _STAYS) for path in files if path.startswith("/etc/") and not is_a(path, ByHand)]
     if replaces := [path for path in files if _can_go(path, ledger)]:
         why = f"Installing leads the clients over, stops it, and keeps its files in /var/backups/{name}.by-hand."
         values["replaces"] = Value(replaces, why)
@@ -184,7 +188,9 @@ def _values(
     ledger: Ledger, service: Service | None, is_center: bool, name: str, domain: str | None
 ) -> Iterator[tuple[str, Value]]:
     """The settings, in no order."""
-    domains = [domain] if domain else list(dict.fromkeys(claim.value for claim in ledger.claims.get("domain", ())))
+    if domain is not None:
+        ledger.claims["domain"] = [Claim(domain, "--domain")]
+    domains = list(dict.fromkeys(claim.value for claim in ledger.claims.get("domain", ())))
     if not domains:
         raise NotImportable("no file says for which domain it is; name nginx's site as well, or give --domain NAME")
     yield "domain", Value(domains[0] if len(domains) == 1 else domains, _from(ledger, "domain"))
@@ -245,12 +251,23 @@ def _of_the_app(ledger: Ledger, service: Service) -> Iterator[tuple[str, Value]]
     assert service.start is not None
     target = service.start.target
     yield "app.callable", Value(target if ":" in target else f"{target}:application", _from(ledger, "server"))
+    if not service.directory and service.command is not None:
+        ledger.obstacles.append((service.command.where, "no line says where the application is; write app.path"))
     if service.directory:
         yield "app.path", Value(service.directory, "All files in it are installed, but for what .gitignore names.")
     directory = Path(service.directory or ".")
-    found = recognise(directory) if directory.is_dir() else None
-    for line, reason in found.lines if found else ():
-        key, _, value = line.partition(": ")
+    try:
+        found = recognise(directory) if directory.is_dir() else None
+    except OSError:  # it is another's, or on another host
+        found = None
+    if found and found.reaches:
+        why = f"{found.reaches} looks as if it reached others, and it may connect to nothing that needs.network omits"
+        ledger.obstacles.append((service.directory, why))
+    lines = [(*line.partition(": ")[::2], reason) for line, reason in found.lines] if found else []
+    folder = next((value for key, value, _ in lines if key == "path"), "")
+    for key, value, reason in lines:
+        if key == "requirements" and folder and value != "null":
+            value = f"{folder}/{value}"
         if key in ("requirements", "health"):
             yield f"app.{key}", Value(None if value == "null" else value, reason)
 

@@ -122,12 +122,21 @@ def checked(account: Account) -> tuple[str, Loaded]:
             return text, load_text(text, "deploy.yaml")
         except ConfigError as error:
             bad = {located.key: located.fault for located in error.faults}
-        for key, fault in bad.items():
-            of = _behind(key, str(fault), account)
-            if of in (*_NEEDED, ""):
-                raise NotImportable(*(f"{account.ledger.where(each) or each}: {bad[each]}" for each in bad))
-            account.values.pop(of, None)
-            account.ledger.refuse(of, str(fault))
+        behind = {key: _behind(key, str(fault), account) for key, fault in bad.items()}
+        if any(of in (*_NEEDED, "") for of in behind.values()):
+            raise NotImportable(*(f"{account.ledger.where(each) or each}: {bad[each]}" for each in bad))
+        for key, of in behind.items():
+            account.ledger.refuse(_left_out(key, of, account), str(bad[key]))
+
+
+def _left_out(key: str, of: str, account: Account) -> str:
+    """Leave a setting out, and of variables and the like the one that will not do; what was left out."""
+    entries, name = account.values[of].value if of in account.values else None, key.removeprefix(f"{of}.")
+    if isinstance(entries, dict) and name in entries and len(entries) > 1:
+        del entries[name]
+        return key
+    account.values.pop(of, None)
+    return of
 
 
 def _behind(key: str, fault: str, account: Account) -> str:
@@ -151,8 +160,11 @@ def _write(path: str, text: str, is_secret: bool) -> None:
 def _report(account: Account, report: Report, aside: bool) -> None:
     ledger = account.ledger
     obstacles = list(dict.fromkeys(ledger.obstacles))
+    settings = {key: value.value for key, value in account.values.items()}
+    if "env" in settings:  # they are in the file
+        settings["env"] = dict.fromkeys(settings["env"], "...")
     report.fact(
-        settings={key: value.value for key, value in account.values.items()},
+        settings=settings,
         lines=[_as_fact(item) for item in ledger.items],
         conflicts=[{"what": each.what, "claims": each.claims, "end": each.end} for each in ledger.conflicts],
         obstacles=[{"where": where, "what": what} for where, what in obstacles],

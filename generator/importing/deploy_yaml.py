@@ -1,5 +1,6 @@
 """The text of an imported deploy.yaml: what differs from the defaults, and for each setting where it comes from."""
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 from generator.config.load import ConfigError, load_text
 from generator.explain import SETTINGS
 from generator.quoting import yaml
-from generator.report import wrapped
+from generator.report import printable, wrapped
 
 _WIDTH = 100
 # In the order in which an operator reads them.
@@ -27,7 +28,7 @@ def text_of(values: Mapping[str, Value], files: Iterable[str]) -> str:
     """The file. A setting at its default is left out, but for those without which it says little."""
     lines = [
         "# Imported from what was set up by hand:",
-        *(f"#   {file}" for file in files),
+        *(f"#   {printable(file)}" for file in files),
         "# Only what differs from the defaults is here: `wsbundle show` prints all settings, and",
         "# `wsbundle explain KEY` explains one.",
         "",
@@ -42,7 +43,7 @@ def text_of(values: Mapping[str, Value], files: Iterable[str]) -> str:
             lines += ["", f"{head}:"]
         section = head if dot else ""
         indent = "  " if dot else ""
-        lines += wrapped(comment, _WIDTH, f"{indent}# ") if comment else []
+        lines += wrapped(printable(comment), _WIDTH, f"{indent}# ") if comment else []
         lines += [f"{indent}{line}" for line in _lines(name if dot else key, value)]
     return "\n".join(lines) + "\n"
 
@@ -71,7 +72,7 @@ def _is_default(key: str, value: Any) -> bool:
 
 def _lines(key: str, value: Any) -> list[str]:
     if isinstance(value, dict):
-        return [f"{key}:", *(f"  {name}: {_scalar(each)}" for name, each in value.items())]
+        return [f"{key}:", *(f"  {_scalar(name)}: {_scalar(each)}" for name, each in value.items())]
     if isinstance(value, list | tuple):
         return [f"{key}: [{', '.join(map(_scalar, value))}]"]
     return [f"{key}: {_scalar(value)}"]
@@ -83,4 +84,5 @@ def _scalar(value: Any) -> str:
     if value is None or isinstance(value, int | float):
         return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     is_plain = _PLAIN.fullmatch(value) and value.lower() not in _NOT_TEXT
-    return value if is_plain else str(yaml(value))
+    # What is no text on one line is read as it is, and then refused by its place.
+    return value if is_plain else str(yaml(value)) if value.isprintable() else json.dumps(value)

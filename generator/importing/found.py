@@ -1,12 +1,12 @@
 """What was set up by hand on this host: the unit or program that starts a server, and all that belongs to it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from generator.importing.account import NotImportable, chosen
 from generator.importing.options import name_of
 from generator.importing.services import Service, services_in
-from generator.importing.sources import BadSource, Source, read_source
+from generator.importing.sources import BadSource, Kind, Source, read_source
 from generator.importing.variables import in_file
 from generator.paths import UNITS
 
@@ -24,7 +24,7 @@ def on_this_host(root: Path, wanted: str | None) -> tuple[list[Source], Service]
         NotImportable: nothing was found, or several; or a file cannot be read.
     """
     candidates = [*root.glob(f"{UNITS}*.service"), *root.glob("etc/supervisor/conf.d/*.conf")]
-    sources = _read(path for path in sorted(candidates) if _may_start_one(path))
+    sources = _read((path for path in sorted(candidates) if _may_start_one(path)), _kind_of)
     service = chosen(services_in(sources), wanted)
     if service is None:
         where = f"/{UNITS.rstrip('/')} and /etc/supervisor/conf.d"
@@ -34,13 +34,13 @@ def on_this_host(root: Path, wanted: str | None) -> tuple[list[Source], Service]
     if service.manager == "systemd":
         unit = root / f"{UNITS}{service.name}"
         beside += [unit.with_suffix(".socket"), *sorted(root.glob(f"{UNITS}{service.name}.service.d/*.conf"))]
-    sources = _read([path for path in beside if path.is_file()])
+    sources = _read((path for path in beside if path.is_file()), _kind_of)
     (service,) = (each for each in services_in(sources) if each.name == service.name)
-    extra = _read(root / path.lstrip("/") for path in _environment_files(service))
+    extra = _read((root / path.lstrip("/") for path in _environment_files(service)), lambda path: "environment")
     variables = in_file(entry for source in extra for entry in source.entries)
     (service,) = (each for each in services_in(sources, variables) if each.name == service.name)
     conf = [root / service.conf.lstrip("/")] if service.conf else []
-    extra += _read(path for path in conf if path.is_file())
+    extra += _read((path for path in conf if path.is_file()), lambda path: "gunicorn")
     sites = [path for pattern in _SITES for path in sorted(root.glob(pattern)) if _is_by_hand(path)]
     return [*sources, *extra, *_readable(sites)], service
 
@@ -69,12 +69,17 @@ def _may_start_one(path: Path) -> bool:
         return True
 
 
-def _read(paths: Iterable[Path]) -> list[Source]:
+def _kind_of(path: Path) -> Kind:
+    """What is in systemd's directory, with its drop-ins, and what is in supervisor's."""
+    return "program" if path.parent.parent.name == "supervisor" else "unit"
+
+
+def _read(paths: Iterable[Path], kind_of: Callable[[Path], Kind]) -> list[Source]:
     """Raises: NotImportable, with every file that cannot be read."""
     sources, faults = [], []
     for path in dict.fromkeys(paths):
         try:
-            sources.append(read_source(str(path)))
+            sources.append(read_source(str(path), kind_of(path)))
         except BadSource as fault:
             faults.append(str(fault))
     if faults:

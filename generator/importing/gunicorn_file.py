@@ -12,6 +12,8 @@ from generator.importing.sources import Source
 from generator.readers.entry import Entry
 
 _PER_CPU = "cpu_count()"
+# Of any setting; Python refuses to write numbers of thousands of digits.
+_TOO_MUCH = 2**63
 
 
 class NotData(Exception):
@@ -79,7 +81,7 @@ def _value(node: ast.expr, known: Mapping[str, Any], variables: Mapping[str, str
         return _value(part, known, variables)
 
     match node:
-        case ast.Constant():
+        case ast.Constant() if not isinstance(node.value, int) or node.value < _TOO_MUCH:
             return node.value
         case ast.Name() if node.id in known:
             return known[node.id]

@@ -1,5 +1,6 @@
 """The account of an import: what each line of the old files became, and the settings that are claimed by them."""
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -10,6 +11,16 @@ from generator.readers.entry import Entry
 Verdict = Literal["taken over", "wrong", "replaced", "not supported", "another's"]
 TAKEN: Verdict = "taken over"
 _NO_SUCH = "there is no such setting"
+# What a secret stands behind: variables, and names that say what it is; and the one in a URL.
+_SECRET = re.compile(
+    r"(?i)((?:^|\s)(?:environment|raw_env)\s*=|[\w-]*(?:passw|secret|token|authorization|api_?key|credential)\w*[\s=:]+).*"
+)
+_IN_A_URL = re.compile(r"://[^\s/@]*:[^\s/@]*@")
+
+
+def without_secrets(text: str) -> str:
+    """A line as it may be shown: what may be a secret is left out."""
+    return _SECRET.sub(r"\1...", _IN_A_URL.sub("://...@", text))
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -66,7 +77,7 @@ class Ledger:
         self.add(entry, TAKEN, key, part)
 
     def add(self, entry: Entry, verdict: Verdict, why: str, part: str = "") -> None:
-        item = Item(entry.path, entry.line, entry.last, part or entry.text, verdict, why)
+        item = Item(entry.path, entry.line, entry.last, without_secrets(part or entry.text), verdict, why)
         if item not in self.items:
             self.items.append(item)
 
@@ -84,7 +95,9 @@ class Ledger:
         judged = {(item.file, item.line) for item in self.items}
         for entry in entries:
             if (entry.path, entry.line) not in judged:
-                self.add(entry, "not supported", _NO_SUCH if entry.name else "cannot be read")
+                # In an .env it may be a line of a key.
+                part = "" if entry.name or entry.context else "..."
+                self.add(entry, "not supported", _NO_SUCH if entry.name else "cannot be read", part)
         order = {path: number for number, path in enumerate(dict.fromkeys(item.file for item in self.items))}
         self.items.sort(key=lambda item: (order[item.file], item.line))
 

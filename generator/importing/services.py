@@ -137,7 +137,10 @@ def _service(name: str, manager: str, entries: list[Entry], of_files: list[Varia
     there = {each.name: each.value for each in (*variables, *(of_files if files else ()))}
     there.setdefault("program_name", name)
     start = start_of(command.value, there) if command is not None else None
-    where = normpath(directory.value.lstrip("-").strip("\"'")) if directory is not None and directory.value else ""
+    where = directory.value.lstrip("-").strip("\"'") if directory is not None else ""
+    where = str(PurePosixPath(where, start.directory if start is not None else ""))
+    # What begins with ~ or % only the manager knows.
+    where = normpath(where) if where.startswith("/") else ""
     return Service(name, manager, entries, command, start, where, variables, files)
 
 
@@ -186,7 +189,7 @@ def _judge_option(ledger: Ledger, entry: Entry, start: Start, option: tuple[str,
     elif name in ("config", "env-file"):
         ledger.add(entry, "taken over", "its lines are listed by themselves", part)
     elif name in ("chdir", "app-dir"):
-        ledger.add(entry, *_IS_INSTALLED, part)
+        ledger.add(entry, "taken over", "as the directory of the application", part)
     elif name == "":
         ledger.add(entry, "wrong", "is one word too many", part)
     else:
@@ -198,6 +201,8 @@ def _judge_unit(ledger: Ledger, service: Service, entry: Entry) -> None:
     if name in ("Environment", "EnvironmentFile"):
         if not value:
             ledger.add(entry, "replaced", "says nothing")
+        elif name == "Environment" and not assignments(entry):
+            ledger.add(entry, "wrong", "assigns nothing that could be read; a quote may not be closed")
     elif name == "WorkingDirectory":
         _judge_directory(ledger, service, entry)
     elif name == "ExecStart":
@@ -232,8 +237,10 @@ def _of_unit(name: str, value: str) -> Said:
 def _judge_directory(ledger: Ledger, service: Service, entry: Entry) -> None:
     if service.is_center:
         ledger.add(entry, *_IS_INSTALLED)
-    else:
+    elif service.directory:
         ledger.take(entry, "app.path", service.directory)
+    else:
+        ledger.add(entry, "not supported", "is no absolute path; write app.path")
 
 
 def _judge_paths(ledger: Ledger, service: Service, entry: Entry) -> None:

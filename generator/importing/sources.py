@@ -45,7 +45,7 @@ def read_source(path: str, kind: Kind | None = None) -> Source:
         BadSource: it cannot be read, or it is something else.
     """
     text = _text(path)
-    kind = kind or _kind_of(path, text)
+    is_known, kind = kind is not None, kind or _kind_of(path, text)
     if kind is None:
         what = "is neither a unit, nor a supervisor program, an nginx site, a gunicorn.conf.py or an .env"
         raise BadSource(path, Fault(what, "name one of these"))
@@ -54,7 +54,9 @@ def read_source(path: str, kind: Kind | None = None) -> Source:
     except SyntaxError as error:
         where = f"{path}:{error.lineno}" if error.lineno else path
         raise BadSource(where, Fault(f"is not Python: {error.msg}", "fix that line")) from None
-    if not entries:
+    except (RecursionError, MemoryError, ValueError):
+        raise BadSource(path, Fault("is too deep, or has a number that is too long", "write it otherwise")) from None
+    if not entries and not is_known:
         raise BadSource(path, Fault("says nothing: it is empty, or comments only", "leave it out"))
     return Source(path, kind, entries)
 
@@ -71,7 +73,8 @@ def read_all(paths: Iterable[str]) -> tuple[list[Source], list[BadSource]]:
 
 def _text(path: str) -> str:
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            data = file.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         what = f"cannot be read: {getattr(error, 'strerror', None) or error}"
         raise BadSource(path, Fault(what, _FIXES.get(type(error), "make it a readable file"))) from None
@@ -101,9 +104,8 @@ def _kind_of(path: str, text: str) -> Kind | None:
         return "site"
     if re.search(r"(?m)^[^#\n]*(server_name|proxy_pass|listen)\s[^;]*;", text):
         return "site"
-    said = [line.strip() for line in text.split("\n") if line.strip() and line.strip()[0] not in "#;"]
     # One that says nothing is one as well, and reported for that.
-    return "environment" if all(re.match(r"(export\s+)?[A-Za-z_]\w*\s*=", line) for line in said) else None
+    return "environment" if all(entry.name for entry in shell.entries(text, path)) else None
 
 
 def _site(text: str, path: str) -> Iterator[Entry]:

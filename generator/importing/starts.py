@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -39,6 +40,8 @@ class Start(msgspec.Struct, frozen=True):
     used: frozenset[str] = frozenset()
     missing: frozenset[str] = frozenset()
     """The variables that are not set anywhere."""
+    directory: str = ""
+    """Where a shell or an option goes before the application is imported; nothing where neither says it."""
 
     def is_center(self, directory: str) -> bool:
         """Whether it starts the notification center, in this directory."""
@@ -66,15 +69,16 @@ def start_of(command: str, variables: Mapping[str, str]) -> Start | None:
 
     text = _OF_SUPERVISOR.sub(put_in, _VARIABLE.sub(put_in, command.lstrip("-@:+!|"))).replace("%%", "%")
     try:
-        words = shlex.split(text)
+        words, directory = _unwrapped(shlex.split(text))
     except ValueError:
         return None
-    found = _server(_unwrapped(words))
+    found = _server(words)
     if found is None:
         return None
     server, rest = found
     target, options = _taken_apart(rest)
-    return Start(server, target, options, frozenset(used), frozenset(missing))
+    gone = [value for name, value in options if name in ("--chdir", "--app-dir")]
+    return Start(server, target, options, frozenset(used), frozenset(missing), gone[-1] if gone else directory)
 
 
 def options_in(words: str) -> tuple[tuple[str, str], ...]:
@@ -85,19 +89,26 @@ def options_in(words: str) -> tuple[tuple[str, str], ...]:
         return ()
 
 
-def _unwrapped(words: list[str]) -> list[str]:
-    """Without env(1), and the last command of a shell."""
+def _unwrapped(words: list[str]) -> tuple[list[str], str]:
+    """Without env(1), and the last command of a shell; and where that has gone before it.
+
+    Raises:
+        ValueError: a quote is not closed.
+    """
+    directory = ""
     while words:
         name = words[0].rpartition("/")[2]
         if name in _SHELLS and len(words) > 2 and re.fullmatch(r"-\w*c", words[1]):
             words = shlex.split(words[2].replace("&&", " ; ").replace(";", " ; "))
             ends = [number for number, word in enumerate(words[:-1]) if word == ";"]
+            gone = [after for before, after in pairwise(words) if before == "cd"]
+            directory = gone[-1] if gone else directory
             words = words[ends[-1] + 1 :] if ends else words
         elif name in ("env", "exec", "nice", "time") or re.fullmatch(r"[A-Za-z_]\w*=.*", words[0]):
-            words = words[1:]
+            words = words[3:] if words[1:2] == ["-n"] else words[1:]
         else:
             break
-    return words
+    return words, directory
 
 
 def _server(words: list[str]) -> tuple[Server, list[str]] | None:

@@ -55,15 +55,19 @@ def entries(text: str, path: str) -> Iterator[Entry]:
 
     Source: systemd.exec(5), "EnvironmentFile=".
     """
-    for number, line in enumerate(text.split("\n"), start=1):
-        said = line.strip()
+    numbered = iter(enumerate(text.split("\n"), start=1))
+    for number, line in numbered:
+        said, last = line.strip(), number
         if not said or said[0] in "#;":
             continue
         found = re.fullmatch(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)", said)
         name, value = (found[1], found[2]) if found else ("", said)
-        if len(value) > 1 and value[0] in "\"'" and value[-1] == value[0]:
+        quote = value[:1] if value[:1] in ("'", '"') else ""
+        while found and quote and quote not in value[1:] and (following := next(numbered, None)):
+            last, value = following[0], f"{value}\n{following[1]}".rstrip()
+        if len(value) > 1 and quote and value[-1] == quote:
             value = value[1:-1]
-        yield Entry(path, number, number, (), name, value, said)
+        yield Entry(path, number, last, (), name, value, said)
 
 
 def scripts(bundle: Bundle, root: Path) -> Running[list[Verdict]]:

@@ -14,6 +14,7 @@ import pytest
 from generator.__main__ import main
 from generator.config.load import load_text
 from generator.importing.account import account_of
+from generator.importing.found import on_this_host
 from generator.importing.services import services_in
 from generator.importing.sources import Source
 from generator.readers.entry import Entry
@@ -123,6 +124,44 @@ def test_secrets_are_neither_shown_nor_readable_by_others(in_sample: str, capsys
     assert Path("deploy.yaml").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_whatever_may_be_a_secret_is_not_shown(form: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unit = "[Service]\nExecStart=/v/uvicorn a:b --ssl-keyfile-password hidden1\nWorkingDirectory=/srv/a\n"
+    write(here, "a.service", f'{unit}Environment=A="hidden2\nEnvironment=B=hidden3\nEnvironmentFile=/srv/a.env\n')
+    write(here, "b.conf", '[program:b]\ncommand=/v/celery -b redis://me:hidden4@h\nenvironment=T="hidden5"\n')
+    write(here, "a.env", "KEY='-----BEGIN\nhidden6\n-----END'\n")
+    write(here, "c.py", 'raw_env = ["T=hidden7"]\n')
+    site = "server_name a.mycompany.org; location / { proxy_pass http://127.0.0.1:8000; proxy_set_header"
+    write(here, "site", f'server {{ {site} Authorization "Basic hidden8"; }} }}\n')
+    assert main(["import", "a.service", "b.conf", "a.env", "c.py", "site", "--format", form]) == 0
+    said = capsys.readouterr()
+    assert "a.service" in said.out
+    assert "hidden" not in said.out + said.err
+
+
+def test_a_variable_that_will_not_do_is_left_out_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(
+        here, "a.service", "[Service]\nWorkingDirectory=/srv/a\nEnvironmentFile=/srv/a/.env\nExecStart=/v/uvicorn a:b\n"
+    )
+    write(here, ".env", "GOOD=1\nKEY='-----BEGIN\nx\n-----END'\nTAB=a\tb\nALSO='good'\n")
+    facts = imported(capsys, "a.service", ".env", "--domain", "a.mycompany.org")
+    assert load_text(Path("deploy.yaml").read_text(), "-").deploy.env == {"GOOD": "1", "ALSO": "good"}
+    assert of_lines(facts, "KEY=...") == [
+        "wrong: env.KEY: holds the control character '\\n' at position 11; use text on one line"
+    ]
+    assert of_lines(facts, "TAB=...")[0].startswith("wrong: env.TAB: holds the control character '\\t'")
+
+
+def test_requirements_beside_the_package_are_found(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "shop").mkdir()
+    write(here / "shop", "main.py", "from fastapi import FastAPI\napp = FastAPI()\n")
+    write(here / "shop", "requirements.txt", "fastapi==0.118.0\n")
+    write(here, "a.service", f"[Service]\nWorkingDirectory={here}\nExecStart=/v/uvicorn shop.main:app\n")
+    facts = imported(capsys, "a.service", "--domain", "a.mycompany.org")
+    assert facts["settings"]["app.path"] == str(here)
+    assert facts["settings"]["app.requirements"] == "shop/requirements.txt"
+
+
 @pytest.mark.parametrize("in_sample", ["several-programs"], indirect=True)
 def test_another_program_of_the_file_belongs_to_it(in_sample: str, capsys: pytest.CaptureFixture[str]) -> None:
     facts = imported(capsys, *files_of(in_sample))
@@ -155,6 +194,9 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
     ("cut", "server {\n  listen 80\n}\n", "cut:2: listen has no ; at its end"),
     ("end", "server { listen 80; }\nserver_tokens off\n", "end:2: server_tokens has no ; at its end"),
     ("gunicorn.conf.py", "workers = 4\nbind = (\n", "gunicorn.conf.py:2: is not Python: "),
+    ("deep.py", f"workers = {'-' * 20_000}1\n", "deep.py: is too deep, or has a number that is too long"),
+    ("deeper.py", f"workers = {'+'.join('1' * 20_000)}\n", "deeper.py: is too deep"),
+    ("long.py", f"workers = 0x{'f' * 6000}\n", "long.py: is too deep, or has a number that is too long"),
 ]
 
 
@@ -180,6 +222,13 @@ def test_all_files_that_cannot_be_read_are_named_at_once(here: Path, capsys: pyt
 
 WRONG: list[tuple[str, tuple[str, ...], str]] = [
     ("[Service]\nExecStart=/usr/bin/node app.js\n", (), "a.service:2: a is not started by uvicorn, gunicorn or"),
+    (
+        "[Service]\nExecStart=/bin/sh -c 'exec uvicorn \"a:b'\n",
+        (),
+        "a.service:2: a is not started by uvicorn, gunicorn",
+    ),
+    ("[Service]\nExecStart=/v/uvicorn web.server:app\n", ("--domain", "A.org"), "--domain: 'A.org' has upper case"),
+    ("[Service]\nExecStart=/v/uvicorn web.server:app\n", ("--domain", ""), "--domain: '' has an empty part"),
     ("[Service]\nUser=a\n", (), "a.service:1: a starts nothing; name the unit or the program that does"),
     ("[Service]\nExecStart=/v/uvicorn web.server:app\n", (), "no file says for which domain it is; name nginx's site"),
     ("[Service]\nExecStart=/v/uvicorn web.server:app\n", ("--service", "b"), "--service b: no unit or program of that"),
@@ -234,6 +283,58 @@ def test_directives_without_their_words_are_judged_as_well(here: Path, capsys: p
     assert of_lines(facts, "limit_conn") == [
         "wrong: limits.connections_per_address: has no value; use a whole number from 1 to 100000"
     ]
+
+
+DIRECTORIES = [
+    ("ExecStart=/v/gunicorn -k uvicorn_worker.UvicornWorker --chdir /srv/app a:b", "/srv/app"),
+    ("ExecStart=/v/uvicorn --app-dir=/srv/app a:b", "/srv/app"),
+    ("ExecStart=/bin/bash -lc 'cd /srv/app && exec venv/bin/uvicorn a:b'", "/srv/app"),
+    ("WorkingDirectory=/srv\nExecStart=/v/uvicorn --app-dir app a:b", "/srv/app"),
+    ("WorkingDirectory=/srv/app\nExecStart=/usr/bin/nice -n 10 /v/uvicorn a:b", "/srv/app"),
+    ("WorkingDirectory=~\nExecStart=/v/uvicorn a:b", None),
+    ("WorkingDirectory=%h/app\nExecStart=/v/uvicorn a:b", None),
+    ("ExecStart=/v/uvicorn a:b", None),
+]
+
+
+@pytest.mark.parametrize(("lines", "directory"), DIRECTORIES)
+def test_the_application_is_where_the_old_service_goes(
+    lines: str, directory: str | None, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the files of whatever directory the command is run in would be installed."""
+    write(here, "a.service", f"[Service]\n{lines}\n")
+    facts = imported(capsys, "a.service", "--domain", "a.mycompany.org")
+    assert facts["settings"].get("app.path") == directory
+    missing = [each["what"] for each in facts["obstacles"]]
+    assert missing == ([] if directory else ["no line says where the application is; write app.path"])
+
+
+def test_what_it_may_not_reach_any_more_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here, "requirements.txt", "redis==6.4.0\n")
+    write(here, "a.service", f"[Service]\nWorkingDirectory={here}\nExecStart=/v/uvicorn a:b\n")
+    (obstacle,) = imported(capsys, "a.service", "--domain", "a.mycompany.org")["obstacles"]
+    assert obstacle["what"].startswith("redis looks as if it reached others, and it may connect to nothing")
+
+
+def test_names_of_files_and_paths_are_but_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here, "a.service", "[Service]\nWorkingDirectory=/srv/a\nExecStart=/v/uvicorn a:b\n")
+    static = 'location "/#x:y/" { alias /srv/a/x/; } location / { proxy_pass http://127.0.0.1:8000; }'
+    write(here, "si\nworkers: 7\n#", f"server {{ server_name a.mycompany.org; {static} }}\n")
+    facts = imported(capsys, "a.service", "si\nworkers: 7\n#")
+    assert load_text(Path("deploy.yaml").read_text(), "deploy.yaml").deploy.workers == 1
+    assert of_lines(facts, "alias") == [
+        "wrong: app.static: '/#x:y/' does not fit; use the path of a URL, such as /static/"
+    ]
+
+
+def test_what_replaces_cannot_name_is_said() -> None:
+    for path in ("/etc/systemd/system/a@.service", "/etc/systemd/system/a\\x2db.service"):
+        entry = Entry(path, 2, 2, ("Service",), "ExecStart", "/v/uvicorn web.server:app", "")
+        source = Source(path, "unit", (entry,))
+        (service,) = services_in([source])
+        account = account_of([source], service, "a.org", lambda name: False)
+        assert "replaces" not in account.values
+        assert [where for where, _ in account.ledger.obstacles] == [path]
 
 
 TAKEOVERS: list[tuple[tuple[str, ...], str]] = [
@@ -293,3 +394,16 @@ def on_starting(server):
     assert of_lines(facts, "open(") == ["not supported: only plain assignments can be read without running the file"]
     assert of_lines(facts, "threadz") == ["not supported: there is no such setting"]
     assert not Path("it-was-run").exists()
+
+
+def test_files_of_comments_alone_are_no_obstacle_on_a_host(tmp_path: Path) -> None:
+    """Debian's own /etc/default files, and drop-ins that `systemctl edit` has left."""
+    unit = tmp_path / "etc/systemd/system/a.service"
+    for path in (unit.with_suffix(".service.d") / "override.conf", tmp_path / "etc/default/a", tmp_path / "srv/a/.env"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("# nothing\n")
+    files = "EnvironmentFile=/etc/default/a\nEnvironmentFile=/srv/a/.env\n"
+    unit.write_text(f"[Service]\nWorkingDirectory=/srv/a\n{files}ExecStart=/v/uvicorn a:b\n")
+    sources, service = on_this_host(tmp_path, None)
+    assert service.name == "a"
+    assert len(sources) == 4
