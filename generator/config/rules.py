@@ -14,7 +14,7 @@ from generator.config import app_rules, engine_rules, listening
 from generator.config.addresses import is_address
 from generator.config.rule import RULES, Findings, Origins, rule
 from generator.config.schema import Deploy, LetsEncrypt, bus, domains, keys_file
-from generator.paths import HIDDEN_PLACES, Paths
+from generator.paths import HIDDEN_PLACES, UNITS, Paths
 from generator.quoting import Unquotable, env
 from service.declaration import Fault, settings_of, values_of
 from service.settings import Settings
@@ -149,6 +149,19 @@ def what_is_replaced_has_another_name(deploy: Deploy, _: Origins) -> Findings:
                 "replaces",
                 Fault(f"'{path}' is where this deployment has its own", "give the deployment another name"),
             )
+
+
+@rule("replaces", because="It is put away once; what stands there a second time would not be found.")
+def replaced_files_differ(deploy: Deploy, _: Origins) -> Findings:
+    for path in dict.fromkeys(each for each in deploy.replaces if deploy.replaces.count(each) > 1):
+        yield "replaces", Fault(f"'{path}' is given twice", "keep one")
+
+
+@rule("replaces", because="Without nginx no client comes in, and without ssh nobody who could bring it back.")
+def the_system_is_not_replaced(deploy: Deploy, _: Origins) -> Findings:
+    for path in deploy.replaces:
+        if path.startswith(f"/{UNITS}") and path.partition(f"/{UNITS}")[2].partition(".")[0] in _TAKEN_NAMES:
+            yield "replaces", Fault(f"'{path}' is of the system", "name what was set up by hand")
 
 
 @rule("name", "user", because="A deployment without `user` gets one of its own, with its name.")

@@ -54,9 +54,9 @@ AbsolutePath = Annotated[str, Meta(pattern=r"^/[^\"'\\$;{}#]+$", max_length=1000
 ByHand = Annotated[
     str,
     Meta(
-        pattern=r"^/etc/(systemd/system/[A-Za-z0-9:._-]+(@[A-Za-z0-9:._-]+)?\.(service|socket)"
-        r"|supervisor/conf\.d/[A-Za-z0-9._-]+\.conf"
-        r"|nginx/(sites-enabled/[A-Za-z0-9._-]+|conf\.d/[A-Za-z0-9._-]+\.conf))$",
+        pattern=r"^/etc/(systemd/system/[A-Za-z0-9_-][A-Za-z0-9:._-]*(@[A-Za-z0-9:._-]+)?\.(service|socket)"
+        r"|supervisor/conf\.d/[A-Za-z0-9_-][A-Za-z0-9._-]*\.conf"
+        r"|nginx/(sites-enabled/[A-Za-z0-9_-][A-Za-z0-9._-]*|conf\.d/[A-Za-z0-9_-][A-Za-z0-9._-]*\.conf))$",
         max_length=300,
         extra={
             "expects": "a unit in /etc/systemd/system, a program in /etc/supervisor/conf.d, or a site in "

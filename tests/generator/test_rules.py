@@ -202,6 +202,10 @@ GOOD = {
         "replaces: [/etc/systemd/system/old.service, /etc/nginx/sites-enabled/old]",
         "{name: web, replaces: [/etc/nginx/conf.d/web.conf, /etc/systemd/system/queue-websocket.service]}",
     ],
+    "replaced-files-differ": ["replaces: [/etc/systemd/system/old.service, /etc/systemd/system/old.socket]"],
+    "the-system-is-not-replaced": [
+        "replaces: [/etc/systemd/system/nginx-old.service, /etc/nginx/sites-enabled/default]",
+    ],
     "name-is-not-a-users": ["{name: backup, user: web}", "name: backups"],
     "user-is-its-own": ["user: web", "{name: backup, user: web}", "user: roots"],
     "nothing-is-a-placeholder": [
@@ -511,6 +515,11 @@ BAD = {
         "{name: web, replaces: [/etc/nginx/sites-enabled/web]}",
         "{name: web, replaces: [/etc/supervisor/conf.d/web.conf]}",
         "{name: web, replaces: [/etc/systemd/system/web.socket]}",
+    ],
+    "replaced-files-differ": ["replaces: [/etc/systemd/system/old.service, /etc/systemd/system/old.service]"],
+    "the-system-is-not-replaced": [
+        "replaces: [/etc/systemd/system/ssh.service]",
+        "replaces: [/etc/systemd/system/nginx.service]",
     ],
     "name-is-not-a-users": ["name: mail", "name: backup"],
     "user-is-its-own": ["user: www-data", "user: daemon", "user: _apt", "user: systemd-network"],
