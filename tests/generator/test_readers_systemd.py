@@ -225,3 +225,13 @@ def test_a_tool_that_hangs_is_no_judge(monkeypatch: pytest.MonkeyPatch, tmp_path
     for reader in (systemd.units, systemd.confinement):
         (said,) = verdicts(reader, rendered(), time_limit_s=0.2)
         assert (said.state, said.why) == ("not checked", "systemd-analyze did not answer within 0.2 s")
+
+
+@needs_analyze
+@pytest.mark.parametrize("network", [["any"], ["10.0.0.5"]])
+@pytest.mark.parametrize("listener", [{}, {"socket": f"/run/{NAME}/app.sock"}])
+def test_an_application_may_have_all_that_it_can_ask_for(network: list[str], listener: dict[str, str]) -> None:
+    app = {"callable": "main:app", "health": "/healthz"}
+    asked = {"network": network, "devices": ["/dev/ttyUSB0"], "jit": True, "host_metrics": True, "chown": True}
+    asked |= {"exec": True, "write": ["/srv/uploads"]}
+    assert verdict(systemd.confinement, rendered(app=app, needs=asked, **listener)).state == "accepted"
