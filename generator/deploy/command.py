@@ -27,6 +27,10 @@ MOST_AT_ONCE = 8
 
 def deploy(options: Namespace, report: Report) -> int:
     """Install on each host what deploy.yaml says; or show what that would change, or take it back."""
+    if options.full and not options.plan:
+        raise UsageError(
+            "--full is for --plan, and without that the hosts would be changed; add --plan, or leave it out"
+        )
     hosts = destinations(options.hosts, load(options.file, options.env, options.set).deploy)
     if options.back:
         loaded, rendered = loaded_for(options, report), None

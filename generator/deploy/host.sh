@@ -29,9 +29,10 @@ ask() {
     echo "init=$(cat /proc/1/comm)"
     echo "identity=$(cat /etc/machine-id /proc/sys/kernel/random/boot_id | sha256sum | cut -c 1-16)"
     echo "addresses=$(hostname -I 2>/dev/null || true)"
-    echo "generation=$(basename "$(readlink "/opt/$name/current" || true)")"
+    echo "generation=$(current_generation)"
     echo "archive=$(readlink "$home/current" || true)"
-    echo "changed=$([ ! -e "$home/changed" ] || echo "$(last_deployment) $(stat -c %Y "$home/changed")")"
+    last=$(last_deployment)
+    echo "changed=${last:+$last $(stat -c %Y "$home/changed")}"
     echo "job=$(running)"
     echo "wsbundle-end"
 }
@@ -106,12 +107,12 @@ install() {
     deployment=$1 before=$(current_generation) previous=$(readlink "$home/current" || true)
     shift
     if [ "$(last_deployment)" != "$deployment" ]; then
-        echo "$deployment - -" >"$home/changed"
+        note "$deployment - -" || return 1
     fi
     adopt "$previous"
     sh "$home/$archive/install" "$@" || return $?
     if [ "$(current_generation)" != "$before" ] && grep -q " - -$" "$home/changed"; then
-        echo "$deployment ${before:-none} ${previous:-none}" >"$home/changed"
+        note "$deployment ${before:-none} ${previous:-none}"
     fi
     make_current "$archive"
 }
@@ -165,12 +166,18 @@ uninstall() {
     rm -rf "${home:?}/$name-"* "$home/current" "$home/changed"
 }
 
+# Empty where another program has a `current` of its own in /opt/NAME: the installation says so.
 current_generation() {
-    basename "$(readlink "/opt/$name/current" || true)"
+    basename "$(readlink "/opt/$name/current" || true)" | grep -x '[0-9]*' || true
 }
 
+# Empty where the file is damaged, as by a power failure or a full disk.
 last_deployment() {
-    cut -d " " -f 1 "$home/changed" 2>/dev/null || true
+    grep -aoE '^[0-9a-f]{12} ' "$home/changed" 2>/dev/null | head -n 1 | tr -d ' '
+}
+
+note() {
+    echo "$1" >"$home/changed.new" && mv "$home/changed.new" "$home/changed"
 }
 
 make_current() {

@@ -6,6 +6,7 @@ import secrets
 import time
 from base64 import b64decode
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -26,6 +27,9 @@ _SCRIPT = Path(__file__).with_name("host.sh").read_bytes()
 _RECEIVE = 'umask 077; mkdir -p "$1" && cat >"$1/$2"'
 _PUT = (
     'umask 022; mkdir -p "$(dirname "$1")" && umask 077 && cat >"$1.new" || exit 1; '
+    # A connection that is lost ends the input, too.
+    'if [ "$(sha256sum <"$1.new" | cut -c 1-64)" != "$3" ]; then '
+    'rm "$1.new"; echo "wsbundle: $1 did not arrive whole" >&2; exit 1; fi; '
     'if cmp -s "$1.new" "$1"; then rm "$1.new"; else chmod "$2" "$1.new" && mv "$1.new" "$1" && echo new; fi'
 )
 
@@ -102,7 +106,7 @@ class Remote:
         Raises:
             RemoteError, LostError
         """
-        command = as_root("sh", "-c", _PUT, "sh", path, mode)
+        command = as_root("sh", "-c", _PUT, "sh", path, mode, sha256(content).hexdigest())
         outcome = self._again(lambda: self._ssh.run(self.destination, command, content))
         self._must(outcome)
         return outcome.output.endswith("new\n")

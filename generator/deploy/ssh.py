@@ -13,7 +13,7 @@ from typing import IO
 
 import msgspec
 
-from generator.report import CommandError
+from generator.report import CommandError, printable
 from service.declaration import Fault
 
 # ssh's own exit code: whether the command has run is unknown. Source: ssh(1), "EXIT STATUS".
@@ -66,7 +66,7 @@ def words(destination: str, command: str, *options: str) -> list[str]:
 
 def fault(destination: str, outcome: Outcome) -> Fault:
     """What is wrong, and the fix, where a host did not answer."""
-    lines = [line.strip() for line in outcome.errors.splitlines() if line.strip()]
+    lines = [printable(line.strip()) for line in outcome.errors.splitlines() if line.strip()]
     if outcome.code == LOST:
         for sign, fix in _FIXES.items():
             if found := [line for line in lines if sign in line]:
@@ -80,7 +80,9 @@ def fault(destination: str, outcome: Outcome) -> Fault:
             "let this user run everything with NOPASSWD (sudoers(5)), or log in as root",
         )
     said = (lines or outcome.output.splitlines() or ["nothing"])[-1]
-    return Fault(f"did not answer as a host does (exit code {outcome.code}): {said}", f"see `ssh {destination} sh`")
+    return Fault(
+        f"did not answer as a host does (exit code {outcome.code}): {printable(said)}", f"see `ssh {destination} sh`"
+    )
 
 
 class Ssh:

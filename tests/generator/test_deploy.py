@@ -23,7 +23,7 @@ from generator.deploy.sharing import joins
 from generator.deploy.ssh import LOST, Outcome, Ssh, as_root, fault, words
 from generator.packing.wheelhouse import Target
 from generator.report import CommandError, Report, UsageError
-from tests.generator.front_door import wsbundle
+from tests.generator.front_door import ROOT, wsbundle
 
 LINES = (
     "wsbundle-host 1\npython=3.11\nmachine=x86_64\nlibc=glibc 2.36\nsystem=debian 12\ninit=systemd\n"
@@ -44,6 +44,8 @@ ANSWER = Answer(
     changed="0123456789ab 1795911236",
     job="",
 )
+
+HOST = ROOT / "generator/deploy/host.sh"
 
 
 def answer(**other: str) -> Answer:
@@ -174,6 +176,8 @@ def test_every_login_shell_passes_the_words_on(shell: str) -> None:
         (Outcome(1, "", "sudo: a password is required\n"), "sudo -n refuses: sudo: a password is required; let this"),
         (Outcome(1, "", "I'm sorry ann. I'm afraid I can't do that\n"), "sudo -n refuses: I'm sorry ann."),
         (Outcome(0, "This account is currently not available.\n", ""), "did not answer as a host does"),
+        (Outcome(1, "", "a\x1b[2Jb\n"), r"(exit code 1): a\x1b[2Jb; see"),
+        (Outcome(0, "a\x1b[2Jb\n", ""), r"(exit code 0): a\x1b[2Jb; see"),
     ],
 )
 def test_why_a_host_does_not_answer_is_told_with_the_fix(outcome: Outcome, said: str) -> None:
@@ -201,6 +205,38 @@ def test_a_file_comes_from_one_host_to_another_as_it_is(tmp_path: Path) -> None:
     assert not remote.put(str(here), remote.get(str(there)), "600")
     with pytest.raises(RemoteError, match="No such file"):
         remote.get(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs no sudo")
+def test_a_file_that_does_not_arrive_whole_leaves_the_one_that_is_there(tmp_path: Path) -> None:
+    class Lost(_ThisMachine):
+        def run(self, destination: str, command: str, given: bytes | None = None, heard: object = None) -> Outcome:
+            return super().run(destination, command, b"")
+
+    password = tmp_path / "engine.password"
+    password.write_text("secret\n")
+    remote = Remote(Lost(), "here", "chat", print, threading.Event())
+    with pytest.raises(RemoteError, match=f"^{password} did not arrive whole$"):
+        remote.put(str(password), b"another\n", "600")
+    assert [(path, path.read_text()) for path in tmp_path.iterdir()] == [(password, "secret\n")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a mount namespace of its own")
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [("0123456789ab 3 chat-0123456789ab\n", "0123456789ab"), ("", ""), ("\0" * 30, ""), (" - -\n", "")],
+)
+def test_a_host_is_understood_whatever_a_power_failure_or_another_program_has_left(changed: str, said: str) -> None:
+    """/opt/chat/current belongs to a program that is deployed as Capistrano does it."""
+    there = """set -eu
+        mount -t tmpfs tmpfs /usr/local/lib; mount -t tmpfs tmpfs /opt
+        mkdir -p /usr/local/lib/wsbundle/chat /opt/chat; ln -s releases/v2 /opt/chat/current
+        printf %b "$1" >/usr/local/lib/wsbundle/chat/changed
+        exec sh "$2" ask chat"""
+    words = [shutil.which("unshare") or "", "--mount", "sh", "-c", there, "sh", changed.replace("\0", "\\0"), str(HOST)]
+    found = parse_answer(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    assert found is not None
+    assert (found.changed.partition(" ")[0], found.generation) == (said, "")
 
 
 def test_output_is_told_line_by_line_and_steers_no_terminal() -> None:
@@ -309,6 +345,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("deploy ws1,ws2", "'ws1,ws2' is not what ssh connects to; write it as ws1.example.com or admin@10.0.0.2"),
         ("deploy ws1 --parallel 0", "argument --parallel: '0' is not a number of hosts; use 1 or more"),
         ("deploy ws1 --plan --back", "argument --back: not allowed with argument --plan"),
+        ("deploy ws1 --full", "--full is for --plan, and without that the hosts would be changed; add --plan, or"),
         ("status --host=-oX", "'-oX' is not what ssh connects to"),
     ],
 )
