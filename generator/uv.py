@@ -77,7 +77,7 @@ def syncing(
     kept = {name: text for name, text in variables.items() if name in _KEPT or name.lower() in _PROXIES}
     try:
         translated = dict(_translated(of_pip, variables))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # a timeout may be "inf"
         raise UvError(f"uv cannot follow pip's settings: {error}") from None
     words = [uv, "pip", "sync", "--quiet", "--require-hashes", "--no-build", "--compile-bytecode", "--python", python]
     words += ["--cache-dir", cache] if cache else ["--no-cache"]
@@ -123,11 +123,28 @@ def _unpacked(wheel: Path, temporary: str) -> str:
 
 def _must_be_roots(path: str) -> None:
     """Root runs nothing that somebody else could have put there, or could exchange."""
-    chains = [Path(os.path.abspath(path)), Path(os.path.realpath(path))]
-    for part in sorted({part for chain in chains for part in (chain, *chain.parents)}):
+    for part in _on_the_way(path):
         status = part.lstat()
         if status.st_uid != 0 or (status.st_mode & 0o022 and not part.is_symlink()):
             raise UvError(f"{path} is not used by root, because {part} can be changed by another user")
+
+
+def _on_the_way(path: str) -> "Iterator[Path]":
+    """Every directory, link and file that leads to it. Source: path_resolution(7)."""
+    place, rest = Path("/"), list(Path(os.getcwd(), path).parts[:0:-1])
+    yield place
+    while rest:
+        step = place / rest.pop()
+        if step.name == "..":
+            place = place.parent
+            continue
+        yield step
+        if step.is_symlink():
+            target = Path(os.readlink(str(step)))
+            place = Path("/") if target.is_absolute() else place
+            rest += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+        else:
+            place = step
 
 
 def _must_be_new(path: str) -> None:

@@ -110,7 +110,9 @@ def test_the_callers_environment_and_settings_of_uv_do_not_count() -> None:
     assert set(variables) == {"PATH", *uv._FIXED}
 
 
-@pytest.mark.parametrize(("name", "text"), [("KEYRING_PROVIDER", "import"), ("TIMEOUT", "a while"), ("RETRIES", "x")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("KEYRING_PROVIDER", "import"), ("TIMEOUT", "a while"), ("TIMEOUT", "inf"), ("RETRIES", "x")]
+)
 def test_what_uv_cannot_follow_pip_does(name: str, text: str) -> None:
     with pytest.raises(uv.UvError, match=r"uv cannot follow pip's settings: .*; pip makes this environment instead"):
         uv.syncing("uv", "bin/python", [], {"PIP_CONFIG_FILE": os.devnull, f"PIP_{name}": text})
@@ -150,6 +152,17 @@ def test_root_takes_none_that_another_user_could_change(roots: Path) -> None:
     with pytest.raises(uv.UvError, match=f"{link} is not used by root, because {path} can be changed by another user"):
         at_hand(roots)
     path.chmod(0o755)
+    (roots / "bin").symlink_to("theirs/../theirs")  # a directory may be a link, and a link may lead to a link
+    middle = program(roots / "middle", "")
+    middle.unlink()
+    middle.symlink_to("../bin/uv")
+    link.unlink()
+    link.symlink_to("middle/uv")
+    assert at_hand(roots) == str(link)
+    os.chown(middle, 12345, 0, follow_symlinks=False)
+    with pytest.raises(uv.UvError, match=f"because {middle} can be changed by another user"):
+        at_hand(roots)
+    os.chown(middle, 0, 0, follow_symlinks=False)
     os.chown(path.parent, 12345, 0)
     with pytest.raises(uv.UvError, match=f"because {path.parent} can be changed by another user"):
         at_hand(roots)
