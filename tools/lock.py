@@ -79,10 +79,10 @@ def advisories(records: Iterable[dict[str, Any]], locks: Iterable[Versions]) -> 
         for package, found in lock.items():
             there.setdefault(package, set()).update(found)
     for record in records:
-        for affected in record.get("affected", ()) if "withdrawn" not in record else ():
+        for affected in record["affected"] if "withdrawn" not in record else ():
             package = affected.get("package", {})
             name = canonicalize_name(package.get("name", ""))
-            for version in sorted(there.get(name, ())) if package.get("ecosystem") == "PyPI" else ():
+            for version in sorted(there.get(name, ())) if _of_pypi(affected) else ():
                 if _is_affected(affected, version):
                     yield Advisory(name, version, _id(record), record.get("summary", ""), _fixes(affected, version))
 
@@ -97,7 +97,7 @@ def _is_affected(affected: dict[str, Any], version: str) -> bool:
     if version in affected.get("versions", ()):
         return True
     return any(
-        _is_within(found["events"], Version(version))
+        _is_within(found.get("events", []), Version(version))
         for found in affected.get("ranges", ())
         if found.get("type") in ("ECOSYSTEM", "SEMVER")
     )
@@ -124,7 +124,8 @@ def _sorted(events: list[dict[str, str]]) -> Iterator[tuple[str, Version]]:
 
 
 def _fixes(affected: dict[str, Any], version: str) -> tuple[str, ...]:
-    events = [event for found in affected.get("ranges", ()) for event in found["events"] if found.get("type") != "GIT"]
+    ranges = [found for found in affected.get("ranges", ()) if found.get("type") != "GIT"]
+    events = [event for found in ranges for event in found.get("events", ())]
     fixes = {at for kind, at in _sorted(events) if kind == "fixed" and at > Version(version)}
     return tuple(str(at) for at in sorted(fixes)[:1])
 
@@ -133,7 +134,7 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
     """The records of an export.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or is damaged, or has none for PyPI: nobody is to take that for good news.
         OSError
     """
     texts: Iterator[bytes]
@@ -144,11 +145,29 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
         texts = (archive.read(name) for name in archive.namelist() if name.endswith(".json"))
     else:
         texts = iter((path.read_bytes(),))
-    for text in texts:
-        record = json.loads(text)
-        if not isinstance(record, dict) or "affected" not in record:
-            raise ValueError("it has a record that is none of OSV")
-        yield record
+    is_ours = False
+    try:
+        for text in texts:
+            record = json.loads(text)
+            if not _is_record(record):
+                raise ValueError("it has a record that is none of OSV")
+            is_ours = is_ours or any(_of_pypi(affected) for affected in record["affected"])
+            yield record
+    except zipfile.BadZipFile as error:
+        raise ValueError(str(error)) from None
+    if not is_ours:
+        raise ValueError("it has no record of a package from PyPI")
+
+
+def _is_record(record: object) -> bool:
+    affected = record.get("affected") if isinstance(record, dict) else None
+    return isinstance(affected, list) and all(
+        isinstance(each, dict) and isinstance(each.get("package", {}), dict) for each in affected
+    )
+
+
+def _of_pypi(affected: dict[str, Any]) -> bool:
+    return bool(affected.get("package", {}).get("ecosystem") == "PyPI")
 
 
 def renewed(root: Path, lists: Iterable[str] = LISTS) -> tuple[dict[str, str], list[str]]:
@@ -196,7 +215,10 @@ def main(arguments: list[str]) -> int:
         print(f"lock: uv ended with {error.returncode}; its lines above say why. Nothing was changed.", file=sys.stderr)
         return 2
     except (OSError, ValueError) as error:
-        print(f"lock: {options.advisories}: {error}; give an export of OSV for PyPI", file=sys.stderr)
+        if options.advisories is None:
+            print(f"lock: {error}. Nothing was changed.", file=sys.stderr)
+        else:
+            print(f"lock: {options.advisories}: {error}; give an export of OSV for PyPI", file=sys.stderr)
         return 2
     for path, text in texts.items():
         (ROOT / path).write_text(text, encoding="utf-8")

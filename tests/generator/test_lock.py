@@ -73,6 +73,7 @@ def test_an_advisory_names_the_release_and_the_first_one_without_it() -> None:
         ({"ranges": ranges({"fixed": "2.5"}, {"introduced": "0"})}, ["2.0"]),
         ({"ranges": ranges({"introduced": "0"}, {"fixed": "not a version"})}, ["2.0", "3.0"]),
         ({"ranges": ranges({"introduced": "0"}, kind="GIT")}, []),
+        ({"versions": ["2.0"], "ranges": [{"type": "ECOSYSTEM"}]}, ["2.0"]),
         ({"versions": ["2.0"], "package": {"ecosystem": "npm"}}, []),
         ({"versions": ["2.0"], "package": {"name": "another"}}, []),
     ],
@@ -99,7 +100,10 @@ def test_an_export_may_be_an_archive_a_directory_or_a_record(form: str, tmp_path
     assert len(named(*records(path))) == 1
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "all.zip"])
+NPM = json.dumps({"id": "GHSA-x", "affected": [{"package": {"ecosystem": "npm", "name": "tiny"}}]})
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "all.zip", '{"affected": null}', '{"affected": [0]}', NPM])
 def test_what_is_no_export_is_refused_by_name(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "all.zip").write_text(text)
     assert main(["--check", "--advisories", str(tmp_path / "all.zip")]) == 2
@@ -107,6 +111,17 @@ def test_what_is_no_export_is_refused_by_name(text: str, tmp_path: Path, capsys:
     told = capsys.readouterr().err.splitlines()
     assert [line.startswith(f"lock: {tmp_path}/{name}.zip: ") for line, name in zip(told, ("all", "none"), strict=True)]
     assert all(line.endswith("; give an export of OSV for PyPI") for line in told)
+
+
+def test_an_export_that_is_empty_or_damaged_is_no_good_news(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("PYSEC-1.json", json.dumps(record()))
+    whole = (tmp_path / "all.zip").read_bytes()
+    (tmp_path / "all.zip").write_bytes(whole.replace(b'PYSEC-1",', b'PYSEC-2",'))
+    (tmp_path / "empty").mkdir()
+    for name, why in (("all.zip", "Bad CRC-32"), ("empty", "it has no record of a package from PyPI")):
+        with pytest.raises(ValueError, match=why):
+            list(records(tmp_path / name))
 
 
 @pytest.mark.slow
