@@ -3,6 +3,7 @@
 It is written into user data and runs alone, with the Python that cloud-init brings. It can be run again and again.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ URL, SHA256, DIRECTORY = "", "", ""  # written by generator.packing.cloud_init
 HERE = Path(__file__).resolve().parent
 PATIENCE_S = 300.0  # the network of a new machine, and the server of the archive, may not be there at once
 _PAUSE_S = 5.0
+_LATER = (408, 425, 429)  # too late, too early, too often: as where many machines boot at once. Source: RFC 9110, 6585
 _SOON_S = 60.0  # without one byte
 _PIECE = 1 << 18
 
@@ -31,6 +33,7 @@ def main() -> int:
     os.environ["HOME"] = "/root"  # cloud-init gives it none
     os.umask(0o022)
     try:
+        _take_turns()
         if not (HERE / DIRECTORY).is_dir():
             _unpack(_fetched(HERE / f"{DIRECTORY}.part"))
         code = subprocess.run(["sh", "install", *sys.argv[1:]], cwd=HERE / DIRECTORY, check=False).returncode
@@ -43,6 +46,16 @@ def main() -> int:
     return 1 if why else 0
 
 
+def _take_turns() -> None:
+    """Until this process ends: one that is run by hand must not fetch into the file of that at boot."""
+    own = os.open(__file__, os.O_RDONLY)
+    try:
+        fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("  waiting for another run of this script", flush=True)
+        fcntl.flock(own, fcntl.LOCK_EX)
+
+
 def _fetched(file: Path) -> Path:
     """The archive, as it was made; readable by root alone, since it has the values of `env`."""
     began, said = time.monotonic(), ""
@@ -52,7 +65,7 @@ def _fetched(file: Path) -> Path:
             break
         except (OSError, HTTPException) as error:  # also a URLError, and an HTTPError
             why = str(getattr(error, "reason", error))
-            is_final = isinstance(error, HTTPError) and error.code < 500
+            is_final = isinstance(error, HTTPError) and error.code < 500 and error.code not in _LATER
             if is_final or time.monotonic() > began + PATIENCE_S:
                 raise FirstBootError(f"the archive could not be fetched: {why}") from None
         if why != said:
@@ -97,6 +110,7 @@ def _unpack(archive: Path) -> None:
     unpack = ["tar", "--extract", "--gzip", "--file", str(archive), "--directory", str(beside)]
     if subprocess.run(unpack, check=False).returncode or not (beside / DIRECTORY).is_dir():
         raise FirstBootError("the archive could not be unpacked")
+    os.sync()  # also across a power failure
     (beside / DIRECTORY).rename(HERE / DIRECTORY)
     beside.rmdir()
     archive.unlink()

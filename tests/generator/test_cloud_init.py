@@ -157,6 +157,48 @@ def test_a_url_where_nothing_lies_is_said_at_once(small: Archive, served: str, t
     assert "Traceback" not in outcome.err
 
 
+def test_two_at_once_take_turns(served: str, tmp_path: Path) -> None:
+    """As where somebody tries it by hand while the machine boots."""
+    install = "echo installing; echo >>begun; until [ -e go ]; do sleep 0.05; done\n"
+    slow = archive("queue-websocket", [Member(path="install", content=install.encode(), mode=0o755)])
+    (tmp_path / "served/a.tar.gz").write_bytes(slow.content)
+    (file,) = document(slow, f"{served}a.tar.gz")["write_files"]
+    (tmp_path / "first-boot.py").write_text(file["content"])
+    words = [sys.executable, "-I", str(tmp_path / "first-boot.py")]
+    begun = tmp_path / slow.directory / "begun"
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as first:
+        while not begun.exists():
+            assert first.poll() is None
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as second:
+            assert second.stdout is not None
+            said = second.stdout.readline()
+            (begun.parent / "go").touch()
+            second.communicate()
+    assert said == "  waiting for another run of this script\n"
+    assert (first.returncode, second.returncode, begun.read_text()) == (0, 0, "\n\n")
+
+
+def test_a_server_with_too_many_requests_is_asked_again(small: Archive, tmp_path: Path) -> None:
+    codes = [429, 503, 200]
+
+    class Busy(Quiet):
+        def do_GET(self) -> None:
+            code = codes.pop(0)
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(small.content if code == 200 else b"")
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (file,) = document(small, f"http://127.0.0.1:{server.server_port}/")["write_files"]
+        script = file["content"].replace("_PAUSE_S = 5.0", "_PAUSE_S = 0.01")
+        (tmp_path / "first-boot.py").write_text(script)
+        outcome = process([sys.executable, "-I", tmp_path / "first-boot.py"])
+        server.shutdown()
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "waiting for the archive, for 5 minutes at most: Too Many Requests" in outcome.out
+
+
 def test_an_installation_that_fails_fails_the_boot(small: Archive, served: str, tmp_path: Path) -> None:
     (tmp_path / "served/a.tar.gz").write_bytes(small.content)
     outcome = first_boot(tmp_path, small, f"{served}a.tar.gz", "--fail")
