@@ -1,7 +1,11 @@
 """The archive of `wsbundle bundle` for each kind of host; wheels that were downloaded once are kept in build/wheels."""
 
+import fcntl
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +17,7 @@ from generator.packing.archive import Archive, Member, archive, summed
 from generator.packing.pack import ROOT, members
 from generator.packing.wheelhouse import Target, download, locked
 from generator.rendering.bundle import Bundle
-from generator.rendering.write import make_directory
+from generator.rendering.write import hand_over, make_directory
 from generator.report import Report
 
 _WHEELS = Path("build/wheels")
@@ -46,7 +50,8 @@ def kit(loaded: Loaded, rendered: Bundle, target: Target, with_uv: bool, report:
     Raises:
         CommandError: there are no wheels for it.
     """
-    return Kit(loaded.deploy.name, members(ROOT, loaded, rendered, _wheels(loaded, target, with_uv, report)))
+    with _alone():
+        return Kit(loaded.deploy.name, members(ROOT, loaded, rendered, _wheels(loaded, target, with_uv, report)))
 
 
 def deployment_of(loaded: Loaded, rendered: Bundle) -> str:
@@ -55,20 +60,31 @@ def deployment_of(loaded: Loaded, rendered: Bundle) -> str:
         return summed("", members(ROOT, loaded, rendered, Path(nothing)))[0].lstrip("-")
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Two commands at once in one checkout would take each other's wheels away."""
+    make_directory(_WHEELS)
+    descriptor = os.open(_WHEELS, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _wheels(loaded: Loaded, target: Target, with_uv: bool, report: Report) -> Path:
     """The directory that has them, which is complete or not there."""
     files = (*program.LOCKS, program.UV_LOCK) if with_uv else program.LOCKS
     locks = [(ROOT / lock).read_text(encoding="utf-8") for lock in files]
     own = loaded.project.requirements if loaded.project is not None else ""
     key = sha256(repr((str(target), locks, own)).encode()).hexdigest()[:12]
-    directory = _WHEELS / f"{target.python}-{target.machine}-{key}"
+    kind = f"{target.python}-{target.machine}-"
+    directory = _WHEELS / f"{kind}{key}"
     if not directory.is_dir():
-        make_directory(_WHEELS)
-        for old in _WHEELS.glob(f"{target.python}-{target.machine}-*"):
-            shutil.rmtree(old)
+        others = list(_WHEELS.glob(f"{kind}*"))  # also what a command that was killed has left
         with (
             report.step(f"download wheels for Python {target.python} on {target.machine}"),
-            tempfile.TemporaryDirectory(dir=_WHEELS) as temporary,
+            tempfile.TemporaryDirectory(prefix=kind, dir=_WHEELS) as temporary,
         ):
             new = Path(temporary, "wheels")
             new.mkdir()
@@ -76,4 +92,8 @@ def _wheels(loaded: Loaded, target: Target, with_uv: bool, report: Report) -> Pa
             if own:
                 download([target], [locked(own)], new)
             new.rename(directory)
+        for path in (directory, *directory.iterdir()):
+            hand_over(path)
+        for other in others:
+            shutil.rmtree(other)
     return directory

@@ -1,27 +1,32 @@
 """`wsbundle deploy` without a host: what is asked and answered, in which order, and how it is told."""
 
+import fcntl
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from generator.command_line import parse
-from generator.config.load import load_text
+from generator.config.load import load, load_text
 from generator.deploy.answers import Answer, faults, last_deployment, twins, worst
 from generator.deploy.answers import parse as parse_answer
 from generator.deploy.command import check_destination, in_groups
 from generator.deploy.elsewhere import given
 from generator.deploy.fleet import Fleet, Row, facts, table
+from generator.deploy.kits import kit
 from generator.deploy.remote import Lines, Remote, RemoteError
 from generator.deploy.sharing import joins
 from generator.deploy.ssh import LOST, Outcome, Ssh, as_root, fault, words
 from generator.packing.wheelhouse import Target
+from generator.rendering.render import render
 from generator.report import CommandError, Report, UsageError
 from tests.generator.front_door import ROOT, wsbundle
 
@@ -247,6 +252,34 @@ def test_output_is_told_line_by_line_and_steers_no_terminal() -> None:
     lines.end()
     assert said == ["Grüße", r"a\x1b[2Jb", "rest"]
     assert lines.received == len("Grüße\na\x1b[2Jb\nrest".encode())
+
+
+# What they are sent
+
+
+@pytest.mark.slow
+def test_two_at_once_take_turns_with_the_wheels_and_a_download_that_fails_takes_none_away(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"CONFIG_FILE": "/dev/null", "NO_INDEX": "1", "FIND_LINKS": str(here)}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    loaded = load("deploy.yaml")
+    rendered = render(loaded.deploy)
+    wheels, others = here / "build/wheels", here / "build/wheels/3.11-x86_64-0123456789ab"
+    others.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as pool:
+        turn = os.open(wheels, os.O_RDONLY)
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            made = pool.submit(kit, loaded, rendered, Target("3.11", "x86_64"), False, Report(json=True))
+            waiting = rf"-> FLOCK .* {os.getpid()} .*:{wheels.stat().st_ino} "
+            while not re.search(waiting, Path("/proc/locks").read_text()):
+                assert not made.done()
+        finally:
+            os.close(turn)
+        with pytest.raises(CommandError, match="Not all wheels were found"):
+            made.result()
+    assert list(wheels.iterdir()) == [others]
 
 
 # The order of hosts
