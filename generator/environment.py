@@ -97,7 +97,7 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
     if os.statvfs(str(parent)).f_flag & os.ST_NOEXEC:
         raise MissingError(
             f"no program can run from {parent}, whose file system is mounted noexec; move this directory to another "
-            f"one, such as /usr/local/src, or put its environment there: make VENV=/usr/local/lib/wsbundle ..."
+            f"one, such as /usr/local/src, or put its environment there: make VENV=/usr/local/lib/wsbundle-venv ..."
         )
     _become_the_owner(parent, directory)
     os.umask(0o022)  # every user who may enter the checkout may use it

@@ -13,7 +13,7 @@ from generator.deploy.answers import Answer, faults, twins
 from generator.deploy.fleet import Fleet, Row
 from generator.deploy.kits import Kit, deployment_of, kit
 from generator.deploy.remote import Remote
-from generator.deploy.sharing import joining, joins
+from generator.deploy.sharing import check_names, joining, joins
 from generator.deploy.ssh import Ssh
 from generator.deploy.work import Work
 from generator.packing.wheelhouse import Target
@@ -36,6 +36,7 @@ def deploy(options: Namespace, report: Report) -> int:
         loaded, rendered = loaded_for(options, report), None
     else:
         loaded, rendered = verified(options, report)
+        check_names(loaded.deploy, hosts)
     fleet = Fleet(hosts, report)
     with Ssh() as ssh:
         remotes = {host: Remote(ssh, host, loaded.deploy.name, fleet.speaker(host), fleet.stop) for host in hosts}

@@ -50,17 +50,20 @@ has() {
 }
 
 unpack() {
-    archive=$1 file=$home/$2
+    archive=$1 file=$home/$2 new=
+    trap 'rm -rf "$file" $new' EXIT # also where the disk is full: the next try must find its room again
     if [ "$(sha256sum <"$file" | cut -c 1-64)" != "$3" ]; then
-        rm -f "$file"
         echo "wsbundle: the archive did not arrive whole; nothing was changed" >&2
         exit 1
     fi
     new=$(mktemp -d "$home/incoming.XXXXXX")
-    tar xzf "$file" --no-same-owner -C "$new"
+    if ! said=$(tar xzf "$file" --no-same-owner -C "$new" 2>&1); then
+        echo "wsbundle: nothing was changed, the archive cannot be unpacked; make room in $home, 300 MB:" \
+            "$(echo "$said" | head -n 1)" >&2
+        exit 1
+    fi
     rm -rf "${home:?}/$archive"
     mv "$new/$archive" "$home/$archive"
-    rm -rf "$new" "$file"
     find "$home" -maxdepth 1 -name 'incoming.*' -mmin +60 -exec rm -rf {} + # of connections that were lost
 }
 

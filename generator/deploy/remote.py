@@ -24,7 +24,7 @@ _PAUSE_S = 1.0
 _GONE = 76  # of host.sh
 _SCRIPT = Path(__file__).with_name("host.sh").read_bytes()
 # Without quotes and backslashes, for any login shell. A directory that others could write in is not made here.
-_RECEIVE = 'umask 077; mkdir -p "$1" && cat >"$1/$2"'
+_RECEIVE = 'umask 077; mkdir -p "$1" || exit 1; cat >"$1/$2" || { rm -f "$1/$2"; exit 1; }'
 _PUT = (
     'umask 022; mkdir -p "$(dirname "$1")" && umask 077 && cat >"$1.new" || exit 1; '
     # A connection that is lost ends the input, too.

@@ -1,7 +1,7 @@
 """`engine.serve` for several hosts: the one that has the address of `engine.url` serves, the others join it."""
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from generator.config.addresses import same_address
 from generator.config.engine import engine, password_file
@@ -9,6 +9,17 @@ from generator.config.schema import Deploy
 from generator.deploy.answers import Answer
 from generator.deploy.remote import Remote
 from generator.paths import Paths
+from generator.report import UsageError
+
+
+def check_names(deploy: Deploy, hosts: Sequence[str]) -> None:
+    """Raises: UsageError: on one engine all of these would have one name."""
+    there = engine(deploy)
+    if len(hosts) > 1 and deploy.engine.host is not None and there is not None and not there.is_local:
+        raise UsageError(
+            f"engine.host: no two hosts may have the same, and all of these would be {deploy.engine.host!r}; leave it "
+            "out, or deploy to one after another, each with its own: --set engine.host=NAME"
+        )
 
 
 def joins(deploy: Deploy, answer: Answer) -> bool:

@@ -16,6 +16,7 @@ import pytest
 
 from generator.command_line import parse
 from generator.config.load import load, load_text
+from generator.config.schema import Deploy
 from generator.deploy.answers import Answer, faults, last_deployment, twins, worst
 from generator.deploy.answers import parse as parse_answer
 from generator.deploy.command import check_destination, in_groups
@@ -23,8 +24,9 @@ from generator.deploy.elsewhere import given
 from generator.deploy.fleet import Fleet, Row, facts, table
 from generator.deploy.kits import kit
 from generator.deploy.remote import Lines, Remote, RemoteError
-from generator.deploy.sharing import joins
+from generator.deploy.sharing import check_names, joins
 from generator.deploy.ssh import LOST, Outcome, Ssh, as_root, fault, words
+from generator.packing.archive import Member, archive
 from generator.packing.wheelhouse import Target
 from generator.rendering.render import render
 from generator.report import CommandError, Report, UsageError
@@ -142,6 +144,19 @@ def test_a_host_without_the_address_of_the_engine_that_is_served_joins_it(engine
     assert joins(load_text(text, "deploy.yaml").deploy, ANSWER) is does
 
 
+def test_hosts_of_one_engine_are_not_given_one_name() -> None:
+    def deploy(url: str) -> Deploy:
+        engine = f"{{host: ws1, user: queue-websocket, serve: true, url: {url}}}"
+        return load_text(f"domain: ws.mycompany.org\nengine: {engine}\n", "deploy.yaml").deploy
+
+    with pytest.raises(
+        UsageError, match=r"engine\.host: no two hosts may have the same, and all of these would be 'ws1'"
+    ):
+        check_names(deploy("'valkey://10.0.0.1:6380', insecure: true"), ["ws1", "ws2"])
+    check_names(deploy("'valkey://10.0.0.1:6380', insecure: true"), ["ws1"])
+    check_names(deploy("'valkey://127.0.0.1:6380'"), ["ws1", "ws2"])  # an engine each
+
+
 def test_the_host_that_serves_the_engine_is_the_first_and_the_last_to_go_back() -> None:
     assert list(in_groups(["ws1", "ws2", "ws3"], "ws2", False)) == [["ws2"], ["ws1", "ws3"]]
     assert list(in_groups(["ws1", "ws2", "ws3"], "ws2", True)) == [["ws3", "ws1"], ["ws2"]]
@@ -242,6 +257,20 @@ def test_a_host_is_understood_whatever_a_power_failure_or_another_program_has_le
     found = parse_answer(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout)
     assert found is not None
     assert (found.changed.partition(" ")[0], found.generation) == (said, "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a mount namespace of its own")
+def test_an_archive_for_which_there_is_no_room_leaves_nothing_of_it(tmp_path: Path) -> None:
+    packed = archive("chat", [Member(path="wheels/x", content=bytes(3 << 20))])
+    (tmp_path / "archive").write_bytes(packed.content)
+    there = """set -eu
+        mount -t tmpfs -o size=2m tmpfs /usr/local/lib
+        mkdir -p /usr/local/lib/wsbundle/chat; cp "$2" /usr/local/lib/wsbundle/chat/incoming.1
+        sh "$1" unpack chat "$3" incoming.1 "$4" || ls -A /usr/local/lib/wsbundle/chat"""
+    unshare = [shutil.which("unshare") or "", "--mount", "sh", "-c", there, "sh", str(HOST), str(tmp_path / "archive")]
+    done = subprocess.run([*unshare, packed.directory, packed.digest], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("wsbundle: nothing was changed, the archive cannot be unpacked; make room in /usr/")
 
 
 def test_output_is_told_line_by_line_and_steers_no_terminal() -> None:

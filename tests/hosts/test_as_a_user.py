@@ -65,7 +65,7 @@ def test_a_checkout_from_which_nothing_can_run_and_a_full_disk_are_told(ada: Con
     for command in ("make check", "sudo make install"):
         said = typed(ada, command, code=2)
         assert f"no program can run from {CHECKOUT}, whose file system is mounted noexec" in said
-    typed(ada, "sudo make check VENV=/usr/local/lib/wsbundle")
+    typed(ada, "sudo make check VENV=/usr/local/lib/wsbundle-venv")
     assert ada.run(*NOT_HERS) == ""
     ada.run("mount", "-t", "tmpfs", "-o", "size=20M", "tmpfs", "/mnt")
     ada.run("sh", "-c", f"cp -r {CHECKOUT} /mnt/clone && chown -R ada /mnt/clone")
