@@ -54,9 +54,11 @@ def main(arguments: list[str]) -> int:
         keys = _moved(keys_file(deploy), place)
         add_key(keys, "HS256")
         (place / "token").write_text(mint(keys, "honest", 3600, ["honest"]))
-    children = [subprocess.Popen(command, cwd=place, env=environ) for command, environ in commands]
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    children: list[subprocess.Popen[bytes]] = []
     try:
+        for command, environ in commands:
+            children.append(subprocess.Popen(command, cwd=place, env=environ))
         _, status = os.wait()
         return os.waitstatus_to_exitcode(status) or 1
     finally:

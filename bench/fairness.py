@@ -19,7 +19,7 @@ from typing import NamedTuple, cast
 
 from bench.page import bullets, paragraph, table
 from bench.programs import ROOT
-from bench.servers import SERVERS, Server, load_cpus, on_cpus, python, running
+from bench.servers import SERVERS, Server, StartError, load_cpus, on_cpus, python, running
 
 DEADLINE_S = 10.0
 CONNECTIONS = 100
@@ -104,16 +104,22 @@ def connect(port: int, address: str) -> socket.socket:
 
 @contextlib.contextmanager
 def flooded(port: int, flood: str) -> Iterator[None]:
-    """A process of its own floods the server, until the block ends."""
+    """A process of its own floods the server, until the block ends.
+
+    Raises:
+        StartError: it ended before, so that nothing was measured beside it.
+    """
     command = on_cpus(load_cpus(1), [sys.executable, "-m", "bench.fairness", str(port), flood])
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() == b"":
+                raise StartError(f"the flood of {flood} has ended by itself")
+            yield
+            if process.poll() is not None:
+                raise StartError(f"the flood of {flood} has ended by itself")
+        finally:
+            process.kill()
 
 
 def waits(port: int, seconds: float, token: str | None = None) -> Waits:
@@ -222,9 +228,9 @@ def _connected(port: int, first: bytes) -> socket.socket | None:
     """One that has said its first words; None where it is refused, as nginx does with one that comes too often."""
     try:
         connection = connect(port, _FLOODING)
+        connection.sendall(first)
     except OSError:
         return None
-    connection.sendall(first)
     connection.setblocking(False)
     return connection
 

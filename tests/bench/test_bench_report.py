@@ -1,12 +1,15 @@
 """What is said about figures."""
 
+import pytest
+
 from bench.application import REQUESTS, RUNNER, UVICORN, Measured
 from bench.application import report as application_report
 from bench.compare import QUICK, SCENARIOS, Results
-from bench.fairness import QUIET, Waits
+from bench.fairness import QUIET, Waits, flooded
 from bench.fairness import report as fairness_report
 from bench.load import Cost
 from bench.report import report
+from bench.servers import StartError
 from bench.watched import report as watched_report
 
 
@@ -100,3 +103,8 @@ def test_an_application_is_compared_with_both_goals() -> None:
     assert "p99 1.10 times; goals at least 1.0 and at most 1.05, missed" in " ".join(
         application_report(results).split()
     )
+
+
+def test_nothing_is_measured_beside_a_flood_that_has_ended() -> None:
+    with pytest.raises(StartError, match="the flood of no such flood has ended by itself"), flooded(1, "no such flood"):
+        pass
