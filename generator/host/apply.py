@@ -23,6 +23,9 @@ from generator.rendering.write import put_copy, put_link, temporary_of
 from generator.report import Report
 
 _STOP_S = 900.0
+RESTART_S = 5400.0
+"""Longer than any service may take to stop and to start: systemd ends it before, and says so."""
+
 _NOT_LOADED = 5  # a run that was killed has removed the units. Source: systemctl(1), "Exit status"
 _SUPERVISOR_PATIENCE_S = 30.0
 
@@ -208,7 +211,7 @@ class Host:
     def _restart_units(self, *units: str) -> None:
         # After a start that failed again and again systemd would refuse this one.
         run("systemctl", "reset-failed", self.service)
-        self._systemctl("restart", *units)
+        must(run("systemctl", "restart", *units, timeout_s=RESTART_S), f"systemctl restart {' '.join(units)}")
 
     def _restart_engine(self, unit: str) -> None:
         run("systemctl", "reset-failed", unit)

@@ -6,9 +6,10 @@ import pytest
 from msgspec import structs
 
 from generator.config.load import load_text
+from generator.host.apply import RESTART_S
 from generator.host.store import READ_EARLY
 from generator.host.switch import Side, Switch, plan
-from generator.rendering.render import render, replaces_workers
+from generator.rendering.render import render, replaces_workers, start_timeout, stop_timeout
 
 NAME = "queue-websocket"
 
@@ -290,3 +291,10 @@ def test_it_comes_back_where_nothing_replaces_it_any_more() -> None:
     assert plan(first, installed()).revives == BY_HAND
     assert plan(first, installed()).reloads_nginx
     assert plan(first, structs.replace(installed("port: 9000"), replaces=BY_HAND)).revives == ()
+
+
+def test_a_restart_may_last_as_long_as_an_application_may_take_to_start() -> None:
+    longest = load_text(
+        "{domain: a.org, app: {callable: 'main:app', health: /h, start: 3600}, drain: {timeout: 600}}", "deploy.yaml"
+    ).deploy
+    assert start_timeout(longest) + stop_timeout(longest) < RESTART_S
