@@ -78,13 +78,15 @@ def test_one_that_is_killed_is_undone_or_completed(empty: Console) -> None:
     before = files(empty)
     empty.host.push([ENDING], "/root")
     words = ("import", "--takeover", "-o", FILE)
-    for step in (f"{AWAY}{SITE}", "stop --no-block", f"{AWAY}{UNIT}"):
+    # At the last of these steps it has been proven, and is recorded as healthy.
+    for step in (f"{AWAY}{SITE}", "stop --no-block", f"{AWAY}{UNIT}", f"os.remove /opt/{NEW}/pending.json"):
         empty.run("rm", "-f", FILE)
         name = ended_at(empty, step, *words)
         await_guardian(empty)
         assert name is not None
         assert (files(empty), old_runs(empty), new_runs(empty)) == (before, True, False), name
         assert empty.routes()
+        assert empty.run("ls", f"/opt/{NEW}/generations") == "", name
         leaves_nothing_behind(empty)
     # Its guardian is killed as well, with half of the old service put away; and the next run begins with undoing it.
     empty.run("rm", "-f", FILE)
