@@ -28,6 +28,7 @@ _DIRECT = (
 _STAYS = (
     "`replaces` cannot name it, as it can no unit that is a template; so it is yours to stop it, and to put it away"
 )
+_DATABASES = (".db", ".sqlite", ".sqlite3")
 
 
 class NotImportable(Exception):
@@ -258,8 +259,11 @@ def _of_the_app(ledger: Ledger, service: Service) -> Iterator[tuple[str, Value]]
     directory = Path(service.directory or ".")
     try:
         found = recognise(directory) if directory.is_dir() else None
+        databases = [path for path in sorted(directory.glob("*")) if path.suffix in _DATABASES]
     except OSError:  # it is another's, or on another host
-        found = None
+        found, databases = None, []
+    why = "is a database beside the code, where nothing can be written any more; move it below /var/lib"
+    ledger.obstacles += [(str(path), why) for path in databases if service.directory]
     if found and found.reaches:
         why = f"{found.reaches} looks as if it reached others, and it may connect to nothing that needs.network omits"
         ledger.obstacles.append((service.directory, why))

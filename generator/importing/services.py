@@ -253,6 +253,7 @@ def _judge_paths(ledger: Ledger, service: Service, entry: Entry) -> None:
         elif f"{service.directory}/".startswith(f"{plain}/") or f"{plain}/".startswith(f"{service.directory}/"):
             why = "it could change its own code; let it write below /var/lib, or to a directory that needs.write names"
             ledger.add(entry, "wrong", why, part)
+            ledger.obstacles.append((entry.where, f"{part}: {why}"))
         elif not f"{plain}/".startswith(("/srv/", "/var/", "/mnt/", "/media/")) or plain.startswith(HIDDEN_PLACES):
             ledger.add(entry, "not supported", "needs.write takes directories below /srv or /var", part)
         else:

@@ -316,6 +316,21 @@ def test_what_it_may_not_reach_any_more_is_said(here: Path, capsys: pytest.Captu
     assert obstacle["what"].startswith("redis looks as if it reached others, and it may connect to nothing")
 
 
+def test_what_it_cannot_write_any_more_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "app").mkdir()
+    write(here / "app", "db.sqlite3", b"SQLite format 3")
+    lines = f"WorkingDirectory={here}/app\nReadWritePaths={here}/app/media /var/log\nExecStart=/v/uvicorn a:b\n"
+    write(here, "a.service", f"[Service]\n{lines}")
+    facts = imported(capsys, "a.service", "--domain", "a.mycompany.org")
+    assert [(each["where"], each["what"].partition(" it could")[0]) for each in facts["obstacles"]] == [
+        ("a.service:3", f"ReadWritePaths={here}/app/media:"),
+        (
+            f"{here}/app/db.sqlite3",
+            "is a database beside the code, where nothing can be written any more; move it below /var/lib",
+        ),
+    ]
+
+
 def test_names_of_files_and_paths_are_but_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(here, "a.service", "[Service]\nWorkingDirectory=/srv/a\nExecStart=/v/uvicorn a:b\n")
     static = 'location "/#x:y/" { alias /srv/a/x/; } location / { proxy_pass http://127.0.0.1:8000; }'
