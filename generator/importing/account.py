@@ -28,7 +28,6 @@ _DIRECT = (
 _STAYS = (
     "`replaces` cannot name it, as it can no unit that is a template; so it is yours to stop it, and to put it away"
 )
-_DATABASES = (".db", ".sqlite", ".sqlite3")
 
 
 class NotImportable(Exception):
@@ -259,11 +258,10 @@ def _of_the_app(ledger: Ledger, service: Service) -> Iterator[tuple[str, Value]]
     directory = Path(service.directory or ".")
     try:
         found = recognise(directory) if directory.is_dir() else None
-        databases = [path for path in sorted(directory.glob("*")) if path.suffix in _DATABASES]
+        beside = sorted(directory.glob("*")) if service.directory else []
     except OSError:  # it is another's, or on another host
-        found, databases = None, []
-    why = "is a database beside the code, where nothing can be written any more; move it below /var/lib"
-    ledger.obstacles += [(str(path), why) for path in databases if service.directory]
+        found, beside = None, []
+    ledger.obstacles += _of_files(beside, ledger)
     if found and found.reaches:
         why = f"{found.reaches} looks as if it reached others, and it may connect to nothing that needs.network omits"
         ledger.obstacles.append((service.directory, why))
@@ -274,6 +272,18 @@ def _of_the_app(ledger: Ledger, service: Service) -> Iterator[tuple[str, Value]]
             value = f"{folder}/{value}"
         if key in ("requirements", "health"):
             yield f"app.{key}", Value(None if value == "null" else value, reason)
+
+
+def _of_files(beside: list[Path], ledger: Ledger) -> Iterator[tuple[str, str]]:
+    """What an application may need of the files in its directory, and would not have."""
+    for path in beside:
+        if path.suffix in (".db", ".sqlite", ".sqlite3"):
+            yield str(path), "is a database beside the code, where nothing can be written; move it below /var/lib"
+        elif path.name == ".env" and not any(PurePosixPath(item.file).name == ".env" for item in ledger.items):
+            yield (
+                str(path),
+                "no line names it, and it is not installed; write what the application reads of it into env",
+            )
 
 
 def _from(ledger: Ledger, key: str) -> str:

@@ -326,9 +326,19 @@ def test_what_it_cannot_write_any_more_is_said(here: Path, capsys: pytest.Captur
         ("a.service:3", f"ReadWritePaths={here}/app/media:"),
         (
             f"{here}/app/db.sqlite3",
-            "is a database beside the code, where nothing can be written any more; move it below /var/lib",
+            "is a database beside the code, where nothing can be written; move it below /var/lib",
         ),
     ]
+
+
+def test_variables_that_it_reads_by_itself_are_not_lost(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "app").mkdir()
+    write(here / "app", ".env", "KEY=1\n")
+    write(here, "a.service", f"[Service]\nWorkingDirectory={here}/app\nExecStart=/v/uvicorn a:b\n")
+    (obstacle,) = imported(capsys, "a.service", "--domain", "a.mycompany.org")["obstacles"]
+    assert obstacle["where"] == f"{here}/app/.env"
+    os.remove("deploy.yaml")
+    assert not imported(capsys, "a.service", "app/.env", "--domain", "a.mycompany.org")["obstacles"]
 
 
 def test_names_of_files_and_paths_are_but_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
