@@ -49,9 +49,13 @@ def _filled_by_uv(directory: Path, requirements: "list[Path]") -> bool:
 
 
 def _cache() -> "str | None":
-    """Not uv's own: that may have been filled under another umask, whose modes all that is installed from it has."""
+    """Not uv's own: that may have been filled under another umask, whose modes all that is installed from it has.
+
+    In nobody else's home, which `sudo -E` keeps: what root takes out of a cache there, its owner could have changed.
+    """
     home = os.path.expanduser("~")
-    return os.path.join(home, ".cache/wsbundle/uv") if os.access(home, os.W_OK) else None
+    is_ours = os.path.isdir(home) and os.stat(home).st_uid == os.geteuid() and os.access(home, os.W_OK)
+    return os.path.join(home, ".cache/wsbundle/uv") if is_ours else None
 
 
 def _fill_by_pip(directory: Path, requirements: "list[Path]") -> None:

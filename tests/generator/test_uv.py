@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from generator import pip, uv
+from generator import filling, pip, uv
 from tests.generator.front_door import ENVIRONMENT, ROOT, Outcome, process
 from tests.generator.wheel_maker import lock_of, make_wheel
 
@@ -166,6 +166,16 @@ def test_root_takes_none_that_another_user_could_change(roots: Path) -> None:
     os.chown(path.parent, 12345, 0)
     with pytest.raises(uv.UvError, match=f"because {path.parent} can be changed by another user"):
         at_hand(roots)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a home away")
+def test_a_cache_is_in_ones_own_home_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert filling._cache() == str(tmp_path / ".cache/wsbundle/uv")
+    os.chown(tmp_path, 12345, 0)  # `sudo -E`
+    assert filling._cache() is None
+    monkeypatch.setenv("HOME", str(tmp_path / "none"))
+    assert filling._cache() is None
 
 
 # What it makes
