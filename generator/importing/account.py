@@ -25,9 +25,7 @@ _DIRECT = (
     *("app.body_size", "nginx.http_port", "nginx.https_port", "nginx.proxy_protocol", "workers"),
     "nginx.path",
 )
-_STAYS = (
-    "`replaces` cannot name it, as it can no unit that is a template; so it is yours to stop it, and to put it away"
-)
+_STAYS = "`replaces` cannot name it, as no unit that is a template; so it is yours to stop it, and to put it away"
 
 
 class NotImportable(Exception):

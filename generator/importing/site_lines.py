@@ -173,7 +173,7 @@ def _judge_location(ledger: Ledger, entry: Entry, beside: Beside) -> None:
     plain = path.rpartition(" ")[2].rstrip("/") or "/"
     if "acme-challenge" in path:
         ledger.add(entry, "replaced", "by that of tls: letsencrypt; certbot cannot renew through it any more")
-    elif leads_away or (has_files and beside.is_center):
+    elif leads_away or (has_files and (beside.is_center or plain == "/")):
         ledger.add(entry, "another's", "is something else, which the new site does not have")
         fix = "to keep it, let the site stay: nginx.include"
         ledger.obstacles.append((entry.where, f"{plain} is something else, which the new site does not have; {fix}"))
@@ -232,7 +232,8 @@ def _judge_files(ledger: Ledger, entry: Entry, directory: str) -> None:
     if url != "/" and directory and path.startswith(f"{normpath(directory)}/"):
         ledger.take(entry, f"app.static.{url.rstrip('/')}/", path.removeprefix(f"{normpath(directory)}/"))
     elif url == "/":
-        ledger.add(entry, "replaced", "the application answers there")
+        said: Said = ("another's", "is something else, which the new site does not have")
+        ledger.add(entry, *(said if block else ("replaced", "the application answers there")))
     else:
         why = "app.static takes directories inside of app.path"
         ledger.add(entry, "not supported", why)

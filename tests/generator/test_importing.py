@@ -341,6 +341,17 @@ def test_variables_that_it_reads_by_itself_are_not_lost(here: Path, capsys: pyte
     assert not imported(capsys, "a.service", "app/.env", "--domain", "a.mycompany.org")["obstacles"]
 
 
+@pytest.mark.parametrize(("root", "is_lost"), [("location / { root /var/www; }", True), ("root /var/www;", False)])
+def test_a_website_beside_the_application_is_not_lost(
+    root: str, is_lost: bool, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here, "a.service", "[Service]\nWorkingDirectory=/srv/a\nExecStart=/v/uvicorn a:b\n")
+    shop = "location /shop/ { proxy_pass http://127.0.0.1:8000; }"
+    write(here, "site", f"server {{ server_name a.mycompany.org;\n{root}\n{shop} }}\n")
+    found = [each["where"] for each in imported(capsys, "a.service", "site")["obstacles"]]
+    assert found == (["site:2"] if is_lost else [])
+
+
 def test_names_of_files_and_paths_are_but_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(here, "a.service", "[Service]\nWorkingDirectory=/srv/a\nExecStart=/v/uvicorn a:b\n")
     static = 'location "/#x:y/" { alias /srv/a/x/; } location / { proxy_pass http://127.0.0.1:8000; }'
