@@ -58,6 +58,8 @@ _GUARDS = (
     *("allow", "deny", "auth_basic", "auth_basic_user_file", "auth_request", "satisfy", "ssl_verify_client"),
     *("ssl_client_certificate", "auth_jwt", "valid_referers", "secure_link"),
 )
+# What the notification center answers beside WebSockets.
+_OF_THE_CENTER = ("/health", "/metrics", "/publish")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
@@ -177,7 +179,7 @@ def _judge_location(ledger: Ledger, entry: Entry, beside: Beside) -> None:
         ledger.add(entry, "another's", "is something else, which the new site does not have")
         fix = "to keep it, let the site stay: nginx.include"
         ledger.obstacles.append((entry.where, f"{plain} is something else, which the new site does not have; {fix}"))
-    elif leads_here and beside.is_center and plain != "/health" and not path.startswith("@"):
+    elif leads_here and beside.is_center and plain not in _OF_THE_CENTER and not path.startswith("@"):
         _judge_path(ledger, entry, path)
     elif leads_here or has_files or path.startswith("@"):
         ledger.add(entry, "taken over", "as the head of what is below it")
@@ -187,10 +189,11 @@ def _judge_location(ledger: Ledger, entry: Entry, beside: Beside) -> None:
 
 def _judge_path(ledger: Ledger, entry: Entry, path: str) -> None:
     """Where clients open their WebSockets."""
-    if re.fullmatch(r"(= |\^~ )?(/[A-Za-z0-9._-]+)*/?", path):
-        claim(ledger, entry, "nginx.path", path.rpartition(" ")[2])
+    first, plain = ledger.value("nginx.path"), path.rpartition(" ")[2]
+    if re.fullmatch(r"(= |\^~ )?(/[A-Za-z0-9._-]+)*/?", path) and first in (None, plain):
+        claim(ledger, entry, "nginx.path", plain)
     else:
-        why = f"clients connect to {path}; nginx.path is one path"
+        why = f"clients connect to {path}{' as well' if first else ''}; nginx.path is one path"
         ledger.add(entry, "not supported", why)
         ledger.obstacles.append((entry.where, why))
 

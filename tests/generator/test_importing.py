@@ -341,6 +341,18 @@ def test_variables_that_it_reads_by_itself_are_not_lost(here: Path, capsys: pyte
     assert not imported(capsys, "a.service", "app/.env", "--domain", "a.mycompany.org")["obstacles"]
 
 
+def test_of_several_paths_of_clients_none_is_lost_silently(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here, "a.service", "[Service]\nExecStart=/v/uvicorn web.server:app\n")
+    order = ("/metrics", "/ws", "= /ws", "/old", "/health", "/publish/")
+    paths = "\n".join(f"location {path} {{ proxy_pass http://127.0.0.1:8000; }}" for path in order)
+    write(here, "site", f"server {{ server_name a.mycompany.org;\n{paths} }}\n")
+    facts = imported(capsys, "a.service", "site")
+    assert facts["settings"]["nginx.path"] == "/ws"
+    assert [(each["where"], each["what"]) for each in facts["obstacles"]] == [
+        ("site:5", "clients connect to /old as well; nginx.path is one path")
+    ]
+
+
 @pytest.mark.parametrize(("root", "is_lost"), [("location / { root /var/www; }", True), ("root /var/www;", False)])
 def test_a_website_beside_the_application_is_not_lost(
     root: str, is_lost: bool, here: Path, capsys: pytest.CaptureFixture[str]
