@@ -59,7 +59,7 @@ def cloud_config(deploy: Deploy, archive: Archive, url: str) -> str:
     content = textwrap.indent(text.replace(_BLANK, written), " " * 6)
     return (
         f"#cloud-config\n{comments}"
-        f'write_files:\n  - path: {script}\n    permissions: "0755"\n    content: |\n{content}'
+        f'write_files:\n  - path: {script}\n    permissions: "0700"\n    content: |\n{content}'
         f"runcmd:\n  - [python3, -I, {script}]\n"
     )
 

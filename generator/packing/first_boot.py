@@ -47,7 +47,10 @@ def main() -> int:
 
 
 def _take_turns() -> None:
-    """Until this process ends: one that is run by hand must not fetch into the file of that at boot."""
+    """Until this process ends: one that is run by hand must not fetch into the file of that at boot.
+
+    Nobody but root can open this script, and hold it up.
+    """
     own = os.open(__file__, os.O_RDONLY)
     try:
         fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -62,7 +62,7 @@ def test_it_is_one_script_and_the_command_that_runs_it(small: Archive) -> None:
     read = document(small, "https://example.org/it's a.tar.gz".replace(" ", "%20"))
     (file,), (command,) = read["write_files"], read["runcmd"]
     assert set(read) == {"write_files", "runcmd"}
-    assert (file["path"], file["permissions"]) == (f"{PLACE}/queue-websocket/first-boot.py", "0755")
+    assert (file["path"], file["permissions"]) == (f"{PLACE}/queue-websocket/first-boot.py", "0700")
     assert command == ["python3", "-I", file["path"]]
     written = [line for line in file["content"].splitlines() if line not in FIRST_BOOT.read_text().splitlines()]
     names: dict[str, str] = {}
