@@ -202,6 +202,7 @@ tidy() {
 
 follow() {
     id=$1 job=$home/jobs/$1 sent=$2 turn=0 ended=
+    echo wsbundle-output # what a login shell has printed before is none
     while [ -z "$ended" ]; do
         # Looked at before the output: what was written before the end is printed, too.
         if [ -e "$job/result" ] || { [ $((turn % 20)) -eq 0 ] && [ "$(running)" != "$id" ]; }; then

@@ -22,6 +22,7 @@ PATIENCE_S = 60.0
 _TRIES = 10
 _PAUSE_S = 1.0
 _GONE = 76  # of host.sh
+_OUTPUT = b"wsbundle-output\n"
 _SCRIPT = Path(__file__).with_name("host.sh").read_bytes()
 # Without quotes and backslashes, for any login shell. A directory that others could write in is not made here.
 _RECEIVE = 'umask 077; mkdir -p "$1" || exit 1; cat >"$1/$2" || { rm -f "$1/$2"; exit 1; }'
@@ -129,7 +130,7 @@ class Remote:
             LostError
         """
         lines = Lines(self.say)
-        outcome = self._again(lambda: self._script("follow", job, str(lines.received), heard=lines.take))
+        outcome = self._again(lambda: self._script("follow", job, str(lines.received), heard=lines.after(_OUTPUT)))
         lines.end()
         if outcome.code == _GONE:
             raise RemoteError("it ended half-way, as when the host is rebooted; deploy again: that undoes it first")
@@ -195,6 +196,23 @@ class Lines:
         self.received = 0
         self._say, self._rest = say, ""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def after(self, mark: bytes) -> Callable[[bytes], None]:
+        """What takes the pieces of one connection, from behind this line on."""
+        before: bytes | None = b""
+
+        def heard(piece: bytes) -> None:
+            nonlocal before
+            if before is None:
+                self.take(piece)
+                return
+            before += piece
+            _, found, rest = before.partition(mark)
+            if found:
+                before = None
+                self.take(rest)
+
+        return heard
 
     def take(self, piece: bytes) -> None:
         self.received += len(piece)

@@ -53,6 +53,7 @@ ANSWER = Answer(
 )
 
 HOST = ROOT / "generator/deploy/host.sh"
+Heard = Callable[[bytes], None]
 
 
 def answer(**other: str) -> Answer:
@@ -210,7 +211,7 @@ class _ThisMachine(Ssh):
     def __init__(self) -> None:
         pass
 
-    def run(self, destination: str, command: str, given: bytes | None = None, heard: object = None) -> Outcome:
+    def run(self, destination: str, command: str, given: bytes | None = None, heard: Heard | None = None) -> Outcome:
         done = subprocess.run(["sh", "-c", f"echo Welcome; {command}"], input=given, capture_output=True)
         return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
 
@@ -230,7 +231,9 @@ def test_a_file_comes_from_one_host_to_another_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs no sudo")
 def test_a_file_that_does_not_arrive_whole_leaves_the_one_that_is_there(tmp_path: Path) -> None:
     class Lost(_ThisMachine):
-        def run(self, destination: str, command: str, given: bytes | None = None, heard: object = None) -> Outcome:
+        def run(
+            self, destination: str, command: str, given: bytes | None = None, heard: Heard | None = None
+        ) -> Outcome:
             return super().run(destination, command, b"")
 
     password = tmp_path / "engine.password"
@@ -257,6 +260,34 @@ def test_a_host_is_understood_whatever_a_power_failure_or_another_program_has_le
     found = parse_answer(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout)
     assert found is not None
     assert (found.changed.partition(" ")[0], found.generation) == (said, "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a mount namespace of its own")
+def test_a_job_is_followed_over_lost_connections_whatever_the_login_shell_prints() -> None:
+    class Losing(_ThisMachine):
+        def run(
+            self,
+            destination: str,
+            command: str,
+            given: bytes | None = None,
+            heard: Heard | None = None,
+        ) -> Outcome:
+            job = "/usr/local/lib/wsbundle/chat/jobs/1"
+            there = f"mount -t tmpfs tmpfs /usr/local/lib; mkdir -p {job}; echo 3 >{job}/result"
+            there += f"; seq 5 >{job}/output; {command}"
+            assert heard is not None
+            done = super().run(destination, shlex.join(["unshare", "--mount", "sh", "-c", there]), given)
+            is_lost = not said
+            for start in range(0, len(done.output) - 4 * is_lost, 3):
+                heard(done.output[start : start + 3].encode())
+            return Outcome(LOST if is_lost else done.code, "", "")
+
+        def connect(self, destination: str) -> Outcome:
+            return Outcome(0, "", "")
+
+    said: list[str] = []
+    assert Remote(Losing(), "here", "chat", said.append, threading.Event()).follow("1") == 3
+    assert said == ["1", "2", "3", "the connection is lost; connecting again", "4", "5"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has a mount namespace of its own")
