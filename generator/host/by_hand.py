@@ -8,6 +8,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 
 from generator.host.facts import is_active
@@ -59,7 +60,7 @@ class ByHand:
         """Move files, and the links that start them."""
         for path in paths:
             for each in (*self._starting(self.root, path), path):
-                self._make_room(self._there(each))
+                self._make_room(each)
                 _move(self._here(each), self._there(each))
 
     def retire(self, paths: Iterable[str]) -> None:
@@ -152,14 +153,11 @@ class ByHand:
             if "no such group" not in outcome.output:  # it is not there any more, or was never started
                 must(outcome, "supervisorctl update")
 
-    def _make_room(self, target: Path) -> None:
-        """What was put away before stays, under a name of its own."""
-        number = 1
-        while os.path.lexists(target):
-            older = target.with_name(f"{target.name}.{number}")
-            if not os.path.lexists(older):
-                target.rename(older)
-            number += 1
+    def _make_room(self, path: str) -> None:
+        """What was put away before stays, below a number: beside the new one nginx would read it, once it is back."""
+        if os.path.lexists(self._there(path)):
+            places = (self.away / str(number) / path.lstrip("/") for number in count(1))
+            _move(self._there(path), next(place for place in places if not os.path.lexists(place)))
 
 
 def is_rendered(path: Path) -> bool:

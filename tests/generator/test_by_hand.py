@@ -57,6 +57,8 @@ def test_what_was_put_away_before_stays_beside_it(host: Path) -> None:
     kept = sorted(path.read_text() for path in (host / AWAY).rglob("old.conf*"))
     assert kept == ["# 0\n", "# 1\n", "# 2\n"]
     assert (host / AWAY / FILE[1:]).read_text() == "# 2\n"
+    # What `cp -a` of the way back would bring to where nginx reads all files.
+    assert os.listdir((host / AWAY / FILE[1:]).parent) == ["old.conf"]
 
 
 def test_what_has_taken_its_place_is_not_replaced(host: Path) -> None:
