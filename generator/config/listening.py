@@ -165,6 +165,19 @@ def site_of_ones_own_says_it_itself(deploy: Deploy, origins: Origins) -> Finding
                 yield setting.key, Fault(what, "remove it, and write it into your site")
 
 
+# What is in /etc/nginx, of Debian's packages.
+_OF_NGINX = "koi-utf koi-win modules-available modules-enabled sites-available sites-enabled snippets win-utf".split()
+
+
+@rule(
+    *("nginx.include", "name"),
+    because="Your site includes all files of /etc/nginx/<name>, which must be none of nginx's own directories.",
+)
+def included_directory_is_its_own(deploy: Deploy, _: Origins) -> Findings:
+    if deploy.nginx.include and deploy.name in _OF_NGINX:
+        yield "name", Fault(f"/etc/nginx/{deploy.name} is nginx's own", "give the deployment another name")
+
+
 @rule(
     *("nginx.http_port", "nginx.https_port", "nginx.listen", "tls", "host", "port", "socket"),
     because="Two programs cannot listen on one port of an address, and one port has TLS or has it not.",

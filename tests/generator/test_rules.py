@@ -202,6 +202,7 @@ GOOD = {
         "replaces: [/etc/systemd/system/old.service, /etc/nginx/sites-enabled/old]",
         "{name: web, replaces: [/etc/nginx/conf.d/web.conf, /etc/systemd/system/queue-websocket.service]}",
     ],
+    "included-directory-is-its-own": ["name: snippets", "{name: snippet, nginx: {include: true}}"],
     "replaced-files-differ": ["replaces: [/etc/systemd/system/old.service, /etc/systemd/system/old.socket]"],
     "the-system-is-not-replaced": [
         "replaces: [/etc/systemd/system/nginx-old.service, /etc/nginx/sites-enabled/default]",
@@ -515,6 +516,10 @@ BAD = {
         "{name: web, replaces: [/etc/nginx/sites-enabled/web]}",
         "{name: web, replaces: [/etc/supervisor/conf.d/web.conf]}",
         "{name: web, replaces: [/etc/systemd/system/web.socket]}",
+    ],
+    "included-directory-is-its-own": [
+        "{name: snippets, nginx: {include: true}}",
+        "{name: sites-enabled, nginx: {include: true}}",
     ],
     "replaced-files-differ": ["replaces: [/etc/systemd/system/old.service, /etc/systemd/system/old.service]"],
     "the-system-is-not-replaced": [
