@@ -103,6 +103,8 @@ def _pip_download(target: Target, requirements: str, directory: Path) -> None:
         raise CommandError(str(error)) from None
     done = subprocess.run(pip, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
-        errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR:")]
-        said = "\n".join(f"  {line}" for line in errors or done.stdout.splitlines()[-5:])
+        lines = done.stdout.splitlines()
+        # What pip did not expect, such as a connection that is too slow, it says in the last line of a traceback.
+        errors = [line for line in lines if line.startswith("ERROR:") and line != "ERROR: Exception:"]
+        said = "\n".join(f"  {line}" for line in errors or lines[-5:])
         raise CommandError(f"Not all wheels were found for Python {target}; nothing was written.\n{said}")

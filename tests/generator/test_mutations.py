@@ -49,6 +49,7 @@ READERS = {
     "etc/NAME/gunicorn.conf.py": None,
     "etc/letsencrypt/renewal-hooks/deploy/NAME": "sh",
     "etc/logrotate.d/NAME": "logrotate",
+    "etc/nginx/NAME/locations.conf": "nginx",
     "etc/nginx/modules-enabled/90-wsbundle.conf": "nginx",
     "etc/nginx/sites-available/NAME": "nginx",
     "etc/supervisor/conf.d/NAME.conf": None,

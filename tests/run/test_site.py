@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
 import sys
@@ -238,16 +239,13 @@ def test_nginx_may_open_as_many_files_as_rendered() -> None:
         wait_until(lambda: _open_files_of_a_worker(stage) == "5000", "a worker has its limit")
 
 
-def _open_files_of_a_worker(stage: Stage) -> str:
-    worker = next(
-        int(directory.name)
-        for directory in Path("/proc").iterdir()
-        if directory.name.isdecimal() and _parent(directory) == int(stage.text("nginx.pid"))
-    )
-    (line,) = (
-        line for line in Path(f"/proc/{worker}/limits").read_text().split("\n") if line.startswith("Max open files")
-    )
-    return line.split()[3]
+def _open_files_of_a_worker(stage: Stage) -> str | None:
+    """None where there is no worker yet."""
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdecimal() and _parent(directory) == int(stage.text("nginx.pid")):
+            [limit] = re.findall(r"^Max open files +(\d+)", (directory / "limits").read_text(), re.MULTILINE)
+            return str(limit)
+    return None
 
 
 def _parent(directory: Path) -> int:
