@@ -319,10 +319,13 @@ def _add_anywhere(verbs: dict[str, argparse.ArgumentParser]) -> None:
     bundle.add_argument("-o", "--output", metavar="FILE", help="where to write it (default: build/<name>-<id>.tar.gz)")
     bundle.add_argument("--python", metavar="X.Y", action="append", help="the host's; repeatable (default: 3.11)")
     bundle.add_argument("--machine", choices=("x86_64", "aarch64"), default="x86_64", help="the host's, as uname -m")
-    bundle.add_argument("--uv", action="store_true", help="take uv along: 20 MB more, installed in a third of the time")
     bundle.add_argument("--cloud-init", metavar="URL", help="print user data that installs it, fetched from there")
     bundle.set_defaults(run=_bundle)
     _add_deploy(verbs["deploy"])
+    for each in (bundle, verbs["deploy"]):
+        each.add_argument(
+            "--uv", action="store_true", help="take uv along: 20 MB more, installed in a third of the time"
+        )
 
 
 def _add_deploy(deploy: argparse.ArgumentParser) -> None:
@@ -336,7 +339,6 @@ def _add_deploy(deploy: argparse.ArgumentParser) -> None:
         "--parallel", metavar="N", type=_number_of("hosts"), default=1, help="N hosts at once (default: 1)"
     )
     deploy.add_argument("--overwrite", action="store_true", help="replace what was edited by hand; keep copies")
-    deploy.add_argument("--uv", action="store_true", help="take uv along: 20 MB more, installed in a third of the time")
     deploy.set_defaults(run=_deploy)
 
 

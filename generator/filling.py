@@ -30,22 +30,25 @@ def fill(directory: Path, requirements: "list[Path]") -> None:
 
 def _filled_by_uv(directory: Path, requirements: "list[Path]") -> bool:
     """Whether uv is at hand and did it; says why not, where it is there."""
-    with _empty(directory) as (python, variables):
-        try:
-            found = uv.at_hand(variables, variables["TMPDIR"])
-            if found is None:
-                return False
-            words, reached = uv.syncing(found, python, list(map(str, requirements)), variables, _cache())
-            _run("install Python packages with uv", words, reached, lambda: _so_far(directory))
-        except uv.UvError as error:
-            print(error, file=sys.stderr)
-        except subprocess.CalledProcessError:
-            print(uv.UvError(f"{found} failed, see above"), file=sys.stderr)
-        else:
-            (directory / uv.LEFT).unlink(missing_ok=True)
-            _install_pip(python, variables)
-            return True
+    try:
+        found = uv.at_hand(os.environ)
+        return found is not None and _synced(found, directory, requirements)
+    except uv.UvError as error:
+        print(error, file=sys.stderr)
     return False
+
+
+def _synced(found: str, directory: Path, requirements: "list[Path]") -> bool:
+    with _empty(directory) as (python, variables):
+        program = uv.program(found, variables["TMPDIR"])
+        words, reached = uv.syncing(program, python, list(map(str, requirements)), variables, _cache())
+        try:
+            _run("install Python packages with uv", words, reached, lambda: _so_far(directory))
+        except subprocess.CalledProcessError:
+            raise uv.UvError(f"{found} failed, see above") from None
+        (directory / uv.LEFT).unlink(missing_ok=True)
+        _install_pip(python, variables)
+    return True
 
 
 def _cache() -> "str | None":

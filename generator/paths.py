@@ -5,6 +5,7 @@ All are without the leading slash: a bundle has the same tree below its director
 
 UNITS = "etc/systemd/system/"
 SHARED = "etc/nginx/modules-enabled/90-wsbundle.conf"
+RENDERED = "Rendered by wsbundle"  # in every file of ours that a program reads
 """What may stand only once on a host: all deployments share one file, that of the most demanding."""
 # Hidden by ProtectHome= and PrivateTmp= of the unit, and elsewhere no place for what nobody else may read or replace.
 HIDDEN_PLACES = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")

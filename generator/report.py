@@ -52,10 +52,10 @@ class Report:
     def result(self, text: str) -> None:
         """A document for another program, on stdout."""
         if not self.json:
-            print(text, end="")
+            print(text, end="", flush=True)  # before what is said of it on stderr
 
     def aside(self, text: str) -> None:
-        """A line that is no result, where the results go into a file."""
+        """A line that is no result, wherever those go."""
         self._print(text + "\n", sys.stderr)
 
     @contextmanager

@@ -42,8 +42,8 @@ class UvError(Exception):
         return f"{super().__str__()}; pip makes this environment instead"
 
 
-def at_hand(variables: "Mapping[str, str]", temporary: str) -> "str | None":
-    """The path of uv; None where there is none. That of an archive is unpacked into `temporary`.
+def at_hand(variables: "Mapping[str, str]") -> "str | None":
+    """The path of uv, or of its wheel in an archive; None where there is none.
 
     Raises:
         UvError
@@ -51,13 +51,32 @@ def at_hand(variables: "Mapping[str, str]", temporary: str) -> "str | None":
     if variables.get(SWITCH) == "no":
         return None
     for wheel in WHEELS.glob("uv-*.whl"):
-        return _unpacked(wheel, temporary)
+        return str(wheel)
     # `install` of an archive has the system's own PATH, without what its administrator has added.
     path = shutil.which("uv", path=f"{variables.get('PATH', '/usr/bin')}:/usr/local/bin")
     if path is not None:
         if os.geteuid() == 0:
             _must_be_roots(path)
         _must_be_new(path)
+    return path
+
+
+def program(found: str, temporary: str) -> str:
+    """The program that was found; out of a wheel, which `install` has compared with its checksum, into `temporary`.
+
+    Raises:
+        UvError
+    """
+    if not found.endswith(".whl"):
+        return found
+    path = os.path.join(temporary, "uv")
+    try:
+        with zipfile.ZipFile(found) as file:
+            (member,) = [name for name in file.namelist() if name.endswith(".data/scripts/uv")]
+            Path(path).write_bytes(file.read(member))
+    except (zipfile.BadZipFile, ValueError):
+        raise UvError(f"{found} has no program uv in it") from None
+    os.chmod(path, 0o700)
     return path
 
 
@@ -106,19 +125,6 @@ def _translated(of_pip: "dict[str, str]", variables: "Mapping[str, str]") -> "It
     certificates = of_pip.get("cert") or variables.get("REQUESTS_CA_BUNDLE") or variables.get("CURL_CA_BUNDLE")
     if certificates:
         yield "SSL_CERT_DIR" if os.path.isdir(certificates) else "SSL_CERT_FILE", certificates
-
-
-def _unpacked(wheel: Path, temporary: str) -> str:
-    """The program in its wheel, which `install` has compared with its checksum."""
-    path = os.path.join(temporary, "uv")
-    try:
-        with zipfile.ZipFile(str(wheel)) as file:
-            (member,) = [name for name in file.namelist() if name.endswith(".data/scripts/uv")]
-            Path(path).write_bytes(file.read(member))
-    except (zipfile.BadZipFile, ValueError):
-        raise UvError(f"{wheel} has no program uv in it") from None
-    os.chmod(path, 0o700)
-    return path
 
 
 def _must_be_roots(path: str) -> None:

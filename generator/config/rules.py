@@ -74,14 +74,17 @@ def domain_is_real(deploy: Deploy, _: Origins) -> Findings:
 
 @rule("domain", because="nginx ignores a name that a site has already, and says so at every start.")
 def domains_differ(deploy: Deploy, _: Origins) -> Findings:
-    for domain in dict.fromkeys(each for each in domains(deploy) if domains(deploy).count(each) > 1):
-        yield "domain", Fault(f"'{domain}' is given twice", "keep one")
+    yield from _given_twice("domain", domains(deploy))
 
 
 @rule("hosts", because="`wsbundle deploy` would install there twice.")
 def hosts_differ(deploy: Deploy, _: Origins) -> Findings:
-    for host in dict.fromkeys(each for each in deploy.hosts if deploy.hosts.count(each) > 1):
-        yield "hosts", Fault(f"'{host}' is given twice", "keep one")
+    yield from _given_twice("hosts", deploy.hosts)
+
+
+def _given_twice(key: str, values: tuple[str, ...]) -> Findings:
+    for value in dict.fromkeys(each for each in values if values.count(each) > 1):
+        yield key, Fault(f"'{value}' is given twice", "keep one")
 
 
 @rule(
@@ -153,8 +156,7 @@ def what_is_replaced_has_another_name(deploy: Deploy, _: Origins) -> Findings:
 
 @rule("replaces", because="It is put away once; what stands there a second time would not be found.")
 def replaced_files_differ(deploy: Deploy, _: Origins) -> Findings:
-    for path in dict.fromkeys(each for each in deploy.replaces if deploy.replaces.count(each) > 1):
-        yield "replaces", Fault(f"'{path}' is given twice", "keep one")
+    yield from _given_twice("replaces", deploy.replaces)
 
 
 @rule("replaces", because="Without nginx no client comes in, and without ssh nobody who could bring it back.")

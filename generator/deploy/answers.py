@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from generator.environment import OLDEST_PYTHON
 from generator.packing.wheelhouse import MACHINES, Target
 from service.declaration import Fault
 
@@ -30,7 +31,6 @@ _PYTHONS = {
     "ubuntu 24.04": "3.12",
     "ubuntu 26.04": "3.14",
 }
-OLDEST_PYTHON = (3, 10)
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -11,11 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 
-from generator import program
 from generator.config.load import Loaded
 from generator.packing.archive import Archive, Member, archive, summed
-from generator.packing.pack import ROOT, members
-from generator.packing.wheelhouse import Target, download, locked
+from generator.packing.pack import ROOT, locks_of, members
+from generator.packing.wheelhouse import Target, download
 from generator.rendering.bundle import Bundle
 from generator.rendering.write import hand_over, make_directory
 from generator.report import Report
@@ -74,10 +73,8 @@ def _alone() -> Iterator[None]:
 
 def _wheels(loaded: Loaded, target: Target, with_uv: bool, report: Report) -> Path:
     """The directory that has them, which is complete or not there."""
-    files = (*program.LOCKS, program.UV_LOCK) if with_uv else program.LOCKS
-    locks = [(ROOT / lock).read_text(encoding="utf-8") for lock in files]
-    own = loaded.project.requirements if loaded.project is not None else ""
-    key = sha256(repr((str(target), locks, own)).encode()).hexdigest()[:12]
+    wanted = locks_of(loaded, with_uv)
+    key = sha256(repr((str(target), wanted)).encode()).hexdigest()[:12]
     kind = f"{target.python}-{target.machine}-"
     directory = _WHEELS / f"{kind}{key}"
     if not directory.is_dir():
@@ -88,9 +85,8 @@ def _wheels(loaded: Loaded, target: Target, with_uv: bool, report: Report) -> Pa
         ):
             new = Path(temporary, "wheels")
             new.mkdir()
-            download([target], locks, new)
-            if own:
-                download([target], [locked(own)], new)
+            for locks in wanted:
+                download([target], locks, new)
             new.rename(directory)
         for path in (directory, *directory.iterdir()):
             hand_over(path)

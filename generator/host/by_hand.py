@@ -14,7 +14,7 @@ from pathlib import Path
 from generator.host.facts import is_active
 from generator.host.programs import must, run
 from generator.host.store import Store, sync
-from generator.paths import UNITS
+from generator.paths import RENDERED, UNITS
 from generator.readers.supervisor import entries
 from generator.rendering.write import put_text, temporary_of
 
@@ -22,7 +22,6 @@ _RAN = "ran"
 _RUNNING = ("active", "activating", "reloading")
 _STOP_S = 300.0
 _SITES, _PROGRAMS = "/etc/nginx/", "/etc/supervisor/"
-_RENDERED = "Rendered by wsbundle"
 
 
 class ByHand:
@@ -163,7 +162,7 @@ class ByHand:
 def is_rendered(path: Path) -> bool:
     """Whether a file is a deployment's own."""
     try:
-        return _RENDERED in path.read_text(encoding="utf-8", errors="replace")
+        return RENDERED in path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
 

@@ -24,5 +24,7 @@ def logs(options: Namespace, report: Report) -> int:
 def command(name: str, manager: str, lines: int, follow: bool) -> list[str]:
     """Source: journalctl(1); tail(1), which goes on with a file that was rotated if it follows its name."""
     if manager == "systemd":
-        return ["journalctl", "--no-pager", f"--unit={name}.service", f"--lines={lines}", *["--follow"][:follow]]
-    return ["tail", f"--lines={lines}", *["--follow=name", "--retry"][: 2 * follow], f"/var/log/{name}/{name}.log"]
+        more = ["--follow"] if follow else []
+        return ["journalctl", "--no-pager", f"--unit={name}.service", f"--lines={lines}", *more]
+    more = ["--follow=name", "--retry"] if follow else []
+    return ["tail", f"--lines={lines}", *more, f"/var/log/{name}/{name}.log"]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from math import ceil
 
 from generator.config.schema import Deploy, mailbox
+from generator.environment import OLDEST_PYTHON
 from generator.host import neighbours
 from generator.host.facts import Account, Carries, Facts, Listener
 from generator.readers.nginx import DEFAULT_SITE, without_ipv6
@@ -20,7 +21,7 @@ from service.declaration import Fault
 # In the order of their age. Those that are older lack what is needed; newer ones, and systems that are made from them,
 # are judged by it.
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
-OLDEST_PYTHON, OLDEST_SYSTEMD, OLDEST_NGINX = (3, 10), 249, (1, 18)
+OLDEST_SYSTEMD, OLDEST_NGINX = 249, (1, 18)
 _OWN_USER = "write a `user:` in deploy.yaml that does not exist yet: it is made, and for this service alone"
 NEEDED_BYTES = 300 * 1024 * 1024
 NEEDED_FOR_A_CHANGE = 10 * 1024 * 1024

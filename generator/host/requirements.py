@@ -57,20 +57,21 @@ def _empty(venv: Path, *options: str) -> Iterator[tuple[str, str]]:
 def _filled_by_uv(venv: Path, project: Project | None, say: Callable[[str], None]) -> bool:
     """Whether uv is at hand and did it; `say` is told why not, where it is there."""
     variables = {"PATH": os.environ.get("PATH", PATH), **_reach()}
-    with _empty(venv, "--without-pip") as (python, temporary):
-        try:
-            found = uv.at_hand(variables, temporary)
-            if found is None:
-                return False
+    try:
+        found = uv.at_hand(variables)
+        if found is None:
+            return False
+        with _empty(venv, "--without-pip") as (python, temporary):
             lock = _LOCK if project is None else _runner(python, temporary)
-            words, variables = uv.syncing(found, python, [str(lock)], {**variables, "TMPDIR": temporary})
+            variables = {**variables, "TMPDIR": temporary}
+            words, variables = uv.syncing(uv.program(found, temporary), python, [str(lock)], variables)
             outcome = run(*_WITH_US, *words, timeout_s=_INSTALL_S, **variables)
-            if outcome.succeeded:
-                (venv / uv.LEFT).unlink(missing_ok=True)
-                return True
-            raise uv.UvError(f"{found} failed: {outcome.output}")
-        except uv.UvError as error:
-            say(str(error))
+            if not outcome.succeeded:
+                raise uv.UvError(f"{found} failed: {outcome.output}")
+            (venv / uv.LEFT).unlink(missing_ok=True)
+            return True
+    except uv.UvError as error:
+        say(str(error))
     return False
 
 

@@ -9,10 +9,11 @@ import msgspec
 
 from generator.config.rules import ENVELOPE_SIZE
 from generator.config.schema import ByHand
+from generator.explain import SETTINGS
 from generator.importing.deploy_yaml import Value, free_name
 from generator.importing.gunicorn_file import judge_file, worker_class_in
 from generator.importing.ledger import Claim, Ledger
-from generator.importing.options import SETTINGS, name_of
+from generator.importing.options import name_of
 from generator.importing.services import Service, judge_service, services_in
 from generator.importing.sites import Block, Sites, judge_sites
 from generator.importing.sources import Source

@@ -37,13 +37,14 @@ def import_by_hand(options: Namespace, report: Report) -> int:
             report.error(printable(fault))
         raise UsageError("Nothing was written.") from None
     report.warnings(loaded.warnings)
-    if options.output == "-":
+    report.keeps_stdout = options.output == "-"
+    if report.keeps_stdout:
         report.fact(text=text)
-        report.line(text.rstrip("\n"))
+        report.result(text)
     else:
         _write(options.output, text, is_secret=bool(loaded.deploy.env))
-    _report(account, report, aside=options.output == "-")
-    if options.output == "-":
+    _report(account, report)
+    if report.keeps_stdout:
         return 0
     of = "" if options.output == "deploy.yaml" else f" -f {shlex.quote(options.output)}"
     report.fact(file=options.output)
@@ -157,7 +158,7 @@ def _write(path: str, text: str, is_secret: bool) -> None:
         raise CommandError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _report(account: Account, report: Report, aside: bool) -> None:
+def _report(account: Account, report: Report) -> None:
     ledger = account.ledger
     obstacles = list(dict.fromkeys(ledger.obstacles))
     settings = {key: value.value for key, value in account.values.items()}
@@ -169,11 +170,10 @@ def _report(account: Account, report: Report, aside: bool) -> None:
         conflicts=[{"what": each.what, "claims": each.claims, "end": each.end} for each in ledger.conflicts],
         obstacles=[{"where": where, "what": what} for where, what in obstacles],
     )
-    say = report.aside if aside else report.line
     left = [item for item in ledger.items if item.verdict != TAKEN]
-    say(f"{len(ledger.items) - len(left)} lines were taken over, and {len(left)} were not:")
+    report.line(f"{len(ledger.items) - len(left)} lines were taken over, and {len(left)} were not:")
     for item in left:
-        say(f"  {_line(item)}")
+        report.line(f"  {_line(item)}")
     for conflict in ledger.conflicts:
         report.aside(paint(f"conflict: {conflict}", "yellow", sys.stderr))
     if obstacles:

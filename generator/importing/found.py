@@ -6,15 +6,14 @@ from pathlib import Path, PurePosixPath
 from generator.importing.account import NotImportable, chosen
 from generator.importing.options import name_of
 from generator.importing.services import Service, services_in
-from generator.importing.sources import BadSource, Kind, Source, read_source
+from generator.importing.sources import Kind, Source, read_all
 from generator.importing.variables import in_file
-from generator.paths import UNITS
+from generator.paths import RENDERED, UNITS
 
 _STARTERS = (b"uvicorn", b"gunicorn", b"server.py")
 _SITES = ("etc/nginx/sites-enabled/*", "etc/nginx/conf.d/*.conf")
 _PACKAGED = ("/usr/", "/lib/", "/run/", "/dev/", "/opt/")
 """Where links lead to that are a package's, or a deployment's of ours."""
-_RENDERED = b"Rendered by wsbundle"
 
 
 def on_this_host(root: Path, wanted: str | None) -> tuple[list[Source], Service]:
@@ -42,7 +41,8 @@ def on_this_host(root: Path, wanted: str | None) -> tuple[list[Source], Service]
     conf = [root / service.conf.lstrip("/")] if service.conf else []
     extra += _read((path for path in conf if path.is_file()), lambda path: "gunicorn")
     sites = [path for pattern in _SITES for path in sorted(root.glob(pattern)) if _is_by_hand(path)]
-    return [*sources, *extra, *_readable(sites)], service
+    readable, _ = read_all(map(str, sites), lambda path: "site")  # what is wrong with another's does not matter here
+    return [*sources, *extra, *readable], service
 
 
 def _environment_files(service: Service) -> Iterator[str]:
@@ -57,7 +57,11 @@ def _environment_files(service: Service) -> Iterator[str]:
 def _is_by_hand(path: Path) -> bool:
     """Whether a file is neither a package's nor one of ours."""
     try:
-        return path.is_file() and not str(path.resolve()).startswith(_PACKAGED) and _RENDERED not in path.read_bytes()
+        return (
+            path.is_file()
+            and not str(path.resolve()).startswith(_PACKAGED)
+            and RENDERED.encode() not in path.read_bytes()
+        )
     except OSError:
         return True  # reading it says why not
 
@@ -69,28 +73,14 @@ def _may_start_one(path: Path) -> bool:
         return True
 
 
-def _kind_of(path: Path) -> Kind:
+def _kind_of(path: str) -> Kind:
     """What is in systemd's directory, with its drop-ins, and what is in supervisor's."""
-    return "program" if path.parent.parent.name == "supervisor" else "unit"
+    return "program" if Path(path).parent.parent.name == "supervisor" else "unit"
 
 
-def _read(paths: Iterable[Path], kind_of: Callable[[Path], Kind]) -> list[Source]:
+def _read(paths: Iterable[Path], kind_of: Callable[[str], Kind]) -> list[Source]:
     """Raises: NotImportable, with every file that cannot be read."""
-    sources, faults = [], []
-    for path in dict.fromkeys(paths):
-        try:
-            sources.append(read_source(str(path), kind_of(path)))
-        except BadSource as fault:
-            faults.append(str(fault))
+    sources, faults = read_all(map(str, paths), kind_of)
     if faults:
-        raise NotImportable(*faults)
+        raise NotImportable(*map(str, faults))
     return sources
-
-
-def _readable(sites: Iterable[Path]) -> Iterator[Source]:
-    """Those sites that can be read: what is wrong with another's does not matter here."""
-    for path in sites:
-        try:
-            yield read_source(str(path), "site")
-        except BadSource:
-            continue

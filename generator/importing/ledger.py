@@ -9,7 +9,9 @@ import msgspec
 from generator.readers.entry import Entry
 
 Verdict = Literal["taken over", "wrong", "replaced", "not supported", "another's"]
+Said = tuple[Verdict, str]
 TAKEN: Verdict = "taken over"
+HEAD: Said = (TAKEN, "as the head of what is below it")
 _NO_SUCH = "there is no such setting"
 # What a secret stands behind: variables, and names that say what it is; and the one in a URL.
 _SECRET = re.compile(

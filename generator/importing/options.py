@@ -3,20 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from generator.config.schema import Deploy
-from generator.importing.ledger import Claim, Ledger, Verdict
+from generator.explain import SETTINGS
+from generator.importing.ledger import Claim, Ledger, Said
 from generator.readers.entry import Entry
-from service.declaration import SettingError, read, settings_of
+from service.declaration import SettingError, read
 
-SETTINGS = {setting.key: setting for setting in settings_of(Deploy)}
 _LEVELS = {"trace": "debug", "warn": "warning", "fatal": "critical"}
 
 # What stands here as text is the setting that the option becomes.
-Judgement = str | tuple[Verdict, str]
+Judgement = str | Said
+BY_A_SOCKET: Said = ("replaced", "by a Unix socket that nginx alone reaches")
+OWN_USER: Said = ("replaced", "by a user of its own that owns nothing else")
 _DRAIN: Judgement = ("replaced", "by drain.window and drain.timeout, which let clients go one after another")
 _LOGS: Judgement = ("replaced", "by the journal, and by nginx's access log, which has a line for each connection")
 _OWN: Judgement = ("replaced", "the service has its own, and says which it is in its unit")
-_USER: Judgement = ("replaced", "by a user of its own that owns nothing else")
 _TLS: Judgement = ("replaced", "nginx does TLS: `tls`")
 _NGINX: Judgement = ("replaced", "only nginx connects to it")
 _RECYCLES: Judgement = ("wrong", "closes every WebSocket of a worker after so many requests")
@@ -70,7 +70,7 @@ _GUNICORN: dict[str, Judgement] = {
     "raw_env": ("not supported", "write variables into `env`"),
     **dict.fromkeys(("accesslog", "errorlog", "capture_output", "disable_redirect_access_to_syslog"), _LOGS),
     **dict.fromkeys(("logconfig", "logconfig_dict", "log_file", "syslog", "syslog_addr"), _LOGS),
-    **dict.fromkeys(("user", "group", "initgroups"), _USER),
+    **dict.fromkeys(("user", "group", "initgroups"), OWN_USER),
     **dict.fromkeys(("keyfile", "certfile", "ca_certs", "ciphers", "ssl_version", "cert_reqs"), _TLS),
     **dict.fromkeys(("keepalive", "backlog", "reuse_port", "forwarded_allow_ips", "secure_scheme_headers"), _NGINX),
     **dict.fromkeys(("proxy_protocol", "proxy_allow_ips"), _NGINX),
@@ -151,10 +151,9 @@ def claim(ledger: Ledger, entry: Entry, key: str, text: str, part: str = "") -> 
 
 def claim_address(ledger: Ledger, entry: Entry, bind: str, part: str = "") -> None:
     """Where the old service listens: `HOST:PORT`, `unix:PATH`, or an inherited listener."""
-    why = "by a Unix socket that nginx alone reaches"
     if bind.startswith(("unix:", "/")):
         ledger.claims.setdefault("at", []).append(Claim(bind.removeprefix("unix:").removeprefix("//"), entry.where))
-        ledger.add(entry, "replaced", why, part)
+        ledger.add(entry, *BY_A_SOCKET, part)
         return
     host, colon, port = bind.rpartition(":")
     if colon and port.isdecimal():
@@ -162,7 +161,7 @@ def claim_address(ledger: Ledger, entry: Entry, bind: str, part: str = "") -> No
         _of_host(ledger, entry, host.strip("[]"), part)
     elif bind.startswith("fd://"):
         ledger.claims.setdefault("inherited", []).append(Claim(True, entry.where))
-        ledger.add(entry, "replaced", why, part)
+        ledger.add(entry, *BY_A_SOCKET, part)
     else:
         ledger.add(entry, "wrong", "is no address with a port", part)
 
@@ -176,14 +175,14 @@ def claim_listener(ledger: Ledger, entry: Entry, options: Mapping[str, str]) -> 
             )
     if options.get("port", "").isdecimal():
         ledger.claims.setdefault("port", []).append(Claim(options["port"], entry.where))
-        ledger.add(entry, "replaced", "by a Unix socket that nginx alone reaches", f"--port {options['port']}")
+        ledger.add(entry, *BY_A_SOCKET, f"--port {options['port']}")
     if "host" in options:
         _of_host(ledger, entry, options["host"], f"--host {options['host']}")
 
 
 def _of_host(ledger: Ledger, entry: Entry, host: str, part: str) -> None:
     if host in ("127.0.0.1", "::1", "localhost"):
-        ledger.add(entry, "replaced", "by a Unix socket that nginx alone reaches", part)
+        ledger.add(entry, *BY_A_SOCKET, part)
     else:
         ledger.add(
             entry, "wrong", "clients reach it past nginx, its TLS and its limits; a Unix socket replaces it", part

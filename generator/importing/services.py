@@ -6,25 +6,22 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from generator.importing.ledger import Ledger, Verdict
-from generator.importing.options import claim_address, claim_listener, judge, name_of
+from generator.importing.ledger import HEAD, Ledger, Said
+from generator.importing.options import OWN_USER, claim_address, claim_listener, judge, name_of
 from generator.importing.sources import Source
 from generator.importing.starts import Start, start_of
 from generator.importing.variables import Variable, assignments, of_supervisor
 from generator.paths import HIDDEN_PLACES
 from generator.readers.entry import Entry
 
-Said = tuple[Verdict, str]
 _JOURNAL: Said = ("replaced", "by the journal: `journalctl -u`; nobody rotates a file that systemd appends to")
 _LOG: Said = ("replaced", "by one log below /var/log, which logrotate keeps short")
 _CONFINED: Said = ("replaced", "the unit confines the service further; it says what each line is for")
 _RESTART: Said = ("replaced", "the unit starts it again, and gives up when that fails again and again")
 _STOPS: Said = ("replaced", "it stops by SIGTERM, and has as long as drain.timeout asks for")
 _QUIT: Said = ("wrong", "uvicorn's workers do not stop by it, so every stop ends by SIGKILL; SIGTERM replaces it")
-_USER: Said = ("replaced", "by a user of its own that owns nothing else")
 _ROOT: Said = ("wrong", "it would run as root; a user of its own replaces it")
 _RESOURCES: Said = ("not supported", "write it into a drop-in of the new unit: `systemctl edit`")
-_HEAD: Said = ("taken over", "as the head of what is below it")
 _IS_INSTALLED: Said = ("replaced", "code and environment are below /opt, where the service can write neither")
 _COMMANDS: Said = ("not supported", "what runs beside the service is not known; write a unit of its own")
 
@@ -34,7 +31,7 @@ _UNIT: dict[str, Said] = {
     **dict.fromkeys(("RestartSec", "StartLimitAction", "OOMPolicy"), _RESTART),
     "Type": ("replaced", "by Type=notify: a start fails if the service cannot start"),
     "NotifyAccess": ("replaced", "by that of the new unit"),
-    **dict.fromkeys(("User", "Group", "SupplementaryGroups", "DynamicUser"), _USER),
+    **dict.fromkeys(("User", "Group", "SupplementaryGroups", "DynamicUser"), OWN_USER),
     **dict.fromkeys(("StandardOutput", "StandardError", "StandardInput"), _JOURNAL),
     "ExecReload": ("replaced", "`systemctl reload` replaces the workers of the new unit"),
     **dict.fromkeys(("KillMode", "KillSignal", "TimeoutStopSec", "ExecStop", "SendSIGKILL", "FinalKillSignal"), _STOPS),
@@ -68,7 +65,7 @@ _ORDER = ("After", "Before", "Wants", "Requires", "BindsTo", "PartOf", "Requisit
 _OF_THE_SYSTEM = ("network.target", "network-online.target", "nss-lookup.target", "syslog.target", "time-sync.target")
 
 _PROGRAM: dict[str, Said] = {
-    "user": _USER,
+    "user": OWN_USER,
     "group": ("wrong", "is not an option of supervisor, which ignores it"),
     "process_name": ("replaced", "the program has the name of the deployment, without _00"),
     **dict.fromkeys(("stopasgroup", "killasgroup", "stopwaitsecs", "stopsignal"), _STOPS),
@@ -149,7 +146,7 @@ def judge_service(ledger: Ledger, service: Service) -> None:
     for entry in service.entries:
         if entry.name == "":
             if entry.text.startswith("["):
-                ledger.add(entry, *_HEAD)
+                ledger.add(entry, *HEAD)
         elif entry is service.command:
             _judge_command(ledger, service, entry)
         elif service.manager == "systemd":

@@ -8,19 +8,17 @@ from typing import NamedTuple
 import msgspec
 
 from generator.config.schema import Domain
-from generator.importing.ledger import Claim, Ledger, Verdict
-from generator.importing.options import claim
+from generator.importing.ledger import HEAD, Claim, Ledger, Said
+from generator.importing.options import BY_A_SOCKET, claim
 from generator.readers.entry import Entry
 from generator.readers.nginx_sites import listens_of
 
-Said = tuple[Verdict, str]
 _OURS: Said = ("replaced", "by the line of that kind in the new site, which says what it is for")
 _FREE_HANDED: Said = ("wrong", "lets a slow or silent client hold its place for minutes or hours")
 _USELESS: Said = ("wrong", "has no effect on a WebSocket, once it is open")
 _REDIRECT: Said = ("replaced", "the new site leads requests without TLS to TLS, by 308")
 _LOG: Said = ("replaced", "by logs of the deployment's name, in JSON, which logrotate keeps short")
 _TLS: Said = ("replaced", "by Mozilla's intermediate profile")
-_OTHERS: Said = ("another's", "belongs to another site of this host")
 _CLOSES = "keeps some clients out, and the new site would be open to them"
 
 _DIRECTIVES: dict[str, Said] = {
@@ -112,7 +110,7 @@ def _judge_target(ledger: Ledger, entry: Entry, beside: Beside) -> None:
     if entry not in beside.passing:
         ledger.add(entry, "another's", "leads to another service")
         return
-    ledger.add(entry, "replaced", "by a Unix socket that nginx alone reaches")
+    ledger.add(entry, *BY_A_SOCKET)
     path = re.sub(r"^https?://(unix:[^:]*:?|[^/]*)", "", entry.value)
     below = next((block for block in reversed(entry.context) if block.startswith("location ")), "location /#0")
     location = below.rpartition("#")[0].split()[-1]
@@ -182,7 +180,7 @@ def _judge_location(ledger: Ledger, entry: Entry, beside: Beside) -> None:
     elif leads_here and beside.is_center and plain not in _OF_THE_CENTER and not path.startswith("@"):
         _judge_path(ledger, entry, path)
     elif leads_here or has_files or path.startswith("@"):
-        ledger.add(entry, "taken over", "as the head of what is below it")
+        ledger.add(entry, *HEAD)
     else:
         ledger.add(entry, "replaced", "the new site answers what it does not know with 404")
 

@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from generator.importing.ledger import Claim, Ledger, Verdict
+from generator.importing.ledger import HEAD, Claim, Ledger, Said
 from generator.importing.options import claim
 from generator.importing.site_lines import Beside, judge_line
 from generator.readers.entry import Entry
 
-Said = tuple[Verdict, str]
 _OTHERS: Said = ("another's", "belongs to another site of this host")
 _FOR_ALL: Said = ("another's", "counts for all sites of this host; keep it in a file of its own if another needs it")
 
@@ -111,7 +110,7 @@ def judge_sites(
         server = next((block for block in sites.servers if block.is_in_it(entry)), None)
         if server is not None and server in ours:
             if entry == server.head:
-                ledger.add(entry, "taken over", "as the head of what is below it")
+                ledger.add(entry, *HEAD)
             else:
                 judge_line(ledger, entry, Beside(server.inside, passing, is_center, directory))
         elif server is not None:

@@ -61,11 +61,14 @@ def read_source(path: str, kind: Kind | None = None) -> Source:
     return Source(path, kind, entries)
 
 
-def read_all(paths: Iterable[str]) -> tuple[list[Source], list[BadSource]]:
+def read_all(
+    paths: Iterable[str], kind_of: Callable[[str], Kind | None] = lambda path: None
+) -> tuple[list[Source], list[BadSource]]:
+    """Each file once, of the kind that is said or else seen; and those that cannot be read."""
     sources, faults = [], []
     for path in dict.fromkeys(paths):
         try:
-            sources.append(read_source(path))
+            sources.append(read_source(path, kind_of(path)))
         except BadSource as fault:
             faults.append(fault)
     return sources, faults

@@ -46,10 +46,8 @@ def bundle(options: Namespace, report: Report) -> int:
     with tempfile.TemporaryDirectory(prefix="wsbundle-") as directory:
         for_whom = f"Python {', '.join(pythons)} on {options.machine}"
         with report.step(f"download wheels for {for_whom}", lambda: f"{len(os.listdir(directory))} are there"):
-            locks = (*program.LOCKS, program.UV_LOCK) if options.uv else program.LOCKS
-            download(targets, [(ROOT / lock).read_text(encoding="utf-8") for lock in locks], Path(directory))
-            if loaded.project is not None and loaded.project.requirements:
-                download(targets, [locked(loaded.project.requirements)], Path(directory))
+            for locks in locks_of(loaded, options.uv):
+                download(targets, locks, Path(directory))
         with report.busy("pack the archive"):
             packed = pack(ROOT, loaded, rendered, Path(directory), mtime)
     file = Path(options.output or f"build/{packed.directory}.tar.gz")
@@ -77,6 +75,18 @@ def _user_data(deploy: Deploy, packed: Archive, url: str, report: Report) -> Non
         report.line(f"  needs:        {path} on the machine before ({key})")
     report.line("  user data:    what is on standard output")
     report.result(config)
+
+
+def locks_of(loaded: Loaded, with_uv: bool) -> list[list[str]]:
+    """What an archive has wheels of: the texts of our own locks, and those of an application, each for itself.
+
+    Raises:
+        CommandError: some of an application's have no hash.
+    """
+    files = (*program.LOCKS, program.UV_LOCK) if with_uv else program.LOCKS
+    ours = [(ROOT / file).read_text(encoding="utf-8") for file in files]
+    theirs = loaded.project.requirements if loaded.project is not None else ""
+    return [ours, [locked(theirs)]] if theirs else [ours]
 
 
 def pack(root: Path, loaded: Loaded, rendered: Bundle, wheels: Path, mtime: int = 0) -> Archive:

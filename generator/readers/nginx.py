@@ -219,7 +219,9 @@ def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
         why = f"this host's nginx.conf has no line {' and no line '.join(missing)}"
         return [(yield from _alone(nginx, ours, root, pair)), ON_THIS_HOST.not_checked(why)]
 
-    outcome, complaints = yield from _test(nginx, root / "merged", lambda tree: _merge(tree, bundle, pair))
+    outcome, complaints = yield from _test(
+        nginx, root / "merged", lambda tree: _merge(tree, ours, bundle.replaces, pair)
+    )
     if outcome.failure:
         return [ALONE.not_checked(f"nginx {outcome.failure}")]
     paths = {file.path for file in ours}
@@ -233,11 +235,10 @@ def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
     return [(yield from _alone(nginx, ours, root, pair)), ON_THIS_HOST.not_checked(_why_broken(reason))]
 
 
-def _merge(tree: _Tree, bundle: Bundle, pair: Path) -> None:
+def _merge(tree: _Tree, ours: list[File], replaced: Sequence[str], pair: Path) -> None:
     """This host's configuration as an installation would leave it."""
-    ours = [file for file in bundle.files if file.path.startswith(f"{_OURS}/")]
     tree.copy(HOST)
-    for path in bundle.replaces:
+    for path in replaced:
         if path.startswith(f"/{_OURS}/"):
             (tree.root / path[1:]).unlink(missing_ok=True)
     if any("default_server" in file.text for file in ours):

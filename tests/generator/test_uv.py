@@ -44,7 +44,7 @@ def roots(tmp_path: Path) -> Iterator[Path]:
 
 
 def at_hand(directory: Path) -> str | None:
-    return uv.at_hand({"PATH": f"{directory}:/usr/bin"}, "/nowhere")
+    return uv.at_hand({"PATH": f"{directory}:/usr/bin"})
 
 
 # pip's settings
@@ -123,7 +123,7 @@ def test_what_uv_cannot_follow_pip_does(name: str, text: str) -> None:
 
 def test_one_that_is_new_enough_is_taken_and_none_is_no_fault(tmp_path: Path) -> None:
     assert at_hand(UV.parent) == str(UV)
-    assert uv.at_hand({"PATH": f"{UV.parent}", uv.SWITCH: "no"}, "/nowhere") is None
+    assert uv.at_hand({"PATH": f"{UV.parent}", uv.SWITCH: "no"}) is None
     if not Path("/usr/local/bin/uv").exists():
         assert at_hand(tmp_path) is None
 
