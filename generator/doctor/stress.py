@@ -79,9 +79,11 @@ def many_of_one_address(patient: Patient) -> int:
     most = patient.deploy.limits.connections_per_address
     if most > MOST:
         raise Unseen(f"more than {MOST} connections would be needed")
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = most + _SPARE_FILES
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    if resource.RLIM_INFINITY != soft < wanted:  # it is never lowered: the rest of the process has it, too
+        wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     with ExitStack() as stack:
         for number in range(most + 1):
             time.sleep(_pace(patient.deploy))

@@ -1,5 +1,6 @@
 """What the doctor sees on the wire, of the rendered files really run; and that it would see another setting."""
 
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,11 +163,13 @@ def test_a_queue_that_does_not_fill_in_time_shows_nothing_of_its_limit(rate: int
 
 def test_under_stress_the_limits_of_one_client_hold_and_others_would_be_seen() -> None:
     limits = {"handshake_burst": 30, "handshakes_per_second": 50, "connections_per_address": 5, "queue": 70_000}
+    files_before = resource.getrlimit(resource.RLIMIT_NOFILE)
     with patient(limits=limits) as (of, _):
         assert {findings(of, *STRESS)[name].state for name in STRESS} == {"skipped"}
         of.under_stress = True
         found = findings(of, *STRESS)
         assert {name: found[name].seen for name in STRESS if found[name].state != "ok"} == {}
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) >= files_before
         otherwise = {"limits.handshake_burst": 3000, "limits.handshakes_per_second": 1}
         otherwise |= {"limits.connections_per_address": 3}
         other = expecting(of, **otherwise)
