@@ -6,7 +6,9 @@ says that a client has sent something that is not a frame.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from http import HTTPStatus
+from typing import Any, cast
 
 from picows import WSAutoPingStrategy, WSListener, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
@@ -19,19 +21,35 @@ _READ_BUFFER_BYTES = 2048
 _READ_BYTES = 4 * 1024
 _LONG_READ_BYTES = 8 * 1024
 
-# The real handshake is over: this one is only to make picows go on to the frames.
-_HANDSHAKE = (
-    b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-)
-_response = WSUpgradeResponse.create_101_response()
+# The real handshake is over: this one is only to make picows go on to the frames. It has no fields, which would have to
+# be read: `_answer` puts those in that picows wants.
+_HANDSHAKE = b"GET / HTTP/1.1\r\n\r\n"
+_FIELDS = {
+    "upgrade": "websocket",
+    "connection": "upgrade",
+    "sec-websocket-version": "13",
+    "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
+
+class _Response:
+    """The response that picows believes to send; its own would be put together for each client."""
+
+    status = HTTPStatus.SWITCHING_PROTOCOLS
+
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self.to_bytes = bytearray
+
+
+_response = _Response()
 
 
 class _Nowhere:
     """The transport, and the socket, that picows believes to have."""
 
-    def get_extra_info(self, name: str) -> "_Nowhere | None":
-        return self if name == "socket" else None
+    def __init__(self) -> None:
+        self.get_extra_info = {"socket": self}.get
 
     def fileno(self) -> int:
         return -1
@@ -110,7 +128,7 @@ def frame_reader(
         None,  # host_port
         None,  # ws_path
         False,  # is_client_side
-        lambda request: WSUpgradeResponseWithListener(_response, listener),
+        partial(_answer, listener),
         _Log(broken, failed),
         True,  # disconnect_on_exception
         None,  # websocket_handshake_timeout
@@ -125,9 +143,15 @@ def frame_reader(
     )
     reader._size = 0
     reader.connection_made(_nowhere)
-    feed(reader, _HANDSHAKE)
-    del reader.transport.request.headers  # which picows would keep, and nobody reads
+    _get_buffer(reader, -1)[: len(_HANDSHAKE)] = _HANDSHAKE
+    reader.buffer_updated(len(_HANDSHAKE))
+    del reader.transport.request.headers  # which nobody reads
     return reader
+
+
+def _answer(listener: WSListener, request: Any) -> WSUpgradeResponseWithListener:
+    request.headers = _FIELDS
+    return WSUpgradeResponseWithListener(cast(WSUpgradeResponse, _response), listener)
 
 
 def feed(reader: Any, data: bytes) -> None:

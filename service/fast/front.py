@@ -19,6 +19,7 @@ from service.core.admission import Handshake, admit, client_address, note_refusa
 from service.core.bounds import CLOSE_GRACE_S
 from service.core.center import Center
 from service.core.plain_http import Answer, say
+from service.fast.deadlines import Deadlines
 from service.fast.farewell import Farewell
 from service.fast.fast import FastShell
 from service.fast.handshake import MAX_HEAD_BYTES, HandshakeError, Upgrade, read_handshake
@@ -52,13 +53,16 @@ class Reception:
         if self.shell is None:
             self.shell = FastShell(cast(Any, config.app).center)
             self.server_state = server_state
+            self.deadlines = Deadlines(self.shell.loop, self.shell.center.settings.limits.header_timeout)
             self.plain_http = partial(PlainHttp, self, config, server_state, app_state)
             self._believed = ProxyHeadersMiddleware(config.loaded_app, config.forwarded_allow_ips).trusted_hosts
         return Front(self, self.shell)
 
     def client_address(self, peer: str, upgrade: Upgrade) -> str | None:
         """The address of a client; a proxy is believed only if uvicorn believes it, too."""
-        forwarded = upgrade.members("x-forwarded-for") if peer in self._believed else ()
+        forwarded = upgrade.members("x-forwarded-for")
+        if forwarded and peer not in self._believed:
+            forwarded = ()
         # A proxy adds its own peer at the end; all before that the client may have written.
         return client_address(forwarded[-1] if forwarded else peer, bool(forwarded))
 
@@ -77,7 +81,7 @@ class Front(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
-        self._deadline = self._shell.loop.call_later(self._shell.center.settings.limits.header_timeout, self._too_late)
+        self._reception.deadlines.begin(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._leave()
@@ -134,14 +138,15 @@ class Front(asyncio.BufferedProtocol):
         note_refusal(self._shell.center, answer, None)
         self._refuse(answer)
 
-    def _too_late(self) -> None:
+    def too_late(self) -> None:
+        """The head of the request was not there in time."""
         if self._received:
             self.give_up(_TOO_SLOW)
         else:
             self.transport.abort()
 
     def _refuse(self, answer: Answer) -> None:
-        self._deadline.cancel()
+        self._reception.deadlines.end(self)
         head = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}".encode()]
         fields = [(name.encode(), value.encode()) for name, value in answer.headers]
         for name, value in (*self._reception.server_state.default_headers, *fields, (b"connection", b"close")):
@@ -150,7 +155,7 @@ class Front(asyncio.BufferedProtocol):
         Farewell(self.transport, self._leave)
 
     def _leave(self) -> None:
-        self._deadline.cancel()
+        self._reception.deadlines.end(self)
         self._connections.discard(self)
 
     def shutdown(self) -> None:

@@ -3,10 +3,10 @@
 Source: RFC 6455 section 4.2; RFC 9112 sections 3.2 (Host), 5.2 (folded fields) and 6 (bodies).
 """
 
-import base64
-import hashlib
 import re
+from binascii import b2a_base64
 from collections.abc import Mapping
+from hashlib import sha1
 from typing import NamedTuple
 
 from service.core.plain_http import say
@@ -14,13 +14,18 @@ from service.core.plain_http import say
 MAX_HEAD_BYTES = 16 * 1024
 MAX_FIELDS = 128
 
-# No part of a pattern can match what the next part can: a hostile head takes no more time than any other.
-_FIELD = r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)\r\n"
-_fields = re.compile(_FIELD)
-_head = re.compile(r"([!-~]+) [!-~\x80-\xff]+ (HTTP/[0-9]\.[0-9])\r\n((?:" + _FIELD + r")*)\r\n")
-_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_line = re.compile(r"([!-~]+) [!-~\x80-\xff]+ (HTTP/[0-9]\.[0-9])")
+# A field, or all that follows on the last one: it has no name. No part of a pattern can match what the next part can: a
+# hostile head takes no more time than any other.
+_fields = re.compile(rf"({_TOKEN}):([\t\x20-\x7e\x80-\xff]*)\r\n|(?s:.+)")
+_token = re.compile(_TOKEN)
 _key = re.compile(r"[+/0-9A-Za-z]{22}==")
-_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+_ACCEPTED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n"
+)
 
 Fields = Mapping[str, list[str]]
 
@@ -41,12 +46,10 @@ class Upgrade(NamedTuple):
     def accept(self, subprotocol: str | None) -> bytes:
         """The response that makes the connection a WebSocket."""
         (key,) = self.fields["sec-websocket-key"]
-        digest = base64.b64encode(hashlib.sha1((key + _GUID).encode()).digest()).decode()
-        selected = "" if subprotocol is None else f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
-        return (
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Accept: {digest}\r\n{selected}\r\n"
-        ).encode()
+        response = _ACCEPTED % b2a_base64(sha1(key.encode() + _GUID).digest(), newline=False)
+        if subprotocol is not None:
+            response += b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol.encode()
+        return response + b"\r\n"
 
 
 class HandshakeError(Exception):
@@ -69,17 +72,19 @@ def read_handshake(head: bytes) -> Upgrade | None:
     if b"websocket" not in head.lower():
         return None
     text = head.decode("latin-1")
-    parts = _head.fullmatch(text)
-    if parts is None:
+    line, _, rest = text.partition("\r\n")
+    fields: dict[str, list[str]] = {}
+    found = _fields.findall(rest, 0, len(rest) - len("\r\n"))
+    for name, value in found:
+        fields.setdefault(name.lower(), []).append(value.strip(" \t"))
+    request = _line.fullmatch(line)
+    if request is None or "" in fields:
         is_folded = "\r\n " in text or "\r\n\t" in text
         raise HandshakeError(400, "A header field is folded" if is_folded else "This is not HTTP/1.1")
-    method, version, block = parts[1], parts[2], parts[3]
-    fields: dict[str, list[str]] = {}
-    for name, value in _fields.findall(block):
-        fields.setdefault(name.lower(), []).append(value.strip(" \t"))
+    method, version = request.groups()
     if "websocket" not in _tokens(fields, "upgrade") or method != "GET" or version == "HTTP/1.0":
         return None
-    if sum(map(len, fields.values())) > MAX_FIELDS:
+    if len(found) > MAX_FIELDS:
         raise HandshakeError(431, "There are too many header fields")
     if (fault := _fault(version, fields)) is not None:
         raise HandshakeError(400, fault)
@@ -99,9 +104,9 @@ def _fault(version: str, fields: Fields) -> str | None:
         return "A WebSocket handshake has no body"
     if len(fields["upgrade"]) != 1:
         return "There must be one Upgrade"
-    if "upgrade" not in _tokens(fields, "connection") or not _is_list(fields, "connection"):
+    if "upgrade" not in (options := _tokens(fields, "connection")) or not _is_list(options):
         return "Connection must contain upgrade"
-    if "sec-websocket-protocol" in fields and not _is_list(fields, "sec-websocket-protocol"):
+    if "sec-websocket-protocol" in fields and not _is_list(_tokens(fields, "sec-websocket-protocol")):
         return "Sec-WebSocket-Protocol must be a list of names"
     if len(fields.get("origin", ())) > 1:
         return "There must be no more than one Origin"
@@ -114,11 +119,10 @@ def _members(fields: Fields, name: str) -> list[str]:
     return [member.strip() for value in fields.get(name, ()) for member in value.split(",")]
 
 
-def _is_list(fields: Fields, name: str) -> bool:
-    """Whether a field is a list of tokens, and not of none. Source: RFC 9110, section 5.6.1.2."""
-    members = list(filter(None, _members(fields, name)))
-    return bool(members) and all(map(_token.fullmatch, members))
-
-
 def _tokens(fields: Fields, name: str) -> list[str]:
-    return [member.lower() for member in _members(fields, name)]
+    return [member.strip() for member in ",".join(fields.get(name, ())).lower().split(",")]
+
+
+def _is_list(members: list[str]) -> bool:
+    """Whether the members of a field are tokens, and not none of them. Source: RFC 9110, section 5.6.1.2."""
+    return any(members) and all(map(_token.fullmatch, filter(None, members)))

@@ -4,7 +4,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Mapping
-from uuid import uuid4
 
 from service.core.center import Center
 from service.core.identity import Identity, TokenError, Verify
@@ -12,6 +11,7 @@ from service.declaration import Fault
 from service.process.begin import declared_settings_or_exit, exit_for
 from service.process.footprint import footprint
 from service.process.logs import keep_requests_out, tell
+from service.process.uuids import Uuids
 from service.settings import Settings, SettingsError
 from service.tokens import Keys, KeysError
 
@@ -44,7 +44,7 @@ def center_of(settings: Settings) -> Center:
         clock=time.monotonic,
         now=time.time,
         soon=lambda act: asyncio.get_running_loop().call_soon(act),
-        draw_address=lambda: str(uuid4()),
+        draw_address=Uuids().draw,
         draw_secret=lambda: secrets.token_urlsafe(16),
         tell=tell,
         measure=footprint,
