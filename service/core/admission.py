@@ -22,6 +22,8 @@ from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
 from service.core.tally import count_up
 
+SESSIONS: dict[str, type[Session]] = {kind.protocol: kind for kind in (SessionV0, SessionV1)}
+
 _BEARER = "bearer."
 
 

@@ -140,7 +140,8 @@ class Peer:
         self.say(records.Text(text, sender.name, 0))
 
     def deliver(self, message: Message) -> None:
-        self.say(said(message))
+        waiting = self.receipts.get(message.key or 0)
+        self.say(said(message, receipt=None if waiting is None else waiting.receipt))
 
     def hand_over(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
         self._bus.hand_over((self,), message, receipt, then)
@@ -193,10 +194,11 @@ class _Elsewhere:
     `recipient` is as whom the message was to reach whoever this is about.
     """
 
-    def __init__(self, peer: Peer, name: Address, key: int, recipient: Address) -> None:
-        self._name = name
+    def __init__(self, peer: Peer, said: records.Said, recipient: Address) -> None:
+        self._name = said.sender
+        self.temporary = said.temporary
         self._peer = peer
-        self._key = key
+        self._key = said.key
         self._recipient = recipient
 
     @property
@@ -217,10 +219,14 @@ class _Question(msgspec.Struct):
     reach: Reach = Reach()
 
 
-def said(message: Message, number: int = 0, seeks: bool = False) -> records.Said:
+def said(message: Message, number: int = 0, seeks: bool = False, receipt: Receipt | None = None) -> records.Said:
     """The record of a message."""
-    body = bytes(message.body)
-    return records.Said(body, message.sender, message.recipient, message.group, message.key or 0, number, seeks)
+    record = records.Said(
+        bytes(message.body), message.sender, message.recipient, message.group, message.key or 0, number, seeks
+    )
+    if receipt is not None:
+        record.temporary, record.id = receipt.sender.temporary, receipt.id
+    return record
 
 
 class PeerBus:
@@ -271,14 +277,17 @@ class PeerBus:
 
     # What the hub tells
 
-    def owns(self, address: Address, member: Member) -> None:
-        since = self._since[address] = self.clock()
+    def owns(self, address: Address, member: Member, since: float | None = None) -> None:
+        since = self._since[address] = self.clock() if since is None else since
         self._tell_all(self._owning(address, member, since))
 
     def _owning(self, address: Address, member: Member, since: float) -> Record:
         if address == member.addresses[0]:
             return records.Came(address, member.client_address)
         return records.Owns(address, since)
+
+    def since(self, address: Address) -> float:
+        return self._since[address]
 
     @property
     def connections(self) -> int:
@@ -358,7 +367,7 @@ class PeerBus:
         if receipt is not None and message.key is not None and message.recipient is not None:
             for peer in peers:
                 peer.receipts[message.key] = Receipts(receipt, {message.recipient: message.recipient})
-        self._question(peers, message.key or 0, lambda number: said(message, number, seeks), then, seeks)
+        self._question(peers, message.key or 0, lambda number: said(message, number, seeks, receipt), then, seeks)
 
     def _question(
         self, peers: Sequence[Peer], key: int, ask: Callable[[int], Record], then: TellReach, seeks: bool
@@ -614,7 +623,7 @@ class PeerBus:
             elif not reach.online:
                 self.hub.tally.dropped[self.nobody] += 1
 
-        receipt = Receipt(_Elsewhere(peer, record.sender, record.key, recipient), 0) if record.key else None
+        receipt = Receipt(_Elsewhere(peer, record, recipient), record.id) if record.key else None
         owner = self.hub.owner_of(recipient)
         if not self.hub.is_ours(owner):
             if record.seeks:
@@ -644,7 +653,7 @@ class PeerBus:
         for member in members:
             if message.key is not None:
                 temporary = member.addresses[0]
-                receipt = Receipt(_Elsewhere(peer, record.sender, record.key, temporary), 0)
+                receipt = Receipt(_Elsewhere(peer, record, temporary), record.id)
                 try:
                     expected += [temporary] * member.expect(message.key, receipt, message)
                 except TooManyUnconfirmedError:

@@ -63,7 +63,8 @@ class Text(_Record, tag=6):
 
 class Said(_Record, tag=7):
     """A message of nc.v1, or of somebody over HTTP. `key` is 0 when nobody wants a receipt, `number` when nobody wants
-    an answer. `seeks`: it was sent to all, to find its recipient.
+    an answer. `seeks`: it was sent to all, to find its recipient. With a key, the receipt is for the client with this
+    `temporary` address, under this `id`.
     """
 
     body: bytes
@@ -73,6 +74,8 @@ class Said(_Record, tag=7):
     key: int
     number: int
     seeks: bool
+    temporary: Address | None = None
+    id: int | str = 0
 
 
 class Reached(_Record, tag=8):

@@ -166,6 +166,10 @@ class Center:
         self._keys += 1
         return self._keys
 
+    def used_key(self, key: int) -> None:
+        """Another process has used this one."""
+        self._keys = max(self._keys, key)
+
     def tick(self) -> None:
         """Call the functions whose time has come."""
         for times, now in ((self.deadlines, self.clock()), (self.expiries, self.now())):

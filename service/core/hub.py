@@ -136,6 +136,10 @@ class Member(Owner, Protocol):
 class ReceiptTaker(Protocol):
     """A sender that may ask for a receipt."""
 
+    @property
+    def temporary(self) -> Address | None:
+        """The first address of its connection; None of one in an older release, which does not say it."""
+
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
         """The outcome of the message."""
 
@@ -154,8 +158,11 @@ class TooManyUnconfirmedError(Exception):
 class Bus(Protocol):
     """The hubs of the other workers, as this one knows them."""
 
-    def owns(self, address: Address, member: Member) -> None:
-        """Tell the others that one of our members has got an address."""
+    def owns(self, address: Address, member: Member, since: float | None = None) -> None:
+        """Tell the others that one of our members has got an address, now or `since` this time."""
+
+    def since(self, address: Address) -> float:
+        """Since when one of our members has an address."""
 
     def frees(self, address: Address) -> None:
         """Tell the others that none of our members has it any more."""
@@ -235,7 +242,10 @@ class Alone:
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
 
-    def owns(self, address: Address, member: Member) -> None: ...
+    def owns(self, address: Address, member: Member, since: float | None = None) -> None: ...
+
+    def since(self, address: Address) -> float:
+        return 0.0
 
     def frees(self, address: Address) -> None: ...
 
@@ -302,6 +312,16 @@ class Hub:
         self.members[member] = None
         self._owners[member.addresses[0]] = member
         self.bus.owns(member.addresses[0], member)
+
+    def adopt(self, member: Member, address: Address, since: float) -> None:
+        """Let a member have an address that it had in another process."""
+        self._owners[address] = member
+        member.addresses.append(address)
+        self.bus.owns(address, member, since)
+
+    def let_go(self, member: Member) -> None:
+        """Another process serves a member. Whoever has its address here finds out what becomes of it there."""
+        del self.members[member]
 
     def disconnect(self, member: Member, groups: Iterable[str] = (), watched: Iterable[Address] = ()) -> None:
         """Forget a member, and everything that was its own. Once is enough, twice does no harm."""

@@ -12,6 +12,7 @@ from typing import Protocol
 from service.core import drops
 from service.core.addresses import Address
 from service.core.frames import Delivered, Lost
+from service.core.handover import BoxState
 from service.core.hub import Hub
 from service.core.mailbox import Item, Kept, Letter, Opened, Page, Settled, Store
 from service.core.pace import bound_of
@@ -237,6 +238,17 @@ class Reader:
         """The client is still here."""
         if self._opened is not None:
             self._store.touch(self._box)
+
+    def leave(self) -> BoxState:
+        """Read no further: another process goes on from here."""
+        self._has_ended = True
+        return BoxState(self._box, self._opened, self._sent, self._acknowledged, list(self._window))
+
+    def go_on(self, state: BoxState) -> None:
+        """Go on from where another process has stopped."""
+        self._sent, self._acknowledged = state.sent, state.acknowledged
+        self._window.extend(state.window)
+        self._size_in_window = sum(size for _, size in state.window)
 
     def end(self) -> None:
         """The client has gone."""

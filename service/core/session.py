@@ -33,10 +33,11 @@ from service.core.close_codes import (
 )
 from service.core.envelope import Envelope, read_envelope, read_odd_envelope
 from service.core.frames import Delivered, Lost
+from service.core.handover import BoxState, SessionState
 from service.core.hub import Named, Proof, Reach, Receipt, TellReach, TooManyUnconfirmedError
 from service.core.identity import Identity
 from service.core.mail import Reader
-from service.core.mailbox import Item, Kept, Kind, Letter
+from service.core.mailbox import Item, Kept, Kind, Letter, Opened, Store
 from service.core.message import Message
 from service.core.odd_json import ODD_BYTES_PER_SECOND, OddError, may_be_odd
 from service.core.tally import count_up
@@ -70,7 +71,9 @@ class Session(ABC):
         "_closing",
         "_deaf",
         "_farewell",
+        "_has_left",
         "_hub",
+        "_in_flight",
         "_messages_left",
         "_messages_settled",
         "_owner_of",
@@ -87,11 +90,19 @@ class Session(ABC):
 
     protocol: str
 
-    def __init__(self, center: Center, client: Client, identity: Identity | None, client_address: str | None) -> None:
+    def __init__(
+        self,
+        center: Center,
+        client: Client,
+        identity: Identity | None,
+        client_address: str | None,
+        address: Address | None = None,
+    ) -> None:
+        """`address` is the temporary one of a client that another process has served so far."""
         self.client = client
         self.client_address = client_address
         self.identity = identity
-        self.addresses = [center.draw_address()]
+        self.addresses = [address or center.draw_address()]
         self._center = center
         self._hub = center.hub
         self._owner_of = center.hub.owner_of
@@ -101,9 +112,13 @@ class Session(ABC):
         self._claims: set[Address] | None = None
         self._closing = False
         self._deaf = False
+        self._has_left = False
+        """Whether another process serves the client."""
         self._asking: list[Callable[[bool], None]] = []
         """Callers that want to know whether the client is alive."""
         self._probed_at = float("-inf")
+        self._in_flight = 0
+        """Messages of the client of which it is not known yet what becomes of them."""
         limits = center.settings.limits
         self._messages_left: float = limits.messages_per_second
         self._share_ends = max(0.0, self._messages_left - SHARE)
@@ -115,7 +130,6 @@ class Session(ABC):
         """The rest of both when it was last counted."""
         self._since = self._refilled_at = center.clock()
         self._farewell: CloseReason | None = None
-        count_up(center.hub.tally.accepted, self.protocol)
         center.count(client_address)
         if identity is not None:
             center.expiries[self.expired] = identity.expires
@@ -129,6 +143,11 @@ class Session(ABC):
         return self.addresses[min(1, len(self.addresses) - 1)]
 
     @property
+    def temporary(self) -> Address:
+        """Its first address, by which nobody else is ever known."""
+        return self.addresses[0]
+
+    @property
     def age_s(self) -> float:
         """How long it has been connected."""
         return self._center.clock() - self._since
@@ -138,9 +157,13 @@ class Session(ABC):
         """With whom the client shares its turns: see `service.core.turns`."""
         return self.client_address or self.client
 
-    @abstractmethod
     def start(self) -> None:
         """Greet the client."""
+        count_up(self._hub.tally.accepted, self.protocol)
+        self._greet()
+
+    @abstractmethod
+    def _greet(self) -> None: ...
 
     def _welcome(self) -> str:
         # Any other brace stays as it is.
@@ -197,6 +220,55 @@ class Session(ABC):
         self.end()
         self.client.abort()
 
+    # Served by another process from now on, or so far
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether all that was begun for the client has come to an end, so that another process can serve it on."""
+        return not (self._closing or self._claims or self._asking or self._in_flight)
+
+    def leave(self) -> SessionState:
+        """Serve the client no longer, without that anybody notices. Its addresses and groups are left as they are."""
+        self._closing = self._deaf = self._has_left = True
+        self.settle()
+        self._hub.let_go(self)
+        self._hub.tally.bytes_out += self.client.written
+        self._center.deadlines.pop(self._probe, None)
+        self._center.expiries.pop(self.expired, None)
+        box = None if self._reader is None else self._reader.leave()
+        since = self._hub.bus.since
+        return SessionState(
+            protocol=self.protocol,
+            addresses=[(address, since(address)) for address in self.addresses],
+            client_address=self.client_address,
+            identity=self.identity,
+            began=self._since,
+            messages_left=self._messages_left,
+            bytes_left=self._bytes_left,
+            refilled=self._refilled_at,
+            box=box,
+        )
+
+    def go_on(self, state: SessionState, opened: Opened | None) -> None:
+        """Serve a client on, which has been greeted, where another process has left it. `opened` is its mailbox."""
+        self._since, self._refilled_at = state.began, state.refilled
+        self._messages_left = self._messages_settled = state.messages_left
+        self._bytes_left = self._bytes_settled = state.bytes_left
+        self._share_ends = max(0.0, self._messages_left - SHARE)
+        for address, since in state.addresses[1:]:
+            self._hub.adopt(self, address, since)
+        store = self._center.mail.store
+        if store is not None and state.box is not None:
+            self._reader = self._read_on(store, state.box, opened)
+
+    def catch_up(self, state: SessionState) -> None:  # noqa: B027  v0 watches nobody
+        """Hear what has changed meanwhile. To be called when all others that came along are there as well."""
+
+    def _read_on(self, store: Store, box: BoxState, opened: Opened | None) -> Reader | None:
+        reader = Reader(store, box.box, self, 0, opened, box.sent)
+        reader.look()
+        return reader
+
     def accepts(self, proof: Proof) -> bool:
         return proof is True
 
@@ -230,8 +302,8 @@ class Session(ABC):
     def deliver(self, message: Message) -> None: ...
 
     def hand_over(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
-        if self._closing:
-            then(Reach())  # it is sent nothing any more
+        if self._closing:  # it is sent nothing any more, or not by us
+            then(Reach(lost=1) if self._has_left else Reach())
             return
         receipts = 0
         if receipt is not None and message.key is not None:
@@ -370,7 +442,7 @@ class SessionV0(Session):
 
     protocol = "v0"
 
-    def start(self) -> None:
+    def _greet(self) -> None:
         self.client.send(self._welcome().encode())
 
     def receive(self, text: bytes) -> float:
@@ -398,6 +470,7 @@ class SessionV0(Session):
             self._hub.tally.dropped[drops.FORBIDDEN] += 1
         elif address in self._boxes and envelope.is_json:
             letter = Letter(address, self.name, Kind.TEXT, text)
+            self._in_flight += 1
             self._center.mail.keep(letter, partial(self._kept, address, text))
         else:
             self._route(address, text)
@@ -412,6 +485,7 @@ class SessionV0(Session):
             owner.forward(text, self)
 
     def _kept(self, address: Address, text: bytes, kept: Kept) -> None:
+        self._in_flight -= 1
         if kept is Kept.NO_BOX:
             self._route(address, text)
 

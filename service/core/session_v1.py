@@ -9,7 +9,7 @@ from hmac import compare_digest
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from service.core import drops
 from service.core.addresses import Address
@@ -43,11 +43,12 @@ from service.core.frames import (
     Send,
     Welcome,
 )
+from service.core.handover import BoxState, SessionState, Unconfirmed
 from service.core.held import Held
 from service.core.hub import Named, Owner, Proof, Reach, Receipt, TooManyUnconfirmedError
 from service.core.identity import GROUP, Identity, TokenError
-from service.core.mail import SHARE_OF_QUEUE, Reader
-from service.core.mailbox import Item, Kept, Kind, Letter, Opened, Position, ReturnTo, Store
+from service.core.mail import SHARE_OF_QUEUE, Mail, Reader
+from service.core.mailbox import Item, Kept, Kind, Letter, Opened, Position, ReturnTo, Settled, Store
 from service.core.message import Message
 from service.core.odd_json import Disguise, OddError, find_id
 from service.core.session import Session
@@ -71,6 +72,18 @@ _decoders: dict[str, Callable[[bytes], Any]] = {
 }
 
 
+class ByAddress:
+    """The sender of a message, wherever its connection is served by now: `temporary` is its first address."""
+
+    def __init__(self, temporary: Address, mail: Mail) -> None:
+        self.temporary = temporary
+        self._mail = mail
+
+    def tell_outcome(self, outcome: Delivered | Lost) -> None:
+        was_delivered = isinstance(outcome, Delivered)
+        self._mail.settle([Settled(self.temporary, outcome.id, outcome.recipient_uuid, was_delivered)])
+
+
 class SessionV1(Session):
     """A client that speaks nc.v1."""
 
@@ -78,8 +91,15 @@ class SessionV1(Session):
 
     protocol = SUBPROTOCOL
 
-    def __init__(self, center: Center, client: Client, identity: Identity | None, client_address: str | None) -> None:
-        super().__init__(center, client, identity, client_address)
+    def __init__(
+        self,
+        center: Center,
+        client: Client,
+        identity: Identity | None,
+        client_address: str | None,
+        address: Address | None = None,
+    ) -> None:
+        super().__init__(center, client, identity, client_address, address)
         self._greeted = False
         self._hello: dict[Address, Hello] = {}
         """The requests that wait until their address is decided about."""
@@ -93,7 +113,7 @@ class SessionV1(Session):
         self._unconfirmed: dict[int, tuple[Receipt, Address]] = {}
         center.deadlines[self._no_hello] = center.clock() + center.settings.limits.hello_timeout
 
-    def start(self) -> None:
+    def _greet(self) -> None:
         self._say(Welcome(uuid=self.addresses[0], message=self._welcome(), server_time=self._center.now()))
 
     def receive(self, text: bytes) -> float:
@@ -164,6 +184,67 @@ class SessionV1(Session):
     def _fail(self, to: Id | msgspec.Raw | None, failure: Failure, drop: str, reason: str = "") -> None:
         self._hub.tally.dropped[drop] += 1
         self._say(failure.answer(to, reason))
+
+    @property
+    def may_leave(self) -> bool:
+        is_settled = not self._hello and self._held is None
+        return super().may_leave and is_settled and all(each.sender.temporary for each, _ in self._unconfirmed.values())
+
+    def leave(self) -> SessionState:
+        state = super().leave()
+        hello_until = self._center.deadlines.pop(self._no_hello, None)
+        self._center.deadlines.pop(self._still_here, None)
+        unconfirmed = [
+            Unconfirmed(key, receipt.sender.temporary, receipt.id, recipient)
+            for key, (receipt, recipient) in self._unconfirmed.items()
+            if receipt.sender.temporary
+        ]
+        return structs.replace(
+            state,
+            greeted=self._greeted,
+            hello_until=hello_until,
+            resume=self._resume,
+            groups=list(self._groups),
+            watched={address: self._owner_of(address) is not None for address in self._watched},
+            unconfirmed=unconfirmed,
+            has_box=self._has_box,
+        )
+
+    def go_on(self, state: SessionState, opened: Opened | None) -> None:
+        super().go_on(state, opened)
+        self._center.deadlines.pop(self._no_hello, None)
+        if state.hello_until is not None:
+            self._center.deadlines[self._no_hello] = state.hello_until
+        self._greeted, self._resume, self._has_box = state.greeted, state.resume, state.has_box
+        for group in state.groups:
+            self._groups[group] = None
+            self._hub.join(self, group)
+        for address in state.watched:
+            self._watched[address] = None
+            self._hub.watch(self, address)
+        for each in state.unconfirmed:
+            receipt = Receipt(ByAddress(each.sender, self._center.mail), each.id)
+            self._unconfirmed[each.key] = (receipt, each.recipient)
+            self._center.used_key(each.key)
+
+    def catch_up(self, state: SessionState) -> None:
+        super().catch_up(state)
+        for address, was_online in state.watched.items():
+            is_online = self._owner_of(address) is not None
+            if is_online != was_online and address in self._watched:
+                self.changed(address, is_online)
+
+    def _read_on(self, store: Store, box: BoxState, opened: Opened | None) -> Reader | None:
+        if opened is None or box.opened is None:
+            return super()._read_on(store, box, None)
+        if opened.epoch != box.opened.epoch:
+            self.lose_mail()
+            return None
+        self._center.deadlines[self._still_here] = self._center.clock() + self._touch_period_s
+        reader = Reader(store, box.box, self, round(self._center.settings.limits.queue * SHARE_OF_QUEUE), opened)
+        reader.go_on(box)
+        reader.look()
+        return reader
 
     # Who the client is
 
@@ -342,9 +423,11 @@ class SessionV1(Session):
         if request.ack == "delivered" and request.id is not None:
             return_to = ReturnTo(self.name if self._has_box else self.addresses[0], request.id, self._has_box)
         letter = Letter(box, self.name, Kind.JSON, bytes(request.message), return_to, request.dedup)
+        self._in_flight += 1
         self._center.mail.keep(letter, partial(self._kept, request))
 
     def _kept(self, request: Send, kept: Kept) -> None:
+        self._in_flight -= 1
         address = request.recipient_uuid
         assert address is not None
         if kept is Kept.STORED:
@@ -362,6 +445,7 @@ class SessionV1(Session):
             self._say(Failures.MAILBOX_FULL.answer(request.id, reason))
 
     def _hand_to_owner(self, request: Send, owner: Owner | None) -> None:
+        self._in_flight += 1
         message, receipt = self._message(request)
         then = partial(self._reached, request)
         if owner is None:
@@ -373,6 +457,7 @@ class SessionV1(Session):
             owner.deliver(message)
 
     def _reached(self, request: Send, reach: Reach) -> None:
+        self._in_flight -= 1
         self._hub.tally.routed += reach.online
         if reach.online:
             self._answer_send(request, reach.online, reach.receipts)
@@ -459,7 +544,9 @@ class SessionV1(Session):
             receipt.sender.tell_outcome(Delivered(id=receipt.id, recipient_uuid=address))
 
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
-        if not self._closing:
+        if self._has_left:
+            ByAddress(self.temporary, self._center.mail).tell_outcome(outcome)
+        elif not self._closing:
             self._say(outcome)
 
     def goaway(self, reconnect_in_ms: int, deadline_ms: int) -> None:

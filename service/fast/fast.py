@@ -8,6 +8,8 @@ Source: RFC 6455, sections 5.4 (fragments), 5.5 (control frames) and 7 (closing)
 
 import asyncio
 import logging
+import os
+import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, MutableSet
@@ -17,7 +19,7 @@ from typing import Any, cast
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from service.core import drops
-from service.core.admission import Admission
+from service.core.admission import SESSIONS, Admission
 from service.core.bounds import LAST_WORDS_S, MAX_FRAGMENTS, READ_AHEAD_FRAMES
 from service.core.center import PROBE_TIMEOUT_S, Center
 from service.core.close_codes import (
@@ -31,10 +33,12 @@ from service.core.close_codes import (
     TOO_MANY_FRAGMENTS,
     CloseReason,
 )
+from service.core.handover import ClientState, StreamState, seal
+from service.core.mailbox import Opened
 from service.core.session import Session
 from service.core.turns import NEXT_TURN
 from service.fast.farewell import Farewell
-from service.fast.frame_reader import feed, frame_reader
+from service.fast.frame_reader import begun_frame, feed, frame_reader
 from service.fast.kept import Kept
 from service.process.hangups import Hangups, has_hung_up, unread_bytes
 from service.process.ticker import Ticker
@@ -67,8 +71,21 @@ def _frame(opcode: WSMsgType, payload: bytes) -> bytes:
     return _head(opcode, len(payload)) + payload
 
 
+def _farewell(reason: CloseReason) -> bytes:
+    return struct.pack("!H", reason.code) + reason.reason.encode()
+
+
+def close_frame(reason: CloseReason) -> bytes:
+    """The last frame for a client that is closed for this reason."""
+    return _frame(_CLOSE, _farewell(reason))
+
+
 # How often a client that does not take all that was written to it is looked at, when somebody wants to know.
 _LOOK_S = 0.02
+
+# Of writes that a slow client has not taken, before they are put together.
+_MAX_BACKLOG = 64
+_NOTHING: list[bytes] = []
 
 # To keep some hundred frames, in messages to one recipient.
 _COST_OF_READING_ON = READ_AHEAD_FRAMES // 8
@@ -81,8 +98,10 @@ _TEXT_HEADS = [_head(_TEXT, length) for length in range(_SHORT)]
 class FastShell:
     """The state that all WebSockets of one process share. To be made while the event loop runs."""
 
-    def __init__(self, center: Center) -> None:
+    def __init__(self, center: Center, connections: MutableSet[Any]) -> None:
+        """`connections` are those that uvicorn asks to `shutdown` when it stops."""
         self.center = center
+        self.connections = connections
         self.loop = asyncio.get_running_loop()
         self.clients: set[WebSocket] = set()
         self.payloads = count()
@@ -95,27 +114,41 @@ class FastShell:
         self._to_look_at: dict[WebSocket, None] = {}
         self._slow: dict[WebSocket, None] = {}
 
-    def open(
-        self,
-        transport: asyncio.Transport,
-        connections: MutableSet[Any],
-        admission: Admission,
-        accept: bytes,
-        rest: bytes,
-    ) -> None:
+    def open(self, transport: asyncio.Transport, admission: Admission, accept: bytes, rest: bytes) -> None:
         """Serve a client to its end. `accept` answers its handshake, `rest` is what it has sent after that."""
+        client = WebSocket(self, transport)
+        reader = self._read(client)
+        client.start(admission.open(self.center, client), accept)
+        self._wake()
+        feed(reader, rest)
+
+    def go_on(self, transport: asyncio.Transport, state: ClientState, unsent: bytes, opened: Opened | None) -> Session:
+        """Serve a client on that another process has served. `opened` is its mailbox.
+
+        Returns: its session, which is to `catch_up` when all others are there that came along.
+        """
+        client = WebSocket(self, transport)
+        reader = self._read(client)
+        kind, at = SESSIONS[state.session.protocol], state.session
+        session = kind(self.center, client, at.identity, at.client_address, at.addresses[0][0])
+        client.go_on(session, state, unsent, opened)
+        self._wake()
+        feed(reader, state.stream.begun)
+        return session
+
+    def _read(self, client: "WebSocket") -> Any:
         limits = self.center.settings.limits
-        client = WebSocket(self, transport, connections)
         reader = frame_reader(client, limits.message_size, client.broken, client.failed)
         client.picows = reader.transport
-        transport.set_protocol(reader)
+        client.transport.set_protocol(reader)
         # Beyond this, `pause_writing` of the client is called.
-        transport.set_write_buffer_limits(limits.queue)
-        client.start(admission.open(self.center, client), accept)
+        client.transport.set_write_buffer_limits(limits.queue)
+        return reader
+
+    def _wake(self) -> None:
         self._ticker.wake()
         if not self._is_sweeping:
             self._sweep()
-        feed(reader, rest)
 
     def flush_soon(self, client: "WebSocket") -> None:
         """Call the client's `flush` at the end of this turn of the loop."""
@@ -177,10 +210,11 @@ class WebSocket(WSListener):
     """One client: a `service.core.center.Client` for its session, and a listener for picows."""
 
     __slots__ = (
-        "_connections",
+        "_backlog",
         "_fragments",
         "_has_spoken",
         "_heard_at",
+        "_is_frozen",
         "_is_heard",
         "_is_held",
         "_is_open",
@@ -199,18 +233,21 @@ class WebSocket(WSListener):
         "transport",
     )
 
-    def __init__(self, shell: FastShell, transport: asyncio.Transport, connections: MutableSet[Any]) -> None:
+    def __init__(self, shell: FastShell, transport: asyncio.Transport) -> None:
         self.transport = transport
         self.picows: WSTransport | None = None
         self._shell = shell
-        self._connections = connections
         self._is_open = True
         self._is_heard = True
         """Whether its frames are carried out. It may have gone all the same, with some of its frames still to come."""
         self._waiting: list[bytes] = []
         """The bytes that the next `flush` writes."""
         self._written = 0
-        """Bytes that `flush` has written so far."""
+        """Bytes that were written so far."""
+        self._backlog: list[bytes] = []
+        """What was written last; the end of it may still wait in the transport, which does not show it."""
+        self._is_frozen = False
+        """Nothing of it is read or carried out, for another process is to serve it."""
         self._leaving: deque[tuple[int, Callable[[bool], None]]] | None = None
         """Callers that wait until everything has left up to a position, in order."""
         self._fragments: _Fragments | None = None
@@ -231,12 +268,90 @@ class WebSocket(WSListener):
 
     def start(self, session: Session, accept: bytes) -> None:
         """Answer the handshake, and begin to serve the client."""
-        self._session = session
-        self._connections.add(self)
-        self._shell.clients.add(self)
+        self._begin(session)
         self._waiting.append(accept)
         session.start()
         self.flush()
+
+    def _begin(self, session: Session) -> None:
+        self._session = session
+        self._shell.clients.add(self)
+        self._shell.connections.add(self)
+
+    def _end(self) -> None:
+        self._shell.clients.discard(self)
+        self._shell.connections.discard(self)
+
+    # Served by another process from now on, or so far
+
+    def freeze(self) -> bool:
+        """Read and carry out nothing more, because another process is to serve the client; False if it is going."""
+        if not self._is_open or self.transport.is_closing():
+            return False
+        self._is_frozen = True
+        self._end()
+        self._shell.hangups.forget(self.transport)
+        self.transport.pause_reading()
+        return True
+
+    def thaw(self) -> None:
+        """The inverse of `freeze`, also when it has gone meanwhile."""
+        self._is_frozen = False
+        if not self._is_open:
+            return
+        self._begin(self._session)
+        if self._is_paused:
+            self._pause()
+        else:
+            self.transport.resume_reading()
+        if self._is_held:
+            self._wait_for_turn()
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether another process can serve it on now; it is frozen."""
+        return self._is_open and not self.transport.is_closing() and self._session.may_leave
+
+    def leave(self) -> tuple[bytes, socket.socket]:
+        """Let another process serve it, with this state on this socket."""
+        self.flush()
+        message = self._fragments
+        frames, fault = self._kept.pack()
+        stream = StreamState(
+            begun=begun_frame(self.transport.get_protocol()),
+            message=None if message is None else (message.is_text, message.pieces),
+            kept=frames,
+            fault=fault,
+            heard=self._shell.loop.time() if self._has_spoken else self._heard_at,
+            pings=self._pings,
+        )
+        unsent = self._unsent()
+        connection = socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
+        self._shut()
+        self.picows = None
+        for _, then in self._leaving or ():
+            then(False)  # it is not for us to see
+        self._leaving = None
+        state = ClientState(self._session.leave(), stream)
+        self.transport.set_protocol(asyncio.Protocol())
+        self.transport.abort()
+        return seal(state, unsent), connection
+
+    def go_on(self, session: Session, state: ClientState, unsent: bytes, opened: Opened | None) -> None:
+        """Serve it from where another process has left it."""
+        self._begin(session)
+        if unsent:
+            self._write(unsent)
+        stream = state.stream
+        self._heard_at, self._pings = stream.heard, stream.pings
+        if stream.message is not None:
+            message = self._fragments = _Fragments(stream.message[0])
+            message.pieces = stream.message[1]
+            message.length = sum(map(len, message.pieces))
+        self._kept.unpack(stream.kept, stream.fault)
+        if self._kept:
+            self._hold(NEXT_TURN)
+        session.go_on(state.session, opened)
 
     # For the session
 
@@ -258,8 +373,22 @@ class WebSocket(WSListener):
         if self._waiting:
             frames = b"".join(self._waiting)
             self._waiting.clear()
-            self._written += len(frames)
-            self.transport.write(frames)
+            self._write(frames)
+
+    def _write(self, frames: bytes) -> None:
+        self._written += len(frames)
+        if not self.transport.get_write_buffer_size():
+            self._backlog = [frames]
+        else:
+            self._backlog.append(frames)
+            if len(self._backlog) >= _MAX_BACKLOG:
+                self._backlog = [self._unsent()]
+        self.transport.write(frames)
+
+    def _unsent(self) -> bytes:
+        """What was written and the system has not taken yet."""
+        size = self.transport.get_write_buffer_size()
+        return b"".join(self._backlog)[-size:] if size else b""
 
     @property
     def written(self) -> int:
@@ -289,7 +418,6 @@ class WebSocket(WSListener):
         """Whether the system has all that was to be written up to a position; None when that is not decided yet."""
         if self.transport.is_closing():
             return False
-        # Pings and pongs wait in the buffer as well, so this may be too cautious for a moment, and never too bold.
         if self._written - self.transport.get_write_buffer_size() >= position:
             return True
         return None if self._is_open or (position <= self._written and not self._has_hung_up()) else False
@@ -310,13 +438,13 @@ class WebSocket(WSListener):
     def close(self, reason: CloseReason) -> None:
         if self._is_open:
             self._kept.clear()
-            self._part(struct.pack("!H", reason.code) + reason.reason.encode())
+            self._part(_farewell(reason))
             Farewell(self.transport, self._ended)
 
     def _part(self, payload: bytes) -> None:
         self.flush()
         self._shut()
-        self.transport.write(_frame(_CLOSE, payload))
+        self._write(_frame(_CLOSE, payload))
 
     def _shut(self) -> None:
         self._is_open = self._is_heard = False
@@ -335,7 +463,7 @@ class WebSocket(WSListener):
         payload = b"%d" % next(self._shell.payloads)
         self._probes = {**(self._probes or {}), payload: answered}
         self._shell.loop.call_later(PROBE_TIMEOUT_S, self._expire, payload)
-        self.transport.write(_frame(_PING, payload))
+        self._write(_frame(_PING, payload))
 
     def _is_read_no_further(self) -> bool:
         """Whether the client is there and cannot answer: it has sent too much just now."""
@@ -500,8 +628,7 @@ class WebSocket(WSListener):
         self._session.end()
         if not had_hung_up:
             self._let_finish()
-        self._shell.clients.discard(self)
-        self._connections.discard(self)
+        self._end()
 
     def _let_finish(self) -> None:
         """The client has gone: its earlier frames are carried out at its pace, and not for ever."""
@@ -531,6 +658,8 @@ class WebSocket(WSListener):
 
     def _go_on(self) -> None:
         """Carry out what is kept, as far as the client may."""
+        if self._is_frozen:
+            return
         self._is_held, self._is_set_aside = False, not self._is_heard
         try:
             while self._kept and not self._is_held:
@@ -561,6 +690,8 @@ class WebSocket(WSListener):
         """
         if not self._is_open:
             return
+        if not self.transport.get_write_buffer_size():
+            self._backlog = _NOTHING
         silence = now - self._heard_at
         if self._is_paused:
             # The end of its stream may be behind all that it could not send yet. To a ping, a host whose program has
@@ -580,7 +711,7 @@ class WebSocket(WSListener):
 
     def _ping(self) -> None:
         self._pings += 1
-        self.transport.write(_frame(_PING, b""))
+        self._write(_frame(_PING, b""))
 
     def shutdown(self) -> None:
         """uvicorn stops."""

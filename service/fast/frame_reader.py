@@ -5,6 +5,7 @@ socket, close connections, and write a log. None of that has an effect here, wit
 says that a client has sent something that is not a frame.
 """
 
+import ctypes
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
@@ -104,16 +105,30 @@ class _Reader(WSProtocol):  # type: ignore[misc]
     _size: int
 
     # picows doubles its buffer whenever a read has filled it, without end: a client that sends faster than the kernel
-    # hands over could make us keep megabytes. So no read may fill a long one.
+    # hands over could make us keep megabytes. So no read may fill a long one. Nor a short one: then it would be empty
+    # again after it was doubled, and look as if nothing of a frame were in it.
     def get_buffer(self, sizehint: int) -> memoryview:
         room: memoryview = _get_buffer(self, sizehint)
         free = len(room)
         if free > self._size:
-            self._size = free  # nothing of a frame is in it
-        return room[: _READ_BYTES if self._size - free < _READ_BYTES else _LONG_READ_BYTES]
+            self._size = 2 * self._size or free
+        most = _READ_BYTES if self._size - free < _READ_BYTES else _LONG_READ_BYTES
+        return room[:most] if free > most else room[:-1]
 
 
 _get_buffer = WSProtocol.get_buffer
+
+
+def begun_frame(reader: Any) -> bytes:
+    """What has been received of a frame that is not complete, to the letter.
+
+    picows does not show it. It is in front of where the next bytes go to, at the beginning of a buffer whose size is
+    known: no frame is ever kept behind another one.
+    """
+    reader.get_buffer(-1)  # which notices that the buffer has grown
+    room: memoryview = _get_buffer(reader, -1)
+    length = reader._size - len(room)
+    return ctypes.string_at(ctypes.addressof(ctypes.c_char.from_buffer(room)) - length, length)
 
 
 def frame_reader(
@@ -141,7 +156,7 @@ def frame_reader(
         None,  # extra_headers
         _READ_BUFFER_BYTES,
     )
-    reader._size = 0
+    reader._size = 0  # known with the first bytes
     reader.connection_made(_nowhere)
     _get_buffer(reader, -1)[: len(_HANDSHAKE)] = _HANDSHAKE
     reader.buffer_updated(len(_HANDSHAKE))

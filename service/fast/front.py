@@ -49,14 +49,18 @@ class Reception:
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> "Front":
+        return Front(self, self.open_shell(config, server_state, app_state))
+
+    def open_shell(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> FastShell:
+        """The shell for the clients of this process."""
         # Not earlier: gunicorn's master makes the reception, and its workers use it.
         if self.shell is None:
-            self.shell = FastShell(cast(Any, config.app).center)
+            self.shell = FastShell(cast(Any, config.app).center, cast(set[Any], server_state.connections))
             self.server_state = server_state
             self.deadlines = Deadlines(self.shell.loop, self.shell.center.settings.limits.header_timeout)
             self.plain_http = partial(PlainHttp, self, config, server_state, app_state)
             self._believed = ProxyHeadersMiddleware(config.loaded_app, config.forwarded_allow_ips).trusted_hosts
-        return Front(self, self.shell)
+        return self.shell
 
     def client_address(self, peer: str, upgrade: Upgrade) -> str | None:
         """The address of a client; a proxy is believed only if uvicorn believes it, too."""
@@ -75,12 +79,11 @@ class Front(asyncio.BufferedProtocol):
     def __init__(self, reception: Reception, shell: FastShell) -> None:
         self._reception = reception
         self._shell = shell
-        self._connections = cast(set[Any], reception.server_state.connections)
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._connections.add(self)
+        self._shell.connections.add(self)
         self._reception.deadlines.begin(self)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -131,7 +134,7 @@ class Front(asyncio.BufferedProtocol):
         else:
             self._leave()
             accept = upgrade.accept(decision.subprotocol)
-            self._shell.open(self.transport, self._connections, decision, accept, rest)
+            self._shell.open(self.transport, decision, accept, rest)
 
     def give_up(self, answer: Answer) -> None:
         """Refuse what was received: it is not a request, and never will be one."""
@@ -156,7 +159,7 @@ class Front(asyncio.BufferedProtocol):
 
     def _leave(self) -> None:
         self._reception.deadlines.end(self)
-        self._connections.discard(self)
+        self._shell.connections.discard(self)
 
     def shutdown(self) -> None:
         """uvicorn stops."""

@@ -69,6 +69,30 @@ class Kept:
         self._number -= 1
         return _OPCODES[first & ~_FIN], bool(first & _FIN), payload
 
+    def pack(self) -> tuple[bytes, tuple[int, str] | None]:
+        """The frames as they are kept, and the fault behind them as code and reason."""
+        return bytes(self._frames), self._fault
+
+    def unpack(self, frames: bytes, fault: tuple[int, str] | None) -> None:
+        """The inverse of `pack`.
+
+        Raises:
+            ValueError: they are not whole frames.
+        """
+        at = 0
+        while at < len(frames):
+            if len(frames) - at < _head.size:
+                raise ValueError("a frame is cut off")
+            first, length = _head.unpack_from(frames, at)
+            if first & ~_FIN not in _OPCODES:
+                raise ValueError("there is no such frame")
+            at += _head.size + length
+            self._number += 1
+        if at != len(frames):
+            raise ValueError("a frame is cut off")
+        self._frames += frames
+        self._fault = None if fault is None else CloseReason(*fault)
+
     def clear(self) -> None:
         """Forget all."""
         self._frames.clear()

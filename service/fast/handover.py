@@ -1,0 +1,140 @@
+"""Lets another process of the service take clients over, and takes them over from one: each is a state and a socket."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Iterable
+from typing import NamedTuple, cast
+
+from service.core.close_codes import RESTART, UNAUTHORIZED, CloseReason
+from service.core.handover import BoxState, ClientState, NotUnderstoodError, SessionState, unseal, unsent_of
+from service.core.mailbox import Opened, Position
+from service.core.session import Session
+from service.fast.fast import FastShell, WebSocket, close_frame
+
+logger = logging.getLogger(__name__)
+
+# How long what has been begun for the clients may take to come to its end, once none of them is read any more. It is
+# what their messages wait for that are on their way to a disk, to an engine or to another worker.
+SETTLING_S = 0.5
+_LOOK_S = 0.005
+
+
+class Given(NamedTuple):
+    """A client that another process is to serve. The socket is a duplicate; whoever gets it closes it."""
+
+    state: bytes
+    connection: socket.socket
+
+
+async def give_all(shell: FastShell) -> list[Given]:
+    """Serve all clients no longer, but those that cannot leave: they stay, to be sent away.
+
+    Between the last look at whether they can and the last duplicate nothing else happens in this process.
+    """
+    frozen = freeze(shell.clients)
+    await settle(frozen)
+    return leave(frozen)
+
+
+def freeze(clients: Iterable[WebSocket]) -> list[WebSocket]:
+    """Read no further what these clients send. Returns: those that are not just going."""
+    return [client for client in tuple(clients) if client.freeze()]
+
+
+async def settle(clients: Iterable[WebSocket]) -> None:
+    """Wait until what has been begun for these clients has come to its end."""
+    waiting = list(clients)
+    for _ in range(round(SETTLING_S / _LOOK_S)):
+        waiting = [client for client in waiting if not client.may_leave]
+        if not waiting:
+            break
+        await asyncio.sleep(_LOOK_S)
+
+
+def leave(clients: Iterable[WebSocket]) -> list[Given]:
+    """Let those leave that can, and the others go on here."""
+    given = []
+    for client in clients:
+        if client.may_leave:
+            given.append(Given(*client.leave()))
+        else:
+            client.thaw()
+    return given
+
+
+class Taking:
+    """Takes clients over, and tells them at last what has changed meanwhile."""
+
+    def __init__(self, shell: FastShell) -> None:
+        self._shell = shell
+        self._taken: list[tuple[Session, SessionState]] = []
+
+    async def take(self, given: Given) -> bool:
+        """Serve a client on; if it cannot be, it is closed."""
+        try:
+            state = unseal(given.state)
+        except NotUnderstoodError as error:
+            logger.warning("a client of another release cannot be served on: %s", error)
+            _turn_away(given, RESTART)
+            return False
+        if reason := self._refusal(state.session):
+            _turn_away(given, reason)
+            return False
+        opened = await self._open(state.session.box)
+        arrival = _Arrival(self._shell, state, unsent_of(given.state), opened)
+        try:
+            await self._shell.loop.connect_accepted_socket(lambda: arrival, given.connection)
+        except OSError:
+            return False  # it has gone
+        if arrival.session is None:
+            return False
+        self._taken.append((arrival.session, state.session))
+        return True
+
+    def finish(self) -> None:
+        """All are there."""
+        for session, state in self._taken:
+            session.catch_up(state)
+        self._taken.clear()
+
+    def _refusal(self, session: SessionState) -> CloseReason | None:
+        center = self._shell.center
+        if center.draining:
+            return RESTART
+        is_late = session.protocol == "v0" or session.greeted
+        return UNAUTHORIZED if center.settings.auth == "token" and session.identity is None and is_late else None
+
+    async def _open(self, box: BoxState | None) -> Opened | None:
+        store = self._shell.center.mail.store
+        if store is None or box is None or box.opened is None:
+            return None
+        outcome: asyncio.Future[Opened | None] = self._shell.loop.create_future()
+        store.open(box.box, Position(box.opened.epoch, box.acknowledged), outcome.set_result)
+        return await outcome
+
+
+class _Arrival(asyncio.BufferedProtocol):
+    """The protocol of a socket until the shell has it, which is at once."""
+
+    def __init__(self, shell: FastShell, state: ClientState, unsent: bytes, opened: Opened | None) -> None:
+        self._shell, self._state, self._unsent, self._opened = shell, state, unsent, opened
+        self.session: Session | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, transport)
+        try:
+            self.session = self._shell.go_on(transport, self._state, self._unsent, self._opened)
+        except Exception:
+            logger.exception("a client cannot be served on")
+            transport.abort()
+
+
+def _turn_away(given: Given, reason: CloseReason) -> None:
+    """Close a client that is not served on, as far as it reads."""
+    with contextlib.closing(given.connection) as connection, contextlib.suppress(OSError, NotUnderstoodError):
+        connection.setblocking(False)
+        farewell = unsent_of(given.state) + close_frame(reason)
+        if connection.send(farewell) == len(farewell):
+            connection.shutdown(socket.SHUT_WR)
