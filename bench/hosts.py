@@ -25,11 +25,22 @@ WAYS = (SAME, MESH, HOST, OVER_TLS)
 GOALS = {1: 2.3, 16: 1.5}
 
 
-def _engine() -> str:
+def engine_program() -> str:
+    """The path of Valkey or Redis, whichever is here.
+
+    Raises:
+        MissingError
+    """
     try:
         return program("valkey-server", "valkey-server")
     except MissingError:
         return program("redis-server", "redis-server")
+
+
+def engine_version() -> str:
+    """Its name and version: `valkey-server 8.1.1`."""
+    said = subprocess.run([engine_program(), "--version"], capture_output=True, text=True, check=True).stdout
+    return f"{Path(engine_program()).name} {said.partition(' v=')[2].partition(' ')[0]}"
 
 
 def _at_a_socket(home: Path) -> tuple[list[str], dict[str, str]]:
@@ -67,7 +78,7 @@ def _way(way: str) -> Iterator[Running]:
         if way in (HOST, OVER_TLS):
             listens, said = _over_tls(home) if way == OVER_TLS else _at_a_socket(home)
             engine = subprocess.Popen(
-                [_engine(), *listens, "--save", "", "--dir", str(home)], stdout=subprocess.DEVNULL
+                [engine_program(), *listens, "--save", "", "--dir", str(home)], stdout=subprocess.DEVNULL
             )
             stack.callback(engine.wait)
             stack.callback(engine.kill)
@@ -93,11 +104,10 @@ def report(rounds: int, seconds: float) -> str:
                     costs.setdefault((way, window), []).append(1e6 / cost.per_server_second)
     header = ("to a client of", *(f"W={window}: {what}" for window in WINDOWS for what in ("CPU us", "of the mesh")))
     rows = [[way, *_cells(costs, way)] for way in WAYS]
-    version = subprocess.run([_engine(), "--version"], capture_output=True, text=True, check=True).stdout
-    engine = f"{Path(_engine()).name} {version.partition(' v=')[2].partition(' ')[0]}"
     today = datetime.datetime.now(datetime.timezone.utc).date()
     circumstances = paragraph(
-        f"{today}, {engine}, where nothing else is said over a Unix socket; {rounds} x {seconds} s for each figure."
+        f"{today}, {engine_version()}, where nothing else is said over a Unix socket; {rounds} x {seconds} s for each "
+        "figure."
     )
     return "\n\n".join((circumstances, table(header, rows), bullets(list(_goals(costs)))))
 

@@ -7,6 +7,7 @@ message costs. The other one reads.
 import asyncio
 import logging
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -34,6 +35,9 @@ from service.settings import Mailbox
 
 # What one transaction may hold.
 BATCH = 1000
+# How long a thread keeps Python's lock from another one that wants it. The loop wants it back after each look at the
+# sockets; with the usual 5 ms clients would wait so long for a transaction, which lets it go for too short to be taken.
+_SWITCH_S = 0.0005
 
 logger = logging.getLogger("service")
 
@@ -79,6 +83,7 @@ class Disk:
             threading.Thread(target=self._read, name="mailbox-reader", daemon=True),
         ]
         mail.use(self, self._open())
+        sys.setswitchinterval(_SWITCH_S)
         for thread in self._threads:
             thread.start()
 

@@ -10,7 +10,7 @@ from bench.programs import MissingError, compiled
 def test_a_message_to_another_host_is_measured_beside_the_others() -> None:
     try:
         compiled("load.c")
-        hosts._engine()
+        hosts.engine_program()
     except MissingError as error:
         pytest.skip(str(error))
     text = hosts.report(1, 0.2)
