@@ -23,8 +23,16 @@ QUICK_ROUNDS = 3
 BAR = "import jinja2, yaml"
 GOALS = {"render, first": 1.4, "render, nothing to do": 1.4, "fault in deploy.yaml": 0.6}
 
-_RENDERS = "from generator.__main__ import main\nassert main(sys.argv[1:]) == 0"
-_REFUSES = "from generator.__main__ import main\nassert main(sys.argv[1:]) == 2"
+# As the installed command does it.
+_RUNS = """import gc
+gc.disable()
+from generator.__main__ import run
+try:
+    run()
+except SystemExit as ended:
+    assert ended.code == {}
+"""
+_RENDERS, _REFUSES = _RUNS.format(0), _RUNS.format(2)
 # Only the process itself can separate its own time from that of the programs it ran.
 _TELL_OWN_TIME = """
 from resource import RUSAGE_SELF, getrusage

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """The entry point of the installed command."""
-    gc.disable()  # the process lives for a moment and builds no cycles worth a collection: a tenth of its time
+    gc.disable()  # where who has imported this has not done so already
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it: no message may fail for its letters
     try:

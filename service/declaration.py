@@ -6,9 +6,9 @@ A section is a msgspec Struct, a setting one of its fields; `settings_of` lists 
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import ceil
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
 from msgspec import inspect as declared
@@ -128,21 +128,25 @@ def _in_words(kind: declared.Type, extra: Mapping[str, Any]) -> str:
 
 
 @functools.cache
-def settings_of(section: type[msgspec.Struct], prefix: str = "") -> tuple[Setting, ...]:
+def settings_of(section: type[msgspec.Struct]) -> tuple[Setting, ...]:
     """Every setting of a section and of the sections inside it, in the order of declaration."""
-    hints = get_type_hints(section, include_extras=True)
     info = declared.type_info(section)
     assert isinstance(info, declared.StructType)
-    found: list[Setting] = []
+    return tuple(_settings_in(info, ""))
+
+
+def _settings_in(info: declared.StructType, prefix: str) -> Iterator[Setting]:
+    annotations: dict[str, Any] = {}
+    for each in reversed(info.cls.__mro__):  # as typing.get_type_hints has it, which takes as long as all else here
+        annotations |= getattr(each, "__annotations__", {})
     for field in info.fields:
         kind, extra = _unwrap(field.type)
         if isinstance(kind, declared.StructType):
-            found += settings_of(kind.cls, f"{prefix}{field.name}.")
+            yield from _settings_in(kind, f"{prefix}{field.name}.")
             continue
         default = field.default if field.default_factory is REQUIRED else field.default_factory()
-        annotation, description = hints[field.name], str(extra["description"])
-        found.append(Setting(prefix + field.name, annotation, _alternatives(kind), default, description, extra))
-    return tuple(found)
+        annotation, description = annotations[field.name], str(extra["description"])
+        yield Setting(prefix + field.name, annotation, _alternatives(kind), default, description, extra)
 
 
 def values_of(section: msgspec.Struct, prefix: str = "") -> dict[str, Any]:

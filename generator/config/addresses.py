@@ -6,10 +6,14 @@ The standard library's ipaddress is imported only where an unusual configuration
 from typing import Any
 
 LOOPBACK = ("127.0.0.1", "::1")
+EVERY = ("0.0.0.0", "::")
+_USUAL = {*LOOPBACK, *EVERY}
 MAPPED = "::ffff:"  # Pythons differ on whether such an address is loopback
 
 
 def is_address(text: str) -> bool:
+    if text in _USUAL:
+        return True
     from ipaddress import ip_address
 
     try:
@@ -21,6 +25,8 @@ def is_address(text: str) -> bool:
 
 def same_address(address: str, others: tuple[str, ...]) -> bool:
     """Whether an address is among these, in whatever spelling; a name is not."""
+    if _USUAL.issuperset((address, *others)):
+        return address in others
     from ipaddress import ip_address
 
     return is_address(address) and any(

@@ -99,10 +99,10 @@ def needs_have_a_confinement(deploy: Deploy, origins: Origins) -> Findings:
 
 @rule("app.build", "app.before", because="A command that the shell cannot read fails only on the host.")
 def commands_can_be_read(deploy: Deploy, _: Origins) -> Findings:
-    import shlex  # only an application pays for it
-
     commands = {"app.build": deploy.app.build, "app.before": deploy.app.before}
     for key, number, command in [(key, *each) for key, given in commands.items() for each in enumerate(given)]:
+        import shlex  # only an application pays for it
+
         try:
             shlex.split(command)
         except ValueError as error:

@@ -1,6 +1,6 @@
 """Rules about the addresses on which the service and nginx listen, and of the proxies in front of them."""
 
-from generator.config.addresses import LOOPBACK, MAPPED, is_address, network_fix, same_address, share
+from generator.config.addresses import EVERY, LOOPBACK, MAPPED, is_address, network_fix, same_address, share
 from generator.config.rule import Findings, Origins, rule
 from generator.config.schema import Deploy, Nginx, main_domain, serves_app
 from service.declaration import Fault, settings_of, values_of
@@ -224,6 +224,8 @@ def answers_at(listener: str, address: str) -> bool:
 
 
 def _unfit_to_listen_on(address: str) -> Fault | None:
+    if address in EVERY:
+        return None
     from ipaddress import ip_address
 
     if not is_address(address):
@@ -253,7 +255,7 @@ def origins_tell_pages_apart(deploy: Deploy, _: Origins) -> Findings:
 def proxies_are_few(deploy: Deploy, _: Origins) -> Findings:
     proxies = [address for address in deploy.nginx.trusted_proxies if not network_fix(address)]
     for family, public in (("IPv4", "0.0.0.0/0"), ("IPv6", "2000::/3")):
-        if (covered := share(proxies, public)) > LARGEST_SHARE_OF_PROXIES:
+        if proxies and (covered := share(proxies, public)) > LARGEST_SHARE_OF_PROXIES:
             fix = "name the addresses of the load balancer"
             what = f"covers {covered:.0%} of all {family} addresses, so strangers choose the address that they count by"
             yield "nginx.trusted_proxies", Fault(what, fix)

@@ -405,7 +405,7 @@ def burst_carries_an_office(deploy: Deploy, _: Origins) -> Findings:
     "processes behind every rendered file's back.",
 )
 def env_is_the_operators(deploy: Deploy, _: Origins) -> Findings:
-    ours = {setting.extra["env"]: setting.key for setting in settings_of(Settings)}
+    ours = {setting.extra["env"]: setting.key for setting in settings_of(Settings)} if deploy.env else {}
     for variable in deploy.env:
         if variable in ours:
             yield f"env.{variable}", Fault("is rendered from a setting", f"set `{ours[variable]}` instead")
