@@ -174,6 +174,8 @@ def with_project(loaded: Loaded, report: Report) -> Loaded:
     Raises:
         ConfigError: with all that is wrong with them.
     """
+    if not serves_app(loaded.deploy):
+        return loaded
     from generator.config import sources
 
     loaded, warnings = sources.with_project(loaded)

@@ -1,9 +1,11 @@
 """Every render is judged before it is written: do the files agree, and do their own programs accept them?"""
 
+from collections.abc import Mapping
+
 from generator.config.load import Loaded
 from generator.config.schema import Deploy
-from generator.readers import Verdict, read_all
-from generator.rendering.agreement import disagreements
+from generator.readers import READERS, Verdict, read_with
+from generator.readers.kept import Judgement
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import keys_behind, settings_in_env
 from generator.report import CommandError, Report, paint
@@ -17,12 +19,7 @@ def judge(loaded: Loaded, bundle: Bundle, report: Report) -> None:
     Raises:
         CommandError: a file disagrees with another, or its program refuses it.
     """
-    if found := disagreements(bundle):
-        for agreement, path, what in found:
-            report.error(f"{path}: {what} ({agreement.name})")
-        raise CommandError("The rendered files do not agree; nothing was written. This is a fault of the templates.")
-    with report.busy("let the programs that will read the files check them"):
-        verdicts = read_all(bundle, _environment(loaded.deploy))
+    verdicts = [verdict for said in _read(bundle, _environment(loaded.deploy), report).values() for verdict in said]
     said = report.facts.get("verdicts", [])
     report.fact(verdicts=[_as_fact(verdict) for verdict in verdicts])
     news = [
@@ -38,6 +35,35 @@ def judge(loaded: Loaded, bundle: Bundle, report: Report) -> None:
             report.error(f"{fault}{_cause(loaded, fault.path, fault.line)}")
     if refused := [verdict.title for verdict in verdicts if verdict.state == "refused"]:
         raise CommandError(f"Refused by {', '.join(refused)}; nothing was written.")
+
+
+def _read(bundle: Bundle, environment: Mapping[str, str], report: Report) -> dict[str, list[Verdict]]:
+    """What every reader says; what it has accepted before and would accept again is not read again.
+
+    Raises:
+        CommandError: the files do not agree.
+    """
+    judgement = Judgement(bundle, environment)
+    accepted = judgement.accepted()
+    if not accepted:
+        _see_that_all_agree(bundle, report)
+        judgement.look()
+    asked = [name for name in READERS if name not in accepted]
+    with report.busy("let the programs that will read the files check them"):
+        fresh = read_with(asked, bundle, environment)
+    verdicts = {name: fresh[name] if name in fresh else accepted[name] for name in READERS}
+    if not accepted:
+        judgement.keep(verdicts)
+    return verdicts
+
+
+def _see_that_all_agree(bundle: Bundle, report: Report) -> None:
+    from generator.rendering.agreement import disagreements  # nobody pays for it who has accepted verdicts
+
+    if found := disagreements(bundle):
+        for agreement, path, what in found:
+            report.error(f"{path}: {what} ({agreement.name})")
+        raise CommandError("The rendered files do not agree; nothing was written. This is a fault of the templates.")
 
 
 def _environment(deploy: Deploy) -> dict[str, str]:

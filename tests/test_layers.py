@@ -78,7 +78,7 @@ KNOWN = {
     # What it costs to keep a message is measured inside of the service; its own program mints tokens.
     ("bench", "service"): {
         *(f"service.core.{module}" for module in ("addresses", "center", "identity", "mail", "mailbox")),
-        *("service.mailbox.disk", "service.mint", "service.settings"),
+        *("service.mailbox.disk", "service.mailbox.streams", "service.mint", "service.settings"),
     },
     # What runs as it is deployed is rendered.
     ("bench", "generator"): {

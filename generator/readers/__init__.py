@@ -5,16 +5,35 @@ temporary directory is written, and that is gone afterwards.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from generator.readers import engine, gunicorn, logrotate, nginx, prometheus, shell, supervisor, systemd
-from generator.readers.processes import TIME_LIMIT_S, side_by_side
+from generator.readers.processes import TIME_LIMIT_S, Running, side_by_side
 from generator.readers.verdict import Fault, Verdict
 from generator.rendering.bundle import Bundle
 
-__all__ = ["Fault", "Verdict", "read_all"]
+__all__ = ["READERS", "Fault", "Verdict", "read_all", "read_with"]
+
+# By the name of the reader: where it is, in this package. It is imported when it is asked, which may be never.
+READERS = {
+    "nginx": "nginx.configuration",
+    "units": "systemd.units",
+    "confinement": "systemd.confinement",
+    "supervisor": "supervisor.program",
+    "gunicorn": "gunicorn.settings",
+    "environment": "shell.environment",
+    "scripts": "shell.scripts",
+    "user": "systemd.user",
+    "directories": "systemd.directories",
+    "logrotate": "logrotate.rotation",
+    "monitoring": "prometheus.monitoring",
+    "engine": "engine.configuration",
+}
+_Reader = Callable[..., Running[list[Verdict]]]
 
 
 def read_all(
@@ -25,31 +44,30 @@ def read_all(
     With `environment`, the variables that .env gives the service must be exactly these. `time_limit_s` is that of each
     program that is run; all run at once.
     """
+    said = read_with(READERS, bundle, environment, time_limit_s)
+    return tuple(verdict for several in said.values() for verdict in several)
+
+
+def read_with(
+    names: Collection[str],
+    bundle: Bundle,
+    environment: Mapping[str, str] | None = None,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> dict[str, list[Verdict]]:
+    """The same of some of `READERS`, by their names."""
     with TemporaryDirectory(prefix="wsbundle-", dir=_memory()) as directory:
         root = Path(directory).resolve()
-
-        def own(name: str) -> Path:
+        tasks = []
+        for name in names:
             (root / name).mkdir()
-            return root / name
+            tasks.append(_reader(name, environment)(bundle, root / name))
+        return dict(zip(names, side_by_side(tasks, time_limit_s), strict=True))
 
-        verdicts = side_by_side(
-            [
-                nginx.configuration(bundle, own("nginx")),
-                systemd.units(bundle, own("units")),
-                systemd.confinement(bundle, own("confinement")),
-                supervisor.program(bundle, own("supervisor")),
-                gunicorn.settings(bundle, own("gunicorn")),
-                shell.environment(bundle, own("environment"), environment),
-                shell.scripts(bundle, own("scripts")),
-                systemd.user(bundle, own("user")),
-                systemd.directories(bundle, own("directories")),
-                logrotate.rotation(bundle, own("logrotate")),
-                prometheus.monitoring(bundle, own("monitoring")),
-                engine.configuration(bundle, own("engine")),
-            ],
-            time_limit_s,
-        )
-    return tuple(verdict for several in verdicts for verdict in several)
+
+def _reader(name: str, environment: Mapping[str, str] | None) -> _Reader:
+    module, _, function = READERS[name].partition(".")
+    reader: Any = getattr(import_module(f"{__name__}.{module}"), function)
+    return partial(reader, wanted=environment) if name == "environment" else reader
 
 
 def _memory() -> str | None:

@@ -193,8 +193,17 @@ class _Loop(Generic[R]):
             child.kill()
 
 
+# Every program that was looked for since this was cleared, and where it is.
+LOOKED_FOR: dict[str, str | None] = {}
+
+
 def find_program(name: str) -> str | None:
     """Where a program is: along PATH, and in the sbin beside each bin, which an ordinary user's PATH leaves out."""
+    LOOKED_FOR[name] = _along_path(name)
+    return LOOKED_FOR[name]
+
+
+def _along_path(name: str) -> str | None:
     for entry in os.environ.get("PATH", "").split(":"):
         for directory in (entry, entry.removesuffix("/bin") + "/sbin") if entry.endswith("/bin") else (entry,):
             if directory and os.access(f"{directory}/{name}", os.X_OK):

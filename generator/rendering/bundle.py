@@ -1,6 +1,5 @@
 """The rendered bundle: files as they will be on the host, and the manifest that lists them."""
 
-import json
 from hashlib import sha256
 from typing import Any
 
@@ -50,4 +49,4 @@ class Bundle(msgspec.Struct, frozen=True):
                     "sha256": sha256(file.text.encode()).hexdigest(),
                 }
             entries.append(entry)
-        return json.dumps({"name": self.name, "files": entries}, indent=2) + "\n"
+        return msgspec.json.format(msgspec.json.encode({"name": self.name, "files": entries})).decode() + "\n"

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from generator.config.schema import Deploy
 from service.core.figures import FIGURES, Figure
 
@@ -56,7 +58,8 @@ def dashboard(deploy: Deploy) -> str:
         "annotations": {"list": []},
         "panels": list(_placed(deploy)),
     }
-    return json.dumps(model, indent=1) + "\n"
+    # With an indent, the standard library writes JSON in Python: half of the time of this.
+    return msgspec.json.format(msgspec.json.encode(model), indent=1).decode() + "\n"
 
 
 def queries(text: str) -> Iterator[str]:
