@@ -9,7 +9,8 @@ import os
 import sys
 
 from service.process.begin import declared_settings_or_exit, ignore_hangups
-from service.process.listen import FDS_VARIABLE, ListenError, listening_sockets, name_of
+from service.process.descriptor_store import stored_sets
+from service.process.listen import FDS_VARIABLE, ListenError, listening_sockets, name_of, stored_descriptors
 from service.process.logs import configure_logging
 from service.process.stops import hold_stops
 from service.process.usage import take_option
@@ -30,30 +31,36 @@ def main() -> None:
     settings = declared_settings_or_exit(os.environ)
     # Each only where it is run: an application's environment has nothing of what the notification center needs.
     if settings.app.callable is None:
-        from service.fast.runner import run
         from service.process.entry import check_or_exit
 
         if is_check:
             sys.exit("there is no application to check: set WEBSOCKET_APP to module:attribute")
         check_or_exit(settings)
-    else:
-        from service.application.start import check, run
+    elif is_check:
+        from service.application.start import check
 
-        if is_check:
-            check(settings)
+        check(settings)
     configure_logging(settings.log)
     is_worker = FDS_VARIABLE in os.environ
     hold_stops()
     ignore_hangups()
+    stored = stored_descriptors(os.environ)
     try:
         sockets = listening_sockets(settings, os.environ)
     except ListenError as error:
         sys.exit(str(error))
     if settings.workers != 1 and not is_worker:
-        run_workers("service", settings, sockets)
+        run_workers("service", settings, sockets, stored)
         return
     logger.info("listening on %s", ", ".join(map(name_of, sockets)))
-    run(settings, sockets)
+    if settings.app.callable is None:
+        from service.fast.runner import run
+
+        run(settings, sockets, list(stored_sets(stored)))
+    else:
+        from service.application.start import run as run_application
+
+        run_application(settings, sockets)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,8 @@ class Application:
         self._exchange = Exchange(self.center)
         self._watching = Watching(self.center)
         self._publisher = Publisher(self.center)
+        self.before_serving: Callable[[], Awaitable[None]] | None = None
+        """What is to be done when all is there that clients need, and before anybody can connect."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: SendEvent) -> None:
         if scope["type"] == "websocket":
@@ -93,6 +95,8 @@ class Application:
             await self._mesh.open()
             await self._control.open()
             await self._hosts.open()
+            if self.before_serving is not None:
+                await self.before_serving()
         except (EngineError, MailboxError, MeshError) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return

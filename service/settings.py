@@ -183,6 +183,14 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             extra={"env": "WEBSOCKET_DRAIN_RATE", "unit": "clients per second"},
         ),
     ] = 500
+    keep: Annotated[
+        bool,
+        Meta(
+            description="Whether a restart keeps the connections: systemd holds them until the service is back. Only "
+            "with `server: uvicorn` and `manager: systemd`; a stop always sends clients away.",
+            extra={"env": "WEBSOCKET_DRAIN_KEEP"},
+        ),
+    ] = True
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -313,6 +313,21 @@ def drain_fits(deploy: Deploy, _: Origins) -> Findings:
 
 
 @rule(
+    *("drain.keep", "server", "manager"),
+    because="A connection outlives a process only if somebody holds it until the next one is there, and that one knows "
+    "how far it had come. systemd holds it, supervisor does not; and of the servers uvicorn alone, as it is run here, "
+    "can go on with a WebSocket that another process has begun.",
+)
+def connections_can_be_kept(deploy: Deploy, origins: Origins) -> Findings:
+    if deploy.drain.keep and "drain.keep" in origins:
+        if deploy.server != "uvicorn":
+            yield "drain.keep", Fault(f"has no effect: server is {deploy.server}", "use server: uvicorn, or remove it")
+        elif deploy.manager != "systemd":
+            fix = "use manager: systemd, or remove it"
+            yield "drain.keep", Fault(f"has no effect: manager is {deploy.manager}", fix)
+
+
+@rule(
     *("limits.bytes_per_second", "limits.message_size"),
     because="The longest message that is allowed would silence its sender for longer than a second, each time.",
 )

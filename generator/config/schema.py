@@ -490,7 +490,8 @@ def mailbox(deploy: Deploy) -> service.Mailbox:
 _OF_APPS = (
     *("domain", "name", "host", "port", "socket", "workers", "server", "manager", "tls", "expose", "user", "env"),
     "replaces",
-    *("hosts", "certificate.", "letsencrypt.", "ping.", "drain.", "log.", "app.", "needs."),
+    *("hosts", "certificate.", "letsencrypt.", "ping.", "log.", "app.", "needs."),
+    *("drain.timeout", "drain.window", "drain.rate"),
     *("limits.connections", "limits.connections_per_address", "limits.handshakes_per_second"),
     *("limits.handshake_burst", "limits.header_timeout", "limits.message_size"),
     *("nginx.path", "nginx.include", "nginx.default_server", "nginx.listen", "nginx.http_port", "nginx.https_port"),

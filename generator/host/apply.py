@@ -14,7 +14,7 @@ from generator.host.facts import is_active, program_state
 from generator.host.programs import StepFailed, has, must, run
 from generator.host.reload import Reload
 from generator.host.store import READ_EARLY, Store, sync
-from generator.host.succession import shared
+from generator.host.succession import shared, states
 from generator.host.switch import Side, Switch
 from generator.paths import SHARED, Paths
 from generator.readers.nginx import HOST
@@ -46,6 +46,7 @@ def side(store: Store, number: int | None) -> Side:
         default_server=generation.default_server,
         replaces_workers=generation.replaces_workers,
         shared=shared(store.home / "runtimes" / generation.runtime),
+        keeps=states(store.home / "runtimes" / generation.runtime) if generation.keeps_clients else "",
         engine=store.engine_unit(number),
         replaces=generation.replaces,
     )

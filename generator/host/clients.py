@@ -9,7 +9,11 @@ from generator.paths import Paths
 
 
 def farewell(store: Store, todo: Switch) -> str:
-    """What happens to live connections; only for a switch that ends them."""
+    """What happens to live connections; only for a switch that replaces the processes that have them."""
+    if not todo.disconnects:
+        number = connections(store)
+        all_of_them = "the" if number is None else f"{number}"
+        return f"0 of {all_of_them} live connections end with it."
     window = drain_window(store)
     each = "those of each worker in its turn, " if todo.reloads_service else ""
     how_long = "a few seconds" if window is None else f"{window} s"

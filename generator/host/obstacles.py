@@ -11,7 +11,7 @@ from generator.host.facts import Account, Carries, Facts, Listener
 from generator.readers.nginx import DEFAULT_SITE, without_ipv6
 from generator.rendering.render import (
     nginx_connections,
-    open_files,
+    open_files_under_supervisor,
     service_user,
     worker_rlimit_nofile,
     worker_shutdown_timeout,
@@ -147,7 +147,7 @@ def _way_out(listener: Listener) -> str:
 
 
 def _too_few_files(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
-    needed = open_files(deploy)
+    needed = open_files_under_supervisor(deploy)
     if facts.supervisors_files is not None and facts.supervisors_files < needed:
         what = f"supervisor lets a program open {facts.supervisors_files} files, and {deploy.name} needs {needed}"
         fix = f"write `minfds={needed}` below [supervisord] in /etc/supervisor/supervisord.conf"

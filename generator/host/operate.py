@@ -19,13 +19,13 @@ from generator.host.preview import lines, preview
 from generator.host.provide import ROOT, app_id, runtime_id
 from generator.host.status import DRIFT_FOUND, status, when
 from generator.host.store import Store
-from generator.host.succession import shared
+from generator.host.succession import shared, states
 from generator.host.switch import Side, plan
 from generator.host.top import top
 from generator.host.transaction import is_under_way
 from generator.paths import engine_unit
 from generator.rendering.bundle import Bundle
-from generator.rendering.render import replaces_workers
+from generator.rendering.render import keeps_clients, replaces_workers
 from generator.report import NOT_ROOT, CommandError, Report
 
 __all__ = [
@@ -141,6 +141,7 @@ def _planned(loaded: Loaded, bundle: Bundle) -> Side:
         default_server=deploy.nginx.default_server,
         replaces_workers=replaces_workers(deploy),
         shared=shared(ROOT),
+        keeps=states(ROOT) if keeps_clients(deploy) else "",
         engine=engine_unit(flavour_of(bundle), deploy.name),
         replaces=deploy.replaces,
     )

@@ -67,6 +67,7 @@ def preview(deploy: Deploy, bundle: Bundle, store: Store, before: Side, after: S
     is_new = before.name == ""
     is_ours = keys == f"/{Paths(store.name).keys}" and not serves_app(deploy)
     makes_keys = is_ours and not (store.root / keys.lstrip("/")).exists()
+    replaces = todo.replaces_processes and not is_new
     ends = todo.disconnects and not is_new
     return Preview(
         packages=[Change(name, "add") for name in facts.missing_packages(packages(deploy, flavour_of(bundle)))],
@@ -74,8 +75,8 @@ def preview(deploy: Deploy, bundle: Bundle, store: Store, before: Side, after: S
         keys=[*([Change(str(keys), "add")] if makes_keys else []), *_passwords(deploy, bundle, store)],
         code=list(_code(store, before, after)),
         files=list(_files(store, before, after, bundle)),
-        effects=[*_effects(deploy, store, before, todo), *([farewell(store, todo)] if ends else [])],
-        connections=connections(store) if ends else None,
+        effects=[*_effects(deploy, store, before, todo), *([farewell(store, todo)] if replaces else [])],
+        connections=connections(store) if ends else 0 if replaces else None,
         drain_seconds=drain_window(store) if ends else None,
     )
 

@@ -20,7 +20,14 @@ from generator.host.requirements import install_requirements
 from generator.host.store import APPS, FILES, READY, Generation, Store
 from generator.paths import Paths
 from generator.rendering.bundle import Bundle
-from generator.rendering.render import engine_settings, health_path, replaces_workers, service_user, upstream
+from generator.rendering.render import (
+    engine_settings,
+    health_path,
+    keeps_clients,
+    replaces_workers,
+    service_user,
+    upstream,
+)
 from generator.report import CommandError, Report
 
 ROOT = Path(program.ROOT)
@@ -181,6 +188,7 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             auth=deploy.auth,
             keys=None if serves_app(deploy) else keys_file(deploy),
             replaces_workers=replaces_workers(deploy),
+            keeps_clients=keeps_clients(deploy),
             has_files=True,
             listen=deploy.nginx.listen,
             ports=(deploy.nginx.http_port, deploy.nginx.https_port),

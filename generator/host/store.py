@@ -60,6 +60,7 @@ class Generation(msgspec.Struct, frozen=True):
     auth: str = "none"
     keys: str | None = None
     replaces_workers: bool = False
+    keeps_clients: bool = False
     has_files: bool = False
     """Whether `READ_EARLY` are files. Up to version 0.1 they were links as well."""
     listen: tuple[str, ...] = ("0.0.0.0", "::")

@@ -28,6 +28,8 @@ class Side(msgspec.Struct, frozen=True):
     """Whether a reload replaces the workers, one after another: `generator.rendering.render.replaces_workers`."""
     shared: str = ""
     """What the code of workers must have in common to take over from each other: `generator.host.succession`."""
+    keeps: str = ""
+    """The version of the states in which a restart keeps clients, `generator.host.succession.states`; else nothing."""
     engine: str = ""
     """The unit that serves an engine, if one does."""
     replaces: tuple[str, ...] = ()
@@ -63,6 +65,8 @@ class Switch(msgspec.Struct, frozen=True):
     updates_supervisor: bool
     restarts_program: bool
     reloads_nginx: bool
+    keeps_clients: bool = False
+    """Whether clients stay connected over a restart of the service."""
     retires: tuple[str, ...] = ()
     """What was set up by hand and goes: sites before nginx is reloaded, all else when the new side is proven."""
     revives: tuple[str, ...] = ()
@@ -76,8 +80,13 @@ class Switch(msgspec.Struct, frozen=True):
     @property
     def disconnects(self) -> bool:
         """Whether connections end with it, and clients come back."""
-        restarts = self.restarts_service or self.restarts_program or self.stops_systemd or self.stops_supervisor
-        return restarts or self.reloads_service
+        restarts = self.restarts_program or self.stops_systemd or self.stops_supervisor
+        return restarts or self.reloads_service or (self.restarts_service and not self.keeps_clients)
+
+    @property
+    def replaces_processes(self) -> bool:
+        """Whether those that serve clients are replaced, connections end with it or not."""
+        return self.disconnects or self.restarts_service
 
 
 def plan(before: Side, after: Side, everything: bool = False) -> Switch:
@@ -96,6 +105,7 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
     # New workers must be understood by the process that runs and starts them, and by the old ones beside them.
     understood = before.replaces_workers and after.replaces_workers and before.shared == after.shared
     succeeds = understood and not changed(unit, socket)
+    restarts = under_systemd and not succeeds and (settings or changed(unit, socket))
     puts = {path: link for path, link in after.links.items() if everything or before.links.get(path) != link}
     copies = tuple(path for path, digest in after.files.items() if everything or before.files.get(path) != digest)
     stays = after.links.keys() | after.files.keys()
@@ -117,10 +127,11 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
         restarts_engine=after.engine if engine_changed else "",
         stops_engine=before.engine if before.engine != after.engine else "",
         restarts_socket=under_systemd and changed(socket),
-        restarts_service=under_systemd and not succeeds and (settings or changed(unit, socket)),
+        restarts_service=restarts,
         reloads_service=under_systemd and succeeds and settings,
         updates_supervisor="supervisor" in (before.manager, after.manager) and changed(paths.supervisor),
         restarts_program=under_supervisor and (everything or (settings and before.manager == "supervisor")),
+        keeps_clients=restarts and before.keeps == after.keeps != "",
         reloads_nginx=changed(paths.site, paths.locations, paths.main_context) or bool(retires or revives),
         retires=retires,
         revives=revives,

@@ -103,7 +103,7 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
             password.make()
         password.hand_over(number)
         todo = plan(side(store, before), side(store, number), everything)
-        if before is not None and todo.disconnects:
+        if before is not None and todo.replaces_processes:
             report.line(farewell(store, todo))
         host.switch(todo, number)
         _send_a_message(generation, report)

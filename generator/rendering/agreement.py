@@ -170,9 +170,10 @@ def stops_by_term(texts: Texts) -> Disagreements:
 @agreement("Each connection is an open file, two in nginx; at the limit new clients are refused while all looks well.")
 def files_for_connections(texts: Texts) -> Disagreements:
     connections = _env_number(texts, "WEBSOCKET_MAX_CONNECTIONS")
-    needed = connections + SPARE_FILES
     for kind, pattern in (("service", "LimitNOFILE="), ("supervisor", "command=.*ulimit -n ")):
-        given = _number(getattr(texts, kind), pattern)
+        text = getattr(texts, kind)
+        needed = connections * (2 if "\nFileDescriptorStoreMax=" in text else 1) + SPARE_FILES
+        given = _number(text, pattern)
         if not given >= needed:
             yield kind, f"allows {given:g} open files; {connections:g} connections need {needed:g}"
     if not _number(texts.main_context, "worker_rlimit_nofile ") >= 2 * connections:

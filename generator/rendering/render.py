@@ -48,6 +48,9 @@ WORKER_SHUTDOWN_S = 300
 # while 64 workers are replaced.
 SPARE_FILES = 512
 BACKLOG = 2048
+# Two for each set of `service.process.descriptor_store`, which takes 20,000 connections: what several processes, one
+# after another, may leave if none of them comes to serve. The number alone costs nothing.
+STORED_DESCRIPTORS = 512
 # What an engine needs beside its mail: buffers, and what it knows of who is subscribed.
 ENGINE_BESIDE_MAIL = 128 * 1024**2
 DEBIANS_WORKER_CONNECTIONS = 768
@@ -246,8 +249,19 @@ def replaces_workers(deploy: Deploy) -> bool:
     return deploy.server != "gunicorn" and deploy.workers != 1
 
 
+def keeps_clients(deploy: Deploy) -> bool:
+    """Whether clients stay connected when the service restarts."""
+    can = deploy.server == "uvicorn" and deploy.manager == "systemd" and not serves_app(deploy)
+    return can and deploy.drain.keep
+
+
 def open_files(deploy: Deploy) -> int:
-    """How many files each worker may open: one for each connection, and room for the rest."""
+    """How many files each worker may open: one for each connection, two where it is handed over, and room for more."""
+    return deploy.limits.connections * (2 if keeps_clients(deploy) else 1) + SPARE_FILES
+
+
+def open_files_under_supervisor(deploy: Deploy) -> int:
+    """The same of a program of supervisor, which hands none over."""
     return deploy.limits.connections + SPARE_FILES
 
 
@@ -365,6 +379,8 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "workers": lambda d: d.workers,
     "runtime_directory": lambda d: bus(d).removeprefix("/run/"),
     "replaces_workers": replaces_workers,
+    "keeps_clients": keeps_clients,
+    "stored_descriptors": lambda d: STORED_DESCRIPTORS,
     "socket": lambda d: d.socket,
     "listen_stream": lambda d: d.socket or _address(d.host, d.port),
     "listens_on_tcp": lambda d: d.socket is None,
@@ -378,6 +394,7 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "backlog": lambda d: BACKLOG,
     "connections": lambda d: d.limits.connections,
     "open_files": open_files,
+    "open_files_under_supervisor": open_files_under_supervisor,
     "nginx_connections": nginx_connections,
     "worker_rlimit_nofile": worker_rlimit_nofile,
     "connections_per_address": lambda d: d.limits.connections_per_address,

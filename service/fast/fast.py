@@ -294,6 +294,11 @@ class WebSocket(WSListener):
         self.transport.pause_reading()
         return True
 
+    def wait_for_others(self) -> None:
+        """Carry out nothing before `thaw`, even if something is read."""
+        self._is_held = self._is_set_aside = True
+        self.freeze()
+
     def thaw(self) -> None:
         """The inverse of `freeze`, also when it has gone meanwhile."""
         self._is_frozen = False

@@ -58,17 +58,24 @@ def leave(clients: Iterable[WebSocket]) -> list[Given]:
     given = []
     for client in clients:
         if client.may_leave:
-            given.append(Given(*client.leave()))
-        else:
-            client.thaw()
+            try:
+                given.append(Given(*client.leave()))
+                continue
+            except OSError as error:  # there is no descriptor left for a duplicate
+                logger.error("a client cannot be handed over: %s", error.strerror)
+        client.thaw()
     return given
 
 
 class Taking:
-    """Takes clients over, and tells them at last what has changed meanwhile."""
+    """Takes clients over, and tells them at last what has changed meanwhile.
 
-    def __init__(self, shell: FastShell) -> None:
+    Where all come at once, `frozen`, none of them is read before `finish`: others whom it writes to may not be there.
+    """
+
+    def __init__(self, shell: FastShell, frozen: bool = False) -> None:
         self._shell = shell
+        self._frozen = frozen
         self._taken: list[tuple[Session, SessionState]] = []
 
     async def take(self, given: Given) -> bool:
@@ -77,19 +84,21 @@ class Taking:
             state = unseal(given.state)
         except NotUnderstoodError as error:
             logger.warning("a client of another release cannot be served on: %s", error)
-            _turn_away(given, RESTART)
+            turn_away(given, RESTART)
             return False
         if reason := self._refusal(state.session):
-            _turn_away(given, reason)
+            turn_away(given, reason)
             return False
         opened = await self._open(state.session.box)
-        arrival = _Arrival(self._shell, state, unsent_of(given.state), opened)
+        arrival = _Arrival(self._shell, state, unsent_of(given.state), opened, self._frozen)
         try:
             await self._shell.loop.connect_accepted_socket(lambda: arrival, given.connection)
         except OSError:
             return False  # it has gone
         if arrival.session is None:
             return False
+        if self._frozen:
+            cast(WebSocket, arrival.session.client).freeze()  # uvloop begins to read when it has told of a connection
         self._taken.append((arrival.session, state.session))
         return True
 
@@ -97,6 +106,9 @@ class Taking:
         """All are there."""
         for session, state in self._taken:
             session.catch_up(state)
+        if self._frozen:
+            for session, _ in self._taken:
+                cast(WebSocket, session.client).thaw()
         self._taken.clear()
 
     def _refusal(self, session: SessionState) -> CloseReason | None:
@@ -118,20 +130,24 @@ class Taking:
 class _Arrival(asyncio.BufferedProtocol):
     """The protocol of a socket until the shell has it, which is at once."""
 
-    def __init__(self, shell: FastShell, state: ClientState, unsent: bytes, opened: Opened | None) -> None:
-        self._shell, self._state, self._unsent, self._opened = shell, state, unsent, opened
+    def __init__(
+        self, shell: FastShell, state: ClientState, unsent: bytes, opened: Opened | None, frozen: bool
+    ) -> None:
+        self._shell, self._state, self._unsent, self._opened, self._frozen = shell, state, unsent, opened, frozen
         self.session: Session | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)
         try:
             self.session = self._shell.go_on(transport, self._state, self._unsent, self._opened)
+            if self._frozen:
+                cast(WebSocket, self.session.client).wait_for_others()
         except Exception:
             logger.exception("a client cannot be served on")
             transport.abort()
 
 
-def _turn_away(given: Given, reason: CloseReason) -> None:
+def turn_away(given: Given, reason: CloseReason) -> None:
     """Close a client that is not served on, as far as it reads."""
     with contextlib.closing(given.connection) as connection, contextlib.suppress(OSError, NotUnderstoodError):
         connection.setblocking(False)

@@ -27,11 +27,15 @@ class DrainingServer(uvicorn.Server):
             share_listeners(self._center)
         await super().startup(sockets)
 
+    async def let_clients_stay(self) -> None:
+        """Hand over those who need not be sent away, if there is anybody who takes them."""
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         began = asyncio.get_running_loop().time()
         for server in self.servers:
             server.close()
         await asyncio.sleep(LAST_HANDSHAKES_S)
+        await self.let_clients_stay()
         await drain(self._center)
         # The last clients have the rest of the time.
         spent = asyncio.get_running_loop().time() - began

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
+from service.process.descriptor_store import PREFIX
 from service.settings import Settings
 
 # Connections that the kernel keeps until they are accepted; a restart makes all clients come back at once.
@@ -18,6 +19,8 @@ BACKLOG = 2048
 
 # By which `service.workers.manager` hands a worker its sockets.
 FDS_VARIABLE = "WEBSOCKET_LISTEN_FDS"
+# And what was stored: `NAME:FD NAME:FD`.
+STORED_VARIABLE = "WEBSOCKET_STORED_FDS"
 
 # The first descriptor that systemd passes (SD_LISTEN_FDS_START).
 _FIRST_FD = 3
@@ -34,7 +37,7 @@ class ListenError(Exception):
 
 
 def listening_sockets(settings: Settings, environ: MutableMapping[str, str]) -> list[socket.socket]:
-    """The sockets that systemd has passed, or else the one that the settings ask for.
+    """The sockets that systemd has passed, or else the one that the settings ask for; what was stored is none of them.
 
     The variables about passed sockets are taken out of `environ`: they are meant for this process and no child of it.
 
@@ -58,11 +61,25 @@ def name_of(listener: socket.socket) -> str:
     return f"[{host}]:{port}" if listener.family == socket.AF_INET6 else f"{host}:{port}"
 
 
+def stored_descriptors(environ: MutableMapping[str, str]) -> list[tuple[str, int]]:
+    """What a process before this one had systemd keep, by name. To be asked before `listening_sockets`."""
+    if handed := environ.pop(STORED_VARIABLE, ""):
+        return [(name, int(fd)) for name, _, fd in (each.partition(":") for each in handed.split())]
+    return [(name, fd) for name, fd in _passed(environ) if name.startswith(PREFIX)]
+
+
 def _passed_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
-    number = _number_passed(environ)
+    passed = _passed(environ)
     for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         environ.pop(variable, None)
-    return [_passed_socket(fd) for fd in range(_FIRST_FD, _FIRST_FD + number)]
+    return [_passed_socket(fd) for name, fd in passed if not name.startswith(PREFIX)]
+
+
+def _passed(environ: Mapping[str, str]) -> list[tuple[str, int]]:
+    """The descriptors, by name; without names they are listeners, as systemd before 227 passed them."""
+    number = _number_passed(environ)
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    return [(names[at] if at < len(names) else "", _FIRST_FD + at) for at in range(number)]
 
 
 def _number_passed(environ: Mapping[str, str]) -> int:

@@ -18,15 +18,17 @@ import socket
 import struct
 import sys
 import tempfile
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from service.core.status import together
-from service.process.listen import FDS_VARIABLE
+from service.process.listen import FDS_VARIABLE, STORED_VARIABLE
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
 from service.process.stops import hold_stops, let_stops_through, stop_signals
 from service.settings import Settings
+from service.workers.meeting import AT, LIFELINE_VARIABLE, Meeting
 from service.workers.release import Deployment, Release, ReleaseError
 from service.workers.reload import DIRECTORY_VARIABLE, DONE, NAME
 
@@ -40,9 +42,11 @@ RESTART_DELAY_S = 1.0
 MAX_RESTART_DELAY_S = 30.0
 # Beyond what the service itself waits for when it stops.
 STOP_MARGIN_S = 5.0
-# The pipe whose end shows a worker that we have ended.
-LIFELINE_VARIABLE = "WEBSOCKET_LIFELINE_FD"
 _credentials = struct.Struct("3i")
+# What a worker says comes with at most two descriptors.
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_credentials.size) + socket.CMSG_SPACE(2 * struct.calcsize("i"))
+# Of what workers say, what is for the service manager: sd_notify(3).
+_FOR_THE_SERVICE_MANAGER = ("FDSTORE=1", "FDSTOREREMOVE=1", "BARRIER=1")
 
 logger = logging.getLogger("service")
 
@@ -85,14 +89,23 @@ class Workers:
     """All workers of one service. A Python with `arguments` runs one of them, in the environment of a release."""
 
     def __init__(
-        self, arguments: Sequence[str], deployment: Deployment, settings: Settings, sockets: Sequence[socket.socket]
+        self,
+        arguments: Sequence[str],
+        deployment: Deployment,
+        settings: Settings,
+        sockets: Sequence[socket.socket],
+        stored: Sequence[tuple[str, int]] = (),
     ) -> None:
+        """`stored` is what workers before these have left, `service.process.listen.stored_descriptors`."""
         self._arguments = arguments
         self._deployment = deployment
         self._release = deployment.first(settings)
         """The release with which the next workers are started."""
         self._number = self._release.workers
         self._sockets = sockets
+        self._stored = list(stored)
+        self._meeting = Meeting()
+        self._stops_by = signal.SIGTERM
         self._workers: dict[int, _Worker] = {}
         self._kept: set[asyncio.Task[None]] = set()
         self._posts = 0
@@ -113,7 +126,7 @@ class Workers:
         """
         loop = asyncio.get_running_loop()
         for stopping in stop_signals():
-            loop.add_signal_handler(stopping, self._stopped.set)
+            loop.add_signal_handler(stopping, self._stop_all, stopping)
         let_stops_through()
         loop.add_signal_handler(signal.SIGHUP, self._is_asked_to_reload.set)
         with tempfile.TemporaryDirectory(prefix="service-") as directory, contextlib.ExitStack() as stack:
@@ -145,9 +158,19 @@ class Workers:
             task.cancel()
         for connection in self._asking:
             connection.close()
+        self._meeting.close()
+
+    def _stop_all(self, by: signal.Signals) -> None:
+        if not self._stopped.is_set():
+            self._stops_by = by
+            self._stopped.set()
 
     async def _tell_the_service_manager(self) -> None:
         await self._complete.wait()
+        for name, descriptor in self._stored:
+            os.close(descriptor)
+            self._notifier.unstore(name)
+        self._stored.clear()
         self._notifier.ready(self._status())
         await self._notifier.keep_alive(self._status)
 
@@ -191,6 +214,8 @@ class Workers:
         code = await worker.process.wait()
         del self._workers[worker.process.pid]
         worker.has_ended.set()
+        self._meeting.leave(worker.process.pid)
+        self._let_go()
         if self._stopped.is_set() or self._others_are_enough():
             return False
         if self._complete.is_set() or worker.ready.is_set():
@@ -215,10 +240,11 @@ class Workers:
                 release.python,
                 *self._arguments,
                 cwd=release.directory,
-                pass_fds=[*fds, self._lifeline],
+                pass_fds=[*fds, *(descriptor for _, descriptor in self._stored), self._lifeline],
                 env={
                     **inherited,
                     FDS_VARIABLE: " ".join(map(str, fds)),
+                    STORED_VARIABLE: " ".join(f"{name}:{descriptor}" for name, descriptor in self._stored),
                     LIFELINE_VARIABLE: str(self._lifeline),
                     "NOTIFY_SOCKET": str(self._directory / "notify"),
                     "WATCHDOG_USEC": str(int(WATCHDOG_S * 1_000_000)),
@@ -238,20 +264,42 @@ class Workers:
             worker.is_stopping = True
             worker.deadline = self._now() + _stop_s(worker)
             with contextlib.suppress(ProcessLookupError):
-                worker.process.terminate()
+                # To one that serves, it says whether this is a restart; one that does not has no answer to SIGINT yet.
+                worker.process.send_signal(self._stops_by if worker.ready.is_set() else signal.SIGTERM)
 
     def _hear(self, ears: socket.socket) -> None:
         # All that has come, before anybody is found silent: this process may have been the one that was held up.
         with contextlib.suppress(BlockingIOError):
             while True:
-                message, ancillary, _, _ = ears.recvmsg(4096, socket.CMSG_SPACE(_credentials.size))
-                for level, kind, data in ancillary:
-                    if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                message, ancillary, _, _ = ears.recvmsg(4096, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+                descriptors = array("i")
+                for _, kind, data in ancillary:
+                    if kind == socket.SCM_RIGHTS:
+                        descriptors.frombytes(data)
+                for _, kind, data in ancillary:
+                    if kind == socket.SCM_CREDENTIALS:
                         pid, _, _ = _credentials.unpack(data)
-                        if pid in self._workers:
-                            self._workers[pid].hear(message.decode(errors="replace"), self._now())
+                        self._hear_of(pid, message.decode(errors="replace"), list(descriptors))
         if sum(worker.ready.is_set() for worker in self._workers.values()) >= self._number:
             self._complete.set()
+
+    def _hear_of(self, pid: int, message: str, descriptors: list[int]) -> None:
+        if pid in self._workers and message.startswith(f"{AT}=") and descriptors:
+            self._meeting.come(pid, message.partition("=")[2], descriptors.pop())
+            self._let_go()
+        elif pid in self._workers and message.startswith(_FOR_THE_SERVICE_MANAGER):
+            try:
+                self._notifier.transmit(message, descriptors)
+            except OSError as error:
+                logger.error("what worker %d says does not arrive at the service manager: %s", pid, error)
+        elif pid in self._workers:
+            self._workers[pid].hear(message, self._now())
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _let_go(self) -> None:
+        """Let workers go on that wait for each other, if all are there; of those that stop, all that have not ended."""
+        self._meeting.let_go(len(self._workers) if self._stopped.is_set() else self._posts)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -359,10 +407,13 @@ def _stop_s(worker: _Worker) -> float:
     return worker.release.settings.drain.timeout + STOP_MARGIN_S
 
 
-def run_workers(module: str, settings: Settings, sockets: Sequence[socket.socket]) -> None:
+def run_workers(
+    module: str, settings: Settings, sockets: Sequence[socket.socket], stored: Sequence[tuple[str, int]] = ()
+) -> None:
     """Keep as many workers running as the settings ask for, until SIGTERM or SIGINT."""
     try:
-        could_serve = asyncio.run(Workers(["-m", module], Deployment(os.environ), settings, sockets).run())
+        workers = Workers(["-m", module], Deployment(os.environ), settings, sockets, stored)
+        could_serve = asyncio.run(workers.run())
     except ReleaseError as error:
         sys.exit(str(error))
     finally:

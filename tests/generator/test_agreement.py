@@ -103,7 +103,7 @@ EDITS = [
     ("stops-by-term", "service", "KillSignal=SIGTERM", "KillSignal=SIGQUIT"),
     ("stops-by-term", "supervisor", "stopsignal=TERM", "stopsignal=QUIT"),
     ("stops-by-term", "supervisor", "stopsignal=TERM\n", ""),
-    ("files-for-connections", "service", "LimitNOFILE=1512", "LimitNOFILE=1511"),
+    ("files-for-connections", "service", "LimitNOFILE=2512", "LimitNOFILE=2511"),
     ("files-for-connections", "supervisor", "ulimit -n 1512", "ulimit -n 1024"),
     ("files-for-connections", "main_context", "worker_rlimit_nofile 5000", "worker_rlimit_nofile 1999"),
     ("same-user", "service", "User=queue-websocket", "User=root"),
@@ -251,10 +251,11 @@ NOT_OF_AN_APP = {
 EDITS_OF_AN_APP = [
     ("app-knows-its-path", "env", "WEBSOCKET_APP=", "WEBSOCKET_ROOT_PATH='/shop'\nWEBSOCKET_APP="),
     ("start-is-waited-for", "service", "TimeoutStartSec=65", "TimeoutStartSec=64"),
+    ("files-for-connections", "service", "LimitNOFILE=1512", "LimitNOFILE=1511"),
     *(
         edit
         for edit in EDITS
-        if edit[0] not in NOT_OF_AN_APP and "gunicorn" not in edit and not re.search("publish|65536", edit[2])
+        if edit[0] not in NOT_OF_AN_APP and "gunicorn" not in edit and not re.search("publish|65536|2512", edit[2])
     ),
 ]
 

@@ -62,6 +62,12 @@ def test_a_reload_sends_those_of_each_worker_away_in_its_turn(
     assert farewell(store, plan(before, after)) == told
 
 
+def test_a_restart_that_keeps_clients_ends_none(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = installed(tmp_path, port, monkeypatch)
+    before, after = (Side(NAME, "systemd", runtime, keeps="1") for runtime in ("r1", "r2"))
+    assert farewell(store, plan(before, after)) == "0 of 12 live connections end with it."
+
+
 def test_where_nobody_answers_or_nothing_is_installed_nobody_can_be_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,7 +49,7 @@ FILES = {"tls": "files", "certificate.file": "/etc/ssl/ws.pem", "certificate.key
 
 
 def process(of: Deploy = PLAIN, **changes: Any) -> Process:
-    told = {"pid": 7, "uid": 0, "command": ("python", "-m", "service"), "files": 1512, "started": 0.0}
+    told = {"pid": 7, "uid": 0, "command": ("python", "-m", "service"), "files": 2512, "started": 0.0}
     return Process(**{**told, "environ": settings_in_env(of), **changes})
 
 

@@ -295,7 +295,7 @@ def test_systemd_makes_the_only_directory_where_the_service_may_write() -> None:
 @pytest.mark.parametrize("connections", [1, 1000, 100_000])
 def test_every_connection_has_its_file(connections: int) -> None:
     files = rendered(limits={"connections": connections})
-    assert number(files[SERVICE], "LimitNOFILE=(.*)") >= connections + 512
+    assert number(files[SERVICE], "LimitNOFILE=(.*)") >= 2 * connections + 512  # while they are handed over
     assert f"ulimit -n {connections + 512} " in files[SUPERVISOR]
     needed = 2 * connections * 1.25
     assert number(files[MAIN], "worker_rlimit_nofile (.*);") >= 2 * needed
@@ -525,6 +525,7 @@ OTHER_VALUES: dict[str, Any] = {
     "drain.timeout": 400,
     "drain.window": 1,
     "drain.rate": 100,
+    "drain.keep": False,
     "log.level": "info",
     "log.format": "json",
     "auth": "token",

@@ -315,6 +315,12 @@ GOOD = {
         "limits: {connections: 100}",
         "limits: {connections: 1, connections_per_address: 1}",
     ],
+    "connections-can-be-kept": [
+        "drain: {keep: true}",
+        "{drain: {keep: false}, server: gunicorn, manager: supervisor}",
+        "server: standalone",
+        "manager: supervisor",
+    ],
     "drain-fits": ["drain: {timeout: 8}", "drain: {timeout: 3, window: 0}", "drain: {timeout: 593, window: 590}"],
     "message-within-a-second": [
         "limits: {bytes_per_second: 65536}",
@@ -658,6 +664,11 @@ BAD = {
         "nginx: {trusted_proxies: [16.0.0.0/4, 10.0.0.0/8], idle_limit: 350}",
     ],
     "address-share": ["limits: {connections: 99}", "limits: {connections: 1, connections_per_address: 2}"],
+    "connections-can-be-kept": [
+        "{drain: {keep: true}, server: gunicorn}",
+        "{drain: {keep: true}, server: standalone}",
+        "{drain: {keep: true}, manager: supervisor}",
+    ],
     "drain-fits": ["drain: {timeout: 7}", "drain: {window: 8}", "drain: {timeout: 2, window: 0}"],
     "message-within-a-second": ["limits: {bytes_per_second: 65535}", "limits: {message_size: 4194305}"],
     "queue-holds-a-message": ["limits: {queue: 67583}", "limits: {message_size: 1046529}"],

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from generator.host.provide import ROOT
-from generator.host.succession import SHARED_MODULES, shared
+from generator.host.succession import SHARED_MODULES, shared, states
+from service.core.handover import VERSION
 
 
 @pytest.fixture
@@ -30,3 +31,9 @@ def test_all_other_code_may_differ(copy: Path) -> None:
         if str(path.relative_to(copy)) not in SHARED_MODULES:
             path.write_text("# Other.\n")
     assert shared(copy) == shared(ROOT)
+
+
+def test_the_states_of_clients_have_a_version_which_older_code_lacks(copy: Path) -> None:
+    assert states(copy) == str(VERSION)
+    (copy / "service/core/handover.py").unlink()
+    assert states(copy) == ""

@@ -81,6 +81,26 @@ def test_another_welcome_concerns_the_service_alone() -> None:
     assert acts(plan(installed(), installed("welcome: Hello"))) == {"restarts_service"}
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "stay"),
+    [("1", "1", True), ("1", "2", False), ("", "1", False), ("1", "", False), ("", "", False)],
+)
+def test_clients_stay_if_both_sides_keep_them_in_the_same_way(before: str, after: str, stay: bool) -> None:
+    old, new = structs.replace(installed(), keeps=before), structs.replace(installed(runtime="r2"), keeps=after)
+    todo = plan(old, new)
+    assert todo.restarts_service
+    assert todo.replaces_processes
+    assert todo.keeps_clients is stay
+    assert todo.disconnects is not stay
+
+
+def test_clients_are_kept_by_systemd_alone() -> None:
+    there = structs.replace(installed(), keeps="1")
+    for other in (structs.replace(installed("manager: supervisor"), keeps="1"), Side()):
+        assert plan(there, other).disconnects
+        assert not plan(there, other).keeps_clients
+
+
 def test_another_limit_of_nginx_disconnects_nobody() -> None:
     todo = plan(installed(), installed("limits: {handshakes_per_second: 5}"))
     assert acts(todo) == {"reloads_nginx"}

@@ -75,6 +75,7 @@ OTHERWISE: dict[str, object] = {
     "drain.timeout": 9,
     "drain.window": 0,
     "drain.rate": 1,
+    "drain.keep": False,
     "log.level": "info",
     "log.format": "json",
     "env": {"RUN_MARK": "another"},

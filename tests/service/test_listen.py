@@ -125,6 +125,7 @@ def passed(*arguments: str, sockets: list[int], **variables: str) -> "subprocess
     program = (
         "import os, sys; from service.process.listen import *; from service.settings import Settings\n"
         "os.environ['LISTEN_PID'] = sys.argv[1] or str(os.getpid())\n"
+        "for stored in stored_descriptors(os.environ): print(*stored)\n"
         "try: found = listening_sockets(Settings(port=int(sys.argv[2])), os.environ)\n"
         "except ListenError as error: sys.exit(str(error))\n"
         "print(*map(name_of, found), *(found[0].get_inheritable(), *filter(lambda v: 'LISTEN' in v, os.environ)))"
@@ -152,6 +153,19 @@ def test_sockets_that_systemd_passes_are_used_in_place_of_our_own(tmp_path: Path
         unix.listen()
         found = passed("", "8765", sockets=[tcp.fileno(), unix.fileno()], LISTEN_FDS="2", LISTEN_FDNAMES="a:b")
         assert found.stdout.split() == [name_of(tcp), name_of(unix), "False"], found.stderr
+
+
+def test_what_was_stored_is_no_listener_wherever_it_stands() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.create_server(("127.0.0.1", 0)) as other:
+        sockets = [other.fileno(), tcp.fileno(), other.fileno()]
+        found = passed("", "8765", sockets=sockets, LISTEN_FDS="3", LISTEN_FDNAMES="clients-1:x.socket:clients-2")
+        assert found.stdout.splitlines() == ["clients-1 3", "clients-2 5", f"{name_of(tcp)} False"], found.stderr
+
+
+def test_a_name_too_few_makes_no_listener_disappear() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp:
+        found = passed("", "8765", sockets=[tcp.fileno(), tcp.fileno()], LISTEN_FDS="2", LISTEN_FDNAMES="x.socket")
+        assert found.stdout.split() == [name_of(tcp), name_of(tcp), "False"], found.stderr
 
 
 @pytest.mark.parametrize(("pid", "number"), [("1", "1"), ("", "0"), ("", "one"), ("", "²")])

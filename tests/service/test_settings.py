@@ -109,6 +109,8 @@ def values_of_kind(kind: declared.Type) -> st.SearchStrategy[object]:
         return st.integers(kind.ge, kind.le)
     if isinstance(kind, declared.FloatType):
         return st.floats(kind.ge, kind.le)
+    if isinstance(kind, declared.BoolType):
+        return st.booleans()
     if isinstance(kind, declared.LiteralType):
         return st.sampled_from(kind.values)
     if isinstance(kind, declared.NoneType):
@@ -197,6 +199,7 @@ def test_the_environment_has_every_setting_as_a_person_would_write_it() -> None:
         "WEBSOCKET_DRAIN_TIMEOUT": "3",
         "WEBSOCKET_DRAIN_WINDOW": "0",
         "WEBSOCKET_DRAIN_RATE": "500",
+        "WEBSOCKET_DRAIN_KEEP": "true",
         "LOG_LEVEL": "debug",
         "LOG_FORMAT": "plain",
         "WEBSOCKET_WELCOME": "Hi {uuid}",

@@ -1,0 +1,61 @@
+"""Clients stay connected while the unit restarts: systemd keeps them for the next process, which serves them on."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+
+from service.core.close_codes import RESTART
+from service.fast.fast import FastShell
+from service.fast.handover import Given, Taking, freeze, leave, settle, turn_away
+from service.process.descriptor_store import StoredSet, put
+from service.process.notify import Notifier
+from service.workers.meeting import all_are_at
+
+# By which the unit says how many descriptors systemd keeps for it: sd_notify(3). Without it none are kept.
+STORE_VARIABLE = "FDSTORE"
+# How long workers that have nothing else to do take to read what they have told each other.
+ON_ITS_WAY_S = 0.1
+
+logger = logging.getLogger(__name__)
+
+
+def can_keep(environ: Mapping[str, str]) -> bool:
+    """Whether the service manager keeps descriptors."""
+    number = environ.get(STORE_VARIABLE, "")
+    return number.isascii() and number.isdigit() and int(number) > 0
+
+
+async def keep_clients(shell: FastShell, notifier: Notifier, environ: Mapping[str, str]) -> None:
+    """Let go of all clients that the next process can serve; the others are still here, to be sent away."""
+    frozen = freeze(shell.clients)
+    await settle(frozen)
+    if await all_are_at("frozen", notifier, environ):
+        await asyncio.sleep(ON_ITS_WAY_S)
+    given = leave(frozen)
+    kept = put(given, notifier, environ)
+    for each in given[:kept]:
+        each.connection.close()
+    for each in given[kept:]:
+        turn_away(each, RESTART)
+    logger.info("%d clients stay connected until the next process serves them", kept)
+
+
+async def take_clients_back(
+    shell: FastShell, sets: Iterable[StoredSet], notifier: Notifier, environ: Mapping[str, str]
+) -> None:
+    """Serve the clients that a process before this one has left. A set that another one had begun with has the rest."""
+    await all_are_at("start", notifier, environ)  # from then on, each takes about the same number
+    taking = Taking(shell, frozen=True)
+    number = taken = 0
+    for stored in sets:
+        for some in stored.read():
+            for client in some:
+                number += 1
+                taken += await taking.take(Given(*client))
+        stored.close()
+        notifier.unstore(stored.name)
+    if await all_are_at("taken", notifier, environ):
+        await asyncio.sleep(ON_ITS_WAY_S)
+    taking.finish()
+    if number:
+        logger.info("%d clients are served on, %d have gone or could not be", taken, number - taken)
