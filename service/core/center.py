@@ -69,7 +69,8 @@ class Center:
 
     `clock` is monotonic, `now` counts from the epoch, both in seconds; `now` is only for the ends of tokens and to be
     shown, for it may be set while we run. `soon` calls a function in the next turn of the event loop. `verify` tells
-    whose token it is, `tell` writes the log, `measure` says where the process is, and what it takes there.
+    whose token it is, `tell` writes the log, if `is_heard` says that it is written, `measure` says where the process
+    is, and what it takes there.
     """
 
     def __init__(
@@ -83,12 +84,13 @@ class Center:
         draw_address: Callable[[], str],
         draw_secret: Callable[[], str],
         tell: Tell = tell_nobody,
+        is_heard: Callable[[], bool] = lambda: True,
         measure: Callable[[], Footprint] = lambda: Footprint("", 0, 0, 0.0),
     ) -> None:
         self.settings = settings
         self.hub = Hub()
         self.mail = Mail(self.hub, soon)
-        self.events = Events(tell)
+        self.events = Events(tell, is_heard)
         self.turns = Turns(soon)
         self.lag = Lag(clock)
         self.stopwatch = Stopwatch(self.hub.tally, clock, soon)

@@ -64,11 +64,10 @@ class Reception:
 
     def client_address(self, peer: str, upgrade: Upgrade) -> str | None:
         """The address of a client; a proxy is believed only if uvicorn believes it, too."""
-        forwarded = upgrade.members("x-forwarded-for")
-        if forwarded and peer not in self._believed:
-            forwarded = ()
-        # A proxy adds its own peer at the end; all before that the client may have written.
-        return client_address(forwarded[-1] if forwarded else peer, bool(forwarded))
+        if "x-forwarded-for" in upgrade.fields and peer in self._believed:
+            # A proxy adds its own peer at the end; all before that the client may have written.
+            return client_address(upgrade.members("x-forwarded-for")[-1], True)
+        return client_address(peer, False)
 
 
 class Front(asyncio.BufferedProtocol):

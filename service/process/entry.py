@@ -10,7 +10,7 @@ from service.core.identity import Identity, TokenError, Verify
 from service.declaration import Fault
 from service.process.begin import declared_settings_or_exit, exit_for
 from service.process.footprint import footprint
-from service.process.logs import keep_requests_out, tell
+from service.process.logs import is_told, keep_requests_out, tell
 from service.process.uuids import Uuids
 from service.settings import Settings, SettingsError
 from service.tokens import Keys, KeysError
@@ -47,6 +47,7 @@ def center_of(settings: Settings) -> Center:
         draw_address=Uuids().draw,
         draw_secret=lambda: secrets.token_urlsafe(16),
         tell=tell,
+        is_heard=is_told,
         measure=footprint,
     )
 

@@ -42,6 +42,11 @@ def tell(event: str, facts: Mapping[str, object]) -> None:
     _logger.info(event, extra={"facts": facts})
 
 
+def is_told() -> bool:
+    """Whether the log takes what `tell` says."""
+    return _logger.isEnabledFor(logging.INFO)
+
+
 def keep_requests_out() -> None:
     """Keep queries, header fields and frames out of the log, at every level and however the log is configured."""
     for name in _TOO_TALKATIVE:

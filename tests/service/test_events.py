@@ -71,3 +71,17 @@ def test_a_handshake_that_is_refused_is_told() -> None:
     told = listened(world)
     admit(world.center, Handshake("192.0.2.1", ("https://evil.example",), ("Bearer SECRET",)))
     assert told == [("refused", {"status": 403, "address": "192.0.2.1", "origin": "https://evil.example"})]
+
+
+def test_where_nobody_hears_it_nothing_is_told() -> None:
+    world = World()
+    told: Told = []
+    is_heard = False
+    world.center.events = Events(lambda event, facts: told.append((event, dict(facts))), lambda: is_heard)
+    admission = admit(world.center, Handshake("192.0.2.1"))
+    assert isinstance(admission, Admission)
+    admission.open(world.center, FakeClient()).end()
+    assert told == []
+    is_heard = True
+    admission.open(world.center, FakeClient()).end()
+    assert [event for event, _ in told] == ["connected", "closed"]
