@@ -39,6 +39,8 @@ PUBLISHED = (201, 202, 400, 401, 403, 405, 408, 409, 413, 422, 429, 503, 507)
 """Every status that a publication can be answered with."""
 # As in `service.engine.links`: why a link to a worker of another host has ended.
 ENDS = ("bye", "silence", "gap", "anew", "garbage")
+# As in `service.fast.handover`: why a client that another process has served is not served on.
+NOT_TAKEN_OVER = ("gone", "not_understood", "refused")
 LIMITS = ("connections", "connections_per_address", "message_size", "messages_per_second", "bytes_per_second", "queue")
 
 
@@ -207,6 +209,30 @@ FIGURES = (
         values=CLOSED,
         words={code: " or ".join(each.reason for each in _REASONS if each.code == code) for code in CLOSED},
         page="protocol.md#close-codes",
+    ),
+    Figure(
+        "connections_handed_over",
+        "counter",
+        "WebSockets that stayed open when the process that served them stopped, for another one to serve them.",
+        worker=lambda worker: worker.tally.handed_over,
+        page="connections.md#restart",
+    ),
+    Figure(
+        "connections_taken_over",
+        "counter",
+        "WebSockets that another process had served before.",
+        worker=lambda worker: worker.tally.taken_over,
+        page="connections.md#restart",
+    ),
+    Figure(
+        "connections_not_taken_over",
+        "counter",
+        "WebSockets that another process had served, and that ended instead: the client had gone, it was not "
+        "understood what was known of it, or it was refused, for example because it now needs a token.",
+        worker=lambda worker: worker.tally.not_taken_over,
+        label="reason",
+        values=NOT_TAKEN_OVER,
+        page="connections.md#restart",
     ),
     Figure(
         "messages_received",

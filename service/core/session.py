@@ -232,6 +232,7 @@ class Session(ABC):
         self._closing = self._deaf = self._has_left = True
         self.settle()
         self._hub.let_go(self)
+        self._hub.tally.handed_over += 1
         self._hub.tally.bytes_out += self.client.written
         self._center.deadlines.pop(self._probe, None)
         self._center.expiries.pop(self.expired, None)

@@ -29,6 +29,12 @@ class Tally:
     """Handshakes by HTTP status."""
     closed: dict[int, int] = field(default_factory=dict)
     """Connections that the service closed, by close code."""
+    handed_over: int = 0
+    """Connections that another process serves on."""
+    taken_over: int = 0
+    """Connections that another process has served before."""
+    not_taken_over: dict[str, int] = field(default_factory=dict)
+    """Connections that it has served, and that ended instead, by reason."""
     published: dict[int, int] = field(default_factory=dict)
     """Requests to publish, by HTTP status."""
     bytes_in: int = 0

@@ -11,6 +11,7 @@ from service.core.close_codes import RESTART, UNAUTHORIZED, CloseReason
 from service.core.handover import BoxState, ClientState, NotUnderstoodError, SessionState, unseal, unsent_of
 from service.core.mailbox import Opened, Position
 from service.core.session import Session
+from service.core.tally import count_up
 from service.fast.fast import FastShell, WebSocket, close_frame
 
 logger = logging.getLogger(__name__)
@@ -80,27 +81,37 @@ class Taking:
 
     async def take(self, given: Given) -> bool:
         """Serve a client on; if it cannot be, it is closed."""
+        tally = self._shell.center.hub.tally
+        if reason := await self._fault(given):
+            count_up(tally.not_taken_over, reason)
+            return False
+        tally.taken_over += 1
+        return True
+
+    async def _fault(self, given: Given) -> str:
+        """Take a client over, or say why not: a value of `service.core.figures.NOT_TAKEN_OVER`."""
         try:
             state = unseal(given.state)
         except NotUnderstoodError as error:
             logger.warning("a client of another release cannot be served on: %s", error)
             turn_away(given, RESTART)
-            return False
+            return "not_understood"
         if reason := self._refusal(state.session):
             turn_away(given, reason)
-            return False
+            return "refused"
         opened = await self._open(state.session.box)
         arrival = _Arrival(self._shell, state, unsent_of(given.state), opened, self._frozen)
         try:
             await self._shell.loop.connect_accepted_socket(lambda: arrival, given.connection)
         except OSError:
-            return False  # it has gone
+            given.connection.close()
+            return "gone"
         if arrival.session is None:
-            return False
+            return "not_understood"
         if self._frozen:
             cast(WebSocket, arrival.session.client).freeze()  # uvloop begins to read when it has told of a connection
         self._taken.append((arrival.session, state.session))
-        return True
+        return ""
 
     def finish(self) -> None:
         """All are there."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from service.fast.handover import Given, give_all
 from service.fast.restart import keep_clients, take_clients_back
 from service.process.descriptor_store import PER_MESSAGE, stored_sets
 from service.process.notify import Notifier
@@ -189,3 +190,19 @@ def test_where_nobody_keeps_them_they_are_sent_away(variables: dict[str, str], u
         assert unit.end(signal.SIGINT) == 0
         assert client.close_code() == 1012
     assert unit.manager.stored == []
+
+
+def test_how_many_are_handed_over_and_taken_over_is_counted() -> None:
+    async def play() -> None:
+        old, new, strict = Process("old-"), Process("new-"), Process("strict-", auth="token")
+        for _ in range(3):
+            await old.connect()
+        given = await give_all(old.shell)
+        assert old.world.center.hub.tally.handed_over == 3
+        await new.take([Given(b"of another release", given[0].connection), given[1]])
+        assert new.world.center.hub.tally.taken_over == 1
+        assert new.world.center.hub.tally.not_taken_over == {"not_understood": 1}
+        await strict.take([given[2]])
+        assert strict.world.center.hub.tally.not_taken_over == {"refused": 1}
+
+    run(asyncio.new_event_loop, play())
