@@ -19,32 +19,42 @@ def render(options: Namespace, report: Report) -> int:
     """Check deploy.yaml, render, let the real readers judge, and only then write."""
     if options.output == "":
         raise UsageError("-o is given without a directory; name one, or leave -o out for build/<name>")
-    loaded, bundle = verified(options, report)
+    loaded = with_project(loaded_for(options, report), report)
     from pathlib import Path
 
+    from generator.judge import unchanged
     from generator.rendering.write import NotABundleError, write
 
     directory = Path(f"build/{loaded.deploy.name}" if options.output is None else options.output)
+    if (manifest := unchanged(loaded, directory, report)) is not None:
+        import json
+
+        uses = [bool(entry["installed"]) for entry in json.loads(manifest)["files"]]
+        report.fact(directory=str(directory), written=[], removed=[], unchanged=len(uses) + 1)
+        report.line(f"Nothing to do: {directory} is up to date ({_summary(loaded, uses)})")
+        return 0
+    bundle = _judged(loaded, report)
     try:
         written = write(bundle, directory)
     except NotABundleError as error:
         raise UsageError(str(error)) from None
+    summary = _summary(loaded, [file.installed for file in bundle.files])
     report.fact(directory=str(directory), written=written.written, removed=written.removed, unchanged=written.unchanged)
     for path in written.written:
         report.line(f"  {paint('wrote', 'green')}    {directory / path}")
     for path in written.removed:
         report.line(f"  {paint('removed', 'yellow')}  {directory / path}")
     if written.written or written.removed:
-        report.line(f"{directory} is ready: {_summary(loaded, bundle)}")
+        report.line(f"{directory} is ready: {summary}")
     else:
-        report.line(f"Nothing to do: {directory} is up to date ({_summary(loaded, bundle)})")
+        report.line(f"Nothing to do: {directory} is up to date ({summary})")
     return 0
 
 
 def check(options: Namespace, report: Report) -> int:
     """All that `render` does, but for the writing."""
     loaded, bundle = verified(options, report)
-    report.line(f"{options.file} is sound: {_summary(loaded, bundle)}")
+    report.line(f"{options.file} is sound: {_summary(loaded, [file.installed for file in bundle.files])}")
     return 0
 
 
@@ -186,15 +196,19 @@ def with_project(loaded: Loaded, report: Report) -> Loaded:
 def verified(options: Namespace, report: Report) -> "tuple[Loaded, Bundle]":
     """The same with its application's files and its bundle, which all readers at hand accept."""
     loaded = with_project(loaded_for(options, report), report)
+    return loaded, _judged(loaded, report)
+
+
+def _judged(loaded: Loaded, report: Report) -> "Bundle":
     from generator.judge import judge
     from generator.rendering.render import render as render_files
 
     bundle = render_files(loaded.deploy)
     judge(loaded, bundle, report)
-    return loaded, bundle
+    return bundle
 
 
-def _summary(loaded: Loaded, bundle: "Bundle") -> str:
+def _summary(loaded: Loaded, uses: list[bool]) -> str:
+    """`uses` says of each file whether it is installed."""
     deploy = loaded.deploy
-    chosen = sum(file.installed for file in bundle.files)
-    return f"{len(bundle.files)} files, {chosen} of them for {deploy.server} under {deploy.manager}, tls {deploy.tls}"
+    return f"{len(uses)} files, {sum(uses)} of them for {deploy.server} under {deploy.manager}, tls {deploy.tls}"

@@ -1,25 +1,54 @@
 """Every render is judged before it is written: do the files agree, and do their own programs accept them?"""
 
-from collections.abc import Mapping
+from pathlib import Path
 
 from generator.config.load import Loaded
 from generator.config.schema import Deploy
 from generator.readers import READERS, Verdict, read_with
 from generator.readers.kept import Judgement
 from generator.rendering.bundle import Bundle
-from generator.rendering.render import keys_behind, settings_in_env
 from generator.report import CommandError, Report, paint
 
 _COLOURS = {"accepted": "green", "refused": "red", "not checked": "yellow"}
 
+# What imports jinja2 is imported inside the functions: where nothing has changed nobody pays for it.
+
+
+def unchanged(loaded: Loaded, directory: Path, report: Report) -> str | None:
+    """The manifest of a directory that holds the bundle already, if all readers have accepted that and would again.
+
+    Nothing is rendered for that. What they said is reported.
+    """
+    from generator.rendering.write import stands
+
+    kept = Judgement(loaded.deploy).recall()
+    if kept is None or kept.verdicts.keys() != READERS.keys() or not stands(kept.manifest, directory):
+        return None
+    _report(loaded, [verdict for name in READERS for verdict in kept.verdicts[name]], report)
+    return kept.manifest
+
 
 def judge(loaded: Loaded, bundle: Bundle, report: Report) -> None:
-    """Report what the readers say of the bundle.
+    """Report what the readers say of the bundle; what they have accepted before and would again is not read again.
 
     Raises:
         CommandError: a file disagrees with another, or its program refuses it.
     """
-    verdicts = [verdict for said in _read(bundle, _environment(loaded.deploy), report).values() for verdict in said]
+    judgement, manifest = Judgement(loaded.deploy), bundle.manifest()
+    kept = judgement.recall()
+    accepted = kept.verdicts if kept is not None and kept.manifest == manifest else {}
+    if not accepted:
+        _see_that_all_agree(bundle, report)
+        judgement.look(bundle)
+    with report.busy("let the programs that will read the files check them"):
+        asked = [name for name in READERS if name not in accepted]
+        said = accepted | read_with(asked, bundle, _environment(loaded.deploy))
+    if not accepted:
+        judgement.keep(manifest, said)
+    _report(loaded, [verdict for name in READERS for verdict in said[name]], report)
+
+
+def _report(loaded: Loaded, verdicts: list[Verdict], report: Report) -> None:
     said = report.facts.get("verdicts", [])
     report.fact(verdicts=[_as_fact(verdict) for verdict in verdicts])
     news = [
@@ -37,28 +66,8 @@ def judge(loaded: Loaded, bundle: Bundle, report: Report) -> None:
         raise CommandError(f"Refused by {', '.join(refused)}; nothing was written.")
 
 
-def _read(bundle: Bundle, environment: Mapping[str, str], report: Report) -> dict[str, list[Verdict]]:
-    """What every reader says; what it has accepted before and would accept again is not read again.
-
-    Raises:
-        CommandError: the files do not agree.
-    """
-    judgement = Judgement(bundle, environment)
-    accepted = judgement.accepted()
-    if not accepted:
-        _see_that_all_agree(bundle, report)
-        judgement.look()
-    asked = [name for name in READERS if name not in accepted]
-    with report.busy("let the programs that will read the files check them"):
-        fresh = read_with(asked, bundle, environment)
-    verdicts = {name: fresh[name] if name in fresh else accepted[name] for name in READERS}
-    if not accepted:
-        judgement.keep(verdicts)
-    return verdicts
-
-
 def _see_that_all_agree(bundle: Bundle, report: Report) -> None:
-    from generator.rendering.agreement import disagreements  # nobody pays for it who has accepted verdicts
+    from generator.rendering.agreement import disagreements
 
     if found := disagreements(bundle):
         for agreement, path, what in found:
@@ -67,6 +76,8 @@ def _see_that_all_agree(bundle: Bundle, report: Report) -> None:
 
 
 def _environment(deploy: Deploy) -> dict[str, str]:
+    from generator.rendering.render import settings_in_env
+
     return {**settings_in_env(deploy), **deploy.env}
 
 
@@ -97,5 +108,7 @@ def _cause(loaded: Loaded, path: str, line: int | None) -> str:
     """`; from deploy.yaml:4:9: domain` for a line that comes from settings that were given."""
     if line is None:
         return ""
+    from generator.rendering.render import keys_behind
+
     given = [key for key in keys_behind(loaded.deploy, path, line) if key in loaded.origins]
     return f"; from {', '.join(f'{loaded.origins[key]}: {key}' for key in given)}" if given else ""

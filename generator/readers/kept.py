@@ -1,8 +1,9 @@
 """What the readers have accepted is kept, and what they read is not read again while nothing of it has changed.
 
-That is: the bundle and what .env is to say; this program; the programs that read, the packages of the host, and how
-long it has been up; and whatever outside of the bundle they look at, such as the other sites of nginx. What was refused
-or not checked is never kept, and nothing is kept for longer than a day, for what nobody thought of.
+That is: deploy.yaml, from which the bundle follows; this program; the programs that read, the packages of the host, and
+how long it has been up; and whatever outside of the bundle they look at, such as the other sites of nginx. What was
+refused or not checked is never kept, and nothing is kept for longer than a day, for what nobody thought of. Of the
+bundle itself only the manifest is kept, for .env may hold secrets.
 
 It lies where Python keeps this program's compiled modules: whoever can write there can change the program itself.
 """
@@ -19,6 +20,7 @@ from hashlib import sha256
 
 import msgspec
 
+from generator.config.schema import Deploy
 from generator.program import ROOT
 from generator.readers.processes import LOOKED_FOR, find_program
 from generator.readers.verdict import Verdict
@@ -26,6 +28,8 @@ from generator.rendering.bundle import Bundle
 
 DIRECTORY = os.path.join(ROOT, "generator", "__pycache__")
 _FORMAT = 1
+# What the bundle and the verdicts follow from, beside deploy.yaml.
+_OWN = ("generator", "service", "templates")
 _GOOD_FOR_S = 24 * 3600
 _MOST_FILES = 32
 # Beyond so many places to look at it costs as much to look as to read.
@@ -48,49 +52,56 @@ _INCLUDE = re.compile(r"(?<![\w-])include\s+[\"']?(/[^\s;\"']+)")
 Signature = tuple[int, ...]
 
 
-class _Kept(msgspec.Struct):
-    """`programs` is where each was found, `places` what each path was like; `verdicts` are those of each reader."""
+class Kept(msgspec.Struct):
+    """What was accepted: `manifest` is that of the bundle, `verdicts` are those of each reader by its name.
+
+    `programs` is where each was found, `places` what each path was like.
+    """
 
     at: float
+    manifest: str
+    verdicts: dict[str, list[Verdict]]
     programs: dict[str, str | None]
     places: dict[str, Signature | None]
-    verdicts: dict[str, list[Verdict]]
+
+    @property
+    def is_true(self) -> bool:
+        """Whether every reader would say the same again."""
+        return (
+            0 <= time.time() - self.at < _GOOD_FOR_S
+            and all(find_program(name) == path for name, path in self.programs.items())
+            and all(_signature(path) == then for path, then in self.places.items())
+        )
 
 
 class Judgement:
-    """What is known of one bundle on this machine."""
+    """What is known of the bundle of one deployment on this machine."""
 
-    def __init__(self, bundle: Bundle, environment: Mapping[str, str]) -> None:
-        self._bundle = bundle
-        self._file = os.path.join(DIRECTORY, f"verdicts-{_key(bundle, environment)}.json")
+    def __init__(self, deploy: Deploy) -> None:
+        self._file = os.path.join(DIRECTORY, f"verdicts-{_key(deploy)}.json")
         self._places: dict[str, Signature | None] = {}
 
-    def accepted(self) -> dict[str, list[Verdict]]:
-        """What each reader has accepted, by its name; nothing if it may say something else now."""
+    def recall(self) -> Kept | None:
+        """What was accepted, if it still is."""
         try:
             with open(self._file, "rb") as file:
-                kept = msgspec.json.decode(file.read(), type=_Kept)
+                kept = msgspec.json.decode(file.read(), type=Kept)
         except (OSError, msgspec.DecodeError):
-            return {}
-        is_fresh = (
-            0 <= time.time() - kept.at < _GOOD_FOR_S
-            and all(find_program(name) == path for name, path in kept.programs.items())
-            and all(_signature(path) == then for path, then in kept.places.items())
-        )
-        return kept.verdicts if is_fresh else {}
+            return None
+        return kept if kept.is_true else None
 
-    def look(self) -> None:
+    def look(self, bundle: Bundle) -> None:
         """Take note of what the readers are about to look at."""
         LOOKED_FOR.clear()
-        self._places = {path: _signature(path) for path in (*_OF_THE_HOST, *_of_packages(), *_named(self._bundle))}
+        self._places = {path: _signature(path) for path in (*_OF_THE_HOST, *_of_packages(), *_named(bundle))}
 
-    def keep(self, verdicts: Mapping[str, list[Verdict]]) -> None:
+    def keep(self, manifest: str, verdicts: Mapping[str, list[Verdict]]) -> None:
         """Keep what each reader says that accepts all; after `look`."""
         accepted = {name: said for name, said in verdicts.items() if all(each.state == "accepted" for each in said)}
         places = self._places | {path: _signature(path) for path in filter(None, LOOKED_FOR.values())}
         if sys.dont_write_bytecode or len(places) > _MOST_PLACES:  # the former as for root in somebody else's checkout
             return
-        kept = _Kept(time.time(), dict(LOOKED_FOR), places, accepted)
+        kept = Kept(time.time(), manifest, accepted, dict(LOOKED_FOR), places)
         fresh = f"{self._file}.{os.getpid()}"
         with suppress(OSError):
             os.makedirs(DIRECTORY, exist_ok=True)
@@ -100,27 +111,29 @@ class Judgement:
             _forget_the_oldest()
 
 
-def _key(bundle: Bundle, environment: Mapping[str, str]) -> str:
+def _key(deploy: Deploy) -> str:
     """Names all that can be said without a look at other files."""
     boot = _text(_BOOT)  # the kernel, and what it can do, such as IPv6
     here = (sys.version, sys.executable, os.geteuid(), resource.getrlimit(resource.RLIMIT_NOFILE), boot)
-    asked = (bundle, sorted(environment.items()), os.environ.get("TMPDIR"))
-    return sha256(msgspec.msgpack.encode((_FORMAT, asked, here, list(_own_code())))).hexdigest()[:32]
+    asked = (_FORMAT, deploy, os.environ.get("TMPDIR"), here, sorted(_own_files()))
+    return sha256(msgspec.msgpack.encode(asked)).hexdigest()[:32]
 
 
-def _own_code() -> Iterator[tuple[str, int, int]]:
-    for directory, _, names in os.walk(os.path.join(ROOT, "generator")):
-        for name in names:
-            if name.endswith(".py"):
-                status = os.stat(os.path.join(directory, name))
-                yield name, status.st_mtime_ns, status.st_size
+def _own_files() -> Iterator[tuple[str, int, int]]:
+    for top in _OWN:
+        for directory, _, names in os.walk(os.path.join(ROOT, top)):
+            if not directory.endswith("__pycache__"):
+                for path in (os.path.join(directory, name) for name in names):
+                    with suppress(OSError):  # such as the lock of an editor, a link to nowhere
+                        status = os.stat(path)
+                        yield path, status.st_mtime_ns, status.st_size
 
 
 def _of_packages() -> Iterator[str]:
-    """Packages of Python that read: their directories change with each installation."""
+    """Packages of Python that render and read: their directories change with each installation."""
     from importlib.util import find_spec
 
-    for name in ("gunicorn", "supervisor"):
+    for name in ("gunicorn", "jinja2", "markupsafe", "msgspec", "supervisor"):
         spec = find_spec(name)
         if spec is not None and spec.origin is not None:
             yield spec.origin

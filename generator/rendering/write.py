@@ -9,9 +9,11 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -53,6 +55,31 @@ def write(bundle: Bundle, directory: Path, owners: bool = False) -> Written:
         for file in changed:
             _put(file, directory, owners)
     return Written([file.path for file in changed], removed, len(bundle.files) + 1 - len(changed))
+
+
+def stands(manifest: str, directory: Path) -> bool:
+    """Whether a directory holds exactly what this manifest lists, and nothing of a run that was killed."""
+    entries = json.loads(manifest)["files"]
+    paths = (MANIFEST, *(entry["path"] for entry in entries))
+    return (
+        not any(os.path.lexists(temporary_of(directory / path)) for path in paths)
+        and _stands(File(path=MANIFEST, text=manifest), directory)
+        and all(_is_as_listed(entry, directory / entry["path"]) for entry in entries)
+    )
+
+
+def _is_as_listed(entry: Mapping[str, Any], target: Path) -> bool:
+    try:
+        status = target.lstat()
+        if "link" in entry:
+            return stat.S_ISLNK(status.st_mode) and str(target.readlink()) == entry["link"]
+        return (
+            stat.S_ISREG(status.st_mode)
+            and f"{stat.S_IMODE(status.st_mode):04o}" == entry["mode"]
+            and sha256(target.read_bytes()).hexdigest() == entry["sha256"]
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 @contextmanager

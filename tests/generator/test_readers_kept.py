@@ -8,25 +8,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
-from generator.readers import kept
+from generator.config.load import load_text
+from generator.judge import judge
+from generator.readers import READERS, kept
 from generator.readers.kept import Judgement
 from generator.readers.processes import find_program
 from generator.readers.verdict import Verdict
-from generator.rendering.bundle import Bundle
-from tests.generator.front_door import wsbundle
-from tests.generator.readings import NAME, changed, rendered
+from generator.rendering.bundle import Bundle, File
+from generator.rendering.render import render
+from generator.report import CommandError, Report
+from tests.generator.front_door import process, wsbundle
+from tests.generator.readings import NAME, changed
 
-SITE = f"etc/nginx/sites-available/{NAME}"
+SITE, UNIT = f"etc/nginx/sites-available/{NAME}", f"etc/systemd/system/{NAME}.service"
 VERDICTS = {
     "nginx": [Verdict(tool="nginx", title="nginx configuration", state="accepted")],
     "confinement": [
         Verdict(tool="systemd-analyze", title="systemd confinement", state="accepted", exposure=0.2),
     ],
 }
-ENVIRONMENT = {"WEBSOCKET_PORT": "8765"}
+MANIFEST = '{"name": "queue-websocket", "files": []}'
 
 
 class Machine:
@@ -42,7 +47,8 @@ class Machine:
         (self.nginx / "nginx.conf").write_text(f"include {self.outside}/*.inc;\nssl_certificate {home}/pair.pem;\n")
         (self.outside / "a.inc").write_text(f"include {home}/deeper;")
         (self.home / "deeper").write_text("")
-        self.bundle = changed(rendered(), SITE, lambda text: f"# {home}/named\n{text}")
+        self.deploy = load_text("domain: ws.mycompany.org\n", "deploy.yaml").deploy
+        self.bundle = Bundle(NAME, (File(path=SITE, text=f"ssl_certificate {home}/named;"),))
 
     def put_program(self, directory: Path) -> None:
         directory.mkdir(exist_ok=True)
@@ -51,14 +57,15 @@ class Machine:
 
     def read(self) -> None:
         """As when all readers have been asked."""
-        judgement = Judgement(self.bundle, ENVIRONMENT)
-        judgement.look()
+        judgement = Judgement(self.deploy)
+        judgement.look(self.bundle)
         find_program("tool")
         find_program("missing")
-        judgement.keep(VERDICTS)
+        judgement.keep(MANIFEST, VERDICTS)
 
     def accepted(self) -> dict[str, list[Verdict]]:
-        return Judgement(self.bundle, ENVIRONMENT).accepted()
+        recalled = Judgement(self.deploy).recall()
+        return {} if recalled is None else recalled.verdicts
 
 
 @pytest.fixture
@@ -74,15 +81,27 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return there
 
 
-def test_what_was_accepted_is_known_again(machine: Machine) -> None:
+def test_what_was_accepted_is_known_again_with_the_bundle_that_it_was_said_of(machine: Machine) -> None:
     assert machine.accepted() == VERDICTS
+    recalled = Judgement(machine.deploy).recall()
+    assert recalled is not None
+    assert recalled.manifest == MANIFEST
 
 
-def test_nothing_is_known_of_another_bundle_or_another_environment(machine: Machine) -> None:
-    other = changed(machine.bundle, SITE, lambda text: f"{text}\n")
-    assert Judgement(other, ENVIRONMENT).accepted() == {}
-    assert Judgement(replace(machine.bundle, replaces=("/etc/nginx/sites-enabled/old",)), ENVIRONMENT).accepted() == {}
-    assert Judgement(machine.bundle, {"WEBSOCKET_PORT": "8766"}).accepted() == {}
+@pytest.mark.parametrize("given", ["port: 9000", "env: {ZONE: eu}", "replaces: [/etc/systemd/system/old.service]"])
+def test_nothing_is_known_of_another_deployment(machine: Machine, given: str) -> None:
+    other = load_text(f"domain: ws.mycompany.org\n{given}\n", "deploy.yaml").deploy
+    assert Judgement(other).recall() is None
+
+
+def test_no_secret_of_the_deployment_is_kept(machine: Machine) -> None:
+    machine.deploy = load_text("domain: ws.mycompany.org\nenv: {PASSWORD: SECRET}\n", "deploy.yaml").deploy
+    machine.bundle = render(machine.deploy)
+    judgement = Judgement(machine.deploy)
+    judgement.look(machine.bundle)
+    judgement.keep(machine.bundle.manifest(), VERDICTS)
+    assert machine.accepted() == VERDICTS
+    assert not any(b"SECRET" in file.read_bytes() for file in (machine.home / "kept").iterdir())
 
 
 def rewrite(path: Path) -> None:
@@ -145,11 +164,12 @@ def test_another_version_of_this_program_reads_for_itself(machine: Machine, monk
 
 
 def test_what_is_refused_or_not_checked_is_never_kept(machine: Machine) -> None:
-    judgement = Judgement(machine.bundle, ENVIRONMENT)
-    judgement.look()
+    judgement = Judgement(machine.deploy)
+    judgement.look(machine.bundle)
     refused = Verdict(tool="nginx", title="nginx configuration", state="refused")
     broken = Verdict(tool="nginx", title="nginx configuration among this host's own", state="not checked")
-    judgement.keep({"nginx": [VERDICTS["nginx"][0], broken], "units": [refused], "scripts": VERDICTS["confinement"]})
+    said = {"nginx": [VERDICTS["nginx"][0], broken], "units": [refused], "scripts": VERDICTS["confinement"]}
+    judgement.keep(MANIFEST, said)
     assert machine.accepted() == {"scripts": VERDICTS["confinement"]}
 
 
@@ -170,23 +190,121 @@ def test_where_no_bytecode_is_written_nothing_is_kept(machine: Machine, monkeypa
 def test_only_the_newest_are_kept(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "_MOST_FILES", 3)
     for number in range(5):
-        machine.bundle = Bundle(f"name-{number}", ())
+        machine.deploy = replace(machine.deploy, port=9000 + number)
         machine.read()
     assert len(list((machine.home / "kept").iterdir())) == 3
     assert machine.accepted() == VERDICTS
 
 
-def test_a_program_that_has_accepted_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a deploy.yaml, whose `sh` notes in `runs` that it was run."""
     monkeypatch.setattr(kept, "DIRECTORY", str(tmp_path / "kept"))
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deploy.yaml").write_text("domain: ws.mycompany.org\n")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    (tmp_path / "sh").write_text(f'#!/bin/sh\necho >> {tmp_path}/runs\nexec /bin/sh "$@"\n')
-    (tmp_path / "sh").chmod(0o755)
-    first, runs = wsbundle("check"), (tmp_path / "runs").read_text()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sh").write_text(f'#!/bin/sh\necho >> {tmp_path}/runs\nexec /bin/sh "$@"\n')
+    (tmp_path / "bin" / "sh").chmod(0o755)
+    return tmp_path
+
+
+def test_a_program_that_has_accepted_is_not_run_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(here / "bin"))  # where most of the others are missing, and are asked again
+    first, runs = wsbundle("check"), (here / "runs").read_text()
     assert runs
     assert wsbundle("check") == first
-    assert (tmp_path / "runs").read_text() == runs
+    assert (here / "runs").read_text() == runs
     assert wsbundle("check", "--set", "port=9000").code == 0
-    assert (tmp_path / "runs").read_text() > runs
+    assert (here / "runs").read_text() > runs
+
+
+def test_files_that_do_not_agree_are_refused_whatever_was_accepted_before(here: Path) -> None:
+    assert wsbundle("check").code == 0
+    loaded = load_text("domain: ws.mycompany.org\n", "deploy.yaml")
+    other = changed(render(loaded.deploy), UNIT, lambda text: text.replace("KillSignal=SIGTERM", "KillSignal=9"))
+    with pytest.raises(CommandError, match="do not agree"):
+        judge(loaded, other, Report(json=True))
+
+
+@pytest.fixture
+def accepted(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The bundle of a deployment that every reader has accepted, those that are missing here included."""
+    monkeypatch.setenv("PATH", str(here / "bin"))
+    assert wsbundle("render").code == 0
+    (file,) = (here / "kept").iterdir()
+    known = msgspec.json.decode(file.read_bytes(), type=kept.Kept)
+    verdicts = {name: known.verdicts.get(name, []) for name in READERS}
+    file.write_bytes(msgspec.json.encode(replace(known, verdicts=verdicts)))
+    return here / "build" / NAME
+
+
+def test_with_nothing_to_do_nothing_is_even_rendered(accepted: Path, here: Path) -> None:
+    runs = (here / "runs").read_text()
+    program = f"""
+import sys
+from generator.readers import kept
+kept.DIRECTORY = {str(here / "kept")!r}
+from generator.__main__ import main
+code = main(["render"])
+print(code, sorted({{"jinja2", "generator.rendering.render"}} & set(sys.modules)))
+"""
+    done = process(
+        [sys.executable, "-S", "-c", program],
+        cwd=here,
+        env={"PYTHONPATH": ":".join(sys.path)} | {"PATH": os.environ["PATH"]},
+    )
+    said, outcome = done.out.splitlines()[-2:]
+    assert said.startswith(f"Nothing to do: build/{NAME} is up to date (")
+    assert outcome == "0 []"
+    assert (here / "runs").read_text() == runs
+
+
+def test_the_same_is_said_whether_it_was_rendered_or_not(accepted: Path, here: Path) -> None:
+    for arguments in ((), ("-v",), ("--format", "json")):
+        known = wsbundle("render", *arguments)
+        shutil.move(here / "kept", here / "away")
+        assert "Nothing to do" in known.out or '"written": []' in known.out
+        assert wsbundle("render", *arguments).out.splitlines()[-1] == known.out.splitlines()[-1]
+        shutil.rmtree(here / "kept", ignore_errors=True)
+        shutil.move(here / "away", here / "kept")
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "a_file_that_was_changed": lambda bundle: rewrite(bundle / SITE),
+    "a_file_that_is_gone": lambda bundle: (bundle / SITE).unlink(),
+    "a_file_that_others_may_write": lambda bundle: (bundle / SITE).chmod(0o666),
+    "a_link_that_leads_elsewhere": lambda bundle: relink(bundle / f"etc/nginx/sites-enabled/{NAME}", "elsewhere"),
+    "a_link_that_is_a_file": lambda bundle: shutil.copy(
+        bundle / SITE, unlinked(bundle / f"etc/nginx/sites-enabled/{NAME}")
+    ),
+    "a_manifest_that_was_changed": lambda bundle: rewrite(bundle / "manifest.json"),
+    "a_file_of_a_run_that_was_killed": lambda bundle: (bundle / "etc" / NAME / "..env.new").write_text(""),
+    "a_directory_that_is_gone": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_whatever_was_changed_in_the_bundle_is_put_right(accepted: Path, damage: Callable[[Path], Any]) -> None:
+    before = contents(accepted)
+    damage(accepted)
+    assert contents(accepted) != before
+    assert wsbundle("render").code == 0
+    assert contents(accepted) == before
+
+
+def contents(directory: Path) -> dict[str, tuple[int, str]]:
+    return {
+        str(path): (path.lstat().st_mode, os.readlink(path) if path.is_symlink() else path.read_text())
+        for path in directory.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def unlinked(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
+def relink(path: Path, target: str) -> None:
+    unlinked(path).symlink_to(target)
