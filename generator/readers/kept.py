@@ -141,10 +141,13 @@ def _of_packages() -> Iterator[str]:
 
 
 def _named(bundle: Bundle) -> Iterator[str]:
-    """The paths outside of the bundle that its files name, and all of the configuration of nginx on this host."""
-    texts = [file.text for file in bundle.files]
+    """The paths outside of the bundle that its files name, and all of the configuration of nginx on this host.
+
+    What others may not read is left out, such as .env: a secret may look like a path, and no reader follows one there.
+    """
+    texts = [file.text for file in bundle.files if file.mode & 0o004]
+    yield f"{_NGINX}/"  # which may not be there yet
     for directory, directories, names in os.walk(_NGINX):
-        yield f"{directory}/"
         yield from (os.path.join(directory, name, "") for name in directories)
         for name in names:
             path = os.path.join(directory, name)

@@ -94,8 +94,16 @@ def test_nothing_is_known_of_another_deployment(machine: Machine, given: str) ->
     assert Judgement(other).recall() is None
 
 
+def test_a_host_that_gets_a_configuration_of_nginx_is_another_one(machine: Machine) -> None:
+    shutil.rmtree(machine.nginx)
+    machine.read()
+    assert machine.accepted() == VERDICTS
+    machine.nginx.mkdir()
+    assert machine.accepted() == {}
+
+
 def test_no_secret_of_the_deployment_is_kept(machine: Machine) -> None:
-    machine.deploy = load_text("domain: ws.mycompany.org\nenv: {PASSWORD: SECRET}\n", "deploy.yaml").deploy
+    machine.deploy = load_text("domain: ws.mycompany.org\nenv: {PASSWORD: /SECRET}\n", "deploy.yaml").deploy
     machine.bundle = render(machine.deploy)
     judgement = Judgement(machine.deploy)
     judgement.look(machine.bundle)
@@ -126,6 +134,7 @@ CHANGES: dict[str, Callable[[Machine], Any]] = {
     "a_file_that_is_gone": lambda there: (there.home / "named").unlink(),
     "a_file_that_others_may_read_no_more": lambda there: (there.home / "named").chmod(0o600),
     "the_configuration_of_nginx": lambda there: rewrite(there.nginx / "nginx.conf"),
+    "nginx_is_gone": lambda there: shutil.rmtree(there.nginx),
     "another_site": lambda there: (there.nginx / "sites-enabled" / "other").write_text("server { }"),
     "a_certificate_of_another_site": lambda there: (there.home / "pair.pem").write_text(""),
     "what_nginx_includes_from_elsewhere": lambda there: rewrite(there.outside / "a.inc"),
