@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from service.workers import acceptor
-from service.workers.acceptor import PAUSE_S
+from service.workers.acceptor import AT_ONCE, PAUSE_S
 from service.workers.shares import FEW, has_its_share, share_listeners
 from tests.service.centers import World
 from tests.service.processes import Processes
@@ -105,6 +105,23 @@ async def test_what_nobody_else_takes_is_taken_a_moment_later() -> None:
 
 
 @in_a_loop
+async def test_several_that_wait_are_taken_in_one_turn_and_no_more_than_a_few() -> None:
+    with place() as there:
+        there.connect(AT_ONCE + 1)
+        taken: list[socket.socket] = []
+        there.listener = Counting(fileno=there.listener.detach())
+        there.listener.taken = taken
+        server = await serve(there)
+        in_a_turn = []
+        while len(taken) < AT_ONCE + 1:
+            before = len(taken)
+            await asyncio.sleep(0)
+            in_a_turn.append(len(taken) - before)
+        assert max(in_a_turn) == AT_ONCE
+        server.close()
+
+
+@in_a_loop
 async def test_who_comes_after_the_end_waits_for_somebody_else() -> None:
     with place() as there:
         server = await serve(there)
@@ -116,6 +133,17 @@ async def test_who_comes_after_the_end_waits_for_somebody_else() -> None:
             await asyncio.sleep(4 * PAUSE_S)
             assert Welcome.made == []
             of_another_worker.accept()[0].close()
+
+
+class Counting(socket.socket):
+    """A listener that notes whom it has let in."""
+
+    taken: list[socket.socket]
+
+    def accept(self) -> tuple[socket.socket, object]:
+        connection, address = super().accept()
+        self.taken.append(connection)
+        return connection, address
 
 
 class Exhausted(socket.socket):
