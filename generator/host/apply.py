@@ -47,6 +47,7 @@ def side(store: Store, number: int | None) -> Side:
         replaces_workers=generation.replaces_workers,
         shared=shared(store.home / "runtimes" / generation.runtime),
         keeps=states(store.home / "runtimes" / generation.runtime) if generation.keeps_clients else "",
+        is_joined=generation.joined.url is not None,
         engine=store.engine_unit(number),
         replaces=generation.replaces,
     )

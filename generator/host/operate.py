@@ -25,7 +25,7 @@ from generator.host.top import top
 from generator.host.transaction import is_under_way
 from generator.paths import engine_unit
 from generator.rendering.bundle import Bundle
-from generator.rendering.render import keeps_clients, replaces_workers
+from generator.rendering.render import engine_settings, keeps_clients, replaces_workers
 from generator.report import NOT_ROOT, CommandError, Report
 
 __all__ = [
@@ -142,6 +142,7 @@ def _planned(loaded: Loaded, bundle: Bundle) -> Side:
         replaces_workers=replaces_workers(deploy),
         shared=shared(ROOT),
         keeps=states(ROOT) if keeps_clients(deploy) else "",
+        is_joined=engine_settings(deploy).url is not None,
         engine=engine_unit(flavour_of(bundle), deploy.name),
         replaces=deploy.replaces,
     )

@@ -14,6 +14,7 @@ SHARED_MODULES = (
     "service/core/bus.py",
     "service/core/bus_records.py",
     "service/core/hub.py",
+    "service/core/moves.py",
     "service/core/standing.py",
     "service/core/status.py",
     "service/core/tally.py",

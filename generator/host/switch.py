@@ -30,6 +30,8 @@ class Side(msgspec.Struct, frozen=True):
     """What the code of workers must have in common to take over from each other: `generator.host.succession`."""
     keeps: str = ""
     """The version of the states in which a restart keeps clients, `generator.host.succession.states`; else nothing."""
+    is_joined: bool = False
+    """Whether there is an engine: then a reload sends clients away, and a restart does not."""
     engine: str = ""
     """The unit that serves an engine, if one does."""
     replaces: tuple[str, ...] = ()
@@ -66,7 +68,7 @@ class Switch(msgspec.Struct, frozen=True):
     restarts_program: bool
     reloads_nginx: bool
     keeps_clients: bool = False
-    """Whether clients stay connected over a restart of the service."""
+    """Whether clients stay connected over a restart or a reload of the service."""
     retires: tuple[str, ...] = ()
     """What was set up by hand and goes: sites before nginx is reloaded, all else when the new side is proven."""
     revives: tuple[str, ...] = ()
@@ -80,13 +82,13 @@ class Switch(msgspec.Struct, frozen=True):
     @property
     def disconnects(self) -> bool:
         """Whether connections end with it, and clients come back."""
-        restarts = self.restarts_program or self.stops_systemd or self.stops_supervisor
-        return restarts or self.reloads_service or (self.restarts_service and not self.keeps_clients)
+        ends = self.restarts_program or self.stops_systemd or self.stops_supervisor
+        return ends or ((self.reloads_service or self.restarts_service) and not self.keeps_clients)
 
     @property
     def replaces_processes(self) -> bool:
         """Whether those that serve clients are replaced, connections end with it or not."""
-        return self.disconnects or self.restarts_service
+        return self.disconnects or self.restarts_service or self.reloads_service
 
 
 def plan(before: Side, after: Side, everything: bool = False) -> Switch:
@@ -113,6 +115,8 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
     puts_first, puts_then = _in_order(puts, before, paths.supervisor)
     retires = tuple(path for path in after.replaces if everything or path not in before.replaces)
     revives = tuple(path for path in before.replaces if path not in after.replaces)
+    reloads = under_systemd and succeeds and settings
+    keeps = restarts or (reloads and not before.is_joined and not after.is_joined)
     return Switch(
         stops_systemd=before.manager == "systemd" and not under_systemd,
         stops_supervisor=before.manager == "supervisor" and not under_supervisor,
@@ -128,10 +132,10 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
         stops_engine=before.engine if before.engine != after.engine else "",
         restarts_socket=under_systemd and changed(socket),
         restarts_service=restarts,
-        reloads_service=under_systemd and succeeds and settings,
+        reloads_service=reloads,
         updates_supervisor="supervisor" in (before.manager, after.manager) and changed(paths.supervisor),
         restarts_program=under_supervisor and (everything or (settings and before.manager == "supervisor")),
-        keeps_clients=restarts and before.keeps == after.keeps != "",
+        keeps_clients=keeps and before.keeps == after.keeps != "",
         reloads_nginx=changed(paths.site, paths.locations, paths.main_context) or bool(retires or revives),
         retires=retires,
         revives=revives,

@@ -10,15 +10,16 @@ Pure: a `Wire` carries the records; `service.workers.mesh` has those of one host
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import msgspec
 
 import service.core.bus_records as records
 from service.core import drops
 from service.core.addresses import Address
+from service.core.arriving import Arriving
 from service.core.bus_records import Record
 from service.core.center import Center
 from service.core.envelope import open_envelope
@@ -26,6 +27,7 @@ from service.core.frames import Delivered, Lost
 from service.core.hub import Member, Named, Owner, Proof, Reach, Receipt, TellReach, TooManyUnconfirmedError
 from service.core.mailbox import Kept, Kind, Letter, Settled
 from service.core.message import Message
+from service.core.moves import Moves
 from service.core.odd_json import OddError
 from service.core.standing import Abroad, Elsewhere, Standing, together
 from service.core.turns import SHARE, NotNowError
@@ -179,6 +181,19 @@ class Peer:
         for recipient in waiting.outstanding.keys() - set(expected) if waiting else ():
             self.settle(key, recipient, Lost)
 
+    def forget_receipts(self, recipients: Set[Address]) -> None:
+        """Of messages to these clients it is not told any more what becomes of them: another worker has them, and says
+        it to their senders.
+        """
+        for key, waiting in tuple(self.receipts.items()):
+            for recipient in waiting.outstanding.keys() & recipients:
+                del waiting.outstanding[recipient]
+            if not waiting.outstanding:
+                del self.receipts[key]
+
+    def when_here(self, act: Callable[[], None]) -> bool:
+        return False
+
     def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
         if self.is_gone:
             answered(False)  # and the client that asks waits until it is forgotten
@@ -194,7 +209,9 @@ class _Elsewhere:
     `recipient` is as whom the message was to reach whoever this is about.
     """
 
-    def __init__(self, peer: Peer, said: records.Said, recipient: Address) -> None:
+    def __init__(self, bus: "PeerBus", peer: Peer, said: records.Said, recipient: Address) -> None:
+        self._bus = bus
+        self._id = said.id
         self._name = said.sender
         self.temporary = said.temporary
         self._peer = peer
@@ -207,7 +224,12 @@ class _Elsewhere:
 
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
         delivered = isinstance(outcome, Delivered)
-        self._peer.tell(records.Outcome(self._key, self._recipient, outcome.recipient_uuid, delivered))
+        if self.temporary is not None and self._bus.hub.owner_of(self.temporary) is not self._peer:
+            # It is served by another worker by now, or has gone.
+            settled = Settled(self.temporary, self._id, outcome.recipient_uuid, delivered)
+            self._bus.center.mail.settle([settled])
+        else:
+            self._peer.tell(records.Outcome(self._key, self._recipient, outcome.recipient_uuid, delivered))
 
 
 class _Question(msgspec.Struct):
@@ -251,6 +273,7 @@ class PeerBus:
         self._late: dict[tuple[Peer, Address], deque[records.Said]] = {}
         """By sender: a message to a large group, and what is behind it."""
         self._late_in_all = 0
+        self.moves = Moves(self)
         self._acts: dict[type[Record], Callable[[Peer, Any], None]] = {
             records.Came: self._came,
             records.Owns: self._owned,
@@ -269,6 +292,8 @@ class PeerBus:
             records.Counted: self._counted,
             records.Mail: self._mail,
             records.Settled: self._settled,
+            records.Moves: self.moves.heard,
+            records.Fenced: self.moves.fenced,
         }
 
     def next_number(self) -> int:
@@ -291,11 +316,11 @@ class PeerBus:
 
     @property
     def connections(self) -> int:
-        return sum(len(peer.client_addresses) for peer in self._near())
+        return sum(len(peer.client_addresses) for peer in self.near())
 
     @property
     def others(self) -> Collection[str]:
-        return [peer.number for peer in self._near()]
+        return [peer.number for peer in self.near()]
 
     @property
     def abroad(self) -> Abroad | None:
@@ -307,7 +332,7 @@ class PeerBus:
 
     @property
     def known(self) -> Mapping[str, bytes]:
-        return {peer.number: peer.last.counts for peer in self._near() if peer.last.counts}
+        return {peer.number: peer.last.counts for peer in self.near() if peer.last.counts}
 
     @property
     def is_cut_off(self) -> bool:
@@ -319,7 +344,8 @@ class PeerBus:
         """Why a message is dropped for which no recipient is known."""
         return drops.CUT_OFF if self.is_cut_off else drops.NOBODY
 
-    def _near(self) -> Sequence[Peer]:
+    def near(self) -> Sequence[Peer]:
+        """The other workers of this host."""
         return [peer for peer in self.peers.values() if peer.is_near]
 
     def frees(self, address: Address) -> None:
@@ -335,6 +361,22 @@ class PeerBus:
 
     def left(self, group: str, member: Member) -> None:
         self._tell_all(records.Left(group, member.addresses[0]))
+
+    def arrived(self, member: Member) -> None:
+        self.moves.arrived(member)
+
+    def forget_since(self, address: Address) -> None:
+        """None of our members has an address any more, and another worker says so to all."""
+        del self._since[address]
+
+    def tell_near(self, record: Record) -> None:
+        """Tell the others of this host what must arrive."""
+        for peer in self.near():
+            peer.tell(record)
+
+    def is_behind(self, peer: Peer) -> bool:
+        """Whether something that it has said still waits for its turn."""
+        return any(sender is peer for sender, _ in self._late)
 
     def _tell_all(self, record: Record) -> None:
         if self.peers or self.far:
@@ -409,17 +451,18 @@ class PeerBus:
         self._tell_all(records.Mail(list(boxes)))
 
     def tell_settled(self, settled: Settled) -> None:
-        peer = self.hub.owner_of(settled.temporary)
-        if isinstance(peer, Peer):
-            peer.tell(records.Settled(*settled))
+        owner = self.hub.owner_of(settled.temporary)
+        if isinstance(owner, Peer):
+            owner.tell(records.Settled(*settled))
+        elif isinstance(owner, Arriving):
+            owner.when_here(lambda: self.center.mail.settle([settled]))
 
     def _mail(self, peer: Peer, record: records.Mail) -> None:
         self.center.mail.heard(record.boxes)
 
     def _settled(self, peer: Peer, record: records.Settled) -> None:
-        if self.hub.is_ours(self.hub.owner_of(record.temporary)):
-            outcome = Settled(record.temporary, record.id, record.recipient, record.is_delivered)
-            self.center.mail.settle([outcome])
+        # It may have moved on since the sender heard of it.
+        self.center.mail.settle([Settled(record.temporary, record.id, record.recipient, record.is_delivered)])
 
     # What other workers tell
 
@@ -456,6 +499,7 @@ class PeerBus:
         if peer.is_near and self.far:
             self.far.gone(peer.number)
         self._inherit(peer)
+        self.moves.parted(peer)
         self._answer_for(peer)
         for key, waiting in tuple(peer.receipts.items()):
             for recipient in tuple(waiting.outstanding):
@@ -579,20 +623,31 @@ class PeerBus:
             self.hub.forget_owner(address)
 
     def _joined(self, peer: Peer, record: records.Joined) -> None:
-        peer.groups.setdefault(record.group, {})[record.temporary] = record.name
-        self.hub.note_in_group(peer, record.group)
+        self.join_at(peer, record.group, record.temporary, record.name)
+
+    def join_at(self, peer: Peer, group: str, temporary: Address, name: Address) -> None:
+        """A client of another worker is in a group."""
+        peer.groups.setdefault(group, {})[temporary] = name
+        self.hub.note_in_group(peer, group)
 
     def _left(self, peer: Peer, record: records.Left) -> None:
-        members = peer.groups.get(record.group, {})
-        if members.pop(record.temporary, None) is not None and not members:
-            del peer.groups[record.group]
-            self.hub.forget_in_group(peer, record.group)
+        self.leave_at(peer, record.group, record.temporary)
+
+    def leave_at(self, peer: Peer, group: str, temporary: Address) -> None:
+        """The inverse of `join_at`."""
+        members = peer.groups.get(group, {})
+        if members.pop(temporary, None) is not None and not members:
+            del peer.groups[group]
+            self.hub.forget_in_group(peer, group)
+
+    def _is_here(self, owner: Owner | None) -> TypeGuard[Member | Arriving]:
+        return self.hub.is_ours(owner) or isinstance(owner, Arriving)
 
     def _text(self, peer: Peer, record: records.Text) -> None:
         reach = Reach()
         try:
             owner = self.hub.owner_of(open_envelope(record.text).recipient_uuid)
-            if self.hub.is_ours(owner):
+            if self._is_here(owner):
                 owner.forward(record.text, record)
                 reach = Reach(online=1)
             elif not record.number:
@@ -623,9 +678,9 @@ class PeerBus:
             elif not reach.online:
                 self.hub.tally.dropped[self.nobody] += 1
 
-        receipt = Receipt(_Elsewhere(peer, record, recipient), record.id) if record.key else None
+        receipt = Receipt(_Elsewhere(self, peer, record, recipient), record.id) if record.key else None
         owner = self.hub.owner_of(recipient)
-        if not self.hub.is_ours(owner):
+        if not self._is_here(owner):
             if record.seeks:
                 told(Reach())
             else:
@@ -648,12 +703,16 @@ class PeerBus:
 
     def _said_to_group(self, peer: Peer, record: records.Said, message: Message) -> None:
         expected: list[Address] = []
-        members = [member for member in self.hub.members_of(str(message.group)) if self.hub.is_ours(member)]
+        members = [
+            member
+            for member in self.hub.members_of(str(message.group))
+            if self._is_here(member) and self.moves.is_meant(peer, member.temporary)
+        ]
         self.center.turns.begin(len(members))
         for member in members:
             if message.key is not None:
-                temporary = member.addresses[0]
-                receipt = Receipt(_Elsewhere(peer, record, temporary), record.id)
+                temporary = member.temporary
+                receipt = Receipt(_Elsewhere(self, peer, record, temporary), record.id)
                 try:
                     expected += [temporary] * member.expect(message.key, receipt, message)
                 except TooManyUnconfirmedError:
@@ -669,7 +728,9 @@ class PeerBus:
         def decided(alive: bool) -> None:
             peer.tell(records.Answer(record.number, alive))
 
-        if not self.hub.is_ours(owner):
+        if isinstance(owner, Arriving):
+            owner.when_here(lambda: self._claimed(peer, record))
+        elif not self.hub.is_ours(owner):
             decided(False)
         elif owner.accepts(record.proof):
             self.hub.take_away(record.address, owner)
@@ -698,7 +759,7 @@ class PeerBus:
     # Figures
 
     def ask_all(self, answer: Callable[[str, bytes], None], *, abroad: bool = False) -> int:
-        asked = list(self.peers.values()) if abroad else self._near()
+        asked = list(self.peers.values()) if abroad else self.near()
         for peer in asked:
             number = self.next_number()
             self._asked[number] = (peer, answer)
@@ -706,7 +767,7 @@ class PeerBus:
         return len(asked)
 
     def tell_standing(self, ours: Standing, asker: Peer | None = None, number: int = _UNASKED) -> None:
-        near = self._near()
+        near = self.near()
         # The one that has come last will stay longest.
         heir = near[-1].number if near else ""
         counts = msgspec.msgpack.encode(ours)

@@ -151,6 +151,35 @@ class Settled(_Record, tag=17):
     is_delivered: bool
 
 
+class Moving(msgspec.Struct, array_like=True, gc=False):
+    """A client that another worker is to serve: its addresses, of which the temporary one is the first, each since when
+    it has it, and its groups. `name` is as whom others know it.
+    """
+
+    client_address: str | None
+    name: Address
+    addresses: list[tuple[Address, float]]
+    groups: list[str]
+
+
+class Moves(_Record, tag=18):
+    """The worker with the number `to` is to serve these clients of the sender, or the sender after all."""
+
+    number: int
+    to: str
+    clients: list[Moving]
+
+
+class Fenced(_Record, tag=19):
+    """From now on, the sender has what is for certain clients go to the worker that is to serve them; what it has sent
+    to the one that did was sent before. Both are told so. `number` is that of the `Moves`, which came from the worker
+    with the number `of`.
+    """
+
+    number: int
+    of: str
+
+
 Record = (
     Came
     | Owns
@@ -169,6 +198,8 @@ Record = (
     | Told
     | Mail
     | Settled
+    | Moves
+    | Fenced
 )
 
 encode = msgspec.msgpack.Encoder().encode

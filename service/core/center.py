@@ -64,13 +64,17 @@ class Client(Protocol):
 PROBE_TIMEOUT_S = 3.0
 
 
+# Of a key: the messages that one process can have confirmed before it uses the keys of the next one.
+KEY_BITS = 30
+
+
 class Center:
     """The notification center of one process.
 
     `clock` is monotonic, `now` counts from the epoch, both in seconds; `now` is only for the ends of tokens and to be
     shown, for it may be set while we run. `soon` calls a function in the next turn of the event loop. `verify` tells
     whose token it is, `tell` writes the log, if `is_heard` says that it is written, `measure` says where the process
-    is, and what it takes there.
+    is, and what it takes there. `number` is that of the process.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Center:
         tell: Tell = tell_nobody,
         is_heard: Callable[[], bool] = lambda: True,
         measure: Callable[[], Footprint] = lambda: Footprint("", 0, 0, 0.0),
+        number: int = 0,
     ) -> None:
         self.settings = settings
         self.hub = Hub()
@@ -110,7 +115,7 @@ class Center:
         self._draw_address = draw_address
         self._measure = measure
         self._started = now()
-        self._keys = 0
+        self._keys = number << KEY_BITS
 
     @property
     def connections(self) -> int:
@@ -164,13 +169,12 @@ class Center:
         return Address(self._draw_address())
 
     def next_key(self) -> int:
-        """A number by which a recipient confirms a message; each is used once."""
+        """A number by which a recipient confirms a message; each is used once, also by a process that serves it later.
+
+        JavaScript reads it: it is less than 2**53, for no process has a number of more than 22 bits (proc(5), pid_max).
+        """
         self._keys += 1
         return self._keys
-
-    def used_key(self, key: int) -> None:
-        """Another process has used this one."""
-        self._keys = max(self._keys, key)
 
     def tick(self) -> None:
         """Call the functions whose time has come."""

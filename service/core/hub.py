@@ -49,6 +49,9 @@ class Named(Protocol):
 class Owner(Named, Protocol):
     """Who has an address or is in a group, as the hub needs it: a client of this worker, or another worker."""
 
+    def when_here(self, act: Callable[[], None]) -> bool:
+        """Whether it is just being handed over by another worker; then `act` is called when that is over."""
+
     def forward(self, text: bytes, sender: Named) -> None:
         """Pass a message of v0 on to the client, which came as `text` and is known to be sound."""
 
@@ -90,6 +93,10 @@ class Member(Owner, Protocol):
     """A client of this worker, as the hub needs it. `addresses` begins with the temporary one."""
 
     addresses: list[Address]
+
+    @property
+    def temporary(self) -> Address:
+        """The first of its addresses."""
 
     @property
     def client(self) -> Taker:
@@ -163,6 +170,9 @@ class Bus(Protocol):
 
     def since(self, address: Address) -> float:
         """Since when one of our members has an address."""
+
+    def arrived(self, member: Member) -> None:
+        """A client that another process has served so far is a member now."""
 
     def frees(self, address: Address) -> None:
         """Tell the others that none of our members has it any more."""
@@ -247,6 +257,8 @@ class Alone:
     def since(self, address: Address) -> float:
         return 0.0
 
+    def arrived(self, member: Member) -> None: ...
+
     def frees(self, address: Address) -> None: ...
 
     def heir(self, address: Address) -> Owner | None:
@@ -313,6 +325,11 @@ class Hub:
         self._owners[member.addresses[0]] = member
         self.bus.owns(member.addresses[0], member)
 
+    def pass_on(self, address: Address, owner: Owner, heir: Owner) -> None:
+        """Let an address of an owner have another one, which nobody is to notice."""
+        if self._owners.get(address) is owner:
+            self._owners[address] = heir
+
     def adopt(self, member: Member, address: Address, since: float) -> None:
         """Let a member have an address that it had in another process."""
         self._owners[address] = member
@@ -344,6 +361,8 @@ class Hub:
             self._give(address, member)
         elif owner is member:
             member.granted(address)
+        elif owner.when_here(lambda: self.claim(member, address, proof)):
+            pass
         elif self.is_ours(owner) and owner.accepts(proof):
             self.take_away(address, owner)
             self.claim(member, address)

@@ -14,7 +14,7 @@ Pure: no loop, no socket, no clock of its own.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import msgspec
@@ -148,6 +148,16 @@ class Session(ABC):
         return self.addresses[0]
 
     @property
+    def groups(self) -> Collection[str]:
+        """The groups that it is in."""
+        return ()
+
+    @property
+    def watched(self) -> Collection[Address]:
+        """The addresses whose owners it wants to know about."""
+        return ()
+
+    @property
     def age_s(self) -> float:
         """How long it has been connected."""
         return self._center.clock() - self._since
@@ -250,8 +260,15 @@ class Session(ABC):
             box=box,
         )
 
+    def when_here(self, act: Callable[[], None]) -> bool:
+        return False
+
     def go_on(self, state: SessionState, opened: Opened | None) -> None:
         """Serve a client on, which has been greeted, where another process has left it. `opened` is its mailbox."""
+        self._go_on(state, opened)
+        self._hub.bus.arrived(self)
+
+    def _go_on(self, state: SessionState, opened: Opened | None) -> None:
         self._since, self._refilled_at = state.began, state.refilled
         self._messages_left = self._messages_settled = state.messages_left
         self._bytes_left = self._bytes_settled = state.bytes_left

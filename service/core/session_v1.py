@@ -3,7 +3,7 @@
 Every request with an `id` is answered by one `ok` or one `error` with that `id`. Pure, as `service.core.session`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from hmac import compare_digest
 from typing import Any
@@ -186,6 +186,14 @@ class SessionV1(Session):
         self._say(failure.answer(to, reason))
 
     @property
+    def groups(self) -> Collection[str]:
+        return self._groups
+
+    @property
+    def watched(self) -> Collection[Address]:
+        return self._watched
+
+    @property
     def may_leave(self) -> bool:
         is_settled = not self._hello and self._held is None
         return super().may_leave and is_settled and all(each.sender.temporary for each, _ in self._unconfirmed.values())
@@ -210,8 +218,8 @@ class SessionV1(Session):
             has_box=self._has_box,
         )
 
-    def go_on(self, state: SessionState, opened: Opened | None) -> None:
-        super().go_on(state, opened)
+    def _go_on(self, state: SessionState, opened: Opened | None) -> None:
+        super()._go_on(state, opened)
         self._center.deadlines.pop(self._no_hello, None)
         if state.hello_until is not None:
             self._center.deadlines[self._no_hello] = state.hello_until
@@ -225,7 +233,6 @@ class SessionV1(Session):
         for each in state.unconfirmed:
             receipt = Receipt(ByAddress(each.sender, self._center.mail), each.id)
             self._unconfirmed[each.key] = (receipt, each.recipient)
-            self._center.used_key(each.key)
 
     def catch_up(self, state: SessionState) -> None:
         super().catch_up(state)

@@ -300,9 +300,9 @@ class WebSocket(WSListener):
         self.freeze()
 
     def thaw(self) -> None:
-        """The inverse of `freeze`, also when it has gone meanwhile."""
-        self._is_frozen = False
-        if not self._is_open:
+        """The inverse of `freeze`, also when it has gone meanwhile; once is enough, twice does no harm."""
+        was_frozen, self._is_frozen = self._is_frozen, False
+        if not was_frozen or not self._is_open:
             return
         self._begin(self._session)
         if self._is_paused:
@@ -311,6 +311,11 @@ class WebSocket(WSListener):
             self.transport.resume_reading()
         if self._is_held:
             self._wait_for_turn()
+
+    @property
+    def session(self) -> Session:
+        """Its protocol."""
+        return self._session
 
     @property
     def may_leave(self) -> bool:
@@ -334,12 +339,13 @@ class WebSocket(WSListener):
         connection = socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
         self._shut()
         self.picows = None
-        for _, then in self._leaving or ():
-            then(False)  # it is not for us to see
-        self._leaving = None
-        state = ClientState(self._session.leave(), stream)
         self.transport.set_protocol(asyncio.Protocol())
-        self.transport.abort()
+        self.transport.abort()  # which drops what it has not written
+        unsent = unsent[_send(connection, unsent) :]
+        leaving, self._leaving = self._leaving or (), None
+        for position, then in leaving:
+            then(position <= self._written - len(unsent))
+        state = ClientState(self._session.leave(), stream)
         return seal(state, unsent), connection
 
     def go_on(self, session: Session, state: ClientState, unsent: bytes, opened: Opened | None) -> None:
@@ -724,6 +730,14 @@ class WebSocket(WSListener):
             self.transport.abort()
         else:
             self._session.close(RESTART)
+
+
+def _send(connection: socket.socket, data: bytes) -> int:
+    """How much of it the system takes now."""
+    try:
+        return connection.send(data, socket.MSG_DONTWAIT) if data else 0
+    except OSError:
+        return 0  # it takes no more, or the client has gone, and whoever reads it hears of that
 
 
 def _is_utf8(data: bytes) -> bool:

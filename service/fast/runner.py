@@ -1,18 +1,22 @@
 """The notification center under our runner."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import cast
 
 import uvicorn
 
+from service.core.bus import PeerBus
 from service.core.center import Center
 from service.fast.fast import FastShell
 from service.fast.front import Reception
+from service.fast.passing import Door
 from service.fast.restart import can_keep, keep_clients, take_clients_back
 from service.fast.uvicorn_options import uvicorn_options
 from service.fast.uvicorn_server import DrainingServer
@@ -21,6 +25,8 @@ from service.process.listen import BACKLOG
 from service.process.notify import Notifier
 from service.runner import InformingServer, only_proxies_connect
 from service.settings import Settings
+from service.workers.manager import PASS_ON
+from service.workers.release import RELEASE_VARIABLE
 
 # How long the answers to requests are waited for that are under way; what they publish is for clients that are here.
 ANSWERS_S = 1.0
@@ -33,15 +39,22 @@ class Server(InformingServer, DrainingServer):
         """`stored` are clients of a process before this one."""
         DrainingServer.__init__(self, config, center)
         self._stored = stored
-        self._is_restart = False
+        self._stop_signal: int = signal.SIGTERM
+        self._door: Door | None = None
 
     def status(self) -> str:
         return self._center.status()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:
-            self._is_restart = sig == signal.SIGINT  # `RestartKillSignal=` of the unit
+            self._stop_signal = sig
         super().handle_exit(sig, frame)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        signal.signal(PASS_ON, self.handle_exit)
+        with super().capture_signals():
+            yield
 
     @property
     def _shell(self) -> FastShell:
@@ -50,14 +63,26 @@ class Server(InformingServer, DrainingServer):
 
     async def take_clients_back(self) -> None:
         """Serve those that a process before this one has left. To be called before anybody else can connect."""
+        settings, bus = self._center.settings, self._center.hub.bus
+        if settings.drain.keep and settings.engine.url is None and isinstance(bus, PeerBus) and settings.bus:
+            release = int(os.environ.get(RELEASE_VARIABLE, "0"))
+            self._door = Door(self._shell, bus, Path(settings.bus), release)
+            self._door.open()
         if self._stored:
             await take_clients_back(self._shell, self._stored, Notifier(os.environ), os.environ)
 
     async def let_clients_stay(self) -> None:
-        if self._is_restart and self._center.settings.drain.keep and can_keep(os.environ):
-            if self.server_state.tasks:
-                await asyncio.wait(set(self.server_state.tasks), timeout=ANSWERS_S)
+        if self._door is not None:
+            self._door.close()
+        is_restart = self._stop_signal == signal.SIGINT  # `RestartKillSignal=` of the unit
+        keeps = is_restart and self._center.settings.drain.keep and can_keep(os.environ)
+        passes_on = self._stop_signal == PASS_ON and self._door is not None
+        if (keeps or passes_on) and self.server_state.tasks:
+            await asyncio.wait(set(self.server_state.tasks), timeout=ANSWERS_S)
+        if keeps:
             await keep_clients(self._shell, self._notifier, os.environ)
+        elif passes_on and self._door is not None:
+            await self._door.pass_on()
 
 
 def run(settings: Settings, sockets: list[socket.socket], stored: Sequence[StoredSet]) -> None:

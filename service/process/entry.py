@@ -1,6 +1,7 @@
 """What every way to start the notification center has in common: its settings, and the center itself."""
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import Mapping
@@ -49,6 +50,7 @@ def center_of(settings: Settings) -> Center:
         tell=tell,
         is_heard=is_told,
         measure=footprint,
+        number=os.getpid(),
     )
 
 

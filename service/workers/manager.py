@@ -29,7 +29,7 @@ from service.process.notify import Notifier
 from service.process.stops import hold_stops, let_stops_through, stop_signals
 from service.settings import Settings
 from service.workers.meeting import AT, LIFELINE_VARIABLE, Meeting
-from service.workers.release import Deployment, Release, ReleaseError
+from service.workers.release import RELEASE_VARIABLE, Deployment, Release, ReleaseError
 from service.workers.reload import DIRECTORY_VARIABLE, DONE, NAME
 
 # How long a worker may be silent. It gives a sign of life twice as often.
@@ -42,6 +42,10 @@ RESTART_DELAY_S = 1.0
 MAX_RESTART_DELAY_S = 30.0
 # Beyond what the service itself waits for when it stops.
 STOP_MARGIN_S = 5.0
+# Stops a worker whose clients are to be served by others from then on.
+PASS_ON = signal.SIGUSR1
+# What runs a worker that understands it.
+MODULE_OF_CENTER = ["-m", "service"]
 _credentials = struct.Struct("3i")
 # What a worker says comes with at most two descriptors.
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_credentials.size) + socket.CMSG_SPACE(2 * struct.calcsize("i"))
@@ -152,7 +156,7 @@ class Workers:
         await self._stopped.wait()
         self._notifier.stopping()
         for worker in tuple(self._workers.values()):
-            self._stop(worker)
+            self._stop(worker, self._stops_by)
         await asyncio.gather(*self._kept)
         for task in tasks:
             task.cancel()
@@ -246,6 +250,7 @@ class Workers:
                     FDS_VARIABLE: " ".join(map(str, fds)),
                     STORED_VARIABLE: " ".join(f"{name}:{descriptor}" for name, descriptor in self._stored),
                     LIFELINE_VARIABLE: str(self._lifeline),
+                    RELEASE_VARIABLE: str(release.number),
                     "NOTIFY_SOCKET": str(self._directory / "notify"),
                     "WATCHDOG_USEC": str(int(WATCHDOG_S * 1_000_000)),
                     "WEBSOCKET_BUS": release.settings.bus or str(self._directory / "bus"),
@@ -256,16 +261,16 @@ class Workers:
             return None
         worker = self._workers[process.pid] = _Worker(process, release, self._now())
         if self._stopped.is_set():
-            self._stop(worker)
+            self._stop(worker, self._stops_by)
         return worker
 
-    def _stop(self, worker: _Worker) -> None:
+    def _stop(self, worker: _Worker, by: signal.Signals) -> None:
         if not worker.is_stopping:
             worker.is_stopping = True
             worker.deadline = self._now() + _stop_s(worker)
             with contextlib.suppress(ProcessLookupError):
-                # To one that serves, it says whether this is a restart; one that does not has no answer to SIGINT yet.
-                worker.process.send_signal(self._stops_by if worker.ready.is_set() else signal.SIGTERM)
+                # One that does not serve yet has no answer to the others.
+                worker.process.send_signal(by if worker.ready.is_set() else signal.SIGTERM)
 
     def _hear(self, ears: socket.socket) -> None:
         # All that has come, before anybody is found silent: this process may have been the one that was held up.
@@ -384,7 +389,8 @@ class Workers:
 
     async def _end(self, worker: _Worker) -> None:
         self._notifier.extend(_stop_s(worker) + STOP_MARGIN_S)
-        self._stop(worker)
+        passes_on = self._arguments == MODULE_OF_CENTER and worker.release.settings.app.callable is None
+        self._stop(worker, PASS_ON if passes_on else signal.SIGTERM)
         await worker.has_ended.wait()
 
 

@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ ENV_FILE_VARIABLE = "WEBSOCKET_ENV_FILE"
 CODE_VARIABLE = "WEBSOCKET_CODE"
 # The directory with the code of your own application, if one is run in place of the notification center.
 APP_VARIABLE = "WEBSOCKET_APP_DIRECTORY"
+# Greater for each later release that one process has started workers of.
+RELEASE_VARIABLE = "WEBSOCKET_RELEASE"
 _HERE = Path(__file__).resolve().parents[2]  # the directory of the code that this process runs
 
 
@@ -33,6 +36,7 @@ class Release(NamedTuple):
     directory: Path
     environ: Mapping[str, str]
     settings: Settings
+    number: int = 0
 
     @property
     def workers(self) -> int:
@@ -48,6 +52,7 @@ class Deployment:
         """Raises: ReleaseError: the file of settings cannot be read."""
         self._environ = environ
         self._env_file = environ.get(ENV_FILE_VARIABLE)
+        self._numbers = count()
         self._code = environ.get(CODE_VARIABLE)
         # Variables that the old file set and the new one does not must not be inherited.
         self._names = frozenset(read_env(Path(self._env_file)) if self._env_file else ())
@@ -85,7 +90,7 @@ class Deployment:
             app = code / "app"
         if settings.app.callable is not None:
             environ = {**environ, APP_VARIABLE: str(app.resolve())}
-        return Release(python, directory, environ, settings)
+        return Release(python, directory, environ, settings, next(self._numbers))
 
 
 def read_env(path: Path) -> dict[str, str]:

@@ -62,9 +62,12 @@ def test_a_reload_sends_those_of_each_worker_away_in_its_turn(
     assert farewell(store, plan(before, after)) == told
 
 
-def test_a_restart_that_keeps_clients_ends_none(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reloads", [False, True])
+def test_what_keeps_clients_ends_none(
+    reloads: bool, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = installed(tmp_path, port, monkeypatch)
-    before, after = (Side(NAME, "systemd", runtime, keeps="1") for runtime in ("r1", "r2"))
+    before, after = (Side(NAME, "systemd", each, replaces_workers=reloads, keeps="1") for each in ("r1", "r2"))
     assert farewell(store, plan(before, after)) == "0 of 12 live connections end with it."
 
 

@@ -94,6 +94,20 @@ def test_clients_stay_if_both_sides_keep_them_in_the_same_way(before: str, after
     assert todo.disconnects is not stay
 
 
+@pytest.mark.parametrize(
+    ("is_joined", "stay"), [((False, False), True), ((True, False), False), ((False, True), False)]
+)
+def test_a_reload_keeps_clients_unless_there_is_an_engine(is_joined: tuple[bool, bool], stay: bool) -> None:
+    old, new = (
+        structs.replace(installed("workers: 2"), keeps="1", runtime=runtime, is_joined=joined)
+        for runtime, joined in zip(("r1", "r2"), is_joined, strict=True)
+    )
+    todo = plan(old, new)
+    assert todo.reloads_service
+    assert todo.keeps_clients is stay
+    assert todo.disconnects is not stay
+
+
 def test_clients_are_kept_by_systemd_alone() -> None:
     there = structs.replace(installed(), keeps="1")
     for other in (structs.replace(installed("manager: supervisor"), keeps="1"), Side()):

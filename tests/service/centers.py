@@ -85,7 +85,7 @@ class Party:
 class World:
     """A center, and a clock that stands still; `tokens` are the ones that it takes."""
 
-    def __init__(self, prefix: str = "temporary-", **settings: Any) -> None:
+    def __init__(self, prefix: str = "temporary-", number: int = 0, **settings: Any) -> None:
         self.time = 1_000_000.0
         self.clock_is_ahead = 0.0
         self.tokens: dict[str, Identity] = {}
@@ -99,6 +99,7 @@ class World:
             soon=self._soon,
             draw_address=lambda: f"{prefix}{next(temporary)}",
             draw_secret=lambda: f"secret-{next(secrets)}",
+            number=number,
         )
 
     def _soon(self, act: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """Several hosts in one process, over an engine that does what the test wants. One worker on each host."""
 
 from collections import deque
+from typing import Any
 
 from service.core.bus import PeerBus
 from service.engine.envelope import decode
@@ -75,7 +76,7 @@ class HostOfOne(World):
         boot: str = "boot",
         random: str = "",
         silence: float = SILENCE_S,
-        **settings: object,
+        **settings: Any,
     ) -> None:
         super().__init__(f"t{host}-", engine=Engine(url="redis://test"), **settings)
         self.teller = FakeTeller()

@@ -16,7 +16,7 @@ from service.core.admission import Admission
 from service.core.frames import SUBPROTOCOL
 from service.core.identity import Identity
 from service.fast.fast import FastShell
-from service.fast.handover import Given, Taking, give_all
+from service.fast.handover import Given, Taking, freeze, give_all, leave
 from service.settings import Limits
 from tests.service.centers import World
 from tests.service.transports import frame, frames_in
@@ -55,7 +55,7 @@ class Process:
     all: ClassVar[list["Process"]] = []
 
     def __init__(self, prefix: str, **settings: Any) -> None:
-        self.world = World(prefix, **settings)
+        self.world = World(prefix, number=1 + len(Process.all), **settings)
         self.shell = FastShell(self.world.center, set())
         Process.all.append(self)
 
@@ -236,6 +236,29 @@ def test_what_a_client_has_not_taken_yet_comes_after_that_and_once(new_loop: Any
         await sender.say(frame(TEXT, sent[-1]))
         assert [await slow.hears() for _ in sent] == [(TEXT, text) for text in sent]
         assert await slow.hears_nothing_more()
+
+    run(new_loop, go_on())
+
+
+@LOOPS
+def test_what_is_sent_in_the_turn_in_which_a_client_leaves_arrives_once_and_is_known_to_have_left(
+    new_loop: Any,
+) -> None:
+    async def go_on() -> None:
+        old, new = Process("old-"), Process("new-")
+        guest = await old.connect()
+        (client,) = old.shell.clients
+        verdicts: list[bool] = []
+        (frozen,) = freeze([client])
+        client.send(b"last")
+        client.when_left(verdicts.append)
+        given = leave([frozen])
+        assert verdicts == [True]
+        await asyncio.sleep(0.01)
+        assert await new.take(given) == [True]
+        await guest.say(frame(PING, b"behind"))
+        assert [await guest.hears(), await guest.hears()] == [(TEXT, b"last"), (PONG, b"behind")]
+        assert await guest.hears_nothing_more()
 
     run(new_loop, go_on())
 

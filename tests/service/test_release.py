@@ -42,7 +42,7 @@ def test_without_a_unit_it_is_what_this_process_was_started_with() -> None:
     deployment = Deployment(environ)
     first = deployment.first(settings)
     assert first == Release(sys.executable, Path(__file__).parents[2], environ, settings)
-    assert deployment.current(first) == first
+    assert deployment.current(first) == first._replace(number=1)
 
 
 def test_the_settings_are_those_of_the_file_and_none_of_before_is_left(installed: Installed) -> None:
@@ -142,7 +142,8 @@ def test_all_that_a_manager_and_workers_of_other_code_must_agree_on_is_known() -
     manager = {"service.workers.manager"}
     while manager != (more := manager.union(*map(ours, manager))):
         manager = more
-    wire = {"service.workers.mesh", "service.core.bus", "service.core.bus_records"} | ours("service.core.bus_records")
+    wire = {"service.workers.mesh", "service.core.bus", "service.core.moves", "service.core.bus_records"}
+    wire |= ours("service.core.bus_records")
     inside = {
         module
         for name in ("service.core.bus", "service.web.watching")

@@ -27,7 +27,7 @@ class Worker(World):
     """One worker with its clients, and the wires on which it hears of the others."""
 
     def __init__(self, number: str, **settings: object) -> None:
-        super().__init__(f"t{number}-", **settings)
+        super().__init__(f"t{number}-", int(number) + 1, **settings)
         self.number = number
         self.bus = PeerBus(self.center, number)
         self.center.hub.bus = self.bus

@@ -1,0 +1,97 @@
+"""Stands for a client that another worker is about to hand over: it has the client's addresses and is in its groups."""
+
+from collections.abc import Callable
+
+from service.core import drops
+from service.core.addresses import Address
+from service.core.bus_records import Moving
+from service.core.frames import Lost
+from service.core.hub import Named, Owner, Proof, Reach, Receipt, TellReach, TooManyUnconfirmedError
+from service.core.message import Message
+from service.core.tally import Tally
+
+
+class Arriving:
+    """Keeps what is for the client, and says it to whoever has it in the end: us, the other worker, or nobody."""
+
+    def __init__(self, moving: Moving) -> None:
+        self.moving = moving
+        self._acts: list[Callable[[Owner], None]] = []
+
+    @property
+    def name(self) -> Address:
+        return self.moving.name
+
+    @property
+    def temporary(self) -> Address:
+        """Its first address."""
+        return self.moving.addresses[0][0]
+
+    def yield_to(self, owner: Owner) -> None:
+        """That is who has it."""
+        acts, self._acts = self._acts, []
+        for act in acts:
+            act(owner)
+
+    # As the owner of an address
+
+    def when_here(self, act: Callable[[], None]) -> bool:
+        self._acts.append(lambda _: act())
+        return True
+
+    def forward(self, text: bytes, sender: Named) -> None:
+        self._acts.append(lambda owner: owner.forward(text, sender))
+
+    def deliver(self, message: Message) -> None:
+        self._acts.append(lambda owner: owner.deliver(message))
+
+    def hand_over(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
+        self._acts.append(lambda owner: owner.hand_over(message, receipt, then))
+
+    def reach(self, group: str | None) -> int:
+        return 1
+
+    def expect(self, key: int, receipt: Receipt, message: Message) -> int:
+        def note(owner: Owner) -> None:
+            try:
+                is_expected = owner.expect(key, receipt, message) > 0
+            except TooManyUnconfirmedError:
+                is_expected = False
+            if not is_expected:
+                receipt.sender.tell_outcome(Lost(id=receipt.id, recipient_uuid=message.recipient or self.name))
+
+        self._acts.append(note)
+        return 1
+
+    def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
+        self._acts.append(lambda owner: owner.probe(address, proof, answered))
+
+
+class Nobody:
+    """Stands for a client that was lost on the way."""
+
+    name = Address("")
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def when_here(self, act: Callable[[], None]) -> bool:
+        return False
+
+    def forward(self, text: bytes, sender: Named) -> None:
+        self._tally.dropped[drops.GONE] += 1
+
+    def deliver(self, message: Message) -> None:
+        self._tally.dropped[drops.GONE] += 1
+
+    def hand_over(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
+        then(Reach(lost=1))
+
+    def reach(self, group: str | None) -> int:
+        return 0
+
+    def expect(self, key: int, receipt: Receipt, message: Message) -> int:
+        return 0
+
+    def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
+        answered(False)

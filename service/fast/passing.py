@@ -1,0 +1,257 @@
+"""Clients pass from a worker that is replaced to one that stays, over a Unix stream between the two.
+
+Every worker listens in the directory of the bus, under its process id and the number of its release. A batch is the
+states of some clients, with their sockets as SCM_RIGHTS in front of them; it is answered by which of them are served.
+
+Source: unix(7), SCM_RIGHTS, SO_PEERCRED; at most 253 descriptors go with one message (SCM_MAX_FD).
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from service.core.bus import Peer, PeerBus
+from service.core.handover import NotUnderstoodError, unseal
+from service.fast.fast import FastShell, WebSocket
+from service.fast.handover import Given, Taking, freeze, leave, settle
+
+BATCH = 200
+# How long the other workers may take to say that nothing is on its way any more, and the new one to serve a batch. One
+# that is stuck is not waited for: what it has on its way may then be overtaken.
+PATIENCE_S = 2.0
+# No state is longer: a client that has let more pile up is closed.
+MAX_BYTES = 256 * 1024 * 1024
+_UMASK_0600 = 0o177
+_SUFFIX = ".clients"
+
+_head = struct.Struct("!IQ")
+_credentials = struct.Struct("3i")
+_decode = msgspec.msgpack.Decoder(list[bytes]).decode
+_decode_taken = msgspec.msgpack.Decoder(list[bool]).decode
+
+logger = logging.getLogger(__name__)
+
+
+class PassingError(Exception):
+    """The other worker does not take the clients; the message says why."""
+
+
+class Door:
+    """Where this worker gets clients of others; `release` is a number that is greater in later releases."""
+
+    def __init__(self, shell: FastShell, bus: PeerBus, directory: Path, release: int) -> None:
+        self._shell = shell
+        self._bus = bus
+        self._loop = shell.loop
+        self._directory = directory
+        self._path = directory / f"{bus.number}-{release}{_SUFFIX}"
+        self._release = release
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self) -> None:
+        """Take clients from now on. Raises: OSError"""
+        for path in self._directory.glob(f"*{_SUFFIX}"):
+            if not _is_alive(path.stem.partition("-")[0]):
+                path.unlink(missing_ok=True)
+        before = os.umask(_UMASK_0600)
+        try:
+            self._listener.bind(str(self._path))
+        finally:
+            os.umask(before)
+        self._listener.listen()
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener, self._let_in)
+
+    def close(self) -> None:
+        """Take none any more."""
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+    def _let_in(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            connection, _ = self._listener.accept()
+            pid, uid, _ = _credentials.unpack(
+                connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _credentials.size)
+            )
+            if uid != os.geteuid():
+                logger.warning("a process of user %d, which is not one of our workers, was turned away", uid)
+                connection.close()
+                return
+            connection.setblocking(False)
+            task = self._loop.create_task(self._serve(connection, str(pid)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, connection: socket.socket, number: str) -> None:
+        with contextlib.closing(connection):
+            try:
+                while (given := await _read(self._loop, connection)) is not None:
+                    taken = await self._take(given)
+                    await self._loop.sock_sendall(connection, _packed(msgspec.msgpack.encode(taken)))
+            except (OSError, EOFError, msgspec.MsgspecError) as error:
+                logger.warning("worker %s has not handed over all of its clients: %s", number, error)
+
+    async def _take(self, given: Sequence[Given]) -> list[bool]:
+        taking = Taking(self._shell)
+        taken = list(await asyncio.gather(*map(taking.take, given)))
+        for each, is_taken in zip(given, taken, strict=True):
+            if not is_taken:
+                with contextlib.suppress(NotUnderstoodError):
+                    self._bus.moves.lost(unseal(each.state).session.addresses[0][0])
+        taking.finish()
+        return taken
+
+    # The worker that is replaced
+
+    def _successor(self) -> tuple[Peer, Path] | None:
+        """The worker of the newest release with the fewest clients."""
+        peers = []
+        for path in self._directory.glob(f"*{_SUFFIX}"):
+            number, _, release = path.stem.partition("-")
+            peer = self._bus.peers.get(number)
+            if peer is not None and release.isdigit() and int(release) >= self._release:
+                peers.append((-int(release), len(peer.client_addresses), number, peer, path))
+        return min(peers)[3:] if peers else None
+
+    async def pass_on(self) -> int:
+        """Let other workers serve all clients that can leave; the others stay. Returns: how many have left."""
+        waiting, number = list(self._shell.clients), 0
+        while waiting and (successor := self._successor()) is not None:
+            batch, waiting = waiting[:BATCH], waiting[BATCH:]
+            try:
+                number += await self._pass(batch, *successor)
+            except (OSError, PassingError) as error:
+                logger.warning("worker %s takes no clients: %s", successor[0].number, error)
+                break
+        return number
+
+    async def _pass(self, batch: Sequence[WebSocket], to: Peer, path: Path) -> int:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.setblocking(False)
+            await self._loop.sock_connect(connection, str(path))
+            frozen = freeze(batch)
+            await settle(frozen)
+            leaving = [client for client in frozen if client.may_leave]
+            for client in frozen:
+                if client not in leaving:
+                    client.thaw()
+            given = await self._leave(leaving, to)
+            try:
+                taken = await asyncio.wait_for(self._hand_over(connection, given), PATIENCE_S)
+            except (OSError, EOFError, asyncio.TimeoutError, msgspec.MsgspecError) as error:
+                await self._take_back(given)
+                raise PassingError(str(error) or "it does not answer") from None
+            for each in given:
+                each.connection.close()
+            return sum(taken)
+
+    async def _hand_over(self, connection: socket.socket, given: Sequence[Given]) -> list[bool]:
+        await _write(self._loop, connection, given)
+        return _decode_taken(await _read_bytes(self._loop, connection))
+
+    async def _leave(self, leaving: Sequence[WebSocket], to: Peer) -> list[Given]:
+        """Let clients leave when nothing is on its way to them or from them any more."""
+        moves = self._bus.moves
+        given: list[Given] = []
+        fenced: asyncio.Future[bool] = self._loop.create_future()
+
+        def answered(may_leave: bool) -> None:
+            if not fenced.done():
+                fenced.set_result(may_leave)
+
+        number = moves.announce([client.session for client in leaving], to, answered)
+        try:
+            may_leave = await asyncio.wait_for(fenced, PATIENCE_S)
+        except asyncio.TimeoutError:
+            may_leave = False
+        staying = []
+        for client in leaving:
+            if may_leave and (left := leave([client])):
+                given += left
+                moves.left(client.session, to)
+            else:
+                staying.append(client)
+        moves.withdraw([client.session for client in staying if client.session in self._bus.hub.members])
+        moves.finish(number, to)
+        for client in staying:
+            client.thaw()
+        return given
+
+    async def _take_back(self, given: Sequence[Given]) -> None:
+        taking = Taking(self._shell)
+        for each in given:
+            await taking.take(each)
+        taking.finish()
+
+
+def _is_alive(number: str) -> bool:
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    return int(number) != os.getpid()  # what is there under our number is of a process that had it before
+
+
+async def _write(loop: asyncio.AbstractEventLoop, connection: socket.socket, given: Sequence[Given]) -> None:
+    states = msgspec.msgpack.encode([each.state for each in given])
+    # All before was answered, so that there is room for these few bytes.
+    socket.send_fds(connection, [_head.pack(len(given), len(states))], [each.connection.fileno() for each in given])
+    await loop.sock_sendall(connection, states)
+
+
+async def _read(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> list[Given] | None:
+    """A batch; None when none follows. Raises: EOFError, OSError, msgspec.MsgspecError"""
+    await _readable(loop, connection)
+    head, descriptors, _, _ = socket.recv_fds(connection, _head.size, BATCH, socket.MSG_CMSG_CLOEXEC)
+    connections = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    try:
+        if not head:
+            return None
+        if len(head) < _head.size:
+            raise EOFError("what it says is cut off")
+        number, length = _head.unpack(head)
+        if length > MAX_BYTES or number != len(connections):
+            raise EOFError(f"{number} clients of {length} bytes with {len(connections)} sockets")
+        states = _decode(await _read_exactly(loop, connection, length))
+        return [Given(state, each) for state, each in zip(states, connections, strict=True)]
+    except BaseException:
+        for each in connections:
+            each.close()
+        raise
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+    is_readable = asyncio.Event()
+    loop.add_reader(connection, is_readable.set)
+    try:
+        await is_readable.wait()
+    finally:
+        loop.remove_reader(connection)
+
+
+def _packed(data: bytes) -> bytes:
+    return _head.pack(0, len(data)) + data
+
+
+async def _read_bytes(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> bytes:
+    _, length = _head.unpack(await _read_exactly(loop, connection, _head.size))
+    return await _read_exactly(loop, connection, min(length, MAX_BYTES))
+
+
+async def _read_exactly(loop: asyncio.AbstractEventLoop, connection: socket.socket, length: int) -> bytes:
+    data = bytearray()
+    while len(data) < length:
+        more = await loop.sock_recv(connection, min(length - len(data), 1 << 20))
+        if not more:
+            raise EOFError("it has ended")
+        data += more
+    return bytes(data)

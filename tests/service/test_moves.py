@@ -1,0 +1,162 @@
+"""Clients pass from worker to worker, while all write to each other: nobody can tell when."""
+
+import random
+from collections import defaultdict, deque
+from typing import Any
+
+import pytest
+
+from service.core.handover import SessionState
+from service.core.session import Session, SessionV0
+from service.core.session_v1 import SessionV1
+from tests.service.centers import Party
+from tests.service.workers import Host
+
+
+class Scene:
+    """Three workers, and clients whom chance has write and move; it says as well when what is on its way arrives."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.host = Host(3)
+        self.at: dict[str, str] = {}
+        self.parties: dict[str, Party] = {}
+        self.still: set[str] = set()
+        """Those who are just moving, and are not read."""
+        self.on_the_way: deque[tuple[str, SessionState, str]] = deque()
+        self.said: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self.said_to_all: dict[str, list[int]] = defaultdict(list)
+        self.heard: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.number = 0
+        self.numbers: dict[str, int] = {}
+        for position, name in enumerate(("ann", "bob", "cem", "dan", "eve")):
+            number = str(position % 3)
+            self.at[name], self.parties[name] = number, self.host.workers[number].v1(name)
+            self.parties[name].say(type="join", id=0, group="all")
+        self.host.settle()
+        for name, party in self.parties.items():
+            others = [other for other in self.parties if other != name]
+            party.say(type="presence", id=0, uuids=others, watch=True)
+            party.heard()
+
+    def turn(self) -> None:
+        """Something happens."""
+        kind = self.chance.choices(
+            [self.write, self.write_to_all, self.arrive, self.move, self.adopt], [4, 1, 20, 1, 4]
+        )
+        kind[0]()
+        for worker in self.host.workers.values():
+            worker.turns()
+
+    def write(self) -> None:
+        writers = sorted(self.parties.keys() - self.still)
+        if writers:
+            sender = self.chance.choice(writers)
+            recipient = self.chance.choice(sorted(self.parties.keys() - {sender}))
+            self.number += 1
+            self.said[sender, recipient].append(self.number)
+            ack = self.chance.choice(["none", "accepted", "delivered"])
+            self.parties[sender].say(id=self.number, recipient_uuid=recipient, message=self.number, ack=ack)
+
+    def write_to_all(self) -> None:
+        writers = sorted(self.parties.keys() - self.still)
+        if writers:
+            sender = self.chance.choice(writers)
+            self.number += 1
+            self.said_to_all[sender].append(self.number)
+            self.parties[sender].say(id=self.number, group="all", message=self.number, ack="delivered")
+
+    def arrive(self) -> None:
+        worker = self.chance.choice(list(self.host.workers.values()))
+        worker.arrive(self.chance.choice(sorted(worker.peers)))
+
+    def move(self) -> None:
+        name = self.chance.choice(sorted(self.parties))
+        if name not in self.still and self.parties[name].session.may_leave:
+            source = self.at[name]
+            target = self.chance.choice(sorted(self.host.workers.keys() - {source}))
+            self.still.add(name)
+            bus = self.host.workers[source].bus
+            number = bus.moves.announce(
+                [self.parties[name].session], bus.peers[target], lambda may: self.leave(name, source, target, may)
+            )
+            self.numbers[name] = number
+
+    def leave(self, name: str, source: str, target: str, may: bool) -> None:
+        assert may
+        bus, session = self.host.workers[source].bus, self.parties[name].session
+        if session.may_leave:
+            self.on_the_way.append((name, session.leave(), target))
+            bus.moves.left(session, bus.peers[target])
+        else:
+            bus.moves.withdraw([session])
+            self.still.discard(name)
+        bus.moves.finish(self.numbers.pop(name), bus.peers[target])
+
+    def adopt(self) -> None:
+        if self.on_the_way:
+            name, state, target = self.on_the_way.popleft()
+            party = self.parties[name]
+            kind: type[Session] = SessionV1 if state.protocol == "nc.v1" else SessionV0
+            center = self.host.workers[target].center
+            party.session = kind(center, party.client, state.identity, state.client_address, state.addresses[0][0])
+            party.session.go_on(state, None)
+            party.session.catch_up(state)
+            self.at[name] = target
+            self.still.discard(name)
+
+    def listen(self, confirmed: float) -> None:
+        """Everybody hears what has come, and confirms this part of what is to be confirmed and was not yet."""
+        for name, party in self.parties.items():
+            self.heard[name] += party.heard()
+            for frame in self.heard[name]:
+                is_due = "key" in frame and name not in self.still and "is_confirmed" not in frame
+                if is_due and self.chance.random() < confirmed:
+                    party.say(type="ack", key=frame["key"])
+                    frame["is_confirmed"] = True
+
+    def check(self, name: str) -> None:
+        """All that others have sent has come, once and in order, and all that was to be told was told, once."""
+        frames = self.heard[name]
+        messages = [frame for frame in frames if frame["type"] == "msg"]
+        for other in self.parties:
+            from_other = [each for each in messages if each["sender_uuid"] == other]
+            direct = [each["message"] for each in from_other if "group" not in each]
+            assert direct == self.said[other, name], (other, name)
+            to_all = [each["message"] for each in from_other if "group" in each]
+            assert to_all == (self.said_to_all[other] if other != name else []), (other, name)
+        assert [frame for frame in frames if frame["type"] in ("presence", "lost", "error")] == []
+        receipts = [(frame["id"], frame["recipient_uuid"]) for frame in frames if frame["type"] == "delivered"]
+        assert len(receipts) == len(set(receipts))
+        assert len(receipts) == sum(frame.get("receipts", 0) for frame in frames if frame["type"] == "ok")
+
+    def finish(self) -> None:
+        """All that is under way comes to its end, and everybody confirms what is to be confirmed."""
+        for _ in range(50):
+            self.host.settle()
+            for worker in self.host.workers.values():
+                worker.turns()
+            self.adopt()
+
+
+SEEDS = [*range(40), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(40, 600))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(seed: int) -> None:
+    scene = Scene(seed)
+    for _ in range(400):
+        scene.turn()
+        scene.listen(0.7)
+    scene.finish()
+    scene.listen(1.0)
+    scene.finish()
+    scene.listen(1.0)
+    assert not scene.still
+    for name in scene.parties:
+        scene.check(name)
+    for worker in scene.host.workers.values():
+        assert worker.center.connections == len(scene.parties)
+        assert not worker.bus.moves._arriving
+        assert not worker.bus.moves._fences
+        assert not worker.bus.moves._behind

@@ -1,0 +1,105 @@
+"""A reload replaces all workers, and no client can tell when."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from service.core.frames import SUBPROTOCOL
+from tests.service.shells import wait_until
+from tests.service.test_reload import Deployment
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    with contextlib.ExitStack() as stack:
+        deployment = Deployment(tmp_path, "runner", stack)
+        yield deployment
+        assert "Traceback" not in deployment.workers.shell.log()
+
+
+class Pair:
+    """A client of each version; both send each other numbers, and want to hear of each that is has arrived."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.old_hears: list[int] = []
+        self.new_hears: list[int] = []
+        self.answers: dict[int, list[str]] = {}
+        self.sent = 0
+        self.may_stop = asyncio.Event()
+        self.other_frames: list[str] = []
+
+    async def talk(self, url: str, ready: asyncio.Semaphore) -> None:
+        protocols = [SUBPROTOCOL]
+        async with (
+            connect(url, proxy=None) as old,
+            connect(url, proxy=None, subprotocols=protocols) as new,  # type: ignore[arg-type]
+        ):
+            await old.recv()
+            for message in ("connected", "are you there?"):
+                await old.send(json.dumps({"recipient_uuid": f"old-{self.number}", "message": message}))
+            await old.recv()
+            await new.recv()
+            await new.send(json.dumps({"type": "hello", "id": 0, "uuid": f"new-{self.number}"}))
+            await new.recv()
+            listening = [asyncio.create_task(self._listen_old(old)), asyncio.create_task(self._listen_new(new))]
+            ready.release()
+            while not self.may_stop.is_set():
+                self.sent += 1
+                await old.send(json.dumps({"recipient_uuid": f"new-{self.number}", "message": self.sent}))
+                request = {"id": self.sent, "recipient_uuid": f"old-{self.number}", "message": self.sent}
+                await new.send(json.dumps({**request, "ack": "accepted"}))
+                await asyncio.sleep(0.01)
+            for _ in range(200):
+                if min(len(self.old_hears), len(self.new_hears), len(self.answers)) >= self.sent:
+                    break
+                await asyncio.sleep(0.05)
+            for task in listening:
+                task.cancel()
+
+    async def _listen_old(self, connection: ClientConnection) -> None:
+        async for text in connection:
+            self.old_hears.append(json.loads(text)["message"])
+
+    async def _listen_new(self, connection: ClientConnection) -> None:
+        async for text in connection:
+            frame = json.loads(text)
+            if frame["type"] == "msg":
+                self.new_hears.append(frame["message"])
+            elif "id" in frame:
+                self.answers.setdefault(frame["id"], []).append(frame["type"])
+            else:
+                self.other_frames.append(frame["type"])
+
+
+def test_no_client_notices_that_all_workers_are_replaced(deployment: Deployment) -> None:
+    async def talk() -> list[Pair]:
+        pairs, ready = [Pair(number) for number in range(20)], asyncio.Semaphore(0)
+        talks = [asyncio.create_task(pair.talk(deployment.workers.shell.url, ready)) for pair in pairs]
+        for _ in pairs:
+            await ready.acquire()
+        await asyncio.sleep(0.2)
+        for _ in range(3):
+            await asyncio.to_thread(deployment.reload_to, 2)
+        for pair in pairs:
+            pair.may_stop.set()
+        await asyncio.gather(*talks)
+        return pairs
+
+    for pair in asyncio.run(talk()):
+        numbers = list(range(1, pair.sent + 1))
+        assert pair.old_hears == numbers
+        assert pair.new_hears == numbers
+        assert pair.answers == {number: ["ok"] for number in numbers}
+        assert pair.other_frames == []
+    log = deployment.workers.shell.log()
+    assert "takes no clients" not in log
+    assert "cannot be served on" not in log
+    wait_until(lambda: deployment.workers.are_complete())
