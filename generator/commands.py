@@ -4,7 +4,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from generator.config.load import Loaded, load
-from generator.config.schema import keys_file, serves_app
+from generator.config.schema import keys_file, serves_app, socket
 from generator.program import COMMAND, ROOT, starting
 from generator.report import CommandError, Report, UsageError, folded, paint
 
@@ -76,9 +76,12 @@ def run(options: Namespace, report: Report) -> int:
     if module is None:
         raise UsageError("gunicorn runs from its rendered files; to try the service here: --set server=uvicorn")
     host = f"[{deploy.host}]" if ":" in deploy.host else deploy.host
-    report.line(f"Starting the service on {deploy.socket or f'ws://{host}:{deploy.port}/'}; Ctrl-C ends it.")
+    # There is no nginx here, which the socket is for.
+    path = socket(deploy) if deploy.port == "none" else None
+    deploy = msgspec.structs.replace(deploy, socket=path)
+    report.line(f"Starting the service on {path or f'ws://{host}:{deploy.port}/'}; Ctrl-C ends it.")
     here: dict[str, str] = {}
-    if deploy.socket is None and ip_address(deploy.host).is_loopback:
+    if path is None and ip_address(deploy.host).is_loopback:
         origin = f"http://{host}:{deploy.port}"
         report.line(f"To try it in a browser: {origin}/page/")
         report.line(f"To watch it: {origin}/status")

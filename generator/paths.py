@@ -32,6 +32,8 @@ class Paths:
         self.supervisor = f"etc/supervisor/conf.d/{name}.conf"
         self.service = f"{UNITS}{name}.service"
         self.socket = f"{UNITS}{name}.socket"
+        # The listener of nginx, where there is one for programs of the host as well. Names have no dots.
+        self.nginx_socket = f"{UNITS}{name}.nginx.socket"
         self.beside_nginx = f"{UNITS}nginx.service.d/{name}.conf"
         self.beside_supervisor = f"{UNITS}supervisor.service.d/{name}.conf"
         self.sysusers = f"etc/sysusers.d/{name}.conf"
@@ -50,6 +52,7 @@ class Paths:
         self.engine_run = f"run/{name}-engine"
         self.keys = f"etc/{name}/keys.json"
         self.bus = f"run/{name}/bus"
+        self.listener = f"run/{name}/ws.sock"
         self.mailbox = f"var/lib/{name}/mailbox"
         self.recovery = f"{UNITS}{name}.recovery.service"
         self.tls = f"etc/{name}/tls"

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 
 import uvicorn
 
@@ -44,8 +44,3 @@ class InformingServer(uvicorn.Server):
         self._alive.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._alive
-
-
-def only_proxies_connect(sockets: Sequence[socket.socket]) -> bool:
-    """Whether nobody but nginx can connect: to a Unix socket, as file permissions have it."""
-    return all(listener.family == socket.AF_UNIX for listener in sockets)

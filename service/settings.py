@@ -6,7 +6,7 @@ environment all derive from these lines. `extra` carries what only we read: `env
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -447,24 +447,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(
             pattern=r"^[0-9A-Fa-f.:]+$",
-            description="The address the service listens on. nginx is in front of it, so loopback is right; any other "
-            "address also needs `expose: true`.",
+            description="The address of `port`. nginx does not use it, so loopback is right; any other address also "
+            "needs `expose: true`.",
             extra={"env": "WEBSOCKET_HOST", "expects": "an IPv4 or IPv6 address, such as 127.0.0.1"},
         ),
     ] = "127.0.0.1"
     port: Annotated[
-        int,
+        Annotated[int, Meta(ge=1024, le=65535)] | Literal["none"],
         Meta(
-            ge=1024,
-            le=65535,
-            description="The TCP port the service listens on.",
+            description="The TCP port on which programs of this host reach the service past nginx. `none`: only nginx "
+            "reaches it. Left out beside `socket`, it is none.",
             extra={"env": "WEBSOCKET_PORT"},
         ),
     ] = 8765
     socket: Annotated[
         Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=107)] | None,
         Meta(
-            description="A Unix socket to listen on instead of `host` and `port`: only nginx reaches it.",
+            description="The Unix socket by which nginx reaches the service, and nobody else. Left out, it is "
+            "/run/NAME/ws.sock.",
             extra={
                 "env": "WEBSOCKET_SOCKET",
                 "expects": "an absolute path, such as /run/queue-websocket/ws.sock",
@@ -545,6 +545,11 @@ class SettingsError(Exception):
         super().__init__("\n".join(f"{variable}: {fault}" for variable, fault in faults.items()))
 
 
+def without_unwanted_port(values: dict[str, Any]) -> dict[str, Any]:
+    """The values that were given, by key; who gives a socket and no port wants nobody but nginx to connect."""
+    return {"port": "none", **values} if values.get("socket") is not None else values
+
+
 def from_environ(environ: Mapping[str, str]) -> Settings:
     """The settings that an environment asks for; a variable that is not set, or empty, leaves the default.
 
@@ -561,7 +566,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
                 faults[variable] = error.fault
     if faults:
         raise SettingsError(faults)
-    return struct_from(Settings, values)
+    return struct_from(Settings, without_unwanted_port(values))
 
 
 def to_environ(settings: Settings) -> dict[str, str]:

@@ -53,7 +53,7 @@ class Server(DrainingServer):
 class Worker(UvicornWorker):  # type: ignore[misc]
     """One process of the service under gunicorn, which owns the listening socket, the log and the signals."""
 
-    CONFIG_KWARGS = uvicorn_options(_settings, only_proxies_connect=_settings.socket is not None)
+    CONFIG_KWARGS = uvicorn_options(_settings)
     # The proxies whose X-Forwarded-For is believed are a setting of gunicorn itself, in gunicorn.conf.py.
     del CONFIG_KWARGS["forwarded_allow_ips"]
 

@@ -9,6 +9,7 @@ from msgspec import inspect as declared
 from generator.config.document import ListNode, Located, MappingNode, Node, Origin, Scalar, is_nothing
 from generator.config.schema import Deploy
 from service.declaration import REQUIRED, Fault, Setting, SettingError, did_you_mean, read, settings_of, struct_from
+from service.settings import without_unwanted_port
 
 # Stands in for a value that is missing or wrong, so that the rules about all others can still be asked.
 _STAND_IN = "localhost"
@@ -46,7 +47,8 @@ def check(mapping: MappingNode, schema: type[Deploy], found: Iterable[Located] =
             checker.fault(mapping.origin, key, Fault("is missing", f"write `{key}:` with {use}"))
     faulty = {fault.key for fault in checker.faults}
     sound = {key for key in checker.settings if faulty.isdisjoint(("", key.rpartition(".")[0], key))} - missing
-    return Checked(struct_from(schema, checker.values), checker.origins, sound, checker.faults, mapping.origin)
+    values = without_unwanted_port(checker.values)
+    return Checked(struct_from(schema, values), checker.origins, sound, checker.faults, mapping.origin)
 
 
 class _Checker:

@@ -6,7 +6,7 @@ from generator.config.addresses import is_address, network_fix, same_address
 from generator.config.engine import Place, engine, password_file, server, servers
 from generator.config.listening import answers_at, nginx_ports
 from generator.config.rule import Findings, Origins, rule
-from generator.config.schema import Deploy, Engine
+from generator.config.schema import Deploy, Engine, socket
 from generator.paths import HIDDEN_PLACES, Paths
 from service.declaration import Fault, settings_of, values_of
 
@@ -84,14 +84,14 @@ def _unfit_to_connect_to(address: str) -> Fault | None:
 
 
 @rule(
-    *("engine.url", "engine.sentinels", "engine.serve", "host", "port", "socket"),
+    *("engine.url", "engine.sentinels", "engine.serve", "host", "port", "socket", "name"),
     because="Two programs cannot listen on one port of an address, and the service is no engine.",
 )
 def engine_is_not_this_service(deploy: Deploy, _: Origins) -> Findings:
     there = engine(deploy)
-    if there is not None and there.path and normpath(there.path) == normpath(deploy.socket or "/"):
+    if there is not None and there.path and normpath(there.path) == normpath(socket(deploy)):
         yield "engine.url", Fault(f"{there} is where this service listens", "name the socket of the engine")
-    for place in servers(deploy) if deploy.socket is None else ():
+    for place in servers(deploy):
         if place.port == deploy.port and _is_reached_at(deploy.host, place, deploy):
             key = "engine.url" if place == there else "engine.sentinels"
             yield key, Fault(f"{place} is where this service listens", "write the port of the engine")

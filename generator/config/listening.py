@@ -3,6 +3,7 @@
 from generator.config.addresses import EVERY, LOOPBACK, MAPPED, is_address, network_fix, same_address, share
 from generator.config.rule import Findings, Origins, rule
 from generator.config.schema import Deploy, Nginx, main_domain, serves_app
+from generator.paths import Paths
 from service.declaration import Fault, settings_of, values_of
 
 # Of the public addresses of a family: nobody has more load balancers than that.
@@ -10,19 +11,15 @@ LARGEST_SHARE_OF_PROXIES = 1 / 16
 
 
 @rule(
-    *("socket", "host", "port"),
-    because="nginx, the service and the health check must mean the same listener; two in one file leave open which.",
+    *("host", "port", "socket"),
+    because="An address without a port is not listened on, so that what it is meant for would not be reached.",
 )
-def one_listener(deploy: Deploy, origins: Origins) -> Findings:
-    if deploy.socket is None or "socket" not in origins:
-        return
-    given = list(origins)
-    for key in ("host", "port"):
-        # An overlay that says `socket` replaces the base file's host and port; one file that says both is unclear.
-        if key in origins and origins[key].source == origins["socket"].source:
-            yield "socket", Fault(f"is given beside {key}", f"keep one: remove socket, or {key}")
-        elif key in origins and given.index(key) > given.index("socket"):
-            yield key, Fault(f"has no effect: {origins['socket']} gives a socket", "write `socket: null` beside it")
+def host_has_a_port(deploy: Deploy, origins: Origins) -> Findings:
+    closes = origins.get("port") or origins.get("socket")
+    # An overlay may close the port of the base file.
+    if deploy.port == "none" and closes and "host" in origins and origins["host"].source == closes.source:
+        what = "`port` is none" if "port" in origins else "with `socket` and no `port`, no port is open"
+        yield "host", Fault(f"has no effect: {what}", "write a port beside it, or remove it")
 
 
 @rule(
@@ -33,11 +30,11 @@ def socket_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
     if deploy.socket is not None:
         directory, _slash, file = deploy.socket.rpartition("/")
         if directory != f"/run/{deploy.name}" or file in ("", ".", ".."):
-            fix = f"use a file in /run/{deploy.name}, such as /run/{deploy.name}/ws.sock"
+            fix = f"use a file in /run/{deploy.name}, such as /{Paths(deploy.name).listener}"
             yield "socket", Fault(f"'{deploy.socket}' is not in the deployment's own directory", fix)
 
 
-@rule("host", "socket", because="systemd binds addresses; it looks no name up.")
+@rule("host", because="systemd binds addresses; it looks no name up.")
 def host_is_an_address(deploy: Deploy, _: Origins) -> Findings:
     if deploy.host.lower().startswith(MAPPED):
         fix = f"write the IPv4 address: {deploy.host[7:]}"
@@ -48,7 +45,7 @@ def host_is_an_address(deploy: Deploy, _: Origins) -> Findings:
 
 
 @rule(
-    *("host", "socket", "expose", "tls", "nginx.trusted_proxies"),
+    *("host", "port", "socket", "expose", "tls", "nginx.trusted_proxies"),
     because="On any address but loopback, clients reach the service past nginx: no TLS, no limits, forged addresses.",
 )
 def exposed_on_purpose(deploy: Deploy, _: Origins) -> Findings:
@@ -189,7 +186,7 @@ def nginx_has_ports_of_its_own(deploy: Deploy, _: Origins) -> Findings:
     if len(set(keys.values())) < len(keys):
         yield "nginx.https_port", Fault(f"{deploy.nginx.https_port} is nginx.http_port too", "use two ports")
     meets = any(answers_at(host, deploy.host) or answers_at(deploy.host, host) for host in deploy.nginx.listen)
-    for key, port in keys.items() if deploy.socket is None and meets else ():
+    for key, port in keys.items() if meets else ():
         if port == deploy.port:
             yield key, Fault(f"{port} is the port of the service", "use another one for nginx, or for the service")
 
@@ -262,7 +259,7 @@ def proxies_are_few(deploy: Deploy, _: Origins) -> Findings:
 
 
 def _reachable_past_nginx(deploy: Deploy) -> bool:
-    if deploy.socket is not None or deploy.host in LOOPBACK or not is_address(deploy.host):
+    if deploy.port == "none" or deploy.host in LOOPBACK or not is_address(deploy.host):
         return False
     if deploy.host.lower().startswith(MAPPED):
         return False  # refused for what it is

@@ -13,7 +13,7 @@ from posixpath import normpath
 from generator.config import app_rules, engine_rules, listening
 from generator.config.addresses import is_address
 from generator.config.rule import RULES, Findings, Origins, rule
-from generator.config.schema import Deploy, LetsEncrypt, bus, domains, keys_file
+from generator.config.schema import Deploy, LetsEncrypt, bus, domains, keys_file, socket
 from generator.paths import HIDDEN_PLACES, UNITS, Paths
 from generator.quoting import Unquotable, env
 from service.declaration import Fault, settings_of, values_of
@@ -145,7 +145,7 @@ def name_is_free(deploy: Deploy, _: Origins) -> Findings:
 @rule("replaces", "name", because="A file cannot make way for another one at its own place.")
 def what_is_replaced_has_another_name(deploy: Deploy, _: Origins) -> Findings:
     paths = Paths(deploy.name)
-    ours = {f"/{path}" for path in (paths.service, paths.socket, paths.supervisor, paths.site_link)}
+    ours = {f"/{path}" for path in (paths.service, paths.socket, paths.nginx_socket, paths.supervisor, paths.site_link)}
     for path in deploy.replaces:
         if path in ours:
             yield (
@@ -196,7 +196,7 @@ def bus_is_in_its_directory(deploy: Deploy, _: Origins) -> Findings:
     because="Two things on one path replace each other, or keep the service from starting.",
 )
 def paths_differ(deploy: Deploy, origins: Origins) -> Findings:
-    given = {"socket": deploy.socket, "certificate.file": deploy.certificate.file}
+    given = {"socket": socket(deploy), "certificate.file": deploy.certificate.file}
     given |= {"certificate.key": deploy.certificate.key, "bus": bus(deploy), "keys": keys_file(deploy)}
     paths = Paths(deploy.name)
     taken = {f"/{path}": "a rendered file" for path in (paths.env, paths.gunicorn)}

@@ -480,6 +480,11 @@ def bus(deploy: Deploy) -> str:
     return deploy.bus or f"/{Paths(deploy.name).bus}"
 
 
+def socket(deploy: Deploy) -> str:
+    """By which nginx reaches the service."""
+    return deploy.socket or f"/{Paths(deploy.name).listener}"
+
+
 def mailbox(deploy: Deploy) -> service.Mailbox:
     """What is kept for absent clients, and where."""
     directory = deploy.mailbox.directory or f"/{Paths(deploy.name).mailbox}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from generator.config.schema import Deploy, bus, keys_file, mailbox
+from generator.config.schema import socket as socket_of
 from generator.doctor.checks import Verdict, check, failed, look, ok
 from generator.doctor.of_the_protocol import INSTALL
 from generator.doctor.patient import Patient, Unseen, needs_root
@@ -26,8 +27,8 @@ class Ends(NamedTuple):
 
 @look()
 def the_listener(patient: Patient) -> Ends:
-    if patient.deploy.socket is not None:
-        raise Unseen("it listens on `socket`")
+    if patient.deploy.port == "none":
+        raise Unseen("no port is open")
     shown = run("ss", "-Hltn", f"sport = :{patient.deploy.port}").output
     addresses = [line.split()[3].rpartition(":")[0].strip("[]") for line in shown.splitlines() if line.strip()]
     return Ends(tuple({"*": "::"}.get(address, address) for address in addresses))
@@ -35,7 +36,7 @@ def the_listener(patient: Patient) -> Ends:
 
 @check("port", see=the_listener, expects=lambda deploy: f"something listens on port {deploy.port}")
 def port(_: Deploy, seen: Ends) -> Verdict:
-    """The service listens on this port."""
+    """The service listens on this port for programs of the host."""
     return (
         ok("it listens") if seen.addresses else failed("nothing listens there", f"see `name`; then {AS_ROOT} install")
     )
@@ -68,11 +69,8 @@ class Entry(NamedTuple):
 
 @look()
 def who_may_connect(patient: Patient) -> Entry:
-    path = patient.deploy.socket
-    if path is None:
-        raise Unseen("it listens on `host` and `port`")
     needs_root()
-    return Entry(*(_may_connect(user, path) for user in ("www-data", "nobody")))
+    return Entry(*(_may_connect(user, socket_of(patient.deploy)) for user in ("www-data", "nobody")))
 
 
 def _may_connect(user: str, path: str) -> bool:
@@ -83,8 +81,8 @@ def _may_connect(user: str, path: str) -> bool:
 def socket(deploy: Deploy, seen: Entry) -> Verdict:
     """nginx can connect to the socket, and nobody else but root can."""
     if not seen.nginx:
-        return failed("nginx cannot connect", f"see `name`; ls -l {deploy.socket}; {AS_ROOT} install")
-    fix = f"sudo chmod o= {deploy.socket}, and {AS_ROOT} install"
+        return failed("nginx cannot connect", f"see `name`; ls -l {socket_of(deploy)}; {AS_ROOT} install")
+    fix = f"sudo chmod o= {socket_of(deploy)}, and {AS_ROOT} install"
     return failed("anybody of this host can connect, past nginx", fix) if seen.anybody else ok("nginx alone")
 
 

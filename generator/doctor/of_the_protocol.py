@@ -12,7 +12,7 @@ from generator.doctor.patient import Patient, Unseen
 from generator.doctor.wire import Client, Ended, client
 from generator.host.clients import listener
 from generator.program import AS_ROOT
-from generator.rendering.render import upstream
+from generator.rendering.render import local_address
 
 V1 = "nc.v1"
 FOREIGN = "https://doctor.invalid"
@@ -275,7 +275,7 @@ def hello_timeout(deploy: Deploy, seen: End) -> Verdict:
 def half_a_request(patient: Patient) -> float:
     """After how many seconds the service gave up; asked directly: in nginx the default site's timeout counts."""
     patient.must_answer()
-    with listener(upstream(patient.deploy)) as raw:
+    with listener(local_address(patient.deploy)) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\nHost: doctor\r\n")
         raw.settimeout(patient.deploy.limits.header_timeout + 2 * _LATE_S)
         began = time.monotonic()

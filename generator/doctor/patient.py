@@ -19,7 +19,7 @@ from generator.host.programs import run
 from generator.host.store import Store
 from generator.minting import with_keys
 from generator.program import AS_ROOT
-from generator.rendering.render import upstream
+from generator.rendering.render import local_address
 from generator.report import CommandError
 
 _PATIENCE_S = 5.0
@@ -133,7 +133,7 @@ class Patient:
 
     def inside(self, path: str) -> Answer:
         """What a program of this host gets from the service itself. Raises: OSError"""
-        return ask(listener(upstream(self.deploy)), path, "localhost")
+        return ask(listener(local_address(self.deploy)), path, "localhost")
 
 
 def needs_root(really: bool = True) -> None:

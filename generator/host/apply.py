@@ -61,6 +61,7 @@ class Host:
         self.report = report
         self.service = f"{store.name}.service"
         self.socket = f"{store.name}.socket"
+        self.nginx_socket = f"{store.name}.nginx.socket"
         self.by_hand = ByHand(store)
 
     def switch(self, todo: Switch, after: int | None) -> None:
@@ -115,14 +116,21 @@ class Host:
         yield f"make generation {after} current" if after else f"remove {name}", True, lambda: self._relink(todo, after)
         returns = todo.returns_default_site and self.store.default_site.is_symlink()
         yield "bring nginx's default site back", returns, lambda: default_site.bring_back(self.store)
-        yield "make directories", todo.makes_directories, self._make_directories
+        directories = todo.makes_directories
+        yield "make directories", directories and not todo.stops_supervisor, self._make_directories
+        # nginx comes to the port again before its own listener goes: nobody is refused.
+        yield "reload nginx", todo.stops_nginx_socket, self._reload_nginx
+        yield f"stop {self.nginx_socket}", todo.stops_nginx_socket, lambda: self._stop(self.nginx_socket)
         yield "tell systemd", todo.reloads_units, self._reload_units
         yield "tell supervisor", todo.updates_supervisor or todo.stops_supervisor, self._update_supervisor
+        # Not earlier: gunicorn removes its socket from one of them, and would leave its workers behind if it could not.
+        yield "make directories", directories and todo.stops_supervisor, self._make_directories
         # It is there before the service that connects to it.
         engine = todo.restarts_engine
         yield f"restart {engine}, which reads its data", bool(engine), lambda: self._restart_engine(engine)
-        # Both in one request, which systemd carries out even if we are killed: first the service stops, since a socket
-        # whose service runs cannot be changed, then the socket changes, then the service starts.
+        # All in one request, which systemd carries out even if we are killed: first the service stops, since a socket
+        # whose service runs cannot be changed, then the sockets change, then the service starts.
+        # That of nginx is a part of the other one.
         units = (self.socket, self.service) if todo.restarts_socket else (self.service,)
         due = todo.restarts_socket or todo.restarts_service
         yield f"restart {' and '.join(units)}", due, lambda: self._restart_units(*units)
@@ -197,10 +205,14 @@ class Host:
             must(run("systemd-tmpfiles", "--create", path), "making directories")
 
     def _stop_units(self) -> None:
-        # Both at once: a stopped service would be started again by the next connection to its socket.
-        outcome = run("systemctl", "stop", self.socket, self.service, timeout_s=_STOP_S)
+        # At once: a stopped service would be started again by the next connection to one of its sockets. That of nginx
+        # is a part of the other one.
+        self._stop(self.socket, self.service)
+
+    def _stop(self, *units: str) -> None:
+        outcome = run("systemctl", "stop", *units, timeout_s=_STOP_S)
         if outcome.code != _NOT_LOADED:
-            must(outcome, "stopping")
+            must(outcome, f"stopping {' and '.join(units)}")
 
     def _systemctl(self, *words: str) -> None:
         must(run("systemctl", *words, timeout_s=_STOP_S), f"systemctl {' '.join(words)}")
@@ -208,7 +220,7 @@ class Host:
     def _reload_units(self) -> None:
         self._systemctl("daemon-reload")
         # Units that are gone would stay in `systemctl --failed`.
-        run("systemctl", "reset-failed", self.service, self.socket)
+        run("systemctl", "reset-failed", self.service, self.socket, self.nginx_socket)
 
     def _restart_units(self, *units: str) -> None:
         # After a start that failed again and again systemd would refuse this one.
@@ -220,9 +232,7 @@ class Host:
         self._systemctl("restart", unit)
 
     def _stop_engine(self, unit: str) -> None:
-        outcome = run("systemctl", "stop", unit, timeout_s=_STOP_S)
-        if outcome.code != _NOT_LOADED:
-            must(outcome, "stopping the engine")
+        self._stop(unit)
         run("systemctl", "reset-failed", unit)
 
     def _reload_service(self) -> None:

@@ -121,7 +121,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         opt_is=facts.mounted("/opt"),
         has_route=has_route,
         taken=tuple(_taken(deploy, store)),
-        has_host=deploy.socket is not None or facts.has_address(deploy.host),
+        has_host=deploy.port == "none" or facts.has_address(deploy.host),
         foreign=tuple(foreign),
         linked=tuple(path for path in belongings.needed(deploy) if path not in foreign and os.path.islink(path)),
         supervisors_files=facts.supervisors_files() if deploy.manager == "supervisor" else None,
@@ -161,7 +161,7 @@ def _taken(deploy: Deploy, store: Store) -> Iterator[Listener]:
     # Who has IPv6's every address has IPv4's too, as a rule; so it is asked for where nobody else is.
     hosts = [host for host in _listen(deploy) if host != "::"] or list(_listen(deploy))
     wanted = [(host, port) for host in hosts for port in nginx_ports(deploy)]
-    if deploy.socket is None and ours.rpartition(":")[2] != str(deploy.port):
+    if deploy.port != "none" and ours.rpartition(":")[2] != str(deploy.port):
         wanted.append((deploy.host, deploy.port))
     for host, port in wanted:
         holder, is_for_nginx = facts.holder_of(host, port), port in nginx_ports(deploy)

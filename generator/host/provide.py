@@ -24,9 +24,9 @@ from generator.rendering.render import (
     engine_settings,
     health_path,
     keeps_clients,
+    local_address,
     replaces_workers,
     service_user,
-    upstream,
 )
 from generator.report import CommandError, Report
 
@@ -180,7 +180,7 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             installed_at=time.time(),
             server=deploy.server,
             manager=deploy.manager,
-            listener=upstream(deploy),
+            listener=local_address(deploy),
             domain=main_domain(deploy),
             aliases=domains(deploy)[1:],
             tls=deploy.tls,

@@ -7,7 +7,12 @@ set -eu
 name=$1
 cd "/opt/$name/current" || exit 0 # nothing was installed before
 changed=
-for file in "etc/systemd/system/$name.service" "etc/systemd/system/$name.socket" "etc/tmpfiles.d/$name.conf" \
+# The listener of nginx is not of every generation. Where it is not, nothing starts one that is left.
+listener="etc/systemd/system/$name.nginx.socket"
+if [ -e "/etc/systemd/system/$name.socket" ] && [ -e "$listener" ] && ! [ -e "/$listener" ]; then
+    touch "/$listener"
+fi
+for file in "etc/systemd/system/$name.service" "etc/systemd/system/$name.socket" "$listener" "etc/tmpfiles.d/$name.conf" \
     "etc/systemd/system/valkey-server@$name.service.d/$name.conf" \
     "etc/systemd/system/redis-server@$name.service.d/$name.conf"; do
     # One that is not there belongs to the other manager.
@@ -34,6 +39,6 @@ if [ -e "/etc/tmpfiles.d/$name.conf" ]; then
 fi
 if systemctl is-enabled --quiet "$name.socket"; then
     # Together, as an installation does: a socket whose service runs cannot be changed.
-    systemctl reset-failed "$name.socket" "$name.service" || true
+    systemctl reset-failed "$name.socket" "$name.nginx.socket" "$name.service" || true
     systemctl restart "$name.socket" "$name.service"
 fi

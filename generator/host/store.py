@@ -118,8 +118,8 @@ class Store:
         self.default_site = self.home / "default-site"
 
     @property
-    def units(self) -> tuple[str, str]:
-        return f"{self.name}.service", f"{self.name}.socket"
+    def units(self) -> tuple[str, str, str]:
+        return f"{self.name}.service", f"{self.name}.socket", f"{self.name}.nginx.socket"
 
     @property
     def is_ours(self) -> bool:
@@ -197,7 +197,7 @@ class Store:
     @property
     def wants(self) -> dict[str, str]:
         """The links that `systemctl enable` makes."""
-        service, socket = self.units
+        service, socket, _ = self.units
         return {
             f"{UNITS}sockets.target.wants/{socket}": f"/{UNITS}{socket}",
             f"{UNITS}multi-user.target.wants/{service}": f"/{UNITS}{service}",

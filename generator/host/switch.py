@@ -41,6 +41,9 @@ class Side(msgspec.Struct, frozen=True):
         entry = self.manifest.get(path)
         return entry.get("sha256") if entry is not None and entry["installed"] else None
 
+    def has(self, path: str) -> bool:
+        return self.hash_of(path) is not None
+
 
 class Switch(msgspec.Struct, frozen=True):
     """What is to be done, in this order. Paths are without the leading slash.
@@ -61,7 +64,10 @@ class Switch(msgspec.Struct, frozen=True):
     makes_directories: bool
     restarts_engine: str
     stops_engine: str
+    stops_nginx_socket: bool
+    """Whether the listener of nginx goes: nginx has left it by then."""
     restarts_socket: bool
+    """Whether a listener changes: both are closed and opened again. One that is new comes with the service."""
     restarts_service: bool
     reloads_service: bool
     updates_supervisor: bool
@@ -99,15 +105,17 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
         return everything or any(before.hash_of(path) != after.hash_of(path) for path in paths)
 
     paths = Paths(name)
-    unit, socket = paths.service, paths.socket
+    unit, sockets = paths.service, (paths.socket, paths.nginx_socket)
     settings = changed(paths.env, paths.gunicorn) or (before.runtime, before.app) != (after.runtime, after.app)
     of_the_engine = (paths.engine, paths.engine_users, paths.beside_valkey, paths.beside_redis)
     engine_changed = changed(*of_the_engine) or before.engine != after.engine
     under_systemd, under_supervisor = after.manager == "systemd", after.manager == "supervisor"
     # New workers must be understood by the process that runs and starts them, and by the old ones beside them.
     understood = before.replaces_workers and after.replaces_workers and before.shared == after.shared
-    succeeds = understood and not changed(unit, socket)
-    restarts = under_systemd and not succeeds and (settings or changed(unit, socket))
+    succeeds = understood and not changed(unit, *sockets)
+    restarts = under_systemd and not succeeds and (settings or changed(unit, *sockets))
+    had_nginx_socket, has_nginx_socket = (side.has(paths.nginx_socket) for side in (before, after))
+    other_socket = changed(paths.socket) or (had_nginx_socket and has_nginx_socket and changed(paths.nginx_socket))
     puts = {path: link for path, link in after.links.items() if everything or before.links.get(path) != link}
     copies = tuple(path for path, digest in after.files.items() if everything or before.files.get(path) != digest)
     stays = after.links.keys() | after.files.keys()
@@ -130,7 +138,8 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
         makes_directories=after.name != "" and changed(paths.tmpfiles),
         restarts_engine=after.engine if engine_changed else "",
         stops_engine=before.engine if before.engine != after.engine else "",
-        restarts_socket=under_systemd and changed(socket),
+        stops_nginx_socket=under_systemd and had_nginx_socket and not has_nginx_socket,
+        restarts_socket=under_systemd and other_socket,
         restarts_service=restarts,
         reloads_service=reloads,
         updates_supervisor="supervisor" in (before.manager, after.manager) and changed(paths.supervisor),

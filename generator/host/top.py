@@ -16,7 +16,7 @@ from generator.host.asking import NoAnswer, ask, listener_of
 from generator.host.rates import SORTS, Rates, Stats, rates
 from generator.host.store import Store
 from generator.program import AS_ROOT
-from generator.rendering.render import upstream
+from generator.rendering.render import local_address
 from generator.report import CommandError, Report
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _FORMAT = 1
 def top(options: Namespace, report: Report) -> int:
     """Show it until `q` is pressed; on anything but a terminal, once."""
     deploy = loaded_for_center(options, report).deploy
-    listener = listener_of(Store(deploy.name), upstream(deploy))
+    listener = listener_of(Store(deploy.name), local_address(deploy))
     stats = _asked(deploy, listener)
     if report.json or options.once or not (sys.stdout.isatty() and sys.stdin.isatty()):
         time.sleep(PERIOD_S)  # a rate takes two looks

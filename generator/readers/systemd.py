@@ -16,8 +16,7 @@ USER = Subject("systemd-sysusers", "system user")
 DIRECTORIES = Subject("systemd-tmpfiles", "directories")
 
 # As `systemd-analyze security` counts, from 0 to 10. A Unix socket needs no network, which is half a point.
-EXPOSURE_LIMIT = 1.0
-EXPOSURE_LIMIT_ON_UNIX_SOCKET = 0.4
+EXPOSURE_LIMIT = 0.4
 # An engine that is reached over TCP needs the network of the host, as does an application with `needs.network`.
 EXPOSURE_LIMIT_WITH_NETWORK = 1.4
 
@@ -171,8 +170,7 @@ def _of_file(fault: Fault, files: list[File]) -> Fault:
 def _exposure_limit(files: list[File]) -> float:
     if any(re.search(r"^RestrictAddressFamilies=.*AF_INET", file.text, re.MULTILINE) for file in files):
         return EXPOSURE_LIMIT_WITH_NETWORK
-    on_unix_socket = any(re.search(r"^ListenStream=/", file.text, re.MULTILINE) for file in files)
-    return EXPOSURE_LIMIT_ON_UNIX_SOCKET if on_unix_socket else EXPOSURE_LIMIT
+    return EXPOSURE_LIMIT
 
 
 def _why_no_exposure(output: str) -> str:

@@ -36,6 +36,7 @@ class Texts(msgspec.Struct, frozen=True):
     service: str
     site: str
     socket: str
+    nginx_socket: str
     supervisor: str
     sysusers: str
     env_group: str
@@ -115,18 +116,24 @@ def _env_number(texts: Texts, variable: str) -> float:
 def same_listener(texts: Texts) -> Disagreements:
     host, port, socket = (_env(texts, f"WEBSOCKET_{name}") for name in ("HOST", "PORT", "SOCKET"))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    # nginx reaches a listener on every address by loopback.
-    local = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+    has_port = port != "none"
     listens = {
-        "socket": (_value(texts.socket, r"ListenStream=(.*)$"), socket or address),
-        "gunicorn": (_value(texts.gunicorn, r"bind = '(.*)'$"), f"unix:{socket}" if socket else address),
-        "site": (_value(texts.site, r"server (\S+?)(?: \S+)?;"), f"unix:{socket}" if socket else local),
+        "socket": (_value(texts.socket, r"ListenStream=(.*)$"), address if has_port else socket),
+        "nginx_socket": (_value(texts.nginx_socket, r"ListenStream=(.*)$"), socket if has_port else ""),
+        "gunicorn": (
+            _value(texts.gunicorn, r"bind = \[(.*)\]$").replace("'", ""),
+            f"unix:{socket}, {address}" if has_port else f"unix:{socket}",
+        ),
+        "site": (_value(texts.site, r"server (\S+?)(?: \S+)?;"), f"unix:{socket}"),
     }
     if texts.serves_app:
         del listens["gunicorn"]
     for kind, (said, meant) in listens.items():
         if said != meant:
-            yield kind, f"listener is {said or 'missing'}, .env says {meant}"
+            yield kind, f"listener is {said or 'missing'}, .env says {meant or 'none'}"
+    started = _value(texts.service, r"Wants=(\S+)\.nginx\.socket$")
+    if has_port and (not started or _value(texts.nginx_socket, r"Service=(\S+)\.service$") != started):
+        yield "service", "and the listener of nginx do not start each other"
 
 
 @agreement(
@@ -261,8 +268,12 @@ def client_address_is_true(texts: Texts) -> Disagreements:
         expected = [] if location == listed and "proxy_pass_request_headers off;" in text else ["$remote_addr"]
         if "proxy_pass " in text and forwarded != expected:
             yield "site", f"location {location} does not overwrite X-Forwarded-For with $remote_addr"
-    if _value(texts.gunicorn, r"forwarded_allow_ips = '(.*)'") == "*" and not _env(texts, "WEBSOCKET_SOCKET"):
-        yield "gunicorn", "believes X-Forwarded-For from everybody on a TCP listener"
+    for kind in ("socket", "nginx_socket"):
+        text = getattr(texts, kind)
+        if "ListenStream=/" in text and _value(text, r"SocketMode=(.*)$") != "0660":
+            yield kind, "lets others than nginx connect, and they would be believed"
+    if not texts.serves_app and _value(texts.gunicorn, r"forwarded_allow_ips = '(.*)'") != "127.0.0.1,::1":
+        yield "gunicorn", "believes X-Forwarded-For from others than proxies of this host"
 
 
 @agreement(

@@ -21,7 +21,17 @@ from generator import program
 from generator.config import engine as places
 from generator.config.engine import Place
 from generator.config.listening import clients_port, https_place, prefix
-from generator.config.schema import Deploy, bus, domains, is_for_apps, keys_file, mailbox, main_domain, serves_app
+from generator.config.schema import (
+    Deploy,
+    bus,
+    domains,
+    is_for_apps,
+    keys_file,
+    mailbox,
+    main_domain,
+    serves_app,
+    socket,
+)
 from generator.paths import Paths
 from generator.quoting import FILTERS, Quoted
 from generator.rendering.alerts import alerts
@@ -47,7 +57,10 @@ WORKER_SHUTDOWN_S = 300
 # Files that a server process holds besides its connections; two of them for each of up to 127 others, which there are
 # while 64 workers are replaced.
 SPARE_FILES = 512
+# Connections that wait for the service. The kernel caps them at net.core.somaxconn (4096), and refuses more on a Unix
+# socket, where on TCP it lets the client try again.
 BACKLOG = 2048
+NGINX_BACKLOG = 4096
 # Two for each set of `service.process.descriptor_store`, which takes 20,000 connections: what several processes, one
 # after another, may leave if none of them comes to serve. The number alone costs nothing.
 STORED_DESCRIPTORS = 512
@@ -109,6 +122,8 @@ def _files(deploy: Deploy) -> Iterator[File]:
     yield file(paths.supervisor, installed=supervisor)
     yield file(paths.service, installed=systemd)
     yield file(paths.socket, installed=systemd)
+    if _has_port(deploy):
+        yield file(paths.nginx_socket, installed=systemd)
     yield file(paths.beside_nginx)
     yield file(paths.beside_supervisor, installed=supervisor)
     yield file(paths.sysusers)
@@ -121,7 +136,7 @@ def _files(deploy: Deploy) -> Iterator[File]:
         # Which of them a host has is found out there: `generator.host.engine`.
         yield file(paths.beside_valkey, installed=False)
         yield file(paths.beside_redis, paths.beside_valkey, installed=False)
-    yield file(paths.tmpfiles, installed=supervisor or deploy.tls == "letsencrypt" or deploy.socket is not None)
+    yield file(paths.tmpfiles)
 
 
 def service_user(deploy: Deploy) -> str:
@@ -133,7 +148,7 @@ def service_settings(deploy: Deploy) -> Deploy:
     ours = engine_settings(deploy)
     changed = {name: getattr(ours, name) for name in ("name", "password_file", "cert", "key")}
     engine = msgspec.structs.replace(deploy.engine, **changed)
-    paths = {"bus": bus(deploy), "keys": keys_file(deploy), "mailbox": mailbox(deploy)}
+    paths = {"socket": socket(deploy), "bus": bus(deploy), "keys": keys_file(deploy), "mailbox": mailbox(deploy)}
     return msgspec.structs.replace(deploy, engine=engine, **paths)
 
 
@@ -284,14 +299,21 @@ def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _reachable(host: str) -> str:
-    """The address by which nginx reaches the service, and so by which the service sees nginx."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+def _has_port(deploy: Deploy) -> bool:
+    """Whether programs of the host reach the service past nginx."""
+    return deploy.port != "none"
 
 
-def upstream(deploy: Deploy) -> str:
-    """Where nginx reaches the service."""
-    return f"unix:{deploy.socket}" if deploy.socket else _address(_reachable(deploy.host), deploy.port)
+def _listens_on(deploy: Deploy) -> str:
+    """Where systemd listens for whoever that is."""
+    return _address(deploy.host, deploy.port) if deploy.port != "none" else socket(deploy)
+
+
+def local_address(deploy: Deploy) -> str:
+    """Where a program of this host reaches the service: at its port, or if it has none, as root at its socket."""
+    if deploy.port == "none":
+        return f"unix:{socket(deploy)}"
+    return _address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(deploy.host, deploy.host), deploy.port)
 
 
 def _listens(deploy: Deploy, port: int) -> list[str]:
@@ -300,18 +322,20 @@ def _listens(deploy: Deploy, port: int) -> list[str]:
 
 
 def _is_scraped_through_nginx(deploy: Deploy) -> bool:
-    return bool(deploy.nginx.metrics_from or deploy.socket)
+    return bool(deploy.nginx.metrics_from) or not _has_port(deploy)
 
 
 def _scrape_target(deploy: Deploy) -> str:
     """Where a Prometheus finds /metrics."""
     if _is_scraped_through_nginx(deploy):
         return f"{main_domain(deploy)}:{clients_port(deploy)}"
-    return upstream(deploy)
+    return local_address(deploy)
 
 
-def _bind(deploy: Deploy) -> str:
-    return f"unix:{deploy.socket}" if deploy.socket else _address(deploy.host, deploy.port)
+def _bind(deploy: Deploy) -> list[str]:
+    """As gunicorn takes them."""
+    port = [_address(deploy.host, deploy.port)] if deploy.port != "none" else []
+    return [f"unix:{socket(deploy)}", *port]
 
 
 def _is_an_interface(host: str) -> bool:
@@ -352,7 +376,7 @@ def _settings(deploy: Deploy) -> list[Variable]:
 
 
 def _keys_of(key: str) -> tuple[str, ...]:
-    return (key, "name") if key in ("bus", "keys", "engine.name", "mailbox.directory") else (key,)
+    return (key, "name") if key in ("socket", "bus", "keys", "engine.name", "mailbox.directory") else (key,)
 
 
 def _meaning(setting: Any) -> str:
@@ -381,17 +405,14 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "replaces_workers": replaces_workers,
     "keeps_clients": keeps_clients,
     "stored_descriptors": lambda d: STORED_DESCRIPTORS,
-    "socket": lambda d: d.socket,
-    "listen_stream": lambda d: d.socket or _address(d.host, d.port),
-    "listens_on_tcp": lambda d: d.socket is None,
-    "listens_on_an_interface": lambda d: d.socket is None and _is_an_interface(d.host),
+    "socket": socket,
+    "listens_on": _listens_on,
+    "has_port": _has_port,
+    "has_no_port": lambda d: not _has_port(d),
+    "listens_on_an_interface": lambda d: _has_port(d) and _is_an_interface(d.host),
     "bind": _bind,
-    "upstream": upstream,
-    "systemd_makes_the_socket": lambda d: bool(d.socket) and d.manager == "systemd",
-    "service_makes_the_socket": lambda d: bool(d.socket) and d.manager == "supervisor",
-    # A Unix socket has no client address, and only nginx can open it.
-    "forwarded_allow_ips": lambda d: "*" if d.socket else _reachable(d.host),
     "backlog": lambda d: BACKLOG,
+    "nginx_backlog": lambda d: NGINX_BACKLOG,
     "connections": lambda d: d.limits.connections,
     "open_files": open_files,
     "open_files_under_supervisor": open_files_under_supervisor,

@@ -24,6 +24,8 @@ from service.settings import Drain
 LOOK_S = 0.1
 QUIET_LOOKS = 10
 _CLOSE = (b"connection", b"close")
+# As whom nginx comes over a Unix socket: a proxy of this host, which `service.process.base_options` has believed.
+_NGINX = ("127.0.0.1", 0)
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 19\r\n"
     b"connection: close\r\n\r\nService Unavailable"
@@ -70,6 +72,7 @@ class HttpConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        _name_nginx(self, transport)
         if self.server_state.is_stopping:  # it was accepted a moment before
             self.shutdown()
 
@@ -123,6 +126,7 @@ class WebSocketConnection(_WebSocketProtocol):  # type: ignore[misc]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        _name_nginx(self, transport)
         if self.server_state.is_stopping:
             self.loop.call_later(LOOK_S, self.shutdown)
 
@@ -138,6 +142,12 @@ class WebSocketConnection(_WebSocketProtocol):  # type: ignore[misc]
             super().shutdown()
         else:
             self.loop.call_later(LOOK_S, self._close)
+
+
+def _name_nginx(connection: Any, transport: asyncio.BaseTransport) -> None:
+    """Give the peer of a Unix socket an address; on TCP, a peer that has gone stays without one."""
+    if isinstance(transport.get_extra_info("peername"), str):
+        connection.client = _NGINX
 
 
 def _is_accepted(connection: Any) -> bool:

@@ -41,13 +41,12 @@ def run(settings: Settings, sockets: list[socket.socket]) -> None:
 
     from service.application.connections import State, protocols
     from service.application.server import ApplicationServer
-    from service.runner import only_proxies_connect
 
     keep_requests_out()
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Application startup failed. Exiting.")
     state = State(_share(settings), is_alone=settings.workers == 1, drain=settings.drain)
     options = {
-        **base_options(settings, only_proxies_connect(sockets)),
+        **base_options(settings),
         **protocols(),
         "interface": "asgi3",
         "log_level": settings.log.level,  # without one its connections log what nobody reads

@@ -62,9 +62,13 @@ class Reception:
             self._believed = ProxyHeadersMiddleware(config.loaded_app, config.forwarded_allow_ips).trusted_hosts
         return self.shell
 
-    def client_address(self, peer: str, upgrade: Upgrade) -> str | None:
-        """The address of a client; a proxy is believed only if uvicorn believes it, too."""
-        if "x-forwarded-for" in upgrade.fields and peer in self._believed:
+    def client_address(self, peername: object, upgrade: Upgrade) -> str | None:
+        """The address of a client; a proxy is believed if uvicorn believes it, or if it comes over a Unix socket.
+
+        `peername` is the transport's: a path there, which is empty as a rule, and None on TCP if the client has gone.
+        """
+        peer = peername[0] if isinstance(peername, tuple) else ""
+        if "x-forwarded-for" in upgrade.fields and (isinstance(peername, str) or peer in self._believed):
             # A proxy adds its own peer at the end; all before that the client may have written.
             return client_address(upgrade.members("x-forwarded-for")[-1], True)
         return client_address(peer, False)
@@ -120,9 +124,8 @@ class Front(asyncio.BufferedProtocol):
 
     def open(self, upgrade: Upgrade, rest: bytes) -> None:
         """Let in a client that asks for a WebSocket, or refuse it."""
-        peer = self.transport.get_extra_info("peername")
         handshake = Handshake(
-            client_address=self._reception.client_address(peer[0] if isinstance(peer, tuple) else "", upgrade),
+            client_address=self._reception.client_address(self.transport.get_extra_info("peername"), upgrade),
             origins=upgrade.values("origin"),
             authorizations=upgrade.values("authorization"),
             subprotocols=upgrade.members("sec-websocket-protocol"),

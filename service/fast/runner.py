@@ -23,7 +23,7 @@ from service.fast.uvicorn_server import DrainingServer
 from service.process.descriptor_store import StoredSet
 from service.process.listen import BACKLOG
 from service.process.notify import Notifier
-from service.runner import InformingServer, only_proxies_connect
+from service.runner import InformingServer
 from service.settings import Settings
 from service.workers.manager import PASS_ON
 from service.workers.release import RELEASE_VARIABLE
@@ -89,8 +89,7 @@ def run(settings: Settings, sockets: list[socket.socket], stored: Sequence[Store
     """Serve until SIGTERM or SIGINT."""
     from service.app import app  # after the settings were found right: it reads them when it is imported
 
-    options = uvicorn_options(settings, only_proxies_connect(sockets))
-    config = uvicorn.Config(app, backlog=BACKLOG, log_config=None, **options)
+    config = uvicorn.Config(app, backlog=BACKLOG, log_config=None, **uvicorn_options(settings))
     server = Server(config, app.center, stored)
     app.before_serving = server.take_clients_back
     server.run(sockets)

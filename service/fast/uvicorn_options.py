@@ -7,10 +7,10 @@ from service.process.base_options import base_options
 from service.settings import Settings
 
 
-def uvicorn_options(settings: Settings, only_proxies_connect: bool) -> dict[str, Any]:
+def uvicorn_options(settings: Settings) -> dict[str, Any]:
     """Keyword arguments of `uvicorn.Config`."""
     return {
-        **base_options(settings, only_proxies_connect),
+        **base_options(settings),
         "http": Reception(),  # which serves WebSockets as well
         "ws": "none",
     }

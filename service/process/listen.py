@@ -1,4 +1,6 @@
-"""The socket the service listens on: handed over by systemd, or bound here.
+"""The sockets the service listens on: handed over by systemd, or bound here.
+
+nginx connects to a Unix socket, which it alone may open, and programs of the host to a TCP port.
 
 Source: sd_listen_fds(3), unix(7), ip(7).
 """
@@ -14,8 +16,9 @@ from pathlib import Path
 from service.process.descriptor_store import PREFIX
 from service.settings import Settings
 
-# Connections that the kernel keeps until they are accepted; a restart makes all clients come back at once.
-BACKLOG = 2048
+# Connections that the kernel keeps until they are accepted: as many as it lets us (net.core.somaxconn). A restart makes
+# all clients come back at once, and a Unix socket whose queue is full refuses them.
+BACKLOG = 4096
 
 # By which `service.workers.manager` hands a worker its sockets.
 FDS_VARIABLE = "WEBSOCKET_LISTEN_FDS"
@@ -37,7 +40,7 @@ class ListenError(Exception):
 
 
 def listening_sockets(settings: Settings, environ: MutableMapping[str, str]) -> list[socket.socket]:
-    """The sockets that systemd has passed, or else the one that the settings ask for; what was stored is none of them.
+    """The sockets that systemd has passed, or else those that the settings ask for; what was stored is none of them.
 
     The variables about passed sockets are taken out of `environ`: they are meant for this process and no child of it.
 
@@ -49,7 +52,7 @@ def listening_sockets(settings: Settings, environ: MutableMapping[str, str]) -> 
     passed = _passed_sockets(environ)
     if passed:
         return passed
-    return [_unix_socket(Path(settings.socket)) if settings.socket else _tcp_socket(settings.host, settings.port)]
+    return _own_sockets(settings)
 
 
 def name_of(listener: socket.socket) -> str:
@@ -66,6 +69,22 @@ def stored_descriptors(environ: MutableMapping[str, str]) -> list[tuple[str, int
     if handed := environ.pop(STORED_VARIABLE, ""):
         return [(name, int(fd)) for name, _, fd in (each.partition(":") for each in handed.split())]
     return [(name, fd) for name, fd in _passed(environ) if name.startswith(PREFIX)]
+
+
+def _own_sockets(settings: Settings) -> list[socket.socket]:
+    listeners = []
+    try:
+        if settings.port != "none":
+            listeners.append(_tcp_socket(settings.host, settings.port))
+        if settings.socket is not None:
+            listeners.append(_unix_socket(Path(settings.socket)))
+    except ListenError:
+        for each in listeners:
+            each.close()
+        raise
+    if not listeners:
+        raise ListenError("anything", "WEBSOCKET_PORT is none, and WEBSOCKET_SOCKET is not set", "set one of them")
+    return listeners
 
 
 def _passed_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:

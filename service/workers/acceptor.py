@@ -29,16 +29,25 @@ Protocols = Callable[[], asyncio.BaseProtocol]
 
 
 class Acceptor:
-    """The server of one listener, as a loop returns it. `has_its_share` says it of a number of connections."""
+    """The server of one listener, as a loop returns it. `has_its_share` says it of a number of connections.
 
-    def __init__(self, has_its_share: Callable[[int], bool], protocols: Protocols, listener: socket.socket) -> None:
+    `taken` are those of the whole worker, where it has several listeners.
+    """
+
+    def __init__(
+        self,
+        has_its_share: Callable[[int], bool],
+        protocols: Protocols,
+        listener: socket.socket,
+        taken: "WeakSet[socket.socket] | None" = None,
+    ) -> None:
         self.sockets = [listener]
         self._has_its_share = has_its_share
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._protocols = protocols
         self._opening: set[asyncio.Task[Any]] = set()
-        self._open: WeakSet[socket.socket] = WeakSet()
+        self._open: WeakSet[socket.socket] = WeakSet() if taken is None else taken
         self._pause: asyncio.TimerHandle | None = None
         self._is_serving = True
         listener.setblocking(False)

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from weakref import WeakSet
 
 from service.core.center import Center
 from service.core.hub import Bus
@@ -22,8 +23,9 @@ def share_listeners(center: Center) -> None:
     uvicorn and websockets both get theirs from the loop, and offer no other place to put one.
     """
     loop = asyncio.get_running_loop()
+    taken: WeakSet[socket.socket] = WeakSet()
 
     async def create_server(protocols: Protocols, *_: object, sock: socket.socket, **__: object) -> Acceptor:
-        return Acceptor(lambda connections: has_its_share(connections, center.hub.bus), protocols, sock)
+        return Acceptor(lambda connections: has_its_share(connections, center.hub.bus), protocols, sock, taken)
 
     loop.create_server = create_server  # type: ignore[assignment, method-assign]

@@ -89,9 +89,12 @@ EDITS = [
     ),
     ("unit-lets-the-engine-be-reached", "service", "Families=AF_UNIX", "Families=AF_UNIX AF_INET"),
     ("same-listener", "socket", "ListenStream=127.0.0.1:8765", "ListenStream=8765"),
-    ("same-listener", "gunicorn", "bind = '127.0.0.1:8765'", "bind = '127.0.0.1:8766'"),
-    ("same-listener", "site", "server 127.0.0.1:8765", "server 127.0.0.1:8764"),
-    ("same-listener", "site", "    server 127.0.0.1:8765;\n", ""),
+    ("same-listener", "gunicorn", "'127.0.0.1:8765'", "'127.0.0.1:8766'"),
+    ("same-listener", "gunicorn", "ws.sock", "as.sock"),
+    ("same-listener", "nginx_socket", "ws.sock", "as.sock"),
+    ("same-listener", "site", "server unix:/run/queue-websocket/ws.sock", "server 127.0.0.1:8765"),
+    ("same-listener", "site", "    server unix:/run/queue-websocket/ws.sock;\n", ""),
+    ("same-listener", "service", "Wants=queue-websocket.nginx.socket\n", ""),
     ("proxy-outlives-ping", "site", "proxy_read_timeout 105s;", "proxy_read_timeout 90s;"),
     ("proxy-outlives-ping", "site", "        proxy_read_timeout 105s;\n", ""),
     ("stops-in-order", "gunicorn", "graceful_timeout = 15", "graceful_timeout = 14"),
@@ -118,7 +121,8 @@ EDITS = [
     ("start-limit-triggers", "service", "StartLimitBurst=10", "StartLimitBurst=30"),
     ("client-address-is-true", "site", "X-Forwarded-For $remote_addr", "X-Forwarded-For $proxy_add_x_forwarded_for"),
     ("client-address-is-true", "site", "        proxy_set_header X-Forwarded-For $remote_addr;\n", ""),
-    ("client-address-is-true", "gunicorn", "forwarded_allow_ips = '127.0.0.1'", "forwarded_allow_ips = '*'"),
+    ("client-address-is-true", "gunicorn", "forwarded_allow_ips = '127.0.0.1,::1'", "forwarded_allow_ips = '*'"),
+    ("client-address-is-true", "nginx_socket", "SocketMode=0660", "SocketMode=0666"),
     ("same-limits", "site", "client_header_timeout 10s;", "client_header_timeout 60s;"),
     ("same-limits", "site", "    client_body_timeout 10s;\n", ""),
     (
@@ -278,9 +282,9 @@ def test_a_line_that_is_missing_from_env_is_a_disagreement_and_no_crash(line: in
     lines = env.text.splitlines(keepends=True)
     kept = "".join(lines[:line] + lines[line + 1 :])
     files = tuple(replace(file, text=kept) if file is env else file for file in bundle.files)
-    needed = """WEBSOCKET_HOST WEBSOCKET_PORT WEBSOCKET_PING_INTERVAL WEBSOCKET_PING_TIMEOUT WEBSOCKET_MAX_CONNECTIONS
-        WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS WEBSOCKET_MAX_MESSAGE_SIZE WEBSOCKET_HEADER_TIMEOUT
-        WEBSOCKET_DRAIN_TIMEOUT WEBSOCKET_BUS WORKERS""".split()
+    needed = """WEBSOCKET_HOST WEBSOCKET_PORT WEBSOCKET_SOCKET WEBSOCKET_PING_INTERVAL WEBSOCKET_PING_TIMEOUT
+        WEBSOCKET_MAX_CONNECTIONS WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS WEBSOCKET_MAX_MESSAGE_SIZE
+        WEBSOCKET_HEADER_TIMEOUT WEBSOCKET_DRAIN_TIMEOUT WEBSOCKET_BUS WORKERS""".split()
     assert bool(broken(replace(bundle, files=files))) == ("".join(lines[line : line + 1]).partition("=")[0] in needed)
 
 

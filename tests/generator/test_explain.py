@@ -41,9 +41,9 @@ def test_a_rule_is_explained() -> None:
 
 
 def test_a_rule_says_whether_it_stops_or_warns() -> None:
-    assert dict(about("one-listener") or []) == {
-        "reason": next(rule.reason for rule in RULES if rule.name == "one-listener"),
-        "settings": "socket, host, port",
+    assert dict(about("host-has-a-port") or []) == {
+        "reason": next(rule.reason for rule in RULES if rule.name == "host-has-a-port"),
+        "settings": "host, port, socket",
         "when not": "error",
     }
     assert dict(about("domain-is-no-example") or [])["when not"] == "warning"
@@ -77,7 +77,7 @@ def test_all_topics_are_listed_once_each_with_a_line_and_can_be_explained() -> N
     [
         ("prot", "; did you mean port?"),
         ("interval", "; did you mean ping.interval?"),
-        ("one-listeners", "; did you mean one-listener?"),
+        ("host-has-port", "; did you mean host-has-a-port?"),
         ("same-listner", "; did you mean same-listener?"),
         ("colour", "; `.venv/bin/wsbundle explain` lists them"),
     ],

@@ -193,22 +193,21 @@ def test_an_unreadable_overlay_leaves_the_rules_unasked(here: Path) -> None:
 
 def test_a_socket_in_the_overlay_replaces_the_address_in_the_file(here: Path) -> None:
     deploy = given("domain: a.org\nhost: 127.0.0.1\n", "socket: /run/queue-websocket/ws.sock\n").deploy
-    assert deploy.socket == "/run/queue-websocket/ws.sock"
+    assert (deploy.socket, deploy.port) == ("/run/queue-websocket/ws.sock", "none")
 
 
-def test_an_address_in_the_overlay_needs_the_socket_in_the_file_gone(here: Path) -> None:
-    base = "domain: a.org\nsocket: /run/queue-websocket/ws.sock\n"
-    with pytest.raises(ConfigError) as refused:
-        given(base, "port: 9000\n")
-    assert str(refused.value) == (
-        "deploy.prod.yaml:1:7: port: has no effect: deploy.yaml:2:9 gives a socket; write `socket: null` beside it"
-    )
-    assert given(base, "port: 9000\nsocket: null\n").deploy.port == 9000
+def test_who_names_a_socket_and_no_port_gets_none(here: Path) -> None:
+    base = "domain: a.org\nsocket: /run/queue-websocket/a.sock\n"
+    assert given(base).deploy.port == "none"
+    assert given(base, "port: 9000\n").deploy.port == 9000
+    assert given(base, "socket: null\n").deploy.port == 8765
+    assert given("domain: a.org\n").deploy.port == 8765
 
 
-def test_what_is_given_last_counts_as_last_though_a_file_gave_it_first(here: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--set port: port: has no effect: deploy\.prod\.yaml:1:9 gives a socket"):
-        given("domain: a.org\nport: 9000\n", "socket: /run/queue-websocket/ws.sock\n", "port=9001")
+def test_an_overlay_closes_the_port_of_a_file_whatever_its_address(here: Path) -> None:
+    assert given("domain: a.org\nhost: '::1'\nport: 9000\n", "port: none\n").deploy.port == "none"
+    with pytest.raises(ConfigError, match=r"deploy\.prod\.yaml:1:8: host: .*`port` is none; write a port beside it"):
+        given("domain: a.org\nport: 9000\n", "{host: '::1', port: none}\n")
 
 
 # The command line.
@@ -254,11 +253,11 @@ def test_an_assignment_takes_what_a_line_of_the_file_would(here: Path) -> None:
         ("ping..interval=5", "--set ping..interval=5: is not key=value; write it as --set ping.interval=20"),
         ("port=", "--set port: port: has no value; write one behind the ="),
         ("port=# 5", "--set port: port: has no value; write one behind the ="),
-        ("port=80", "--set port: port: 80 is too small; use a whole number from 1024 to 65535"),
+        ("port=80", "--set port: port: 80 is too small; use a whole number from 1024 to 65535, or none"),
         ("port=@", "--set port: port: found character that cannot start any token at '@'; put the value in quotes"),
         ("prot=9000", "--set prot: prot: is not a setting; did you mean port?"),
         ("ping=20", "--set ping: ping: holds settings, not a value; write settings below it, such as `interval:`"),
-        ("port.x=20", "--set port.x: port: is a mapping; use a whole number from 1024 to 65535"),
+        ("port.x=20", "--set port.x: port: is a mapping; use a whole number from 1024 to 65535, or none"),
         ("expose=true", "--set expose: expose: has no effect: only nginx reaches the listener; remove it"),
         ("welcome=\x1b[31m", "--set welcome: welcome: holds the character '\\x1b'; remove it"),
     ],

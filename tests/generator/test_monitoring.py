@@ -105,7 +105,7 @@ def test_a_deployment_has_no_alert_that_cannot_fire() -> None:
         ({"host": "::1"}, "http", "[::1]:8765"),
         ({"nginx": {"metrics_from": ["10.0.7.5"]}}, "http", "ws.example.com:80"),
         ({"nginx": {"metrics_from": ["10.0.7.5"]}, "tls": "letsencrypt"}, "https", "ws.example.com:443"),
-        ({"socket": "/run/chat/ws.sock"}, "http", "ws.example.com:80"),
+        ({"port": "none"}, "http", "ws.example.com:80"),
     ],
 )
 def test_prometheus_is_sent_where_it_gets_an_answer(settings: dict[str, Any], scheme: str, target: str) -> None:

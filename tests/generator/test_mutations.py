@@ -53,6 +53,7 @@ READERS = {
     "etc/nginx/modules-enabled/90-wsbundle.conf": "nginx",
     "etc/nginx/sites-available/NAME": "nginx",
     "etc/supervisor/conf.d/NAME.conf": None,
+    "etc/systemd/system/NAME.nginx.socket": "systemd-analyze",
     "etc/systemd/system/NAME.service": "systemd-analyze",
     "etc/systemd/system/NAME.socket": "systemd-analyze",
     "etc/systemd/system/nginx.service.d/NAME.conf": "systemd-analyze",

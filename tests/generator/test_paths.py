@@ -12,7 +12,18 @@ from generator.rendering.render import render
 from tests.modules import MODULES
 
 TABLE = set(vars(Paths("NAME")).values())
-NOT_RENDERED = {"app", "keys", "bus", "mailbox", "recovery", "tls", "placeholder", "engine_password", "engine_run"}
+NOT_RENDERED = {
+    "app",
+    "keys",
+    "bus",
+    "listener",
+    "mailbox",
+    "recovery",
+    "tls",
+    "placeholder",
+    "engine_password",
+    "engine_run",
+}
 # Rendered where an engine is served.
 SERVED = Engine(serve=True, url="valkey://127.0.0.1", user="chat")
 

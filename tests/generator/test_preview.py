@@ -24,7 +24,7 @@ from generator.host.switch import plan
 from generator.rendering.render import render
 
 NAME = "queue-websocket"
-SITE, ENV = f"/etc/nginx/sites-available/{NAME}", f"/etc/{NAME}/.env"
+SOCKET, ENV = f"/etc/systemd/system/{NAME}.socket", f"/etc/{NAME}/.env"
 SECRETS = ("first-secret", "second-secret", "third-secret")
 
 
@@ -107,7 +107,7 @@ def test_what_stays_as_it_is_is_not_shown(store: Store) -> None:
     install(store, "")
     files = by_path(shown(store, "port: 9000"))
     assert {change.action for change in files.values()} == {"change"}
-    assert set(files) == {SITE, ENV, f"/etc/systemd/system/{NAME}.socket"}
+    assert set(files) == {ENV, SOCKET}
     assert "-WEBSOCKET_PORT='8765'" in (files[ENV].diff or [])
     assert "+WEBSOCKET_PORT='9000'" in (files[ENV].diff or [])
     assert shown(store).files == []
@@ -166,8 +166,8 @@ def test_without_root_all_is_named_and_what_everybody_may_read_is_shown(monkeypa
             os.setegid(0)
             os.setgroups(groups)
     files = by_path(preview)
-    assert set(files) == {SITE, ENV, f"/etc/systemd/system/{NAME}.socket"}
-    assert "-    server 127.0.0.1:8765;" in (files[SITE].diff or [])
+    assert set(files) == {ENV, SOCKET}
+    assert "-ListenStream=127.0.0.1:8765" in (files[SOCKET].diff or [])
     assert files[ENV].diff is None
     assert all(drift.what.startswith("is missing") for drift in edits)  # links to it are not made here
 

@@ -14,14 +14,14 @@ from generator.config.schema import Deploy
 from generator.paths import Paths
 from generator.quoting import Unquotable
 from generator.rendering.bundle import Bundle
-from generator.rendering.render import keys_behind, render
+from generator.rendering.render import keys_behind, local_address, render
 from service.declaration import settings_of, struct_from, values_of
 
 CHOICES: dict[str, list[Any]] = {
     "server": ["uvicorn", "gunicorn", "standalone"],
     "manager": ["systemd", "supervisor"],
     "tls": ["off", "letsencrypt", "files"],
-    "socket": [None, "/run/chat/ws.sock"],
+    "port": [8765, "none"],
 }
 COMBINATIONS: list[dict[str, Any]] = [
     dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())
@@ -38,6 +38,7 @@ LINK = "etc/nginx/sites-enabled/chat"
 SUPERVISOR = "etc/supervisor/conf.d/chat.conf"
 SERVICE = "etc/systemd/system/chat.service"
 SOCKET = "etc/systemd/system/chat.socket"
+NGINX_SOCKET = "etc/systemd/system/chat.nginx.socket"
 AFTER_MOUNTS = "etc/systemd/system/nginx.service.d/chat.conf"
 SUPERVISOR_AFTER_MOUNTS = "etc/systemd/system/supervisor.service.d/chat.conf"
 SYSUSERS = "etc/sysusers.d/chat.conf"
@@ -83,6 +84,7 @@ def number(text: str, pattern: str) -> float:
 @every_combination
 def test_all_files_are_rendered_whatever_is_chosen(choices: dict[str, Any]) -> None:
     assert set(rendered(**choices)) == {
+        *([NGINX_SOCKET] if choices["port"] != "none" else []),
         *(ENV, GUNICORN, HOOK, LOGROTATE, MAIN, SITE, LINK),
         *(SUPERVISOR, SERVICE, SOCKET, SYSUSERS, TMPFILES),
         *(AFTER_MOUNTS, SUPERVISOR_AFTER_MOUNTS),
@@ -165,30 +167,34 @@ def test_two_deployments_on_one_host_share_nothing_but_the_main_context() -> Non
 @every_combination
 def test_every_file_names_the_same_listener(choices: dict[str, Any]) -> None:
     files = rendered(**choices)
-    address = choices["socket"] or "127.0.0.1:8765"
-    prefix = "unix:" if choices["socket"] else ""
-    assert setting(files[SOCKET], "ListenStream=(.*)") == address
-    assert setting(files[SITE], "server ([^ {]+);") == prefix + address
-    assert setting(files[GUNICORN], "bind = '(.*)'") == prefix + address
-    assert setting(files[ENV], "WEBSOCKET_SOCKET='(.*)'") == (choices["socket"] or "")
+    has_port = choices["port"] != "none"
+    ours = {path: setting(files[path], "ListenStream=(.*)") for path in (SOCKET, NGINX_SOCKET) if path in files}
+    if has_port:
+        assert ours == {SOCKET: "127.0.0.1:8765", NGINX_SOCKET: "/run/chat/ws.sock"}
+    else:
+        assert ours == {SOCKET: "/run/chat/ws.sock"}
+    assert setting(files[SITE], "server ([^ {]+);") == "unix:/run/chat/ws.sock"
+    bound = ["unix:/run/chat/ws.sock", "127.0.0.1:8765"] if has_port else ["unix:/run/chat/ws.sock"]
+    assert setting(files[GUNICORN], "bind = (.*)") == repr(bound)
+    assert setting(files[ENV], "WEBSOCKET_SOCKET='(.*)'") == "/run/chat/ws.sock"
+    assert setting(files[ENV], "WEBSOCKET_PORT='(.*)'") == str(choices["port"])
 
 
 @pytest.mark.parametrize(
-    ("host", "listened", "upstream", "trusted"),
+    ("host", "listened", "reached"),
     [
-        ("127.0.0.1", "127.0.0.1:8765", "127.0.0.1:8765", "127.0.0.1"),
-        ("::1", "[::1]:8765", "[::1]:8765", "::1"),
-        ("0.0.0.0", "0.0.0.0:8765", "127.0.0.1:8765", "127.0.0.1"),
-        ("::", "[::]:8765", "[::1]:8765", "::1"),
-        ("192.0.2.10", "192.0.2.10:8765", "192.0.2.10:8765", "192.0.2.10"),
+        ("127.0.0.1", "127.0.0.1:8765", "127.0.0.1:8765"),
+        ("::1", "[::1]:8765", "[::1]:8765"),
+        ("0.0.0.0", "0.0.0.0:8765", "127.0.0.1:8765"),
+        ("::", "[::]:8765", "[::1]:8765"),
+        ("192.0.2.10", "192.0.2.10:8765", "192.0.2.10:8765"),
     ],
 )
-def test_nginx_reaches_whatever_is_listened_on(host: str, listened: str, upstream: str, trusted: str) -> None:
+def test_programs_of_the_host_reach_whatever_is_listened_on(host: str, listened: str, reached: str) -> None:
     files = rendered(host=host)
     assert setting(files[SOCKET], "ListenStream=(.*)") == listened
-    assert setting(files[GUNICORN], "bind = '(.*)'") == listened
-    assert setting(files[SITE], "server ([^ {]+);") == upstream
-    assert setting(files[GUNICORN], "forwarded_allow_ips = '(.*)'") == trusted
+    assert setting(files[GUNICORN], "bind = (.*)") == repr(["unix:/run/chat/ws.sock", listened])
+    assert local_address(deploy(host=host)) == reached
 
 
 @pytest.mark.parametrize(("host", "early"), [("127.0.0.1", False), ("::1", False), ("::", False), ("192.0.2.10", True)])
@@ -197,14 +203,14 @@ def test_only_an_address_that_comes_with_the_network_is_bound_before_it_is_there
 
 
 @every_combination
-def test_every_proxy_is_believed_only_on_a_socket_that_only_nginx_can_open(choices: dict[str, Any]) -> None:
-    trusted = setting(rendered(**choices)[GUNICORN], "forwarded_allow_ips = '(.*)'")
-    assert (trusted == "*") == bool(choices["socket"])
+def test_only_proxies_of_this_host_are_believed_on_tcp(choices: dict[str, Any]) -> None:
+    assert setting(rendered(**choices)[GUNICORN], "forwarded_allow_ips = '(.*)'") == "127.0.0.1,::1"
 
 
-def test_only_nginx_can_open_the_socket_of_systemd() -> None:
-    files = rendered(socket="/run/chat/ws.sock")
-    assert "SocketUser=root\nSocketGroup=www-data\nSocketMode=0660\n" in files[SOCKET]
+@pytest.mark.parametrize(("port", "unit"), [(8765, NGINX_SOCKET), ("none", SOCKET)])
+def test_only_nginx_can_open_the_socket_of_systemd(port: object, unit: str) -> None:
+    files = rendered(port=port)
+    assert "SocketUser=root\nSocketGroup=www-data\nSocketMode=0660\n" in files[unit]
     assert "d /run/chat 0711 root root -\n" in files[TMPFILES]
 
 
@@ -217,9 +223,8 @@ def test_only_nginx_can_enter_the_directory_in_which_the_service_makes_its_socke
     assert setting(files[GUNICORN], "umask = (.*)") == "0o111"
 
 
-def test_gunicorn_opens_nothing_to_others_where_it_makes_no_socket() -> None:
-    assert setting(rendered(manager="supervisor")[GUNICORN], "umask = (.*)") == "0o077"
-    assert setting(rendered(socket="/run/chat/ws.sock")[GUNICORN], "umask = (.*)") == "0o077"
+def test_gunicorn_opens_nothing_to_others_where_systemd_makes_the_socket() -> None:
+    assert setting(rendered(manager="systemd")[GUNICORN], "umask = (.*)") == "0o077"
 
 
 @every_combination
@@ -482,7 +487,8 @@ def test_a_rendered_line_leads_back_to_its_settings() -> None:
     assert behind(SITE, "        proxy_read_timeout 105s;") == ("ping.interval", "ping.timeout")
     assert behind(SITE, "    server_name ws.example.com;") == ("domain",)
     assert behind(SITE, "    set_real_ip_from fd00::/8;") == ("nginx.trusted_proxies",)
-    assert behind(SITE, "    server 127.0.0.1:8765;") == ("socket", "host", "port")
+    assert behind(SITE, "    server unix:/run/chat/ws.sock;") == ("socket", "name")
+    assert behind(SOCKET, "ListenStream=127.0.0.1:8765") == ("port", "host")
     assert behind(SITE, "    server_tokens off;") == ()
     assert behind(ENV, "WEBSOCKET_PORT='8765'") == ("port",)
     assert behind(ENV, "B='2'") == ("env.B",)

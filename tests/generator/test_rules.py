@@ -214,7 +214,12 @@ GOOD = {
         "name: your-hosting",
         "user: your_host",
     ],
-    "one-listener": ["{host: 127.0.0.1, port: 9000}", "socket: /run/queue-websocket/ws.sock"],
+    "host-has-a-port": [
+        "{host: '::1', port: 9000}",
+        "{host: '::1', socket: /run/queue-websocket/a, port: 9000}",
+        "{host: 127.0.0.2, socket: null}",
+        "{port: none}",
+    ],
     "socket-is-in-its-directory": [
         "socket: /run/queue-websocket/ws.sock",
         "{name: a, socket: /run/a/...}",
@@ -541,7 +546,7 @@ BAD = {
         "{tls: files, certificate: {file: /a, key: /etc/YOUR_NAME.pem}}",
         "socket: /run/queue-websocket/changeme",
     ],
-    "one-listener": ["{socket: /run/queue-websocket/a, host: '::1'}", "{socket: /run/queue-websocket/a, port: 8765}"],
+    "host-has-a-port": ["{socket: /run/queue-websocket/a, host: '::1'}", "{port: none, host: 127.0.0.1}"],
     "socket-is-in-its-directory": [
         "socket: /run/queue-websocket/a/b",
         "socket: /run/queue-websocket/",

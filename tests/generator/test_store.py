@@ -84,11 +84,12 @@ def test_every_installed_path_leads_through_the_switch(store: Store) -> None:
 
 def test_what_systemd_reads_before_it_mounts_opt_is_no_link(store: Store) -> None:
     add(store, 1)
-    units = {f"etc/systemd/system/{NAME}.{kind}" for kind in ("service", "socket")}
+    units = {f"etc/systemd/system/{NAME}.{kind}" for kind in ("service", "socket", "nginx.socket")}
     files = store.files(1)
     assert set(files) == units | {
         f"etc/systemd/system/nginx.service.d/{NAME}.conf",
         f"etc/sysusers.d/{NAME}.conf",
+        f"etc/tmpfiles.d/{NAME}.conf",
     }
     assert not files.keys() & store.links(1).keys()
     unit = f"etc/systemd/system/{NAME}.service"

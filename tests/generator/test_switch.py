@@ -50,10 +50,50 @@ def test_the_same_generation_takes_nothing() -> None:
     assert not same.disconnects
 
 
-def test_another_port_concerns_socket_service_and_nginx() -> None:
+def test_another_port_concerns_its_socket_and_the_service() -> None:
     todo = plan(installed(), installed("port: 9000"))
-    assert acts(todo) == {"reloads_units", "restarts_socket", "restarts_service", "reloads_nginx"}
+    assert acts(todo) == {"reloads_units", "restarts_socket", "restarts_service"}
     assert todo.disconnects
+
+
+def test_another_path_of_the_socket_concerns_nginx_too() -> None:
+    there = f"port: 8765\nsocket: /run/{NAME}/other.sock"
+    todo = plan(installed(), installed(there))
+    assert acts(todo) == {"reloads_units", "restarts_socket", "restarts_service", "reloads_nginx"}
+
+
+def on_a_port_alone() -> Side:
+    """As a release before 0.4 had it: nginx came to the port, and the Unix socket took its place."""
+    now = installed()
+    unit, socket = (f"etc/systemd/system/{NAME}.{kind}" for kind in ("service", "nginx.socket"))
+    directories, site = f"etc/tmpfiles.d/{NAME}.conf", f"etc/nginx/sites-available/{NAME}"
+    manifest = now.manifest | {path: {**now.manifest[path], "sha256": "older"} for path in (unit, site)}
+    manifest[directories] = {**manifest[directories], "installed": False}
+    del manifest[socket]
+    files = {path: digest for path, digest in now.files.items() if path not in (socket, directories)}
+    return structs.replace(now, manifest=manifest, files=files | {unit: "older"})
+
+
+def test_nginx_gets_a_listener_of_its_own_beside_that_of_the_port_and_back_and_nobody_is_refused() -> None:
+    comes = plan(on_a_port_alone(), installed())
+    # The service starts the new one; that of the port stays open.
+    assert acts(comes) == {"makes_directories", "reloads_units", "restarts_service", "reloads_nginx"}
+    goes = plan(installed(), on_a_port_alone())
+    assert acts(goes) == acts(comes) | {"stops_nginx_socket"}
+    assert f"etc/systemd/system/{NAME}.nginx.socket" in goes.removes
+
+
+def test_who_has_no_port_keeps_the_listener_that_there_is() -> None:
+    alone = installed(f"socket: /run/{NAME}/ws.sock")
+    assert acts(plan(alone, installed("port: none"))) == set()
+    assert plan(alone, installed()).restarts_socket
+    back = plan(installed(), alone)
+    assert (back.restarts_socket, back.stops_nginx_socket) == (True, True)
+
+
+def test_under_supervisor_systemd_has_no_listener() -> None:
+    assert plan(installed("manager: supervisor"), installed("manager: supervisor\nport: 9000")).restarts_socket is False
+    assert not plan(installed(), installed("manager: supervisor")).stops_nginx_socket
 
 
 SERVED = "engine: {serve: true, url: 'valkey://127.0.0.1:6390', user: a}"
@@ -222,7 +262,7 @@ def test_a_first_installation_stops_nothing_and_puts_every_link_and_file() -> No
     assert {"restarts_socket", "restarts_service", "reloads_nginx"} <= acts(todo)
 
 
-UNITS = tuple(f"etc/systemd/system/{NAME}.{kind}" for kind in ("service", "socket"))
+UNITS = tuple(f"etc/systemd/system/{NAME}.{kind}" for kind in ("nginx.socket", "service", "socket"))
 WANTS = {
     f"etc/systemd/system/sockets.target.wants/{NAME}.socket": f"/etc/systemd/system/{NAME}.socket",
     f"etc/systemd/system/multi-user.target.wants/{NAME}.service": f"/etc/systemd/system/{NAME}.service",
@@ -234,7 +274,7 @@ def test_units_are_copies_of_the_current_generation_and_stand_before_they_are_wa
     after.links.update(WANTS)
     todo = plan(before, after)
     assert todo.puts_first == {}
-    assert todo.copies == UNITS
+    assert todo.copies == (*UNITS, f"etc/tmpfiles.d/{NAME}.conf")
     assert todo.puts_then == WANTS
     assert todo.reloads_units
 

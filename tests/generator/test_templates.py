@@ -30,6 +30,7 @@ LANGUAGES = {
     "etc/nginx/NAME/locations.conf": {"comment", "nginx"},
     "etc/nginx/sites-available/NAME": {"comment", "nginx", "nginx_block"},
     "etc/supervisor/conf.d/NAME.conf": {"comment", "supervisor", "supervisor_command", "supervisor_environment"},
+    "etc/systemd/system/NAME.nginx.socket": {"comment", "systemd"},
     "etc/systemd/system/NAME.service": {"comment", "systemd", "systemd_exec", "systemd_word"},
     "etc/systemd/system/NAME.socket": {"comment", "systemd"},
     "etc/systemd/system/nginx.service.d/NAME.conf": {"comment", "systemd_word"},

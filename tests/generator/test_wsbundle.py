@@ -177,7 +177,7 @@ def test_check_tells_what_every_reader_says_and_writes_nothing(here: Path) -> No
     assert (outcome.code, outcome.err) == (0, "")
     *verdicts, summary = outcome.out.splitlines()
     assert {line.split()[0] for line in verdicts} <= {"accepted", "not"}
-    assert summary == "deploy.yaml is sound: 17 files, 8 of them for uvicorn under systemd, tls off"
+    assert summary == "deploy.yaml is sound: 18 files, 10 of them for uvicorn under systemd, tls off"
     assert [file.name for file in here.iterdir()] == ["deploy.yaml"]
 
 
@@ -191,8 +191,8 @@ def test_render_writes_the_bundle_and_says_so_and_a_second_run_has_nothing_to_do
     first, second = wsbundle("render"), wsbundle("render")
     assert (first.code, first.err, second.code, second.err) == (0, "", 0, "")
     assert "  wrote    build/queue-websocket/etc/queue-websocket/.env\n" in first.out
-    assert first.out.splitlines()[-1].startswith("build/queue-websocket is ready: 17 files, ")
-    assert second.out.splitlines()[-1].startswith("Nothing to do: build/queue-websocket is up to date (17 files, ")
+    assert first.out.splitlines()[-1].startswith("build/queue-websocket is ready: 18 files, ")
+    assert second.out.splitlines()[-1].startswith("Nothing to do: build/queue-websocket is up to date (18 files, ")
     assert "wrote" not in second.out
 
 
@@ -237,7 +237,7 @@ def test_faults_are_told_to_programs_with_all_they_consist_of(here: Path) -> Non
                 "column": 7,
                 "key": "port",
                 "what": "80 is too small",
-                "fix": "use a whole number from 1024 to 65535",
+                "fix": "use a whole number from 1024 to 65535, or none",
             },
             {
                 "source": "deploy.yaml",

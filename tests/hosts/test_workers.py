@@ -29,7 +29,7 @@ def workers_of(console: Console) -> set[int]:
 
 def that_have_clients(console: Console) -> set[int]:
     """The processes that nginx has passed connections on to."""
-    shown = console.run("ss", "-Htnp", "state", "established", "sport = :8765")
+    shown = console.run("sh", "-c", f"ss -Hxnp state established | grep /run/{NAME}/ws.sock || true")
     return {int(line.rpartition("pid=")[2].partition(",")[0]) for line in shown.splitlines() if "pid=" in line}
 
 

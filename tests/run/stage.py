@@ -70,18 +70,16 @@ class Stage:
     def __init__(self, root: Path, **settings: Any) -> None:
         self.root = root
         self.mark = uuid4().hex
-        self.http_port, self.https_port = free_port(), free_port()
+        self.http_port, self.https_port, self.port = free_port(), free_port(), free_port()
         pair = root / "pair.pem"
         pair.write_text(stub_pair())
         if settings.get("tls") == "files":
             settings["certificate"] = {"file": str(pair), "key": str(pair)}
-        if settings.pop("on_unix_socket", False):
-            settings["socket"] = f"/run/{NAME}/ws.sock"
         self.deploy = msgspec.convert(
             {
                 "name": NAME,
                 "domain": DOMAIN,
-                "port": free_port(),
+                "port": self.port,
                 "ping": {"interval": 1, "timeout": 1},
                 "drain": {"timeout": 3},
                 "env": {"RUN_MARK": self.mark},
@@ -314,30 +312,46 @@ def nginx(stage: Stage) -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_systemd(stage: Stage) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start the rendered unit's command as systemd does: its environment, its listener, until it says READY=1."""
+    """Start the rendered unit's command as systemd does: its environment, its listeners, until it says READY=1."""
     service = stage.text(f"etc/systemd/system/{NAME}.service")
-    stream = re.findall(r"(?m)^ListenStream=(.*)$", stage.text(f"etc/systemd/system/{NAME}.socket"))[0]
     command, directory, environment = (
         re.findall(rf"(?m)^{key}=(.*)$", service)[0] for key in ("ExecStart", "WorkingDirectory", "EnvironmentFile")
     )
-    listener = socket.socket(socket.AF_UNIX if stream.startswith("/") else socket.AF_INET)
-    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    with listener, notify:
-        host, _, port = stream.rpartition(":")
-        listener.bind(stream if stream.startswith("/") else (host, int(port)))
-        listener.listen(2048)
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(_listening(stage.text(unit))) for unit in _sockets(stage, service)]
+        notify = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         notify.bind(str(stage.root / "notify"))
         notify.setblocking(False)
-        # LISTEN_PID must be that of the service itself, which Python becomes through sh; the listener is descriptor 3.
-        pass_on = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv('/bin/sh', ['sh', '-c', sys.argv[2]])"
-        start = f"set -a; . {environment}; LISTEN_FDS=1; LISTEN_PID=$$; exec {command}"
-        wrapped = [sys.executable, "-S", "-c", pass_on, str(listener.fileno()), start]
+        descriptors = [listener.fileno() for listener in listeners]
+        start = f"set -a; . {environment}; LISTEN_FDS={len(descriptors)}; LISTEN_PID=$$; exec {command}"
+        wrapped = [sys.executable, "-S", "-c", _PASS_ON, start, *map(str, descriptors)]
         child_environment = {"PATH": SBIN, "NOTIFY_SOCKET": str(stage.root / "notify"), "PYTHONWARNINGS": "default"}
-        descriptors = [listener.fileno()]
         with process(stage, "service", wrapped, cwd=directory, env=child_environment, pass_fds=descriptors) as child:
             wait_until(lambda: _ready(notify) or child.poll() is not None, "the service is ready")
             assert child.poll() is None, stage.log()
             yield child
+
+
+# LISTEN_PID must be that of the service itself, which Python becomes through sh; its listeners are descriptor 3 and up.
+_PASS_ON = """
+import fcntl, os, sys
+for number, each in enumerate([fcntl.fcntl(int(each), fcntl.F_DUPFD_CLOEXEC, 100) for each in sys.argv[2:]]):
+    os.dup2(each, 3 + number)
+os.execv("/bin/sh", ["sh", "-c", sys.argv[1]])
+"""
+
+
+def _sockets(stage: Stage, service: str) -> list[str]:
+    return [f"etc/systemd/system/{unit}" for unit in re.findall(r"(?m)^After=(.*\.socket)$", service)]
+
+
+def _listening(unit: str) -> socket.socket:
+    (stream,) = re.findall(r"(?m)^ListenStream=(.*)$", unit)
+    host, _, port = stream.rpartition(":")
+    listener = socket.socket(socket.AF_INET if host else socket.AF_UNIX)
+    listener.bind((host, int(port)) if host else stream)
+    listener.listen(2048)
+    return listener
 
 
 def _ready(notify: socket.socket) -> bool:
@@ -356,10 +370,8 @@ def as_supervisor(stage: Stage) -> Iterator["subprocess.Popen[bytes]"]:
         f"[include]\nfiles={stage.root}/etc/supervisor/conf.d/*.conf\n"
     )
     with process(stage, "supervisor", [program, "-n", "-c", str(conf)], env={"PATH": SBIN}) as child:
-        listening = (
-            (stage.root / f"run/{NAME}/ws.sock").exists if stage.deploy.socket else lambda: answers(stage.deploy.port)
-        )
-        wait_until(lambda: listening() or child.poll() is not None, "the service listens")
+        listens = (stage.root / f"run/{NAME}/ws.sock").exists
+        wait_until(lambda: listens() or child.poll() is not None, "the service listens")
         assert child.poll() is None, stage.log()
         yield child
 

@@ -19,20 +19,20 @@ pytestmark = pytest.mark.slow
 
 CONNECTIONS_PER_ADDRESS = 6
 DEPLOYMENTS: dict[str, dict[str, Any]] = {
-    "systemd-uvicorn-tcp": {},
-    "systemd-uvicorn-unix-tls": {"on_unix_socket": True, "tls": "files"},
-    "systemd-gunicorn-unix": {"server": "gunicorn", "on_unix_socket": True},
-    "systemd-standalone-tcp-tls": {"server": "standalone", "tls": "files"},
-    "systemd-uvicorn-unix-workers": {"workers": 3, "on_unix_socket": True},
-    "systemd-gunicorn-tcp-workers": {"workers": "auto", "server": "gunicorn"},
-    "supervisor-standalone-tcp-workers": {"workers": 2, "manager": "supervisor", "server": "standalone"},
-    "supervisor-uvicorn-unix": {"manager": "supervisor", "on_unix_socket": True},
-    "supervisor-gunicorn-tcp": {"manager": "supervisor", "server": "gunicorn"},
-    "supervisor-gunicorn-unix": {"manager": "supervisor", "server": "gunicorn", "on_unix_socket": True},
-    "supervisor-standalone-unix-tls": {
+    "systemd-uvicorn": {},
+    "systemd-uvicorn-no-port-tls": {"port": "none", "tls": "files"},
+    "systemd-gunicorn-no-port": {"server": "gunicorn", "port": "none"},
+    "systemd-standalone-tls": {"server": "standalone", "tls": "files"},
+    "systemd-uvicorn-no-port-workers": {"workers": 3, "port": "none"},
+    "systemd-gunicorn-workers": {"workers": "auto", "server": "gunicorn"},
+    "supervisor-standalone-workers": {"workers": 2, "manager": "supervisor", "server": "standalone"},
+    "supervisor-uvicorn-no-port": {"manager": "supervisor", "port": "none"},
+    "supervisor-gunicorn": {"manager": "supervisor", "server": "gunicorn"},
+    "supervisor-gunicorn-no-port": {"manager": "supervisor", "server": "gunicorn", "port": "none"},
+    "supervisor-standalone-no-port-tls": {
         "manager": "supervisor",
         "server": "standalone",
-        "on_unix_socket": True,
+        "port": "none",
         "tls": "files",
     },
 }

@@ -54,7 +54,7 @@ def test_a_prometheus_elsewhere_gets_the_figures_where_it_is_listed_and_nothing_
 
 
 def test_curl_and_nginx_get_the_figures_on_a_unix_socket_and_a_page_from_elsewhere_does_not(root: Path) -> None:
-    with deployed(root, on_unix_socket=True, nginx={"metrics_from": ["127.0.0.1"]}) as (stage, _):
+    with deployed(root, port="none", nginx={"metrics_from": ["127.0.0.1"]}) as (stage, _):
         assert stage.get("/metrics")[0] == 200
         ask = [needed("curl"), "--silent", "--write-out", " %{http_code}"]
         for name, status in (("localhost", "200"), ("evil.example", "421")):
@@ -203,7 +203,7 @@ SMALL = {
 
 def direct(stage: Stage, address: str = "", **headers: str) -> Client:
     """A client at the service itself, as if nginx had passed it on from this address: nginx has some limits as well."""
-    raw = socket.create_connection(("127.0.0.1", stage.deploy.port), 30)
+    raw = socket.create_connection(("127.0.0.1", stage.port), 30)
     return Client(raw, {"X-Forwarded-For": address, **headers} if address else headers)
 
 
@@ -321,7 +321,7 @@ def test_the_alert_of_an_engine_that_is_away_ceases_when_it_comes(root: Path) ->
 
 def open_mailbox(stage: Stage, uuid: str, token: dict[str, str]) -> None:
     """Say hello, hear the answer, and go away."""
-    address = f"ws://127.0.0.1:{stage.deploy.port}/"
+    address = f"ws://127.0.0.1:{stage.port}/"
     with connect(address, additional_headers=token, subprotocols=[Subprotocol("nc.v1")], proxy=None) as owner:
         owner.send(json.dumps({"type": "hello", "id": 1, "uuid": uuid, "mailbox": {}}))
         wait_until(lambda: json.loads(owner.recv(30)).get("id") == 1, "hello is answered")

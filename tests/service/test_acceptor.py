@@ -122,6 +122,23 @@ async def test_several_that_wait_are_taken_in_one_turn_and_no_more_than_a_few() 
 
 
 @in_a_loop
+async def test_the_share_of_a_worker_is_that_of_all_its_listeners() -> None:
+    with place() as there:
+        server = await serve(there)
+        there.connect(2 * FEW)
+        await there.comes_to(2 * FEW)
+        with socket.create_server(("127.0.0.1", 0)) as second:
+            there.address = second.getsockname()
+            other = await asyncio.get_running_loop().create_server(Welcome, sock=second)
+            began = asyncio.get_running_loop().time()
+            there.connect(20)
+            await there.comes_to(2 * FEW + 20)
+            assert asyncio.get_running_loop().time() - began >= 10 * PAUSE_S
+            other.close()
+        server.close()
+
+
+@in_a_loop
 async def test_who_comes_after_the_end_waits_for_somebody_else() -> None:
     with place() as there:
         server = await serve(there)

@@ -493,18 +493,24 @@ def test_it_serves_on_the_socket_that_systemd_passes(home: Path) -> None:
                 process.kill()
 
 
-def test_nginx_on_a_unix_socket_says_who_comes(home: Path, tmp_path: Path) -> None:
+def test_nginx_on_a_unix_socket_says_who_comes_and_on_tcp_beside_it_nobody_can(home: Path, tmp_path: Path) -> None:
     path = str(tmp_path / "shop.sock")
-    variables = settings(home, WEBSOCKET_SOCKET=path)
-    with running("-m service", answers_on=path, **variables), socket.socket(socket.AF_UNIX) as client:
-        client.connect(path)
-        client.sendall(
-            b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Proto: https\r\n"
-            b"Connection: close\r\n\r\n"
-        )
-        answer = client.makefile("rb").read()
+    request = (
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Proto: https\r\n"
+        b"Connection: close\r\n\r\n"
+    )
+    with running("-m service", answers_on=path, **settings(home, WEBSOCKET_SOCKET=path)) as shell:
+        with socket.socket(socket.AF_UNIX) as nginx:
+            nginx.connect(path)
+            nginx.sendall(request)
+            answer = nginx.makefile("rb").read()
+        with socket.create_connection(("127.0.0.1", shell.port), source_address=("127.0.0.2", 0)) as client:
+            client.sendall(request)
+            forged = client.makefile("rb").read()
     assert b'"client": ["198.51.100.7", 0]' in answer
     assert b'"scheme": "https"' in answer
+    assert b'"client": ["127.0.0.2", ' in forged
+    assert b'"scheme": "http"' in forged
 
 
 class Installed:

@@ -26,7 +26,8 @@ def opened() -> Iterator[list[socket.socket]]:
 
 def listen(opened: list[socket.socket], **settings: object) -> socket.socket:
     """The one socket that these settings ask for."""
-    (listener,) = listening_sockets(Settings(**settings), {})  # type: ignore[arg-type]
+    alone = {"port": "none", **settings} if "socket" in settings else settings
+    (listener,) = listening_sockets(Settings(**alone), {})  # type: ignore[arg-type]
     opened.append(listener)
     return listener
 
@@ -90,6 +91,28 @@ def test_the_socket_file_of_a_dead_process_is_replaced(opened: list[socket.socke
     listen(opened, socket=str(path)).close()
     assert path.exists()
     assert can_connect(listen(opened, socket=str(path)))
+
+
+def test_it_listens_for_nginx_and_for_programs_of_the_host(opened: list[socket.socket], tmp_path: Path) -> None:
+    port, path = free_port(), str(tmp_path / "ws.sock")
+    opened += listening_sockets(Settings(port=port, socket=path), {})
+    assert [name_of(each) for each in opened] == [f"127.0.0.1:{port}", path]
+    assert all(map(can_connect, opened))
+
+
+def test_nothing_is_half_open_where_one_of_them_cannot_be(opened: list[socket.socket], tmp_path: Path) -> None:
+    port = free_port()
+    with pytest.raises(ListenError, match=r"cannot listen on .*nowhere/ws\.sock"):
+        listening_sockets(Settings(port=port, socket=str(tmp_path / "nowhere/ws.sock")), {})
+    assert can_connect(listen(opened, port=port))
+
+
+def test_nothing_to_listen_on_is_told_with_the_fix() -> None:
+    with pytest.raises(ListenError) as refused:
+        listening_sockets(Settings(port="none"), {})
+    assert str(refused.value) == (
+        "cannot listen on anything: WEBSOCKET_PORT is none, and WEBSOCKET_SOCKET is not set; set one of them"
+    )
 
 
 @pytest.mark.parametrize("backlog", [8, 0])

@@ -137,7 +137,7 @@ def test_the_kernel_keeps_as_many_new_connections_as_come_back_after_a_restart(c
             check=True,
         )
     _, _, backlog, *_ = listed.stdout.split()
-    assert backlog == "2048"
+    assert backlog == "4096"
 
 
 @pytest.mark.parametrize("command", OURS)
@@ -166,9 +166,16 @@ def test_who_comes_by_tcp_from_elsewhere_cannot_claim_another_address() -> None:
         assert "198.51.100.7" not in shell.log()
 
 
-def test_on_a_unix_socket_the_proxy_says_who_comes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["runner", "standalone", "gunicorn"])
+def test_on_a_unix_socket_the_proxy_says_who_comes_and_on_tcp_beside_it_nobody_can(kind: str, tmp_path: Path) -> None:
     path = str(tmp_path / "ws.sock")
-    with running(COMMANDS["runner"], answers_on=path, LOG_LEVEL="info", WEBSOCKET_SOCKET=path) as shell:
+    command = COMMANDS[kind].replace("gunicorn -k", f"gunicorn -b unix:{path} -k")
+    command = command.replace("service/server.py {WEBSOCKET_PORT}", "-m service.server")
+    with running(command, answers_on=path, LOG_LEVEL="info", WEBSOCKET_SOCKET=path) as shell:
+        claim(("127.0.0.1", shell.port), source=("127.0.0.2", 0))
+        if kind != "standalone":  # which believes all of loopback, whatever else it listens on
+            wait_until(lambda: " connected uuid=" in shell.log())
+            assert "198.51.100.7" not in shell.log()
         claim(path)
         wait_until(lambda: "198.51.100.7" in shell.log())
 

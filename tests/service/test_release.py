@@ -102,7 +102,7 @@ def test_auto_is_one_for_each_cpu(installed: Installed) -> None:
         ("WORKERS='0'", "WORKERS: 0 is too small; use a whole number from 1 to 64, or auto"),
         ("WEBSOCKET_HOST='127.0.0.2'", "`host` has changed; restart the service"),
         ("WEBSOCKET_PORT='9000'", "`port` has changed; restart the service"),
-        ("WEBSOCKET_SOCKET='/run/ws.sock'", "`socket` has changed; restart the service"),
+        ("WEBSOCKET_PORT='8765' WEBSOCKET_SOCKET='/run/ws.sock'", "`socket` has changed; restart the service"),
         ("WEBSOCKET_BUS='/run/bus'", "`bus` has changed; restart the service"),
         ("WORKERS='2", "No closing quotation; write NAME='value' on each line"),
         ("export WORKERS='2'", "'export' is not a variable; write NAME='value' on each line"),

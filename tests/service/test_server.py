@@ -41,8 +41,8 @@ def test_the_port_of_the_command_line_goes_before_the_settings(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("port", "fault"),
     [
-        ("80", "WEBSOCKET_PORT: 80 is too small; use a whole number from 1024 to 65535\n"),
-        ("http", "WEBSOCKET_PORT: 'http' is not a whole number; use a whole number from 1024 to 65535\n"),
+        ("80", "WEBSOCKET_PORT: 80 is too small; use a whole number from 1024 to 65535, or none\n"),
+        ("http", "WEBSOCKET_PORT: 'http' is not a whole number; use a whole number from 1024 to 65535, or none\n"),
     ],
 )
 def test_a_wrong_port_is_told_in_one_line(port: str, fault: str) -> None:

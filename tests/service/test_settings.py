@@ -13,16 +13,16 @@ EVERY_SETTING = list(settings_of(Settings))
 
 # One variable, what stands in it, and the line that tells what is wrong.
 FAULTS = [
-    ("WEBSOCKET_PORT", "87650", "87650 is too large; use a whole number from 1024 to 65535"),
-    ("WEBSOCKET_PORT", "80", "80 is too small; use a whole number from 1024 to 65535"),
-    ("WEBSOCKET_PORT", "-8765", "-8765 is too small; use a whole number from 1024 to 65535"),
+    ("WEBSOCKET_PORT", "87650", "87650 is too large; use a whole number from 1024 to 65535, or none"),
+    ("WEBSOCKET_PORT", "80", "80 is too small; use a whole number from 1024 to 65535, or none"),
+    ("WEBSOCKET_PORT", "-8765", "-8765 is too small; use a whole number from 1024 to 65535, or none"),
     ("WEBSOCKET_PORT", "0755", "'0755' is not a decimal number; write 755, or 493 if it is octal"),
     ("WEBSOCKET_PORT", "0o755", "'0o755' is not a decimal number; write 755, or 493 if it is octal"),
-    ("WEBSOCKET_PORT", "08765", "'08765' is not a whole number; use a whole number from 1024 to 65535"),
-    ("WEBSOCKET_PORT", "8765.5", "'8765.5' is not a whole number; use a whole number from 1024 to 65535"),
-    ("WEBSOCKET_PORT", "http", "'http' is not a whole number; use a whole number from 1024 to 65535"),
-    ("WEBSOCKET_PORT", "true", "'true' is not a whole number; use a whole number from 1024 to 65535"),
-    ("WEBSOCKET_PORT", "null", "has no value; use a whole number from 1024 to 65535"),
+    ("WEBSOCKET_PORT", "08765", "'08765' is not a whole number; use a whole number from 1024 to 65535, or none"),
+    ("WEBSOCKET_PORT", "8765.5", "'8765.5' is not a whole number; use a whole number from 1024 to 65535, or none"),
+    ("WEBSOCKET_PORT", "http", "'http' is not a whole number; use a whole number from 1024 to 65535, or none"),
+    ("WEBSOCKET_PORT", "true", "'true' is not a whole number; use a whole number from 1024 to 65535, or none"),
+    ("WEBSOCKET_PORT", "null", "has no value; use a whole number from 1024 to 65535, or none"),
     ("WEBSOCKET_PING_INTERVAL", "60s", "'60s' has a unit; write a plain number of seconds, such as 60"),
     ("WEBSOCKET_PING_INTERVAL", "1:30", "'1:30' is not a number; write 90 if it is base 60"),
     ("WEBSOCKET_PING_INTERVAL", ".inf", "'.inf' is not a number; use a number from 1 to 3600 (seconds)"),
@@ -204,3 +204,9 @@ def test_the_environment_has_every_setting_as_a_person_would_write_it() -> None:
         "LOG_FORMAT": "plain",
         "WEBSOCKET_WELCOME": "Hi {uuid}",
     }
+
+
+def test_a_socket_alone_means_that_no_port_is_open() -> None:
+    assert from_environ({"WEBSOCKET_SOCKET": "/run/a/ws.sock"}).port == "none"
+    assert from_environ({"WEBSOCKET_SOCKET": "/run/a/ws.sock", "WEBSOCKET_PORT": "9000"}).port == 9000
+    assert from_environ({"WEBSOCKET_SOCKET": "", "WEBSOCKET_PORT": ""}).port == 8765

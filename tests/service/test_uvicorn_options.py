@@ -11,9 +11,8 @@ from service.fast.uvicorn_options import uvicorn_options
 from service.settings import Drain, Settings
 
 
-def config(only_proxies_connect: bool = False, settings: Settings | None = None) -> uvicorn.Config:
-    options = uvicorn_options(settings or Settings(), only_proxies_connect)
-    loaded = uvicorn.Config("service.app:app", log_config=None, **options)
+def config(settings: Settings | None = None) -> uvicorn.Config:
+    loaded = uvicorn.Config("service.app:app", log_config=None, **uvicorn_options(settings or Settings()))
     loaded.load()
     return loaded
 
@@ -29,21 +28,11 @@ def test_websockets_are_ours() -> None:
 
 
 def test_uvicorn_knows_every_option() -> None:
-    assert set(uvicorn_options(Settings(), True)) <= set(inspect.signature(uvicorn.Config).parameters)
+    assert set(uvicorn_options(Settings())) <= set(inspect.signature(uvicorn.Config).parameters)
 
 
-@pytest.mark.parametrize(
-    ("only_proxies_connect", "peer", "believed"),
-    [
-        (False, "127.0.0.1", True),
-        (False, "::1", True),
-        (False, "192.0.2.1", False),
-        (True, "", True),
-    ],
-)
-def test_on_tcp_loopback_is_believed_on_a_unix_socket_everybody(
-    only_proxies_connect: bool, peer: str, believed: bool
-) -> None:
-    middleware = config(only_proxies_connect).loaded_app
+@pytest.mark.parametrize(("peer", "believed"), [("127.0.0.1", True), ("::1", True), ("192.0.2.1", False), ("", False)])
+def test_on_tcp_only_a_proxy_of_this_host_is_believed(peer: str, believed: bool) -> None:
+    middleware = config().loaded_app
     assert isinstance(middleware, ProxyHeadersMiddleware)
     assert (peer in middleware.trusted_hosts) == believed

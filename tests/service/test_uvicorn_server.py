@@ -22,7 +22,7 @@ class House:
 
     def __init__(self, drain: Drain) -> None:
         self.world = World(drain=drain)
-        options = uvicorn_options(Settings(drain=drain), only_proxies_connect=False)
+        options = uvicorn_options(Settings(drain=drain))
         config = uvicorn.Config(application, log_config=None, lifespan="off", **options)
         config.load()
         self.server = DrainingServer(config, self.world.center)

@@ -5,9 +5,9 @@
 import os
 {% endif %}
 
-# Under systemd the listener is inherited and `bind` has no effect; under supervisor gunicorn opens it.
+# Under systemd the listeners are inherited and `bind` has no effect; under supervisor gunicorn opens them.
 bind = {{ bind | python }}
-backlog = {{ backlog | python }}
+backlog = {{ nginx_backlog | python }}
 
 {% if workers == "auto" %}
 # One for each CPU that the service may use.
@@ -29,15 +29,16 @@ control_socket_disable = True
 
 # Workers report in through a file: in memory, where no slow disk can make a healthy one look dead.
 worker_tmp_dir = '/dev/shm'
-{% if service_makes_the_socket %}
+{% if manager == "supervisor" %}
 # The directory lets only nginx's group in. gunicorn gives its socket to the service's own group, so the socket is open.
 umask = 0o111
 {% else %}
 umask = 0o077
 {% endif %}
 
-# Whose X-Forwarded-For is believed: that of programs on this host, so of nginx, which overwrites what clients send.
-forwarded_allow_ips = {{ forwarded_allow_ips | python }}
+# Whose X-Forwarded-For is believed on TCP: that of proxies on this host. On its own socket nginx is believed anyway; it
+# overwrites what clients send.
+forwarded_allow_ips = '127.0.0.1,::1'
 
 # nginx writes the access log.
 accesslog = None

@@ -3,9 +3,9 @@
 
 import os
 
-# Under systemd the listener is inherited and `bind` has no effect; under supervisor gunicorn opens it.
-bind = '127.0.0.1:8765'
-backlog = 2048
+# Under systemd the listeners are inherited and `bind` has no effect; under supervisor gunicorn opens them.
+bind = ['unix:/run/queue-websocket/ws.sock', '127.0.0.1:8765']
+backlog = 4096
 
 # One for each CPU that the service may use.
 workers = len(os.sched_getaffinity(0))
@@ -25,8 +25,9 @@ control_socket_disable = True
 worker_tmp_dir = '/dev/shm'
 umask = 0o077
 
-# Whose X-Forwarded-For is believed: that of programs on this host, so of nginx, which overwrites what clients send.
-forwarded_allow_ips = '127.0.0.1'
+# Whose X-Forwarded-For is believed on TCP: that of proxies on this host. On its own socket nginx is believed anyway; it
+# overwrites what clients send.
+forwarded_allow_ips = '127.0.0.1,::1'
 
 # nginx writes the access log.
 accesslog = None

@@ -1,9 +1,9 @@
 # How gunicorn runs queue-websocket.
 # Rendered by wsbundle from deploy.yaml; edit that and install again.
 
-# Under systemd the listener is inherited and `bind` has no effect; under supervisor gunicorn opens it.
-bind = '127.0.0.1:8765'
-backlog = 2048
+# Under systemd the listeners are inherited and `bind` has no effect; under supervisor gunicorn opens them.
+bind = ['unix:/run/queue-websocket/ws.sock', '127.0.0.1:8765']
+backlog = 4096
 
 workers = 1
 # Carries ping timing and limits into each worker: gunicorn has no settings for them.
@@ -22,8 +22,9 @@ control_socket_disable = True
 worker_tmp_dir = '/dev/shm'
 umask = 0o077
 
-# Whose X-Forwarded-For is believed: that of programs on this host, so of nginx, which overwrites what clients send.
-forwarded_allow_ips = '127.0.0.1'
+# Whose X-Forwarded-For is believed on TCP: that of proxies on this host. On its own socket nginx is believed anyway; it
+# overwrites what clients send.
+forwarded_allow_ips = '127.0.0.1,::1'
 
 # nginx writes the access log.
 accesslog = None
