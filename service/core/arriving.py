@@ -43,7 +43,13 @@ class Arriving:
         self._acts.append(lambda owner: owner.forward(text, sender))
 
     def deliver(self, message: Message) -> None:
-        self._acts.append(lambda owner: owner.deliver(message))
+        if message.group is None:
+            self._acts.append(lambda owner: owner.deliver(message))
+        else:
+            self._acts.append(lambda owner: owner.deliver_to_member(message, self.temporary))
+
+    def deliver_to_member(self, message: Message, temporary: Address) -> None:
+        self.deliver(message)
 
     def hand_over(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
         self._acts.append(lambda owner: owner.hand_over(message, receipt, then))
@@ -80,6 +86,9 @@ class Nobody:
 
     def forward(self, text: bytes, sender: Named) -> None:
         self._tally.dropped[drops.GONE] += 1
+
+    def deliver_to_member(self, message: Message, temporary: Address) -> None:
+        self.deliver(message)
 
     def deliver(self, message: Message) -> None:
         self._tally.dropped[drops.GONE] += 1

@@ -145,6 +145,12 @@ class Peer:
         waiting = self.receipts.get(message.key or 0)
         self.say(said(message, receipt=None if waiting is None else waiting.receipt))
 
+    def deliver_to_member(self, message: Message, temporary: Address) -> None:
+        """Pass a message to a group on to this member of it alone."""
+        record = said(message)
+        record.recipient = temporary
+        self.say(record)
+
     def hand_over(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
         self._bus.hand_over((self,), message, receipt, then)
 
@@ -595,6 +601,15 @@ class PeerBus:
             self.center.count(record.client_address)
         self._note(peer, record.temporary, 0.0)
 
+    def note_client(self, peer: Peer, client: records.Moving) -> None:
+        """A client of another worker is there, with all that it has."""
+        temporary, others = client.addresses[0][0], client.addresses[1:]
+        self._came(peer, records.Came(temporary, client.client_address))
+        for address, since in others:
+            self._note(peer, address, since)
+        for group in client.groups:
+            self.join_at(peer, group, temporary, client.name)
+
     def _owned(self, peer: Peer, record: records.Owns) -> None:
         self._note(peer, record.address, record.since)
 
@@ -662,12 +677,12 @@ class PeerBus:
         message = Message(
             msgspec.Raw(record.body),
             record.sender,
-            recipient=record.recipient,
+            recipient=None if record.group else record.recipient,
             group=record.group,
             key=self.center.next_key() if record.key else None,
         )
-        if message.recipient is not None:
-            self._said_to_one(peer, record, message, message.recipient)
+        if record.recipient is not None:
+            self._said_to_one(peer, record, message, record.recipient)
         else:
             self._said_to_group(peer, record, message)
 

@@ -58,6 +58,9 @@ class Owner(Named, Protocol):
     def deliver(self, message: Message) -> None:
         """Pass a message on to the client."""
 
+    def deliver_to_member(self, message: Message, temporary: Address) -> None:
+        """Pass a message to a group on to one member of it alone, which has this first address."""
+
     def hand_over(self, message: Message, receipt: "Receipt | None", then: TellReach) -> None:
         """Pass on a message to one address, and report the outcome once.
 

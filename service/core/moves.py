@@ -52,6 +52,8 @@ class Workers(Protocol):
 
     def join_at(self, peer: Any, group: str, temporary: Address, name: Address) -> None: ...
 
+    def note_client(self, peer: Any, client: records.Moving) -> None: ...
+
     def leave_at(self, peer: Any, group: str, temporary: Address) -> None: ...
 
 
@@ -165,13 +167,14 @@ class Moves:
         addresses = {address for client in record.clients for address, _ in client.addresses}
         for holder in self._bus.near():
             holder.forget_receipts(addresses)
-        target = None if record.to == self._bus.number else self._with(record.to)
-        if target is None:
+        is_ours = record.to == self._bus.number
+        target = None if is_ours else self._with(record.to)
+        if is_ours:
             clients = {client.addresses[0][0] for client in record.clients}
             for other in self._bus.near():
                 self._behind.setdefault(other, {})[peer.number, record.number] = clients
-        for client in record.clients:
-            self._move(client, target)
+        for client in record.clients if is_ours or target is not None else ():
+            self._move(client, peer, target)
         if target is not None and target is not peer:
             target.tell(records.Fenced(record.number, peer.number))
         self._answer(peer, record.number)
@@ -186,15 +189,17 @@ class Moves:
         else:
             peer.tell(records.Fenced(number, peer.number))
 
-    def _move(self, client: records.Moving, target: Worker | None) -> None:
+    def _move(self, client: records.Moving, teller: Worker, target: Worker | None) -> None:
         temporary = client.addresses[0][0]
         if temporary in self._arriving:
             if target is not None:
                 self._give_back(temporary, target)
             return
         holder = next((peer for peer in self._bus.near() if temporary in peer.client_addresses), None)
+        if holder is None and target is teller:
+            self._bus.note_client(target, client)  # it was to be served by one that is gone
         if holder is None or holder is target:
-            return  # it has gone, or has never left
+            return
         client_address = holder.client_addresses.pop(temporary)
         new: Worker | Arriving
         if target is None:

@@ -319,6 +319,9 @@ class Session(ABC):
     @abstractmethod
     def deliver(self, message: Message) -> None: ...
 
+    def deliver_to_member(self, message: Message, temporary: Address) -> None:
+        self.deliver(message)
+
     def hand_over(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
         if self._closing:  # it is sent nothing any more, or not by us
             then(Reach(lost=1) if self._has_left else Reach())

@@ -13,6 +13,9 @@ from tests.service.centers import Party
 from tests.service.workers import Host
 
 
+NAMES = ("ann", "bob", "cem", "dan", "eve")
+
+
 class Scene:
     """Three workers, and clients whom chance has write and move; it says as well when what is on its way arrives."""
 
@@ -25,11 +28,12 @@ class Scene:
         """Those who are just moving, and are not read."""
         self.on_the_way: deque[tuple[str, SessionState, str]] = deque()
         self.said: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self.asked: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.said_to_all: dict[str, list[int]] = defaultdict(list)
         self.heard: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.number = 0
         self.numbers: dict[str, int] = {}
-        for position, name in enumerate(("ann", "bob", "cem", "dan", "eve")):
+        for position, name in enumerate(NAMES):
             number = str(position % 3)
             self.at[name], self.parties[name] = number, self.host.workers[number].v1(name)
             self.parties[name].say(type="join", id=0, group="all")
@@ -52,10 +56,12 @@ class Scene:
         writers = sorted(self.parties.keys() - self.still)
         if writers:
             sender = self.chance.choice(writers)
-            recipient = self.chance.choice(sorted(self.parties.keys() - {sender}))
+            recipient = self.chance.choice([name for name in NAMES if name != sender])
             self.number += 1
             self.said[sender, recipient].append(self.number)
             ack = self.chance.choice(["none", "accepted", "delivered"])
+            if ack != "none":
+                self.asked[sender, recipient].append(self.number)
             self.parties[sender].say(id=self.number, recipient_uuid=recipient, message=self.number, ack=ack)
 
     def write_to_all(self) -> None:
@@ -68,13 +74,15 @@ class Scene:
 
     def arrive(self) -> None:
         worker = self.chance.choice(list(self.host.workers.values()))
-        worker.arrive(self.chance.choice(sorted(worker.peers)))
+        if worker.peers:
+            worker.arrive(self.chance.choice(sorted(worker.peers)))
 
     def move(self) -> None:
         name = self.chance.choice(sorted(self.parties))
-        if name not in self.still and self.parties[name].session.may_leave:
-            source = self.at[name]
-            target = self.chance.choice(sorted(self.host.workers.keys() - {source}))
+        source = self.at[name]
+        targets = sorted(self.host.workers.keys() - {source})
+        if targets and name not in self.still and self.parties[name].session.may_leave:
+            target = self.chance.choice(targets)
             self.still.add(name)
             bus = self.host.workers[source].bus
             number = bus.moves.announce(
@@ -83,19 +91,24 @@ class Scene:
             self.numbers[name] = number
 
     def leave(self, name: str, source: str, target: str, may: bool) -> None:
-        assert may
+        if name not in self.parties:
+            return  # it was of a worker that is dead
         bus, session = self.host.workers[source].bus, self.parties[name].session
-        if session.may_leave:
+        if may and session.may_leave:
             self.on_the_way.append((name, session.leave(), target))
             bus.moves.left(session, bus.peers[target])
         else:
             bus.moves.withdraw([session])
             self.still.discard(name)
-        bus.moves.finish(self.numbers.pop(name), bus.peers[target])
+        if target in bus.peers:
+            bus.moves.finish(self.numbers.pop(name), bus.peers[target])
 
     def adopt(self) -> None:
         if self.on_the_way:
             name, state, target = self.on_the_way.popleft()
+            if target not in self.host.workers:
+                self.forget(name)
+                return
             party = self.parties[name]
             kind: type[Session] = SessionV1 if state.protocol == "nc.v1" else SessionV0
             center = self.host.workers[target].center
@@ -104,6 +117,20 @@ class Scene:
             party.session.catch_up(state)
             self.at[name] = target
             self.still.discard(name)
+
+    def kill(self) -> None:
+        """A worker dies, with all clients that it has."""
+        number = self.chance.choice(sorted(self.host.workers))
+        on_the_way = {name for name, _, _ in self.on_the_way}
+        self.host.kill(number)
+        for name in [name for name, at in self.at.items() if at == number and name not in on_the_way]:
+            self.forget(name)
+
+    def forget(self, name: str) -> None:
+        party = self.parties.pop(name)
+        self.heard[name] += party.heard()
+        self.still.discard(name)
+        del self.at[name]
 
     def listen(self, confirmed: float) -> None:
         """Everybody hears what has come, and confirms this part of what is to be confirmed and was not yet."""
@@ -160,3 +187,36 @@ def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(se
         assert not worker.bus.moves._arriving
         assert not worker.bus.moves._fences
         assert not worker.bus.moves._behind
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_when_a_worker_dies_meanwhile_nothing_is_doubled_or_overtaken_or_remains(seed: int) -> None:
+    scene = Scene(seed)
+    for number in range(400):
+        if number in (150, 280):
+            scene.kill()
+        if scene.parties:
+            scene.turn()
+        scene.listen(0.7)
+    scene.finish()
+    scene.listen(1.0)
+    scene.finish()
+    scene.listen(1.0)
+    assert not scene.still
+    (worker,) = scene.host.workers.values()
+    assert worker.center.connections == len(scene.parties) == len(worker.center.hub.members)
+    assert not worker.bus.moves._arriving
+    assert not worker.bus.moves._fences
+    assert not worker.bus.moves._behind
+    for name in scene.parties:
+        messages = [frame for frame in scene.heard[name] if frame["type"] == "msg"]
+        for other in NAMES:
+            numbers = [each["message"] for each in messages if each["sender_uuid"] == other and "group" not in each]
+            assert numbers == sorted(set(numbers)), (other, name)
+            to_all = [each["message"] for each in messages if each["sender_uuid"] == other and "group" in each]
+            assert to_all == sorted(set(to_all)), (other, name)
+        answers = [frame["id"] for frame in scene.heard[name] if frame["type"] in ("ok", "error")]
+        assert len(answers) == len(set(answers))
+        # Whoever is still there was told what has become of each message.
+        asked = [number for (sender, _), numbers in scene.asked.items() if sender == name for number in numbers]
+        assert set(asked) <= set(answers)

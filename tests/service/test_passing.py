@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import json
+import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from service.core.frames import SUBPROTOCOL
 from tests.service.shells import wait_until
@@ -103,3 +106,79 @@ def test_no_client_notices_that_all_workers_are_replaced(deployment: Deployment)
     assert "takes no clients" not in log
     assert "cannot be served on" not in log
     wait_until(lambda: deployment.workers.are_complete())
+
+
+class Witness:
+    """One that sends to another until either is cut off, and whether what it was told is true."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.heard: list[int] = []
+        self.said_to_have_left: list[int] = []
+        self.may_stop = asyncio.Event()
+
+    async def talk(self, url: str, ready: asyncio.Semaphore) -> None:
+        async with (
+            connect(url, proxy=None, close_timeout=1) as recipient,
+            connect(url, proxy=None, close_timeout=1, subprotocols=[SUBPROTOCOL]) as sender,  # type: ignore[list-item]
+        ):
+            await recipient.recv()
+            for message in ("connected", "are you there?"):
+                await recipient.send(json.dumps({"recipient_uuid": f"to-{self.number}", "message": message}))
+            await recipient.recv()
+            await sender.recv()
+            await sender.send(json.dumps({"type": "hello", "id": 0}))
+            await sender.recv()
+            listening = [asyncio.create_task(self._listen(recipient)), asyncio.create_task(self._answers(sender))]
+            ready.release()
+            number = 0
+            with contextlib.suppress(ConnectionClosed):
+                while not self.may_stop.is_set():
+                    number += 1
+                    request = {"id": number, "recipient_uuid": f"to-{self.number}", "message": number}
+                    await sender.send(json.dumps({**request, "ack": "accepted"}))
+                    await asyncio.sleep(0.005)
+            await asyncio.sleep(0.5)
+            await sender.close()
+            await recipient.close()
+            await asyncio.gather(*listening)
+
+    async def _listen(self, connection: ClientConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            async for text in connection:
+                self.heard.append(json.loads(text)["message"])
+
+    async def _answers(self, connection: ClientConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            async for text in connection:
+                answer = json.loads(text)
+                if answer["type"] == "ok":
+                    self.said_to_have_left.append(answer["id"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_when_a_worker_is_killed_in_the_middle_nobody_was_told_what_is_not_true(
+    deployment: Deployment, seed: int
+) -> None:
+    chance = random.Random(seed)
+
+    async def talk() -> list[Witness]:
+        witnesses, ready = [Witness(number) for number in range(30)], asyncio.Semaphore(0)
+        talks = [asyncio.create_task(witness.talk(deployment.workers.shell.url, ready)) for witness in witnesses]
+        for _ in witnesses:
+            await ready.acquire()
+        for _ in range(3):
+            deployment.workers.shell.process.send_signal(signal.SIGHUP)
+            await asyncio.sleep(chance.random() * 2)
+            deployment.workers.kill(chance.choice(deployment.workers.pids()))
+            await asyncio.to_thread(deployment.workers.wait)
+        for witness in witnesses:
+            witness.may_stop.set()
+        await asyncio.gather(*talks)
+        return witnesses
+
+    for witness in asyncio.run(talk()):
+        assert witness.heard == sorted(set(witness.heard))
+        assert set(witness.said_to_have_left) <= set(witness.heard)
+    deployment.reload_to(2)
+    assert deployment.welcome() == "Welcome!"
