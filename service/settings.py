@@ -186,8 +186,9 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     keep: Annotated[
         bool,
         Meta(
-            description="Whether a restart keeps the connections: systemd holds them until the service is back. Only "
-            "with `server: uvicorn` and `manager: systemd`; a stop always sends clients away.",
+            description="Whether a restart keeps the connections, which systemd holds until the service is back, and a "
+            "reload, at which clients pass on to the new workers. Only with `server: uvicorn`; a stop always sends "
+            "clients away.",
             extra={"env": "WEBSOCKET_DRAIN_KEEP"},
         ),
     ] = True

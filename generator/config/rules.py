@@ -313,17 +313,17 @@ def drain_fits(deploy: Deploy, _: Origins) -> Findings:
 
 
 @rule(
-    *("drain.keep", "server", "manager"),
+    *("drain.keep", "server", "manager", "workers"),
     because="A connection outlives a process only if somebody holds it until the next one is there, and that one knows "
-    "how far it had come. systemd holds it, supervisor does not; and of the servers uvicorn alone, as it is run here, "
-    "can go on with a WebSocket that another process has begun.",
+    "how far it had come. At a restart systemd holds it, and supervisor does not; at a reload the next worker does. "
+    "Of the servers, uvicorn alone, as it is run here, can go on with a WebSocket that another process has begun.",
 )
 def connections_can_be_kept(deploy: Deploy, origins: Origins) -> Findings:
     if deploy.drain.keep and "drain.keep" in origins:
         if deploy.server != "uvicorn":
             yield "drain.keep", Fault(f"has no effect: server is {deploy.server}", "use server: uvicorn, or remove it")
-        elif deploy.manager != "systemd":
-            fix = "use manager: systemd, or remove it"
+        elif deploy.manager != "systemd" and deploy.workers == 1:
+            fix = "use manager: systemd, or several workers, which a reload replaces, or remove it"
             yield "drain.keep", Fault(f"has no effect: manager is {deploy.manager}", fix)
 
 

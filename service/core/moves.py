@@ -196,30 +196,38 @@ class Moves:
                 self._give_back(temporary, target)
             return
         holder = next((peer for peer in self._bus.near() if temporary in peer.client_addresses), None)
-        if holder is None and target is teller:
-            self._bus.note_client(target, client)  # it was to be served by one that is gone
-        if holder is None or holder is target:
-            return
-        client_address = holder.client_addresses.pop(temporary)
-        new: Worker | Arriving
-        if target is None:
-            new = Arriving(client)
-            self._arriving[temporary] = (holder, new)
-            self._bus.center.uncount(client_address)
-        else:
-            new = target
-            target.client_addresses[temporary] = client_address
-        for address, since in client.addresses:
-            if holder.owned.pop(address, None) is not None:
-                if target is not None:
-                    target.owned[address] = since
-                self._hub.pass_on(address, holder, new)
+        if holder is None:
+            if target is not None and target is teller:
+                self._bus.note_client(target, client)  # it was to be served by one that is gone
+        elif target is None:
+            self._expect(client, holder)
+        elif target is not holder:
+            self._pass(client, holder, target)
+
+    def _expect(self, client: records.Moving, holder: Worker) -> None:
+        """We are to serve it."""
+        temporary = client.addresses[0][0]
+        arriving = Arriving(client)
+        self._arriving[temporary] = (holder, arriving)
+        self._bus.center.uncount(holder.client_addresses.pop(temporary))
+        for address, _ in client.addresses:
+            holder.owned.pop(address, None)
+            self._hub.pass_on(address, holder, arriving)
         for group in client.groups:
             self._bus.leave_at(holder, group, temporary)
-            if isinstance(new, Arriving):
-                self._hub.note_in_group(new, group)
-            else:
-                self._bus.join_at(new, group, temporary, client.name)
+            self._hub.note_in_group(arriving, group)
+
+    def _pass(self, client: records.Moving, holder: Worker, target: Worker) -> None:
+        """A third worker is to serve it."""
+        temporary = client.addresses[0][0]
+        target.client_addresses[temporary] = holder.client_addresses.pop(temporary)
+        for address, since in client.addresses:
+            if holder.owned.pop(address, None) is not None:
+                target.owned[address] = since
+                self._hub.pass_on(address, holder, target)
+        for group in client.groups:
+            self._bus.leave_at(holder, group, temporary)
+            self._bus.join_at(target, group, temporary, client.name)
 
     def _give_back(self, temporary: Address, target: Worker) -> None:
         """It stays with the worker that had it."""

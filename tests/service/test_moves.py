@@ -12,7 +12,6 @@ from service.core.session_v1 import SessionV1
 from tests.service.centers import Party
 from tests.service.workers import Host
 
-
 NAMES = ("ann", "bob", "cem", "dan", "eve")
 
 
