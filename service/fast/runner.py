@@ -23,6 +23,7 @@ from service.fast.uvicorn_server import DrainingServer
 from service.process.descriptor_store import StoredSet
 from service.process.listen import BACKLOG
 from service.process.notify import Notifier
+from service.process.stops import end
 from service.runner import InformingServer
 from service.settings import Settings
 from service.workers.manager import PASS_ON
@@ -50,6 +51,11 @@ class Server(InformingServer, DrainingServer):
             self._stop_signal = sig
         super().handle_exit(sig, frame)
 
+    @property
+    def is_restart(self) -> bool:
+        """Whether another process is to follow at once."""
+        return self._stop_signal == signal.SIGINT  # `RestartKillSignal=` of the unit
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         signal.signal(PASS_ON, self.handle_exit)
@@ -74,8 +80,7 @@ class Server(InformingServer, DrainingServer):
     async def let_clients_stay(self) -> None:
         if self._door is not None:
             self._door.close()
-        is_restart = self._stop_signal == signal.SIGINT  # `RestartKillSignal=` of the unit
-        keeps = is_restart and self._center.settings.drain.keep and can_keep(os.environ)
+        keeps = self.is_restart and self._center.settings.drain.keep and can_keep(os.environ)
         passes_on = self._stop_signal == PASS_ON and self._door is not None
         if (keeps or passes_on) and self.server_state.tasks:
             await asyncio.wait(set(self.server_state.tasks), timeout=ANSWERS_S)
@@ -93,3 +98,5 @@ def run(settings: Settings, sockets: list[socket.socket], stored: Sequence[Store
     server = Server(config, app.center, stored)
     app.before_serving = server.take_clients_back
     server.run(sockets)
+    if server.is_restart:
+        end(0)  # at once: clients wait for the next process

@@ -26,7 +26,7 @@ from service.core.status import together
 from service.process.listen import FDS_VARIABLE, STORED_VARIABLE
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
-from service.process.stops import hold_stops, let_stops_through, stop_signals
+from service.process.stops import end, hold_stops, let_stops_through, stop_signals
 from service.settings import Settings
 from service.workers.meeting import AT, LIFELINE_VARIABLE, Meeting
 from service.workers.release import RELEASE_VARIABLE, Deployment, Release, ReleaseError
@@ -109,7 +109,8 @@ class Workers:
         self._sockets = sockets
         self._stored = list(stored)
         self._meeting = Meeting()
-        self._stops_by = signal.SIGTERM
+        self.stops_by = signal.SIGTERM
+        """By which signal it was asked to stop; SIGINT says that this is a restart."""
         self._workers: dict[int, _Worker] = {}
         self._kept: set[asyncio.Task[None]] = set()
         self._posts = 0
@@ -156,7 +157,7 @@ class Workers:
         await self._stopped.wait()
         self._notifier.stopping()
         for worker in tuple(self._workers.values()):
-            self._stop(worker, self._stops_by)
+            self._stop(worker, self.stops_by)
         await asyncio.gather(*self._kept)
         for task in tasks:
             task.cancel()
@@ -166,7 +167,7 @@ class Workers:
 
     def _stop_all(self, by: signal.Signals) -> None:
         if not self._stopped.is_set():
-            self._stops_by = by
+            self.stops_by = by
             self._stopped.set()
 
     async def _tell_the_service_manager(self) -> None:
@@ -261,7 +262,7 @@ class Workers:
             return None
         worker = self._workers[process.pid] = _Worker(process, release, self._now())
         if self._stopped.is_set():
-            self._stop(worker, self._stops_by)
+            self._stop(worker, self.stops_by)
         return worker
 
     def _stop(self, worker: _Worker, by: signal.Signals) -> None:
@@ -420,6 +421,8 @@ def run_workers(
     try:
         workers = Workers(["-m", module], Deployment(os.environ), settings, sockets, stored)
         could_serve = asyncio.run(workers.run())
+        if could_serve and workers.stops_by == signal.SIGINT:
+            end(0)  # at once: clients wait for the next process
     except ReleaseError as error:
         sys.exit(str(error))
     finally:

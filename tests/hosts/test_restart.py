@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -120,8 +121,9 @@ async def while_all_talk(there: Crowd, console: Console, *command: str) -> None:
     await there.all_send()
 
 
-def test_ten_restarts_end_no_connection_and_a_stop_ends_all(installed: Console) -> None:
-    installed.install(limits=LIMITS)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_ten_restarts_end_no_connection_and_a_stop_ends_all(installed: Console, workers: int) -> None:
+    installed.install(limits=LIMITS, workers=workers)
     pids = set()
 
     async def play() -> None:
@@ -131,7 +133,7 @@ def test_ten_restarts_end_no_connection_and_a_stop_ends_all(installed: Console) 
                 await while_all_talk(there, installed, "systemctl", "restart", NAME)
                 await there.all_have_heard()
                 pids.add(installed.main_pids()[f"{NAME}.service"])
-            print("the longest silence:", max(client.silence for client in there.clients))
+            print("the longest silence:", max(client.silence for client in there.clients), file=sys.stderr)
             assert len(pids) == 10
             stored = await run(installed, "systemctl", "show", "--property=NFileDescriptorStore", "--value", NAME)
             assert stored.strip() == "0"
@@ -190,3 +192,35 @@ def test_an_installation_that_restarts_the_service_ends_no_connection(installed:
             await there.all_have_heard()
 
     asyncio.run(play())
+
+
+def test_a_process_that_is_killed_while_it_starts_leaves_them_to_the_next(installed: Console) -> None:
+    installed.install(limits=LIMITS)
+    # Killed so long after the new process is there.
+    kill = f"""
+        main() {{ systemctl show --property=MainPID --value {NAME}; }}
+        old=$(main); systemctl restart --no-block {NAME}
+        while new=$(main); [ "$new" = "$old" ] || [ "$new" = 0 ]; do sleep 0.01; done
+        sleep $0; kill -9 $new
+        until systemctl is-active --quiet {NAME}; do sleep 0.05; done
+    """
+
+    async def play() -> None:
+        async with crowd(installed) as there:
+            # At last it has taken them back, some or all, and they go with it.
+            for pause in ("0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "2"):
+                await run(installed, "systemctl", "reset-failed", NAME)
+                await run(installed, "sh", "-c", kill, pause)
+                left = [client for client in there.clients if client.closed is None]
+                for client in left:
+                    client.heard.clear()
+                    with suppress(ConnectionClosed):
+                        await client.send_to(client)
+                await soon(lambda left=left: all(client.heard or client.closed for client in left))  # type: ignore[misc]
+                assert all(client.heard or client.closed for client in left)
+                print(f"killed after {pause} s: {len(left)} are left", file=sys.stderr)
+                assert pause != "0" or len(left) == CLIENTS
+
+    asyncio.run(play())
+    assert "Traceback" not in installed.run("journalctl", "-u", NAME, "-o", "cat")
+    assert installed.routes()
