@@ -1,4 +1,4 @@
-"""A restart of the unit keeps the clients that are connected through nginx, and a stop sends them away."""
+"""A restart or a reload of the unit keeps the clients that are connected through nginx, and a stop sends them away."""
 
 import asyncio
 import json
@@ -146,6 +146,23 @@ def test_ten_restarts_end_no_connection_and_a_stop_ends_all(installed: Console, 
 
     asyncio.run(play())
     assert "Traceback" not in installed.run("journalctl", "-u", NAME, "-o", "cat")
+
+
+def test_ten_reloads_end_no_connection(installed: Console) -> None:
+    installed.install(limits=LIMITS, workers=3)
+
+    async def play() -> None:
+        async with crowd(installed) as there:
+            for _ in range(10):
+                await while_all_talk(there, installed, "systemctl", "reload", NAME)
+                await there.all_have_heard()
+            print("the longest silence:", max(client.silence for client in there.clients))
+
+    asyncio.run(play())
+    said = installed.run("journalctl", "-u", NAME, "-o", "cat")
+    assert said.count(f"Reloaded {NAME}.service") == 10
+    assert "Traceback" not in said
+    assert "takes no clients" not in said
 
 
 def test_a_start_that_fails_keeps_them_for_the_one_that_works(installed: Console) -> None:

@@ -244,11 +244,12 @@ async def several_there(console: Console) -> set[int]:
     return workers_of(console)
 
 
-@pytest.mark.parametrize("server", OURS)
-def test_an_upgrade_replaces_one_worker_after_the_other(installed: Console, server: str) -> None:
+@pytest.mark.parametrize(("server", "keep"), [("uvicorn", True), ("uvicorn", False), ("standalone", False)])
+def test_an_upgrade_replaces_one_worker_after_the_other(installed: Console, server: str, keep: bool) -> None:
     # All clients come from one address.
     limits = {"connections_per_address": 1000, "handshakes_per_second": 1000, "handshake_burst": 1000}
-    running: dict[str, Any] = {"server": server, "workers": WORKERS, "limits": limits}
+    running: dict[str, Any] = {"server": server, "workers": WORKERS, "limits": limits, "drain": {"keep": keep}}
+    ends_them = "live connections end with it, those of each worker in its turn"
     changed = {**running, "welcome": "Welcome back {uuid}"}
     installed.install(**running)
     before = installed.main_pids()
@@ -263,17 +264,19 @@ def test_an_upgrade_replaces_one_worker_after_the_other(installed: Console, serv
             installed.configure(**changed)
             planned = await asyncio.to_thread(installed.wsbundle, "plan", code=3)
             assert "  reloads the service, worker by worker" in planned
-            assert f"{CALLERS + WORKERS} live connections end with it, those of each worker in its turn" in planned
+            number = CALLERS + WORKERS
+            assert (f"0 of {number} live connections end" if keep else f"{number} {ends_them}") in planned
             handshakes, fewest, *ends = await asyncio.gather(
                 handshakes_during(installed, upgrade),
                 fewest_workers(installed, lambda: until(lambda: len(said) > 0)),
-                *map(ended, clients.values()),
+                *(() if keep else map(ended, clients.values())),
             )
             assert handshakes > 10
             assert fewest >= WORKERS - 1
             moments = sorted(ends)
             # A successor has to start in between.
             assert all(later - earlier > 0.2 for earlier, later in itertools.pairwise(moments))
+            assert {client.close_code for client in clients.values()} == ({None} if keep else {1012})
             await all_there(callers)
             assert await lost_while(callers, nothing_happens) == (0, CALLERS)
         assert not old & await several_there(installed)
@@ -281,7 +284,7 @@ def test_an_upgrade_replaces_one_worker_after_the_other(installed: Console, serv
 
     asyncio.run(play())
     assert f"reload {NAME}.service, worker by worker" in said[0]
-    assert "live connections end with it, those of each worker in its turn" in said[0]
+    assert (ends_them in said[0]) is not keep
     assert installed.main_pids() == before
     assert "Nothing to do" in installed.install(**changed)
     for number in (2, 6):
@@ -323,13 +326,13 @@ def test_an_upgrade_whose_workers_do_not_start_is_undone(installed: Console, ser
 
 
 def test_an_upgrade_that_is_killed_while_workers_are_replaced_is_undone(installed: Console) -> None:
-    installed.install(workers=WORKERS, drain={"rate": 1})
+    installed.install(workers=WORKERS, drain={"rate": 1, "keep": False})
     generation = installed.current()
     old = asyncio.run(several_there(installed))
     with ExitStack() as clients:
         for _ in range(5):  # one second for each
             clients.enter_context(installed.client())
-        installed.configure(workers=WORKERS, drain={"rate": 1}, welcome="Welcome back {uuid}")
+        installed.configure(workers=WORKERS, drain={"rate": 1, "keep": False}, welcome="Welcome back {uuid}")
         installed.run("sh", "-c", ".venv/bin/wsbundle install >/dev/null 2>&1 & echo $! >/run/installer")
         asyncio.run(until(lambda: bool(workers_of(installed) - old)))
         installed.run("sh", "-c", "kill -9 $(cat /run/installer)")
@@ -342,7 +345,7 @@ def test_an_upgrade_that_is_killed_while_workers_are_replaced_is_undone(installe
 
 @pytest.mark.parametrize("server", OURS)
 def test_a_reload_says_what_has_become_of_it_and_takes_its_time(installed: Console, server: str) -> None:
-    installed.install(server=server, workers=WORKERS, drain={"rate": 1})
+    installed.install(server=server, workers=WORKERS, drain={"rate": 1, "keep": False})
     old = asyncio.run(several_there(installed))
     before = installed.main_pids()
     installed.run("sed", "-i", "s/^WORKERS=.*/WORKERS='many'/", f"/etc/{NAME}/.env")
