@@ -241,3 +241,16 @@ def test_a_process_that_is_killed_while_it_starts_leaves_them_to_the_next(instal
     asyncio.run(play())
     assert "Traceback" not in installed.run("journalctl", "-u", NAME, "-o", "cat")
     assert installed.routes()
+
+
+@pytest.mark.parametrize("servers", [("gunicorn", "uvicorn"), ("uvicorn", "gunicorn"), ("standalone", "uvicorn")])
+def test_another_server_ends_them_with_1012(installed: Console, servers: tuple[str, str]) -> None:
+    """Also by the signal of a restart, which the unit of the new server has for the old one."""
+    installed.install(server=servers[0])
+    with installed.client() as client:
+        said = installed.install(server=servers[1])
+        assert "1 live connections end with it" in said
+        with pytest.raises(ConnectionClosed):
+            client.recv(timeout=PATIENCE_S)
+        assert client.close_code == 1012
+    assert installed.routes()
