@@ -110,9 +110,7 @@ def _env_number(texts: Texts, variable: str) -> float:
     return _number(texts.env, rf"{variable}=['\"]")
 
 
-@agreement(
-    "nginx, systemd, gunicorn and the service mean one listener; a port changed in one place of four is an outage."
-)
+@agreement("nginx, systemd, gunicorn and the service mean the same listeners; one that differs is an outage.")
 def same_listener(texts: Texts) -> Disagreements:
     host, port, socket = (_env(texts, f"WEBSOCKET_{name}") for name in ("HOST", "PORT", "SOCKET"))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -63,7 +63,7 @@ def test_another_path_of_the_socket_concerns_nginx_too() -> None:
 
 
 def on_a_port_alone() -> Side:
-    """As a release before 0.4 had it: nginx came to the port, and the Unix socket took its place."""
+    """As up to 0.1: nginx comes to the port, like programs of the host."""
     now = installed()
     unit, socket = (f"etc/systemd/system/{NAME}.{kind}" for kind in ("service", "nginx.socket"))
     directories, site = f"etc/tmpfiles.d/{NAME}.conf", f"etc/nginx/sites-available/{NAME}"

@@ -10,7 +10,7 @@ _UNITS = "/etc/systemd/system"
 
 
 def as_nginx_came_to_the_port(console: Console) -> None:
-    """One listener, which nginx and the programs of the host share, as up to 0.3."""
+    """One listener, which nginx and the programs of the host share, as up to 0.1."""
     current = console.host.root / f"opt/{NAME}/generations/{console.current()}"
     manifest = json.loads((current / "manifest.json").read_text())
     files = {file["path"]: file for file in manifest["files"]}

@@ -212,7 +212,7 @@ def test_when_the_installer_is_killed_its_guardian_takes_the_change_back_in_seco
     [
         ({}, BY_SUPERVISOR, "install"),
         (BY_SUPERVISOR, {}, "install"),
-        ("linked", {"port": 9000}, "install"),
+        ("linked", {"port": 9000, "ping": {"interval": 50}}, "install"),
         ({}, {"server": "gunicorn", "port": 9000, "workers": 2, "bus": f"/run/{NAME}/elsewhere"}, "install"),
         ({}, {}, "uninstall"),
     ],

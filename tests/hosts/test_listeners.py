@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tests.hosts.console import DOMAIN, NAME, Console
 from tests.hosts.older_release import as_nginx_came_to_the_port
+from tests.hosts.test_ended_at_every_step import stopped_at
 
 OF_NGINX, PATH = f"{NAME}.nginx.socket", f"/run/{NAME}/ws.sock"
 # One client after the other, faster than a person may.
@@ -57,6 +59,22 @@ def test_nginx_moves_from_the_port_to_a_listener_of_its_own_and_back_and_nobody_
     installed.install(**SETTINGS)
     installed.host.reboot()
     assert installed.comes_to_route()
+    installed.status()
+
+
+def test_power_is_cut_before_nginx_has_the_listener_that_it_connects_to(installed: Console) -> None:
+    installed.install(**SETTINGS)
+    as_nginx_came_to_the_port(installed)
+    installed.configure(**SETTINGS)
+    installed.host.push([Path(__file__).with_name("ended_at.py")], "/root")
+    with stopped_at(installed, f"os.rename /etc/systemd/system/{OF_NGINX}", "install") as step:
+        assert step
+        assert installed.current() == "3"
+        installed.host.cut_power()
+    installed.host.boot()
+    assert installed.comes_to_route()
+    installed.install(**SETTINGS)
+    assert installed.routes()
     installed.status()
 
 
