@@ -24,7 +24,7 @@ OURS = ("uvicorn", "standalone")
 def workers_of(console: Console) -> set[int]:
     """The processes that take part in the bus."""
     listed = console.run("sh", "-c", f"cd /run/{NAME}/bus && ls")
-    return {int(name.removesuffix(".sock")) for name in listed.split() if name[0].isdigit()}
+    return {int(name.removesuffix(".sock")) for name in listed.split() if name.endswith(".sock") and name[0].isdigit()}
 
 
 def that_have_clients(console: Console) -> set[int]:
