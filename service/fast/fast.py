@@ -323,8 +323,7 @@ class WebSocket(WSListener):
         return self._is_open and not self.transport.is_closing() and self._session.may_leave
 
     def leave(self) -> tuple[bytes, socket.socket]:
-        """Let another process serve it, with this state on this socket."""
-        self.flush()
+        """Let another process serve it, with this state on this socket. It may leave, and nothing waits for `flush`."""
         message = self._fragments
         frames, fault = self._kept.pack()
         stream = StreamState(

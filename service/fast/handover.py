@@ -58,6 +58,7 @@ def leave(clients: Iterable[WebSocket]) -> list[Given]:
     """Let those leave that can, and the others go on here."""
     given = []
     for client in clients:
+        client.flush()  # here: one whose queue runs over with it is closed, and no longer ours to give
         if client.may_leave:
             try:
                 given.append(Given(*client.leave()))

@@ -71,10 +71,11 @@ class Door:
         self._loop.add_reader(self._listener, self._let_in)
 
     def close(self) -> None:
-        """Take none any more."""
+        """Take none any more. Also where it could not be opened."""
         self._loop.remove_reader(self._listener)
         self._listener.close()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._path.unlink()
 
     def _let_in(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -194,11 +195,12 @@ class Door:
 
 
 def _is_alive(number: str) -> bool:
+    """Whether a process of our user has this number, other than us: what is there under ours is of one before us."""
     try:
         os.kill(int(number), 0)
-    except ProcessLookupError:
+    except (ValueError, ProcessLookupError, PermissionError):
         return False
-    return int(number) != os.getpid()  # what is there under our number is of a process that had it before
+    return int(number) != os.getpid()
 
 
 async def _write(loop: asyncio.AbstractEventLoop, connection: socket.socket, given: Sequence[Given]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -31,6 +32,8 @@ from service.workers.release import RELEASE_VARIABLE
 
 # How long the answers to requests are waited for that are under way; what they publish is for clients that are here.
 ANSWERS_S = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 class Server(InformingServer, DrainingServer):
@@ -72,8 +75,13 @@ class Server(InformingServer, DrainingServer):
         settings, bus = self._center.settings, self._center.hub.bus
         if settings.drain.keep and settings.engine.url is None and isinstance(bus, PeerBus) and settings.bus:
             release = int(os.environ.get(RELEASE_VARIABLE, "0"))
-            self._door = Door(self._shell, bus, Path(settings.bus), release)
-            self._door.open()
+            door = Door(self._shell, bus, Path(settings.bus), release)
+            try:
+                door.open()
+                self._door = door
+            except OSError as error:  # no reason to serve nobody, nor to lose those that have been stored
+                door.close()
+                logger.error("no clients can pass to or from this worker at a reload: %s: %s", settings.bus, error)
         if self._stored:
             await take_clients_back(self._shell, self._stored, Notifier(os.environ), os.environ)
 

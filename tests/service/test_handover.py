@@ -1,7 +1,9 @@
 """A client is served on by another process: nothing is lost, doubled or torn, whatever was just under way."""
 
 import asyncio
+import contextlib
 import json
+import os
 import socket
 import struct
 from collections.abc import Callable, Coroutine
@@ -17,6 +19,7 @@ from service.core.frames import SUBPROTOCOL
 from service.core.identity import Identity
 from service.fast.fast import FastShell
 from service.fast.handover import Given, Taking, freeze, give_all, leave
+from service.fast.passing import _is_alive
 from service.settings import Limits
 from tests.service.centers import World
 from tests.service.transports import frame, frames_in
@@ -261,6 +264,40 @@ def test_what_is_sent_in_the_turn_in_which_a_client_leaves_arrives_once_and_is_k
         assert await guest.hears_nothing_more()
 
     run(new_loop, go_on())
+
+
+@LOOPS
+def test_one_whose_queue_runs_over_in_the_turn_in_which_it_leaves_is_closed_and_the_others_leave(new_loop: Any) -> None:
+    async def go_on() -> None:
+        old, new = Process("old-", limits=Limits(queue=65536)), Process("new-")
+        slow = await old.connect()
+        (client,) = old.shell.clients
+        other = await old.connect()
+        while client.transport.get_write_buffer_size() < 60_000:
+            client.send(b"z" * 2000)
+            await asyncio.sleep(0)
+        frozen = freeze([client, *(old.shell.clients - {client})])
+        for _ in range(10):
+            client.send(b"y" * 1000)
+        assert await new.take(leave(frozen)) == [True]
+        await other.say(frame(PING, b"still here"))
+        assert await other.hears() == (PONG, b"still here")
+        while (found := await slow.hears())[0] == TEXT:
+            pass
+        assert found == (CLOSE, struct.pack("!H", 4101) + b"slow consumer")
+
+    run(new_loop, go_on())
+
+
+def test_a_process_of_another_user_or_none_is_not_a_worker_that_is_alive() -> None:
+    if (child := os.fork()) == 0:
+        with contextlib.suppress(BaseException):
+            if os.geteuid() == 0:
+                os.setresuid(65534, 65534, 65534)
+            os._exit(1 if any(map(_is_alive, ("1", "x", "", str(os.getpid())))) else 0)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert _is_alive(str(os.getppid())) or os.geteuid() != 0
 
 
 @LOOPS

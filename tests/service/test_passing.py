@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from service.core.frames import SUBPROTOCOL
+from tests.service.processes import several
 from tests.service.shells import wait_until
 from tests.service.test_reload import Deployment
 
@@ -106,6 +107,22 @@ def test_no_client_notices_that_all_workers_are_replaced(deployment: Deployment)
     assert "takes no clients" not in log
     assert "cannot be served on" not in log
     wait_until(lambda: deployment.workers.are_complete())
+
+
+def test_what_else_is_in_the_directory_of_the_bus_keeps_no_worker_from_serving(tmp_path: Path) -> None:
+    bus = tmp_path / "bus"
+    bus.mkdir(mode=0o700)
+    for name in ("x.clients", "1-x.clients", "99999999-0.clients"):
+        (bus / name).touch()
+    with several("runner", 2, bus) as workers:
+        assert "x.clients" not in {path.name for path in bus.iterdir()}
+        assert workers.shell.log().count("Application startup complete") == 2
+        assert "lifespan" not in workers.shell.log()
+    (bus / "99999999-0.clients").mkdir()
+    with several("runner", 2, bus) as workers:
+        assert "no clients can pass to or from this worker at a reload" in workers.shell.log()
+        assert workers.shell.log().count("Application startup complete") == 2
+        assert "lifespan" not in workers.shell.log()
 
 
 class Witness:
