@@ -160,9 +160,9 @@ class _Arrival(asyncio.BufferedProtocol):
 
 
 def turn_away(given: Given, reason: CloseReason) -> None:
-    """Close a client that is not served on, as far as it reads."""
-    with contextlib.closing(given.connection) as connection, contextlib.suppress(OSError, NotUnderstoodError):
+    """Close a client that is not served on, as far as it reads; whoever has the connection as well cannot serve it."""
+    with contextlib.closing(given.connection) as connection, contextlib.suppress(OSError):
         connection.setblocking(False)
-        farewell = unsent_of(given.state) + close_frame(reason)
-        if connection.send(farewell) == len(farewell):
-            connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError, NotUnderstoodError):
+            connection.send(unsent_of(given.state) + close_frame(reason))
+        connection.shutdown(socket.SHUT_RDWR)

@@ -18,9 +18,10 @@ from pathlib import Path
 import msgspec
 
 from service.core.bus import Peer, PeerBus
+from service.core.close_codes import RESTART
 from service.core.handover import NotUnderstoodError, unseal
 from service.fast.fast import FastShell, WebSocket
-from service.fast.handover import Given, Taking, freeze, leave, settle
+from service.fast.handover import Given, Taking, freeze, leave, settle, turn_away
 
 BATCH = 200
 # How long the other workers may take to say that nothing is on its way any more, and the new one to serve a batch. One
@@ -148,9 +149,13 @@ class Door:
             given = await self._leave(leaving, to)
             try:
                 taken = await asyncio.wait_for(self._hand_over(connection, given), PATIENCE_S)
-            except (OSError, EOFError, asyncio.TimeoutError, msgspec.MsgspecError) as error:
+            except asyncio.TimeoutError:
+                for each in given:
+                    turn_away(each, RESTART)  # not taken back: it may be about to serve them
+                raise PassingError("it does not answer") from None
+            except (OSError, EOFError, msgspec.MsgspecError) as error:
                 await self._take_back(given)
-                raise PassingError(str(error) or "it does not answer") from None
+                raise PassingError(str(error)) from None
             for each in given:
                 each.connection.close()
             return sum(taken)
