@@ -265,11 +265,15 @@ class Moves:
                 self._bus.tell_near(records.Frees(address))
         arriving.yield_to(Nobody(self._hub.tally))
 
+    def lost_of(self, number: str) -> None:
+        """None of those that are still to come from this worker comes any more."""
+        for temporary in [temporary for temporary, (holder, _) in self._arriving.items() if holder.number == number]:
+            self.lost(temporary)
+
     def parted(self, peer: Worker) -> None:
         """A worker has gone."""
         self._behind.pop(peer, None)
-        for temporary in [temporary for temporary, (holder, _) in self._arriving.items() if holder is peer]:
-            self.lost(temporary)
+        self.lost_of(peer.number)
         for number, fence in tuple(self._fences.items()):
             if fence.to is peer:
                 del self._fences[number]

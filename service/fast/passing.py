@@ -1,7 +1,8 @@
 """Clients pass from a worker that is replaced to one that stays, over a Unix stream between the two.
 
-Every worker listens in the directory of the bus, under its process id and the number of its release. A batch is the
-states of some clients, with their sockets as SCM_RIGHTS in front of them; it is answered by which of them are served.
+Every worker listens in the directory of the bus, under its process id and the number of its release. Each connection
+brings a batch: the states of some clients, with their sockets as SCM_RIGHTS in front of them. The answer says which of
+them are served.
 
 Source: unix(7), SCM_RIGHTS, SO_PEERCRED; at most 253 descriptors go with one message (SCM_MAX_FD).
 """
@@ -24,13 +25,15 @@ from service.fast.fast import FastShell, WebSocket
 from service.fast.handover import Given, Taking, freeze, leave, settle, turn_away
 
 BATCH = 200
-# How long the other workers may take to say that nothing is on its way any more, and the new one to serve a batch. One
-# that is stuck is not waited for: what it has on its way may then be overtaken.
+# How long the other workers may take to say that nothing is on its way any more, and the new one to read a batch. When
+# one of them is stuck, clients stay, and are sent away.
 PATIENCE_S = 2.0
+# How long the new one may take to answer: it serves the clients on all the same, on a slow disk just later.
+ANSWER_S = 10.0
 # No state is longer: a client that has let more pile up is closed.
 MAX_BYTES = 256 * 1024 * 1024
 _UMASK_0600 = 0o177
-_SUFFIX = ".clients"
+_SUFFIX = ".door"
 
 _head = struct.Struct("!IQ")
 _credentials = struct.Struct("3i")
@@ -96,11 +99,11 @@ class Door:
     async def _serve(self, connection: socket.socket, number: str) -> None:
         with contextlib.closing(connection):
             try:
-                while (given := await _read(self._loop, connection)) is not None:
-                    taken = await self._take(given)
-                    await self._loop.sock_sendall(connection, _packed(msgspec.msgpack.encode(taken)))
+                taken = await self._take(await _read(self._loop, connection))
+                await self._loop.sock_sendall(connection, _packed(msgspec.msgpack.encode(taken)))
             except (OSError, EOFError, msgspec.MsgspecError) as error:
                 logger.warning("worker %s has not handed over all of its clients: %s", number, error)
+                self._bus.moves.lost_of(number)
 
     async def _take(self, given: Sequence[Given]) -> list[bool]:
         taking = Taking(self._shell)
@@ -148,21 +151,17 @@ class Door:
                     client.thaw()
             given = await self._leave(leaving, to)
             try:
-                taken = await asyncio.wait_for(self._hand_over(connection, given), PATIENCE_S)
-            except asyncio.TimeoutError:
+                await asyncio.wait_for(_write(self._loop, connection, given), PATIENCE_S)
+            except (OSError, asyncio.TimeoutError) as error:
                 for each in given:
-                    turn_away(each, RESTART)  # not taken back: it may be about to serve them
-                raise PassingError("it does not answer") from None
-            except (OSError, EOFError, msgspec.MsgspecError) as error:
-                await self._take_back(given)
-                raise PassingError(str(error)) from None
+                    turn_away(each, RESTART)
+                raise PassingError(str(error) or "it does not read") from None
             for each in given:
-                each.connection.close()
-            return sum(taken)
-
-    async def _hand_over(self, connection: socket.socket, given: Sequence[Given]) -> list[bool]:
-        await _write(self._loop, connection, given)
-        return _decode_taken(await _read_bytes(self._loop, connection))
+                each.connection.close()  # from now on they are the other's, whatever it answers
+            try:
+                return sum(_decode_taken(await asyncio.wait_for(_read_bytes(self._loop, connection), ANSWER_S)))
+            except (OSError, EOFError, asyncio.TimeoutError, msgspec.MsgspecError) as error:
+                raise PassingError(str(error) or "it does not answer") from None
 
     async def _leave(self, leaving: Sequence[WebSocket], to: Peer) -> list[Given]:
         """Let clients leave when nothing is on its way to them or from them any more."""
@@ -190,13 +189,9 @@ class Door:
         moves.finish(number, to)
         for client in staying:
             client.thaw()
+        if not may_leave:
+            raise PassingError("a worker does not answer")
         return given
-
-    async def _take_back(self, given: Sequence[Given]) -> None:
-        taking = Taking(self._shell)
-        for each in given:
-            await taking.take(each)
-        taking.finish()
 
 
 def _is_alive(number: str) -> bool:
@@ -210,19 +205,17 @@ def _is_alive(number: str) -> bool:
 
 async def _write(loop: asyncio.AbstractEventLoop, connection: socket.socket, given: Sequence[Given]) -> None:
     states = msgspec.msgpack.encode([each.state for each in given])
-    # All before was answered, so that there is room for these few bytes.
+    # They are the first, so that there is room for these few bytes.
     socket.send_fds(connection, [_head.pack(len(given), len(states))], [each.connection.fileno() for each in given])
     await loop.sock_sendall(connection, states)
 
 
-async def _read(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> list[Given] | None:
-    """A batch; None when none follows. Raises: EOFError, OSError, msgspec.MsgspecError"""
+async def _read(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> list[Given]:
+    """A batch. Raises: EOFError, OSError, msgspec.MsgspecError"""
     await _readable(loop, connection)
     head, descriptors, _, _ = socket.recv_fds(connection, _head.size, BATCH, socket.MSG_CMSG_CLOEXEC)
     connections = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     try:
-        if not head:
-            return None
         if len(head) < _head.size:
             raise EOFError("what it says is cut off")
         number, length = _head.unpack(head)

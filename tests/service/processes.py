@@ -35,7 +35,7 @@ class Processes:
     def are_complete(self) -> bool:
         """Whether all are there, each knows each, and nobody else is."""
         pids = self.pids()
-        others = (path for path in self.bus.glob("*") if path.suffix != ".clients")
+        others = (path for path in self.bus.glob("*") if path.suffix != ".door")
         meeting = [path for path in others if not path.name.startswith(PREFIX)]
         return len(pids) == self.size == len(meeting) and all(
             _streams(pid, self.bus / f"{pid}.sock") >= self.size - 1 for pid in pids

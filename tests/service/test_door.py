@@ -1,70 +1,190 @@
-"""A worker that answers too late serves none of the clients that were passed to it."""
+"""The way by which clients pass on from worker to worker, when one of the two does not do its part."""
 
 import asyncio
+import logging
+import os
 import socket
-import struct
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import pytest
+import uvloop
 
-import service.core.bus_records as records
-from service.core.bus import PeerBus
 from service.fast import passing
-from service.fast.passing import Door, _read
-from tests.service.test_handover import CLOSE, LOOPS, TEXT, Process, read_by, run, to
+from service.fast.fast import FastShell
+from service.fast.handover import freeze
+from service.fast.passing import Door
+from tests.service.test_handover import CLOSE, PING, PONG, TEXT, Guest, Process, run, to
 from tests.service.transports import frame
+from tests.service.workers import Host, Worker
 
 
-class Answering:
-    """The way to another worker, which has nothing on its way to anybody."""
+class Two:
+    """Two workers that hear each other at once, the second of a later release."""
 
-    queued = 0
+    def __init__(self, directory: Path) -> None:
+        loop = asyncio.get_running_loop()
+        self.host = Host(0)
+        self.old, self.new = self.host.add(str(os.getpid())), self.host.add("1")  # who connects is known by the first
+        for worker in (self.old, self.new):
+            for sender, wire in worker.incoming.items():
+                wire.send_also = partial(loop.call_soon, worker.arrive, sender)
+        self.host.settle()
+        self.process = _process(self.old)
+        self.doors = [
+            Door(_process(worker).shell if worker is self.new else self.process.shell, worker.bus, directory, release)
+            for release, worker in enumerate((self.old, self.new))
+        ]
 
-    def __init__(self, bus: PeerBus) -> None:
-        self.bus = bus
+    async def guest(self) -> Guest:
+        guest = await self.process.connect()
+        await guest.say(frame(TEXT, to("me", "connected")))
+        await guest.say(frame(TEXT, to("me", "there")))
+        assert await guest.hears() == (TEXT, to("me", "there"))
+        return guest
 
-    def send(self, record: bytes) -> None:
-        said = records.decode(record)
-        if isinstance(said, records.Moves):
-            peer, answer = self.bus.peers["2"], records.Fenced(said.number, self.bus.number)
-            asyncio.get_running_loop().call_soon(self.bus.act, peer, answer)
+    def close(self) -> None:
+        for door in self.doors:
+            door._listener.close()
+
+    def is_tidy(self) -> bool:
+        return not any(worker.bus.moves._arriving or worker.bus.moves._behind for worker in (self.old, self.new))
 
 
-@LOOPS
-def test_clients_of_a_worker_that_does_not_answer_in_time_have_no_two_servers(
-    new_loop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(passing, "PATIENCE_S", 0.1)
+def _process(worker: Worker) -> Process:
+    process = Process.__new__(Process)
+    process.world, process.shell = worker, FastShell(worker.center, set())
+    Process.all.append(process)
+    return process
+
+
+@pytest.fixture
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passing, "PATIENCE_S", 0.3)
+
+
+def test_clients_pass_on_by_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passing, "BATCH", 3)
 
     async def pass_on() -> None:
-        old, new = Process("old-"), Process("new-")
-        bus = old.world.center.hub.bus = PeerBus(old.world.center, "1")
-        bus.meet("2", Answering(bus))
-        guest = await old.connect()
-        await guest.say(frame(TEXT, to("me", "connected")))
-        await read_by(old.shell, guest)
-        listener = socket.socket(socket.AF_UNIX)
-        with listener:
-            listener.bind(str(tmp_path / "2-0.clients"))
-            listener.listen()
-            listener.setblocking(False)
-            door = Door(old.shell, bus, tmp_path, 0)
-            passed = asyncio.create_task(door.pass_on())
-            connection, _ = await old.shell.loop.sock_accept(listener)
-            with connection:
-                given = await _read(old.shell.loop, connection)
-                assert given is not None
-                assert await passed == 0
-                assert not old.shell.clients
-                await new.take(given)
-        assert await guest.hears() == (CLOSE, struct.pack("!H", 1012) + b"service restart")
-        for _ in range(1000):
-            if not new.shell.clients:
-                break
-            await asyncio.sleep(0.005)
-        assert not new.shell.clients
-        assert not new.world.center.hub.members
-        door.close()
+        two = Two(tmp_path)
+        guests = [await two.process.connect() for _ in range(7)]
+        two.doors[1].open()
+        assert await two.doors[0].pass_on() == 7
+        assert len(two.new.center.hub.members) == 7
+        assert not two.old.center.hub.members
+        for guest in guests:
+            await guest.say(frame(PING, b"?"))
+            assert await guest.hears() == (PONG, b"?")
+        assert two.is_tidy()
+        two.doors[1].close()
+        two.close()
 
-    run(new_loop, pass_on())
+    run(uvloop.new_event_loop, pass_on())
+
+
+def test_where_nobody_takes_them_they_stay(tmp_path: Path) -> None:
+    async def stay() -> None:
+        two = Two(tmp_path)
+        guest = await two.guest()
+        assert await two.doors[0].pass_on() == 0
+        path = tmp_path / f"{two.new.number}-1.door"
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(path))
+        assert await two.doors[0].pass_on() == 0
+        await guest.say(frame(TEXT, to("me", "still")))
+        assert await guest.hears() == (TEXT, to("me", "still"))
+        two.close()
+
+    run(uvloop.new_event_loop, stay())
+
+
+def test_a_worker_that_does_not_hear_of_them_gets_none(
+    tmp_path: Path, short_patience: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stay() -> None:
+        two = Two(tmp_path)
+        guest = await two.guest()
+        two.doors[1].open()
+        for wire in two.new.incoming.values():
+            wire.send_also = lambda: None
+        assert await two.doors[0].pass_on() == 0
+        await guest.say(frame(TEXT, to("me", "still")))
+        assert await guest.hears() == (TEXT, to("me", "still"))
+        two.host.settle()
+        assert two.is_tidy()
+        two.doors[1].close()
+        two.close()
+
+    run(uvloop.new_event_loop, stay())
+    assert "takes no clients: a worker does not answer" in caplog.text
+
+
+def test_when_the_states_cannot_be_sent_clients_are_closed_with_1012(
+    tmp_path: Path, short_patience: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    async def close() -> None:
+        two = Two(tmp_path)
+        guest = await two.guest()
+        two.doors[1].open()
+        monkeypatch.setattr(passing, "_write", fail)
+        assert await two.doors[0].pass_on() == 0
+        opcode, payload = await guest.hears()
+        assert (opcode, payload[:2]) == (CLOSE, b"\x03\xf4")
+        await asyncio.sleep(0.05)
+        assert two.is_tidy()
+        for worker in (two.old, two.new):
+            assert worker.center.hub.owner_of("me") is None  # type: ignore[arg-type]
+            assert worker.center.connections == 0
+        two.doors[1].close()
+        two.close()
+
+    run(uvloop.new_event_loop, close())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"\0",
+        passing._head.pack(1, 0),
+        passing._head.pack(0, passing.MAX_BYTES + 1),
+        passing._head.pack(0, 100) + b"cut off",
+        passing._head.pack(0, 4) + b"\xc1\xc1\xc1\xc1",
+        passing._head.pack(0, 2) + msgspec.msgpack.encode([b""])[:2],
+    ],
+)
+def test_who_says_nothing_sensible_is_logged_and_nobody_waits_for_its_clients(
+    said: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+
+    async def hear() -> None:
+        two = Two(tmp_path)
+        guest = await two.guest()
+        two.doors[1].open()
+        frozen = freeze(two.process.shell.clients)
+        fenced = asyncio.get_running_loop().create_future()
+        number = two.old.bus.moves.announce([frozen[0].session], two.old.peers[two.new.number], fenced.set_result)
+        assert await fenced
+        state, connection = frozen[0].leave()
+        two.old.bus.moves.left(frozen[0].session, two.old.peers[two.new.number])
+        two.old.bus.moves.finish(number, two.old.peers[two.new.number])
+        connection.close()
+        assert state
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(str(two.doors[1]._path))
+            other.sendall(said)
+        await asyncio.sleep(0.05)
+        assert two.is_tidy()
+        assert two.new.center.hub.owner_of("me") is None  # type: ignore[arg-type]
+        assert guest.rest == b""
+        two.doors[1].close()
+        two.close()
+
+    run(uvloop.new_event_loop, hear())
+    assert "has not handed over all of its clients" in caplog.text

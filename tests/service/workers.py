@@ -16,7 +16,7 @@ class FakeWire:
     def __init__(self) -> None:
         self.records: deque[bytes] = deque()
         self.queued = 0
-        self.send_also: Callable[[], None] = lambda: None
+        self.send_also: Callable[[], object] = lambda: None
 
     def send(self, record: bytes) -> None:
         self.records.append(record)
