@@ -21,6 +21,7 @@ import tempfile
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from service.core.status import together
 from service.process.listen import FDS_VARIABLE, STORED_VARIABLE
@@ -117,6 +118,7 @@ class Workers:
         """How many workers are there, or are about to be."""
         self._complete = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._starting = asyncio.Lock()
         self._is_asked_to_reload = asyncio.Event()
         self._asking: list[socket.socket] = []
         """Programs that wait for the outcome of the next reload."""
@@ -241,7 +243,7 @@ class Workers:
         # WATCHDOG_PID is this process: a worker that inherits it takes the watchdog for another's.
         inherited = {name: value for name, value in release.environ.items() if name != "WATCHDOG_PID"}
         try:
-            process = await asyncio.create_subprocess_exec(
+            process = await self._run(
                 release.python,
                 *self._arguments,
                 cwd=release.directory,
@@ -264,6 +266,16 @@ class Workers:
         if self._stopped.is_set():
             self._stop(worker, self.stops_by)
         return worker
+
+    async def _run(self, *command: str, **options: Any) -> asyncio.subprocess.Process:
+        # asyncio waits for each in a thread, which could be handed a stop that this one holds back. And a worker is to
+        # take none before it has handlers.
+        async with self._starting:
+            hold_stops()
+            try:
+                return await asyncio.create_subprocess_exec(*command, **options)
+            finally:
+                let_stops_through()
 
     def _stop(self, worker: _Worker, by: signal.Signals) -> None:
         if not worker.is_stopping:

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -428,6 +429,16 @@ def test_a_worker_that_is_killed_has_a_reason() -> None:
     assert worker.fault == "gave no sign of life for too long"
     worker.is_stopping = True
     assert worker.fault == "has not stopped in time"
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_a_stop_reaches_only_the_thread_that_has_handlers_for_it(kind: str, bus: Path) -> None:
+    with several(kind, 2, bus) as workers:
+        stops = sum(1 << each - 1 for each in (signal.SIGTERM, signal.SIGINT))
+        pid = workers.shell.process.pid
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            (blocked,) = re.findall("SigBlk:\\t(.*)", (task / "status").read_text())
+            assert int(blocked, 16) & stops == (0 if task.name == str(pid) else stops)
 
 
 @pytest.mark.parametrize("kind", OURS)  # gunicorn's are in test_worker.py; uvicorn's own would stay

@@ -112,13 +112,13 @@ def test_no_client_notices_that_all_workers_are_replaced(deployment: Deployment)
 def test_what_else_is_in_the_directory_of_the_bus_keeps_no_worker_from_serving(tmp_path: Path) -> None:
     bus = tmp_path / "bus"
     bus.mkdir(mode=0o700)
-    for name in ("x.clients", "1-x.clients", "99999999-0.clients"):
+    for name in ("x.door", "1-x.door", "99999999-0.door"):
         (bus / name).touch()
     with several("runner", 2, bus) as workers:
-        assert "x.clients" not in {path.name for path in bus.iterdir()}
+        assert "x.door" not in {path.name for path in bus.iterdir()}
         assert workers.shell.log().count("Application startup complete") == 2
         assert "lifespan" not in workers.shell.log()
-    (bus / "99999999-0.clients").mkdir()
+    (bus / "99999999-0.door").mkdir()
     with several("runner", 2, bus) as workers:
         assert "no clients can pass to or from this worker at a reload" in workers.shell.log()
         assert workers.shell.log().count("Application startup complete") == 2
