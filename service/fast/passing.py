@@ -25,6 +25,8 @@ from service.fast.fast import FastShell, WebSocket
 from service.fast.handover import Given, Taking, freeze, leave, settle, turn_away
 
 BATCH = 200
+# A worker that dies meanwhile is no reason to try no other one; each that is stuck is waited for.
+MAX_FAILURES = 2
 # How long the other workers may take to say that nothing is on its way any more, and the new one to read a batch. When
 # one of them is stuck, clients stay, and are sent away.
 PATIENCE_S = 2.0
@@ -129,14 +131,17 @@ class Door:
 
     async def pass_on(self) -> int:
         """Let other workers serve all clients that can leave; the others stay. Returns: how many have left."""
-        waiting, number = list(self._shell.clients), 0
-        while waiting and (successor := self._successor()) is not None:
-            batch, waiting = waiting[:BATCH], waiting[BATCH:]
-            try:
-                number += await self._pass(batch, *successor)
-            except (OSError, PassingError) as error:
-                logger.warning("worker %s takes no clients: %s", successor[0].number, error)
-                break
+        number = failures = 0
+        for _ in range(2):  # the second time for those who were just about something, or came meanwhile
+            waiting = list(self._shell.clients)
+            while waiting and failures < MAX_FAILURES and (successor := self._successor()) is not None:
+                batch, waiting = waiting[:BATCH], waiting[BATCH:]
+                try:
+                    number += await self._pass(batch, *successor)
+                except (OSError, PassingError) as error:
+                    logger.warning("worker %s takes no clients: %s", successor[0].number, error)
+                    failures += 1
+        logger.info("%d clients are served on by other workers", number)
         return number
 
     async def _pass(self, batch: Sequence[WebSocket], to: Peer, path: Path) -> int:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import uvloop
 
+from service.core.frames import SUBPROTOCOL
 from service.fast import passing
 from service.fast.fast import FastShell
 from service.fast.handover import freeze
@@ -74,9 +75,31 @@ def test_clients_pass_on_by_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert await two.doors[0].pass_on() == 7
         assert len(two.new.center.hub.members) == 7
         assert not two.old.center.hub.members
+        assert two.old.center.hub.tally.handed_over == two.new.center.hub.tally.taken_over == 7
         for guest in guests:
             await guest.say(frame(PING, b"?"))
             assert await guest.hears() == (PONG, b"?")
+        assert two.is_tidy()
+        two.doors[1].close()
+        two.close()
+
+    run(uvloop.new_event_loop, pass_on())
+
+
+def test_one_that_was_just_about_something_passes_on_when_that_is_over(tmp_path: Path) -> None:
+    async def pass_on() -> None:
+        two = Two(tmp_path)
+        two.doors[1].open()
+        owner = await two.guest()
+        claimant = await two.process.connect(SUBPROTOCOL)
+        await claimant.tell(type="hello", id=1, uuid="me")
+        opcode, payload = await owner.hears()  # whether it is alive
+        assert opcode == PING
+        passing_on = asyncio.create_task(two.doors[0].pass_on())
+        await asyncio.sleep(0.1)
+        await owner.say(frame(PONG, payload))
+        assert await passing_on == 2
+        assert (await claimant.hears_text())["code"] == 113
         assert two.is_tidy()
         two.doors[1].close()
         two.close()
