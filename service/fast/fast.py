@@ -318,6 +318,14 @@ class WebSocket(WSListener):
         return self._session
 
     @property
+    def weight(self) -> int:
+        """How many bytes its state would have, about."""
+        if not self._is_open:
+            return 0
+        begun = len(begun_frame(self.transport.get_protocol()))
+        return self.queued + self._kept.size + begun + (self._fragments.length if self._fragments else 0)
+
+    @property
     def may_leave(self) -> bool:
         """Whether another process can serve it on now; it is frozen."""
         return self._is_open and not self.transport.is_closing() and self._session.may_leave

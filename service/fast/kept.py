@@ -36,6 +36,11 @@ class Kept:
         """Whether more is to be read again."""
         return self._number < READ_AHEAD_FRAMES // 2 and len(self._frames) < READ_AHEAD_BYTES // 2
 
+    @property
+    def size(self) -> int:
+        """How many bytes wait."""
+        return len(self._frames)
+
     def __len__(self) -> int:
         """How many frames wait."""
         return self._number

@@ -25,6 +25,8 @@ from service.fast.fast import FastShell, WebSocket
 from service.fast.handover import Given, Taking, freeze, leave, settle, turn_away
 
 BATCH = 200
+# Clients that have let more pile up than this go in several batches.
+BATCH_BYTES = 64 * 1024 * 1024
 # A worker that dies meanwhile is no reason to try no other one; each that is stuck is waited for.
 MAX_FAILURES = 2
 # How long the other workers may take to say that nothing is on its way any more, and the new one to read a batch. When
@@ -32,8 +34,8 @@ MAX_FAILURES = 2
 PATIENCE_S = 2.0
 # How long the new one may take to answer: it serves the clients on all the same, on a slow disk just later.
 ANSWER_S = 10.0
-# No state is longer: a client that has let more pile up is closed.
-MAX_BYTES = 256 * 1024 * 1024
+# No batch is longer; one client may have let so much pile up with the largest limits.
+MAX_BYTES = 2 * 1024**3
 _UMASK_0600 = 0o177
 _SUFFIX = ".door"
 
@@ -135,7 +137,8 @@ class Door:
         for _ in range(2):  # the second time for those who were just about something, or came meanwhile
             waiting = list(self._shell.clients)
             while waiting and failures < MAX_FAILURES and (successor := self._successor()) is not None:
-                batch, waiting = waiting[:BATCH], waiting[BATCH:]
+                batch = _first(waiting)
+                del waiting[: len(batch)]
                 try:
                     number += await self._pass(batch, *successor)
                 except (OSError, PassingError) as error:
@@ -197,6 +200,17 @@ class Door:
         if not may_leave:
             raise PassingError("a worker does not answer")
         return given
+
+
+def _first(clients: Sequence[WebSocket]) -> Sequence[WebSocket]:
+    """As many as go in one batch, at least one."""
+    number = size = 0
+    for client in clients[:BATCH]:
+        size += client.weight
+        if number and size > BATCH_BYTES:
+            break
+        number += 1
+    return clients[:number]
 
 
 def _is_alive(number: str) -> bool:

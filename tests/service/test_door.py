@@ -107,6 +107,29 @@ def test_one_that_was_just_about_something_passes_on_when_that_is_over(tmp_path:
     run(uvloop.new_event_loop, pass_on())
 
 
+def test_clients_pass_on_however_much_they_have_let_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passing, "BATCH_BYTES", 75_000, raising=False)
+    monkeypatch.setattr(passing, "MAX_BYTES", 100_000)
+
+    async def pass_on() -> None:
+        two = Two(tmp_path)
+        guests, frames = [await two.process.connect() for _ in range(5)], []
+        for guest, length in zip(guests, (60_000, 60_000, 10, 10, 60_000), strict=True):
+            frames.append(frame(TEXT, to("nobody", "x" * length)))
+            await guest.say(frames[-1][:-1])
+        await asyncio.sleep(0.1)
+        two.doors[1].open()
+        assert await two.doors[0].pass_on() == 5
+        for guest, whole in zip(guests, frames, strict=True):
+            await guest.say(whole[-1:] + frame(PING, b"behind"))
+            assert await guest.hears() == (PONG, b"behind")
+        assert two.is_tidy()
+        two.doors[1].close()
+        two.close()
+
+    run(uvloop.new_event_loop, pass_on())
+
+
 def test_where_nobody_takes_them_they_stay(tmp_path: Path) -> None:
     async def stay() -> None:
         two = Two(tmp_path)
