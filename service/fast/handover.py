@@ -99,6 +99,9 @@ class Taking:
             return "not_understood"
         if reason := self._refusal(state.session):
             turn_away(given, reason)
+            center = self._shell.center
+            center.hub.tally.close(reason)
+            center.events.closed(state.session.addresses[0][0], reason, center.clock() - state.session.began)
             return "refused"
         opened = await self._open(state.session.box)
         arrival = _Arrival(self._shell, state, unsent_of(given.state), opened, self._frozen)

@@ -204,5 +204,6 @@ def test_how_many_are_handed_over_and_taken_over_is_counted() -> None:
         assert new.world.center.hub.tally.not_taken_over == {"not_understood": 1}
         await strict.take([given[2]])
         assert strict.world.center.hub.tally.not_taken_over == {"refused": 1}
+        assert strict.world.center.hub.tally.closed == {4001: 1}
 
     run(asyncio.new_event_loop, play())
