@@ -21,7 +21,6 @@ import tempfile
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from service.core.status import together
 from service.process.listen import FDS_VARIABLE, STORED_VARIABLE
@@ -118,7 +117,6 @@ class Workers:
         """How many workers are there, or are about to be."""
         self._complete = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._starting = asyncio.Lock()
         self._is_asked_to_reload = asyncio.Event()
         self._asking: list[socket.socket] = []
         """Programs that wait for the outcome of the next reload."""
@@ -243,7 +241,7 @@ class Workers:
         # WATCHDOG_PID is this process: a worker that inherits it takes the watchdog for another's.
         inherited = {name: value for name, value in release.environ.items() if name != "WATCHDOG_PID"}
         try:
-            process = await self._run(
+            process = await asyncio.create_subprocess_exec(
                 release.python,
                 *self._arguments,
                 cwd=release.directory,
@@ -266,16 +264,6 @@ class Workers:
         if self._stopped.is_set():
             self._stop(worker, self.stops_by)
         return worker
-
-    async def _run(self, *command: str, **options: Any) -> asyncio.subprocess.Process:
-        # asyncio waits for each in a thread, which could be handed a stop that this one holds back. And a worker is to
-        # take none before it has handlers.
-        async with self._starting:
-            hold_stops()
-            try:
-                return await asyncio.create_subprocess_exec(*command, **options)
-            finally:
-                let_stops_through()
 
     def _stop(self, worker: _Worker, by: signal.Signals) -> None:
         if not worker.is_stopping:
@@ -426,10 +414,21 @@ def _stop_s(worker: _Worker) -> float:
     return worker.release.settings.drain.timeout + STOP_MARGIN_S
 
 
+def _wait_without_threads() -> None:
+    """Have asyncio wait for processes in its loop, as it does from Python 3.12 on. A thread that waits for one could be
+    handed a stop that the main thread holds back by then.
+    """
+    if sys.version_info < (3, 12):
+        with contextlib.suppress(OSError):  # the kernel, or what confines us, has none of these descriptors
+            os.close(os.pidfd_open(os.getpid()))
+            asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+
+
 def run_workers(
     module: str, settings: Settings, sockets: Sequence[socket.socket], stored: Sequence[tuple[str, int]] = ()
 ) -> None:
     """Keep as many workers running as the settings ask for, until SIGTERM or SIGINT."""
+    _wait_without_threads()
     try:
         workers = Workers(["-m", module], Deployment(os.environ), settings, sockets, stored)
         could_serve = asyncio.run(workers.run())
