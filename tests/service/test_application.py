@@ -414,6 +414,7 @@ def test_an_application_that_ignores_them_once_it_has_started_stops_too(home: Pa
 def test_an_application_that_ignores_them_later_on_stops_within_moments(home: Path) -> None:
     wrap(home, IGNORING)
     with serving(home) as shell:
+        about(shell)  # it has begun
         assert catches_sigterm(shell)
         shell.get("/ignore")
         assert not catches_sigterm(shell)
