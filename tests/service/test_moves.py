@@ -165,7 +165,7 @@ class Scene:
             self.adopt()
 
 
-SEEDS = [*range(40), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(40, 600))]
+SEEDS = [*range(40), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(40, 200))]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
