@@ -27,6 +27,7 @@ SHARED_MODULES = (
     "service/process/logs.py",
     "service/process/notify.py",
     "service/process/stops.py",
+    "service/process/unix_sockets.py",
     "service/process/usage.py",
     "service/settings.py",
     "service/workers/manager.py",

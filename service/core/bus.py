@@ -217,7 +217,6 @@ class _Elsewhere:
 
     def __init__(self, bus: "PeerBus", peer: Peer, said: records.Said, recipient: Address) -> None:
         self._bus = bus
-        self._id = said.id
         self._name = said.sender
         self.temporary = said.temporary
         self._peer = peer
@@ -229,12 +228,11 @@ class _Elsewhere:
         return self._name
 
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
-        delivered = isinstance(outcome, Delivered)
         if self.temporary is not None and self._bus.hub.owner_of(self.temporary) is not self._peer:
             # It is served by another worker by now, or has gone.
-            settled = Settled(self.temporary, self._id, outcome.recipient_uuid, delivered)
-            self._bus.center.mail.settle([settled])
+            self._bus.center.mail.tell_outcome(self.temporary, outcome)
         else:
+            delivered = isinstance(outcome, Delivered)
             self._peer.tell(records.Outcome(self._key, self._recipient, outcome.recipient_uuid, delivered))
 
 
@@ -718,11 +716,9 @@ class PeerBus:
 
     def _said_to_group(self, peer: Peer, record: records.Said, message: Message) -> None:
         expected: list[Address] = []
-        members = [
-            member
-            for member in self.hub.members_of(str(message.group))
-            if self._is_here(member) and self.moves.is_meant(peer, member.temporary)
-        ]
+        members = [member for member in self.hub.members_of(str(message.group)) if self._is_here(member)]
+        if elsewhere := self.moves.elsewhere(peer):
+            members = [member for member in members if member.temporary not in elsewhere]
         self.center.turns.begin(len(members))
         for member in members:
             if message.key is not None:

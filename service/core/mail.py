@@ -138,6 +138,10 @@ class Mail:
         """So many were removed because nobody had acknowledged them in time."""
         self._hub.tally.expired += messages
 
+    def tell_outcome(self, temporary: Address, outcome: Delivered | Lost) -> None:
+        """Tell a connection what became of its message, whichever worker serves it by now."""
+        self.settle([Settled(temporary, outcome.id, outcome.recipient_uuid, isinstance(outcome, Delivered))])
+
     def settle(self, outcomes: Iterable[Settled]) -> None:
         """Tell connections what became of their messages, if they are still there."""
         for settled in outcomes:

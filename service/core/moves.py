@@ -67,9 +67,14 @@ class _Fence(msgspec.Struct):
     are_others_asked: bool = False
     answered: set[Any] = set()
 
-    def has(self, temporary: Address) -> bool:
-        """Whether it is about this client."""
-        return any(client.addresses[0][0] == temporary for client in self.record.clients)
+    @property
+    def clients(self) -> Set[Address]:
+        """Whom it is about, by their first addresses."""
+        return _temporaries(self.record)
+
+
+def _temporaries(record: records.Moves) -> Set[Address]:
+    return {client.addresses[0][0] for client in record.clients}
 
 
 class Moves:
@@ -145,11 +150,10 @@ class Moves:
             if not self._behind[peer]:
                 del self._behind[peer]
 
-    def is_meant(self, peer: Worker, member: Address) -> bool:
-        """Whether another worker sends to the groups of this client here, and not to where it was or will be."""
-        if any(peer in fence.answered and fence.has(member) for fence in self._fences.values()):
-            return False
-        return all(member not in clients for clients in self._behind.get(peer, {}).values())
+    def elsewhere(self, peer: Worker) -> Set[Address]:
+        """Our clients to whose groups another worker sends where they were, or will be, and not here."""
+        ahead = (fence.clients for fence in self._fences.values() if peer in fence.answered)
+        return set().union(*ahead, *self._behind.get(peer, {}).values())
 
     def _go_on(self, number: int, fence: _Fence) -> None:
         if not fence.asked and not fence.are_others_asked:
@@ -170,7 +174,7 @@ class Moves:
         is_ours = record.to == self._bus.number
         target = None if is_ours else self._with(record.to)
         if is_ours:
-            clients = {client.addresses[0][0] for client in record.clients}
+            clients = _temporaries(record)
             for other in self._bus.near():
                 self._behind.setdefault(other, {})[peer.number, record.number] = clients
         for client in record.clients if is_ours or target is not None else ():

@@ -48,7 +48,7 @@ from service.core.held import Held
 from service.core.hub import Named, Owner, Proof, Reach, Receipt, TooManyUnconfirmedError
 from service.core.identity import GROUP, Identity, TokenError
 from service.core.mail import SHARE_OF_QUEUE, Mail, Reader
-from service.core.mailbox import Item, Kept, Kind, Letter, Opened, Position, ReturnTo, Settled, Store
+from service.core.mailbox import Item, Kept, Kind, Letter, Opened, Position, ReturnTo, Store
 from service.core.message import Message
 from service.core.odd_json import Disguise, OddError, find_id
 from service.core.session import Session
@@ -80,8 +80,7 @@ class ByAddress:
         self._mail = mail
 
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
-        was_delivered = isinstance(outcome, Delivered)
-        self._mail.settle([Settled(self.temporary, outcome.id, outcome.recipient_uuid, was_delivered)])
+        self._mail.tell_outcome(self.temporary, outcome)
 
 
 class SessionV1(Session):
@@ -552,7 +551,7 @@ class SessionV1(Session):
 
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
         if self._has_left:
-            ByAddress(self.temporary, self._center.mail).tell_outcome(outcome)
+            self._center.mail.tell_outcome(self.temporary, outcome)
         elif not self._closing:
             self._say(outcome)
 

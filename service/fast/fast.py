@@ -38,7 +38,7 @@ from service.core.mailbox import Opened
 from service.core.session import Session
 from service.core.turns import NEXT_TURN
 from service.fast.farewell import Farewell
-from service.fast.frame_reader import begun_frame, feed, frame_reader
+from service.fast.frame_reader import begun_frame, begun_length, feed, frame_reader
 from service.fast.kept import Kept
 from service.process.hangups import Hangups, has_hung_up, unread_bytes
 from service.process.ticker import Ticker
@@ -322,7 +322,7 @@ class WebSocket(WSListener):
         """How many bytes its state would have, about."""
         if not self._is_open:
             return 0
-        begun = len(begun_frame(self.transport.get_protocol()))
+        begun = begun_length(self.transport.get_protocol())
         return self.queued + self._kept.size + begun + (self._fragments.length if self._fragments else 0)
 
     @property

@@ -125,14 +125,20 @@ def begun_frame(reader: Any) -> bytes:
     picows does not show it. It is in front of where the next bytes go to, at the beginning of a buffer whose size is
     known: no frame is ever kept behind another one.
     """
+    length = begun_length(reader)
+    room: memoryview = _get_buffer(reader, -1)
+    return ctypes.string_at(ctypes.addressof(ctypes.c_char.from_buffer(room)) - length, length)
+
+
+def begun_length(reader: Any) -> int:
+    """How many bytes that is."""
     if not isinstance(reader, _Reader):
         raise TypeError("it is no reader of frames")
     reader.get_buffer(-1)  # which notices that the buffer has grown
-    room: memoryview = _get_buffer(reader, -1)
-    length = reader._size - len(room)
+    length = int(reader._size - len(_get_buffer(reader, -1)))
     if not 0 <= length < reader._size:
         raise ValueError("picows keeps what it has read in another way")
-    return ctypes.string_at(ctypes.addressof(ctypes.c_char.from_buffer(room)) - length, length)
+    return length
 
 
 def frame_reader(

@@ -29,16 +29,6 @@ class Given(NamedTuple):
     connection: socket.socket
 
 
-async def give_all(shell: FastShell) -> list[Given]:
-    """Serve all clients no longer, but those that cannot leave: they stay, to be sent away.
-
-    Between the last look at whether they can and the last duplicate nothing else happens in this process.
-    """
-    frozen = freeze(shell.clients)
-    await settle(frozen)
-    return leave(frozen)
-
-
 def freeze(clients: Iterable[WebSocket]) -> list[WebSocket]:
     """Read no further what these clients send. Returns: those that are not just going."""
     return [client for client in tuple(clients) if client.freeze()]

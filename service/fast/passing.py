@@ -23,6 +23,7 @@ from service.core.close_codes import RESTART
 from service.core.handover import NotUnderstoodError, unseal
 from service.fast.fast import FastShell, WebSocket
 from service.fast.handover import Given, Taking, freeze, leave, settle, turn_away
+from service.process.unix_sockets import OURS_ALONE, open_to, peer_of
 
 BATCH = 200
 # Clients that have let more pile up than this go in several batches.
@@ -36,11 +37,9 @@ PATIENCE_S = 2.0
 ANSWER_S = 10.0
 # No batch is longer; one client may have let so much pile up with the largest limits.
 MAX_BYTES = 2 * 1024**3
-_UMASK_0600 = 0o177
 _SUFFIX = ".door"
 
 _head = struct.Struct("!IQ")
-_credentials = struct.Struct("3i")
 _decode = msgspec.msgpack.Decoder(list[bytes]).decode
 _decode_taken = msgspec.msgpack.Decoder(list[bool]).decode
 
@@ -69,11 +68,8 @@ class Door:
         for path in self._directory.glob(f"*{_SUFFIX}"):
             if not _is_alive(path.stem.partition("-")[0]):
                 path.unlink(missing_ok=True)
-        before = os.umask(_UMASK_0600)
-        try:
+        with open_to(OURS_ALONE):
             self._listener.bind(str(self._path))
-        finally:
-            os.umask(before)
         self._listener.listen()
         self._listener.setblocking(False)
         self._loop.add_reader(self._listener, self._let_in)
@@ -88,9 +84,7 @@ class Door:
     def _let_in(self) -> None:
         with contextlib.suppress(BlockingIOError):
             connection, _ = self._listener.accept()
-            pid, uid, _ = _credentials.unpack(
-                connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _credentials.size)
-            )
+            pid, uid = peer_of(connection)
             if uid != os.geteuid():
                 logger.warning("a process of user %d, which is not one of our workers, was turned away", uid)
                 connection.close()

@@ -13,8 +13,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +21,12 @@ import msgspec
 from service.core.center import Center
 from service.core.close_codes import KICKED
 from service.core.session import Session
+from service.process.unix_sockets import OURS_ALONE, open_to, peer_of
 
 PREFIX = "control-"
 # A request is one short line. Who has not sent it by then does not want anything.
 MAX_LINE_BYTES = 4096
 PATIENCE_S = 5.0
-_UMASK_0600 = 0o177
-_credentials = struct.Struct("3i")
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +52,8 @@ class Control:
             return
         self._path = Path(bus, f"{PREFIX}{os.getpid()}")
         self._path.unlink(missing_ok=True)
-        before = os.umask(_UMASK_0600)
-        try:
+        with open_to(OURS_ALONE):
             self._server = await asyncio.start_unix_server(self._serve, self._path, limit=MAX_LINE_BYTES)
-        finally:
-            os.umask(before)
 
     async def close(self) -> None:
         """Answer nobody any more."""
@@ -68,8 +62,7 @@ class Control:
             self._path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer: socket.socket = writer.get_extra_info("socket")
-        _, uid, _ = _credentials.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _credentials.size))
+        uid = peer_of(writer.get_extra_info("socket")).uid
         with contextlib.suppress(OSError, asyncio.TimeoutError):
             if uid in (0, os.geteuid()):
                 line = await asyncio.wait_for(_line(reader), PATIENCE_S)

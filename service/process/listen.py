@@ -14,6 +14,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from service.process.descriptor_store import PREFIX
+from service.process.unix_sockets import GROUP_AS_WELL, open_to
 from service.settings import Settings
 
 # Connections that the kernel keeps until they are accepted: as many as it lets us (net.core.somaxconn). A restart makes
@@ -27,9 +28,6 @@ STORED_VARIABLE = "WEBSOCKET_STORED_FDS"
 
 # The first descriptor that systemd passes (SD_LISTEN_FDS_START).
 _FIRST_FD = 3
-
-# The group is nginx's. Nobody else may connect: the service believes what this socket's user says about the client.
-_UMASK_0660 = 0o117
 
 
 class ListenError(Exception):
@@ -144,10 +142,11 @@ def _tcp_socket(host: str, port: int) -> socket.socket:
 
 def _unix_socket(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
-    before = os.umask(_UMASK_0660)
     try:
         _remove_stale(path)
-        listener.bind(str(path))
+        # The service believes what this socket's user says about the client.
+        with open_to(GROUP_AS_WELL):
+            listener.bind(str(path))
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
@@ -156,8 +155,6 @@ def _unix_socket(path: Path) -> socket.socket:
     except ListenError:
         listener.close()
         raise
-    finally:
-        os.umask(before)
     return listener
 
 

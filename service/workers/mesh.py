@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import stat
 import struct
 from pathlib import Path
@@ -21,6 +20,7 @@ import msgspec
 
 from service.core.bus import Peer, PeerBus
 from service.core.center import Center
+from service.process.unix_sockets import OURS_ALONE, open_to, peer_of
 
 # No message is longer than 16 MiB: a record that claims to be is not one of ours.
 MAX_RECORD_BYTES = 32 * 1024 * 1024
@@ -32,11 +32,9 @@ FAREWELL_S = 1.0
 # what is theirs. A worker that is stuck has been killed by then.
 HEARING_S = 12.0
 _LOOK_S = 0.01
-_UMASK_0600 = 0o177
 _SUFFIX = ".sock"
 
 _length = struct.Struct("!I")
-_credentials = struct.Struct("3i")
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +106,7 @@ class IncomingWire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("socket")
-        pid, uid, _ = _credentials.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _credentials.size))
+        pid, uid = peer_of(transport.get_extra_info("socket"))
         if uid != os.geteuid():
             logger.warning("a process of user %d, which is not one of our workers, was turned away from the bus", uid)
             self._transport.abort()
@@ -200,11 +197,8 @@ class Mesh:
         # gets its name only when we listen.
         unnamed = self._directory / f".{self.number}"
         unnamed.unlink(missing_ok=True)
-        before = os.umask(_UMASK_0600)
-        try:
+        with open_to(OURS_ALONE):
             self._server = await asyncio.get_running_loop().create_unix_server(lambda: IncomingWire(self), unnamed)
-        finally:
-            os.umask(before)
         unnamed.rename(self._path(self.number))
         for other in self._directory.glob(f"*{_SUFFIX}"):
             if other.stem.isdigit() and other.stem != self.number:

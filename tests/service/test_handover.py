@@ -18,7 +18,7 @@ from service.core.admission import Admission
 from service.core.frames import SUBPROTOCOL
 from service.core.identity import Identity
 from service.fast.fast import FastShell
-from service.fast.handover import Given, Taking, freeze, give_all, leave
+from service.fast.handover import Given, Taking, freeze, leave, settle
 from service.fast.passing import _is_alive
 from service.settings import Limits
 from tests.service.centers import World
@@ -138,6 +138,13 @@ def _first(data: bytes) -> tuple[int, bytes, int] | None:
             return None
         length = int.from_bytes(data[2:begin], "big")
     return (data[0] & 15, data[begin : begin + length], begin + length) if len(data) >= begin + length else None
+
+
+async def give_all(shell: FastShell) -> list[Given]:
+    """All clients that can leave; the others go on."""
+    frozen = freeze(shell.clients)
+    await settle(frozen)
+    return leave(frozen)
 
 
 async def read_by(shell: FastShell, guest: Guest) -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from service.fast.handover import Given, give_all
+from service.fast.handover import Given
 from service.fast.restart import keep_clients, take_clients_back
 from service.process.descriptor_store import PER_MESSAGE, stored_sets
 from service.process.notify import Notifier
 from tests.service.service_manager import ServiceManager, Unit, managing
 from tests.service.shells import Client
-from tests.service.test_handover import CLOSE, LOOPS, TEXT, Guest, Process, run
+from tests.service.test_handover import CLOSE, LOOPS, TEXT, Guest, Process, give_all, run
 from tests.service.transports import frame
 
 
