@@ -228,9 +228,10 @@ class _Elsewhere:
         return self._name
 
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
-        if self.temporary is not None and self._bus.hub.owner_of(self.temporary) is not self._peer:
-            # It is served by another worker by now, or has gone.
-            self._bus.center.mail.tell_outcome(self.temporary, outcome)
+        # A link to another host that has ended has told the sender `lost`, and clients do not pass on between hosts.
+        temporary = self.temporary if self._peer.is_near else None
+        if temporary is not None and self._bus.hub.owner_of(temporary) is not self._peer:
+            self._bus.center.mail.tell_outcome(temporary, outcome)
         else:
             delivered = isinstance(outcome, Delivered)
             self._peer.tell(records.Outcome(self._key, self._recipient, outcome.recipient_uuid, delivered))

@@ -240,9 +240,11 @@ def test_nginx_may_open_as_many_files_as_rendered() -> None:
 
 
 def _open_files_of_a_worker(stage: Stage) -> str | None:
-    """None where there is no worker yet."""
+    """None where there is no worker yet, or nginx has not written who it is."""
+    pid = stage.root / "nginx.pid"
+    nginx = int(pid.read_text() or 0) if pid.exists() else 0
     for directory in Path("/proc").iterdir():
-        if directory.name.isdecimal() and _parent(directory) == int(stage.text("nginx.pid")):
+        if nginx and directory.name.isdecimal() and _parent(directory) == nginx:
             [limit] = re.findall(r"^Max open files +(\d+)", (directory / "limits").read_text(), re.MULTILINE)
             return str(limit)
     return None

@@ -215,6 +215,27 @@ def test_both_go_on_when_the_engine_is_back() -> None:
     assert only(bob)["message"] == 1
 
 
+@pytest.mark.parametrize("to", [{"recipient_uuid": "bob"}, {"group": "g"}])
+def test_what_is_confirmed_after_it_was_told_to_be_lost_is_not_told_again(to: dict[str, str]) -> None:
+    engine, (here, there) = hosts(2)
+    alice, bob = here.v1("alice"), there.v1("bob")
+    bob.say(type="join", id=1, group="g")
+    engine.settle()
+    bob.heard()
+    alice.say(type="send", id=1, message=1, ack="delivered", **to)
+    engine.settle()
+    key = only(bob)["key"]
+    assert only(alice)["type"] == "ok"
+    engine.is_down = True
+    engine.passes(10)
+    assert only(alice)["type"] == "lost"
+    engine.is_down = False
+    engine.passes(1)
+    bob.say(type="ack", key=key)
+    engine.settle()
+    assert (here.links.state, alice.heard()) == ("up", [])
+
+
 def test_before_the_engine_was_ever_there_nobody_is_known_not_to_be() -> None:
     engine = FakeEngine()
     engine.is_down = True

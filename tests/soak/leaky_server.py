@@ -21,5 +21,5 @@ def leaking(end: Callable[..., None]) -> Callable[..., None]:
 
 if __name__ == "__main__":
     Session.end = leaking(Session.end)  # type: ignore[method-assign]
-    signal.signal(signal.SIGUSR1, soak_server.tell)
+    signal.signal(signal.SIGUSR2, soak_server.tell)
     service.__main__.main()

@@ -67,7 +67,7 @@ def resident_kib(shell: Shell) -> int:
 def kept(shell: Shell) -> dict[str, int]:
     """What `soak_server` says."""
     before = shell.log().count('"remembered"')
-    shell.process.send_signal(signal.SIGUSR1)
+    shell.process.send_signal(signal.SIGUSR2)
     wait_until(lambda: shell.connections() >= 0 and shell.log().count('"remembered"') > before)
     found: dict[str, int] = json.loads([line for line in shell.log().splitlines() if '"remembered"' in line][-1])
     return found

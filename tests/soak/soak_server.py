@@ -1,4 +1,4 @@
-"""`python -m service`, which also tells on SIGUSR1 what it keeps: a line of JSON on standard output."""
+"""`python -m service`, which also tells on SIGUSR2 what it keeps: a line of JSON on standard output."""
 
 import gc
 import json
@@ -25,5 +25,5 @@ def tell(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGUSR1, tell)
+    signal.signal(signal.SIGUSR2, tell)
     service.__main__.main()
