@@ -4,26 +4,51 @@ import argparse
 import sys
 from collections.abc import Callable, Collection
 
-from bench import application, compare, environment, fairness, hosts, mailbox, page, render, report, watched
+from bench import (
+    application,
+    changes,
+    compare,
+    environment,
+    fairness,
+    hosts,
+    mailbox,
+    page,
+    render,
+    report,
+    results,
+    watched,
+)
+from bench.figures import Outcome
 from bench.programs import MissingError
 from bench.servers import SERVERS, StartError
 
 
 def main(arguments: list[str]) -> int:
-    """Measure and print; 1 when a server failed, and then its table is not written."""
+    """Measure, print, keep and compare; 1 when a server failed, and then its part is neither kept nor written."""
     options = _parser().parse_args(arguments)
+    try:
+        earlier = results.read(results.FILE)
+    except results.ResultsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    run = results.this_run()
+    kept: list[results.Kept] = []
     failed = False
     for part in options.parts or PARTS:
         try:
-            text, has_failed = PARTS[part](options), False
+            outcome = PARTS[part](options)
         except (MissingError, StartError) as error:
-            text, has_failed = f"{part}: not measured: {error}", True
+            failed = True
+            print(f"{part}: not measured: {error}\n")
         except _FailedError as error:
-            text, has_failed = str(error), True
-        print(f"{text}\n")
-        if options.write and not has_failed:
-            page.write(part, text)
-        failed |= has_failed
+            failed = True
+            print(f"{error}\n")
+        else:
+            print(f"{outcome.text}\n")
+            kept += results.keep(run, part, outcome.plan, outcome.figures, results.FILE)
+            if options.write:
+                page.write(part, outcome.text)
+    print(changes.report(earlier, kept))
     return int(failed)
 
 
@@ -31,24 +56,26 @@ class _FailedError(Exception):
     """Not all servers were measured; the message is the report."""
 
 
-def _servers(options: argparse.Namespace) -> str:
-    results = compare.measure(options.only, _plan(options), progress=_progress)
-    if results.failures:
-        raise _FailedError(report.report(results))
-    return report.report(results)
+def _servers(options: argparse.Namespace) -> Outcome:
+    measured = compare.measure(options.only, _plan(options), progress=_progress)
+    text = report.report(measured)
+    if measured.failures:
+        raise _FailedError(text)
+    rounds, seconds, connections = measured.plan
+    return Outcome(text, list(measured.figures()), f"{rounds} x {seconds} s, {connections} connections")
 
 
-def _fairness(options: argparse.Namespace) -> str:
+def _fairness(options: argparse.Namespace) -> Outcome:
     seconds, ways = (0.5, fairness.QUICK_WAYS) if options.quick else (10.0, tuple(fairness.WAYS))
     return fairness.report(fairness.measure(seconds, ways), seconds)
 
 
-def _watched(options: argparse.Namespace) -> str:
+def _watched(options: argparse.Namespace) -> Outcome:
     sizes = (100,) if options.quick else (100, 1000, 5000)
     return watched.report({size: watched.measure(size, watched.ASKED) for size in sizes}, watched.ASKED)
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
+PARTS: dict[str, Callable[[argparse.Namespace], Outcome]] = {
     "render": lambda options: render.report(render.QUICK_ROUNDS if options.quick else render.ROUNDS),
     "environment": lambda options: environment.report(1 if options.quick else 5),
     "servers": _servers,

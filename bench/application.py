@@ -5,12 +5,12 @@ The latency is that of clients who ask at a steady pace.
 """
 
 import asyncio
-import statistics
 import time
 from typing import NamedTuple, cast
 
 import uvloop
 
+from bench.figures import Figure, Outcome
 from bench.page import bullets, paragraph, table
 from bench.programs import HERE
 from bench.servers import Running, Server, cpu_seconds, family, python, running
@@ -118,26 +118,22 @@ def measure(rounds: int, seconds: float) -> dict[tuple[str, str], list[Measured]
     return results
 
 
-def report(results: dict[tuple[str, str], list[Measured]]) -> str:
+def report(results: dict[tuple[str, str], list[Measured]]) -> Outcome:
     """What was measured, and whether the goals are reached."""
-    rows, verdicts = [], []
+    rounds = len(next(iter(results.values())))
+    figures, rows, verdicts = [], [], []
     for kind in REQUESTS:
         for name, server in SERVERS.items():
-            found = results[kind, name]
-            work = statistics.median(each.per_cpu_second for each in found)
-            p99 = statistics.median(each.p99_s for each in found)
-            rows.append([f"{server.title}, {kind}", f"{work:.0f}", f"{p99 * 1000:.2f}"])
-        pairs = list(zip(results[kind, RUNNER], results[kind, UVICORN], strict=True))
-        more = statistics.median(ours.per_cpu_second / theirs.per_cpu_second for ours, theirs in pairs)
-        later = statistics.median(ours.p99_s / theirs.p99_s for ours, theirs in pairs)
-        is_reached = more >= GOAL_WORK and later <= GOAL_P99
-        what = "messages" if kind == MESSAGE else "requests"
-        verdicts.append(
-            f"{kind}: {more:.2f} times the {what} per CPU second, p99 {later:.2f} times; goals at least {GOAL_WORK} "
-            f"and at most {GOAL_P99}, {'reached' if is_reached else 'missed'}"
-        )
-    rounds = len(next(iter(results.values())))
-    return "\n\n".join(
+            work, p99 = _figures(kind, name, results)
+            figures += [work, p99]
+            rows.append([f"{server.title}, {kind}", f"{work.median:.0f}", f"{p99.median:.2f}"])
+            if name == RUNNER:
+                is_reached = work.ratio >= GOAL_WORK and p99.ratio <= GOAL_P99
+                verdicts.append(
+                    f"{kind}: {work.ratio:.2f} times the {_done(kind)} per CPU second, p99 {p99.ratio:.2f} times; "
+                    f"goals at least {GOAL_WORK} and at most {GOAL_P99}, {'reached' if is_reached else 'missed'}"
+                )
+    text = "\n\n".join(
         (
             paragraph(
                 f"Two workers on one CPU, an application that says hello; median of {rounds} rounds. `kept`: "
@@ -148,3 +144,31 @@ def report(results: dict[tuple[str, str], list[Measured]]) -> str:
             bullets(verdicts),
         )
     )
+    return Outcome(text, figures, f"{rounds} rounds")
+
+
+def _figures(kind: str, name: str, results: dict[tuple[str, str], list[Measured]]) -> tuple[Figure, Figure]:
+    """Work and p99 of a server, beside those of uvicorn."""
+    mine, other = results[kind, name], results[kind, UVICORN]
+    case = f"{name}, {kind}"
+    work = Figure(
+        case=case,
+        name=f"{_done(kind)} per CPU second",
+        unit=f"{_done(kind)}/s",
+        better="more",
+        values=tuple(each.per_cpu_second for each in mine),
+        reference=tuple(each.per_cpu_second for each in other),
+    )
+    p99 = Figure(
+        case=case,
+        name="p99",
+        unit="ms",
+        better="less",
+        values=tuple(each.p99_s * 1000 for each in mine),
+        reference=tuple(each.p99_s * 1000 for each in other),
+    )
+    return work, p99
+
+
+def _done(kind: str) -> str:
+    return "messages" if kind == MESSAGE else "requests"

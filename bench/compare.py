@@ -5,10 +5,11 @@ time, to the reference in the same round; the figure is the median of the rounds
 """
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from bench import load
+from bench.figures import Figure
 from bench.load import Cost, LoadError
 from bench.programs import MissingError
 from bench.servers import REFERENCE, SERVERS, Running, StartError, allow_many_files, running
@@ -34,6 +35,10 @@ SCENARIOS: dict[str, Callable[[Running, float], Cost]] = {
 }
 
 
+# The figures of a server, in each scenario and with idle connections.
+PACE, WORK, IDLE = "done a second", "done per CPU second", "memory of a connection"
+
+
 class Results:
     """The measurements, by name of the server; `failures` and `missing` say why the others were not."""
 
@@ -48,6 +53,24 @@ class Results:
     def measured(self) -> list[str]:
         """The servers that were measured to the end."""
         return [name for name in SERVERS if name in self.idle_kib]
+
+    def figures(self) -> Iterator[Figure]:
+        """Of the servers that were measured to the end."""
+        for name in self.measured:
+            for scenario in SCENARIOS:
+                yield self._figure(name, scenario, PACE, lambda cost: cost.per_second)
+                yield self._figure(name, scenario, WORK, lambda cost: cost.per_server_second)
+            yield Figure(case=f"{name}, idle", name=IDLE, unit="KiB", better="less", values=(self.idle_kib[name],))
+
+    def _figure(self, name: str, scenario: str, what: str, figure: Callable[[Cost], float]) -> Figure:
+        return Figure(
+            case=f"{name}, {scenario}",
+            name=what,
+            unit="handshakes/s" if scenario == "handshakes" else "messages/s",
+            better="more",
+            values=tuple(map(figure, self.costs[name, scenario])),
+            reference=tuple(map(figure, self.costs[REFERENCE, scenario])) if REFERENCE in self.measured else (),
+        )
 
     def median(self, name: str, scenario: str, figure: Callable[[Cost], float]) -> float:
         return statistics.median(map(figure, self.costs[name, scenario]))

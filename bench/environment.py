@@ -3,7 +3,6 @@
 import os
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.figures import Figure, Outcome, of
 from bench.page import table
 from bench.programs import ROOT, MissingError
 
@@ -70,14 +70,26 @@ def _cost(venv: Path, wheels: Path, switch: str) -> Cost:
     return Cost(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, seconds)
 
 
-def report(rounds: int) -> str:
-    """The results of this many rounds, in Markdown."""
+def report(rounds: int) -> Outcome:
+    """The results of this many rounds."""
     costs = measure(rounds)
-    rows = [(way, *(f"{statistics.median(part):.1f}" for part in zip(*costs[way], strict=True))) for way in costs]
+    figures = [
+        Figure(
+            case=way,
+            name=what,
+            unit="s",
+            better="less",
+            values=tuple(cost[number] for cost in costs[way]),
+            reference=tuple(cost[number] for cost in costs["pip"]),
+        )
+        for way in costs
+        for number, what in enumerate(GOALS)
+    ]
+    found = of(figures)
+    rows = [(way, *(f"{found[way, what].median:.1f}" for what in GOALS)) for way in costs]
     lines = [f"Median of {rounds} rounds.", "", table(("made by", "CPU s", "s"), rows), ""]
-    for number, (what, goal) in enumerate(GOALS.items()):
-        pairs = zip(costs["uv"], costs["pip"], strict=True)
-        ratio = statistics.median(mine[number] / theirs[number] for mine, theirs in pairs)
+    for what, goal in GOALS.items():
+        ratio = found["uv", what].ratio
         verdict = "reached" if ratio <= goal else "above its goal"
         lines.append(f"- {what}: with uv {ratio:.2f} of that with pip; goal {goal}, {verdict}")
-    return "\n".join(lines)
+    return Outcome("\n".join(lines), figures, f"{rounds} rounds")

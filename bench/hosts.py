@@ -6,13 +6,13 @@ between them, they are two hosts. The CPU time is that of all processes, the eng
 
 import contextlib
 import datetime
-import statistics
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench import load
+from bench.figures import Figure, Outcome
 from bench.page import bullets, paragraph, table
 from bench.programs import MissingError, program
 from bench.servers import SERVERS, Running, Server, free_port, running
@@ -93,8 +93,8 @@ def _way(way: str) -> Iterator[Running]:
         yield here._replace(pids=[*here.pids, *there.pids, *pids], recipients_port=there.port)
 
 
-def report(rounds: int, seconds: float) -> str:
-    """All of it, in Markdown."""
+def report(rounds: int, seconds: float) -> Outcome:
+    """All of it."""
     costs: dict[tuple[str, int], list[float]] = {}
     for _ in range(rounds):
         for way in WAYS:
@@ -102,29 +102,37 @@ def report(rounds: int, seconds: float) -> str:
                 for window in WINDOWS:
                     cost = load.route(server, window, seconds)
                     costs.setdefault((way, window), []).append(1e6 / cost.per_server_second)
+    figures = {case: _figure(costs, *case) for case in costs}
     header = ("to a client of", *(f"W={window}: {what}" for window in WINDOWS for what in ("CPU us", "of the mesh")))
-    rows = [[way, *_cells(costs, way)] for way in WAYS]
+    rows = [[way, *_cells(figures, way)] for way in WAYS]
     today = datetime.datetime.now(datetime.timezone.utc).date()
     circumstances = paragraph(
         f"{today}, {engine_version()}, where nothing else is said over a Unix socket; {rounds} x {seconds} s for each "
         "figure."
     )
-    return "\n\n".join((circumstances, table(header, rows), bullets(list(_goals(costs)))))
+    text = "\n\n".join((circumstances, table(header, rows), bullets(list(_goals(figures)))))
+    return Outcome(text, list(figures.values()), f"{rounds} x {seconds} s")
 
 
-def _ratio(costs: Mapping[tuple[str, int], list[float]], way: str, window: int) -> float:
-    pairs = zip(costs[way, window], costs[MESH, window], strict=True)
-    return statistics.median(mine / mesh for mine, mesh in pairs)
+def _figure(costs: Mapping[tuple[str, int], list[float]], way: str, window: int) -> Figure:
+    return Figure(
+        case=f"{way}, W={window}",
+        name="CPU of a message",
+        unit="us",
+        better="less",
+        values=tuple(costs[way, window]),
+        reference=tuple(costs[MESH, window]),
+    )
 
 
-def _cells(costs: Mapping[tuple[str, int], list[float]], way: str) -> Iterator[str]:
+def _cells(figures: Mapping[tuple[str, int], Figure], way: str) -> Iterator[str]:
     for window in WINDOWS:
-        yield f"{statistics.median(costs[way, window]):.1f}"
-        yield f"{_ratio(costs, way, window):.2f}"
+        yield f"{figures[way, window].median:.1f}"
+        yield f"{figures[way, window].ratio:.2f}"
 
 
-def _goals(costs: Mapping[tuple[str, int], list[float]]) -> Iterator[str]:
+def _goals(figures: Mapping[tuple[str, int], Figure]) -> Iterator[str]:
     for window, most in GOALS.items():
-        ratio = _ratio(costs, HOST, window)
+        ratio = figures[HOST, window].ratio
         verdict = "above its goal" if ratio > most else "reached"
         yield f"another host, W={window}: {ratio:.2f} times another worker; goal {most:.1f}, {verdict}"

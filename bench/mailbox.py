@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import datetime
-import statistics
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.figures import Figure, Outcome, of
 from bench.hosts import engine_program, engine_version
 from bench.page import bullets, paragraph, table
 from bench.programs import MissingError
@@ -40,6 +40,8 @@ CPU_GOAL_US, LATE_GOAL_MS, REPLAY_GOAL = 20.0, 1.0, 50_000
 ENGINE_GOAL_US = 60.0
 # It makes an engine wait for its disk, whatever its version.
 KEEPS_ALL = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
+# How much two runs differ for no reason, as a share: what a disk stores, and how late a loop is at worst.
+_OF_A_DISK, _OF_A_TAIL = 0.5, 1.0
 
 
 class Costs(NamedTuple):
@@ -214,36 +216,57 @@ async def in_engine(home: Path, turns: int) -> float:
         return cpu_us
 
 
-def _of_engine(turns: int) -> str:
+def _of_engine(turns: int) -> tuple[str, list[Figure]]:
     try:
         with tempfile.TemporaryDirectory(dir=".") as directory:
             cpu_us = asyncio.run(in_engine(Path(directory).resolve(), turns))
     except MissingError as error:
-        return f"in an engine: not measured: {error}"
+        return f"in an engine: not measured: {error}", []
     reached = _verdict(cpu_us <= ENGINE_GOAL_US)
-    return f"in {engine_version()}, 64 a turn: {cpu_us:.0f} us of all processes; goal {ENGINE_GOAL_US:.0f}, {reached}"
+    said = f"in {engine_version()}, 64 a turn: {cpu_us:.0f} us of all processes; goal {ENGINE_GOAL_US:.0f}, {reached}"
+    return said, [_cost("64 a turn, in an engine", cpu_us)]
 
 
-def report(sync: str = "turn", quick: bool = False) -> str:
-    """All of it, in Markdown."""
+def _cost(case: str, cpu_us: float) -> Figure:
+    return Figure(case=case, name="CPU of a message", unit="us", better="less", values=(cpu_us,))
+
+
+def _figures(costs: Costs) -> Iterator[Figure]:
+    for a_turn in WINDOWS:
+        case = f"{a_turn} a turn"
+        yield _cost(case, costs.cpu_us[a_turn])
+        a_second = (costs.a_second[a_turn],)
+        yield Figure(case=case, name="stored", unit="messages/s", better="more", values=a_second, noise=_OF_A_DISK)
+    for case, late in (("while messages are stored", costs.late), ("while none is stored", costs.late_without)):
+        yield Figure(case=case, name="the loop is late", unit="ms", better="less", values=(late,), noise=_OF_A_TAIL)
+    yield Figure(case="a mailbox", name="read", unit="messages/s", better="more", values=tuple(costs.replays))
+
+
+def report(sync: str = "turn", quick: bool = False) -> Outcome:
+    """All of it."""
     with tempfile.TemporaryDirectory(dir=".") as directory:
         turns, seconds = (30, 0.5) if quick else (300, 5.0)
         costs = asyncio.run(measure(Path(directory) / "mailbox", sync, turns, seconds))
+    of_engine, figures_of_engine = _of_engine(turns)
+    figures = [*_figures(costs), *figures_of_engine]
     today = datetime.datetime.now(datetime.timezone.utc).date()
-    rows = [[str(a_turn), f"{costs.cpu_us[a_turn]:.0f}", f"{costs.a_second[a_turn]:.0f}"] for a_turn in WINDOWS]
-    a_second, more_late = statistics.median(costs.replays), costs.late - costs.late_without
+    found = of(figures)
+    cpu_us = {a_turn: found[f"{a_turn} a turn", "CPU of a message"].median for a_turn in WINDOWS}
+    stored = {a_turn: found[f"{a_turn} a turn", "stored"].median for a_turn in WINDOWS}
+    rows = [[str(a_turn), f"{cpu_us[a_turn]:.0f}", f"{stored[a_turn]:.0f}"] for a_turn in WINDOWS]
+    read, more_late = found["a mailbox", "read"].median, costs.late - costs.late_without
     sentences = [
-        f"64 a turn: {costs.cpu_us[64]:.0f} us of CPU; goal {CPU_GOAL_US:.0f}, "
-        f"{_verdict(costs.cpu_us[64] <= CPU_GOAL_US)}",
+        f"64 a turn: {cpu_us[64]:.0f} us of CPU; goal {CPU_GOAL_US:.0f}, {_verdict(cpu_us[64] <= CPU_GOAL_US)}",
         f"the loop is late by {costs.late:.1f} ms at p99 while 2,000 messages a second are stored, and by "
         f"{costs.late_without:.1f} ms without; goal {LATE_GOAL_MS:.0f} ms more, {_verdict(more_late <= LATE_GOAL_MS)}",
-        f"a mailbox of {REPLAYED} messages is read at {a_second:.0f} messages a second; goal {REPLAY_GOAL}, "
-        f"{_verdict(a_second >= REPLAY_GOAL)}",
-        _of_engine(turns),
+        f"a mailbox of {REPLAYED} messages is read at {read:.0f} messages a second; goal {REPLAY_GOAL}, "
+        f"{_verdict(read >= REPLAY_GOAL)}",
+        of_engine,
     ]
     circumstances = paragraph(f"{today}, mailbox.sync: {sync}; messages of 250 bytes to {len(BOXES)} mailboxes.")
     header = ("messages a turn", "CPU us of each", "a second")
-    return "\n\n".join((circumstances, table(header, rows), bullets(sentences)))
+    text = "\n\n".join((circumstances, table(header, rows), bullets(sentences)))
+    return Outcome(text, figures, f"mailbox.sync: {sync}, {turns} turns, {seconds} s")
 
 
 def _verdict(is_reached: bool) -> str:
@@ -255,7 +278,7 @@ def main() -> None:
     parser.add_argument("--sync", choices=("turn", "second"), default="turn")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    print(report(options.sync, options.quick))
+    print(report(options.sync, options.quick).text)
 
 
 if __name__ == "__main__":

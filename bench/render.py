@@ -8,14 +8,15 @@ the per-round ratios.
 
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.figures import Figure, Outcome
 from bench.page import table
 from bench.programs import ROOT
 
@@ -93,21 +94,27 @@ def measure(directory: Path, count: int) -> dict[str, list[tuple[float, float]]]
     return rounds
 
 
-def report(count: int) -> str:
-    """The results of this many rounds, in Markdown."""
+def figures(rounds: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, tuple[Figure, Figure]]:
+    """Of each case: what the process itself took, and with its programs."""
+    return {name: (_figure(name, "CPU", 0, rounds), _figure(name, "CPU with programs", 1, rounds)) for name in rounds}
+
+
+def _figure(case: str, name: str, part: int, rounds: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    values, reference = (tuple(times[part] * 1000 for times in rounds[which]) for which in (case, BAR))
+    return Figure(case=case, name=name, unit="ms", better="less", values=values, reference=reference)
+
+
+def report(count: int) -> Outcome:
+    """The results of this many rounds."""
     with tempfile.TemporaryDirectory(prefix="wsbundle-bench-") as directory:
-        rounds = measure(Path(directory), count)
+        measured = figures(measure(Path(directory), count))
     rows = []
-    for name, times in rounds.items():
-        own, whole = (
-            statistics.median(mine[part] / bar[part] for mine, bar in zip(times, rounds[BAR], strict=True))
-            for part in (0, 1)
-        )
+    for name, (own, whole) in measured.items():
         goal, counted = (GOALS[name], own) if name in GOALS else (GOALS_IN_ALL.get(name), whole)
-        verdict = "" if goal is None else f"{goal}, {'above its goal' if counted > goal else 'reached'}"
-        milliseconds = statistics.median(mine for mine, _ in times) * 1000
-        rows.append((name, f"{milliseconds:.1f}", f"{own:.2f}", f"{whole:.2f}", verdict))
-    return (
+        verdict = "" if goal is None else f"{goal}, {'above its goal' if counted.ratio > goal else 'reached'}"
+        rows.append((name, f"{own.median:.1f}", f"{own.ratio:.2f}", f"{whole.ratio:.2f}", verdict))
+    text = (
         f"Median of {count} rounds; ratios to `{BAR}`. With programs: those that read the bundle are counted, too.\n\n"
         + table(("case", "CPU ms", "ratio", "with programs", "goal"), rows)
     )
+    return Outcome(text, [figure for both in measured.values() for figure in both], f"{count} rounds")

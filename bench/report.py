@@ -2,18 +2,14 @@
 
 import datetime
 import os
-import platform
-import re
-import subprocess
-from collections.abc import Iterator
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from bench.compare import SCENARIOS, Results
+from bench.compare import IDLE, PACE, SCENARIOS, WORK, Results
+from bench.figures import Figure, of
 from bench.load import Cost
+from bench.machine import machine, versions
 from bench.page import bullets, paragraph, table
-from bench.programs import MissingError, program
 from bench.servers import REFERENCE, SERVERS
 
 _LOAD_IS_BUSY = 0.95
@@ -52,17 +48,17 @@ def report(results: Results) -> str:
     remarks = bullets([*_goals(results), *_scaling(results), *_remarks(results)])
     if not results.measured:
         return remarks
-    rows = [_row(results, name) for name in results.measured]
+    figures = of(results.figures())
+    rows = [_row(figures, name) for name in results.measured]
     return "\n\n".join((_circumstances(results), table(_HEADER, rows), remarks))
 
 
-def _row(results: Results, name: str) -> list[str]:
+def _row(figures: Mapping[tuple[str, str], Figure], name: str) -> list[str]:
     row = [SERVERS[name].title]
     for scenario in SCENARIOS:
-        row.append(f"{results.median(name, scenario, lambda cost: cost.per_second):.0f}")
-        row.append(f"{results.median(name, scenario, lambda cost: 1e6 / cost.per_server_second):.1f}")
-        row.append(f"{results.ratio(name, scenario):.2f}" if REFERENCE in results.measured else "-")
-    return [*row, f"{results.idle_kib[name]:.1f}"]
+        pace, work = (figures[f"{name}, {scenario}", which] for which in (PACE, WORK))
+        row += [f"{pace.median:.0f}", f"{1e6 / work.median:.1f}", f"{work.ratio:.2f}" if work.reference else "-"]
+    return [*row, f"{figures[f'{name}, idle', IDLE].median:.1f}"]
 
 
 def _goals(results: Results) -> Iterator[str]:
@@ -109,25 +105,9 @@ def _circumstances(results: Results) -> str:
     today = datetime.datetime.now(datetime.timezone.utc).date()
     rounds, seconds, connections = results.plan
     held = "server and load on a CPU each" if len(os.sched_getaffinity(0)) > 1 else "server and load on the same CPU"
-    linux, _, _ = platform.release().partition("-")
+    here = machine()
+    with_what = ", ".join(f"{name} {version}" for name, version in versions().items())
     return paragraph(
-        f"{today}, {_processor()}, Linux {linux}: {held}; {rounds} x {seconds} s for each figure, "
-        f"{connections} idle connections. {', '.join(_versions())}."
+        f"{today}, {here.processor}, {here.kernel}: {held}; {rounds} x {seconds} s for each figure, "
+        f"{connections} idle connections. {with_what}."
     )
-
-
-def _processor() -> str:
-    models = re.findall(r"(?m)^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text())
-    return str(models[0]) if models else platform.machine()
-
-
-def _versions() -> Iterator[str]:
-    yield f"Python {platform.python_version()}"
-    for package in ("uvicorn", "gunicorn", "websockets", "uvloop"):
-        yield f"{package} {version(package)}"
-    for name, package, tell in (("node", "nodejs", "--version"), ("nginx", "nginx", "-v")):
-        try:
-            said = subprocess.run([program(name, package), tell], capture_output=True, text=True)
-        except MissingError:
-            continue
-        yield f"{name} {re.findall(r'[0-9][0-9.]*', said.stdout + said.stderr)[0]}"

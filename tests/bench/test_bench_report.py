@@ -81,27 +81,27 @@ def test_what_two_cpus_do_by_the_clock_is_told_with_what_the_load_took() -> None
 
 def test_the_flood_beside_which_an_honest_client_waits_longest_is_named() -> None:
     results = {("no nginx", QUIET): Waits(0.4, 0.7), ("nginx", "pings"): Waits(2.0, 60.0)}
-    text = fairness_report(results, 2.0)
+    text = fairness_report(results, 2.0).text
     assert "| nothing | 0.4 / 0.7 |            |" in text
     assert "| pings   |           | 2.0 / 60.0 |" in text
     assert "- pings, nginx: p99 60.0 ms; goal below 50, above its goal" in text
 
 
 def test_what_it_costs_to_be_watched_is_compared_with_its_goal() -> None:
-    text = watched_report({100: 0.4, 5000: 3.0}, 10)
+    text = watched_report({100: 0.4, 5000: 3.0}, 10).text
     assert "0.30% of a core at most; goal below 2%, reached" in text
-    assert "above its goal" in watched_report({5000: 30.0}, 10)
+    assert "above its goal" in watched_report({5000: 30.0}, 10).text
 
 
 def test_an_application_is_compared_with_both_goals() -> None:
     ours, theirs = [Measured(300, 0.010)] * 3, [Measured(200, 0.010)] * 3
     results = {(kind, name): ours if name == RUNNER else theirs for kind in REQUESTS for name in (RUNNER, UVICORN)}
-    text = application_report(results)
+    text = application_report(results).text
     told = "1.50 times the requests per CPU second, p99 1.00 times; goals at least 1.0 and at most 1.05, reached"
     assert f"kept: {told}" in " ".join(text.split())
     results["new", RUNNER] = [Measured(300, 0.011)] * 3
     assert "p99 1.10 times; goals at least 1.0 and at most 1.05, missed" in " ".join(
-        application_report(results).split()
+        application_report(results).text.split()
     )
 
 

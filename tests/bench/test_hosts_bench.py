@@ -13,7 +13,7 @@ def test_a_message_to_another_host_is_measured_beside_the_others() -> None:
         hosts.engine_program()
     except MissingError as error:
         pytest.skip(str(error))
-    text = hosts.report(1, 0.2)
+    text = hosts.report(1, 0.2).text
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
     assert rows[2:] == [*hosts.WAYS]
     assert text.count("; goal ") == 2

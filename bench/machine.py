@@ -1,0 +1,72 @@
+"""What a run is measured on and with: the machine, and the versions of all that is compared."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from bench.programs import BUILD, HERE, MissingError, program
+
+# Locked in requirements/; what our own servers and those of bench/peers are made of.
+PACKAGES = ("uvicorn", "gunicorn", "websockets", "uvloop", "picows", "msgspec")
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Its processor, how many CPUs of it we may use, and its kernel."""
+
+    processor: str
+    cpus: int
+    kernel: str
+
+
+def machine() -> Machine:
+    """This one."""
+    linux, _, _ = platform.release().partition("-")
+    return Machine(processor=_processor(), cpus=len(os.sched_getaffinity(0)), kernel=f"Linux {linux}")
+
+
+def _processor() -> str:
+    models = re.findall(r"(?m)^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text())
+    return str(models[0]) if models else platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """By name, of all that is here."""
+    return {
+        "Python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        **dict(_of_programs()),
+    }
+
+
+def _of_programs() -> Iterator[tuple[str, str]]:
+    if said := _said("node", "--version"):
+        yield "node", said
+        # As exact there as in package-lock.json, which has their hashes.
+        yield from json.loads((HERE / "peers" / "package.json").read_text())["dependencies"].items()
+    if said := _said("nginx", "-v"):
+        yield "nginx", said
+        # Of the package that is installed, or of the one that was fetched.
+        fetched = "".join(archive.name for archive in BUILD.glob("nchan/*.deb"))
+        if nchan := _said("dpkg-query", "--show", "libnginx-mod-nchan") or _number(fetched):
+            yield "nchan", nchan
+
+
+def _said(name: str, *arguments: str) -> str:
+    """The version that a program prints, whichever way; nothing where it is not there or knows none."""
+    try:
+        done = subprocess.run([program(name, name), *arguments], capture_output=True, text=True)
+    except MissingError:
+        return ""
+    return _number(done.stdout + done.stderr)
+
+
+def _number(text: str) -> str:
+    found = re.search(r"[0-9]+(\.[0-9]+)+", text)
+    return found[0] if found else ""
