@@ -39,6 +39,8 @@ MAX_QUEUED_BYTES = 16 * 1024 * 1024
 MAX_LATE = 10_000
 # So much of what a worker has is told, or forgotten, in one go: a millisecond or two.
 PORTION = 256
+# How long another worker has to say how it is. One that has not is stuck: it is not waited for again until it answers.
+PATIENCE_S = 0.5
 # The number of an answer that nobody has asked for.
 _UNASKED = 0
 
@@ -109,7 +111,11 @@ class Peer:
         self.has_told = False
         """Whether all is known that its clients have."""
         self.last = records.Counted(_UNASKED, b"")
-        """How it was when somebody asked last; only of this host."""
+        """How it was when it said so last."""
+        self.heard_at = 0.0
+        """When that was, from the epoch."""
+        self.asked_at: float | None = None
+        """Since when it owes an answer to how it is, by the clock of the center."""
         self._bus = bus
 
     @property
@@ -256,6 +262,10 @@ def said(message: Message, number: int = 0, seeks: bool = False, receipt: Receip
     return record
 
 
+def _is_late(peer: Peer, now: float) -> bool:
+    return peer.asked_at is not None and now - peer.asked_at >= PATIENCE_S
+
+
 class PeerBus:
     """This worker's side of the bus to its peers. `number` is its own among the workers of the host.
 
@@ -278,6 +288,7 @@ class PeerBus:
         self._late: dict[tuple[Peer, Address], deque[records.Said]] = {}
         """By sender: a message to a large group, and what is behind it."""
         self._late_in_all = 0
+        self._news = b""
         self.moves = Moves(self)
         self._acts: dict[type[Record], Callable[[Peer, Any], None]] = {
             records.Came: self._came,
@@ -337,7 +348,11 @@ class PeerBus:
 
     @property
     def known(self) -> Mapping[str, bytes]:
-        return {peer.number: peer.last.counts for peer in self.near() if peer.last.counts}
+        return {peer.number: peer.last.counts for peer in self.peers.values() if peer.last.counts}
+
+    @property
+    def heard_at(self) -> Mapping[str, float]:
+        return {peer.number: peer.heard_at for peer in self.peers.values() if peer.last.counts}
 
     @property
     def is_cut_off(self) -> bool:
@@ -503,7 +518,8 @@ class PeerBus:
         peer.is_gone = True
         if peer.is_near and self.far:
             self.far.gone(peer.number)
-        self._inherit(peer)
+        if peer.is_near:
+            self._inherit(peer)
         self.moves.parted(peer)
         self._answer_for(peer)
         for key, waiting in tuple(peer.receipts.items()):
@@ -771,12 +787,25 @@ class PeerBus:
     # Figures
 
     def ask_all(self, answer: Callable[[str, bytes], None], *, abroad: bool = False) -> int:
-        asked = list(self.peers.values()) if abroad else self.near()
+        now = self.center.clock()
+        asked = [peer for peer in (self.peers.values() if abroad else self.near()) if not _is_late(peer, now)]
         for peer in asked:
             number = self.next_number()
             self._asked[number] = (peer, answer)
+            peer.asked_at = now if peer.asked_at is None else peer.asked_at
             peer.tell(records.Ask(number))
         return len(asked)
+
+    def tell_what_is_new(self) -> None:
+        """Let the others of this host know how we are, if we have counted anything since they were told so last.
+
+        If we are killed, one of them goes on with it. CPU time, which passes while nothing happens, is no news; who the
+        others are is, for they are told which of them it is.
+        """
+        counted = (len(self.hub.members), self.center.counted(), self.hub.inherited, self.others)
+        if (news := msgspec.msgpack.encode(counted)) != self._news:
+            self._news = news
+            self.tell_standing(self.center.standing())
 
     def tell_standing(self, ours: Standing, asker: Peer | None = None, number: int = _UNASKED) -> None:
         near = self.near()
@@ -790,10 +819,11 @@ class PeerBus:
         self.tell_standing(self.center.standing(), peer, record.number)
 
     def _counted(self, peer: Peer, record: records.Counted) -> None:
-        if peer.is_near and record.counts:
-            peer.last = record
+        if record.counts:
+            peer.last, peer.heard_at = record, self.center.now()
         waiting = self._asked.pop(record.number, None)
         if waiting is not None:
+            peer.asked_at = None
             waiting[1](peer.number, record.counts)
 
     def _inherit(self, peer: Peer) -> None:

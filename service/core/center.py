@@ -17,7 +17,7 @@ from service.core.mail import Mail
 from service.core.pace import Lag, Stopwatch
 from service.core.standing import Footprint, Standing
 from service.core.status import status_line
-from service.core.tally import count_up
+from service.core.tally import Tally, count_up
 from service.core.turns import Turns
 from service.settings import Settings
 
@@ -140,14 +140,18 @@ class Center:
         dropped = sum(mine.dropped.values()) + sum(left.dropped.values())
         return status_line(len(self.hub.members), mine.routed + left.routed, dropped, self.mail.is_failing)
 
-    def standing(self) -> Standing:
-        """How this worker is. It looks at each client: a millisecond or two for 10,000."""
-        written = queued = 0
+    def counted(self) -> Tally:
+        """What this worker has counted so far, but for CPU time. It looks at each client: 1 or 2 ms for 10,000."""
+        written = 0
         for member in self.hub.members:
             member.settle()
             written += member.client.written
-            queued += member.client.queued
-        host, pid, memory_bytes, cpu_s = self._measure()
+        return dataclasses.replace(self.hub.tally, bytes_out=self.hub.tally.bytes_out + written)
+
+    def standing(self) -> Standing:
+        """How this worker is. It looks at each client as well."""
+        tally = self.counted()
+        host, pid, memory_bytes, tally.cpu_s = self._measure()
         return Standing(
             host=host,
             pid=pid,
@@ -156,10 +160,10 @@ class Center:
             since=self._started,
             connections=len(self.hub.members),
             is_mailbox_failing=self.mail.is_failing,
-            queue_bytes=queued,
+            queue_bytes=sum(member.client.queued for member in self.hub.members),
             loop_lag_s=self.lag.longest_s,
             memory_bytes=memory_bytes,
-            tally=dataclasses.replace(self.hub.tally, bytes_out=self.hub.tally.bytes_out + written, cpu_s=cpu_s),
+            tally=tally,
             inherited=self.hub.inherited,
             abroad=self.hub.bus.abroad,
         )

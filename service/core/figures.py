@@ -40,7 +40,11 @@ PUBLISHED = (201, 202, 400, 401, 403, 405, 408, 409, 413, 422, 429, 503, 507)
 # As in `service.engine.links`: why a link to a worker of another host has ended.
 ENDS = ("bye", "silence", "gap", "anew", "garbage")
 # As in `service.fast.handover`: why a client that another process has served is not served on.
-NOT_TAKEN_OVER = ("gone", "not_understood", "refused")
+NOT_TAKEN_OVER = {
+    "gone": "its client had gone",
+    "not_understood": "what is known of it was not understood",
+    "refused": "it is not allowed any more",
+}
 LIMITS = ("connections", "connections_per_address", "message_size", "messages_per_second", "bytes_per_second", "queue")
 
 
@@ -55,20 +59,32 @@ Value = float | Mapping[Any, float] | Times
 Kind = Literal["gauge", "counter", "histogram"]
 
 
+class Silent(NamedTuple):
+    """A worker that does not say how it is: how it was, and since when that is not known any more, from the epoch."""
+
+    was: Standing
+    since: float
+
+
 class Host(NamedTuple):
-    """Another host, and its workers that have said how they are as one; None when none has."""
+    """Another host. `counted` of its workers say how they are, and `silent_since` one of them does not, if any.
+
+    `whole` has all of them as one, as far as they have ever said how they are; it is None when none has.
+    """
 
     known: Elsewhere
     counted: int
     whole: Standing | None
+    silent_since: float | None
 
 
 class Service(NamedTuple):
-    """All that figures are read from: the workers that have said how they are, ours first, and all of them as one."""
+    """All that figures are read from: the workers that say how they are, ours first, and all of them as one."""
 
     center: "Center"
     workers: Sequence[Standing]
     whole: Standing
+    silent: Sequence[Silent] = ()
     hosts: Sequence[Host] = ()
     """The others, where there is an engine."""
 
@@ -81,21 +97,23 @@ class Service(NamedTuple):
 def service(
     center: "Center",
     others: Sequence[Standing] = (),
-    silent: Sequence[Standing] = (),
-    abroad: Mapping[str, Standing] = {},
+    silent: Sequence[Silent] = (),
+    abroad: Mapping[str, Standing | Silent] = {},
 ) -> Service:
     """The service as one of its workers sees it. `others` are the answers of the other workers, `silent` the earlier
-    ones of those that give none now, `abroad` those of the workers of other hosts, by what the bus knows them by.
+    ones of those that give none now, `abroad` both of the workers of other hosts, by what the bus knows them by.
     """
     workers = (center.standing(), *others)
-    return Service(
-        center, workers, together(workers, silent), [_host(each, abroad) for each in center.hub.bus.elsewhere]
-    )
+    whole = together(workers, [each.was for each in silent])
+    return Service(center, workers, whole, silent, [_host(each, abroad) for each in center.hub.bus.elsewhere])
 
 
-def _host(known: Elsewhere, abroad: Mapping[str, Standing]) -> Host:
-    told = [abroad[worker] for worker in known.workers if worker in abroad]
-    return Host(known, len(told), together(told) if told else None)
+def _host(known: Elsewhere, abroad: Mapping[str, Standing | Silent]) -> Host:
+    there = [abroad[worker] for worker in known.workers if worker in abroad]
+    silent = [each for each in there if isinstance(each, Silent)]
+    told = [each for each in there if not isinstance(each, Silent)]
+    whole = together([*told, *(each.was for each in silent)]) if there else None
+    return Host(known, len(told), whole, min((each.since for each in silent), default=None))
 
 
 def _le(bound: float) -> str:
@@ -166,7 +184,7 @@ FIGURES = (
     Figure(
         "workers_counted",
         "gauge",
-        "Workers whose figures are included; a stuck one is waited for half a second.",
+        "Workers whose figures are of now. A stuck one is waited for half a second once, then its last ones are shown.",
         whole=lambda service: len(service.workers),
     ),
     Figure(
@@ -231,7 +249,8 @@ FIGURES = (
         "understood what was known of it, or it was refused, for example because it now needs a token.",
         worker=lambda worker: worker.tally.not_taken_over,
         label="reason",
-        values=NOT_TAKEN_OVER,
+        values=tuple(NOT_TAKEN_OVER),
+        words=NOT_TAKEN_OVER,
         page="connections.md#restart",
     ),
     Figure(

@@ -211,7 +211,11 @@ class Bus(Protocol):
 
     @property
     def known(self) -> Mapping[str, bytes]:
-        """What each other worker of this host has last said of itself, a `Standing` as MessagePack, by its number."""
+        """What each other worker has last said of itself, a `Standing` as MessagePack, by its number."""
+
+    @property
+    def heard_at(self) -> Mapping[str, float]:
+        """When it has said so, from the epoch."""
 
     @property
     def elsewhere(self) -> Sequence[Elsewhere]:
@@ -220,13 +224,14 @@ class Bus(Protocol):
     def ask_all(self, answer: Callable[[str, bytes], None], *, abroad: bool = False) -> int:
         """Ask the others of this host how they are, or of all hosts, and say how many are asked.
 
-        Each answers with its number and a `Standing` as MessagePack, or nothing when it has gone.
+        One that still owes the answer to an earlier question is not asked. Each of the rest answers with its number
+        and a `Standing` as MessagePack, or nothing when it has gone.
         """
 
     def tell_standing(self, ours: Standing) -> None:
         """Let the others of this host know how we are: before we go, and whenever that is shown to somebody.
 
-        So whichever of them is asked next knows no less, and if we are killed, one goes on with what was last shown.
+        So whichever of them is asked next knows no less, and if we are killed, one goes on with no less.
         Otherwise the figures of this host would fall, and Prometheus would take that for a start from 0.
         """
 
@@ -250,6 +255,7 @@ class Alone:
     abroad = None
     elsewhere: Sequence[Elsewhere] = ()
     known: Mapping[str, bytes] = {}
+    heard_at: Mapping[str, float] = {}
     nobody = drops.NOBODY
 
     def __init__(self, tally: Tally) -> None:

@@ -54,7 +54,6 @@ class Tally:
     """Messages that the engine was given for other hosts."""
     cpu_s: float = 0.0
     """CPU time; of a living worker, `service.core.center.Center.standing` fills it in."""
-
     committed: dict[str, int] = field(default_factory=dict)
     """Times that what had gathered was written to mailboxes, by the bound of `service.core.pace.BOUNDS`."""
     commit_s: float = 0.0

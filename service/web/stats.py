@@ -6,7 +6,10 @@ label. A histogram has `within`, how many took up to each bound in seconds and m
 how long all took.
 
 With an engine, `hosts` has this host first and then each other one: its `id`, since when it is `up` or away, how many
-`workers` are reached, and the figures of those that have said how they are, `workers_counted`.
+`workers` are reached, how many of them say how they are, `workers_counted`, and their figures.
+
+A worker that does not answer is not waited for again. Its last figures are shown, with `stale_since`, when it gave
+them; so are those of a host of which a worker does not answer.
 """
 
 from collections.abc import Mapping
@@ -35,13 +38,17 @@ def _stats(service: Service) -> dict[str, Any]:
         "words": {figure.name: _by_text(figure.words) for figure in service.figures if figure.words},
         "service": {figure.name: _shown(figure.of(service)) for figure in service.figures},
         "workers": [
-            {"host": worker.host, "pid": worker.pid, "version": worker.version, **_figures(service, worker)}
-            for worker in service.workers
+            *(_worker(service, worker) for worker in service.workers),
+            *({**_worker(service, silent.was), "stale_since": silent.since} for silent in service.silent),
         ],
         **(
             {"hosts": [_this_host(service), *(_other(service, host) for host in service.hosts)]} if whole.abroad else {}
         ),
     }
+
+
+def _worker(service: Service, worker: Standing) -> dict[str, Any]:
+    return {"host": worker.host, "pid": worker.pid, "version": worker.version, **_figures(service, worker)}
 
 
 def _figures(service: Service, standing: Standing) -> dict[str, Any]:
@@ -75,6 +82,7 @@ def _other(service: Service, host: Host) -> dict[str, Any]:
         "workers": len(known.workers),
         "workers_counted": host.counted,
         **({"version": host.whole.version, **_figures(service, host.whole)} if host.whole else {}),
+        **({"stale_since": host.silent_since} if host.silent_since else {}),
         "connections": known.connections,
     }
 

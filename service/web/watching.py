@@ -13,16 +13,15 @@ from typing import Any
 
 import msgspec
 
+from service.core.bus import PATIENCE_S
 from service.core.center import Center
-from service.core.figures import Service, service
+from service.core.figures import Service, Silent, service
 from service.core.plain_http import DRAINING, MISDIRECTED, NOT_FOUND, Answer, is_of_this_host, respond, say
 from service.core.standing import Standing
 from service.web import page
 from service.web.stats import stats
 from service.web.status_page import status_page
 
-# How long another worker has to say how it is. One that is stuck is replaced soon.
-PATIENCE_S = 0.5
 # How often they are asked when one goes while it is asked.
 ATTEMPTS = 3
 # What shows how the service is.
@@ -74,18 +73,23 @@ class Watching:
         return page.answer(os.environ.get(page.VARIABLE), path)
 
     async def _service(self, abroad: bool = False) -> Service:
-        """How the workers are, as far as they tell it in time; with `abroad`, those of other hosts as well."""
+        """How the workers are, or were when they said so last; with `abroad`, those of other hosts as well."""
         answers: dict[str, bytes] = {}
         for _ in range(ATTEMPTS):
             answers = await self._ask(abroad)
             if all(answers.values()):
                 break  # else one has gone, and another one goes on with what it had counted
         bus = self._center.hub.bus
-        known = {number: _read(data) for number, data in bus.known.items()}
-        told = [each for number, each in known.items() if each and number in answers]
-        silent = [each for number, each in known.items() if each and number not in answers]
-        others = {number: each for number, data in answers.items() if (each := _read(data))}
-        seen = service(self._center, told, silent, others)
+        near, heard_at = bus.others, bus.heard_at
+        known = {number: each for number, data in bus.known.items() if (each := _read(data))}
+        told = {number: each for number, each in known.items() if number in answers}
+        silent = {number: Silent(each, heard_at[number]) for number, each in known.items() if number not in answers}
+        seen = service(
+            self._center,
+            [each for number, each in told.items() if number in near],
+            [each for number, each in silent.items() if number in near],
+            {**told, **silent} if abroad else {},
+        )
         bus.tell_standing(seen.workers[0])
         await asyncio.sleep(0)  # that leaves before the answer
         return seen

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from service.core.addresses import Address
-from service.core.bus import MAX_QUEUED_BYTES
+from service.core.bus import MAX_QUEUED_BYTES, PATIENCE_S
 from service.core.close_codes import ADDRESS_IN_USE, GIVEN_TWICE, REPLACED
 from service.core.hub import Owner
 from service.core.session_v1 import MAX_UNCONFIRMED
@@ -644,6 +644,47 @@ def test_what_a_worker_has_counted_outlives_it(says_so: bool, host: Host) -> Non
     asked(host, "1")
     host.kill("2")
     assert counted(host).routed == 5
+
+
+def test_a_worker_tells_what_it_has_counted_whenever_that_is_new(host: Host) -> None:
+    """So if it is killed, no more is lost than what it has counted since."""
+    worker, records = host.workers["0"], host.workers["1"].incoming["0"].records
+    worker.bus.tell_what_is_new()
+    host.settle()
+    worker.bus.tell_what_is_new()
+    assert not records
+    worker.center.hub.tally.dropped["nobody"] = 5  # in a table, which is the same one all the time
+    worker.bus.tell_what_is_new()
+    worker.center.hub.tally.dropped["nobody"] = 6
+    host.kill("0")
+    assert counted(host).dropped["nobody"] == 5
+
+
+def test_a_worker_tells_those_who_come_or_stay_who_goes_on_with_what_it_has_counted(host: Host) -> None:
+    worker = host.workers["0"]
+    worker.center.hub.tally.routed = 5
+    worker.bus.tell_what_is_new()
+    host.settle()
+    host.add("3")
+    worker.bus.tell_what_is_new()
+    host.settle()
+    host.kill("0")
+    assert [each.center.standing().inherited.routed for each in host.workers.values()] == [0, 0, 5]
+
+
+def test_a_worker_that_does_not_answer_is_asked_again_only_when_it_has(host: Host) -> None:
+    answers: dict[str, bytes] = {}
+    bus, ask = host.workers["0"].bus, answers.__setitem__
+    assert bus.ask_all(ask) == 2
+    host.workers["1"].arrive("0")
+    host.workers["0"].arrive("1")
+    assert bus.ask_all(ask) == 2  # "2" has time left
+    host.workers["0"].time += PATIENCE_S
+    host.workers["1"].arrive("0")
+    host.workers["0"].arrive("1")
+    assert bus.ask_all(ask) == 1
+    host.settle()
+    assert bus.ask_all(ask) == 2
 
 
 def test_if_the_heir_is_gone_as_well_one_of_the_others_goes_on(host: Host) -> None:

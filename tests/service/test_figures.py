@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.core.bus import PATIENCE_S
 from service.core.figures import FIGURES, service
 from service.core.pace import Lag, Stopwatch
 from service.core.plain_http import REFUSALS
@@ -20,7 +21,7 @@ from service.web.stats import stats
 from service.web.watching import Watching
 from tests.service.centers import FakeClient, World
 from tests.service.engines import hosts
-from tests.service.shells import COMMANDS, Shell, running, wait_until
+from tests.service.shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
 
 
 def shown(world: World) -> Any:
@@ -137,7 +138,7 @@ def test_metrics_and_stats_say_the_same(engine: bool) -> None:
     assert whole["service"]["messages_received"] == 3
 
 
-def test_stats_has_each_host_this_one_first() -> None:
+def test_stats_has_each_host_this_one_first(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, (here, there, gone) = hosts(3)
     for world in (here, there, there):
         world.v1()
@@ -162,6 +163,16 @@ def test_stats_has_each_host_this_one_first() -> None:
     assert (lost["host"], lost["up"], lost["workers"], lost["connections"]) == ("c.example", False, 0, 0)
     assert lost["since"] == pytest.approx(here.center.now() - 6, abs=4)
     assert "cpu_seconds" not in lost
+    # One that does not answer is shown as it was, and not waited for again.
+    there.is_deaf = True
+
+    told_at = here.center.now()
+    (_, was, _) = asyncio.run(asked())["hosts"]
+    assert (was["messages_routed"], was["workers_counted"], was["up"], was["stale_since"]) == (1, 0, True, told_at)
+    here.time += PATIENCE_S
+    monkeypatch.setattr("service.web.watching.PATIENCE_S", 2 * DEADLINE_S)
+    again = asyncio.run(asyncio.wait_for(asked(), DEADLINE_S))["hosts"][1]
+    assert (again["messages_routed"], again["stale_since"]) == (1, told_at)
     # One that does not answer is still one whose clients are known.
     (_, stuck, _) = json.loads(stats(service(here.center)).body)["hosts"]
     assert (stuck["up"], stuck["workers"], stuck["workers_counted"], stuck["connections"]) == (True, 1, 0, 3)

@@ -244,6 +244,25 @@ def test_no_count_falls_when_a_worker_dies_is_stuck_or_is_replaced(kind: str, bu
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_what_nobody_has_looked_at_outlives_a_worker_that_is_killed_but_for_its_last_second(
+    kind: str, bus: Path
+) -> None:
+    with several(kind, 2, bus) as workers, contextlib.ExitStack() as stack:
+        killed, other = workers.pids()
+        with workers.only(killed):
+            client = stack.enter_context(workers.shell.client())
+        for number in range(100):
+            client.send_to("nobody", number)
+        client.hears_nothing_but_itself()
+        time.sleep(1.5)
+        workers.kill(killed)
+        workers.wait()
+        with workers.only(other):
+            assert counts(workers)["wsbundle_messages_dropped_total", "nobody"] == 100
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OURS)
 def test_a_stuck_worker_holds_nobody_up_and_is_replaced(kind: str, bus: Path) -> None:
     with several(kind, 3, bus) as workers, contextlib.ExitStack() as stack:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from service.core.bus import PATIENCE_S
 from service.core.plain_http import NOT_FOUND, Answer
 from service.core.standing import Standing
 from service.core.tally import Tally
-from service.web.watching import PATIENCE_S, Watching
+from service.web.watching import Watching
 from tests.service.centers import World
 from tests.service.shells import ROOT
 
@@ -98,6 +99,10 @@ class Others:
     def others(self) -> list[str]:
         return list(self.answers)
 
+    @property
+    def heard_at(self) -> dict[str, float]:
+        return dict.fromkeys(self.known, 1_700_000_000.0)
+
     def ask_all(self, answer: Callable[[str, bytes], None], *, abroad: bool = False) -> int:
         asked = dict(self.answers)
         for number, counts in asked.items():
@@ -157,3 +162,15 @@ def test_a_worker_that_is_stuck_is_not_waited_for_and_no_count_falls() -> None:
         "wsbundle_messages_routed_total 46.0",
     }
     assert time.monotonic() - began >= PATIENCE_S
+
+
+def test_what_was_known_of_a_worker_that_is_stuck_is_shown_as_of_then() -> None:
+    world = World()
+    world.center.hub.bus = Others(standing(2), standing(4), None, three=standing(40))  # type: ignore[assignment]
+    workers = json.loads(answered(Watching(world.center), "GET", "/stats", passed_on=False).body)["workers"]
+    assert [(each["messages_routed"], each.get("stale_since")) for each in workers] == [
+        (0, None),
+        (2, None),
+        (4, None),
+        (40, 1_700_000_000.0),
+    ]
