@@ -83,13 +83,14 @@ lint: $(VENV)-dev/ready ## format, lint and types
 golden: $(VENV)-dev/ready ## record tests/golden/*/expected; review the diff
 	@$(DEV) -m tools.golden
 
-docs: $(VENV)-dev/ready ## derive deploy.yaml, deploy.schema.json, docs/settings.md, docs/asyncapi.yaml, the tables of docs/protocol.md, docs/watch.md and docs/monitoring.md, and clients/js/client.js
+docs: $(VENV)-dev/ready ## derive deploy.yaml, deploy.schema.json, docs/settings.md, docs/asyncapi.yaml, the tables of docs/protocol.md, docs/watch.md and docs/monitoring.md, the plots of docs/performance.md, and clients/js/client.js
 	@$(DEV) -m tools.derive
 	@$(DEV) -m tools.protocol_tables
 	@$(DEV) -m tools.figures_table
 	@$(DEV) -m tools.alerts_table
 	@$(DEV) -m tools.asyncapi
 	@$(DEV) -m tools.classic_script
+	@$(DEV) -m bench.plots
 
 picture: $(VENV)-dev/ready ## draw the pictures of the docs: terminal, top, status page and demo page
 	@$(DEV) -m tools.picture

@@ -13,6 +13,7 @@ from bench import (
     hosts,
     mailbox,
     page,
+    plots,
     render,
     report,
     results,
@@ -48,6 +49,8 @@ def main(arguments: list[str]) -> int:
             kept += results.keep(run, part, outcome.plan, outcome.figures, results.FILE)
             if options.write:
                 page.write(part, outcome.text)
+    if options.write:
+        plots.main(page.PAGE)
     print(changes.report(earlier, kept))
     return int(failed)
 
@@ -111,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"these servers and the reference, of {', '.join(SERVERS)}",
     )
     parser.add_argument("--connections", type=int, metavar="N", help="as many idle connections")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the tables into docs/performance.md, and draw its plots again"
+    )
     return parser
 
 

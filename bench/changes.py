@@ -1,7 +1,7 @@
 """What has changed since the last run that can be compared: figures that differ by more than their noise.
 
-A figure counts as changed if all of this is so, by its ratios to the reference where it has one; so the reference itself
-never does:
+A figure counts as changed if all of this is so, by its ratios to the reference where it has one; the reference itself
+has none but 1:
 
 - the rounds of both runs lie apart, without the most extreme fifth at each end;
 - the medians differ by more than three times the median absolute deviation of the rounds of either run;

@@ -42,8 +42,31 @@ def replaced(page: str, part: str, text: str) -> str:
     Raises:
         ValueError: it has no markers for that part.
     """
-    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
+    begin, end = _markers(part)
     new, count = re.subn(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", page, flags=re.DOTALL)
     if count != 1:
         raise ValueError(f"the page needs {begin} and {end} once")
     return new
+
+
+def part_of(page: str, part: str) -> str:
+    """The text of a part.
+
+    Raises:
+        ValueError: it has no markers for that part.
+    """
+    begin, end = _markers(part)
+    found = re.search(f"{begin}\n(.*?)\n{end}", page, flags=re.DOTALL)
+    if found is None:
+        raise ValueError(f"the page needs {begin} and {end} once")
+    return found[1]
+
+
+def _markers(part: str) -> tuple[str, str]:
+    return f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows of a table that `table` has made, its header first."""
+    header, _, *rows = re.findall(r"(?m)^\| (.*) \|$", text)
+    return [[cell.strip() for cell in row.split(" | ")] for row in (header, *rows)]

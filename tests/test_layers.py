@@ -65,6 +65,7 @@ ROOMS = {
         "load",
         "compare",
         "page",
+        "plots",
         "changes",
         "report",
         "fairness",
@@ -237,7 +238,7 @@ def test_only_the_application_speaks_asgi() -> None:
 
 
 def test_only_what_renders_knows_jinja_and_only_what_parses_or_writes_it_knows_yaml() -> None:
-    assert {name for name in MODULES if "jinja2" in packages(name)} == {"generator.rendering.render"}
+    assert {name for name in MODULES if "jinja2" in packages(name)} == {"generator.rendering.render", "bench.plots"}
     assert {name for name in MODULES if "yaml" in packages(name)} == {
         "generator.config.document",
         "generator.packing.pack",
