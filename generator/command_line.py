@@ -117,7 +117,7 @@ _ON_A_HOST = {
     "mailbox": (
         "show what mailboxes hold, copy them, or put a copy in their place",
         "Print how many messages wait for clients that are away, for all or for one; write a copy of all; or put one "
-        "in their place, while the service is stopped. Needs root.",
+        "in their place, while the service is stopped, on every host that uses them. Needs root.",
         "sudo wsbundle mailbox --export mailboxes.db",
     ),
     "history": (
@@ -490,7 +490,7 @@ def _mailbox(options: argparse.Namespace, report: Report) -> int:
     from generator.host import letters
 
     deploy = commands.loaded_for_center(options, report).deploy
-    return mailboxes.command(deploy, options, report, letters.look)
+    return mailboxes.command(deploy, options, report, letters)
 
 
 def _on_the_host(options: argparse.Namespace, report: Report) -> int:

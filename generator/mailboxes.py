@@ -5,8 +5,8 @@ import os
 import subprocess
 import time
 from argparse import Namespace
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, Protocol
 
 import service.settings as service
 from generator.config.schema import Deploy, mailbox
@@ -14,8 +14,15 @@ from generator.program import starting
 from generator.rendering.render import engine_settings
 from generator.report import CommandError, Report, printable
 
-# What the engine holds for all addresses, or for one.
-Look: TypeAlias = Callable[[service.Engine, service.Mailbox, str | None], dict[str, Any]]
+
+class InTheEngine(Protocol):
+    """`generator.host.letters`."""
+
+    def look(self, ours: service.Engine, mailbox: service.Mailbox, address: str | None) -> dict[str, Any]: ...
+
+    def export(self, ours: service.Engine, mailbox: service.Mailbox, file: Path) -> None: ...
+
+    def restore(self, ours: service.Engine, mailbox: service.Mailbox, file: Path) -> None: ...
 
 
 def with_mailboxes(verb: str, directory: str, *words: str) -> str:
@@ -32,32 +39,29 @@ def with_mailboxes(verb: str, directory: str, *words: str) -> str:
     return done.stdout
 
 
-def command(deploy: Deploy, options: Namespace, report: Report, look: Look) -> int:
-    """Show what mailboxes hold, write a copy of them, or put a copy in their place; `look` does so in the engine."""
-    if deploy.mailbox.keep == "engine":
-        return _in_the_engine(deploy, options, report, look)
+def command(deploy: Deploy, options: Namespace, report: Report, in_the_engine: InTheEngine) -> int:
+    """Show what mailboxes hold, write a copy of them, or put a copy in their place."""
+    is_there, ours = deploy.mailbox.keep == "engine", engine_settings(deploy)
     directory = str(mailbox(deploy).directory)
     if options.export is not None:
-        with_mailboxes("export", directory, os.path.abspath(options.export))
+        if is_there:
+            in_the_engine.export(ours, deploy.mailbox, Path(options.export))
+        else:
+            with_mailboxes("export", directory, os.path.abspath(options.export))
         report.line(f"All mailboxes are in {options.export}; keep it as private as the messages are.")
     elif options.restore is not None:
-        with_mailboxes("import", directory, os.path.abspath(options.restore))
+        if is_there:
+            in_the_engine.restore(ours, deploy.mailbox, Path(options.restore))
+        else:
+            with_mailboxes("import", directory, os.path.abspath(options.restore))
         report.line(
             "The mailboxes are those of the copy. Start the service: recipients hear that something may be missing."
         )
+    elif is_there:
+        _show(in_the_engine.look(ours, deploy.mailbox, options.address), report)
     else:
         words = () if options.address is None else (options.address,)
         _show(json.loads(with_mailboxes("show", directory, *words)), report)
-    return 0
-
-
-def _in_the_engine(deploy: Deploy, options: Namespace, report: Report, look: Look) -> int:
-    if options.export is not None or options.restore is not None:
-        raise CommandError(
-            'the mailboxes are in the engine, and are copied and restored with all that it has: see "Look and back up" '
-            "in docs/mailbox-hosts.md"
-        )
-    _show(look(engine_settings(deploy), deploy.mailbox, options.address), report)
     return 0
 
 

@@ -95,6 +95,8 @@ KNOWN = {
         *("service.engine", "service.engine.envelope", "service.engine.identity"),
         # Mailboxes in the engine are asked for as the service does.
         *("service.mailbox", "service.mailbox.script", "service.mailbox.rights"),
+        # And copied in the form that they have on a disk.
+        *("service.mailbox.copies", "service.mailbox.database", "service.core.addresses"),
     },
     ("tools", "service"): {
         *("service.declaration", "service.core.close_codes", "service.core.figures", "service.core.frames"),

@@ -1,13 +1,17 @@
 """The mailboxes in the engine, asked from this host by the script with which the service asks."""
 
 import contextlib
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generator.host.hosts import RefusedError, asking
+from generator.host.hosts import RefusedError, asking, heard
 from generator.report import CommandError
+from service.core.addresses import Address
 from service.declaration import Fault
-from service.mailbox import script
+from service.mailbox import copies, script
+from service.mailbox.database import MailboxError
 from service.mailbox.rights import NEVER_SYNCED, WAITS, faults_of, is_refusal, rights, version_of
 from service.settings import Engine, Mailbox
 
@@ -19,6 +23,10 @@ _SHOWN, _LOOKED_AT = 10, 10_000
 _SECOND = 1_000_000
 # It writes each second, or at once.
 _DISK_MS = 3000
+# So much is read, or written, before it is the turn of others.
+_MOST, _MOST_BYTES = 100, 65_536
+# What it takes for a mailbox, beside twice what is in it.
+_BOX_BYTES = 4500
 
 
 def faults(ours: Engine, mailbox: Mailbox) -> Iterator[Fault]:
@@ -56,7 +64,7 @@ def _answering(ours: Engine, reads_settings: bool = False) -> Iterator[None]:
     Raises:
         RefusedError
     """
-    from redis.exceptions import ResponseError
+    from redis.exceptions import OutOfMemoryError, ResponseError
 
     try:
         yield
@@ -64,6 +72,11 @@ def _answering(ours: Engine, reads_settings: bool = False) -> Iterator[None]:
         said = str(error)
         if said.startswith("GONE"):
             raise RefusedError(f"there are no mailboxes in the engine at {ours.url}", "start the service") from None
+        if "STARTED" in said:
+            what = "the service was started meanwhile, with a part of the copy, and has told recipients"
+            raise RefusedError(what, "stop it on every host, and import again") from None
+        if isinstance(error, OutOfMemoryError) or said.startswith("MISCONF"):
+            raise RefusedError(f"the engine stores nothing now: {said}", "make room, and do this again") from None
         if said.startswith("NEWER"):
             what = f"the mailboxes in the engine at {ours.url} are of a newer release"
             raise RefusedError(what, "install that one again") from None
@@ -73,10 +86,11 @@ def _answering(ours: Engine, reads_settings: bool = False) -> Iterator[None]:
         raise RefusedError(what, f"let it also {' '.join(rights(str(ours.name), reads_settings))}") from None
 
 
-def _call(ours: Engine, mailbox: Mailbox, redis: "Redis", call: script.Call) -> Any:
-    words = script.arguments(script.prefix(ours), mailbox, [call])
-    name = redis.script_load(script.WORKING.decode())
-    return script.answer(redis.evalsha(name, 0, *words), [call])
+def _call(ours: Engine, mailbox: Mailbox, redis: "Redis", *calls: script.Call) -> script.Answer:
+    words = script.arguments(script.prefix(ours), mailbox, calls)
+    stores = any(call.is_storing for call in calls)
+    name = redis.script_load((script.STORING if stores else script.WORKING).decode())
+    return script.answer(redis.evalsha(name, 0, *words), calls)
 
 
 def look(ours: Engine, mailbox: Mailbox, address: str | None) -> dict[str, Any]:
@@ -86,11 +100,8 @@ def look(ours: Engine, mailbox: Mailbox, address: str | None) -> dict[str, Any]:
         CommandError
     """
     call = script.show(_LOOKED_AT) if address is None else script.show_one(address)
-    try:
-        with asking(ours) as redis, _answering(ours):
-            answer = _call(ours, mailbox, redis, call)
-    except RefusedError as error:
-        raise CommandError(str(error)) from None
+    with _told(), asking(ours) as redis, _answering(ours):
+        answer = _call(ours, mailbox, redis, call)
     (found,) = answer.outcomes
     if address is None:
         boxes, oldest, fullest = found
@@ -103,6 +114,104 @@ def look(ours: Engine, mailbox: Mailbox, address: str | None) -> dict[str, Any]:
     messages, size, oldest, newest, seen = found
     times = {"oldest": _seconds(oldest), "newest": _seconds(newest), "owner_seen": _seconds(seen)}
     return {"address": address, "messages": messages, "bytes": size, **times}
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except (RefusedError, MailboxError, OSError, sqlite3.Error) as error:
+        raise CommandError(str(error)) from None
+
+
+def export(ours: Engine, mailbox: Mailbox, file: Path) -> None:
+    """Write a copy of all mailboxes: what is stored from now on is not in it, nor is what is confirmed meanwhile.
+
+    Raises:
+        CommandError
+    """
+    with _told(), asking(ours) as redis, _answering(ours):
+        answer = _call(ours, mailbox, redis, script.list_boxes())
+        (names,) = answer.outcomes
+        copies.write(file, copies.Copy(answer.now, answer.last, _boxes(ours, redis, names, answer.last)))
+
+
+def _boxes(
+    ours: Engine, redis: "Redis", names: list[Address], last: int
+) -> Iterator[tuple[copies.Box, Iterable[copies.Stored]]]:
+    for name in names:
+        box = script.box_of(name, _said(redis, script.box_fields(script.prefix(ours), name)))
+        if box is not None:
+            yield box, _stored_in(ours, redis, name, last)
+
+
+def _stored_in(ours: Engine, redis: "Redis", name: Address, last: int) -> Iterator[copies.Stored]:
+    after = 0
+    while True:
+        command = script.letters_after(script.prefix(ours), name, after, _MOST)
+        found = script.letters_of(_said(redis, command))
+        yield from (stored for stored in found if stored.item.offset <= last)
+        if len(found) < _MOST:
+            return
+        after = found[-1].item.offset
+
+
+def _said(redis: "Redis", command: tuple[bytes, ...]) -> Any:
+    return redis.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+def restore(ours: Engine, mailbox: Mailbox, file: Path) -> None:
+    """Put a copy in the place of all mailboxes; the service that begins then draws another epoch, and tells recipients.
+
+    That is so from the first step on: a part of a copy is never taken for all of it.
+
+    Raises:
+        CommandError
+    """
+    with _told():
+        copies.check(file)
+        with copies.reading(file) as copy, asking(ours) as redis, _answering(ours):
+            if running := sorted({worker.host for worker in heard(ours)}):
+                what = f"the service is running: {', '.join(running)}"
+                raise RefusedError(what, "stop it on every host first, and start it again after this")
+            _see_that_there_is_room(redis, file)
+            _replace(ours, mailbox, redis, copy)
+
+
+def _see_that_there_is_room(redis: "Redis", file: Path) -> None:
+    boxes, size = copies.size_of(file)
+    needed, room = 2 * size + _BOX_BYTES * boxes, int(redis.info("memory").get("maxmemory", 0))
+    if 0 < room < needed:
+        raise RefusedError(f"the engine has maxmemory {room}, and the copy needs {needed}", "give it more")
+
+
+def _replace(ours: Engine, mailbox: Mailbox, redis: "Redis", copy: copies.Copy) -> None:
+    answer = _call(ours, mailbox, redis, script.try_all(), script.restore(), script.list_boxes())
+    *_, names = answer.outcomes
+    calls, size = [script.only(answer.epoch)], 0
+    for call in _steps(names, copy, answer.now - copy.now):
+        calls.append(call)
+        size += sum(map(len, call.words))
+        if len(calls) > _MOST or size > _MOST_BYTES:
+            _call(ours, mailbox, redis, *calls)
+            calls, size = [script.only(answer.epoch)], 0
+    _call(ours, mailbox, redis, *calls)
+    if version_of(redis.info("server")) >= WAITS:
+        redis.waitaof(1, 0, _DISK_MS)
+
+
+def _steps(names: list[Address], copy: copies.Copy, later: int) -> Iterator[script.Call]:
+    """All times, and with them all offsets, are those of the copy, and so much later: so that each message is as old
+    here as it was there.
+    """
+    for name in names:
+        yield script.drop(name)
+    for box, items in copy.boxes:
+        acked, lost_to, seen = (max(0, at + later) for at in (box.acked, box.lost_to, box.seen))
+        yield script.put(box._replace(acked=acked, lost_to=lost_to, seen=seen))
+        for stored in items:
+            item = stored.item._replace(offset=stored.item.offset + later)
+            yield script.fill(box.name, stored._replace(item=item))
 
 
 def _seconds(microseconds: bytes) -> float | None:

@@ -11,7 +11,6 @@ when it cannot be done, 2 when it was asked for the wrong way.
 import contextlib
 import json
 import os
-import shutil
 import sqlite3
 import sys
 import time
@@ -19,19 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from service.mailbox.database import (
-    BESIDE,
-    FILE,
-    Lock,
-    MailboxError,
-    connect,
-    connect_to_existing,
-    fault_of,
-    sync_directory,
-)
-from service.mailbox.history import VERSION, ahead, uptime
-
-_PRIVATE = 0o600
+from service.mailbox import copies
+from service.mailbox.database import BESIDE, FILE, Lock, MailboxError, connect, connect_to_existing, sync_directory
+from service.mailbox.history import ahead, uptime
 
 
 @contextlib.contextmanager
@@ -98,8 +87,7 @@ def _since(database: sqlite3.Connection) -> Callable[[int | None], float | None]
 
 def export(directory: Path, file: Path) -> None:
     """Write a copy of all mailboxes as they are at one moment. Source: VACUUM INTO of SQLite."""
-    if file.exists():
-        raise MailboxError(f"{file} is there already; name another file, or remove it")
+    copies.refuse_existing(file)
     made = directory / "export"
     # Root follows no link that the owner of the directory may have put there.
     with as_owner(directory):
@@ -111,16 +99,7 @@ def export(directory: Path, file: Path) -> None:
         finally:
             made.unlink(missing_ok=True)
     with original:
-        _write_new(file, original)
-
-
-def _write_new(path: Path, content: BinaryIO) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
-    with open(descriptor, "wb") as copy:
-        shutil.copyfileobj(content, copy)
-        copy.flush()
-        os.fsync(copy.fileno())
-    sync_directory(path.parent)
+        copies.write_new(file, original)
 
 
 def restore(directory: Path, file: Path) -> None:
@@ -132,10 +111,7 @@ def restore(directory: Path, file: Path) -> None:
         raise MailboxError(
             f"there is no {directory}; start the service once with mailbox.keep: disk, and stop it again"
         )
-    if not file.is_file():
-        raise MailboxError(f"there is no file {file}")
-    if fault := fault_of(file) or _fault_of_version(file):
-        raise MailboxError(f"{file} is not a copy of mailboxes, or is damaged: {fault}")
+    copies.check(file)
     # Root follows no link that the owner of the directory may have put there.
     with file.open("rb") as copy, as_owner(directory):
         lock, users = Lock(directory / "lock"), Lock(directory / "users")
@@ -151,7 +127,7 @@ def _replace(directory: Path, copy: BinaryIO) -> None:
     new = directory / "import"
     new.unlink(missing_ok=True)
     try:
-        _write_new(new, copy)
+        copies.write_new(new, copy)
         with contextlib.closing(sqlite3.connect(new)) as database:
             database.execute("update state set inode = 0")
             database.commit()
@@ -165,12 +141,6 @@ def _replace(directory: Path, copy: BinaryIO) -> None:
         sync_directory(directory)
     finally:
         new.unlink(missing_ok=True)
-
-
-def _fault_of_version(file: Path) -> str:
-    with contextlib.closing(connect_to_existing(file, "ro")) as database:
-        (version,) = database.execute("pragma user_version").fetchone()
-    return "" if 1 <= version <= VERSION else "no release up to this one has written it"
 
 
 def main(arguments: Sequence[str]) -> str:

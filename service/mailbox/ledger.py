@@ -33,6 +33,15 @@ _encode = msgspec.json.Encoder().encode
 _return_to = msgspec.json.Decoder(tuple[Address, Id, bool]).decode
 
 
+def written_return_to(to: ReturnTo | None) -> str | None:
+    """As it stands beside a message."""
+    return None if to is None else _encode(to).decode()
+
+
+def read_return_to(text: str | None) -> ReturnTo | None:
+    return None if text is None else ReturnTo(*_return_to(text))
+
+
 @dataclass(slots=True)
 class _Box:
     id: int
@@ -104,8 +113,7 @@ class Ledger:
         limits = self._settings
         if box.messages >= limits.messages or box.bytes + size > limits.bytes or self.bytes + size > limits.total:
             return Kept.FULL
-        return_to = None if letter.return_to is None else _encode(letter.return_to).decode()
-        self._add(box, letter.kind, letter.sender, letter.body, return_to)
+        self._add(box, letter.kind, letter.sender, letter.body, written_return_to(letter.return_to))
         if dedup is not None:
             row = (letter.sender, dedup, self._now)
             self._db.execute("insert or replace into dedup values (?, ?, ?)", row)
@@ -212,9 +220,10 @@ class Ledger:
         self._count(box, -len(rows), -sum(row[1] + OVERHEAD for row in rows))
         if not is_delivered:
             self.expired += len(rows)
-        for _offset, _size, kind, return_to in rows:
+        for _offset, _size, kind, text in rows:
+            return_to = read_return_to(text)
             if return_to is not None and kind != Kind.RECEIPT:
-                self._return(ReturnTo(*_return_to(return_to)), box.name, is_delivered)
+                self._return(return_to, box.name, is_delivered)
         return [row[0] for row in rows]
 
     def _return(self, to: ReturnTo, recipient: Address, is_delivered: bool) -> None:

@@ -19,11 +19,11 @@ local function text(number) return string.format('%.0f', number) end
 
 local function load_state()
     local v = redis.call('HMGET', P .. 'state', 'version', 'epoch', 'last', 'messages', 'bytes', 'run', 'born', 'lossy',
-        'drawn', 'gap')
+        'drawn', 'gap', 'restored')
     if v[1] then
         S = {version = tonumber(v[1]), epoch = v[2], last = tonumber(v[3]), messages = tonumber(v[4]),
             bytes = tonumber(v[5]), run = v[6], born = tonumber(v[7]), lossy = v[8], drawn = v[9],
-            gap = tonumber(v[10])}
+            gap = tonumber(v[10]), restored = tonumber(v[11] or 0)}
     end
 end
 
@@ -81,12 +81,16 @@ local function load(name)
     return box
 end
 
+local function append(box, offset, at, kind, sender, body, back)
+    local fields = {'t', text(at), 'k', kind, 's', sender, 'b', body, 'r', back}
+    redis.call('XADD', P .. 'mail:' .. box.name, text(offset) .. '-0', unpack(fields))
+    if box.messages == 0 then box.oldest = at end
+    count(box, 1, #body + OVERHEAD)
+end
+
 local function add(box, kind, sender, body, back)
     S.last = math.max(S.last + 1, now)
-    local fields = {'t', text(now), 'k', kind, 's', sender, 'b', body, 'r', back}
-    redis.call('XADD', P .. 'mail:' .. box.name, text(S.last) .. '-0', unpack(fields))
-    if box.messages == 0 then box.oldest = now end
-    count(box, 1, #body + OVERHEAD)
+    append(box, S.last, now, kind, sender, body, back)
 end
 
 local function give_back(back, recipient, is_delivered)
@@ -152,7 +156,7 @@ function commands.keep(name, sender, kind, body, back, once)
     if not box or box.seen <= horizon then return 3 end
     if once ~= '' then
         local at = redis.call('GET', P .. 'once:' .. once)
-        if at and tonumber(at) > now - ONCE then
+        if at and tonumber(at) > math.max(now - ONCE, S.restored) then
             is_changed = true  -- so that there is something to be confirmed, which confirms all before it
             return 1
         end
@@ -290,13 +294,13 @@ function commands.begin(run, lossy, fresh, my_run, my_epoch, my_last)
     is_changed = true
     if not S then
         S = {version = VERSION, epoch = fresh, last = now, messages = 0, bytes = 0, run = run, born = now,
-            lossy = lossy, drawn = run, gap = my_epoch == '' and 0 or now}
+            lossy = lossy, drawn = run, gap = my_epoch == '' and 0 or now, restored = 0}
         return my_epoch == '' and '' or 'it has lost all that was stored'
     end
     local why = ''
     if S.run ~= run then
         if S.lossy == '1' then why = 'it was restarted, with mailbox.sync: second' end
-        if S.run == 'restored' then why = 'it was restored from a copy' end  -- as docs/mailbox-hosts.md has it
+        if S.run == 'restored' then why = 'it was restored from a copy' end
         S.run, S.born, S.lossy = run, S.last, lossy
     elseif lossy == '1' then
         S.lossy = lossy
@@ -309,6 +313,44 @@ function commands.begin(run, lossy, fresh, my_run, my_epoch, my_last)
     end
     if why ~= '' then S.epoch, S.drawn, S.gap = fresh, run, now end
     return why
+end
+
+-- A copy takes the place of all that is here: this comes first. Then what was here is dropped and what is in the copy
+-- added, each time with `only`, as long as no worker has begun: which draws another epoch, however far that has come.
+function commands.restore(fresh)
+    S = S or {last = 0, messages = 0, bytes = 0}
+    S.version, S.epoch, S.last, S.run, S.born = VERSION, fresh, math.max(S.last, now), 'restored', now
+    S.lossy, S.drawn, S.gap, S.restored, is_changed = '0', '', now, now, true
+    return 0
+end
+
+function commands.only(epoch)
+    if S.epoch ~= epoch then error('STARTED') end
+    return 0
+end
+
+function commands.drop(name)
+    local box = load(name)
+    if box then count(box, -box.messages, -box.bytes) end
+    redis.call('DEL', P .. 'mail:' .. name)
+    redis.call('DEL', P .. 'box:' .. name)
+    redis.call('ZREM', P .. 'old', name)
+    redis.call('ZREM', P .. 'idle', name)
+    boxes[name] = false
+    return 0
+end
+
+function commands.put(name, acked, lost, seen, reader)
+    boxes[name] = {name = name, acked = tonumber(acked), lost = tonumber(lost), seen = tonumber(seen),
+        reader = tonumber(reader), messages = 0, bytes = 0, was = 0, is_changed = true}
+    return 0
+end
+
+function commands.fill(name, offset, kind, sender, body, back)
+    offset = tonumber(offset)
+    append(load(name), offset, offset, kind, sender, body, back)
+    S.last = math.max(S.last, offset)
+    return 0
 end
 
 -- What is counted is written last: if anything before it fails, it is counted again.
@@ -339,7 +381,7 @@ local function finish()
     if is_changed then
         redis.call('HSET', P .. 'state', 'version', S.version, 'epoch', S.epoch, 'last', text(S.last), 'messages',
             S.messages, 'bytes', text(S.bytes), 'run', S.run, 'born', text(S.born), 'lossy', S.lossy, 'drawn', S.drawn,
-            'gap', text(S.gap))
+            'gap', text(S.gap), 'restored', text(S.restored))
     end
 end
 

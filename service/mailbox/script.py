@@ -15,7 +15,9 @@ import msgspec
 
 from service.core.addresses import Address
 from service.core.frames import Id
-from service.core.mailbox import Item, Kept, Kind, Letter, Opened, Page, Position, Settled
+from service.core.mailbox import Item, Kept, Kind, Letter, Opened, Page, Position, ReturnTo, Settled
+from service.mailbox.copies import Box, Stored
+from service.mailbox.history import new_epoch
 from service.mailbox.ledger import DEDUP_S, OVERHEAD, SECOND, SWEEP, UNTOLD_TTLS
 from service.mailbox.mailboxes import TEXT
 from service.settings import Engine, Mailbox
@@ -57,15 +59,28 @@ def prefix(engine: Engine) -> bytes:
 
 
 def keep(letter: Letter) -> Call:
-    back, once = b"", b""
-    if (to := letter.return_to) is not None:
-        address = to.address.encode()
-        back = b"%d%d:%b%b" % (to.has_box, len(address), address, _encode(to.id))
+    once = b""
     if letter.dedup is not None:
         # What was told to be stored in one mailbox is not stored in another one: a key is one of sender and recipient.
         once = _encode((letter.sender, letter.box, letter.dedup))
+    back = _written(letter.return_to)
     words = (letter.box.encode(), letter.sender.encode(), b"%d" % letter.kind, letter.body, back, once)
     return Call((b"keep", *words), Kept, is_storing=True)
+
+
+def _written(to: ReturnTo | None) -> bytes:
+    if to is None:
+        return b""
+    address = to.address.encode()
+    return b"%d%d:%b%b" % (to.has_box, len(address), address, _encode(to.id))
+
+
+def _read(back: bytes) -> ReturnTo | None:
+    if not back:
+        return None
+    length, _, rest = back[1:].partition(b":")
+    at = int(length)
+    return ReturnTo(Address(rest[:at].decode()), _id(rest[at:]), back[:1] == b"1")
 
 
 def open_box(name: Address, position: Position | None) -> Call:
@@ -126,6 +141,63 @@ def show(most: int) -> Call:
 
 def show_one(name: str) -> Call:
     return Call((b"show_one", name.encode()), lambda said: said)
+
+
+# Copies. What is there is read key by key, and only this module knows which they are.
+
+
+def box_fields(prefix: bytes, name: Address) -> tuple[bytes, ...]:
+    """The command whose answer `box_of` reads."""
+    return (b"HMGET", prefix + b"box:" + name.encode(), b"acked", b"lost", b"seen", b"reader")
+
+
+def box_of(name: Address, said: list[bytes | None]) -> Box | None:
+    """None when it has gone meanwhile."""
+    numbers = [int(each) for each in said if each is not None]
+    return Box(name, *numbers) if len(numbers) == len(said) else None
+
+
+def letters_after(prefix: bytes, name: Address, after: int, most: int) -> tuple[bytes, ...]:
+    """The command whose answer `letters_of` reads: so many of what is in a mailbox."""
+    return (b"XRANGE", prefix + b"mail:" + name.encode(), b"(%d-0" % after, b"+", b"COUNT", b"%d" % most)
+
+
+def letters_of(said: list[tuple[bytes, list[bytes]]]) -> list[Stored]:
+    def stored(at: bytes, fields: list[bytes]) -> Stored:
+        kind, sender, body, back = fields[3::2]
+        item = Item(int(at.partition(b"-")[0]), Kind(int(kind)), Address(sender.decode()), body)
+        return Stored(item, _read(back))
+
+    return [stored(at, fields) for at, fields in said]
+
+
+def restore() -> Call:
+    """A copy takes the place of all mailboxes, by `only` and the other three. The answer has the epoch until a worker
+    begins, which draws another one.
+    """
+    return Call((b"restore", new_epoch().encode()), _nothing, is_storing=True)
+
+
+def only(epoch: str) -> Call:
+    """Refuse all that follows, with STARTED, in another epoch."""
+    return Call((b"only", epoch.encode()), _nothing)
+
+
+def drop(name: Address) -> Call:
+    """Remove a mailbox, and what is in it."""
+    return Call((b"drop", name.encode()), _nothing)
+
+
+def put(box: Box) -> Call:
+    """Make a mailbox that is not there."""
+    return Call((b"put", box.name.encode(), *(b"%d" % number for number in box[1:])), _nothing, is_storing=True)
+
+
+def fill(name: Address, stored: Stored) -> Call:
+    """Put a message into it, behind all others."""
+    offset, kind, sender, body = stored.item
+    words = (b"%d" % offset, b"%d" % kind, sender.encode(), body, _written(stored.return_to))
+    return Call((b"fill", name.encode(), *words), _nothing, is_storing=True)
 
 
 def arguments(prefix: bytes, settings: Mailbox, calls: Sequence[Call], now: int | None = None) -> list[bytes]:
