@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 
 from bench import (
     application,
+    behind,
     changes,
     compare,
     environment,
@@ -68,6 +69,12 @@ def _servers(options: argparse.Namespace) -> Outcome:
     return Outcome(text, list(measured.figures()), f"{rounds} x {seconds} s, {connections} connections")
 
 
+def _deployed(options: argparse.Namespace) -> Outcome:
+    plan = behind.QUICK if options.quick else behind.FULL
+    plan = plan._replace(connections=options.connections) if options.connections else plan
+    return behind.report(behind.measure(plan, _progress))
+
+
 def _fairness(options: argparse.Namespace) -> Outcome:
     seconds, ways = (0.5, fairness.QUICK_WAYS) if options.quick else (10.0, tuple(fairness.WAYS))
     return fairness.report(fairness.measure(seconds, ways), seconds)
@@ -82,6 +89,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Outcome]] = {
     "render": lambda options: render.report(render.QUICK_ROUNDS if options.quick else render.ROUNDS),
     "environment": lambda options: environment.report(1 if options.quick else 5),
     "servers": _servers,
+    "deployed": _deployed,
     "fairness": _fairness,
     "watched": _watched,
     "hosts": lambda options: hosts.report(*((1, 0.5) if options.quick else (5, 2.0))),

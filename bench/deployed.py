@@ -1,23 +1,25 @@
 """The service as users run it: behind nginx with the site that is rendered for it.
 
-    python -m bench.deployed PORT DIRECTORY [SETTING=VALUE ...]
+    python -m bench.deployed [--nginx-workers N] PORT DIRECTORY [SETTING=VALUE ...]
 
 starts nginx on the port, and the service that it passes clients on to, as a deploy.yaml with these settings has them;
-whatever they would write on a host, they write below the directory. With `auth=token` a token for the address `honest`
-is in the file `token` there. It runs until it is ended or one of them ends.
+whatever they would write on a host, they write below the directory. With `tls=files` the port has TLS. With
+`auth=token` a token for the address `honest` is in the file `token` there. It runs until it is ended or one of them
+ends.
 """
 
+import argparse
 import grp
 import os
 import pwd
 import re
-import signal
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.programs import PATH, program
+from bench.programs import PATH, certificate, program
+from bench.servers import free_port
+from bench.together import run
 from generator.config.load import load
 from generator.config.schema import Deploy, keys_file
 from generator.rendering.render import render, settings_in_env
@@ -26,7 +28,7 @@ from service.mint import add_key, mint
 # What Debian's nginx.conf has where it matters here, with as many connections as it would be told to have.
 _MAIN = """\
 user {user};
-worker_processes 1;
+worker_processes {workers};
 pid run/nginx.pid;
 error_log stderr;
 events {{ worker_connections 65536; }}
@@ -46,26 +48,25 @@ _ON_A_HOST = re.compile(r"(?<![\w.}-])/(?=(etc|run|var|opt)/)")
 
 def main(arguments: list[str]) -> int:
     """Run both; the status of the one that ended by itself."""
-    port, directory, *settings = arguments
-    place = Path(directory)
-    deploy = _deploy(place, [f"nginx.http_port={port}", *settings])
-    commands = (_nginx(deploy, place), _service(deploy, place))
+    parser = argparse.ArgumentParser(prog="python -m bench.deployed")
+    parser.add_argument("--nginx-workers", type=int, default=1)
+    parser.add_argument("port", type=int)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("settings", nargs="*")
+    options = parser.parse_args(arguments)
+    place, settings = options.directory, options.settings
+    if "tls=files" in settings:
+        file, key = certificate(place)
+        ports = [f"nginx.https_port={options.port}", f"nginx.http_port={free_port()}"]
+        settings = [*settings, *ports, f"certificate.file={file}", f"certificate.key={key}"]
+    else:
+        settings = [*settings, f"nginx.http_port={options.port}"]
+    deploy = _deploy(place, settings)
     if deploy.auth == "token":
         keys = _moved(keys_file(deploy), place)
         add_key(keys, "HS256")
         (place / "token").write_text(mint(keys, "honest", 3600, ["honest"]))
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    children: list[subprocess.Popen[bytes]] = []
-    try:
-        for command, environ in commands:
-            children.append(subprocess.Popen(command, cwd=place, env=environ))
-        _, status = os.wait()
-        return os.waitstatus_to_exitcode(status) or 1
-    finally:
-        for child in children:
-            child.terminate()
-        for child in children:
-            child.wait()
+    return run([_nginx(deploy, place, options.nginx_workers), _service(deploy, place)], place)
 
 
 def _deploy(place: Path, assignments: Iterable[str]) -> Deploy:
@@ -76,14 +77,14 @@ def _deploy(place: Path, assignments: Iterable[str]) -> Deploy:
     return load(str(file), assignments=assignments).deploy
 
 
-def _nginx(deploy: Deploy, place: Path) -> tuple[list[str], dict[str, str]]:
+def _nginx(deploy: Deploy, place: Path, workers: int) -> tuple[list[str], dict[str, str]]:
     for file in render(deploy).files:
         if file.path.startswith("etc/") and file.link is None:
             (place / file.path).parent.mkdir(parents=True, exist_ok=True)
             (place / file.path).write_text(_moved(file.text, place))
     for made in ("run/bench", "var/log/nginx", "var/lib/bench"):
         (place / made).mkdir(parents=True, exist_ok=True)
-    (place / "nginx.conf").write_text(_MAIN.format(directory=place, user=_user()))
+    (place / "nginx.conf").write_text(_MAIN.format(directory=place, user=_user(), workers=workers))
     nginx = program("nginx", "nginx")
     return [nginx, "-p", str(place), "-c", str(place / "nginx.conf"), "-g", "daemon off;"], {"PATH": PATH}
 

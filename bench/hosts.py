@@ -14,7 +14,7 @@ from pathlib import Path
 from bench import load
 from bench.figures import Figure, Outcome
 from bench.page import bullets, paragraph, table
-from bench.programs import MissingError, program
+from bench.programs import MissingError, certificate, program
 from bench.servers import SERVERS, Running, Server, free_port, running
 
 WINDOWS = (1, 16)
@@ -51,10 +51,7 @@ def _at_a_socket(home: Path) -> tuple[list[str], dict[str, str]]:
 
 def _over_tls(home: Path) -> tuple[list[str], dict[str, str]]:
     """The same over TCP, with a certificate that is made for it."""
-    port, file, key = str(free_port()), str(home / "engine.crt"), str(home / "engine.key")
-    made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=engine"
-    names = ("-addext", "subjectAltName=IP:127.0.0.1", "-out", file, "-keyout", key)
-    subprocess.run([program("openssl", "openssl"), *made.split(), *names], check=True, capture_output=True)
+    port, (file, key) = str(free_port()), map(str, certificate(home))
     listens = ["--port", "0", "--tls-port", port, "--tls-cert-file", file, "--tls-key-file", key]
     listens += ["--tls-auth-clients", "no", "--tls-ca-cert-file", file]
     return listens, {"WEBSOCKET_ENGINE_URL": f"valkeys://127.0.0.1:{port}", "WEBSOCKET_ENGINE_CA": file}

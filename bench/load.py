@@ -5,7 +5,8 @@ with running(SERVERS["fast"]) as server:
 """
 
 import subprocess
-from typing import TypeVar
+from collections.abc import Iterable
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -50,6 +51,40 @@ class Cost(msgspec.Struct, frozen=True):
         return self.done / max(self.process_seconds)
 
 
+class Pace(Cost, frozen=True):
+    """The same at a pace; from when a message was due until it arrived, in seconds."""
+
+    p50: float
+    p99: float
+
+
+class Storm(Cost, frozen=True):
+    """The same for clients that come all at once: so many were `lost`, which is refused, closed, or not served."""
+
+    lost: int
+
+
+class Dialect(NamedTuple):
+    """How the members of a group speak to a server.
+
+    Each of `says` is said when the server has said something, and the last is to be answered. A sender says a message
+    between `before` and `behind`.
+    """
+
+    path: str | None = None
+    subprotocol: str | None = None
+    says: tuple[str, ...] = ()
+    before: str = ""
+    behind: str = ""
+
+    @property
+    def options(self) -> list[str]:
+        words = [word for text in self.says for word in ("--say", text)]
+        words += ["--before", self.before, "--behind", self.behind]
+        words += [] if self.path is None else ["--path", self.path]
+        return words + ([] if self.subprotocol is None else ["--subprotocol", self.subprotocol])
+
+
 class _Growth(msgspec.Struct):
     connections: int
     resident_kib: int
@@ -67,7 +102,17 @@ def route(server: Running, window: int, seconds: float, pairs: int = PAIRS) -> C
         LoadError
         MissingError: there is no compiler.
     """
-    return _result(Cost, "route", server, pairs, window, seconds)
+    return _result(Cost, "route", server, (pairs, window, seconds))
+
+
+def pace(server: Running, per_second: int, seconds: float, pairs: int = PAIRS) -> Pace:
+    """So many of these messages a second, each sent when it is due.
+
+    Raises:
+        LoadError
+        MissingError: there is no compiler.
+    """
+    return _result(Pace, "pace", server, (pairs, per_second, seconds))
 
 
 def handshakes(server: Running, seconds: float, at_once: int = HANDSHAKES_AT_ONCE) -> Cost:
@@ -77,7 +122,27 @@ def handshakes(server: Running, seconds: float, at_once: int = HANDSHAKES_AT_ONC
         LoadError
         MissingError: there is no compiler.
     """
-    return _result(Cost, "handshakes", server, at_once, seconds)
+    return _result(Cost, "handshakes", server, (at_once, seconds))
+
+
+def storm(server: Running, connections: int, no_more_than_tls: bool = False) -> Storm:
+    """Clients that come all at once, each until it is registered, or with `no_more_than_tls` until it has TLS.
+
+    Raises:
+        LoadError
+        MissingError: there is no compiler.
+    """
+    return _result(Storm, "storm", server, (connections,), ["--no-more-than-tls"] if no_more_than_tls else [])
+
+
+def group(server: Running, dialect: Dialect, members: int, seconds: float) -> Cost:
+    """Messages to a group of so many, one after the other; `done` counts each for each member.
+
+    Raises:
+        LoadError
+        MissingError: there is no compiler.
+    """
+    return _result(Cost, "group", server, (members, seconds), dialect.options)
 
 
 def idle(server: Running, connections: int) -> float:
@@ -87,16 +152,27 @@ def idle(server: Running, connections: int) -> float:
         LoadError
         MissingError: there is no compiler.
     """
-    growth = _result(_Growth, "idle", server, connections)
+    growth = _result(_Growth, "idle", server, (connections,))
     return growth.resident_kib / growth.connections
 
 
-def _result(kind: type[Result], scenario: str, server: Running, *numbers: float) -> Result:
-    dialect = ["--subscribe-by-path"] if server.subscribes_by_path else []
+def program() -> str:
+    """The path of the C program.
+
+    Raises:
+        MissingError: there is no compiler.
+    """
+    return compiled("load.c", "ssl", "crypto")
+
+
+def _result(
+    kind: type[Result], scenario: str, server: Running, numbers: Iterable[float], options: Iterable[str] = ()
+) -> Result:
+    options = [*options, *(["--tls"] if server.tls else []), *(["--subscribe-by-path"] * server.subscribes_by_path)]
     if server.recipients_port is not None:
-        dialect = ["--recipients-at", str(server.recipients_port)]
+        options += ["--recipients-at", str(server.recipients_port)]
     words = [scenario, *map(str, (server.port, *numbers, *server.pids))]
-    command = on_cpus(load_cpus(server.cpus), [compiled("load.c"), *dialect, *words])
+    command = on_cpus(load_cpus(server.cpus), [program(), *options, *words])
     done = subprocess.run(command, capture_output=True, timeout=DEADLINE_S)
     if done.returncode == 1:
         raise LoadError(f"{scenario}: {msgspec.json.decode(done.stdout, type=_Fault).fault}")

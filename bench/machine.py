@@ -11,10 +11,13 @@ from pathlib import Path
 
 import msgspec
 
-from bench.programs import BUILD, HERE, MissingError, program
+from bench.programs import BUILD, HERE, ROOT, MissingError, program
 
 # Locked in requirements/; what our own servers and those of bench/peers are made of.
 PACKAGES = ("uvicorn", "gunicorn", "websockets", "uvloop", "picows", "msgspec")
+
+# The same of those that are fetched when they are measured: packages of requirements/bench.txt, by what is imported.
+FETCHED = {"socketio": "python-socketio"}
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,8 +44,14 @@ def versions() -> dict[str, str]:
     return {
         "Python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
+        **{package: _locked(package) for package in FETCHED.values()},
         **dict(_of_programs()),
     }
+
+
+def _locked(package: str) -> str:
+    lock = (ROOT / "requirements" / "bench.txt").read_text()
+    return str(re.findall(rf"(?m)^{package}==([0-9.]+)", lock)[0])
 
 
 def _of_programs() -> Iterator[tuple[str, str]]:

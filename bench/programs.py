@@ -1,4 +1,4 @@
-"""The programs that the benchmark needs beside Python: compiled from our C, or fetched, into a directory of its own.
+"""What the benchmark needs beside its own Python: compiled from our C, or fetched, into a directory of its own.
 
 Nothing is installed on the machine, and nothing needs root.
 """
@@ -6,6 +6,7 @@ Nothing is installed on the machine, and nothing needs root.
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -34,8 +35,8 @@ def program(name: str, package: str) -> str:
     return found
 
 
-def compiled(source: str) -> str:
-    """The program made of a C file in `bench/`, made again when the file is newer.
+def compiled(source: str, *libraries: str) -> str:
+    """The program made of a C file in `bench/` and these libraries, made again when the file is newer.
 
     Raises:
         MissingError: there is no compiler, or it fails.
@@ -43,10 +44,12 @@ def compiled(source: str) -> str:
     path = HERE / source
     made = BUILD / path.stem
     if not made.exists() or made.stat().st_mtime < path.stat().st_mtime:
-        compiler = program("cc", "gcc libc6-dev")
+        packages = "gcc libc6-dev libssl-dev"
+        compiler = program("cc", packages)
         # Under another name first: a second benchmark, or a test, may be starting the program right now.
         fresh = _directory(BUILD) / f"{path.stem}.{os.getpid()}"
-        _run([compiler, "-O2", "-Wall", "-Wextra", "-o", str(fresh), str(path)], "gcc libc6-dev")
+        linked = [f"-l{library}" for library in libraries]
+        _run([compiler, "-O2", "-Wall", "-Wextra", "-o", str(fresh), str(path), *linked], packages)
         fresh.replace(made)
     return str(made)
 
@@ -67,6 +70,36 @@ def node_modules() -> Path:
             (directory / name).write_bytes(text)
         _run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"], "nodejs npm", directory)
     return modules
+
+
+def peers_packages() -> Path:
+    """A directory with the Python packages of `requirements/bench.txt`, at their versions and hashes.
+
+    Raises:
+        MissingError: they cannot be fetched.
+    """
+    lock = ROOT / "requirements" / "bench.txt"
+    directory = BUILD / f"python-{sys.version_info.major}.{sys.version_info.minor}"
+    mark = directory / lock.name
+    if not mark.exists() or mark.read_bytes() != lock.read_bytes():
+        shutil.rmtree(directory, ignore_errors=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        _run([*pip, "--require-hashes", "--target", str(directory), "-r", str(lock)], "python3-pip")
+        mark.write_bytes(lock.read_bytes())
+    return directory
+
+
+def certificate(directory: Path) -> tuple[Path, Path]:
+    """A certificate for this machine that nobody has signed, of the kind that Let's Encrypt signs, and its key.
+
+    Raises:
+        MissingError: there is no openssl.
+    """
+    file, key = directory / "bench.crt", directory / "bench.key"
+    made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    names = ("-addext", "subjectAltName=IP:127.0.0.1", "-out", str(file), "-keyout", str(key))
+    _run([program("openssl", "openssl"), *made.split(), *names], "openssl", directory)
+    return file, key
 
 
 def nchan_module() -> Path:

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -19,9 +20,9 @@ from bench.programs import BUILD, HERE, PATH, ROOT, MissingError, compiled, ncha
 DEADLINE_S = 15.0
 
 # What is measured is the price of a message, not who is turned away.
-_ADMIT_ALL = {
+ADMIT_ALL = {
     "WEBSOCKET_MAX_CONNECTIONS": "100000",
-    "WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS": "100000",
+    "WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS": "65535",
     "WEBSOCKET_MAX_MESSAGES_PER_SECOND": "1000000",
     "WEBSOCKET_MAX_BYTES_PER_SECOND": "1073741824",
 }
@@ -36,7 +37,8 @@ class Server(NamedTuple):
 
     `command` makes its command line for a port and a directory of its own, and raises MissingError when it cannot.
     `subscribes_by_path`: clients say in the path who they are, as with nchan, and need not register.
-    `workers`: of our service, so many must be there before it is measured. `cpus` is how many of them it runs on.
+    `tls`: all its clients speak TLS. `workers`: of our service, so many must be there before it is measured. `cpus` is
+    how many of them it runs on.
     """
 
     title: str
@@ -45,6 +47,7 @@ class Server(NamedTuple):
     subscribes_by_path: bool = False
     workers: int = 1
     cpus: int = 1
+    tls: bool = False
 
 
 class Running(NamedTuple):
@@ -56,6 +59,7 @@ class Running(NamedTuple):
     cpus: int
     home: Path
     recipients_port: int | None = None
+    tls: bool = False
 
 
 def python(arguments: str) -> Callable[[int, Path], list[str]]:
@@ -68,10 +72,11 @@ def _node(port: int, _: Path) -> list[str]:
     return [program("node", "nodejs npm"), str(HERE / "peers" / "node.js"), str(port)]
 
 
-def _nchan(port: int, directory: Path) -> list[str]:
+def nchan(port: int, directory: Path, listens: str = "") -> list[str]:
+    """The command line of nginx with nchan; `listens` is what its `listen` says besides."""
     nginx, module = program("nginx", "nginx libnginx-mod-nchan"), nchan_module()
     conf = directory / "nginx.conf"
-    conf.write_text((HERE / "peers" / "nchan.conf").read_text().replace("PORT", str(port)))
+    conf.write_text((HERE / "peers" / "nchan.conf").read_text().replace("PORT", f"{port} backlog=2048{listens}"))
     return [nginx, "-p", str(directory), "-c", str(conf), "-g", f"load_module {module};"]
 
 
@@ -81,38 +86,38 @@ def _floor(port: int, _: Path) -> list[str]:
 
 REFERENCE = "uvicorn"
 SERVERS = {
-    "fast": Server("**fast shell**, `python -m service`", python("-m service"), _ADMIT_ALL),
+    "fast": Server("**fast shell**, `python -m service`", python("-m service"), ADMIT_ALL),
     "workers": Server(
         "fast shell, two workers: half of the pairs have one in each",
         python("-m service"),
-        {**_ADMIT_ALL, "WORKERS": "2"},
+        {**ADMIT_ALL, "WORKERS": "2"},
         workers=2,
     ),
     "two-cpus": Server(
         "fast shell, two workers on two CPUs",
         python("-m service"),
-        {**_ADMIT_ALL, "WORKERS": "2"},
+        {**ADMIT_ALL, "WORKERS": "2"},
         workers=2,
         cpus=2,
     ),
     "asgi": Server(
         "ASGI shell, `uvicorn service.app:app`",
         python("-m uvicorn service.app:app --port {port} --log-level warning"),
-        _ADMIT_ALL,
+        ADMIT_ALL,
     ),
     "gunicorn": Server(
         "gunicorn with `service.worker.Worker`",
         python("-m gunicorn -k service.worker.Worker --no-control-socket -b 127.0.0.1:{port} service.app:app"),
-        _ADMIT_ALL,
+        ADMIT_ALL,
     ),
-    "standalone": Server("standalone, `python -m service.server`", python("-m service.server {port}"), _ADMIT_ALL),
+    "standalone": Server("standalone, `python -m service.server`", python("-m service.server {port}"), ADMIT_ALL),
     REFERENCE: Server(
         "uvicorn as the guide has it (reference)",
         python("-m uvicorn bench.peers.guide:app --port {port} --loop asyncio --ws auto --log-level warning"),
     ),
     "websockets": Server("`websockets` library", python("-m bench.peers.library {port}")),
     "node": Server("Node `ws`", _node, {"NODE_PATH": str(BUILD / "node" / "node_modules")}),
-    "nchan": Server("nginx with nchan", _nchan, subscribes_by_path=True),
+    "nchan": Server("nginx with nchan", nchan, subscribes_by_path=True),
     "floor": Server("floor: recv and send in C, no checks", _floor),
 }
 
@@ -173,8 +178,9 @@ def running(server: Server) -> Iterator[Running]:
                 start_new_session=True,
             )
         try:
-            _wait_until(lambda: _answers(port) and _has_workers(server, port), process, log)
-            yield Running(port, family(process.pid), server.subscribes_by_path, server.cpus, directory)
+            _wait_until(lambda: _answers(port, server.tls) and _has_workers(server, port), process, log)
+            pids = family(process.pid)
+            yield Running(port, pids, server.subscribes_by_path, server.cpus, directory, tls=server.tls)
         finally:
             _stop(process)
 
@@ -195,10 +201,15 @@ def _wait_until(is_up: Callable[[], bool], process: "subprocess.Popen[bytes]", l
         time.sleep(0.02)
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, tls: bool) -> bool:
     """Not only that it listens: gunicorn's master does so before its worker is there, and nginx before the service."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S))
+            if tls:
+                any_certificate = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                any_certificate.check_hostname, any_certificate.verify_mode = False, ssl.CERT_NONE
+                connection = stack.enter_context(any_certificate.wrap_socket(connection))
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             return connection.recv(12) not in (b"", b"HTTP/1.1 502")
     except OSError:

@@ -77,7 +77,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         int,
         Meta(
             ge=1,
-            le=100_000,
+            le=65_535,  # nginx's limit_conn knows no more
             description="Connections that one client address may hold; one more is refused with 429. An office "
             "behind one address counts as one client.",
             extra={"env": "WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS"},

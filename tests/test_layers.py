@@ -60,8 +60,9 @@ ROOMS = {
         "figures",
         "machine",
         "results",
-        "deployed",
+        "together",
         "servers",
+        "deployed",
         "load",
         "compare",
         "page",
@@ -75,6 +76,7 @@ ROOMS = {
         "render",
         "environment",
         "mailbox",
+        "behind",
         "__main__",
     ),
 }

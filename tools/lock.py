@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 ROOT = Path(__file__).parent.parent
-LISTS = ("generator", "service", "uv", "dev", "fuzz")  # a later one follows those before it
+LISTS = ("generator", "service", "uv", "dev", "fuzz", "bench")  # a later one follows those before it
 _COMPILE = """pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes
     --no-emit-index-url --no-emit-find-links --custom-compile-command""".split()
 Versions = Mapping[str, frozenset[str]]  # of each package; for several Pythons it may have several

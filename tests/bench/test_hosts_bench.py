@@ -2,14 +2,14 @@
 
 import pytest
 
-from bench import hosts
-from bench.programs import MissingError, compiled
+from bench import hosts, load
+from bench.programs import MissingError
 
 
 @pytest.mark.slow
 def test_a_message_to_another_host_is_measured_beside_the_others() -> None:
     try:
-        compiled("load.c")
+        load.program()
         hosts.engine_program()
     except MissingError as error:
         pytest.skip(str(error))

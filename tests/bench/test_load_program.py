@@ -1,6 +1,7 @@
 """The load generator tells a server that does its job from one that does not."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -11,13 +12,19 @@ from pathlib import Path
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from bench import load
+from bench.behind import OURS, WAYS
 from bench.load import Cost, LoadError
-from bench.programs import MissingError, compiled
+from bench.programs import MissingError
 from bench.servers import SERVERS, Running, Server, StartError, running
+from service.core.frames import SUBPROTOCOL
 
 pytestmark = pytest.mark.slow
+
+NC_V1 = Subprotocol(SUBPROTOCOL)
 
 WRONG_SERVER = str(Path(__file__).with_name("wrong_server.py"))
 
@@ -25,7 +32,7 @@ WRONG_SERVER = str(Path(__file__).with_name("wrong_server.py"))
 @pytest.fixture(autouse=True)
 def _with_a_compiler() -> None:
     try:
-        compiled("load.c")
+        load.program()
     except MissingError as error:
         pytest.skip(str(error))
 
@@ -129,7 +136,7 @@ def test_memory_of_idle_connections_is_that_of_one(floor: Running) -> None:
 
 
 def test_the_result_is_a_line_of_json(floor: Running) -> None:
-    command = [compiled("load.c"), "idle", str(floor.port), "20", str(floor.pids[0])]
+    command = [load.program(), "idle", str(floor.port), "20", str(floor.pids[0])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout).keys() == {"connections", "resident_kib"}
     assert done.stdout.count("\n") == 1
@@ -139,9 +146,84 @@ def test_the_result_is_a_line_of_json(floor: Running) -> None:
     "words", [["route"], ["walk", "8765", "1", "1"], ["idle", "8765", "many", "1"], ["idle", "1", "1", "1"]]
 )
 def test_what_it_cannot_do_is_said_as_json_too(words: list[str]) -> None:
-    done = subprocess.run([compiled("load.c"), *words], capture_output=True, text=True)
+    done = subprocess.run([load.program(), *words], capture_output=True, text=True)
     assert done.returncode == 1
     assert json.loads(done.stdout)["fault"]
+
+
+def test_the_time_of_each_message_counts_from_when_it_was_due(floor: Running) -> None:
+    pace = load.pace(floor, 1000, seconds=0.5, pairs=3)
+    assert pace.done == 500
+    assert 0 < pace.p50 <= pace.p99 < 5
+
+
+def test_clients_of_a_storm_that_are_turned_away_are_counted() -> None:
+    fast = SERVERS["fast"]
+    with running(fast._replace(environment={**fast.environment, "WEBSOCKET_MAX_CONNECTIONS": "20"})) as server:
+        storm = load.storm(server, 50)
+        assert (storm.done, storm.lost) == (20, 30)
+
+
+def test_clients_speak_tls() -> None:
+    with running(WAYS["deployed-tls"]) as server:
+        assert load.route(server, 4, seconds=0.3, pairs=3).done > 10
+        assert load.handshakes(server, seconds=0.5).done > 5
+        assert load.storm(server, 50).lost == load.storm(server, 50, no_more_than_tls=True).lost == 0
+        with pytest.raises(LoadError, match=r"dropped the connection|wrong|refused"):
+            load.route(server._replace(tls=False), 4, seconds=0.3, pairs=3)
+
+
+class Group:
+    """A group of all that have joined, of which one hears the tenth message in a wrong way."""
+
+    def __init__(self, wrong: str) -> None:
+        self._wrong = wrong
+        self._members: list[ServerConnection] = []
+        self._said = 0
+
+    async def measure(self) -> Cost:
+        async with serve(self._serve_client, "127.0.0.1", 0, compression=None, subprotocols=[NC_V1]) as server:
+            (listener,) = server.sockets
+            running = Running(listener.getsockname()[1], [os.getpid()], subscribes_by_path=False, cpus=1, home=Path())
+            return await asyncio.to_thread(load.group, running, OURS, members=5, seconds=0.5)
+
+    async def _serve_client(self, client: ServerConnection) -> None:
+        await client.send("Welcome!")
+        with contextlib.suppress(ConnectionClosed):
+            await self._hear(client)
+
+    async def _hear(self, client: ServerConnection) -> None:
+        async for text in client:
+            data = json.loads(text)
+            if data["type"] == "send":
+                await self._pass_on(client, str(data["message"]))
+                continue
+            if data["type"] == "join":
+                self._members.append(client)
+            await client.send("ok")
+
+    async def _pass_on(self, sender: ServerConnection, text: str) -> None:
+        self._said += 1
+        members = [member for member in self._members if member is not sender]
+        for member in members:
+            is_last = self._said == 10 and member is members[-1]
+            texts = {"lose": [], "change": [text[::-1]], "repeat": [text, text]}.get(self._wrong, [text])
+            for each in texts if is_last else [text]:
+                await member.send(each)
+
+
+def test_messages_to_a_group_are_counted_for_each_member() -> None:
+    cost = asyncio.run(Group("").measure())
+    assert cost.done > 10
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [("lose", "lost: nothing has arrived|lost: 1 members"), ("change", "not the message"), ("repeat", "got it twice")],
+)
+def test_a_group_in_which_one_member_hears_something_else_is_found_out(wrong: str, found: str) -> None:
+    with pytest.raises(LoadError, match=found):
+        asyncio.run(Group(wrong).measure())
 
 
 def test_a_server_that_does_not_start_says_why() -> None:

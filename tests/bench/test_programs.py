@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import programs
+from bench import load, programs
 from bench.__main__ import main
 from bench.programs import MissingError
 from bench.servers import load_cpus, server_cpus
@@ -19,8 +19,8 @@ def _bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_bare_machine")
 def test_without_a_compiler_it_says_how_to_get_one() -> None:
-    with pytest.raises(MissingError, match=r"cc is not installed; .*: apt-get install -y gcc libc6-dev"):
-        programs.compiled("load.c")
+    with pytest.raises(MissingError, match=r"cc is not installed; .*: apt-get install -y gcc libc6-dev libssl-dev"):
+        load.program()
 
 
 @pytest.mark.usefixtures("_bare_machine")
@@ -36,7 +36,7 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(programs, "PATH", f"{tmp_path}:/bin")
     monkeypatch.setattr(programs, "BUILD", tmp_path / "build")
     with pytest.raises(MissingError, match=r"cc failed \(no such header\)"):
-        programs.compiled("load.c")
+        load.program()
 
 
 @pytest.mark.parametrize("arguments", [["everything"], ["--only", "nginx"], ["--connections", "many"]])
@@ -48,7 +48,7 @@ def test_what_it_does_not_know_is_refused(arguments: list[str], capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("cpus", "taken", "server", "load"),
+    ("cpus", "taken", "server", "its_load"),
     [
         ({0}, 1, [0], [0]),
         ({0, 1}, 1, [0], [1]),
@@ -57,10 +57,10 @@ def test_what_it_does_not_know_is_refused(arguments: list[str], capsys: pytest.C
     ],
 )
 def test_the_load_has_a_cpu_of_its_own_where_there_is_one(
-    monkeypatch: pytest.MonkeyPatch, cpus: set[int], taken: int, server: list[int], load: list[int]
+    monkeypatch: pytest.MonkeyPatch, cpus: set[int], taken: int, server: list[int], its_load: list[int]
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cpus)
-    assert (server_cpus(taken), load_cpus(taken)) == (server, load)
+    assert (server_cpus(taken), load_cpus(taken)) == (server, its_load)
 
 
 def test_two_cpus_are_not_measured_on_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from bench import programs, results
 from bench.__main__ import PARTS, main
 from bench.figures import Outcome
-from bench.machine import PACKAGES, versions
+from bench.machine import FETCHED, PACKAGES, versions
 from bench.results import ResultsError, keep, read
 from tests.bench.results_of import figure, kept, run
 from tests.modules import ROOT, imports
@@ -129,16 +129,16 @@ def test_a_run_names_its_commit_and_whether_files_differ_from_it(
 
 def test_what_others_are_made_of_is_named_with_its_version() -> None:
     peers = {name.partition(".")[0] for path in (ROOT / "bench" / "peers").glob("*.py") for name in imports(path)}
-    assert peers - {*sys.stdlib_module_names, "bench"} <= {*PACKAGES}
+    assert peers - {*sys.stdlib_module_names, "bench"} <= {*PACKAGES, *FETCHED}
     named = versions()
-    assert {"Python", *PACKAGES} <= named.keys()
+    assert {"Python", *PACKAGES, *FETCHED.values()} <= named.keys()
     assert ("node" in named) == ("ws" in named)
     assert all(re.fullmatch(r"[0-9]+(\.[0-9]+)+", version) for version in named.values())
 
 
 def test_what_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(programs, "PATH", str(tmp_path))
-    assert versions().keys() == {"Python", *PACKAGES}
+    assert versions().keys() == {"Python", *PACKAGES, *FETCHED.values()}
 
 
 def test_what_a_run_measures_is_kept_and_compared(

@@ -281,7 +281,7 @@ def test_directives_without_their_words_are_judged_as_well(here: Path, capsys: p
     write(here, "site", f"server {{ {inside} }}\n")
     facts = imported(capsys, "site", "--domain", "ws.mycompany.org")
     assert of_lines(facts, "limit_conn") == [
-        "wrong: limits.connections_per_address: has no value; use a whole number from 1 to 100000"
+        "wrong: limits.connections_per_address: has no value; use a whole number from 1 to 65535"
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from generator.config.schema import Limits
 from generator.readers import nginx
 from generator.readers.processes import Call, Outcome, Running, find_program, side_by_side
 from generator.readers.verdict import Verdict
@@ -79,6 +80,15 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]
         return directory
 
     return make
+
+
+@pytest.mark.parametrize("bound", ["ge", "le"])
+def test_nginx_accepts_every_limit_at_its_bounds(bound: str) -> None:
+    limits = {}
+    for field in msgspec.inspect.type_info(Limits).fields:  # type: ignore[attr-defined]
+        limits[field.encode_name] = getattr(getattr(field.type, "type", field.type), bound)
+    assert len(limits) >= 10
+    assert verdict(nginx.configuration, rendered(limits=limits)).state == "accepted"
 
 
 def as_nobody(bundle: Bundle, directory: Path) -> list[Verdict]:

@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,17 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def kept(tmp_path: Path, engine: Server) -> KeptThere:
     return KeptThere(tmp_path, engine.url)
+
+
+def is_at_rest(engine: Server) -> bool:
+    """Whether nothing is asked of the mailboxes for a while."""
+
+    def asked() -> list[str]:
+        return re.findall(r"cmdstat_evalsha:calls=(\d+)", engine.ask("INFO", "commandstats"))
+
+    before = asked()
+    time.sleep(0.3)
+    return asked() == before != []
 
 
 def knows(kept: Kept, shell: Shell, name: str) -> Caller:
@@ -215,7 +227,8 @@ def test_what_a_host_hands_over_that_does_not_know_of_the_mailbox_is_stored(
         kept = KeptThere(tmp_path, engine.url)
         with kept.host("b") as b, kept.caller(b, "bob", {}) as bob:
             assert kept.publish(b, "bob", "before")[0] == 201
-            assert bob.hear()["message"] == "before"  # so that nothing is being read
+            assert bob.hear()["message"] == "before"
+            wait_until(lambda: is_at_rest(engine))  # or bob is closed, whose mailbox is just being read
             engine.kill()
             with kept.host("a", **as_user(password)) as a:
                 assert state(a) == "failing"  # so that it has started
