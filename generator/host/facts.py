@@ -17,6 +17,7 @@ import msgspec
 from generator.host.neighbours import Surroundings
 from generator.host.programs import has, run
 from generator.readers.nginx import DEFAULT_SITE, HOST
+from generator.readers.nginx_http2 import version_in
 from generator.readers.nginx_sites import Listen, Server, servers
 
 PYTHON = "/usr/bin/python3"
@@ -135,8 +136,7 @@ def systemd_version() -> int:
 
 def nginx_version() -> tuple[int, ...]:
     """None where nginx is missing."""
-    found = re.search(r"nginx/([\d.]+)", run("nginx", "-v").output)
-    return tuple(int(part) for part in found[1].split(".")) if found else ()
+    return version_in(run("nginx", "-v").output)
 
 
 def missing_packages(wanted: tuple[str, ...]) -> tuple[str, ...]:

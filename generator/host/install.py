@@ -20,6 +20,7 @@ from generator.host.certificates import Place
 from generator.host.drift import Drift, copies, drifts, keep_copy
 from generator.host.engine import Password, flavour_of
 from generator.host.facts import is_active, runs
+from generator.host.fitting import fitted
 from generator.host.packages import install_packages
 from generator.host.preflight import certificate_will_do, preflight
 from generator.host.programs import StepFailed
@@ -68,6 +69,7 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
             return 0
         preflight(loaded, store, bundle, report)
         if install_packages(deploy, flavour_of(bundle), report):
+            bundle = fitted(bundle, deploy, store)  # now that nginx is there
             preflight(loaded, store, bundle, report)  # again: a package may bring what is in the way
             judge(loaded, bundle, report)  # the readers that were not at hand before
         belongings.claim(store, deploy, user, mine)

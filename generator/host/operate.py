@@ -10,7 +10,8 @@ from generator.config.load import Loaded
 from generator.host import install as installing
 from generator.host.apply import side
 from generator.host.drift import drifts
-from generator.host.engine import fitted, flavour, flavour_of
+from generator.host.engine import flavour_of
+from generator.host.fitting import fitted
 from generator.host.install import EDITED
 from generator.host.logs import logs
 from generator.host.people import clients, kick
@@ -124,7 +125,7 @@ def uninstall(options: Namespace, report: Report) -> int:
 def _fitted(options: Namespace, report: Report) -> tuple[Loaded, Bundle]:
     """What is rendered, with what this host installs of it."""
     loaded, bundle = verified(options, report)
-    return loaded, fitted(bundle, flavour(loaded.deploy, Store(loaded.deploy.name)))
+    return loaded, fitted(bundle, loaded.deploy, Store(loaded.deploy.name))
 
 
 def _planned(loaded: Loaded, bundle: Bundle) -> Side:

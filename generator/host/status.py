@@ -15,8 +15,8 @@ from generator.config.sources import project_of
 from generator.host.certificates import Place, described, refusals
 from generator.host.clients import connections
 from generator.host.drift import drifts
-from generator.host.engine import fitted, flavour
 from generator.host.facts import is_active, runs
+from generator.host.fitting import fitted
 from generator.host.hosts import RefusedError, has_met, heard
 from generator.host.probe import silence
 from generator.host.provide import app_id, outdated, runtime_id
@@ -94,7 +94,7 @@ def _of_the_service(store: Store, generation: Generation, report: Report) -> tup
 
 def is_as_deployed(deploy: Deploy, project: Project | None, store: Store, generation: Generation) -> bool:
     """Whether an installation would find nothing to do; not after a rollback, say, or a change of deploy.yaml."""
-    wanted = json.loads(fitted(render(deploy), flavour(deploy, store)).manifest())["files"]
+    wanted = json.loads(fitted(render(deploy), deploy, store).manifest())["files"]
     is_made_of = (generation.runtime, generation.app) == (runtime_id(project), app_id(deploy, project))
     return wanted == list(store.manifest(generation.number).values()) and is_made_of
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from generator.paths import SHARED
+from generator.readers.nginx_http2 import asks_for_http2, version_in, with_http2
 from generator.readers.nginx_sites import own_main_context, places, servers
 from generator.readers.processes import Outcome, Program, Running, find_program
 from generator.readers.stub_certificate import stub_pair
@@ -205,11 +206,13 @@ class _Tree:
 
 def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
     """`nginx -t`, among this host's own sites where it has some."""
-    ours = [file for file in bundle.files if file.path.startswith(f"{_OURS}/")]
-    if not ours:
+    if not any(file.path.startswith(f"{_OURS}/") for file in bundle.files):
         return []
     if not (nginx := find_program("nginx")):
         return [ALONE.not_installed()]
+    if asks_for_http2(bundle):
+        bundle = with_http2(bundle, version_in((yield Program([nginx, "-v"])).output))
+    ours = [file for file in bundle.files if file.path.startswith(f"{_OURS}/")]
     root = root.resolve()
     pair = put(root, "pair.pem", stub_pair())
     main = main_text()

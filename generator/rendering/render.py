@@ -67,6 +67,7 @@ STORED_DESCRIPTORS = 512
 # What an engine needs beside its mail: buffers, and what it knows of who is subscribed.
 ENGINE_BESIDE_MAIL = 128 * 1024**2
 DEBIANS_WORKER_CONNECTIONS = 768
+NGINX_STREAMS = 128
 
 
 class Variable(msgspec.Struct, frozen=True):
@@ -295,6 +296,16 @@ def worker_shutdown_timeout(deploy: Deploy) -> int:
     return max(WORKER_SHUTDOWN_S, stop_timeout(deploy))
 
 
+def has_http2(deploy: Deploy) -> bool:
+    """Whether our site offers HTTP/2: browsers use it over TLS alone, and the notification center gains nothing."""
+    return serves_app(deploy) and deploy.tls != "off" and not deploy.nginx.include
+
+
+def http2_streams(deploy: Deploy) -> int:
+    """How many requests one connection may have under way: half of what an address may, up to nginx's own default."""
+    return min(NGINX_STREAMS, ceil(deploy.limits.connections_per_address / 2))
+
+
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -474,6 +485,8 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "is_included": lambda d: d.nginx.include,
     "has_site": lambda d: not d.nginx.include,
     "has_site_without_tls": lambda d: not d.nginx.include and d.tls == "off",
+    "has_http2": has_http2,
+    "http2_streams": http2_streams,
     "has_rest": lambda d: not d.nginx.include and (not serves_app(d) or prefix(d) != ""),
     "rest": lambda d: "Nothing is here" if serves_app(d) else "WebSocket endpoint only",
     "health_path": health_path,

@@ -1,6 +1,7 @@
 """nginx judges the site, alone and among the sites of a host."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from generator.config.schema import Limits
 from generator.readers import nginx
+from generator.readers.nginx_http2 import DIRECTIVE_SINCE, version_in
 from generator.readers.processes import Call, Outcome, Running, find_program, side_by_side
 from generator.readers.verdict import Verdict
 from generator.rendering.bundle import Bundle
@@ -55,6 +57,7 @@ DEPLOYMENTS: dict[str, dict[str, object]] = {
         "app": {"callable": "a:b", "static": {"/static/": "static"}},
         "nginx": {"path": "/shop", "include": True},
     },
+    "app": {"app": {"callable": "a:b"}, "tls": "files", "certificate": {"file": "/srv/c.pem", "key": "/srv/k.pem"}},
     "proxies": {"nginx": {"trusted_proxies": ["10.0.0.0/8"], "health_from": ["::1"]}},
 }
 
@@ -140,6 +143,18 @@ def test_a_fault_is_told_at_its_line(path: str, old: str, new: str, message: str
     found = fault(nginx.configuration, bundle)
     assert (found.path, found.line) == (path, line_of(bundle, path, new))
     assert message in found.message
+
+
+def test_what_is_read_is_what_would_be_installed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP/2 in the words of this nginx; those of another one are a fault: an error before 1.25.1, then a warning."""
+    bundle = rendered(**DEPLOYMENTS["app"])
+    assert verdict(nginx.configuration, bundle).state == "accepted"
+    own = version_in(subprocess.run([find_program("nginx") or "", "-v"], capture_output=True, text=True).stderr)
+    is_new = own >= DIRECTIVE_SINCE
+    monkeypatch.setattr(nginx, "version_in", lambda _: (1, 22, 1) if is_new else DIRECTIVE_SINCE)
+    found = verdict(nginx.configuration, bundle)
+    assert found.state == "refused"
+    assert ("deprecated" if is_new else 'unknown directive "http2"') in found.faults[0].message
 
 
 def test_a_missing_semicolon_is_told() -> None:

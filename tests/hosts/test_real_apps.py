@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -128,6 +129,8 @@ def test_starlette_sends_events_over_tls_and_a_change_ends_them_in_time(empty: C
     project.write("main.py", EVENTS.replace("VERSION", "'one'"))
     project.install(workers=2)
     assert json.loads(ask(empty, "/healthz")[1]) == {"version": "one", "https": True}
+    assert by_http2(empty, "/healthz") == ('{"version":"one","https":true}', "200 2")
+    assert "[warn]" not in empty.run("nginx", "-t")
 
     def streamed() -> Iterator[str]:
         connection = http.client.HTTPSConnection(empty.host.address, timeout=PATIENCE_S, context=trusting())
@@ -148,6 +151,15 @@ def test_starlette_sends_events_over_tls_and_a_change_ends_them_in_time(empty: C
         assert next(streamed()) == "event: one"
 
     project.taken_back_and_removed(first)
+
+
+def by_http2(console: Console, path: str) -> tuple[str, str]:
+    """The body, and status and version of HTTP."""
+    resolve, url = f"{DOMAIN}:443:{console.host.address}", f"https://{DOMAIN}{path}"
+    words = ("curl", "-sk", "--http2", "--resolve", resolve, "-w", "\n%{http_code} %{http_version}", url)
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    body, _, outcome = said.rpartition("\n")
+    return body, outcome
 
 
 def test_socket_io_is_spoken_by_its_own_client_by_polling_and_by_websocket(empty: Console) -> None:

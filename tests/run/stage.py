@@ -30,6 +30,7 @@ from websockets.uri import parse_uri
 
 from generator.config.schema import Deploy
 from generator.host.probe import Endpoint
+from generator.readers.nginx_http2 import asks_for_http2, version_in, with_http2
 from generator.readers.stub_certificate import stub_pair
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import render
@@ -64,6 +65,14 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _fitted(bundle: Bundle) -> Bundle:
+    """The bundle in the words of this machine's nginx, as an installation writes it."""
+    if not asks_for_http2(bundle):
+        return bundle
+    said = subprocess.run([needed("nginx"), "-v"], capture_output=True, text=True, check=True).stderr
+    return with_http2(bundle, version_in(said))
+
+
 class Stage:
     """One deployment, rendered and moved below `root`."""
 
@@ -87,7 +96,7 @@ class Stage:
             },
             Deploy,
         )
-        self.bundle = render(self.deploy)
+        self.bundle = _fitted(render(self.deploy))
         self._write(self.bundle)
         for directory in (f"run/{NAME}", f"var/lib/{NAME}", f"var/log/{NAME}", "var/log/nginx", f"var/lib/{NAME}-acme"):
             (root / directory).mkdir(parents=True)
