@@ -1,7 +1,7 @@
 """Rules about an application of one's own, in the place of the notification center."""
 
 from collections.abc import Iterator
-from posixpath import normpath
+from posixpath import basename, normpath
 
 from generator.config.addresses import is_address, network_fix
 from generator.config.rule import Findings, Origins, rule
@@ -50,15 +50,18 @@ def app_is_run_by_uvicorn(deploy: Deploy, _: Origins) -> Findings:
 
 @rule(
     *("app.requirements", "app.static"),
-    because="What is installed is the directory of the application; whatever is outside of it is not on the host.",
+    because="What is installed is the directory of the application; whatever is outside of it is not on the host. Its "
+    "requirements may be above it, as where several projects share them.",
 )
 def app_has_its_files_inside(deploy: Deploy, _: Origins) -> Findings:
-    paths = {f"app.static.{url}": path for url, path in deploy.app.static.items()}
-    if deploy.app.requirements is not None:
-        paths["app.requirements"] = deploy.app.requirements
-    for key, path in paths.items():
+    for url, path in deploy.app.static.items():
         if normpath(path) != path.removesuffix("/") or path.partition("/")[0] in (".", ".."):
-            yield key, Fault(f"'{path}' is not a plain path inside of app.path", "write it without . and ..")
+            what = f"'{path}' is not a plain path inside of app.path"
+            yield f"app.static.{url}", Fault(what, "write it without . and ..")
+    requirements = deploy.app.requirements
+    if requirements is not None and (normpath(requirements) != requirements or basename(requirements) in (".", "..")):
+        fix = "write it without `.`, and `..` at its beginning alone"
+        yield "app.requirements", Fault(f"'{requirements}' is not a plain path of a file", fix)
 
 
 @rule(

@@ -8,13 +8,17 @@ import msgspec
 class Project(msgspec.Struct, frozen=True):
     """The files of an application, relative to their directory.
 
-    `requirements` is what pip reads, with all files that it names; `file` is where it reads that, if not from uv.
+    `requirements` is what pip reads, with all files that it names; `file` is where it reads that, if not from uv. Those
+    `above` the directory are no files of the application; `place` is then the directory as seen from that of
+    deploy.yaml, in which all of them are.
     """
 
     directory: str
     files: tuple[str, ...]
     requirements: str = ""
     file: str | None = None
+    above: tuple[str, ...] = ()
+    place: str = ""
 
     def id(self, *how: str) -> str:
         """Names the files, and how they are installed: the same ones in the same way have the same name."""

@@ -191,8 +191,8 @@ class App(service.App, frozen=True, kw_only=True, forbid_unknown_fields=True):
     requirements: Annotated[
         RelativePath | None,
         Meta(
-            description="What it needs of Python: a file of requirements for pip, in `path`, or a `uv.lock`, which "
-            "`uv` exports. `null`: nothing.",
+            description="What it needs of Python, as seen from `path`: a file of requirements for pip, which may be "
+            "above it, up to the directory of deploy.yaml, or a `uv.lock`, which `uv` exports. `null`: nothing.",
             extra={"expects": "a file in app.path, such as requirements.txt or uv.lock"},
         ),
     ] = "requirements.txt"

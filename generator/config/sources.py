@@ -66,6 +66,7 @@ class _Look:
         self.place = Path(os.path.realpath(loaded.directory))
         self.directory = Path(os.path.realpath(self.place / self.app.path))
         self.project: Project | None = None
+        self.above: list[str] = []
         if not self.directory.is_dir():
             self._fault("app.path", f"there is no directory {self.directory}", "name the one with the code")
             return
@@ -80,7 +81,12 @@ class _Look:
                 self._fault(f"app.static.{url}", f"'{path}' has no files in {self.directory}", fix)
         requirements = self._requirements(files)
         self.project = Project(
-            str(self.directory), files, requirements, None if self._is_of_uv() else self.app.requirements
+            str(self.directory),
+            files,
+            requirements,
+            None if self._is_of_uv() else self.app.requirements,
+            tuple(sorted(set(self.above))),
+            os.path.relpath(self.directory, self.place) if self.above else "",
         )
 
     def _fault(self, key: str, what: str, fix: str) -> None:
@@ -184,11 +190,31 @@ class _Look:
         name = self.app.requirements
         if name is None:
             return ""
-        if name not in files:
+        if not self._is_there(name, files):
             fix = "name the file, or write `requirements: null` where nothing is needed"
             self._fault("app.requirements", f"there is no {name} in {self.directory}", fix)
             return ""
-        return self._exported(name) if self._is_of_uv() else self._read(name, files, ())
+        if not self._is_of_uv():
+            return self._read(name, files, ())
+        if name in files:
+            return self._exported(name)
+        fix = f"write `uv {' '.join(_EXPORT[:4])} -o requirements.txt` in app.path, and name that file"
+        self._fault("app.requirements", f"'{name}' is above app.path, and may be of several projects", fix)
+        return ""
+
+    def _is_there(self, name: str, files: tuple[str, ...]) -> bool:
+        """Whether a file of requirements is one of the application, or above it and can go with it."""
+        path = self.directory / name
+        if name in files:
+            return True
+        if not name.startswith("../") or not path.is_file():
+            return False
+        if all(Path(os.path.realpath(each)).is_relative_to(self.place) for each in (path, self.directory)):
+            self.above.append(name)
+        else:
+            fix = "put deploy.yaml into a directory that app.path and this file are below, or the file into app.path"
+            self._fault("app.requirements", f"'{name}' is outside of {self.place}, where deploy.yaml is", fix)
+        return True
 
     def _is_of_uv(self) -> bool:
         return str(self.app.requirements).rpartition("/")[2] == _UV_LOCK
@@ -230,10 +256,10 @@ class _Look:
         open_ones = []
         for number, line in _logical_lines(text):
             if other := _OF_OTHER_FILES.match(line):
-                path = os.path.normpath(os.path.join(os.path.dirname(name), other[1]))
+                path = os.path.relpath(self.directory / os.path.dirname(name) / other[1], self.directory)
                 if path in within or path == name:
                     continue
-                if path in files:
+                if self._is_there(path, files):
                     text += self._read(path, files, (*within, name))
                 else:
                     fix = "put it into app.path, and do not let .gitignore name it"

@@ -110,6 +110,7 @@ def _python(store: Store, runtime: str) -> str:
 
 
 def _copy_files(project: Project, directory: Path) -> None:
+    directory.mkdir(mode=0o700)  # nobody else sees a file before it has its owner and mode
     for name in project.files:
         copy = directory / name
         copy.parent.mkdir(parents=True, exist_ok=True)

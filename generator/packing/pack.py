@@ -111,7 +111,7 @@ def deploy_text(loaded: Loaded) -> str:
     given: dict[str, Any] = {}
     deploy = replace(loaded.deploy, hosts=())  # they are for `wsbundle deploy`; one more must change nothing here
     if loaded.project is not None:  # its files are in the archive as well
-        deploy = replace(deploy, app=replace(deploy.app, path=_APPLICATION))
+        deploy = replace(deploy, app=replace(deploy.app, path=_place(loaded.project)))
     for key, value in values_of(deploy).items():
         is_given = key in loaded.origins or (key == "app.path" and loaded.project is not None)
         if is_given and key != "hosts":
@@ -127,11 +127,17 @@ def deploy_text(loaded: Loaded) -> str:
 def _application(project: Project | None) -> Iterator[Member]:
     if project is None:
         return
-    for name in project.files:
-        path = Path(project.directory, name)
-        link = os.readlink(path) if path.is_symlink() else None
-        mode = 0o755 if os.access(path, os.X_OK) else 0o644
-        yield Member(path=f"{_APPLICATION}/{name}", content=b"" if link else path.read_bytes(), mode=mode, link=link)
+    for name in (*project.files, *project.above):
+        path, packed = Path(project.directory, name), os.path.normpath(f"{_place(project)}/{name}")
+        link = os.readlink(path) if path.is_symlink() and name in project.files else None
+        # No less closed than it will be on the host: who unpacks it may do so where others can look.
+        mode = 0o700 if os.access(path, os.X_OK) else _PRIVATE
+        yield Member(path=packed, content=b"" if link else path.read_bytes(), mode=mode, link=link)
+
+
+def _place(project: Project) -> str:
+    """The directory of an application in the archive."""
+    return os.path.normpath(f"{_APPLICATION}/{project.place}")
 
 
 def _code(root: Path) -> Iterator[Member]:

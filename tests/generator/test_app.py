@@ -117,6 +117,33 @@ def test_an_archive_carries_the_application_as_it_would_be_installed(here: Path,
     assert app_id(unpacked.deploy, unpacked.project) != app_id(there.deploy, there.project)
 
 
+def test_an_archive_has_the_requirements_above_the_application_and_shows_none_of_its_files_to_others(
+    here: Path, tmp_path: Path
+) -> None:
+    (here / "requirements.txt").write_text("-r common/base.txt\n")
+    (here / "common").mkdir()
+    (here / "common/base.txt").write_text("a==1 --hash=sha256:00\n")
+    (here / "src/secret.txt").write_text("secret")
+    (here / "src/secret.txt").chmod(0o600)
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    there = loaded(here, "app.requirements=../requirements.txt")
+    archive = pack(ROOT, there, render(there.deploy), wheels)
+    (tmp_path / "unpacked").mkdir()
+    tar = ("tar", "xz", "--no-same-permissions", "-C", str(tmp_path / "unpacked"))
+    subprocess.run(tar, input=archive.content, check=True, umask=0)
+    directory = tmp_path / "unpacked" / archive.directory
+    unpacked = loaded(directory)
+    assert unpacked.deploy.app.path == "app/src"
+    assert there.project is not None
+    assert unpacked.project is not None
+    assert unpacked.project.requirements == there.project.requirements
+    assert app_id(unpacked.deploy, unpacked.project) == app_id(there.deploy, there.project)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (directory / "app").rglob("*") if path.is_file()}
+    assert modes == {"secret.txt": 0o600, "main.py": 0o600, "a.css": 0o600, "manage.py": 0o700,
+                     "requirements.txt": 0o600, "base.txt": 0o600}  # fmt: skip
+
+
 def test_the_deploy_yaml_of_an_archive_leads_to_the_files_beside_it(here: Path) -> None:
     assert "\n  path: app\n" in deploy_text(loaded(here))
     assert "path: src" not in deploy_text(loaded(here))

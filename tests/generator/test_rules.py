@@ -71,6 +71,7 @@ GOOD = {
     "app-has-its-files-inside": [
         "app: {callable: 'main:app', requirements: deploy/uv.lock, static: {/static/: static/, /a/: ..a/b, /b/: .c}}",
         "app: {callable: 'main:app', requirements: null}",
+        "app: {callable: 'main:app', path: shop, requirements: ../requirements.txt}",
     ],
     "static-files-are-below-a-path": [
         "app: {callable: 'main:app', static: {/static/: static, /a/b-c/~d/: e}, health: /static}",
@@ -367,7 +368,8 @@ BAD = {
         "{app: {callable: 'main:app'}, server: standalone}",
     ],
     "app-has-its-files-inside": [
-        "app: {callable: 'main:app', requirements: ../requirements.txt}",
+        "app: {callable: 'main:app', requirements: a/../requirements.txt}",
+        "app: {callable: 'main:app', requirements: ../..}",
         "app: {callable: 'main:app', requirements: ./requirements.txt}",
         "app: {callable: 'main:app', static: {/static/: ..}}",
         "app: {callable: 'main:app', static: {/static/: .}}",

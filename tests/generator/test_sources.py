@@ -425,6 +425,45 @@ def test_a_requirement_that_leaves_its_release_open_is_warned_about(here: Path) 
     ]
 
 
+def test_requirements_may_be_above_the_application_as_where_several_projects_share_them(here: Path) -> None:
+    put(here, "shop/api/main.py")
+    put(here, "shop/api/more.txt", "c==3\n")
+    put(here, "requirements.txt", "-r common/base.txt\n-r shop/api/more.txt\n")
+    put(here, "common/base.txt", "a==1\n-c ../requirements.txt\n")
+    put(here, "deploy.yaml", DEPLOY.replace("shop.asgi:application", "main:app"))
+    project = found(here, "app.path=shop/api", "app.requirements=../../requirements.txt")
+    assert project.files == ("main.py", "more.txt")
+    assert project.above == ("../../common/base.txt", "../../requirements.txt")
+    assert (project.place, project.file) == ("shop/api", "../../requirements.txt")
+    assert all(word in project.requirements for word in ("a==1", "c==3"))
+
+
+def test_requirements_beyond_the_directory_of_deploy_yaml_are_refused(here: Path) -> None:
+    put(here.parent, "requirements.txt")
+    fix = "put deploy.yaml into a directory that app.path and this file are below, or the file into app.path"
+    beyond = f"is outside of {here}, where deploy.yaml is; {fix}"
+    assert faults(here, "app.requirements=../requirements.txt") == [f"app.requirements: '../requirements.txt' {beyond}"]
+    put(here, "requirements.txt", "-r ../requirements.txt\n")
+    assert faults(here) == [f"app.requirements: '../requirements.txt' {beyond}"]
+    # And where the application itself is not below it, an archive could not have both.
+    put(here, "deploy/deploy.yaml", DEPLOY.replace("{", "{path: .., "))
+    put(here, "deploy/requirements.txt")
+    assert found(here / "deploy", "app.requirements=deploy/requirements.txt").above == ()
+    put(here, "other/asgi.py")
+    assignments = ("app.path=../other", "app.callable=asgi:app", "app.requirements=../deploy/requirements.txt")
+    [fault] = faults(here / "deploy", *assignments)
+    assert f"'../deploy/requirements.txt' is outside of {here}/deploy, where deploy.yaml is" in fault
+
+
+def test_a_lock_of_uv_above_the_application_may_be_of_several_projects(here: Path) -> None:
+    put(here, "shop/main.py")
+    put(here, "uv.lock", "version = 1\n")
+    assert faults(here, "app.path=shop", "app.callable=main:app", "app.requirements=../uv.lock") == [
+        "app.requirements: '../uv.lock' is above app.path, and may be of several projects; write `uv export --frozen "
+        "--no-dev --no-emit-project -o requirements.txt` in app.path, and name that file"
+    ]
+
+
 def with_lock(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A project of uv with one requirement, and its lock, made without a look at an index."""
     monkeypatch.setenv("PATH", f"{UV.parent}:{os.environ['PATH']}")
