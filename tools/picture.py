@@ -81,7 +81,7 @@ def drawn(shown: list[tuple[str, str]]) -> str:
 def top() -> str:
     """`wsbundle top` in the middle of a rough minute."""
     told = answers()
-    now, before = told[350], told[345]
+    now, before = told[345], told[340]
     console = Console(width=108, record=True, file=StringIO(), force_terminal=True, highlight=False)
     console.print(screen("ws.example.com", now, rates(now, before), "connections"))
     console.print()

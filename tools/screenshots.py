@@ -46,8 +46,9 @@ def _status(browser: Browser, shell: Shell) -> Page:
     page.wait_for("points.length > 0")
     # An answer of the service that comes later would be a year after the sample, and push all of it out.
     page.evaluate(
-        "byId('pause').click(); points.length = 0; last = null;"
-        f"for (const answer of {json.dumps(answers())}) {{ keep(point(answer, last)); last = answer; }} show();"
+        "byId('pause').click(); points.length = marks.length = 0; last = null;"
+        f"for (const answer of {json.dumps(answers())})"
+        " { if (last) mark(answer, last); keep(point(answer, last)); last = answer; } show();"
         "keep = show = state = () => {}; byId('pause').textContent = 'Pause';"
         "requestAnimationFrame(() => requestAnimationFrame(() => { window.isDrawn = true; }))"
     )

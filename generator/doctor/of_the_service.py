@@ -9,6 +9,7 @@ from generator.doctor.checks import Verdict, check, failed, look, ok, warning
 from generator.doctor.of_the_protocol import INSTALL
 from generator.doctor.patient import Patient, Process, Unseen, needs_root, process
 from generator.host import facts
+from generator.host.quantities import duration
 from generator.program import AS_ROOT
 from generator.rendering.render import open_files, service_user, settings_in_env
 from service.declaration import settings_of
@@ -137,7 +138,7 @@ def settings(deploy: Deploy, seen: Process) -> Verdict:
 IN_FORCE = {
     setting.key: setting.extra["env"]
     for setting in settings_of(Settings)
-    if setting.key.startswith(("app.", "drain.", "log.", "engine.", "mailbox."))
+    if setting.key.startswith(("app.", "drain.", "log.", "engine.", "mailbox.")) and setting.key != "drain.keep"
 }
 """The settings that show in the process alone, each with its variable."""
 
@@ -218,18 +219,23 @@ def engine_is_up(deploy: Deploy, seen: dict[str, Any]) -> Verdict:
 
 
 class Workers(NamedTuple):
-    """How many workers serve, how many of them answered in time, and how many CPUs the service may use."""
+    """How many workers serve, how many of them answer, and how many CPUs the service may use; `silent` has the
+    process ids of the others, and for how long each has not answered.
+    """
 
     serve: int
     counted: int
     cpus: int
+    silent: tuple[tuple[int, float], ...] = ()
 
 
 @look()
 def the_workers(patient: Patient) -> Workers:
-    figures = patient.figures
+    figures, stats = patient.figures, patient.stats
     cpus = len(os.sched_getaffinity(patient.pid)) if patient.deploy.workers == "auto" else 0
-    return Workers(figures["workers"], figures["workers_counted"], cpus)
+    stale = [worker for worker in stats["workers"] if "stale_since" in worker]
+    silent = tuple((worker["pid"], stats["time"] - worker["stale_since"]) for worker in stale)
+    return Workers(figures["workers"], figures["workers_counted"], cpus, silent)
 
 
 @check("workers", see=the_workers, expects=lambda deploy: f"{deploy.workers}, and each answers")
@@ -240,5 +246,24 @@ def workers(deploy: Deploy, seen: Workers) -> Verdict:
     if seen.serve != wanted:
         return failed(f"{seen.serve} of {wanted} serve", f"a worker ended, or was stopped: {log}")
     if seen.counted < seen.serve:
-        return failed(f"{seen.serve - seen.counted} of {wanted} do not answer", f"a worker hangs: {log}")
+        who = ", ".join(f"worker {pid} for {duration(seconds)}" for pid, seconds in seen.silent)
+        said = f"{seen.serve - seen.counted} of {wanted} do not answer" + (f": {who}" if who else "")
+        return failed(said, f"a worker hangs: {log}")
     return ok(seen.serve)
+
+
+@look()
+def the_other_hosts(patient: Patient) -> dict[str, float]:
+    """For how long a worker of each other host has not answered; 0 where all of them do."""
+    if patient.deploy.engine.url is None:
+        raise Unseen("there is no engine: this host is alone")
+    now = patient.stats["time"]
+    return {host["host"]: now - host.get("stale_since", now) for host in patient.stats["hosts"][1:] if host["up"]}
+
+
+@check("engine-workers", "engine", see=the_other_hosts, expects="each answers")
+def other_workers(_: Deploy, seen: dict[str, float]) -> Verdict:
+    """The workers of all other hosts that are reached say how they are."""
+    if silent := [f"{host} for {duration(seconds)}" for host, seconds in seen.items() if seconds]:
+        return warning(f"a worker does not answer: {', '.join(silent)}", "run the doctor there: the worker hangs")
+    return ok(", ".join(seen) or "no other host is there")

@@ -23,7 +23,10 @@ from generator.rendering.render import local_address
 from generator.report import CommandError
 
 _PATIENCE_S = 5.0
-_SYSTEMD = "ActiveState Result NRestarts MainPID UnitFileState NeedDaemonReload".split()
+_SYSTEMD = (
+    "ActiveState Result NRestarts MainPID UnitFileState NeedDaemonReload "
+    "FileDescriptorStoreMax NFileDescriptorStore RestartKillSignal"
+).split()
 
 
 class Unseen(Exception):
@@ -106,19 +109,30 @@ class Patient:
         return started(self.pid)
 
     @cached_property
+    def stats(self) -> dict[str, Any]:
+        """What the service said of itself when it was first asked. Raises: Unseen, OSError"""
+        return self._asked()
+
+    @cached_property
     def figures(self) -> dict[str, Any]:
-        """What the service had counted when it was first asked. Raises: Unseen, OSError"""
-        return self.count()
+        """What it had counted then. Raises: Unseen, OSError"""
+        figures: dict[str, Any] = self.stats["service"]
+        return figures
 
     def count(self) -> dict[str, Any]:
-        """Each figure of all workers, as /stats has them. Raises: Unseen, OSError"""
+        """What it has counted by now: each figure of all workers. Raises: Unseen, OSError"""
+        figures: dict[str, Any] = self._asked()["service"]
+        return figures
+
+    def _asked(self) -> dict[str, Any]:
+        """The answer of /stats."""
         if serves_app(self.deploy):
             raise Unseen("an application of one's own has no figures that are known")
         answer = self.inside("/stats")
         if answer.status != 200:
             raise Unseen(f"the service answers /stats with {answer}")
-        figures: dict[str, Any] = json.loads(answer.body)["service"]
-        return figures
+        stats: dict[str, Any] = json.loads(answer.body)
+        return stats
 
     @cached_property
     def token(self) -> str:

@@ -65,7 +65,7 @@ def rates(now: Stats, before: Stats) -> Rates | None:
 
     def one(row: Stats, earlier: Stats) -> WorkerRates:
         counts = (*_COUNTS, "cpu_seconds")
-        if not row.keys() & earlier.keys() >= {*counts}:
+        if not row.keys() & earlier.keys() >= {*counts} or "stale_since" in row:
             return WorkerRates()
         return WorkerRates(*(per_second(row[name], earlier[name]) for name in counts))
 

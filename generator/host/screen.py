@@ -43,9 +43,12 @@ def _head(title: str, stats: Stats, trouble: str) -> Text:
     elif service["draining"]:
         state, style = "stopping", "yellow"
     elif service["workers_counted"] < service["workers"]:
-        state, style = f"{service['workers'] - service['workers_counted']} workers do not answer", "bold red"
+        silent = service["workers"] - service["workers_counted"]
+        state, style = f"{silent} of {service['workers']} workers do not answer", "bold red"
     elif away := [host["host"] for host in stats.get("hosts", ()) if not host["up"]]:
         state, style = f"{', '.join(away)} away", "bold red"
+    elif stale := [host["host"] for host in stats.get("hosts", ()) if "stale_since" in host]:
+        state, style = f"a worker of {', '.join(stale)} does not answer", "bold red"
     about = (
         f"wsbundle {stats['version']}, {stats['server']}, up {duration(stats['time'] - service['start_time_seconds'])}"
     )
@@ -77,6 +80,8 @@ def _summary(stats: Stats, rates: Rates | None) -> Table:
         ("closed", "connections_closed", rates.closed if rates else {}),
     ):
         grid.add_row(name, _by_reason(service[figure], stats["words"][figure], by_label))
+    if "connections_taken_over" in service:  # an earlier release does not count them
+        grid.add_row("restarts", _kept(service, stats["words"]["connections_not_taken_over"]))
     if "engine_up" in service:
         hosts = f"{service['engine_hosts']} other host{'s' if service['engine_hosts'] != 1 else ''}"
         state = "up" if service["engine_up"] else "[bold red]away[/]"
@@ -93,6 +98,16 @@ def _against(connections: int, limit: int, more: str) -> Table:
     )
     row.add_row(bar, f"[b]{connections:,}[/] of {limit:,}", Text(more, style="dim"))
     return row
+
+
+def _kept(service: Stats, words: Stats) -> str:
+    """What came of the connections that another process had served: before a restart, or a worker before a reload."""
+    kept, ended = service["connections_taken_over"], service["connections_not_taken_over"]
+    whole = kept + sum(ended.values())
+    if not whole:
+        return "[dim]no connections from an earlier process[/]"
+    why = "".join(f"   {words[reason]} [b]{count:,}[/]" for reason, count in ended.items() if count)
+    return f"kept [b]{kept:,}[/] of {whole:,} connections{why}"
 
 
 def _by_reason(counts: Stats, words: Stats, by_label: dict[str, float]) -> str:
@@ -127,7 +142,7 @@ def _workers(stats: Stats, rates: Rates | None, sort: str, left_out: Sequence[st
     workers = [(worker, rates.workers[worker["pid"]] if rates else WorkerRates()) for worker in stats["workers"]]
     rows = []
     for worker, rate in sorted(workers, key=SORTS[sort], reverse=True):
-        up = duration(stats["time"] - worker["start_time_seconds"])
+        up = _silence(stats, worker) or duration(stats["time"] - worker["start_time_seconds"])
         rows.append((worker["host"], str(worker["pid"]), up, *_cells(worker, rate)))
     return _table(("host", "pid", "up", *_COLUMNS), rows, left_out)
 
@@ -138,9 +153,16 @@ def _hosts(stats: Stats, rates: Rates | None, left_out: Sequence[str]) -> Table:
     for host in stats["hosts"]:
         rate = rates.hosts[host["id"]] if rates else WorkerRates()
         state = f"since {duration(stats['time'] - host['since'])}"
-        state = state if host["up"] else f"[bold red]away {state}[/]"
+        state = _silence(stats, host) or state if host["up"] else f"[bold red]away {state}[/]"
         rows.append((host["host"], str(host["workers"]), state, *_cells(host, rate)))
     return _table(("host", "workers", "reached", *_COLUMNS), rows, left_out)
+
+
+def _silence(stats: Stats, row: Stats) -> str:
+    """That a worker, or one of a host, does not answer, whose figures are therefore old; nothing where it does."""
+    if "stale_since" not in row:
+        return ""
+    return f"[bold red]no answer for {duration(stats['time'] - row['stale_since'])}[/]"
 
 
 def _cells(row: Stats, rate: WorkerRates) -> tuple[str, ...]:

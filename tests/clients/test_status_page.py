@@ -3,7 +3,9 @@
 import contextlib
 import itertools
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -21,7 +23,8 @@ from service.web.status_page import PAGE, status_page
 from tests.clients.chromium import Browser, Page
 from tests.clients.in_a_browser import found_by_axe, in_a_browser
 from tests.service.servers import serving
-from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, running, wait_until
+from tests.service.service_manager import Unit, managing
+from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Client, Shell, clean_environment, running, wait_until
 from tests.service.test_hosts import host
 
 HTML = PAGE.read_text()
@@ -70,7 +73,7 @@ def browser(running_browser: Browser) -> Iterator[Browser]:
     running_browser.close_tabs()
 
 
-def opened(browser: Browser, shell: Shell) -> Page:
+def opened(browser: Browser, shell: Shell | Unit) -> Page:
     """The page, with a plot to see."""
     page = browser.open(f"http://127.0.0.1:{shell.port}/status")
     page.wait_for("points.length > 2")
@@ -178,6 +181,59 @@ class TestInABrowser:
                     second.kill()
             assert page.evaluate("document.querySelector('.plot .series[data-runs]').dataset.runs") == "2"
             assert page.evaluate("points.every((p) => !(p.routed < 0))") is True
+
+    def test_a_restart_and_a_reload_say_how_many_clients_they_kept(self, browser: Browser, tmp_path: Path) -> None:
+        with managing(tmp_path / "notify") as manager, contextlib.ExitStack() as stack:
+            unit = stack.enter_context(contextlib.closing(Unit(tmp_path, manager)))
+            unit.start(WORKERS="2")
+            page = opened(browser, unit)
+            clients = [stack.enter_context(Client(unit.url)) for _ in range(3)]
+            page.wait_for("last.service.connections === 3")
+            unit.restart(WORKERS="2")
+            page.wait_for("marks[0]?.kept === 3")
+            assert unit.process is not None
+            unit.process.send_signal(signal.SIGHUP)
+            page.wait_for("marks[1]?.kept === 3")
+            for client in clients:
+                client.hears_nothing_but_itself()
+            words = page.evaluate("[...PLOTS[0].legend.children].map((each) => each.textContent)")
+            assert isinstance(words, list)
+            assert [re.sub(r"\d\d:\d\d", "12:00", text) for text in words[-2:]] == [
+                "restart at 12:00kept 3 of 3",
+                "reload at 12:00kept 3 of 3",
+            ]
+            plots = "PLOTS.filter(({figure}) => !figure.hidden)"
+            lines = page.evaluate(f"{plots}.map(({{element}}) => element.querySelectorAll('.mark').length)")
+            assert isinstance(lines, list)
+            assert {*lines} == {2}
+            assert total(page, "restart at ") == total(page, "reload at ") == "kept 3 of 3"
+            assert found_by_axe(page) == []
+
+    def test_clients_that_were_not_kept_show_with_the_reason(self, browser: Browser, shell: Shell) -> None:
+        page = opened(browser, shell)
+        page.evaluate(
+            "byId('pause').click(); window.later = structuredClone(last); later.time += 1;"
+            "later.service.connections_taken_over += 7; later.service.connections_not_taken_over.gone += 2;"
+            "mark(later, last); keep(point(later, last)); last = later; show()"
+        )
+        assert total(page, "reload at ") == "kept 7 of 9"
+        assert total(page, "not taken over: its client had gone") == "2"
+
+    def test_a_worker_that_does_not_answer_has_a_row_that_says_so(self, browser: Browser, tmp_path: Path) -> None:
+        with running(COMMANDS["runner"], WORKERS="2", WEBSOCKET_BUS=str(tmp_path / "bus")) as shell:
+            wait_until(lambda: len(stats(shell)["workers"]) == 2, deadline_s=30)
+            page = opened(browser, shell)
+            stuck = stats(shell)["workers"][1]["pid"]
+            os.kill(stuck, signal.SIGSTOP)
+            try:
+                page.wait_for("byId('state').textContent === '1 of 2 workers do not answer'")
+                row = f"[...byId('workers').tBodies[0].rows].find((row) => row.cells[0].textContent === '{stuck}')"
+                texts = page.evaluate(f"[...{row}.cells].map((cell) => cell.textContent)")
+                assert isinstance(texts, list)
+                assert re.fullmatch(r"no answer for \d+ s", str(texts[1]))
+                assert texts[3:5] == ["\u2013", "\u2013"]
+            finally:
+                os.kill(stuck, signal.SIGCONT)
 
     def test_an_engine_that_is_away_is_what_it_says_first(self, browser: Browser, shell: Shell) -> None:
         page = opened(browser, shell)

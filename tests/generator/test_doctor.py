@@ -4,6 +4,7 @@ On the wire: `tests.run.test_doctor`; on a host: `tests.hosts.test_doctor`.
 """
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from generator.doctor import (
     of_access,
     of_nginx,
     of_nginx_itself,
+    of_restarts,
     of_the_app,
     of_the_engine,
     of_the_host,
@@ -109,6 +111,9 @@ REFUSED = [
 JOINED = {"engine.url": "valkey://127.0.0.1"}
 SERVED = {**JOINED, "engine.serve": True}
 LOCAL = frozenset({"127.0.0.1/32"})
+KEEPING_CLIENTS = of_restarts.Keeping("true", "512", 512, 0, signal.SIGINT, {7: True, 8: True})
+SENDING_AWAY = of_restarts.Keeping("false", "", 0, 0, signal.SIGTERM, {})
+NOT_KEPT = {"drain.keep": False}
 CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("message", {}, 0.004, "ok"),
     ("message", {}, "HTTP 502", "failed"),
@@ -184,6 +189,22 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("workers", {"workers": "auto"}, of_the_service.Workers(4, 4, 4), "ok"),
     ("workers", {"workers": 4}, of_the_service.Workers(3, 3, 0), "failed"),
     ("workers", {"workers": 4}, of_the_service.Workers(4, 3, 0), "failed"),
+    ("workers", {"workers": 4}, of_the_service.Workers(4, 3, 0, ((7, 12.0),)), "failed"),
+    ("engine-workers", ENGINE, {}, "ok"),
+    ("engine-workers", ENGINE, {"two": 0.0}, "ok"),
+    ("engine-workers", ENGINE, {"two": 0.0, "three": 12.0}, "warning"),
+    ("drain.keep", {"workers": 2}, KEEPING_CLIENTS, "ok"),
+    ("drain.keep", {"workers": 2}, KEEPING_CLIENTS._replace(limit=None), "ok"),
+    ("drain.keep", {"workers": 2}, KEEPING_CLIENTS._replace(setting="false"), "failed"),
+    ("drain.keep", {"workers": 2}, KEEPING_CLIENTS._replace(limit=0), "failed"),
+    ("drain.keep", {"workers": 2}, KEEPING_CLIENTS._replace(signal=signal.SIGTERM), "failed"),
+    ("drain.keep", {"workers": 2}, KEEPING_CLIENTS._replace(store=""), "failed"),
+    ("drain.keep", {"workers": 2}, KEEPING_CLIENTS._replace(doors={7: True, 8: False}), "failed"),
+    ("drain.keep", {"workers": 2, **ENGINE}, KEEPING_CLIENTS._replace(doors={7: False, 8: False}), "ok"),
+    ("drain.keep", {"workers": 2}, KEEPING_CLIENTS._replace(stored=2), "warning"),
+    ("drain.keep", NOT_KEPT, SENDING_AWAY, "ok"),
+    ("drain.keep", NOT_KEPT, SENDING_AWAY._replace(limit=512), "failed"),
+    ("drain.keep", NOT_KEPT, SENDING_AWAY._replace(signal=signal.SIGINT), "failed"),
     ("port", {}, of_access.Ends(("127.0.0.1",)), "ok"),
     ("port", {}, of_access.Ends(()), "failed"),
     ("host", {}, of_access.Ends(("127.0.0.1",)), "ok"),

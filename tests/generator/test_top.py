@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -156,6 +157,37 @@ def test_the_engine_has_a_row_where_there_is_one(up: int, shown: str) -> None:
     assert "engine" not in drawn(stats)
     stats["service"] |= {"engine_up": up, "engine_hosts": 2, "engine_beat_seconds": 0.003}
     assert shown in drawn(stats)
+
+
+def test_it_says_how_many_connections_restarts_and_reloads_have_kept() -> None:
+    stats = sample()[-1]
+    assert "kept 410 of 410 connections" in drawn(stats)
+    stats["service"]["connections_not_taken_over"]["gone"] = 3
+    assert "kept 410 of 413 connections   its client had gone 3" in drawn(stats)
+    assert "no connections from an earlier process" in drawn(sample()[0])
+    del stats["service"]["connections_taken_over"]
+    assert "restarts" not in drawn(stats)
+
+
+def test_a_worker_that_does_not_answer_has_a_row_that_says_so() -> None:
+    before, stats = sample()[-2:]
+    stats["service"]["workers_counted"] = 1
+    stats["workers"][1]["stale_since"] = stats["time"] - 12
+    between = rates(stats, before)
+    assert between is not None
+    assert between.workers[stats["workers"][1]["pid"]].received is None
+    text = drawn(stats, rates=between)
+    assert "● 1 of 2 workers do not answer" in text
+    (row,) = [line for line in text.splitlines() if "no answer for 12 s" in line]
+    assert re.search(r"12 s +331 +- +- +0 B .* - +46.2 MiB", row)
+
+
+def test_a_host_of_which_a_worker_does_not_answer_says_so() -> None:
+    stats = {**sample()[-1], "time": 122.0, "hosts": of_hosts(122.0)["hosts"][:2]}
+    stats["hosts"][1]["stale_since"] = 110.0
+    text = drawn(stats)
+    assert "● a worker of there does not answer" in text
+    assert "no answer for 12 s" in text
 
 
 def of_hosts(at: float) -> Any:

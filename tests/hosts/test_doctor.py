@@ -22,6 +22,7 @@ from websockets.typing import Origin
 
 from tests.hosts.conftest import running
 from tests.hosts.console import DOMAIN, NAME, PATIENCE_S, Console
+from tests.hosts.test_engine import SERVED, engine_of
 
 LIMIT = 8
 SETTINGS: dict[str, Any] = {
@@ -38,6 +39,8 @@ SETTINGS: dict[str, Any] = {
     },
 }
 PAIR = {"file": f"/etc/ssl/{NAME}.pem", "key": f"/etc/ssl/{NAME}.key"}
+# So long may it take to find a fault.
+MINUTE_S = 60.0
 # What a container has of its machine: whether something keeps the clock there right.
 OF_THE_MACHINE = {"clock"}
 # Three days ago, as the program sees it.
@@ -70,8 +73,10 @@ def looked(console: Console, *words: str) -> dict[str, dict[str, Any]]:
 
 
 def findings(console: Console, *words: str) -> dict[str, str]:
-    """What it finds: each check that did not pass, with what was seen."""
+    """What it finds within a minute: each check that did not pass, with what was seen."""
+    began = time.monotonic()
     found = looked(console, *(words or ("--quick",)))
+    assert time.monotonic() - began < MINUTE_S
     return {
         name: f"{each['state']}: {each['seen']}"
         for name, each in found.items()
@@ -109,6 +114,7 @@ def test_a_host_that_is_as_it_should_be(there: Console) -> None:
     assert {name: each["seen"] for name, each in found.items() if each["state"] == "failed"} == {}
     assert {name for name, each in found.items() if each["state"] == "warning"} <= OF_THE_MACHINE
     assert (found["ping.interval"]["state"], found["ping.timeout"]["state"]) == ("ok", "ok")
+    assert (found["drain.keep"]["state"], found["drain.keep"]["seen"]) == ("ok", found["drain.keep"]["expected"])
     assert time.monotonic() - began < 120
     said = there.host.run(".venv/bin/wsbundle", "doctor", "--only", "name", directory="clone").stdout
     assert "ok       name" in said
@@ -246,6 +252,25 @@ def test_the_limits_of_the_process_were_lowered(there: Console) -> None:
     comes_to(lambda: there.comes_to_route())
 
 
+def test_a_restart_or_a_reload_would_close_clients(there: Console) -> None:
+    """Named by doctor: `drain.keep`, which closes none to see that."""
+    drop_in = f"/etc/systemd/system/{NAME}.service.d"
+    with there.client() as client:
+        for line in ("FileDescriptorStoreMax=0", "RestartKillSignal=SIGTERM"):
+            there.write(f"{drop_in}/keep.conf", f"[Service]\n{line}\n")
+            there.run("systemctl", "daemon-reload")
+            assert line in findings(there, "--only", "drain.keep")["drain.keep"]
+            there.run("rm", "-r", drop_in)
+            there.run("systemctl", "daemon-reload")
+        worker = there.run("pgrep", "--parent", there.main_pids()[f"{NAME}.service"]).split()[0]
+        there.run("sh", "-c", f"mkdir /run/away; mv /run/{NAME}/bus/{worker}-*.door /run/away")
+        found = findings(there, "--only", "drain.keep")["drain.keep"]
+        assert f"failed: no clients can pass to worker {worker} at a reload" in found
+        there.run("sh", "-c", f"mv /run/away/* /run/{NAME}/bus; rmdir /run/away")
+        assert findings(there, "--only", "drain.keep") == {}
+        assert client.ping().wait(PATIENCE_S)
+
+
 def test_the_service_is_down(there: Console) -> None:
     """Named by doctor: `message`, `name` and `manager`; by status: `service`. The rest cannot be seen, and says so."""
     there.run("systemctl", "stop", f"{NAME}.socket", f"{NAME}.service")
@@ -255,6 +280,18 @@ def test_the_service_is_down(there: Console) -> None:
     assert "NOT RUNNING" in there.status(code=1)
     there.run("systemctl", "start", f"{NAME}.socket", f"{NAME}.service")
     comes_to(lambda: there.comes_to_route())
+
+
+def test_the_engine_is_away(there: Console) -> None:
+    """Named by doctor: `engine-up`; by top: `engine`; by status: `hosts`."""
+    there.install(**SETTINGS, engine=SERVED)
+    comes_to(lambda: "engine-up" not in findings(there, "--only", "engine"))
+    assert "up, 0 other hosts reached" in there.wsbundle("top", "--once")
+    there.run("systemctl", "stop", engine_of(there))
+    comes_to(lambda: "does not answer" in findings(there, "--only", "engine").get("engine-up", ""))
+    assert "away, 0 other hosts reached" in there.wsbundle("top", "--once")
+    assert "ALONE: the engine at" in there.status(code=1)
+    there.install(**SETTINGS)
 
 
 def certificate(days: int) -> tuple[str, str]:

@@ -2,16 +2,20 @@
 
 import contextlib
 import json
+import signal
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
+from service.core.bus import PATIENCE_S
 from service.mint import add_key, mint
 from tests.service.processes import several
 from tests.service.servers import PROGRAMS, Server, serving
@@ -151,6 +155,31 @@ def test_health_and_figures_say_how_it_stands_with_other_hosts(engine: Server, t
         figures = a.get("/metrics").body.decode()
         assert "wsbundle_engine_up 0.0" in figures
         assert 'wsbundle_engine_link_ends_total{why="silence"} 1.0' in figures
+
+
+def test_a_worker_of_another_host_that_is_stuck_holds_up_nobody_who_looks(engine: Server, tmp_path: Path) -> None:
+    def looked() -> tuple[float, dict[str, Any]]:
+        began = time.monotonic()
+        other: dict[str, Any] = json.loads(a.get("/stats").body)["hosts"][1]
+        return time.monotonic() - began, other
+
+    longer = {"WEBSOCKET_ENGINE_SILENCE": "60"}
+    with (
+        host("runner", "a", tmp_path, engine.url, **longer) as a,
+        host("runner", "b", tmp_path, engine.url, **longer) as b,
+    ):
+        wait_until(lambda: health(a)["hosts"] == 2)
+        bob = Client(b, "bob")
+        bob.send("bob")
+        wait_until(lambda: looked()[1]["messages_routed"] == 1)
+        b.process.send_signal(signal.SIGSTOP)
+        told_at = looked()[1]["stale_since"]
+        looks = [looked() for _ in range(5)]
+        assert min(seconds for seconds, _ in looks) < PATIENCE_S / 2
+        shown = {(each["messages_routed"], each["workers_counted"], each["stale_since"]) for _, each in looks}
+        assert shown == {(1, 0, told_at)}
+        b.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: "stale_since" not in looked()[1])
 
 
 def test_without_an_engine_health_and_figures_are_as_they_were() -> None:
