@@ -12,6 +12,7 @@ from bench import (
     environment,
     fairness,
     hosts,
+    machine,
     mailbox,
     page,
     plots,
@@ -37,6 +38,7 @@ def main(arguments: list[str]) -> int:
     kept: list[results.Kept] = []
     failed = False
     for part in options.parts or PARTS:
+        before = machine.clocks()
         try:
             outcome = PARTS[part](options)
         except (MissingError, StartError) as error:
@@ -47,7 +49,7 @@ def main(arguments: list[str]) -> int:
             print(f"{error}\n")
         else:
             print(f"{outcome.text}\n")
-            kept += results.keep(run, part, outcome.plan, outcome.figures, results.FILE)
+            kept += results.keep(run, part, outcome, machine.others(before, machine.clocks()), results.FILE)
             if options.write:
                 page.write(part, outcome.text)
     if options.write:

@@ -7,8 +7,11 @@ has none but 1:
 - the medians differ by more than three times the median absolute deviation of the rounds of either run;
 - they differ by more than a tenth; by more than a quarter where a run has less than three rounds, which say little of
   their noise; and by more than the part itself says is noise.
+
+What was measured while other programs took more than a quarter of the CPUs is not compared.
 """
 
+import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -18,6 +21,7 @@ from bench.page import bullets, paragraph
 from bench.results import Kept, Run
 
 LEAST, LEAST_OF_FEW_ROUNDS = 0.10, 0.25
+BUSY = 0.25
 _FEW_ROUNDS = 3
 _DEVIATIONS = 3.0
 
@@ -39,26 +43,32 @@ class Change(NamedTuple):
 
 def report(earlier: Sequence[Kept], now: Sequence[Kept]) -> str:
     """What has changed, in words: by the runs that the figures are compared with, the worst first."""
-    pairs = [Change(before, each) for each in now if (before := last(earlier, each)) is not None]
-    if not pairs:
-        return paragraph("Nothing to compare with: no figure was measured before on this machine with the same plan.")
+    busy = {each.part: each.others for each in now if each.others > BUSY}
+    pairs = [
+        Change(before, each) for each in now if each.part not in busy and (before := last(earlier, each)) is not None
+    ]
     by_run: dict[str, list[Change]] = {}
-    for pair in pairs:
-        changed = by_run.setdefault(_since(pair), [])
-        if is_changed(pair.before.figure, pair.now.figure):
-            changed.append(pair)
+    for pair in filter(is_changed, pairs):
+        by_run.setdefault(_since(pair), []).append(pair)
     named = sum(map(len, by_run.values()))
-    lines = [f"Changed by more than their noise: {named} of {len(pairs)} figures that were measured before."]
+    said = [
+        f"{part} is not compared: other programs took {others:.0%} of the CPUs meanwhile."
+        for part, others in busy.items()
+    ]
+    if pairs:
+        said.append(f"Changed by more than their noise: {named} of {len(pairs)} figures that were measured before.")
+    elif not busy:
+        said.append("Nothing to compare with: nothing was measured before on this machine with the same plan.")
+    paragraphs = [paragraph(each) for each in said]
     for since, changes in by_run.items():
-        if changes:
-            ordered = sorted(changes, key=lambda change: (not change.is_worse, -abs(change.factor - 1)))
-            lines += ["", paragraph(since), "", bullets(list(map(sentence, ordered)))]
-    return "\n".join(lines)
+        ordered = sorted(changes, key=lambda change: (not change.is_worse, -abs(math.log(change.factor))))
+        paragraphs += [paragraph(since), bullets(list(map(sentence, ordered)))]
+    return "\n\n".join(paragraphs)
 
 
 def last(earlier: Sequence[Kept], now: Kept) -> Kept | None:
     """The last line with the same figure, measured by the same plan on the same machine; its kernel may be another."""
-    return next((each for each in reversed(earlier) if _key(each) == _key(now)), None)
+    return next((each for each in reversed(earlier) if each.others <= BUSY and _key(each) == _key(now)), None)
 
 
 def _key(kept: Kept) -> tuple[object, ...]:
@@ -68,8 +78,9 @@ def _key(kept: Kept) -> tuple[object, ...]:
     return kept.part, kept.plan, comparable, machine.processor, machine.cpus
 
 
-def is_changed(before: Figure, now: Figure) -> bool:
+def is_changed(change: Change) -> bool:
     """Whether two runs differ by more than their noise."""
+    before, now = change.before.figure, change.now.figure
     olds, news = _counted(before), _counted(now)
     old, new = statistics.median(olds), statistics.median(news)
     if min(old, new) <= 0:  # no ratio

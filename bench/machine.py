@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,6 +38,29 @@ def machine() -> Machine:
 def _processor() -> str:
     models = re.findall(r"(?m)^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text())
     return str(models[0]) if models else platform.machine()
+
+
+class Clocks(NamedTuple):
+    """Seconds of all CPUs since the machine was started: how many there were, were used, and were used by us."""
+
+    there: float
+    used: float
+    ours: float
+
+
+def clocks() -> Clocks:
+    """As they are now. Source: proc_stat(5), the line `cpu`; the time that a host took from a guest counts as used."""
+    fields = Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]
+    user, nice, system, idle, waiting, *others = (int(field) / os.sysconf("SC_CLK_TCK") for field in fields)
+    used, ours = user + nice + system + sum(others), os.times()
+    mine = ours.user + ours.system + ours.children_user + ours.children_system
+    return Clocks(used + idle + waiting, used, mine)
+
+
+def others(before: Clocks, after: Clocks) -> float:
+    """The share of the CPUs that other programs than ours took in between."""
+    there, used, ours = (now - then for now, then in zip(after, before, strict=True))
+    return max(0.0, used - ours) / there if there else 0.0
 
 
 def versions() -> dict[str, str]:

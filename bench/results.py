@@ -1,7 +1,8 @@
 """The figures of every run on this machine, kept in one file: build/_bench/results.jsonl, a line for each.
 
     {"format": 1, "run": {"time": "2026-11-29T08:00:00Z", "commit": "0375e59...", "is_clean": true, ...},
-     "part": "servers", "plan": "3 x 2.0 s, 10000 connections", "figure": {"case": "fast, W=1", "values": [...], ...}}
+     "part": "servers", "plan": "3 x 2.0 s, 10000 connections", "others": 0.02,
+     "figure": {"case": "fast, W=1", "values": [...], ...}}
 
 A part is added in one write below a lock, so that two runs do not mix. What a run that was killed has begun to write is
 left out by who reads, and removed by who writes next.
@@ -12,13 +13,12 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from bench.figures import Figure
+from bench.figures import Figure, Outcome
 from bench.machine import Machine, machine, versions
 from bench.programs import BUILD, ROOT, MissingError, program
 
@@ -41,12 +41,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One line."""
+    """One line. `others` is the share of the CPUs that other programs took while the part was measured."""
 
     format: Literal[1]
     run: Run
     part: str
     plan: str
+    others: float
     figure: Figure
 
 
@@ -94,9 +95,12 @@ def _kept(line: bytes, place: str) -> Kept:
         raise ResultsError(f"{place}: {error}; remove the line, or move the file away to begin a new one") from error
 
 
-def keep(run: Run, part: str, plan: str, figures: Iterable[Figure], file: Path) -> list[Kept]:
+def keep(run: Run, part: str, outcome: Outcome, others: float, file: Path) -> list[Kept]:
     """Add the figures of a part; the lines as they are kept."""
-    kept = [Kept(format=FORMAT, run=run, part=part, plan=plan, figure=figure) for figure in figures]
+    kept = [
+        Kept(format=FORMAT, run=run, part=part, plan=outcome.plan, others=round(others, 3), figure=figure)
+        for figure in outcome.figures
+    ]
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+b", buffering=0) as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)

@@ -34,5 +34,5 @@ def figure(
     )
 
 
-def kept(figure: Figure, run: Run, plan: str = "full", part: str = "servers") -> Kept:
-    return Kept(format=FORMAT, run=run, part=part, plan=plan, figure=figure)
+def kept(figure: Figure, run: Run, plan: str = "full", part: str = "servers", others: float = 0.05) -> Kept:
+    return Kept(format=FORMAT, run=run, part=part, plan=plan, others=others, figure=figure)

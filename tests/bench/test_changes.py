@@ -4,12 +4,17 @@ import random
 
 import pytest
 
-from bench.changes import is_changed, last, report
+from bench import changes
+from bench.changes import BUSY, Change, last, report
 from bench.figures import Figure
 from bench.machine import Machine
 from tests.bench.results_of import MACHINE, figure, kept, run
 
 OLD, NEW = run(27), run(28)
+
+
+def is_changed(before: Figure, now: Figure) -> bool:
+    return changes.is_changed(Change(kept(before, OLD), kept(now, NEW)))
 
 
 def said(before: list[Figure], now: list[Figure]) -> str:
@@ -120,6 +125,18 @@ def test_a_run_is_compared_with_the_last_one() -> None:
     assert last(earlier, now) == earlier[1]
 
 
+def test_what_was_measured_beside_other_work_is_not_compared() -> None:
+    quiet, busy = (kept(figure(value), OLD, others=others) for value, others in ((100.0, BUSY), (50.0, BUSY + 0.01)))
+    assert last([quiet, busy], kept(figure(100), NEW)) == quiet
+    of_render = kept(figure(50), NEW, part="render")
+    assert report([quiet, kept(figure(100), OLD, part="render")], [kept(figure(40), NEW, others=0.64), of_render]) == (
+        "servers is not compared: other programs took 64% of the CPUs meanwhile.\n\n"
+        "Changed by more than their noise: 1 of 1 figures that were measured before.\n\n"
+        "Since 2026-11-27 14:03 UTC, commit 0000000000:\n\n"
+        "- worse: render: fast, W=1: done per CPU second: 50 1/s, was 100: 0.50 times; rounds 50, were 100"
+    )
+
+
 OTHER_MACHINE = Machine(processor="another processor", cpus=2, kernel=MACHINE.kernel)
 MORE_CPUS = Machine(processor=MACHINE.processor, cpus=4, kernel=MACHINE.kernel)
 
@@ -138,7 +155,7 @@ MORE_CPUS = Machine(processor=MACHINE.processor, cpus=4, kernel=MACHINE.kernel)
 def test_what_was_measured_otherwise_is_not_compared(other: object) -> None:
     now = kept(figure(100), NEW)
     assert report([other], [now]) == (  # type: ignore[list-item]
-        "Nothing to compare with: no figure was measured before on this machine with the same plan."
+        "Nothing to compare with: nothing was measured before on this machine with the same plan."
     )
 
 

@@ -27,8 +27,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_what_is_kept_is_read_again(file: Path) -> None:
-    keep(run(27), "servers", "full", FIGURES, file)
-    keep(run(28), "servers", "full", FIGURES[:1], file)
+    keep(run(27), "servers", Outcome("", FIGURES, "full"), 0.05, file)
+    keep(run(28), "servers", Outcome("", FIGURES[:1], "full"), 0.05, file)
     assert read(file) == [*(kept(each, run(27)) for each in FIGURES), kept(FIGURES[0], run(28))]
 
 
@@ -37,23 +37,23 @@ def test_before_the_first_run_there_is_nothing(file: Path) -> None:
 
 
 def test_each_figure_is_a_line(file: Path) -> None:
-    keep(run(27), "servers", "full", FIGURES, file)
+    keep(run(27), "servers", Outcome("", FIGURES, "full"), 0.05, file)
     first, second = file.read_text().splitlines()
     assert first.startswith('{"format":1,"run":{"time":"2026-11-27T14:03:00Z","commit":"0')
     assert '"figure":{"case":"fast, idle"' in second
 
 
 def test_a_line_that_was_not_finished_is_told_and_left_out(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    keep(run(27), "servers", "full", FIGURES, file)
+    keep(run(27), "servers", Outcome("", FIGURES, "full"), 0.05, file)
     file.write_bytes(file.read_bytes()[:-10])
     assert read(file) == [kept(FIGURES[0], run(27))]
     assert f"{file}:2: left out: a run was killed while it wrote this line" in capsys.readouterr().err
 
 
 def test_the_next_run_writes_over_a_line_that_was_not_finished(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    keep(run(27), "servers", "full", FIGURES, file)
+    keep(run(27), "servers", Outcome("", FIGURES, "full"), 0.05, file)
     file.write_bytes(file.read_bytes()[:-10])
-    keep(run(28), "servers", "full", FIGURES[:1], file)
+    keep(run(28), "servers", Outcome("", FIGURES[:1], "full"), 0.05, file)
     assert read(file) == [kept(FIGURES[0], run(27)), kept(FIGURES[0], run(28))]
     assert capsys.readouterr().err == ""
 
@@ -69,13 +69,14 @@ def test_the_next_run_writes_over_a_line_that_was_not_finished(file: Path, capsy
         ('"better":"more"', '"better":"equal"'),
         ('"is_clean":true', '"is_clean":"yes"'),
         ('"kernel"', '"system"'),
+        ('"others":0.05,', ""),
         ("3.1", '"3.1"'),
         ("}", ""),
         ("fast", "\udcff"),
     ],
 )
 def test_a_line_that_is_not_ours_is_refused_with_its_place(file: Path, old: str, new: str) -> None:
-    keep(run(27), "servers", "full", FIGURES[:1], file)
+    keep(run(27), "servers", Outcome("", FIGURES[:1], "full"), 0.05, file)
     assert old in file.read_text()
     file.write_text(file.read_text().replace(old, new), errors="surrogateescape")
     with pytest.raises(ResultsError, match=rf"{re.escape(str(file))}:1: .*; remove the line, or move the file away"):
@@ -84,11 +85,18 @@ def test_a_line_that_is_not_ours_is_refused_with_its_place(file: Path, old: str,
 
 def _keep_often(file: Path, day: int) -> None:
     for _ in range(50):
-        keep(run(day), "servers", "full", [figure(float(day), case=f"case {number}") for number in range(20)], file)
+        keep(
+            run(day),
+            "servers",
+            Outcome("", [figure(float(day), case=f"case {number}") for number in range(20)], "full"),
+            0.05,
+            file,
+        )
 
 
 def test_two_runs_at_once_do_not_mix(file: Path) -> None:
-    processes = [multiprocessing.Process(target=_keep_often, args=(file, day)) for day in (1, 2)]
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_keep_often, args=(file, day)) for day in (1, 2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -102,11 +110,11 @@ def test_two_runs_at_once_do_not_mix(file: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep(run(27), "servers", "full", FIGURES, file)
+    keep(run(27), "servers", Outcome("", FIGURES, "full"), 0.05, file)
     before, write = file.read_bytes(), os.write
     monkeypatch.setattr(os, "write", lambda opened, text: write(opened, text[:40]))
     with pytest.raises(OSError, match="the disk is full; the figures of servers are not kept"):
-        keep(run(28), "servers", "full", FIGURES, file)
+        keep(run(28), "servers", Outcome("", FIGURES, "full"), 0.05, file)
     assert file.read_bytes() == before
 
 
