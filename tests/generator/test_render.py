@@ -336,6 +336,12 @@ def test_workers_are_told_where_to_look_for_what_is_current_and_only_where_they_
             assert "WEBSOCKET_" not in rendered(**other)[path]
 
 
+def test_the_service_is_told_which_start_of_the_host_this_is_where_it_keeps_mail() -> None:
+    line = "Environment=WEBSOCKET_BOOT_ID=%b\n"
+    assert line in rendered(auth="token", mailbox={"keep": "disk"})[SERVICE]
+    assert line not in rendered(auth="token")[SERVICE]
+
+
 @every_combination
 def test_the_workers_have_a_directory_to_meet_in(choices: dict[str, Any]) -> None:
     files = rendered(**choices)

@@ -676,6 +676,17 @@ def test_what_other_workers_write_is_seen_and_what_was_not_committed_is_not(dire
     other.close()
 
 
+def test_the_unit_says_which_start_of_the_host_this_is_as_it_hides_the_kernels_file(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    boot = history._BOOT.read_text().strip()
+    monkeypatch.setattr(history, "_BOOT", tmp_path / "hidden")
+    monkeypatch.setenv("WEBSOCKET_BOOT_ID", boot.replace("-", ""))  # as %b is, in systemd.unit(5)
+    database = Database(directory, "turn")
+    assert database.reading.execute("select boot from state").fetchone() == (boot,)
+    database.close()
+
+
 def test_nobody_else_reads_the_mail_whoever_made_the_directory(directory: Path) -> None:
     directory.mkdir(mode=0o755)
     desk = Desk(directory)
