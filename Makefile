@@ -73,7 +73,8 @@ soak: $(VENV)-dev/ready ## ten thousand clients, clients that die at any byte, o
 	@$(DEV) -m tests.soak.run_soak $(ARGS)
 
 kills: $(VENV)-dev/ready ## kill workers and services 20 times while 100,000 messages go to mailboxes
-	@MAILBOX_MESSAGES=100000 MAILBOX_KILLS=20 $(PYTEST) -s tests/service/test_mailbox_kills.py $(ARGS)
+	@MAILBOX_MESSAGES=100000 MAILBOX_KILLS=20 $(PYTEST) -s tests/service/test_mailbox_kills.py \
+	    tests/service/test_mailbox_engine_kills.py $(ARGS)
 
 lint: $(VENV)-dev/ready ## format, lint and types
 	@$(DEV) -m ruff format --check .

@@ -1,10 +1,8 @@
 """Mailboxes of several hosts in a real engine; every rule by itself is shown in test_mailbox."""
 
-import asyncio
 import contextlib
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -16,23 +14,17 @@ import pytest
 
 from generator.readers.engine import with_password
 from service.mailbox.rights import RIGHTS, WAITS, rights
-from tests.service.mailbox_crowd import Crowd
-from tests.service.processes import Processes, several
 from tests.service.servers import PROGRAMS, Server, serving
 from tests.service.shells import ROOT, Shell, wait_until
 from tests.service.test_engine_faults import RIGHTS as OF_LINKS
 from tests.service.test_engine_faults import Sentinels, as_user, refused
 from tests.service.test_mailbox_conformance import Kept, messages
-from tests.service.test_mailbox_kills import RECIPIENTS, ROOMY, wait_for
 from tests.service.test_v1_conformance import Caller
 
 pytestmark = pytest.mark.slow
 
 # What an engine does that keeps mail.
 KEEPS = ("--appendonly", "yes", "--appendfsync", "always")
-ROUNDS = 6
-MESSAGES = 6000
-SENDERS = [f"sender-{number}" for number in range(16)]
 
 
 class KeptThere(Kept):
@@ -476,67 +468,3 @@ def test_a_failover_keeps_what_was_told_to_be_stored_and_one_that_lost_the_end_i
                 assert messages(bob, 2) == ["on both", "alone"]
             # Whichever host has noticed it first.
             assert ("it has lost the end of what was stored" in a.log() + b.log()) is loses
-
-
-# All of it under faults
-
-
-class Faults:
-    """What happens while everybody sends: workers and the engine are killed, and the engine is held up."""
-
-    def __init__(self, hosts: list[Processes], engine: Server) -> None:
-        self.hosts = hosts
-        self.engine = engine
-
-    async def happen(self) -> None:
-        """One of them, and wait until all are there again."""
-        random.choice([self.kill_worker, self.kill_engine, self.hold_engine])()
-        await asyncio.sleep(random.uniform(0.1, 3.0))
-        if self.engine.process and self.engine.process.poll() is not None:
-            self.engine.start()
-        self.engine.send(signal.SIGCONT)
-        for host in self.hosts:
-            await asyncio.get_running_loop().run_in_executor(None, host.wait)
-
-    def kill_worker(self) -> None:
-        host = random.choice(self.hosts)
-        host.kill(random.choice(host.pids()))
-
-    def kill_engine(self) -> None:
-        self.engine.kill()
-
-    def hold_engine(self) -> None:
-        self.engine.send(signal.SIGSTOP)
-
-
-async def live(kept: KeptThere, hosts: list[Processes], engine: Server) -> Crowd:
-    tokens = {name: kept.token(name) for name in (*SENDERS, *RECIPIENTS)}
-    # One at a time: what is sent behind something that is refused is stored before that is sent again.
-    crowd = Crowd([host.shell.url for host in hosts], tokens, SENDERS, RECIPIENTS, in_flight=1)
-    await crowd.open_all()
-    crowd.start()
-    faults = Faults(hosts, engine)
-    for number in range(ROUNDS):
-        await wait_for(crowd, (number + 0.5) * MESSAGES / ROUNDS)
-        await faults.happen()
-    await wait_for(crowd, MESSAGES)
-    await crowd.finish()
-    return crowd
-
-
-def test_what_was_told_to_be_stored_comes_once_and_in_order_through_all_faults(
-    kept: KeptThere, engine: Server, tmp_path: Path
-) -> None:
-    with contextlib.ExitStack() as both:
-        hosts = [
-            both.enter_context(
-                several("runner", 2, tmp_path / name, **kept.settings(WEBSOCKET_ENGINE_HOST=name, **ROOMY))
-            )
-            for name in ("a", "b")
-        ]
-        crowd = asyncio.run(live(kept, hosts, engine))
-        print(f"{crowd.told_in_all} told stored, {ROUNDS} faults")
-        for host in hosts:
-            assert "Traceback" not in host.shell.log()
-    assert crowd.told_in_all >= MESSAGES
-    assert crowd.faults() == []
