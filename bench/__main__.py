@@ -19,9 +19,11 @@ from bench import (
     render,
     report,
     results,
+    sizing,
     watched,
 )
 from bench.figures import Outcome
+from bench.load import LoadError
 from bench.programs import MissingError
 from bench.servers import SERVERS, StartError
 
@@ -41,7 +43,7 @@ def main(arguments: list[str]) -> int:
         before = machine.clocks()
         try:
             outcome = PARTS[part](options)
-        except (MissingError, StartError) as error:
+        except (LoadError, MissingError, StartError) as error:
             failed = True
             print(f"{part}: not measured: {error}\n")
         except _FailedError as error:
@@ -77,6 +79,11 @@ def _deployed(options: argparse.Namespace) -> Outcome:
     return behind.report(behind.measure(plan, _progress))
 
 
+def _sizing(options: argparse.Namespace) -> Outcome:
+    plan = sizing.QUICK if options.quick else (sizing.CONNECTIONS, sizing.PER_SECOND, sizing.SECONDS)
+    return sizing.report(sizing.measure(*plan))
+
+
 def _fairness(options: argparse.Namespace) -> Outcome:
     seconds, ways = (0.5, fairness.QUICK_WAYS) if options.quick else (10.0, tuple(fairness.WAYS))
     return fairness.report(fairness.measure(seconds, ways), seconds)
@@ -92,6 +99,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Outcome]] = {
     "environment": lambda options: environment.report(1 if options.quick else 5),
     "servers": _servers,
     "deployed": _deployed,
+    "sizing": _sizing,
     "fairness": _fairness,
     "watched": _watched,
     "hosts": lambda options: hosts.report(*((1, 0.5) if options.quick else (5, 2.0))),

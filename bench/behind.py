@@ -16,7 +16,7 @@ from bench.figures import Figure, Outcome
 from bench.load import Cost, Dialect, Pace, Storm
 from bench.page import bullets, paragraph, table
 from bench.programs import MissingError, certificate, peers_packages
-from bench.servers import SERVERS, Running, Server, allow_many_files, nchan, python, running
+from bench.servers import SERVERS, SPARE_FILES, Running, Server, allow_many_files, nchan, python, running
 
 _LIMITS = (
     "limits.connections=100000 limits.connections_per_address=65535 limits.messages_per_second=1000000 "
@@ -27,8 +27,9 @@ PER_SECOND = 5000
 _TWO = "--nginx-workers 2"
 
 
-def _deployed(title: str, flags: str = "", tls: bool = False) -> Server:
-    command = f"-m bench.deployed {flags} {{port}} {{directory}} {_LIMITS} {'tls=files' if tls else ''}"
+def deployed(title: str, flags: str = "", tls: bool = False, settings: str = "") -> Server:
+    """nginx and the service behind it; the flags are those of `bench.deployed`, the settings those of deploy.yaml."""
+    command = f"-m bench.deployed {flags} {{port}} {{directory}} {_LIMITS} {settings} {'tls=files' if tls else ''}"
     return Server(title, python(command), tls=tls)
 
 
@@ -45,8 +46,8 @@ def _nchan_over_tls(port: int, directory: Path) -> list[str]:
 ALONE, DEPLOYED, OVER_TLS = "alone", "deployed", "deployed-tls"
 WAYS = {
     ALONE: SERVERS["fast"]._replace(title="the service without nginx"),
-    DEPLOYED: _deployed("**as deployed**"),
-    OVER_TLS: _deployed("**as deployed, TLS**", tls=True),
+    DEPLOYED: deployed("**as deployed**"),
+    OVER_TLS: deployed("**as deployed, TLS**", tls=True),
     "nchan": SERVERS["nchan"],
     "nchan-tls": SERVERS["nchan"]._replace(title="nginx with nchan, TLS", command=_nchan_over_tls, tls=True),
     "guide": _guide("uvicorn and nginx as the guide has them"),
@@ -145,7 +146,7 @@ def measure(plan: Plan, progress: Callable[[str], None] = lambda step: None) -> 
     Raises:
         LoadError, StartError: a server has failed.
     """
-    plan = plan._replace(connections=min(plan.connections, allow_many_files() - 200))
+    plan = plan._replace(connections=min(plan.connections, allow_many_files() - SPARE_FILES))
     results = Results(plan)
     for number in range(plan.rounds):
         steps = [
@@ -161,7 +162,7 @@ def measure(plan: Plan, progress: Callable[[str], None] = lambda step: None) -> 
                 except MissingError as error:
                     results.missing[name] = str(error)
     for name, flags in ((ALONE, None), (DEPLOYED, False), (OVER_TLS, True)):
-        with running(WAYS[name] if flags is None else _deployed("", _TWO, flags)) as server:
+        with running(WAYS[name] if flags is None else deployed("", _TWO, flags)) as server:
             results.idle_kib[name] = load.idle(server, plan.connections)
     return results
 
@@ -184,7 +185,7 @@ def _group(results: Results, name: str) -> None:
 def _storm(results: Results) -> None:
     pair = []
     for no_more_than_tls in (False, True):
-        with running(_deployed("", _TWO, tls=True)) as server:
+        with running(deployed("", _TWO, tls=True)) as server:
             pair.append(load.storm(server, results.plan.connections, no_more_than_tls))
     results.storms.append((pair[0], pair[1]))
 

@@ -12,9 +12,7 @@ from bench import load
 from bench.figures import Figure
 from bench.load import Cost, LoadError
 from bench.programs import MissingError
-from bench.servers import REFERENCE, SERVERS, Running, StartError, allow_many_files, running
-
-SPARE_FILES = 200
+from bench.servers import REFERENCE, SERVERS, SPARE_FILES, Running, StartError, allow_many_files, running
 
 
 class Plan(NamedTuple):

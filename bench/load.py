@@ -13,7 +13,7 @@ import msgspec
 from bench.programs import compiled
 from bench.servers import Running, load_cpus, on_cpus
 
-DEADLINE_S = 120.0
+DEADLINE_S = 300.0
 PAIRS = 50
 HANDSHAKES_AT_ONCE = 20
 
@@ -173,7 +173,10 @@ def _result(
         options += ["--recipients-at", str(server.recipients_port)]
     words = [scenario, *map(str, (server.port, *numbers, *server.pids))]
     command = on_cpus(load_cpus(server.cpus), [program(), *options, *words])
-    done = subprocess.run(command, capture_output=True, timeout=DEADLINE_S)
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        raise LoadError(f"{scenario}: it has not ended after {DEADLINE_S:.0f} s") from None
     if done.returncode == 1:
         raise LoadError(f"{scenario}: {msgspec.json.decode(done.stdout, type=_Fault).fault}")
     done.check_returncode()

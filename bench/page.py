@@ -1,4 +1,4 @@
-"""The tables of the benchmarks, on the terminal and in docs/performance.md."""
+"""The tables of the benchmarks, on the terminal and in docs."""
 
 import re
 import textwrap
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from bench.programs import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
+# Of a part that has a page of its own.
+PAGES = {"sizing": ROOT / "docs" / "sizing.md"}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -32,8 +34,9 @@ def bullets(sentences: Sequence[str]) -> str:
 
 
 def write(part: str, text: str) -> None:
-    """Replace the text between the markers of a part in docs/performance.md."""
-    PAGE.write_text(replaced(PAGE.read_text(), part, text))
+    """Replace the text between the markers of a part on its page."""
+    page = PAGES.get(part, PAGE)
+    page.write_text(replaced(page.read_text(), part, text))
 
 
 def replaced(page: str, part: str, text: str) -> str:

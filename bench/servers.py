@@ -18,6 +18,8 @@ from typing import NamedTuple
 from bench.programs import BUILD, HERE, PATH, ROOT, MissingError, compiled, nchan_module, node_modules, program
 
 DEADLINE_S = 15.0
+# Of the files that a process may have open, what it needs beside its connections.
+SPARE_FILES = 200
 
 # What is measured is the price of a message, not who is turned away.
 ADMIT_ALL = {

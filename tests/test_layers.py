@@ -77,6 +77,7 @@ ROOMS = {
         "environment",
         "mailbox",
         "behind",
+        "sizing",
         "__main__",
     ),
 }
