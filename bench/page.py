@@ -59,7 +59,7 @@ def part_of(page: str, part: str) -> str:
         ValueError: it has no markers for that part.
     """
     begin, end = _markers(part)
-    found = re.search(f"{begin}\n(.*?)\n{end}", page, flags=re.DOTALL)
+    found = re.search(f"{begin}\n(.*?)\n?{end}", page, flags=re.DOTALL)
     if found is None:
         raise ValueError(f"the page needs {begin} and {end} once")
     return found[1]
@@ -70,6 +70,6 @@ def _markers(part: str) -> tuple[str, str]:
 
 
 def cells(text: str) -> list[list[str]]:
-    """The rows of a table that `table` has made, its header first."""
-    header, _, *rows = re.findall(r"(?m)^\| (.*) \|$", text)
-    return [[cell.strip() for cell in row.split(" | ")] for row in (header, *rows)]
+    """The rows of a table that `table` has made, its header first; none where there is no table."""
+    lines = re.findall(r"(?m)^\| (.*) \|$", text)
+    return [[cell.strip() for cell in row.split(" | ")] for row in lines[:1] + lines[2:]]

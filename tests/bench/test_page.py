@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.page import bullets, replaced, table
+from bench.page import bullets, cells, part_of, replaced, table
 
 
 def test_a_table_can_be_read_as_it_is() -> None:
@@ -30,3 +30,16 @@ def test_only_what_is_between_the_markers_is_replaced() -> None:
 def test_a_page_without_the_markers_is_not_written() -> None:
     with pytest.raises(ValueError, match="<!-- servers: begin -->"):
         replaced("nothing", "servers", "new")
+
+
+def test_the_cells_of_a_table_are_read_again() -> None:
+    header, rows = ("server", "ratio", "-"), [("fast shell", "3.10", ""), ("nchan", "-", "12.00")]
+    assert cells(f"Before.\n\n{table(header, rows)}\n\n- after") == [[*header], *map(list, rows)]
+    assert cells("nothing") == []
+
+
+def test_a_part_is_what_is_between_its_markers() -> None:
+    page = "<!-- a: begin -->\none\n\ntwo\n<!-- a: end -->\n<!-- b: begin -->\n<!-- b: end -->\n"
+    assert (part_of(page, "a"), part_of(page, "b")) == ("one\n\ntwo", "")
+    with pytest.raises(ValueError, match="<!-- c: begin -->"):
+        part_of(page, "c")
