@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import ssl
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from generator.doctor.wire import ask, connected
 from generator.host import facts
 from generator.host.programs import run
 from generator.program import AS_ROOT
+from generator.rendering.render import has_http2
 
 INSTALL = f"{AS_ROOT} install"
 
@@ -42,6 +44,21 @@ def the_code(patient: Patient) -> Code:
 def path(_: Deploy, seen: Code) -> Verdict:
     """The application runs from the files that were installed last."""
     return ok(seen.runs) if seen.runs == seen.installed else failed(seen.runs or "nothing", INSTALL)
+
+
+@look()
+def http2_in_tls(patient: Patient) -> bool:
+    """Whether a client that speaks HTTP/2 is taken at its word."""
+    if not has_http2(patient.deploy):
+        raise Unseen("browsers want TLS for it" if patient.deploy.tls == "off" else "it is your own site's")
+    with connected(patient.endpoint, protocol="h2") as client:
+        return isinstance(client, ssl.SSLSocket) and client.selected_alpn_protocol() == "h2"
+
+
+@check("http2", "app", see=http2_in_tls, expects="HTTP/2 is offered")
+def http2(_: Deploy, seen: bool) -> Verdict:
+    """The site of an application offers HTTP/2."""
+    return ok("it is") if seen else failed("it is not", INSTALL)
 
 
 class Served(NamedTuple):

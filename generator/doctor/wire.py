@@ -38,11 +38,12 @@ class Ended(Exception):
 
 
 def connected(
-    endpoint: Endpoint, address: str = "", encrypted: bool | None = None, claim: str = UNKNOWN
+    endpoint: Endpoint, address: str = "", encrypted: bool | None = None, claim: str = UNKNOWN, protocol: str = ""
 ) -> socket.socket:
     """A connection to nginx, with TLS where clients use it; no certificate is judged.
 
-    Where the PROXY protocol is spoken, `claim` says in its words for which client the connection is.
+    `protocol` is the only one that the client speaks within TLS (RFC 7301). Where the PROXY protocol is spoken, `claim`
+    says in its words for which client the connection is.
 
     Raises:
         OSError
@@ -51,8 +52,11 @@ def connected(
     plain = endpoint.connect(address or endpoint.ways[0][0], with_tls, PATIENCE_S, claim)
     if not with_tls:
         return plain
+    trusting = context()
+    if protocol:
+        trusting.set_alpn_protocols([protocol])
     try:
-        return context().wrap_socket(plain, server_hostname=endpoint.domain)
+        return trusting.wrap_socket(plain, server_hostname=endpoint.domain)
     except BaseException:
         plain.close()
         raise

@@ -348,6 +348,8 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("app.path", APP, of_the_app.Code(PLACE, PLACE), "ok"),
     ("app.path", APP, of_the_app.Code(PLACE, f"{PLACE}c"), "failed"),
     ("app.path", APP, of_the_app.Code("", PLACE), "failed"),
+    ("http2", {**APP, **FILES}, True, "ok"),
+    ("http2", {**APP, **FILES}, False, "failed"),
     ("app.static", APP, of_the_app.Served({}), "ok"),
     ("app.static", STATIC, of_the_app.Served({"/static/": 200}), "ok"),
     ("app.static", STATIC, of_the_app.Served({"/static/": 403}), "failed"),
@@ -410,7 +412,7 @@ def made_for(of: Deploy) -> set[str]:
 
 def test_the_checks_of_an_application_are_not_made_of_the_notification_center() -> None:
     left_out = set(CHECKS) - made_for(PLAIN)
-    assert left_out == {name for name in CHECKS if name.startswith(("app.", "needs."))} | {"refused-needs"}
+    assert left_out == {name for name in CHECKS if name.startswith(("app.", "needs."))} | {"refused-needs", "http2"}
 
 
 def test_the_checks_of_a_site_are_not_made_where_it_is_the_operators_own() -> None:

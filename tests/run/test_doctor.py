@@ -129,6 +129,8 @@ def test_what_clients_get_of_tls_is_seen() -> None:
     with patient(tls="files") as (of, _):
         found = findings(of, "tls", "message", "limits.message_size")
         not_so = findings(expecting(of, tls="off"), "tls")["tls"]
+        no_http2 = findings(expecting(of, **{"app.callable": "main:app"}), "http2")["http2"]
+    assert no_http2.state == "failed"
     assert [found[name].state for name in ("message", "limits.message_size")] == ["ok", "ok"]
     assert (found["tls"].state, found["tls"].seen[:7]) == ("ok", "TLSv1.3")
     assert not_so.state == "failed"

@@ -12,8 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from msgspec.structs import replace
 from websockets.sync.client import ClientConnection, connect
 
+from generator.doctor.examine import chosen, examine
+from generator.doctor.patient import Patient
+from generator.host.store import Store
 from tests.clients.chromium import chromium
 from tests.clients.in_a_browser import in_a_browser
 from tests.run.stage import DEADLINE_S, DOMAIN, NAME, Stage, as_systemd, needed, nginx, wait_until
@@ -213,6 +217,15 @@ def spoken(stage: Stage, sent: bytes = b"") -> Iterator[Iterator[tuple[int, byte
                 yield head[3], reading.read(int.from_bytes(head[:3], "big"))
 
         yield frames()
+
+
+def test_the_doctor_sees_it(site: Stage) -> None:
+    patient = Patient(site.deploy, Store(NAME, site.root), site.endpoint)
+    (found,) = examine(patient, chosen(["http2"]))
+    assert (found.state, found.seen) == ("ok", "it is")
+    without = Patient(replace(site.deploy, tls="off"), patient.store, site.endpoint)
+    (found,) = examine(without, chosen(["http2"]))
+    assert (found.state, found.seen) == ("skipped", "browsers want TLS for it")
 
 
 def test_the_log_has_no_other_complaint_than_a_body_that_is_too_large(site: Stage) -> None:
