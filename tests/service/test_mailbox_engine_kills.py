@@ -115,7 +115,7 @@ def test_what_a_power_cut_takes_from_the_file_of_the_engine_is_told(program: str
                 with kept.caller(a, "bob", position) as bob:
                     answer = bob.greeting["mailbox"]
                     heard = messages(bob, held(engine))
-                    # What a torn transaction had begun may come back with the next start: see findings.
+                    # What a torn transaction had begun may come back with the next start: see findings/README.md.
                     again = [number for number in heard if number in lost]
                     assert heard == again + stored[: len(heard) - len(again)]
                     if missing := {*stored} - {*heard}:
