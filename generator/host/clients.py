@@ -27,22 +27,29 @@ def farewell(store: Store, todo: Switch) -> str:
 
 
 def connections(store: Store) -> int | None:
-    """The number of connections of all workers, from /health, asked as nginx does; None if there is no answer."""
+    """The number of connections of all workers; None if there is no answer."""
+    if store.current is None:
+        return 0
+    told = health(store).get("connections")
+    return told if isinstance(told, int) else None
+
+
+def health(store: Store) -> dict[str, object]:
+    """What the service says at /health, asked as nginx does; nothing if it does not answer, or is an application."""
     import http.client
     import json
 
     number = store.current
-    if number is None:
-        return 0
-    if store.generation(number).app:  # which counts them or not, but does not say
-        return None
+    if number is None or store.generation(number).app:
+        return {}
     connection = http.client.HTTPConnection("localhost")
     try:
         connection.sock = listener(store.generation(number).listener)
         connection.request("GET", "/health")
-        return int(json.loads(connection.getresponse().read())["connections"])
-    except (OSError, ValueError, KeyError, http.client.HTTPException):
-        return None
+        told = json.loads(connection.getresponse().read())
+        return told if isinstance(told, dict) else {}
+    except (OSError, ValueError, http.client.HTTPException):
+        return {}
     finally:
         connection.close()
 

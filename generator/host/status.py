@@ -13,7 +13,7 @@ from generator.config.project import Project
 from generator.config.schema import Deploy
 from generator.config.sources import project_of
 from generator.host.certificates import Place, described, refusals
-from generator.host.clients import connections
+from generator.host.clients import connections, health
 from generator.host.drift import drifts
 from generator.host.facts import is_active, runs
 from generator.host.fitting import fitted
@@ -45,6 +45,7 @@ def status(options: Namespace, report: Report) -> int:
         raise CommandError(f"{store.name} is not installed" + (": an installation is under way" if under_way else ""))
     generation = store.generation(number)
     rows, works = _of_the_service(store, generation, report)
+    works = works and _add_mailboxes(store, rows, report)  # a listener starts the service when it is asked
     same = is_as_deployed(deploy, project_of(loaded), store, generation)
     report.fact(as_deployed=same)
     if not same:
@@ -90,6 +91,15 @@ def _of_the_service(store: Store, generation: Generation, report: Report) -> tup
     if not generation.app:
         rows["connections"] = "unknown" if number is None else str(number)
     return rows, answers
+
+
+def _add_mailboxes(store: Store, rows: dict[str, str], report: Report) -> bool:
+    """Whether what is sent to them is stored."""
+    fails = health(store).get("mailbox") == "failing"
+    report.fact(mailboxes_failing=fails)
+    if fails:
+        rows["mailboxes"] = f"FAILING: what is sent to them is refused; `{COMMAND} logs` says why"
+    return not fails
 
 
 def is_as_deployed(deploy: Deploy, project: Project | None, store: Store, generation: Generation) -> bool:

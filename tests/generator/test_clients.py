@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from generator.config.load import load_text
-from generator.host.clients import connections, farewell
+from generator.host.clients import connections, farewell, health
 from generator.host.store import Generation, Store
 from generator.host.switch import Side, plan
 from generator.rendering.render import render
@@ -18,7 +18,7 @@ NAME = "queue-websocket"
 
 class Health(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = b'{"connections": 12}' if self.path == "/health" else b""
+        body = b'{"connections": 12, "mailbox": "failing"}' if self.path == "/health" else b""
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -76,3 +76,10 @@ def test_where_nobody_answers_or_nothing_is_installed_nobody_can_be_counted(
 ) -> None:
     assert connections(Store("other", tmp_path)) == 0
     assert connections(installed(tmp_path, 1, monkeypatch)) is None
+
+
+def test_the_service_is_asked_whether_it_can_store_what_is_sent_to_mailboxes(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert health(installed(tmp_path, port, monkeypatch))["mailbox"] == "failing"
+    assert health(Store("other", tmp_path)) == {}
