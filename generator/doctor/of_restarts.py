@@ -80,7 +80,7 @@ def keep(deploy: Deploy, seen: Keeping) -> Verdict:
     if seen.store != str(size):
         was = f"it was started with room for {seen.store or 'no'} descriptors: this one restart closes clients"
         return failed(was, f"sudo systemctl restart {deploy.name} when few are connected")
-    passes_on = replaces_workers(deploy) and deploy.engine.url is None
+    passes_on = replaces_workers(deploy)
     if closed := [str(worker) for worker, is_open in seen.doors.items() if passes_on and not is_open]:
         what = f"no clients can pass to worker {' and '.join(closed)} at a reload: its socket in {bus(deploy)} is gone"
         return failed(what, f"sudo systemctl restart {deploy.name}, which keeps them; what removes files from /run?")

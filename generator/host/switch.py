@@ -31,7 +31,7 @@ class Side(msgspec.Struct, frozen=True):
     keeps: str = ""
     """The version of the states in which a restart keeps clients, `generator.host.succession.states`; else nothing."""
     is_joined: bool = False
-    """Whether there is an engine: then a reload sends clients away, and a restart does not."""
+    """Whether there is an engine: a reload that adds or removes it sends clients away, and a restart does not."""
     engine: str = ""
     """The unit that serves an engine, if one does."""
     replaces: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
     retires = tuple(path for path in after.replaces if everything or path not in before.replaces)
     revives = tuple(path for path in before.replaces if path not in after.replaces)
     reloads = under_systemd and succeeds and settings
-    keeps = restarts or (reloads and not before.is_joined and not after.is_joined)
+    keeps = restarts or (reloads and before.is_joined == after.is_joined)
     return Switch(
         stops_systemd=before.manager == "systemd" and not under_systemd,
         stops_supervisor=before.manager == "supervisor" and not under_supervisor,

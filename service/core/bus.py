@@ -10,7 +10,7 @@ Pure: a `Wire` carries the records; `service.workers.mesh` has those of one host
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import count
 from typing import Any, Protocol, TypeGuard
 
@@ -24,7 +24,19 @@ from service.core.bus_records import Record
 from service.core.center import Center
 from service.core.envelope import open_envelope
 from service.core.frames import Delivered, Lost
-from service.core.hub import Member, Named, Owner, Proof, Reach, Receipt, TellReach, TooManyUnconfirmedError
+from service.core.hub import (
+    Member,
+    Named,
+    OpenReceipt,
+    Origin,
+    Owner,
+    Proof,
+    Reach,
+    Receipt,
+    ReceiptTaker,
+    TellReach,
+    TooManyUnconfirmedError,
+)
 from service.core.mailbox import Kept, Kind, Letter, Settled
 from service.core.message import Message
 from service.core.moves import Moves
@@ -37,6 +49,8 @@ from service.core.turns import SHARE, NotNowError
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
 # Messages of other workers that may wait here for their turn; more are dropped, counted, and reported in the same way.
 MAX_LATE = 10_000
+# So much of what became of messages between hosts is told to a worker of another host that is met.
+MAX_UNTOLD = 1000
 # So much of what a worker has is told, or forgotten, in one go: a millisecond or two.
 PORTION = 256
 # How long another worker has to say how it is. One that has not is stuck: it is not waited for again until it answers.
@@ -62,6 +76,14 @@ class Far(Protocol):
     def is_cut_off(self) -> bool:
         """Whether there may be clients on other hosts that cannot be reached now."""
 
+    @property
+    def knows_moves(self) -> bool:
+        """Whether all of them are of a release that knows `service.core.bus_records.Moves`."""
+
+    @property
+    def patience_s(self) -> float:
+        """After how much silence each of them has gone."""
+
     def standing(self) -> Abroad:
         """How we stand with them."""
 
@@ -83,24 +105,39 @@ class Receipts(msgspec.Struct):
     """Who wants to hear about a message that went to another worker, and of whom it still has to.
 
     `outstanding` has each recipient under the address that it was sent to; a member of a group, under its temporary
-    one, and by which name others know it.
+    one, and by which name others know it. Those that `passed` were with another worker when the message came.
     """
 
     receipt: Receipt
     outstanding: dict[Address, Address]
+    is_decided: bool = True
+    """Whether the worker is known to have the recipient."""
+    early: tuple[type[Delivered | Lost], Address] | None = None
+    """What came of it, said by another worker that the recipient has moved to, before it is decided."""
+    passed: tuple[Address, ...] = ()
 
 
 class Peer:
     """Another worker, and to the hub the owner of all that its clients own.
 
     `owned` is since when, by the clock of the bus; `groups` has the names of their members. `own_number` is what the
-    other one knows us by.
+    other one knows us by. One of another `host` has the number `local_number` there.
     """
 
-    def __init__(self, bus: "PeerBus", number: str, wire: Wire, own_number: str, is_near: bool) -> None:
+    def __init__(
+        self,
+        bus: "PeerBus",
+        number: str,
+        wire: Wire,
+        own_number: str,
+        host: str | None = None,
+        local_number: str | None = None,
+    ) -> None:
         self.number = number
         self.own_number = own_number
-        self.is_near = is_near
+        self.host = host
+        self.local_number = local_number or number
+        self.is_near = host is None
         """Whether it is one of this host."""
         self.is_gone = False
         self.wire = wire
@@ -177,20 +214,24 @@ class Peer:
 
     def settle(
         self, key: int, recipient: Address, outcome: type[Delivered | Lost], name: Address | None = None
-    ) -> None:
-        """Tell the sender what became of its message; `name` is the recipient's by now."""
+    ) -> bool:
+        """Tell the sender what became of its message, if it waits for that; `name` is the recipient's by now."""
         waiting = self.receipts.get(key)
         if waiting is None or recipient not in waiting.outstanding:
-            return
+            return False
+        if not waiting.is_decided:
+            waiting.early = outcome, name or waiting.outstanding[recipient]
+            return False
         known = waiting.outstanding.pop(recipient)
         if not waiting.outstanding:
             del self.receipts[key]
         waiting.receipt.sender.tell_outcome(outcome(id=waiting.receipt.id, recipient_uuid=name or known))
+        return True
 
     def settle_others(self, key: int, expected: Sequence[Address]) -> None:
         """Members that left the group before the message came will never confirm it."""
         waiting = self.receipts.get(key)
-        for recipient in waiting.outstanding.keys() - set(expected) if waiting else ():
+        for recipient in waiting.outstanding.keys() - {*expected, *waiting.passed} if waiting else ():
             self.settle(key, recipient, Lost)
 
     def forget_receipts(self, recipients: Set[Address]) -> None:
@@ -202,6 +243,26 @@ class Peer:
                 del waiting.outstanding[recipient]
             if not waiting.outstanding:
                 del self.receipts[key]
+
+    def pass_receipts(self, recipients: Set[Address], to: "Peer") -> list[Origin]:
+        """What becomes of messages to these clients will be told by another worker, which has them.
+
+        Returns: which, by key and recipient.
+        """
+        passed = []
+        for key, waiting in tuple(self.receipts.items()):
+            for recipient in waiting.outstanding.keys() & recipients if waiting.is_decided else ():
+                to.hold(key, waiting.receipt, recipient, waiting.outstanding.pop(recipient))
+                passed.append((key, recipient))
+            if not waiting.outstanding:
+                del self.receipts[key]
+        return passed
+
+    def hold(self, key: int, receipt: Receipt, recipient: Address, name: Address) -> None:
+        """This worker will tell what becomes of a message to this recipient."""
+        waiting = self.receipts.setdefault(key, Receipts(receipt, {}))
+        waiting.outstanding[recipient] = name
+        waiting.passed += (recipient,)
 
     def when_here(self, act: Callable[[], None]) -> bool:
         return False
@@ -228,19 +289,23 @@ class _Elsewhere:
         self._peer = peer
         self._key = said.key
         self._recipient = recipient
+        self.origin = said.origin if peer.is_near else (said.key, recipient)
 
     @property
     def name(self) -> Address:
         return self._name
 
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
-        # A link to another host that has ended has told the sender `lost`, and clients do not pass on between hosts.
-        temporary = self.temporary if self._peer.is_near else None
-        if temporary is not None and self._bus.hub.owner_of(temporary) is not self._peer:
-            self._bus.center.mail.tell_outcome(temporary, outcome)
-        else:
+        owner = self._peer if self.temporary is None else self._bus.hub.owner_of(self.temporary)
+        if owner is self._peer or (owner is None and self.origin is not None and not self._peer.is_gone):
             delivered = isinstance(outcome, Delivered)
-            self._peer.tell(records.Outcome(self._key, self._recipient, outcome.recipient_uuid, delivered))
+            temporary = self.temporary if self.origin else None
+            self._peer.tell(records.Outcome(self._key, self._recipient, outcome.recipient_uuid, delivered, temporary))
+        # It is served by another worker by now, or has gone.
+        elif self.temporary is not None and self.origin is not None:
+            self._bus.tell_origin(self.temporary, self.origin, outcome)
+        elif self.temporary is not None:
+            self._bus.center.mail.tell_outcome(self.temporary, outcome)
 
 
 class _Question(msgspec.Struct):
@@ -258,7 +323,8 @@ def said(message: Message, number: int = 0, seeks: bool = False, receipt: Receip
         bytes(message.body), message.sender, message.recipient, message.group, message.key or 0, number, seeks
     )
     if receipt is not None:
-        record.temporary, record.id = receipt.sender.temporary, receipt.id
+        sender = receipt.sender
+        record.temporary, record.id, record.origin = sender.temporary, receipt.id, sender.origin
     return record
 
 
@@ -289,6 +355,8 @@ class PeerBus:
         """By sender: a message to a large group, and what is behind it."""
         self._late_in_all = 0
         self._news = b""
+        self._untold: deque[Record] = deque(maxlen=MAX_UNTOLD)
+        """What became of messages of clients of other hosts that were not known then."""
         self.moves = Moves(self)
         self._acts: dict[type[Record], Callable[[Peer, Any], None]] = {
             records.Came: self._came,
@@ -309,7 +377,8 @@ class PeerBus:
             records.Mail: self._mail,
             records.Settled: self._settled,
             records.Moves: self.moves.heard,
-            records.Fenced: self.moves.fenced,
+            records.Fenced: self.moves.heard,
+            records.Passed: self.moves.passed,
         }
 
     def next_number(self) -> int:
@@ -320,7 +389,7 @@ class PeerBus:
 
     def owns(self, address: Address, member: Member, since: float | None = None) -> None:
         since = self._since[address] = self.clock() if since is None else since
-        self._tell_all(self._owning(address, member, since))
+        self.tell_all(self._owning(address, member, since))
 
     def _owning(self, address: Address, member: Member, since: float) -> Record:
         if address == member.addresses[0]:
@@ -370,17 +439,17 @@ class PeerBus:
 
     def frees(self, address: Address) -> None:
         del self._since[address]
-        self._tell_all(records.Frees(address))
+        self.tell_all(records.Frees(address))
 
     def heir(self, address: Address) -> Owner | None:
         claims = [(peer.owned[address], peer.number, peer) for peer in self.peers.values() if address in peer.owned]
         return min(claims)[2] if claims else None
 
     def joined(self, group: str, member: Member) -> None:
-        self._tell_all(records.Joined(group, member.addresses[0], member.name))
+        self.tell_all(records.Joined(group, member.addresses[0], member.name))
 
     def left(self, group: str, member: Member) -> None:
-        self._tell_all(records.Left(group, member.addresses[0]))
+        self.tell_all(records.Left(group, member.addresses[0]))
 
     def arrived(self, member: Member) -> None:
         self.moves.arrived(member)
@@ -389,16 +458,16 @@ class PeerBus:
         """None of our members has an address any more, and another worker says so to all."""
         del self._since[address]
 
-    def tell_near(self, record: Record) -> None:
-        """Tell the others of this host what must arrive."""
-        for peer in self.near():
-            peer.tell(record)
+    def workers_of(self, host: str | None) -> Sequence[Peer]:
+        """The other workers of a host; None is this one."""
+        return [peer for peer in self.peers.values() if peer.host == host]
 
     def is_behind(self, peer: Peer) -> bool:
         """Whether something that it has said still waits for its turn."""
         return any(sender is peer for sender, _ in self._late)
 
-    def _tell_all(self, record: Record) -> None:
+    def tell_all(self, record: Record) -> None:
+        """Tell all others what must arrive."""
         if self.peers or self.far:
             data = records.encode(record)
             for peer in self.peers.values():
@@ -428,7 +497,7 @@ class PeerBus:
         """Hand a message over to some workers, of which one has the recipient."""
         if receipt is not None and message.key is not None and message.recipient is not None:
             for peer in peers:
-                peer.receipts[message.key] = Receipts(receipt, {message.recipient: message.recipient})
+                peer.receipts[message.key] = Receipts(receipt, {message.recipient: message.recipient}, is_decided=False)
         self._question(peers, message.key or 0, lambda number: said(message, number, seeks, receipt), then, seeks)
 
     def _question(
@@ -458,6 +527,8 @@ class PeerBus:
         # The first with the recipient is believed: a stuck worker need not say that it does not have it.
         if record.reach.online or not question.asked:
             self._end(record.number, question)
+            if record.reach.receipts and question.key in peer.receipts:
+                self._decided(peer, question.key)
 
     def _end(self, number: int, question: _Question) -> None:
         del self._questions[number]
@@ -465,10 +536,75 @@ class PeerBus:
             peer.receipts.pop(question.key, None)
         question.then(question.reach)
 
+    def _decided(self, peer: Peer, key: int) -> None:
+        """A worker has the recipient of a message, which may have moved on meanwhile."""
+        waiting = peer.receipts[key]
+        waiting.is_decided = True
+        for recipient in () if peer.is_near else tuple(waiting.outstanding):
+            if waiting.early is not None:
+                peer.settle(key, recipient, *waiting.early)
+                continue
+            owner = self.hub.owner_of(recipient)
+            if isinstance(owner, Peer) and owner.host == peer.host:
+                if owner is not peer:
+                    peer.pass_receipts({recipient}, owner)
+            else:
+                peer.settle(key, recipient, Lost)
+
+    def tell_origin(self, temporary: Address, origin: Origin, outcome: Delivered | Lost) -> None:
+        key, recipient = origin
+        record = records.Outcome(key, recipient, outcome.recipient_uuid, isinstance(outcome, Delivered), temporary)
+        owner = self.hub.owner_of(temporary)
+        if isinstance(owner, Peer):
+            owner.tell(record)
+            return
+        # It may be with one that is yet to be met, or has just met us and has not said yet whom it has.
+        self._untold.append(record)
+        for peer in self.peers.values():
+            if not peer.is_near:
+                peer.tell(record)
+
+    def lose_abroad(self) -> None:
+        for peer in self.peers.values():
+            for key, waiting in () if peer.is_near else tuple(peer.receipts.items()):
+                for recipient in tuple(waiting.outstanding):
+                    peer.settle(key, recipient, Lost)
+
+    def open_receipts(self, sender: ReceiptTaker) -> list[OpenReceipt]:
+        receipts = []
+        for peer in self.peers.values():
+            for key, waiting in () if peer.is_near else tuple(peer.receipts.items()):
+                if waiting.receipt.sender is sender:
+                    del peer.receipts[key]
+                    receipts.append(OpenReceipt(peer.number, key, waiting.receipt.id, waiting.outstanding))
+        return receipts
+
+    def hold_receipts(self, sender: ReceiptTaker, receipts: Iterable[OpenReceipt]) -> None:
+        for each in receipts:
+            for recipient, name in tuple(each.outstanding.items()):
+                # It may have moved on as well.
+                owner = self.hub.owner_of(recipient)
+                holder = owner if isinstance(owner, Peer) and not owner.is_near else self.peers.get(each.worker)
+                if holder is not None:
+                    holder.hold(each.key, Receipt(sender, each.id), recipient, name)
+                    del each.outstanding[recipient]
+            each.lose(sender)
+
+    def lose_receipts(self, peer: Peer, sender: Address) -> None:
+        """What a client that has come to us is yet to be told by a worker of another host is not told any more."""
+        owner = self.hub.owner_of(sender)
+        if isinstance(owner, Arriving):
+            owner.when_here(lambda: self.lose_receipts(peer, sender))
+            return
+        for key, waiting in tuple(peer.receipts.items()):
+            if waiting.receipt.sender.temporary == sender:
+                for recipient in waiting.outstanding.keys() & {*waiting.passed}:
+                    peer.settle(key, recipient, Lost)
+
     # Mailboxes
 
     def tell_mail(self, boxes: Collection[Address]) -> None:
-        self._tell_all(records.Mail(list(boxes)))
+        self.tell_all(records.Mail(list(boxes)))
 
     def tell_settled(self, settled: Settled) -> None:
         owner = self.hub.owner_of(settled.temporary)
@@ -488,15 +624,22 @@ class PeerBus:
 
     def meet(self, number: str, wire: Wire) -> Peer:
         """Another worker of this host is there: tell it all addresses and groups of our clients."""
-        peer = self.peers[number] = Peer(self, number, wire, self.number, is_near=True)
+        peer = self.peers[number] = Peer(self, number, wire, self.number)
         for record in self.all_that_we_have():
             peer.tell(record)
+        self.moves.met(peer)
         return peer
 
-    def meet_far(self, number: str, wire: Wire, own_number: str) -> Peer:
+    def meet_far(self, number: str, wire: Wire, own_number: str, host: str, local_number: str) -> Peer:
         """A worker of another host is there, which is told in portions what our clients have."""
-        peer = self.peers[number] = Peer(self, number, wire, own_number, is_near=False)
+        peer = self.peers[number] = Peer(self, number, wire, own_number, host, local_number)
         return peer
+
+    def tell_missed(self, peer: Peer) -> None:
+        """Tell a worker of another host, the link to which is up now, what it may have missed."""
+        for record in self._untold:
+            peer.tell(record)
+        self.moves.met(peer)
 
     def all_that_we_have(self) -> Iterator[Record]:
         """What another worker is to know. It may be asked for little by little: what changes meanwhile is told as well,
@@ -504,13 +647,17 @@ class PeerBus:
         """
         for member in tuple(self.hub.members):
             for address in tuple(member.addresses):
-                if member in self.hub.members and address in self._since:
+                if self._is_staying(member) and address in self._since:
                     yield self._owning(address, member, self._since[address])
         for group, owners in [(group, tuple(owners)) for group, owners in self.hub.groups()]:
             for owner in owners:
-                if self.hub.is_ours(owner) and owner in self.hub.members_of(group):
+                if self._is_staying(owner) and owner in self.hub.members_of(group):
                     yield records.Joined(group, owner.addresses[0], owner.name)
         yield records.Told()
+
+    def _is_staying(self, owner: Owner) -> TypeGuard[Member]:
+        """Of a client of ours that is about to leave, the others hear by `Moves`."""
+        return self.hub.is_ours(owner) and owner.temporary not in self.moves.leaving
 
     def part(self, peer: Peer) -> None:
         """Another worker has gone, and all its clients with it. Those of a large one are forgotten in portions."""
@@ -614,21 +761,22 @@ class PeerBus:
         if record.temporary not in peer.client_addresses:
             peer.client_addresses[record.temporary] = record.client_address
             self.center.count(record.client_address)
-        self._note(peer, record.temporary, 0.0)
+        self.note(peer, record.temporary, 0.0)
 
     def note_client(self, peer: Peer, client: records.Moving) -> None:
         """A client of another worker is there, with all that it has."""
         temporary, others = client.addresses[0][0], client.addresses[1:]
         self._came(peer, records.Came(temporary, client.client_address))
         for address, since in others:
-            self._note(peer, address, since)
+            self.note(peer, address, since)
         for group in client.groups:
             self.join_at(peer, group, temporary, client.name)
 
     def _owned(self, peer: Peer, record: records.Owns) -> None:
-        self._note(peer, record.address, record.since)
+        self.note(peer, record.address, record.since)
 
-    def _note(self, peer: Peer, address: Address, since: float) -> None:
+    def note(self, peer: Peer, address: Address, since: float) -> None:
+        """A client of another worker has an address."""
         peer.owned[address] = since
         owner = self.hub.owner_of(address)
         if owner is None:
@@ -716,6 +864,8 @@ class PeerBus:
             else:
                 # It has moved since the sender heard of it.
                 self.seek_to_deliver(message, receipt, told)
+        elif record.seeks and owner.temporary in self.moves.elsewhere(peer):
+            told(Reach())  # the worker that it moves from, or to, has heard of the message as well
         elif recipient in self.center.mail.boxes and receipt is None:
             self._keep(message, recipient, told)
         elif record.number:
@@ -745,6 +895,7 @@ class PeerBus:
                     expected += [temporary] * member.expect(message.key, receipt, message)
                 except TooManyUnconfirmedError:
                     self.hub.tally.dropped[drops.UNCONFIRMED] += 1
+                    receipt.sender.tell_outcome(Lost(id=receipt.id, recipient_uuid=member.name))
                     continue
             member.deliver(message)
         if record.key:
@@ -779,7 +930,24 @@ class PeerBus:
             waiting[1](record.alive)
 
     def _outcome(self, peer: Peer, record: records.Outcome) -> None:
-        peer.settle(record.key, record.recipient, Delivered if record.delivered else Lost, record.name)
+        sender = None if record.temporary is None else self.hub.owner_of(record.temporary)
+        if isinstance(sender, Arriving):
+            sender.when_here(lambda: self._outcome(peer, record))
+        elif isinstance(sender, Peer):
+            if sender.is_near and peer is not sender:
+                sender.tell(record)  # it has moved on
+        elif sender is not None or record.temporary is None:
+            outcome = Delivered if record.delivered else Lost
+            if not peer.settle(record.key, record.recipient, outcome, record.name):
+                self.settle(record.key, record.recipient, outcome, record.name)
+
+    def settle(
+        self, key: int, recipient: Address, outcome: type[Delivered | Lost], name: Address | None = None
+    ) -> None:
+        """Tell one of our clients what became of its message, whichever worker has the recipient, or is about to."""
+        for peer in self.peers.values():
+            if peer.settle(key, recipient, outcome, name):
+                break
 
     def _expected(self, peer: Peer, record: records.Expected) -> None:
         peer.settle_others(record.key, record.recipients)

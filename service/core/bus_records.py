@@ -9,7 +9,7 @@ from typing import get_args
 import msgspec
 
 from service.core.addresses import Address
-from service.core.hub import Proof, Reach
+from service.core.hub import Origin, Proof, Reach
 
 
 class _Record(msgspec.Struct, array_like=True, gc=False):
@@ -64,7 +64,8 @@ class Text(_Record, tag=6):
 class Said(_Record, tag=7):
     """A message of nc.v1, or of somebody over HTTP. `key` is 0 when nobody wants a receipt, `number` when nobody wants
     an answer. `seeks`: it was sent to all, to find its recipient. With a key, the receipt is for the client with this
-    `temporary` address, under this `id`.
+    `temporary` address, under this `id`. `origin`: its worker is one of another host than ours, has this key for the
+    message, and has sent it to this recipient.
     """
 
     body: bytes
@@ -76,6 +77,7 @@ class Said(_Record, tag=7):
     seeks: bool
     temporary: Address | None = None
     id: int | str = 0
+    origin: Origin | None = None
 
 
 class Reached(_Record, tag=8):
@@ -86,12 +88,16 @@ class Reached(_Record, tag=8):
 
 
 class Outcome(_Record, tag=9):
-    """What became of a message with a key; `recipient` is whom it was sent to, for a group a temporary address."""
+    """What became of a message with a key; `recipient` is whom it was sent to, for a group a temporary address.
+
+    Between hosts, the sender is the client with this `temporary` address.
+    """
 
     key: int
     recipient: Address
     name: Address
     delivered: bool
+    temporary: Address | None = None
 
 
 class Claim(_Record, tag=10):
@@ -163,7 +169,9 @@ class Moving(msgspec.Struct, array_like=True, gc=False):
 
 
 class Moves(_Record, tag=18):
-    """The worker with the number `to` is to serve these clients of the sender, or the sender after all."""
+    """The worker with the number `to` is to serve these clients of the sender, or the sender after all. Both are on one
+    host.
+    """
 
     number: int
     to: str
@@ -173,8 +181,17 @@ class Moves(_Record, tag=18):
 class Fenced(_Record, tag=19):
     """From now on, the sender has what is for certain clients go to the worker that is to serve them; what it has sent
     to the one that did was sent before. Both are told so. `number` is that of the `Moves`, which came from the worker
-    with the number `of`.
+    with the number `of`, on its host. Where it comes from that one itself, all of these clients have left or stay, and
+    `answered` are the workers of other hosts that have said so as well.
     """
+
+    number: int
+    of: str
+    answered: list[str] = []
+
+
+class Passed(_Record, tag=20):
+    """All that was sent for the clients of a `Moves`, as in `Fenced`, has come to where they were, or to the sender."""
 
     number: int
     of: str
@@ -200,6 +217,7 @@ Record = (
     | Settled
     | Moves
     | Fenced
+    | Passed
 )
 
 encode = msgspec.msgpack.Encoder().encode

@@ -12,10 +12,11 @@ from msgspec import Meta
 
 from service.core.addresses import CheckedAddress, GroupName
 from service.core.frames import Id
+from service.core.hub import OpenReceipt
 from service.core.identity import Identity
 from service.core.mailbox import Opened
 
-VERSION = 1
+VERSION = 2
 
 _Number = Annotated[int, Meta(ge=0)]
 
@@ -34,12 +35,15 @@ class BoxState(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class Unconfirmed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """A message that the client has yet to confirm, and the connection that wants a receipt, by its first address."""
+    """A message that the client has yet to confirm, and the connection that wants a receipt, by its first address;
+    `origin` if that one is on another host.
+    """
 
     key: _Number
     sender: CheckedAddress
     id: Id
     recipient: CheckedAddress
+    origin: tuple[_Number, CheckedAddress] | None = None
 
 
 class SessionState(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -63,6 +67,8 @@ class SessionState(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Whether it was told last that somebody has the address."""
     unconfirmed: list[Unconfirmed] = []
     has_box: bool = False
+    receipts: list[OpenReceipt] = []
+    """What it has yet to be told by other hosts."""
 
 
 class StreamState(msgspec.Struct, array_like=True, forbid_unknown_fields=True):

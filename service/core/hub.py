@@ -6,8 +6,10 @@ Pure: no clock, no loop, no socket.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeGuard
 
+import msgspec
+
 from service.core import drops
-from service.core.addresses import Address
+from service.core.addresses import Address, CheckedAddress
 from service.core.frames import Delivered, Id, Lost
 from service.core.mailbox import Settled
 from service.core.message import Message
@@ -16,6 +18,11 @@ from service.core.tally import Tally
 
 Proof = bool | str
 """The proof that an address belongs to its claimant: True for a token, or the secret of its last connection."""
+
+
+Origin = tuple[int, Address]
+"""How the worker of a sender on another host knows a message that is to be confirmed: its key, and whom it was sent to.
+"""
 
 
 class Reach(NamedTuple):
@@ -150,6 +157,10 @@ class ReceiptTaker(Protocol):
     def temporary(self) -> Address | None:
         """The first address of its connection; None of one in an older release, which does not say it."""
 
+    @property
+    def origin(self) -> Origin | None:
+        """Of one on another host: how it knows the message."""
+
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
         """The outcome of the message."""
 
@@ -159,6 +170,22 @@ class Receipt(NamedTuple):
 
     sender: ReceiptTaker
     id: Id
+
+
+class OpenReceipt(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A message of a client to clients of other hosts, which have yet to confirm it: its key, the worker that has it by
+    its name, and of each recipient whom it was sent to, and as whom others know it.
+    """
+
+    worker: str
+    key: int
+    id: Id
+    outstanding: dict[CheckedAddress, CheckedAddress]
+
+    def lose(self, sender: ReceiptTaker) -> None:
+        """Nobody will say any more what becomes of it."""
+        for name in self.outstanding.values():
+            sender.tell_outcome(Lost(id=self.id, recipient_uuid=name))
 
 
 class TooManyUnconfirmedError(Exception):
@@ -247,6 +274,22 @@ class Bus(Protocol):
     def tell_settled(self, settled: Settled) -> None:
         """Tell a client of another worker what became of its message."""
 
+    def tell_origin(self, temporary: Address, origin: Origin, outcome: Delivered | Lost) -> None:
+        """Tell a client of another host what became of its message.
+
+        Its worker takes each outcome once, so it may be told twice. When the link to that worker has ended, it is not
+        told: the message was lost then.
+        """
+
+    def lose_abroad(self) -> None:
+        """This process ends: clients of other hosts can say no more what has become of the messages of ours."""
+
+    def open_receipts(self, sender: ReceiptTaker) -> "list[OpenReceipt]":
+        """Let go of what a client that leaves has yet to be told of messages to clients of other hosts."""
+
+    def hold_receipts(self, sender: ReceiptTaker, receipts: "Iterable[OpenReceipt]") -> None:
+        """The inverse of `open_receipts`: it has come to us. What cannot be told any more is lost."""
+
 
 class Alone:
     """The bus of the only worker: there is nobody else to tell or to ask."""
@@ -299,6 +342,17 @@ class Alone:
     def tell_mail(self, boxes: Collection[Address]) -> None: ...
 
     def tell_settled(self, settled: Settled) -> None: ...
+
+    def tell_origin(self, temporary: Address, origin: Origin, outcome: Delivered | Lost) -> None: ...
+
+    def lose_abroad(self) -> None: ...
+
+    def open_receipts(self, sender: ReceiptTaker) -> list[OpenReceipt]:
+        return []
+
+    def hold_receipts(self, sender: ReceiptTaker, receipts: Iterable[OpenReceipt]) -> None:
+        for receipt in receipts:
+            receipt.lose(sender)
 
 
 class Hub:

@@ -1,12 +1,17 @@
-"""Lets clients pass from one worker to another, for everybody else in one act.
+"""Lets clients pass from one worker to another of the same host, for everybody else in one act.
 
-The worker that has them has stopped to read what they send. It tells the other one, then all the rest: from then on,
-what is for these clients goes to the other worker, which keeps it, and each answers behind all that it had sent before.
-When all have answered, nothing is on its way any more, in either direction, and the clients leave: of what two clients
-send to each other nothing is overtaken, lost or told twice, and at no moment has an address no owner or two.
+The worker that has them has stopped to read what they send. It tells the other one, then all the rest, on all hosts:
+from then on, what is for these clients goes to the other worker, which keeps it, and each answers behind all that it
+had sent before. When all have answered, nothing is on its way any more, in either direction, and the clients leave: of
+what two clients send to each other nothing is overtaken, lost or told twice, and at no moment has an address no owner
+or two.
+
+A link to a worker of another host may end meanwhile. What was on its way is lost then, so nobody waits for it; but it
+has to hear of the clients from the worker that gets them.
 """
 
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, Protocol
 
 import msgspec
@@ -15,20 +20,26 @@ import service.core.bus_records as records
 from service.core.addresses import Address
 from service.core.arriving import Arriving, Nobody
 from service.core.center import Center
-from service.core.hub import Hub, Member, Owner
+from service.core.frames import Lost
+from service.core.hub import Hub, Member, Origin, Owner
 from service.core.session import Session
 
 
 class Worker(Owner, Protocol):
-    """Another worker of this host: see `service.core.bus.Peer`."""
+    """Another worker: see `service.core.bus.Peer`."""
 
     number: str
+    host: str | None
+    local_number: str
+    is_near: bool
     owned: dict[Address, float]
     client_addresses: dict[Address, str | None]
 
     def tell(self, record: records.Record) -> None: ...
 
     def forget_receipts(self, recipients: Set[Address]) -> None: ...
+
+    def pass_receipts(self, recipients: Set[Address], to: Any) -> list[Origin]: ...
 
 
 class Workers(Protocol):
@@ -38,7 +49,10 @@ class Workers(Protocol):
     hub: Hub
     number: str
 
-    def near(self) -> Sequence[Any]: ...
+    @property
+    def peers(self) -> Mapping[str, Any]: ...
+
+    def workers_of(self, host: str | None) -> Sequence[Any]: ...
 
     def next_number(self) -> int: ...
 
@@ -48,9 +62,15 @@ class Workers(Protocol):
 
     def is_behind(self, peer: Any) -> bool: ...
 
-    def tell_near(self, record: records.Record) -> None: ...
+    def tell_all(self, record: records.Record) -> None: ...
+
+    def settle(self, key: int, recipient: Address, outcome: type[Lost]) -> None: ...
+
+    def lose_receipts(self, peer: Any, sender: Address) -> None: ...
 
     def join_at(self, peer: Any, group: str, temporary: Address, name: Address) -> None: ...
+
+    def note(self, peer: Any, address: Address, since: float) -> None: ...
 
     def note_client(self, peer: Any, client: records.Moving) -> None: ...
 
@@ -83,10 +103,23 @@ class Moves:
     def __init__(self, bus: Workers) -> None:
         self._bus = bus
         self._hub = bus.hub
+        self.leaving: set[Address] = set()
+        """Clients of ours that are about to leave."""
         self._fences: dict[int, _Fence] = {}
         self._arriving: dict[Address, tuple[Worker, Arriving]] = {}
         self._behind: dict[Worker, dict[tuple[str, int], Set[Address]]] = {}
         """Of workers that have yet to say `Fenced`: the clients that they believe elsewhere."""
+        self._claims: dict[tuple[Worker, int], tuple[str, int]] = {}
+        """What those have been told by us who had yet to say `Fenced` to others."""
+        self._waiting: dict[Worker, deque[records.Moves | records.Fenced]] = {}
+        """What has been heard and is to be acted on in order."""
+        self._aside: dict[Worker, list[records.Moves]] = {}
+        """What can only be acted on when another worker of that host is met."""
+        self._unsure: dict[tuple[Worker, str, int], tuple[Worker, list[Origin]]] = {}
+        """Messages to clients that move on another host, and where to: by the worker that had them, and the `Moves`.
+
+        It may have let the link to us end without that we know it yet, and then they were lost on the way.
+        """
 
     # The worker that has the clients
 
@@ -98,21 +131,29 @@ class Moves:
         """
         clients = [self._moving(session) for session in sessions]
         record = records.Moves(self._bus.next_number(), to.number, clients)
-        self._fences[record.number] = _Fence(record, to, {to}, then)
+        fence = self._fences[record.number] = _Fence(record, to, {to}, then)
+        self.leaving |= fence.clients
         to.tell(record)
         return record.number
 
     def finish(self, number: int, to: Worker) -> None:
         """All of these clients have left, or stay."""
-        self._fences.pop(number, None)
-        to.tell(records.Fenced(number, self._bus.number))
+        fence = self._close(number)
+        answered = [peer.number for peer in fence.answered if not peer.is_near] if fence else []
+        to.tell(records.Fenced(number, self._bus.number, answered))
+
+    def _close(self, number: int) -> _Fence | None:
+        fence = self._fences.pop(number, None)
+        if fence is not None:
+            self.leaving -= fence.clients
+        return fence
 
     def withdraw(self, sessions: Sequence[Session]) -> None:
         """They stay."""
         if sessions:
             clients = [self._moving(session) for session in sessions]
             record = records.Moves(self._bus.next_number(), self._bus.number, clients)
-            for peer in self._bus.near():
+            for peer in tuple(self._bus.peers.values()):
                 peer.tell(record)
 
     def left(self, session: Session, to: Worker) -> None:
@@ -133,22 +174,62 @@ class Moves:
         addresses = [(address, self._bus.since(address)) for address in session.addresses]
         return records.Moving(session.client_address, session.name, addresses, list(session.groups))
 
-    def fenced(self, peer: Worker, record: records.Fenced) -> None:
+    def _fenced(self, peer: Worker, record: records.Fenced) -> None:
         """A worker has nothing more on its way to these clients."""
-        if record.of != self._bus.number:
-            self._caught_up(peer, (record.of, record.number))
-        elif (fence := self._fences.get(record.number)) is not None:
+        fence = self._fences.get(record.number) if record.of == self._bus.number else None
+        if fence is not None:
             fence.asked.discard(peer)
             fence.answered.add(peer)
             self._go_on(record.number, fence)
+            return
+        which = record.of, record.number
+        if record.of == self._bus.number:
+            which = self._claims.pop((peer, record.number), which)
+            for temporary in self._behind.get(peer, {}).get(which, ()):
+                self._bus.lose_receipts(peer, temporary)  # it may have told us before the link to it was up
+        self._caught_up(peer, which)
+        if peer.is_near and record.of == peer.number:
+            for other in self._bus.peers.values():
+                if other.number in record.answered:
+                    other.tell(records.Passed(record.number, record.of))
+                if not other.is_near and which in self._behind.get(other, {}):
+                    self._claim(other, which)
 
     def _caught_up(self, peer: Worker, which: tuple[str, int]) -> None:
-        if self._bus.is_behind(peer):
-            self._bus.center.turns.wait(self, lambda: self._caught_up(peer, which))
-        elif peer in self._behind:
-            self._behind[peer].pop(which, None)
-            if not self._behind[peer]:
-                del self._behind[peer]
+        behind = self._behind.get(peer, {})
+        behind.pop(which, None)
+        if not behind:
+            self._behind.pop(peer, None)
+
+    def _claim(self, peer: Worker, which: tuple[str, int]) -> None:
+        """Have a worker say that it sends to us what is for clients that have come: it may not have heard of them."""
+        clients = []
+        for temporary in self._behind[peer][which]:
+            owner = self._hub.owner_of(temporary)
+            if isinstance(owner, Arriving):
+                clients.append(owner.moving)
+            elif self._hub.is_ours(owner) and isinstance(owner, Session):
+                clients.append(self._moving(owner))
+        record = records.Moves(self._bus.next_number(), self._bus.number, clients)
+        self._claims[peer, record.number] = which
+        peer.tell(record)
+
+    def met(self, peer: Worker) -> None:
+        """Another worker is there."""
+        for fence in self._fences.values():
+            if fence.are_others_asked:
+                peer.tell(fence.record)
+        behind = {
+            which: clients
+            for other, behind in self._behind.items()
+            for which, clients in behind.items()
+            if which[0] == other.number
+        }
+        if behind:
+            self._behind[peer] = behind
+        for teller in [teller for teller in self._aside if teller.host == peer.host]:
+            for record in self._aside.pop(teller):
+                self.heard(teller, record)
 
     def elsewhere(self, peer: Worker) -> Set[Address]:
         """Our clients to whose groups another worker sends where they were, or will be, and not here."""
@@ -158,51 +239,83 @@ class Moves:
     def _go_on(self, number: int, fence: _Fence) -> None:
         if not fence.asked and not fence.are_others_asked:
             fence.are_others_asked = True
-            fence.asked.update(peer for peer in self._bus.near() if peer is not fence.to)
-            for peer in fence.asked:
+            others = [peer for peer in self._bus.peers.values() if peer is not fence.to]
+            fence.asked.update(others)
+            for peer in others:
                 peer.tell(fence.record)
         if not fence.asked:
             fence.then(True)
 
     # All others, and among them the one that gets the clients
 
-    def heard(self, peer: Worker, record: records.Moves) -> None:
-        """Clients of a worker are about to be served by another one, which may be us, or by itself after all."""
+    def heard(self, peer: Worker, record: records.Moves | records.Fenced) -> None:
+        """Act on it as soon as all is done that the worker had asked for before."""
+        waiting = self._waiting.setdefault(peer, deque())
+        waiting.append(record)
+        if len(waiting) == 1:
+            self._act(peer)
+
+    def _act(self, peer: Worker) -> None:
+        waiting = self._waiting.get(peer)
+        while waiting:
+            if self._bus.is_behind(peer):
+                self._bus.center.turns.wait(self, lambda: self._act(peer))
+                return
+            record = waiting[0]
+            if isinstance(record, records.Fenced):
+                self._fenced(peer, record)
+            elif not self._moved(peer, record):
+                self._aside.setdefault(peer, []).append(record)
+            waiting.popleft()
+        self._waiting.pop(peer, None)
+
+    def _moved(self, peer: Worker, record: records.Moves) -> bool:
+        """Clients of a worker are about to be served by another one, which may be us, or by itself after all.
+
+        Returns: whether it could be acted on; else a worker of another host is yet to be met.
+        """
+        clients = _temporaries(record)
+        aside = [each for each in self._aside.pop(peer, ()) if clients.isdisjoint(_temporaries(each))]
+        if aside:
+            self._aside[peer] = aside
+        siblings = self._bus.workers_of(peer.host)
+        is_ours = peer.is_near and record.to == self._bus.number
+        target = next((each for each in siblings if each.local_number == record.to), None)
+        if target is None and not peer.is_near:
+            return False
         addresses = {address for client in record.clients for address, _ in client.addresses}
-        for holder in self._bus.near():
-            holder.forget_receipts(addresses)
-        is_ours = record.to == self._bus.number
-        target = None if is_ours else self._with(record.to)
+        for holder in siblings:
+            if peer.is_near:
+                holder.forget_receipts(addresses)
+            elif target not in (None, holder) and (passed := holder.pass_receipts(addresses, target)):
+                self._unsure[holder, peer.local_number, record.number] = (target, passed)
         if is_ours:
-            clients = _temporaries(record)
-            for other in self._bus.near():
+            for other in self._bus.peers.values():
                 self._behind.setdefault(other, {})[peer.number, record.number] = clients
         for client in record.clients if is_ours or target is not None else ():
-            self._move(client, peer, target)
+            self._move(client, target, siblings)
+        number = peer.local_number
         if target is not None and target is not peer:
-            target.tell(records.Fenced(record.number, peer.number))
-        self._answer(peer, record.number)
+            target.tell(records.Fenced(record.number, number))
+        peer.tell(records.Fenced(record.number, number))
+        return True
 
-    def _with(self, number: str) -> Worker | None:
-        return next((peer for peer in self._bus.near() if peer.number == number), None)
+    def passed(self, peer: Worker, record: records.Passed) -> None:
+        """A worker has these clients, and had all."""
+        for which in [which for which in self._unsure if which[1:] == (record.of, record.number)]:
+            if which[0].host == peer.host:
+                del self._unsure[which]
 
-    def _answer(self, peer: Worker, number: int) -> None:
-        """Say that all is done that the worker had asked for before."""
-        if self._bus.is_behind(peer):
-            self._bus.center.turns.wait(self, lambda: self._answer(peer, number))
-        else:
-            peer.tell(records.Fenced(number, peer.number))
-
-    def _move(self, client: records.Moving, teller: Worker, target: Worker | None) -> None:
+    def _move(self, client: records.Moving, target: Worker | None, siblings: Sequence[Worker]) -> None:
         temporary = client.addresses[0][0]
         if temporary in self._arriving:
             if target is not None:
                 self._give_back(temporary, target)
             return
-        holder = next((peer for peer in self._bus.near() if temporary in peer.client_addresses), None)
+        holder = next((peer for peer in siblings if temporary in peer.client_addresses), None)
         if holder is None:
-            if target is not None and target is teller:
-                self._bus.note_client(target, client)  # it was to be served by one that is gone
+            if target is not None:
+                self._bus.note_client(target, client)  # we have not been told of it, or who was to serve it has gone
         elif target is None:
             self._expect(client, holder)
         elif target is not holder:
@@ -226,7 +339,9 @@ class Moves:
         temporary = client.addresses[0][0]
         target.client_addresses[temporary] = holder.client_addresses.pop(temporary)
         for address, since in client.addresses:
-            if holder.owned.pop(address, None) is not None:
+            if holder.owned.pop(address, None) is None:
+                self._bus.note(target, address, since)  # we were just being told all that the other worker has
+            else:
                 target.owned[address] = since
                 self._hub.pass_on(address, holder, target)
         for group in client.groups:
@@ -262,11 +377,11 @@ class Moves:
         _, arriving = self._arriving.pop(temporary)
         for group in arriving.moving.groups:
             self._hub.forget_in_group(arriving, group)
-            self._bus.tell_near(records.Left(group, temporary))
+            self._bus.tell_all(records.Left(group, temporary))
         for address, _ in arriving.moving.addresses:
             if self._hub.owner_of(address) is arriving:
                 self._hub.forget_owner(address)
-                self._bus.tell_near(records.Frees(address))
+                self._bus.tell_all(records.Frees(address))
         arriving.yield_to(Nobody(self._hub.tally))
 
     def lost_of(self, number: str) -> None:
@@ -277,10 +392,25 @@ class Moves:
     def parted(self, peer: Worker) -> None:
         """A worker has gone."""
         self._behind.pop(peer, None)
+        for claim in [claim for claim in self._claims if claim[0] is peer]:
+            del self._claims[claim]
+        self._waiting.pop(peer, None)
+        self._aside.pop(peer, None)
+        for unsure, (target, messages) in tuple(self._unsure.items()):
+            if peer in (unsure[0], target):
+                del self._unsure[unsure]
+                for key, recipient in messages:
+                    self._bus.settle(key, recipient, Lost)
         self.lost_of(peer.number)
+        for other, behind in tuple(self._behind.items()):
+            for which in [which for which in behind if which[0] == peer.number and peer.is_near]:
+                if other.is_near:
+                    self._caught_up(other, which)
+                else:
+                    self._claim(other, which)
         for number, fence in tuple(self._fences.items()):
             if fence.to is peer:
-                del self._fences[number]
+                self._close(number)
                 fence.then(False)
             else:
                 fence.asked.discard(peer)

@@ -34,7 +34,7 @@ from service.core.close_codes import (
 from service.core.envelope import Envelope, read_envelope, read_odd_envelope
 from service.core.frames import Delivered, Lost
 from service.core.handover import BoxState, SessionState
-from service.core.hub import Named, Proof, Reach, Receipt, TellReach, TooManyUnconfirmedError
+from service.core.hub import Named, Origin, Proof, Reach, Receipt, TellReach, TooManyUnconfirmedError
 from service.core.identity import Identity
 from service.core.mail import Reader
 from service.core.mailbox import Item, Kept, Kind, Letter, Opened, Store
@@ -146,6 +146,11 @@ class Session(ABC):
     def temporary(self) -> Address:
         """Its first address, by which nobody else is ever known."""
         return self.addresses[0]
+
+    @property
+    def origin(self) -> Origin | None:
+        """It is not on another host."""
+        return None
 
     @property
     def groups(self) -> Collection[str]:

@@ -45,9 +45,9 @@ from service.core.frames import (
 )
 from service.core.handover import BoxState, SessionState, Unconfirmed
 from service.core.held import Held
-from service.core.hub import Named, Owner, Proof, Reach, Receipt, TooManyUnconfirmedError
+from service.core.hub import Named, Origin, Owner, Proof, Reach, Receipt, TooManyUnconfirmedError
 from service.core.identity import GROUP, Identity, TokenError
-from service.core.mail import SHARE_OF_QUEUE, Mail, Reader
+from service.core.mail import SHARE_OF_QUEUE, Reader
 from service.core.mailbox import Item, Kept, Kind, Letter, Opened, Position, ReturnTo, Store
 from service.core.message import Message
 from service.core.odd_json import Disguise, OddError, find_id
@@ -75,12 +75,16 @@ _decoders: dict[str, Callable[[bytes], Any]] = {
 class ByAddress:
     """The sender of a message, wherever its connection is served by now: `temporary` is its first address."""
 
-    def __init__(self, temporary: Address, mail: Mail) -> None:
+    def __init__(self, center: Center, temporary: Address, origin: Origin | None) -> None:
         self.temporary = temporary
-        self._mail = mail
+        self.origin = origin
+        self._center = center
 
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
-        self._mail.tell_outcome(self.temporary, outcome)
+        if self.origin is None:
+            self._center.mail.tell_outcome(self.temporary, outcome)
+        else:
+            self._center.hub.bus.tell_origin(self.temporary, self.origin, outcome)
 
 
 class SessionV1(Session):
@@ -202,7 +206,7 @@ class SessionV1(Session):
         hello_until = self._center.deadlines.pop(self._no_hello, None)
         self._center.deadlines.pop(self._still_here, None)
         unconfirmed = [
-            Unconfirmed(key, receipt.sender.temporary, receipt.id, recipient)
+            Unconfirmed(key, receipt.sender.temporary, receipt.id, recipient, receipt.sender.origin)
             for key, (receipt, recipient) in self._unconfirmed.items()
             if receipt.sender.temporary
         ]
@@ -215,6 +219,7 @@ class SessionV1(Session):
             watched={address: self._owner_of(address) is not None for address in self._watched},
             unconfirmed=unconfirmed,
             has_box=self._has_box,
+            receipts=self._hub.bus.open_receipts(self),
         )
 
     def _go_on(self, state: SessionState, opened: Opened | None) -> None:
@@ -230,8 +235,9 @@ class SessionV1(Session):
             self._watched[address] = None
             self._hub.watch(self, address)
         for each in state.unconfirmed:
-            receipt = Receipt(ByAddress(each.sender, self._center.mail), each.id)
+            receipt = Receipt(ByAddress(self._center, each.sender, each.origin), each.id)
             self._unconfirmed[each.key] = (receipt, each.recipient)
+        self._hub.bus.hold_receipts(self, state.receipts)
 
     def catch_up(self, state: SessionState) -> None:
         super().catch_up(state)

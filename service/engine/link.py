@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 
 from service.core.bus import Peer
-from service.engine.envelope import MAX_BYTES, Batch, Taken
+from service.engine.envelope import MAX_BYTES, VERSIONS, Batch, Taken
 
 # So much is taken before it is acknowledged, when there is nothing to say.
 ACK_BYTES = 256 * 1024
@@ -34,6 +34,8 @@ class Link:
         self.mine = 0
         self.yours = 0
         self.silence = 0.0
+        self.version = VERSIONS[0]
+        """The highest of the wire that both understand."""
         self.quiet_s = 0.0
         """How long nothing was heard of it."""
         self.heard = 0

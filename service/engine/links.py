@@ -18,6 +18,7 @@ from service.core.tally import count_up
 from service.core.turns import SHARE
 from service.engine.envelope import (
     MAX_BYTES,
+    MOVES,
     UNREADABLE,
     VERSIONS,
     Batch,
@@ -150,6 +151,14 @@ class Links:
     @property
     def is_cut_off(self) -> bool:
         return self.state != "up" or bool(self._missed)
+
+    @property
+    def knows_moves(self) -> bool:
+        return all(link.version >= MOVES for link in self.up)
+
+    @property
+    def patience_s(self) -> float:
+        return max([self.silence, *(link.silence for link in self.up)])
 
     @property
     def is_deaf(self) -> bool:
@@ -303,6 +312,7 @@ class Links:
             link.mine = self._next_nonce()
         link.quiet_s = 0.0
         link.silence = envelope.silence
+        link.version = min(envelope.versions[1], VERSIONS[1])
         self._compare_silence(envelope)
         return link
 
@@ -341,7 +351,9 @@ class Links:
         theirs = beat.links.get(self.me.name)
         if beat.said != link.heard:
             self._end(link, "gap")
-        elif theirs is not None and theirs[:2] == (link.yours, link.mine):
+        elif theirs is None:
+            self._greet(link)  # it has not met us: what we have said to it may have been lost
+        elif theirs[:2] == (link.yours, link.mine):
             if theirs[2] == link.taken:
                 link.acknowledged(theirs[3])
             else:
@@ -402,7 +414,8 @@ class Links:
             self._meet(link)
 
     def _meet(self, link: Link) -> None:
-        link.peer = self.bus.meet_far(link.other, link, self.me.name)
+        link.peer = self.bus.meet_far(link.other, link, self.me.name, link.host, _number(link.other))
+        self.bus.tell_missed(link.peer)
         link.since = self.bus.center.now()
         self._missed.pop(link.other, None)
         self._untold.append(link)

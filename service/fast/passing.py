@@ -31,7 +31,7 @@ BATCH_BYTES = 64 * 1024 * 1024
 # A worker that dies meanwhile is no reason to try no other one; each that is stuck is waited for.
 MAX_FAILURES = 2
 # How long the other workers may take to say that nothing is on its way any more, and the new one to read a batch. When
-# one of them is stuck, clients stay, and are sent away.
+# one of them is stuck, clients stay, and are sent away. One of another host may take longer: until its link ends.
 PATIENCE_S = 2.0
 # How long the new one may take to answer: it serves the clients on all the same, on a slow disk just later.
 ANSWER_S = 10.0
@@ -58,10 +58,15 @@ class Door:
         self._bus = bus
         self._loop = shell.loop
         self._directory = directory
-        self._path = directory / f"{bus.number}-{release}{_SUFFIX}"
+        self._path = directory / f"{bus.number}-{release}{self._mark}{_SUFFIX}"
         self._release = release
         self._listener = socket.socket(socket.AF_UNIX)
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def _mark(self) -> str:
+        """Of workers with an engine: clients pass only between two that have one, or none, for their clocks differ."""
+        return "" if self._bus.far is None else "e"
 
     def open(self) -> None:
         """Take clients from now on. Raises: OSError"""
@@ -117,11 +122,17 @@ class Door:
 
     def _successor(self) -> tuple[Peer, Path] | None:
         """The worker of the newest release with the fewest clients."""
+        if self._bus.far is not None and not self._bus.far.knows_moves:
+            logger.warning(
+                "no clients pass to other workers: another host has an older release, which cannot follow them"
+            )
+            return None
         peers = []
         for path in self._directory.glob(f"*{_SUFFIX}"):
             number, _, release = path.stem.partition("-")
             peer = self._bus.peers.get(number)
-            if peer is not None and release.isdigit() and int(release) >= self._release:
+            is_alike, release = release.endswith(self._mark), release.removesuffix(self._mark)
+            if peer is not None and is_alike and release.isdigit() and int(release) >= self._release:
                 peers.append((-int(release), len(peer.client_addresses), number, peer, path))
         return min(peers)[3:] if peers else None
 
@@ -177,7 +188,9 @@ class Door:
 
         number = moves.announce([client.session for client in leaving], to, answered)
         try:
-            may_leave = await asyncio.wait_for(fenced, PATIENCE_S)
+            may_leave = await asyncio.wait_for(
+                fenced, PATIENCE_S + (self._bus.far.patience_s if self._bus.far else 0.0)
+            )
         except asyncio.TimeoutError:
             may_leave = False
         staying = []

@@ -31,6 +31,7 @@ async def keep_clients(shell: FastShell, notifier: Notifier, environ: Mapping[st
     await settle(frozen)
     if await all_are_at("frozen", notifier, environ):
         await asyncio.sleep(ON_ITS_WAY_S)
+    shell.center.hub.bus.lose_abroad()
     given = leave(frozen)
     kept = put(given, notifier, environ)
     for each in given[:kept]:

@@ -73,7 +73,7 @@ class Server(InformingServer, DrainingServer):
     async def take_clients_back(self) -> None:
         """Serve those that a process before this one has left. To be called before anybody else can connect."""
         settings, bus = self._center.settings, self._center.hub.bus
-        if settings.drain.keep and settings.engine.url is None and isinstance(bus, PeerBus) and settings.bus:
+        if settings.drain.keep and isinstance(bus, PeerBus) and settings.bus:
             release = int(os.environ.get(RELEASE_VARIABLE, "0"))
             door = Door(self._shell, bus, Path(settings.bus), release)
             try:

@@ -135,9 +135,10 @@ def test_clients_stay_if_both_sides_keep_them_in_the_same_way(before: str, after
 
 
 @pytest.mark.parametrize(
-    ("is_joined", "stay"), [((False, False), True), ((True, False), False), ((False, True), False)]
+    ("is_joined", "stay"),
+    [((False, False), True), ((True, True), True), ((True, False), False), ((False, True), False)],
 )
-def test_a_reload_keeps_clients_unless_there_is_an_engine(is_joined: tuple[bool, bool], stay: bool) -> None:
+def test_a_reload_keeps_clients_unless_an_engine_comes_or_goes(is_joined: tuple[bool, bool], stay: bool) -> None:
     old, new = (
         structs.replace(installed("workers: 2"), keeps="1", runtime=runtime, is_joined=joined)
         for runtime, joined in zip(("r1", "r2"), is_joined, strict=True)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -12,19 +13,24 @@ import pytest
 import uvloop
 
 from service.core.frames import SUBPROTOCOL
+from service.engine.envelope import MOVES, VERSIONS, Beat, Greeting, encode
+from service.engine.links import Identity, Links
 from service.fast import passing
 from service.fast.fast import FastShell
 from service.fast.handover import freeze
 from service.fast.passing import Door
+from tests.service.engines import FakeTeller
 from tests.service.test_handover import CLOSE, PING, PONG, TEXT, Guest, Process, run, to
 from tests.service.transports import frame
 from tests.service.workers import Host, Worker
 
 
 class Two:
-    """Two workers that hear each other at once, the second of a later release."""
+    """Two workers that hear each other at once, the second of a later release. Some have an engine, on which another
+    host is.
+    """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, joined: Collection[str] = (), versions: tuple[int, int] = VERSIONS) -> None:
         loop = asyncio.get_running_loop()
         self.host = Host(0)
         self.old, self.new = self.host.add(str(os.getpid())), self.host.add("1")  # who connects is known by the first
@@ -33,6 +39,7 @@ class Two:
                 wire.send_also = partial(loop.call_soon, worker.arrive, sender)
         self.host.settle()
         self.process = _process(self.old)
+        self.links = {name: _join(getattr(self, name), versions) for name in joined}
         self.doors = [
             Door(_process(worker).shell if worker is self.new else self.process.shell, worker.bus, directory, release)
             for release, worker in enumerate((self.old, self.new))
@@ -80,6 +87,65 @@ def test_clients_pass_on_by_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             await guest.say(frame(PING, b"?"))
             assert await guest.hears() == (PONG, b"?")
         assert two.is_tidy()
+        two.doors[1].close()
+        two.close()
+
+    run(uvloop.new_event_loop, pass_on())
+
+
+def _join(worker: Worker, versions: tuple[int, int]) -> Links:
+    """Give a worker an engine, on which a worker of another host is that speaks these versions."""
+    me, soon = Identity(f"a.{worker.number}.x", "a", "boot", "a"), asyncio.get_running_loop().call_soon
+    links = Links(worker.bus, me, 0.5, publish=lambda *_: None, soon=soon, teller=FakeTeller())
+    links.hear(encode(Beat("b.1.x", "b", "boot", versions, 0.5, 0, 0.0, {})))
+    links.hear(encode(Greeting("b.1.x", "b", versions, 0.5, 5, links._links["b.1.x"].mine, 0)))
+    worker.bus.far = links
+    return links
+
+
+def test_clients_stay_while_another_host_would_not_know_where_they_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def pass_on() -> None:
+        two = Two(tmp_path, ("old", "new"), (1, MOVES - 1))
+        assert two.links["old"].up
+        two.doors[1].open()
+        guest = await two.guest()
+        assert await two.doors[0].pass_on() == 0
+        assert "another host has an older release" in caplog.text
+        await guest.say(frame(PING, b"?"))
+        assert await guest.hears() == (PONG, b"?")
+        two.doors[1].close()
+        two.close()
+
+    run(uvloop.new_event_loop, pass_on())
+
+
+def test_a_worker_of_another_host_that_does_not_answer_is_waited_for_until_its_link_ends(
+    tmp_path: Path, short_patience: None
+) -> None:
+    async def pass_on() -> None:
+        two = Two(tmp_path, ("old", "new"))
+        two.doors[1].open()
+        await two.guest()
+        passing_on = asyncio.create_task(two.doors[0].pass_on())
+        await asyncio.sleep(passing.PATIENCE_S + 0.1)
+        assert not passing_on.done()
+        two.links["old"]._end(two.links["old"]._links["b.1.x"], "silence")
+        assert await passing_on == 1
+        two.doors[1].close()
+        two.close()
+
+    run(uvloop.new_event_loop, pass_on())
+
+
+@pytest.mark.parametrize("has_engine", ["old", "new"])
+def test_clients_do_not_pass_between_workers_of_which_one_has_an_engine(tmp_path: Path, has_engine: str) -> None:
+    async def pass_on() -> None:
+        two = Two(tmp_path, (has_engine,))
+        two.doors[1].open()
+        await two.guest()
+        assert await two.doors[0].pass_on() == 0
         two.doors[1].close()
         two.close()
 

@@ -236,6 +236,37 @@ def test_what_is_confirmed_after_it_was_told_to_be_lost_is_not_told_again(to: di
     assert (here.links.state, alice.heard()) == ("up", [])
 
 
+def test_a_host_that_has_not_heard_that_the_other_one_has_met_it_is_told_again() -> None:
+    engine = FakeEngine()
+    here, there = HostOfOne(engine, "a"), HostOfOne(engine, "b")
+    while not (here.links.up or there.links.up):
+        for host in (here, there):
+            host.turns()
+        engine.pass_on()
+    engine.messages.clear()
+    assert not (here.links.up and there.links.up)
+    engine.passes(1)
+    alice, bob = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    alice.say(type="send", id=1, recipient_uuid="bob", message=1)
+    bob.say(type="send", id=1, recipient_uuid="alice", message=1)
+    engine.settle()
+    assert [sorted(frame["type"] for frame in party.heard()) for party in (alice, bob)] == [["msg", "ok"]] * 2
+
+
+def test_what_clients_of_other_hosts_have_not_confirmed_when_a_process_ends_is_lost() -> None:
+    engine, (here, there) = hosts(2)
+    alice, bob = here.v1("alice"), there.v1("bob")
+    engine.settle()
+    alice.say(type="send", id=1, recipient_uuid="bob", message=1, ack="delivered")
+    engine.settle()
+    here.bus.lose_abroad()
+    assert [frame["type"] for frame in alice.heard()] == ["ok", "lost"]
+    bob.say(type="ack", key=only(bob)["key"])
+    engine.settle()
+    assert alice.heard() == []
+
+
 def test_before_the_engine_was_ever_there_nobody_is_known_not_to_be() -> None:
     engine = FakeEngine()
     engine.is_down = True
@@ -501,12 +532,12 @@ def test_what_is_no_record_ends_the_link_and_nothing_else(record: bytes) -> None
 
 def test_a_host_that_speaks_no_common_version_is_told_of_once() -> None:
     _, (here, _) = hosts(2)
-    beat = Beat("c.1.1", "c", "boot", (2, 3), 4.0, 0, 0.0, {})
+    beat = Beat("c.1.1", "c", "boot", (3, 4), 4.0, 0, 0.0, {})
     for _ in range(3):
         here.links.hear(encode(beat))
     assert len(here.links.up) == 1
     assert len(here.teller.told) == 1
-    assert "versions 2 to 3" in here.teller.told[0]
+    assert "versions 3 to 4" in here.teller.told[0]
 
 
 # What the first release of this wire has published: each later one must understand it.

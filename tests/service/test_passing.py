@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from service.core.frames import SUBPROTOCOL
 from tests.service.processes import several
+from tests.service.servers import PROGRAMS, serving
 from tests.service.shells import wait_until
 from tests.service.test_reload import Deployment
 
@@ -40,11 +41,12 @@ class Pair:
         self.may_stop = asyncio.Event()
         self.other_frames: list[str] = []
 
-    async def talk(self, url: str, ready: asyncio.Semaphore) -> None:
+    async def talk(self, url: str, ready: asyncio.Semaphore, to: str | None = None) -> None:
+        """The one of nc.v1 may be on another host."""
         protocols = [SUBPROTOCOL]
         async with (
             connect(url, proxy=None) as old,
-            connect(url, proxy=None, subprotocols=protocols) as new,  # type: ignore[arg-type]
+            connect(to or url, proxy=None, subprotocols=protocols) as new,  # type: ignore[arg-type]
         ):
             await old.recv()
             for message in ("connected", "are you there?"):
@@ -107,6 +109,85 @@ def test_no_client_notices_that_all_workers_are_replaced(deployment: Deployment)
     assert "takes no clients" not in log
     assert "cannot be served on" not in log
     wait_until(lambda: deployment.workers.are_complete())
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_no_client_of_two_hosts_notices_that_all_workers_of_both_are_replaced(name: str, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(serving(name, tmp_path))
+        settings = {"WEBSOCKET_ENGINE_URL": engine.url, "WEBSOCKET_ENGINE_SILENCE": "4"}
+        here, there = (
+            Deployment(tmp_path / host, "runner", stack, WEBSOCKET_ENGINE_HOST=host, **settings) for host in "ab"
+        )
+        urls = here.workers.shell.url, there.workers.shell.url
+
+        async def talk() -> tuple[list[Pair], list[Watcher]]:
+            pairs, ready = [Pair(number) for number in range(20)], asyncio.Semaphore(0)
+            watchers = [Watcher() for _ in urls]
+            talks = [
+                asyncio.create_task(pair.talk(urls[pair.number % 2], ready, urls[1 - pair.number % 2]))
+                for pair in pairs
+            ]
+            for _ in pairs:
+                await ready.acquire()
+            uuids = [f"{kind}-{pair.number}" for pair in pairs for kind in ("old", "new")]
+            talks += [
+                asyncio.create_task(watcher.watch(url, uuids, ready))
+                for watcher, url in zip(watchers, urls, strict=True)
+            ]
+            for _ in watchers:
+                await ready.acquire()
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(here.reload_to, 2)
+            await asyncio.to_thread(there.reload_to, 2)
+            await asyncio.gather(*(asyncio.to_thread(each.reload_to, 2) for each in (here, there)))
+            for each in watchers:
+                each.may_stop.set()
+            await asyncio.gather(*talks[len(pairs) :])
+            for pair in pairs:
+                pair.may_stop.set()
+            await asyncio.gather(*talks)
+            return pairs, watchers
+
+        pairs, watchers = asyncio.run(talk())
+        for pair in pairs:
+            numbers = list(range(1, pair.sent + 1))
+            assert pair.old_hears == numbers
+            assert pair.new_hears == numbers
+            assert pair.answers == {number: ["ok"] for number in numbers}
+            assert pair.other_frames == []
+        for watcher in watchers:
+            assert watcher.heard == []
+        for each in (here, there):
+            log = each.workers.shell.log()
+            assert "takes no clients" not in log
+            assert "cannot be served on" not in log
+            assert "Traceback" not in log
+
+
+class Watcher:
+    """A client that watches who is there, and has everybody confirm what it sends to a group of all."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.may_stop = asyncio.Event()
+
+    async def watch(self, url: str, uuids: list[str], ready: asyncio.Semaphore) -> None:
+        async with connect(url, proxy=None, subprotocols=[SUBPROTOCOL]) as link:  # type: ignore[list-item]
+            await link.recv()
+            await link.send(json.dumps({"type": "hello", "id": 0}))
+            await link.recv()
+            await link.send(json.dumps({"type": "presence", "id": 1, "uuids": uuids, "watch": True}))
+            assert sorted(json.loads(await link.recv())["online"]) == sorted(uuids)
+            ready.release()
+            listening = asyncio.create_task(self._listen(link))
+            await self.may_stop.wait()
+            assert not listening.done()
+            listening.cancel()
+
+    async def _listen(self, link: ClientConnection) -> None:
+        async for text in link:
+            self.heard.append(str(text))
 
 
 def test_what_else_is_in_the_directory_of_the_bus_keeps_no_worker_from_serving(tmp_path: Path) -> None:

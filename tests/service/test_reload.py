@@ -23,16 +23,16 @@ pytestmark = pytest.mark.slow
 class Deployment:
     """An installed service of ours that runs: generations with their runtimes, and a link to the current one."""
 
-    def __init__(self, home: Path, kind: str, stack: contextlib.ExitStack) -> None:
+    def __init__(self, home: Path, kind: str, stack: contextlib.ExitStack, **variables: str) -> None:
         self.home = home
         self.bus = home / "bus"
-        self.install("1", "r1", WORKERS="2")
+        self.install("1", "r1", WORKERS="2", **variables)
         unit = {
             "WEBSOCKET_ENV_FILE": str(home / "current/.env"),
             "WEBSOCKET_CODE": str(home / "current"),
             "RUNTIME_DIRECTORY": str(home),
         }
-        self.workers = stack.enter_context(several(kind, 2, self.bus, **unit))
+        self.workers = stack.enter_context(several(kind, 2, self.bus, **unit, **variables))
         self.pid = self.workers.shell.process.pid
 
     def install(self, generation: str, runtime: str, **variables: str) -> None:

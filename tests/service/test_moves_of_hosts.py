@@ -1,0 +1,379 @@
+"""Clients pass from worker to worker of one host, while clients of another host write to them over an engine that holds
+up what it likes, and loses it when a connection is cut: nobody can tell when.
+"""
+
+import random
+from collections import Counter, defaultdict, deque
+from functools import partial
+from typing import Any
+
+import msgspec
+import pytest
+
+from service.core.bus import Peer, PeerBus
+from service.core.handover import SessionState
+from service.core.session import Session, SessionV0
+from service.core.session_v1 import SessionV1
+from service.engine.links import Identity, Links
+from service.settings import Engine
+from tests.service.centers import Party, World
+from tests.service.engines import SILENCE_S, FakeTeller
+from tests.service.workers import FakeWire
+
+NAMES = ("ann", "bob", "cem", "dan", "eve", "fay")
+# By its host, and its number there.
+WORKERS = ("a0", "a1", "a2", "b0", "b1")
+
+
+class SlowEngine:
+    """What a worker publishes waits on the way to the engine, and in front of each that has subscribed."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.workers: dict[str, WorkerOfHost] = {}
+        self.published: dict[str, deque[tuple[str | None, bytes]]] = defaultdict(deque)
+        self.inboxes: dict[str, deque[bytes]] = defaultdict(deque)
+
+    def publish(self, worker: str, channel: str | None, data: bytes) -> None:
+        self.published[worker].append((channel, data))
+
+    def go_on(self) -> bool:
+        """Let one message go a step further, if there is one."""
+        ways: list[tuple[bool, str]] = [(True, name) for name, waiting in self.published.items() if waiting]
+        ways += [(False, name) for name, waiting in self.inboxes.items() if waiting and name in self.workers]
+        if not ways:
+            return False
+        is_out, name = self.chance.choice(ways)
+        if is_out:
+            channel, data = self.published[name].popleft()
+            for other, worker in self.workers.items():
+                if channel in (None, worker.links.me.name):
+                    self.inboxes[other].append(data)
+        else:
+            self.workers[name].links.hear(self.inboxes[name].popleft())
+        return True
+
+    def cut(self) -> None:
+        """The connection of one of them ends, with all that is on its way there, and is made anew."""
+        name = self.chance.choice(sorted(self.workers))
+        self.inboxes[name].clear()
+        self.workers[name].links.begin()
+
+
+class WorkerOfHost(World):
+    """One worker, with wires to those of its host, and links to all others."""
+
+    def __init__(self, engine: SlowEngine, name: str) -> None:
+        self.host, self.number = name[0], name[1:]
+        super().__init__(f"t{name}-", int(self.number) + 1, engine=Engine(url="redis://test"))
+        self.bus = PeerBus(self.center, self.number)
+        self.center.hub.bus = self.bus
+        self.peers: dict[str, Peer] = {}
+        self.incoming: dict[str, FakeWire] = {}
+        me = Identity(f"{self.host}.{self.number}.x", self.host, "boot", self.host)
+        publish = partial(engine.publish, name)
+        self.links = Links(self.bus, me, SILENCE_S, publish=publish, soon=self._soon, teller=FakeTeller())
+        self.bus.far = self.links
+        engine.workers[name] = self
+
+    def arrive(self, sender: str) -> bool:
+        """Let the next record of another worker of the host arrive, if there is one."""
+        records = self.incoming[sender].records
+        if records and sender in self.peers:
+            self.bus.receive(self.peers[sender], records.popleft())
+            return True
+        return False
+
+
+class Scene:
+    """Clients whom chance has write and move; it says as well when what is on its way arrives."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.engine = SlowEngine(self.chance)
+        self.workers = self.engine.workers
+        for name in WORKERS:
+            self.start(name)
+        self.at: dict[str, str] = {}
+        self.parties: dict[str, Party] = {}
+        self.still: set[str] = set()
+        """Those who are just moving, and are not read."""
+        self.on_the_way: deque[tuple[str, bytes, str]] = deque()
+        self.said: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self.asked: dict[str, list[int]] = defaultdict(list)
+        self.said_to_all: dict[str, list[int]] = defaultdict(list)
+        self.heard: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.number = 0
+        self.numbers: dict[str, int] = {}
+        self.settle()
+        for position, name in enumerate(NAMES):
+            self.at[name] = WORKERS[position % len(WORKERS)]
+            self.parties[name] = self.workers[self.at[name]].v1(name)
+            self.parties[name].say(type="join", id=0, group="all")
+        self.settle()
+        for name, party in self.parties.items():
+            others = [other for other in self.parties if other != name]
+            party.say(type="presence", id=0, uuids=others, watch=True)
+            party.heard()
+
+    def start(self, name: str) -> None:
+        new = WorkerOfHost(self.engine, name)
+        for other in self.workers.values():
+            if other.host == new.host and other is not new:
+                new.incoming[other.number], other.incoming[new.number] = FakeWire(), FakeWire()
+                new.peers[other.number] = new.bus.meet(other.number, other.incoming[new.number])
+                other.peers[new.number] = other.bus.meet(new.number, new.incoming[other.number])
+        new.links.begin()
+
+    def siblings(self, name: str) -> list[str]:
+        """The other workers of its host."""
+        return [other for other in sorted(self.workers) if other[0] == name[0] and other != name]
+
+    def turn(self, *others: Any) -> None:
+        """Something happens."""
+        acts = [self.write, self.write_to_all, self.arrive, self.engine.go_on, self.move, self.adopt, self.tick]
+        self.chance.choices([*acts, *others], [4, 1, 15, 40, 1, 4, 0.3, *(0.3 for _ in others)])[0]()
+        for worker in self.workers.values():
+            worker.turns()
+
+    def tick(self) -> None:
+        for worker in self.workers.values():
+            worker.time += SILENCE_S / 8
+            worker.links.tick()
+
+    def write(self) -> None:
+        writers = sorted(self.parties.keys() - self.still)
+        if writers:
+            sender = self.chance.choice(writers)
+            recipient = self.chance.choice([name for name in NAMES if name != sender])
+            self.number += 1
+            self.said[sender, recipient].append(self.number)
+            ack = self.chance.choice(["none", "accepted", "delivered"])
+            if ack != "none":
+                self.asked[sender].append(self.number)
+            self.parties[sender].say(id=self.number, recipient_uuid=recipient, message=self.number, ack=ack)
+
+    def write_to_all(self) -> None:
+        writers = sorted(self.parties.keys() - self.still)
+        if writers:
+            sender = self.chance.choice(writers)
+            self.number += 1
+            self.said_to_all[sender].append(self.number)
+            self.asked[sender].append(self.number)
+            self.parties[sender].say(id=self.number, group="all", message=self.number, ack="delivered")
+
+    def arrive(self) -> None:
+        worker = self.workers[self.chance.choice(sorted(self.workers))]
+        if worker.peers:
+            worker.arrive(self.chance.choice(sorted(worker.peers)))
+
+    def move(self) -> None:
+        movable = sorted(self.parties.keys() - self.still)
+        name = self.chance.choice(movable) if movable else ""
+        targets = self.siblings(self.at[name]) if name else []
+        if targets and self.parties[name].session.may_leave:
+            source, target = self.at[name], self.chance.choice(targets)
+            self.still.add(name)
+            bus = self.workers[source].bus
+            to = bus.peers[target[1:]]
+            leave = partial(self.leave, name, source, target)
+            self.numbers[name] = bus.moves.announce([self.parties[name].session], to, leave)
+
+    def leave(self, name: str, source: str, target: str, may: bool) -> None:
+        if name not in self.parties or name not in self.numbers:
+            return  # it was of a worker that is dead, or has left
+        bus, session, to = self.workers[source].bus, self.parties[name].session, target[1:]
+        if may and session.may_leave:
+            self.on_the_way.append((name, msgspec.msgpack.encode(session.leave()), target))
+            bus.moves.left(session, bus.peers[to])
+        else:
+            bus.moves.withdraw([session])
+            self.still.discard(name)
+        number = self.numbers.pop(name)
+        if to in bus.peers:
+            bus.moves.finish(number, bus.peers[to])
+
+    def adopt(self) -> None:
+        if self.on_the_way:
+            name, packed, target = self.on_the_way.popleft()
+            if target not in self.workers:
+                self.forget(name)
+                return
+            state = msgspec.msgpack.decode(packed, type=SessionState)
+            party, center = self.parties[name], self.workers[target].center
+            kind: type[Session] = SessionV1 if state.protocol == "nc.v1" else SessionV0
+            party.session = kind(center, party.client, state.identity, state.client_address, state.addresses[0][0])
+            party.session.go_on(state, None)
+            party.session.catch_up(state)
+            self.at[name] = target
+            self.still.discard(name)
+
+    def kill(self) -> None:
+        """A worker dies with all clients that it has, unless it is the last one of its host."""
+        killed = self.chance.choice([name for name in sorted(self.workers) if self.siblings(name)])
+        worker = self.workers.pop(killed)
+        while self.engine.published[killed] and self.chance.random() < 0.7:
+            channel, data = self.engine.published[killed].popleft()
+            for name, other in self.workers.items():
+                if channel in (None, other.links.me.name):
+                    self.engine.inboxes[name].append(data)
+        self.engine.published[killed].clear()
+        for name in sorted(self.workers):
+            other = self.workers[name]
+            if other.host == worker.host:
+                while other.arrive(worker.number):
+                    pass
+                other.bus.part(other.peers.pop(worker.number))
+        on_the_way = {name for name, _, _ in self.on_the_way}
+        for name in [name for name, at in self.at.items() if at == killed and name not in on_the_way]:
+            self.forget(name)
+
+    def forget(self, name: str) -> None:
+        party = self.parties.pop(name)
+        self.heard[name] += party.heard()
+        self.still.discard(name)
+        self.numbers.pop(name, None)
+        del self.at[name]
+
+    def listen(self, confirmed: float) -> None:
+        """Everybody hears what has come, and confirms this part of what is to be confirmed and was not yet."""
+        for name, party in self.parties.items():
+            self.heard[name] += party.heard()
+            for frame in self.heard[name]:
+                is_due = "key" in frame and name not in self.still and "is_confirmed" not in frame
+                if is_due and self.chance.random() < confirmed:
+                    party.say(type="ack", key=frame["key"])
+                    frame["is_confirmed"] = True
+
+    def settle(self) -> None:
+        """Let everything arrive, and what follows from it."""
+        is_busy = True
+        while is_busy:
+            is_busy = self.engine.go_on()
+            for worker in self.workers.values():
+                is_busy = bool(worker._next_turn) or is_busy
+                worker.turns()
+                for sender in worker.peers:
+                    is_busy = worker.arrive(sender) or is_busy
+
+    def finish(self) -> None:
+        """All that is under way comes to its end, and everybody confirms what is to be confirmed."""
+        for _ in range(16):
+            self.settle()
+            self.adopt()
+            self.tick()
+            self.listen(1.0)
+        self.settle()
+        self.listen(1.0)
+
+    def check_whole(self, name: str) -> None:
+        """All that others have sent has come, once and in order, and all that was to be told was told, once."""
+        frames = self.heard[name]
+        messages = [frame for frame in frames if frame["type"] == "msg"]
+        for other in self.parties:
+            from_other = [each for each in messages if each["sender_uuid"] == other]
+            direct = [each["message"] for each in from_other if "group" not in each]
+            assert direct == self.said[other, name], (other, name)
+            to_all = [each["message"] for each in from_other if "group" in each]
+            assert to_all == (self.said_to_all[other] if other != name else []), (other, name)
+        assert [frame for frame in frames if frame["type"] in ("presence", "lost", "error")] == []
+
+    def check(self, name: str, some_are_dead: bool = False) -> None:
+        """Nothing has come twice or out of order, and all that was to be told was told, once and truly.
+
+        What became of a message is not always told when first a client has passed on and then a worker has died.
+        """
+        frames = self.heard[name]
+        for other in NAMES:
+            from_other = [each for each in frames if each["type"] == "msg" and each["sender_uuid"] == other]
+            for is_group in (False, True):
+                numbers = [each["message"] for each in from_other if ("group" in each) is is_group]
+                assert numbers == sorted(set(numbers)), (other, name)
+        answers = [frame["id"] for frame in frames if frame["type"] in ("ok", "error")]
+        assert len(answers) == len(set(answers))
+        assert set(self.asked[name]) <= set(answers)
+        outcomes = [
+            (frame["id"], frame["recipient_uuid"]) for frame in frames if frame["type"] in ("delivered", "lost")
+        ]
+        assert len(outcomes) == len(set(outcomes))
+        expected: Counter[int] = Counter()
+        for frame in frames:
+            if frame.get("receipts"):
+                expected[frame["id"]] += frame["receipts"]
+        told = Counter(number for number, _ in outcomes)
+        assert told <= expected if some_are_dead else told == expected
+        for frame in frames:
+            if frame["type"] == "delivered":
+                of_recipient = self.heard[frame["recipient_uuid"]]
+                assert any(each["type"] == "msg" and each["message"] == frame["id"] for each in of_recipient)
+
+    def check_workers(self, some_are_dead: bool = False) -> None:
+        """All know the same, and nothing remains of what is over."""
+        assert not self.still
+        for place, worker in self.workers.items():
+            assert worker.links.is_complete
+            for name in NAMES:
+                owner = worker.center.hub.owner_of(name)  # type: ignore[arg-type]
+                if name not in self.parties:
+                    assert owner is None
+                elif self.at[name] == place:
+                    assert owner is self.parties[name].session
+                elif self.at[name][0] == place[0]:
+                    assert owner is worker.peers[self.at[name][1:]]
+                else:
+                    assert isinstance(owner, Peer)
+                    assert owner.number == self.workers[self.at[name]].links.me.name
+            assert sum(len(peer.client_addresses) for peer in worker.bus.peers.values()) == sum(
+                at != place for at in self.at.values()
+            )
+            assert sum(member.reach("all") for member in worker.center.hub.members_of("all")) == len(self.parties)
+            moves = worker.bus.moves
+            kept = (moves._arriving, moves._fences, moves._behind, moves._waiting, moves._claims, moves.leaving)
+            assert not any(kept)
+            if not some_are_dead:
+                assert not any(peer.receipts for peer in worker.bus.peers.values() if not peer.is_near)
+            assert not worker.bus._questions
+
+
+SEEDS = [*range(30), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(30, 150))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(seed: int) -> None:
+    scene = Scene(seed)
+    for _ in range(600):
+        scene.turn()
+        scene.listen(0.7)
+    scene.finish()
+    for name in scene.parties:
+        scene.check(name)
+        scene.check_whole(name)
+    scene.check_workers()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_when_links_end_meanwhile_nothing_is_doubled_or_overtaken_and_what_is_lost_is_told(seed: int) -> None:
+    scene = Scene(seed)
+    for _ in range(600):
+        scene.turn(scene.engine.cut)
+        scene.listen(0.7)
+    scene.finish()
+    assert len(scene.parties) == len(NAMES)
+    for name in scene.parties:
+        scene.check(name)
+    scene.check_workers()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_when_workers_die_as_well_nothing_is_doubled_or_overtaken_or_remains(seed: int) -> None:
+    scene = Scene(seed)
+    for number in range(600):
+        if number in (250, 400):
+            scene.kill()
+        if scene.parties:
+            scene.turn(scene.engine.cut)
+        scene.listen(0.7)
+    scene.finish()
+    for name in scene.parties:
+        scene.check(name, some_are_dead=True)
+    scene.check_workers(some_are_dead=True)
