@@ -122,7 +122,9 @@ def _progress(step: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench", description="What it costs.", allow_abbrev=False)
     parser.add_argument("parts", nargs="*", type=_one_of(PARTS), metavar="PART", help=f"{' or '.join(PARTS)}; or all")
-    parser.add_argument("--quick", action="store_true", help="a minute instead of five: one round, fewer connections")
+    parser.add_argument(
+        "--quick", action="store_true", help="minutes instead of half an hour: one round, fewer connections"
+    )
     parser.add_argument(
         "--only",
         nargs="+",

@@ -5,8 +5,8 @@ has none but 1:
 
 - the rounds of both runs lie apart, without the most extreme fifth at each end;
 - the medians differ by more than three times the median absolute deviation of the rounds of either run;
-- they differ by more than a tenth; by more than a quarter where a run has less than three rounds, which say little of
-  their noise; and by more than the part itself says is noise.
+- they differ by more than the part says is noise; if it says nothing, by more than a tenth, or by more than a quarter
+  where a run has less than three rounds, which say little of their noise.
 
 What was measured while other programs took more than a quarter of the CPUs is not compared.
 """
@@ -86,11 +86,12 @@ def is_changed(change: Change) -> bool:
     if min(old, new) <= 0:  # no ratio
         return False
     least = LEAST if min(len(olds), len(news)) >= _FEW_ROUNDS else LEAST_OF_FEW_ROUNDS
+    least = least if now.noise is None else now.noise
     lie_apart = _inner(olds)[-1] < _inner(news)[0] or _inner(news)[-1] < _inner(olds)[0]
     return (
         lie_apart
         and abs(new - old) > _DEVIATIONS * max(_deviation(olds), _deviation(news))
-        and max(new / old, old / new) > 1 + max(least, before.noise, now.noise)
+        and max(new / old, old / new) > 1 + least
     )
 
 

@@ -58,7 +58,8 @@ class Results:
             for scenario in SCENARIOS:
                 yield self._figure(name, scenario, PACE, lambda cost: cost.per_second)
                 yield self._figure(name, scenario, WORK, lambda cost: cost.per_server_second)
-            yield Figure(case=f"{name}, idle", name=IDLE, unit="KiB", better="less", values=(self.idle_kib[name],))
+            kib = (self.idle_kib[name],)
+            yield Figure(case=f"{name}, idle", name=IDLE, unit="KiB", better="less", values=kib, noise=0.1)
 
     def _figure(self, name: str, scenario: str, what: str, figure: Callable[[Cost], float]) -> Figure:
         return Figure(

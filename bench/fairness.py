@@ -34,7 +34,7 @@ _TWICE_AS_LONG = 1.0
 _FORGED = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhIiwiZXhwIjo5OTk5OTk5OTk5fQ." + "A" * 86
 
 
-QUICK_WAYS = ("no nginx", "nginx")
+QUICK_WAYS = ("nginx",)
 _TOKENS = "nginx, `auth: token`"
 
 

@@ -12,7 +12,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `reference` has the same of what the case is compared with, round by round: whatever else the machine does falls on
     both, so a ratio is steadier than the figure itself. `noise` is a share by which two runs may differ for no reason,
-    where the part knows that its rounds do not show it.
+    where the part knows it and its rounds do not show it.
     """
 
     case: str
@@ -21,7 +21,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     better: Literal["more", "less"]
     values: tuple[float, ...]
     reference: tuple[float, ...] = ()
-    noise: float = 0.0
+    noise: float | None = None
 
     @property
     def median(self) -> float:

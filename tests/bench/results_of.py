@@ -20,7 +20,7 @@ def figure(
     *values: float,
     reference: Sequence[float] = (),
     better: Literal["more", "less"] = "more",
-    noise: float = 0.0,
+    noise: float | None = None,
     case: str = "fast, W=1",
 ) -> Figure:
     return Figure(

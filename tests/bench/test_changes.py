@@ -79,8 +79,7 @@ def test_a_ratio_is_said_with_both_of_its_medians() -> None:
         (figure(100, 100, 100), figure(109, 109, 109)),  # less than a tenth
         (figure(100), figure(124)),  # less than a quarter, of one round
         (figure(100, 100, 100), figure(124)),
-        (figure(100), figure(160, noise=0.8)),  # less than the part knows to be noise
-        (figure(100, noise=0.8), figure(160)),
+        (figure(100, noise=0.8), figure(160, noise=0.8)),  # less than the part knows to be noise
         (figure(0), figure(1)),
     ],
 )
@@ -96,7 +95,8 @@ def test_less_than_the_noise_is_no_change(before: Figure, now: Figure) -> None:
         (figure(100, 110, 120), figure(131, 141, 151)),
         (figure(100, 100, 100), figure(112, 112, 112)),
         (figure(100), figure(126)),
-        (figure(100, noise=0.8), figure(190)),
+        (figure(100, noise=0.8), figure(190, noise=0.8)),
+        (figure(100, noise=0.05), figure(106, noise=0.05)),
     ],
 )
 def test_more_than_the_noise_is_a_change(before: Figure, now: Figure) -> None:
