@@ -224,7 +224,9 @@ class TestInABrowser:
             wait_until(lambda: len(stats(shell)["workers"]) == 2, deadline_s=30)
             page = opened(browser, shell)
             stuck = stats(shell)["workers"][1]["pid"]
-            os.kill(stuck, signal.SIGSTOP)
+            stopped = (shell.process.pid, stuck)  # the first would kill the other after ten seconds
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
             try:
                 page.wait_for("byId('state').textContent === '1 of 2 workers do not answer'")
                 row = f"[...byId('workers').tBodies[0].rows].find((row) => row.cells[0].textContent === '{stuck}')"
@@ -233,7 +235,8 @@ class TestInABrowser:
                 assert re.fullmatch(r"no answer for \d+ s", str(texts[1]))
                 assert texts[3:5] == ["\u2013", "\u2013"]
             finally:
-                os.kill(stuck, signal.SIGCONT)
+                for pid in reversed(stopped):
+                    os.kill(pid, signal.SIGCONT)
 
     def test_an_engine_that_is_away_is_what_it_says_first(self, browser: Browser, shell: Shell) -> None:
         page = opened(browser, shell)

@@ -134,6 +134,22 @@ def test_the_first_certificate_is_obtained_and_the_second_installation_does_noth
     assert served(host) == issued
 
 
+def test_the_doctor_sees_that_nothing_renews_it_or_another_authority_would(host: Console) -> None:
+    looks = ("doctor", "--only", "certbot-timer", "--only", "letsencrypt.server")
+    host.install(**ENCRYPTED)
+    host.wsbundle(*looks)
+    host.run("systemctl", "disable", "--now", "certbot.timer")
+    host.run(
+        "sed",
+        "-i",
+        "s|^server = .*|server = https://ca.example.org/directory|",
+        f"/etc/letsencrypt/renewal/{NAME}.conf",
+    )
+    said = host.wsbundle(*looks, code=1)
+    assert "nothing renews the certificate" in said
+    assert "https://ca.example.org/directory" in said
+
+
 def test_one_certificate_is_for_every_name_and_another_one_when_a_name_goes(host: Console) -> None:
     names = [DOMAIN, OTHER_DOMAIN]
     host.install(**ENCRYPTED | {"domain": names})

@@ -53,6 +53,35 @@ run()
 """
 
 
+# An application that is ill while there is a file of that name, and tries what it may not.
+_APPLICATION = f"""from pathlib import Path
+
+ILL = Path("/var/lib/{NAME}/ill")
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        if scope["path"] == "/try":
+            try:
+                Path("/srv/tried").touch()
+            except OSError as error:
+                print(f"OSError: {{error}}", flush=True)
+        status = 503 if ILL.exists() else 200
+        await send({{"type": "http.response.start", "status": status, "headers": []}})
+        await send({{"type": "http.response.body", "body": b"here"}})
+"""
+# What opens each of the needs that it has not asked for.
+_LOOSER = """[Service]
+PrivateNetwork=no
+ReadWritePaths=/srv
+PrivateDevices=no
+NoExecPaths=
+MemoryDenyWriteExecute=no
+ProcSubset=all
+SystemCallFilter=@chown
+"""
+
+
 @pytest.fixture(scope="module")
 def there(warm_layers: tuple[Path, ...]) -> Iterator[Console]:
     """A host with two workers, small limits and enough connections of nginx, to which its domain leads."""
@@ -214,6 +243,27 @@ def test_nginx_has_too_few_connections(there: Console) -> None:
     assert findings(there, "--only", "nginx-reloaded", "--only", "nginx-connections") == {}
 
 
+def test_a_worker_of_nginx_may_open_too_few_files(there: Console) -> None:
+    """Named by doctor: `nginx-files`."""
+    path = "/etc/nginx/modules-enabled/90-wsbundle.conf"
+    there.run("cp", path, "/run/kept.conf")
+    there.run("sed", "-i", "--follow-symlinks", "s/^worker_rlimit_nofile .*/worker_rlimit_nofile 1100;/", path)
+    there.run("systemctl", "restart", "nginx")
+    assert "1100 files" in findings(there, "--only", "nginx-files")["nginx-files"]
+    there.run("cp", "/run/kept.conf", path)
+    there.run("systemctl", "restart", "nginx")
+    assert findings(there, "--only", "nginx-files", "--only", "drift") == {}
+
+
+def test_another_program_listens_past_nginx(there: Console) -> None:
+    """Named by doctor: `expose`."""
+    stranger = ("python3", "-m", "http.server", "--bind", there.host.address, "8765")
+    there.run("systemd-run", "--unit=stranger", *stranger)
+    comes_to(lambda: there.host.address in findings(there, "--only", "expose").get("expose", ""))
+    there.run("systemctl", "stop", "stranger")
+    comes_to(lambda: findings(there, "--only", "expose") == {})
+
+
 def test_another_site_breaks_nginx(there: Console) -> None:
     """Named by doctor: `nginx-configuration`."""
     there.write("/etc/nginx/conf.d/foreign.conf", "nonsense;\n")
@@ -283,12 +333,15 @@ def test_the_service_is_down(there: Console) -> None:
 
 
 def test_the_engine_is_away(there: Console) -> None:
-    """Named by doctor: `engine-up`; by top: `engine`; by status: `hosts`."""
+    """Named by doctor: `engine-up`, `engine.serve` and `engine-hosts`; by top: `engine`; by status: `hosts`."""
     there.install(**SETTINGS, engine=SERVED)
     comes_to(lambda: "engine-up" not in findings(there, "--only", "engine"))
     assert "up, 0 other hosts reached" in there.wsbundle("top", "--once")
     there.run("systemctl", "stop", engine_of(there))
     comes_to(lambda: "does not answer" in findings(there, "--only", "engine").get("engine-up", ""))
+    found = findings(there, "--only", "engine")
+    assert "does not run" in found["engine.serve"]
+    assert found["engine-hosts"].startswith("failed: ")
     assert "away, 0 other hosts reached" in there.wsbundle("top", "--once")
     assert "ALONE: the engine at" in there.status(code=1)
     there.install(**SETTINGS)
@@ -319,6 +372,10 @@ def test_a_certificate_has_ended(there: Console) -> None:
     put_certificate(there, 60)
     there.install(**SETTINGS, tls="files", certificate=PAIR)
     assert {"certificate", "tls"} & set(findings(there, "--only", "certificate", "--only", "tls")) == set()
+    there.run("chmod", "644", PAIR["key"])
+    assert "open to every user" in findings(there, "--only", "certificate.key")["certificate.key"]
+    there.run("rm", PAIR["file"])
+    assert findings(there, "--only", "certificate.file")["certificate.file"].startswith("failed: ")
     put_certificate(there, 5)
     there.run("systemctl", "reload", "nginx")
     assert "warning: " in findings(there, "--only", "certificate")["certificate"]
@@ -335,6 +392,7 @@ def test_tokens_a_unix_socket_gunicorn_and_supervisor(there: Console) -> None:
         "server": "gunicorn",
         "socket": f"/run/{NAME}/ws.sock",
         "auth": "token",
+        "mailbox": {"keep": "disk"},
     }
     there.install(**SETTINGS, **by_supervisor)
     found = looked(there)
@@ -344,6 +402,8 @@ def test_tokens_a_unix_socket_gunicorn_and_supervisor(there: Console) -> None:
     assert found["host"]["state"] == "skipped"
     there.run("chmod", "755", f"/run/{NAME}")
     there.run("chmod", "644", f"/etc/{NAME}/keys.json")
+    there.run("chmod", "755", f"/var/lib/{NAME}/mailbox")
+    assert "mailbox-closed" in findings(there, "--only", "mailbox-closed")
     found = looked(there, "--only", "socket", "--only", "keys")
     assert found["socket"]["seen"].startswith("anybody of this host can connect")
     assert found["keys"]["seen"].startswith("0644")
@@ -351,3 +411,34 @@ def test_tokens_a_unix_socket_gunicorn_and_supervisor(there: Console) -> None:
     found = looked(there, "--only", "name", "--only", "message")
     assert (found["name"]["state"], found["message"]["state"]) == ("failed", "failed")
     assert "NOT RUNNING" in there.status(code=1)
+
+
+def test_an_application_is_ill_refused_what_it_tries_and_less_confined_than_it_was(empty: Console) -> None:
+    """Named by doctor: `app.health`, `app.static`, `app.body_size`, `refused-needs`, and each of `needs`."""
+    home = f"{empty.host.home}/tiny"
+    empty.write(f"{home}/main.py", _APPLICATION)
+    empty.write(f"{home}/static/hello.txt", "hello")
+    app: dict[str, Any] = {"callable": "main:app", "path": home, "requirements": None}
+    app |= {"health": "/healthz", "static": {"/static/": "static"}}
+    empty.install(app=app)
+    assert findings(empty, "--only", "app", "--only", "needs", "--only", "refused-needs") == {}
+    ask = (
+        "python3",
+        "-c",
+        f"import urllib.request as r; r.urlopen(r.Request('http://127.0.0.1/try', headers={{'Host': '{DOMAIN}'}}))",
+    )
+    empty.run(*ask, check=False)
+    comes_to(lambda: "'/srv/tried'" in findings(empty, "--only", "refused-needs").get("refused-needs", ""))
+    empty.run("touch", f"/var/lib/{NAME}/ill")
+    empty.run("chmod", "700", f"/opt/{NAME}/current/app/static")
+    site = f"/etc/nginx/sites-available/{NAME}"
+    empty.run("sed", "-i", "--follow-symlinks", "s/client_max_body_size .*/client_max_body_size 100m;/", site)
+    empty.run("systemctl", "reload", "nginx")
+    empty.write(f"/etc/systemd/system/{NAME}.service.d/looser.conf", _LOOSER)
+    empty.run("systemctl", "daemon-reload")
+    found = findings(empty, "--only", "app", "--only", "needs")
+    needs = {f"needs.{name}" for name in "network write devices exec jit host_metrics chown".split()}
+    assert {name for name, seen in found.items() if seen.startswith("failed")} >= needs
+    assert "503" in found["app.health"]
+    assert "/static/ 403" in found["app.static"]
+    assert "app.body_size" in found

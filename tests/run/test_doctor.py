@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from generator.config.schema import Deploy
+from generator.doctor import of_the_service
 from generator.doctor.examine import Finding, chosen, examine
 from generator.doctor.patient import Patient
 from generator.host.store import Store
 from generator.minting import with_keys
 from service.declaration import struct_from, values_of
+from tests.generator.test_render import OTHER_VALUES
 from tests.ports import free_port
 from tests.run.stage import Stage, deployed, nginx
 
@@ -87,6 +89,7 @@ OTHERWISE: dict[str, object] = {
     "nginx.metrics_from": ("127.0.0.1",),
     "nginx.trusted_proxies": ("127.0.0.1",),
     "nginx.listen": ("0.0.0.0", "192.0.2.1"),
+    "engine.url": "valkey://127.0.0.1:6379",
     "tls": "files",
 }
 
@@ -103,6 +106,19 @@ def test_a_deployment_that_is_as_it_should_be_has_no_findings(plain: tuple[Patie
 @pytest.mark.parametrize("key", [key for key in OTHERWISE if key != "nginx.idle_limit"])
 def test_a_setting_that_is_not_in_force_is_seen(plain: tuple[Patient, Stage], key: str) -> None:
     of = expecting(plain[0], **{key: OTHERWISE[key]})
+    assert findings(of, key)[key].state == "failed"
+
+
+IN_FORCE = sorted({*of_the_service.IN_FORCE} - {*OTHERWISE, "engine.url"})
+
+
+@pytest.mark.parametrize("key", IN_FORCE)
+def test_a_setting_that_shows_in_the_process_alone_and_is_not_in_force_is_seen(
+    plain: tuple[Patient, Stage], key: str
+) -> None:
+    joined = {"engine.url": "valkey://127.0.0.1:6379"} if key.startswith("engine.") else {}
+    served = {"app.callable": "main:app"} if key.startswith("app.") else {}
+    of = expecting(plain[0], **{**joined, **served, key: OTHER_VALUES[key]})
     assert findings(of, key)[key].state == "failed"
 
 

@@ -7,6 +7,7 @@ import socket
 import stat
 import struct
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -353,3 +354,22 @@ async def test_without_a_directory_a_worker_is_alone() -> None:
     mesh = Mesh(World().center)
     await mesh.open()
     await mesh.close()
+
+
+@pytest.mark.parametrize(("takes_s", "is_at_once"), [(0.0, True), (0.1, False)])
+@in_a_loop
+async def test_a_worker_tells_the_others_what_is_new_as_often_as_that_costs_little(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, takes_s: float, is_at_once: bool
+) -> None:
+    monkeypatch.setattr("service.workers.mesh.TELL_S", 0.01)
+    async with meeting(directory, monkeypatch) as both:
+        told: list[float] = []
+
+        def tell() -> None:
+            told.append(asyncio.get_running_loop().time())
+            time.sleep(takes_s)
+
+        monkeypatch.setattr(both.mesh.bus, "tell_what_is_new", tell)
+        await until(lambda: told)
+        await asyncio.sleep(0.2)
+        assert (len(told) > 1) == is_at_once  # else it waits for 20 s
