@@ -47,6 +47,7 @@ _DIRECTIVES: dict[str, Said] = {
     "http2": ("not supported", "WebSockets come over HTTP/1.1, and a browser opens a connection of its own for them"),
     "error_page": ("not supported", "the new site has nothing but the service"),
 }
+_HTTP2: Said = ("replaced", "the new site of an application offers HTTP/2 with TLS")
 _GENEROUS = (
     *("keepalive_timeout", "send_timeout", "client_body_timeout", "client_header_timeout"),
     *("proxy_read_timeout", "proxy_send_timeout", "proxy_connect_timeout"),
@@ -84,8 +85,10 @@ def judge_line(ledger: Ledger, entry: Entry, beside: Beside) -> None:
         _judge_condition(ledger, entry, condition or entry.text)
     elif name == "location":
         _judge_location(ledger, entry, beside)
-    elif name in ("listen", "server_name"):
-        (_judge_listen if name == "listen" else _judge_names)(ledger, entry)
+    elif name == "listen":
+        _judge_listen(ledger, entry, beside.is_center)
+    elif name == "server_name":
+        _judge_names(ledger, entry)
     elif name in ("ssl_certificate", "ssl_certificate_key"):
         ledger.take(entry, "certificate.file" if name == "ssl_certificate" else "certificate.key", value)
     elif name == "proxy_pass":
@@ -128,6 +131,8 @@ def _judge_directive(ledger: Ledger, entry: Entry, is_center: bool) -> None:
         _judge_rate(ledger, entry)
     elif name == "set_real_ip_from":
         ledger.take(entry, "nginx.trusted_proxies", value)
+    elif name == "http2" and not is_center:
+        ledger.add(entry, *_HTTP2)
     else:
         ledger.add(entry, *_of_directive(name, value))
 
@@ -196,7 +201,7 @@ def _judge_path(ledger: Ledger, entry: Entry, path: str) -> None:
         ledger.obstacles.append((entry.where, why))
 
 
-def _judge_listen(ledger: Ledger, entry: Entry) -> None:
+def _judge_listen(ledger: Ledger, entry: Entry, is_center: bool) -> None:
     words = entry.value.split()
     listens = list(listens_of(words, entry.where))
     if not listens:
@@ -212,7 +217,8 @@ def _judge_listen(ledger: Ledger, entry: Entry) -> None:
     if options & {"default_server", "default"}:
         ledger.add(entry, "replaced", "clients must name the domain; see nginx.default_server", "default_server")
     for option in sorted(options - {"ssl", "proxy_protocol", "default_server", "default"}):
-        ledger.add(entry, "not supported", "the new site listens without it", option)
+        without: Said = ("not supported", "the new site listens without it")
+        ledger.add(entry, *(_HTTP2 if option == "http2" and not is_center else without), option)
 
 
 def _judge_names(ledger: Ledger, entry: Entry) -> None:

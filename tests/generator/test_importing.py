@@ -364,6 +364,18 @@ def test_a_website_beside_the_application_is_not_lost(
     assert found == (["site:2"] if is_lost else [])
 
 
+@pytest.mark.parametrize(("app", "verdict"), [("a:b", "replaced"), ("service.app:app", "not supported")])
+@pytest.mark.parametrize("said", ["listen 443 ssl http2;", "listen 443 ssl; http2 on;"])
+def test_http2_goes_on_for_an_application_alone(
+    said: str, app: str, verdict: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here, "a.service", f"[Service]\nWorkingDirectory=/srv/a\nExecStart=/v/uvicorn {app}\n")
+    passing = "location / { proxy_pass http://127.0.0.1:8000; }"
+    write(here, "site", f"server {{ {said} server_name a.mycompany.org; {passing} }}\n")
+    [found] = of_lines(imported(capsys, "a.service", "site"), "http2")
+    assert found.partition(":")[0] == verdict
+
+
 def test_names_of_files_and_paths_are_but_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(here, "a.service", "[Service]\nWorkingDirectory=/srv/a\nExecStart=/v/uvicorn a:b\n")
     static = 'location "/#x:y/" { alias /srv/a/x/; } location / { proxy_pass http://127.0.0.1:8000; }'

@@ -14,13 +14,15 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.hosts.console import DOMAIN, NAME, PATIENCE_S, Console
+from tests.run.stage import wait_until
 
 # Of FastAPI's own documentation, more or less.
 SHOP = """
 import asyncio
+import time
 from pathlib import Path
 
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import BackgroundTasks, FastAPI, Request, WebSocket
 from fastapi.responses import StreamingResponse
 
 app = FastAPI()
@@ -38,11 +40,16 @@ async def health():
 
 
 @app.post("/count")
-async def count(request: Request):
+async def count(request: Request, background: BackgroundTasks):
     body = await request.body()
+    background.add_task(count_later)
+    return {"bytes": len(body)}
+
+
+def count_later():
+    time.sleep(0.05)
     with counted.open("a") as file:
         file.write(".")
-    return {"bytes": len(body)}
 
 
 @app.get("/events")
@@ -81,6 +88,7 @@ class Shop:
         }
         self.write("requirements.txt", REQUIREMENTS)
         self.write("static/hello.txt", "hello\n")
+        self.write("secret.txt", "secret\n")
         self.write("shop/__init__.py", "")
         self.version("one")
 
@@ -164,6 +172,13 @@ def test_an_application_is_installed_used_changed_broken_and_taken_back(shop: Sh
     assert set(ended) == {200}
     assert shop.runs() == "two"
     assert shop.console.main_pids()[f"{NAME}.service"] == before
+    # What is done once a request has been answered is done, too, by a worker that was about to go.
+    counted = f"/var/lib/{NAME}/counted"
+    wait_until(lambda: len(shop.console.run("cat", counted)) == 1 + ended[200], "every request was counted")
+    # Root's own, for its user to read; whatever its modes were, nobody else can.
+    secret = f"/opt/{NAME}/current/app/secret.txt"
+    assert shop.console.run("stat", "-c", "%a %U:%G", secret).strip() == f"640 root:{NAME}"
+    assert "Permission denied" in shop.console.run("runuser", "-u", "nobody", "--", "cat", secret, check=False)
 
     # Broken in each of these ways: the host serves what it served.
     shop.version("three", f"import nowhere\n{SHOP}")
@@ -347,3 +362,13 @@ def test_django_with_channels_migrates_postgresql_and_serves_what_it_has_collect
     refused = "python reach.py"
     said = empty.install(code=1, **{**settings, "app": {**settings["app"], "before": [refused]}})
     assert "Network is unreachable" in said or "Address family not supported" in said
+
+    # Changed with a migration that works, taken back, and removed.
+    empty.write(f"{home}/notes/migrations/0002_more.py", _SECOND_MIGRATION.replace("/ 0", "/ 1"))
+    empty.write(f"{home}/site_of_notes/urls.py", DJANGO["site_of_notes/urls.py"].replace('"notes":', '"all":'))
+    empty.install(**settings)
+    assert ask("/notes") == (200, b'{"all": ["one"], "https": true}')
+    empty.wsbundle("rollback")
+    assert ask("/notes") == (200, b'{"notes": ["one"], "https": true}')
+    empty.wsbundle("uninstall", "--purge")
+    assert empty.current() == ""
