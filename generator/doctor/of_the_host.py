@@ -200,7 +200,9 @@ def journal(deploy: Deploy, seen: list[str]) -> Verdict:
     if not seen:
         return ok("none")
     where = f"journalctl -u {deploy.name} -p warning" if deploy.manager == "systemd" else "docs/logs.md"
-    return warning(f"{len(seen)} lines, the last ones: " + " | ".join(seen[-3:]), f"read them: {where}")
+    # A line that comes again and again, such as one of systemd at every start, hides no other.
+    last = list(dict.fromkeys(reversed(seen)))[2::-1]
+    return warning(f"{len(seen)} lines, the last ones: " + " | ".join(last), f"read them: {where}")
 
 
 unseen("replaces", "`wsbundle plan` names what is still there of it")

@@ -405,6 +405,12 @@ def test_what_was_refused_is_named_with_the_need_that_would_allow_it(line: str, 
     assert (verdict.seen, verdict.fix) == (line, f"if it is to be allowed, add {need} to deploy.yaml")
 
 
+def test_a_line_that_comes_again_and_again_hides_no_other_of_the_log() -> None:
+    seen = ["nothing", "it leaks", *["no pids.max", "it ended"] * 20]
+    verdict = CHECKS["journal"].judge(deploy(), seen)
+    assert verdict.seen == "42 lines, the last ones: it leaks | no pids.max | it ended"
+
+
 def made_for(of: Deploy) -> set[str]:
     """The checks that doctor makes of a deployment."""
     return {each.name for each in examine.ALL if examine.is_about(each.keys, each.judge.__module__, of)}

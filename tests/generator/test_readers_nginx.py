@@ -57,7 +57,12 @@ DEPLOYMENTS: dict[str, dict[str, object]] = {
         "app": {"callable": "a:b", "static": {"/static/": "static"}},
         "nginx": {"path": "/shop", "include": True},
     },
-    "app": {"app": {"callable": "a:b"}, "tls": "files", "certificate": {"file": "/srv/c.pem", "key": "/srv/k.pem"}},
+    "app": {
+        "app": {"callable": "a:b"},
+        "tls": "files",
+        "certificate": {"file": "/srv/c.pem", "key": "/srv/k.pem"},
+        "nginx": {"default_server": True},
+    },
     "proxies": {"nginx": {"trusted_proxies": ["10.0.0.0/8"], "health_from": ["::1"]}},
 }
 

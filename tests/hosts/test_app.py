@@ -187,7 +187,7 @@ def test_an_application_is_installed_used_changed_broken_and_taken_back(shop: Sh
     assert "The deployment was not touched" in said
     shop.version("three", SHOP.replace('return {"ok": True}', 'raise RuntimeError("no database")'))
     said = shop.install(code=1)
-    assert "GET /healthz is answered with 500" in said
+    assert "GET /healthz is answered with 500" in said, said
     assert "generation 2 runs again" in said
     assert shop.runs() == "two"
 
