@@ -171,7 +171,7 @@ def drawn(page: str, plot: Plot) -> str:
         labels=[{"text": row.label, "kind": row.kind, "y": _y(number) + _BASELINE} for number, row in enumerate(found)],
         bars=[bar for number, scale in enumerate(scales) for bar in _bars(number, scale, found)],
         references=[
-            scale.x + scale.length(row.figures[number])
+            round(scale.x + scale.length(row.figures[number]), 1)
             for number, (panel, scale) in enumerate(zip(plot.panels, scales, strict=True))
             for row in found
             if row.is_reference and panel.column[-1] == "ratio"
