@@ -39,6 +39,11 @@ async def health():
     return {"ok": True}
 
 
+@app.get("/fail")
+async def fail():
+    raise RuntimeError("no luck")
+
+
 @app.post("/count")
 async def count(request: Request, background: BackgroundTasks):
     body = await request.body()
@@ -154,6 +159,7 @@ def test_an_application_is_installed_used_changed_broken_and_taken_back(shop: Sh
     assert shop.ask("/count", "POST", b"x" * 1_000_000) == (200, b'{"bytes":1000000}')
     assert shop.ask("/count", "POST", b"x" * 1_048_577)[0] == 413
     assert shop.ask("/events") == (200, b"data: 0\n\ndata: 1\n\ndata: 2\n\n")
+    assert Counter(shop.ask("/fail")[0] for _ in range(100)) == {500: 100}  # whose connections are closed at once
     with connect(f"ws://{DOMAIN}/ws", address=(shop.console.host.address, 80), proxy=None) as client:
         client.send("hello")
         assert client.recv(timeout=PATIENCE_S) == "hello"
