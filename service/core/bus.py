@@ -105,7 +105,8 @@ class Receipts(msgspec.Struct):
     """Who wants to hear about a message that went to another worker, and of whom it still has to.
 
     `outstanding` has each recipient under the address that it was sent to; a member of a group, under its temporary
-    one, and by which name others know it. Those that `passed` were with another worker when the message came.
+    one, and by which name others know it. Those that `passed` were with another worker when the message came, which has
+    yet to say of whom it expects to hear, or has said it.
     """
 
     receipt: Receipt
@@ -114,7 +115,7 @@ class Receipts(msgspec.Struct):
     """Whether the worker is known to have the recipient."""
     early: tuple[type[Delivered | Lost], Address] | None = None
     """What came of it, said by another worker that the recipient has moved to, before it is decided."""
-    passed: tuple[Address, ...] = ()
+    passed: dict[Address, "Peer | None"] = {}
 
 
 class Peer:
@@ -233,6 +234,10 @@ class Peer:
         waiting = self.receipts.get(key)
         for recipient in waiting.outstanding.keys() - {*expected, *waiting.passed} if waiting else ():
             self.settle(key, recipient, Lost)
+        for peer in () if self.is_near else self._bus.workers_of(self.host):
+            for recipient, before in peer.receipts[key].passed.copy().items() if key in peer.receipts else ():
+                if before is self and recipient not in expected:
+                    peer.settle(key, recipient, Lost)
 
     def forget_receipts(self, recipients: Set[Address]) -> None:
         """Of messages to these clients it is not told any more what becomes of them: another worker has them, and says
@@ -252,17 +257,18 @@ class Peer:
         passed = []
         for key, waiting in tuple(self.receipts.items()):
             for recipient in waiting.outstanding.keys() & recipients if waiting.is_decided else ():
-                to.hold(key, waiting.receipt, recipient, waiting.outstanding.pop(recipient))
+                before = waiting.passed.pop(recipient, self)
+                to.hold(key, waiting.receipt, recipient, waiting.outstanding.pop(recipient), before)
                 passed.append((key, recipient))
             if not waiting.outstanding:
                 del self.receipts[key]
         return passed
 
-    def hold(self, key: int, receipt: Receipt, recipient: Address, name: Address) -> None:
-        """This worker will tell what becomes of a message to this recipient."""
+    def hold(self, key: int, receipt: Receipt, recipient: Address, name: Address, before: "Peer | None" = None) -> None:
+        """This worker will tell what becomes of a message to this recipient, which was with another one `before`."""
         waiting = self.receipts.setdefault(key, Receipts(receipt, {}))
         waiting.outstanding[recipient] = name
-        waiting.passed += (recipient,)
+        waiting.passed[recipient] = before
 
     def when_here(self, act: Callable[[], None]) -> bool:
         return False

@@ -227,6 +227,8 @@ class Moves:
         }
         if behind:
             self._behind[peer] = behind
+        for temporary in () if peer.is_near else self._arriving:
+            self._bus.lose_receipts(peer, temporary)  # it may have told us over a link that has ended
         for teller in [teller for teller in self._aside if teller.host == peer.host]:
             for record in self._aside.pop(teller):
                 self.heard(teller, record)
@@ -389,25 +391,32 @@ class Moves:
         for temporary in [temporary for temporary, (holder, _) in self._arriving.items() if holder.number == number]:
             self.lost(temporary)
 
+    def _ask_instead_of(self, peer: Worker) -> None:
+        """A worker has gone that others have yet to hear of clients from; if some have come, those of the host have."""
+        for other, behind in tuple(self._behind.items()):
+            for which, clients in tuple(behind.items()):
+                if which[0] != peer.number:
+                    continue
+                if not other.is_near:
+                    self._claim(other, which)
+                elif not any(self._hub.is_ours(self._hub.owner_of(temporary)) for temporary in clients):
+                    self._caught_up(other, which)
+
     def parted(self, peer: Worker) -> None:
         """A worker has gone."""
         self._behind.pop(peer, None)
-        for claim in [claim for claim in self._claims if claim[0] is peer]:
-            del self._claims[claim]
         self._waiting.pop(peer, None)
         self._aside.pop(peer, None)
+        for claim in [claim for claim in self._claims if claim[0] is peer]:
+            del self._claims[claim]
         for unsure, (target, messages) in tuple(self._unsure.items()):
             if peer in (unsure[0], target):
                 del self._unsure[unsure]
                 for key, recipient in messages:
                     self._bus.settle(key, recipient, Lost)
-        self.lost_of(peer.number)
-        for other, behind in tuple(self._behind.items()):
-            for which in [which for which in behind if which[0] == peer.number and peer.is_near]:
-                if other.is_near:
-                    self._caught_up(other, which)
-                else:
-                    self._claim(other, which)
+        if peer.is_near:
+            self.lost_of(peer.number)
+            self._ask_instead_of(peer)
         for number, fence in tuple(self._fences.items()):
             if fence.to is peer:
                 self._close(number)
