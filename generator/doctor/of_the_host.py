@@ -200,8 +200,8 @@ def journal(deploy: Deploy, seen: list[str]) -> Verdict:
     if not seen:
         return ok("none")
     where = f"journalctl -u {deploy.name} -p warning" if deploy.manager == "systemd" else "docs/logs.md"
-    # A line that comes again and again, such as one of systemd at every start, hides no other.
-    last = list(dict.fromkeys(reversed(seen)))[2::-1]
+    # Lines that come again and again, such as those of systemd at every start, hide no other.
+    last = list(dict.fromkeys(reversed(seen)))[4::-1]
     return warning(f"{len(seen)} lines, the last ones: " + " | ".join(last), f"read them: {where}")
 
 

@@ -406,9 +406,10 @@ def test_what_was_refused_is_named_with_the_need_that_would_allow_it(line: str, 
 
 
 def test_a_line_that_comes_again_and_again_hides_no_other_of_the_log() -> None:
-    seen = ["nothing", "it leaks", *["no pids.max", "it ended"] * 20]
+    seen = ["nothing", "it leaks", *["no pids.max", "it cannot notify", "it ended", "it is started"] * 20]
     verdict = CHECKS["journal"].judge(deploy(), seen)
-    assert verdict.seen == "42 lines, the last ones: it leaks | no pids.max | it ended"
+    lines = "it leaks | no pids.max | it cannot notify | it ended | it is started"
+    assert verdict.seen == f"82 lines, the last ones: {lines}"
 
 
 def made_for(of: Deploy) -> set[str]:
