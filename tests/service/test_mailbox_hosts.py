@@ -350,6 +350,14 @@ def test_a_served_engine_lets_the_service_do_all_that_it_does(program: str, tmp_
             with kept.caller(b, "bob", {}) as bob:
                 bob.tell("ack", offset=[bob.hear(), bob.hear()][-1]["offset"])
                 wait_until(lambda: "mailbox_messages 0.0" in b.get("/metrics").body.decode())
+            assert kept.publish(a, "bob", "before")[0] == 202
+        # Whoever has not signed in may do nothing, and yet the engine reads its own file as that user.
+        assert "NOAUTH" in engine.ask("XLEN", "nc:1:queue-websocket:mail:bob")
+        engine.kill()
+        engine.start()
+        with kept.host("a") as a, kept.caller(a, "bob", {}) as bob:
+            assert bob.greeting["mailbox"]["whole"] is True
+            assert bob.hear()["message"] == "before"
 
 
 @pytest.mark.parametrize("missing", [*RIGHTS, "~nc:1:center:*"])
