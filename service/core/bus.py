@@ -579,10 +579,11 @@ class PeerBus:
     def open_receipts(self, sender: ReceiptTaker) -> list[OpenReceipt]:
         receipts = []
         for peer in self.peers.values():
-            for key, waiting in () if peer.is_near else tuple(peer.receipts.items()):
+            for key, waiting in tuple(peer.receipts.items()):
                 if waiting.receipt.sender is sender:
                     del peer.receipts[key]
-                    receipts.append(OpenReceipt(peer.number, key, waiting.receipt.id, waiting.outstanding))
+                    if not peer.is_near:  # one of this host tells the client itself, wherever it is
+                        receipts.append(OpenReceipt(peer.number, key, waiting.receipt.id, waiting.outstanding))
         return receipts
 
     def hold_receipts(self, sender: ReceiptTaker, receipts: Iterable[OpenReceipt]) -> None:

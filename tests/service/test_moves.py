@@ -219,3 +219,31 @@ def test_when_a_worker_dies_meanwhile_nothing_is_doubled_or_overtaken_or_remains
         # Whoever is still there was told what has become of each message.
         asked = [number for (sender, _), numbers in scene.asked.items() if sender == name for number in numbers]
         assert set(asked) <= set(answers)
+
+
+def test_the_worker_that_a_sender_has_left_does_not_say_that_its_message_was_lost() -> None:
+    host = Host(3)
+    source, target, other = host.workers.values()
+    sender, recipient = source.v1("ann"), other.v1("bob")
+    host.settle()
+    sender.say(id=1, recipient_uuid="bob", message=1, ack="delivered")
+    host.settle()
+    (key,) = (frame["key"] for frame in recipient.heard())
+    to, states = source.bus.peers["1"], []
+
+    def leave(_: bool) -> None:
+        states.append(session.leave())
+        source.bus.moves.left(session, to)
+
+    session = sender.session
+    number = source.bus.moves.announce([session], to, leave)
+    host.settle()
+    source.bus.moves.finish(number, to)
+    sender.session = SessionV1(target.center, sender.client, None, None, session.temporary)
+    sender.session.go_on(states[0], None)
+    host.settle()
+    recipient.say(type="ack", key=key)
+    host.settle()
+    host.kill("2")
+    host.settle()
+    assert [frame["type"] for frame in sender.heard()] == ["ok", "delivered"]
