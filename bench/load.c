@@ -265,6 +265,7 @@ static void ask_for_upgrade(struct client *client)
 }
 
 static void become_ready(struct client *client);
+static bool may_be_lost(struct client *client);
 
 /* The next step of the TLS handshake. */
 static void encrypt(struct client *client)
@@ -274,7 +275,7 @@ static void encrypt(struct client *client)
         become_ready(client);
     else if (result == 1)
         ask_for_upgrade(client);
-    else if (error != SSL_ERROR_WANT_READ)
+    else if (error != SSL_ERROR_WANT_READ && !may_be_lost(client))
         fail("client %d has no TLS: %s", client->number, ERR_error_string(ERR_get_error(), NULL));
 }
 
@@ -327,13 +328,14 @@ static void drop_client(struct client *client)
     close(client->fd);
 }
 
-/* Whether it is no failure that this connection has ended: a storm goes on without it. */
+/* Whether it is no failure that this connection has ended: a storm goes on without it, and who wants no more than TLS
+   has it already. */
 static bool may_be_lost(struct client *client)
 {
-    if (scenario != STORM || client->state == READY)
+    if (scenario != STORM || (client->state == READY && !no_more_than_tls))
         return false;
+    lost += client->state != READY;
     drop_client(client);
-    lost++;
     return true;
 }
 
