@@ -28,6 +28,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
+from generator.config.listening import clients_path, prefix
 from generator.config.schema import Deploy
 from generator.host.probe import Endpoint
 from generator.readers.nginx_http2 import asks_for_http2, version_in, with_http2
@@ -144,6 +145,7 @@ class Stage:
             asks_for_token=self.deploy.auth == "token",
             ports=(self.http_port, self.https_port),
             proxy_protocol=self.deploy.nginx.proxy_protocol,
+            path=clients_path(self.deploy),
         )
 
     def _socket(self, encrypted: bool) -> socket.socket:
@@ -394,5 +396,6 @@ def deployed(root: Path, **settings: Any) -> Iterator[tuple[Stage, "subprocess.P
     stage = Stage(root, **settings)
     with nginx(stage), MANAGERS[stage.deploy.manager](stage) as manager:
         # READY is about the master; under gunicorn the worker comes later.
-        wait_until(lambda: stage.get("/health")[0] == 200, "the service answers through nginx")
+        health = f"{prefix(stage.deploy)}/health"
+        wait_until(lambda: stage.get(health)[0] == 200, "the service answers through nginx")
         yield stage, manager

@@ -1,6 +1,8 @@
 """What the doctor sees on the wire, of the rendered files really run; and that it would see another setting."""
 
+import os
 import resource
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from generator.config.schema import Deploy
 from generator.doctor import of_the_service
@@ -18,7 +21,9 @@ from generator.minting import with_keys
 from service.declaration import struct_from, values_of
 from tests.generator.test_render import OTHER_VALUES
 from tests.ports import free_port
-from tests.run.stage import Stage, deployed, nginx
+from tests.run.stage import NAME, Stage, as_systemd, deployed, nginx, wait_until
+from tests.service.processes import several
+from tests.service.servers import serving
 
 pytestmark = pytest.mark.slow
 
@@ -199,6 +204,59 @@ def test_under_stress_the_limits_of_one_client_hold_and_others_would_be_seen() -
         other.under_stress = True
         found = findings(other, *STRESS[:3])
         assert {found[name].state for name in STRESS[:3]} == {"failed"}
+
+
+def test_the_path_at_which_clients_get_through_is_seen() -> None:
+    with patient(nginx={"path": "/ws"}) as (of, _):
+        seen = {}
+        for path in ("/ws", "/"):
+            of = expecting(of, **{"nginx.path": path})
+            of.endpoint = replace(of.endpoint, path=path)
+            seen[path] = findings(of, "nginx.path")["nginx.path"].state
+    assert seen == {"/ws": "ok", "/": "failed"}
+
+
+def test_an_application_that_does_not_run_from_what_was_installed_last_is_seen(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, app={"callable": "main:app"})
+    application = stage.root / "code/app"
+    application.mkdir()
+    (application / "main.py").write_text("async def app(scope, receive, send): await receive()\n")
+    with nginx(stage), as_systemd(stage) as manager:
+        of = Patient(stage.deploy, Store(stage.deploy.name, stage.root), stage.endpoint)
+        of.pid = manager.pid
+        current = of.store.home / "current"
+        current.mkdir(parents=True)
+        for installed, state in ((tmp_path, "failed"), (application, "ok")):
+            (current / "app").unlink(missing_ok=True)
+            (current / "app").symlink_to(installed)
+            assert findings(expecting(of), "app.path")["app.path"].state == state
+
+
+def test_another_host_that_waits_longer_or_does_not_answer_is_seen(tmp_path: Path) -> None:
+    with serving("redis-server", tmp_path) as engine:
+        url = f"valkey://127.0.0.1:{engine.port}"
+        other = {"WEBSOCKET_ENGINE_URL": url, "WEBSOCKET_ENGINE_NAME": NAME, "WEBSOCKET_ENGINE_HOST": "b"}
+        with (
+            several("runner", 2, tmp_path / "bus", WEBSOCKET_ENGINE_SILENCE="20", **other) as there,
+            patient(engine={"url": url, "host": "a", "silence": 10.0}) as (of, _),
+        ):
+            names = ("engine-hosts", "silence", "engine-workers")
+            wait_until(lambda: expecting(of).count()["engine_links"] == 2, "both workers are met")
+            found = findings(expecting(of), *names)
+            assert {name: found[name].state for name in names} == {
+                "engine-hosts": "ok",
+                "silence": "warning",
+                "engine-workers": "ok",
+            }
+            stuck = there.pids()[0]
+            os.kill(stuck, signal.SIGSTOP)
+            try:
+                expecting(of).count()
+                silent = findings(expecting(of), "engine-workers")["engine-workers"]
+            finally:
+                os.kill(stuck, signal.SIGCONT)
+            assert silent.state == "warning"
+            assert "does not answer: b for " in silent.seen
 
 
 def test_an_engine_that_is_away_is_seen() -> None:
