@@ -299,3 +299,22 @@ def test_it_has_the_names_and_numbers_of_the_service() -> None:
     }
     assert {name: constants()[name] for name in of_the_service} == of_the_service
     assert f'SUBPROTOCOL = "{SUBPROTOCOL}"' in SCRIPT
+
+
+MAILBOX_OF_NOBODY = """
+import {pathToFileURL} from "node:url";
+await import(pathToFileURL(process.argv.at(-1)));
+try {
+  new NotificationClient("ws://127.0.0.1:1/", {mailbox: true});
+} catch ({name, message}) {
+  console.log(`${name}: ${message}`);
+}
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="Node is not installed (apt install nodejs)")
+def test_a_mailbox_of_nobody_is_refused() -> None:
+    assert NODE is not None
+    command = [NODE, "--input-type=module", "-e", MAILBOX_OF_NOBODY, "--", str(ROOT / "clients/js/client.js")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert ended.stdout == "TypeError: a mailbox belongs to an address: give `uuid` as well\n", ended.stderr

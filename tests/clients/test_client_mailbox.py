@@ -45,6 +45,11 @@ def test_a_phone_that_was_off_gets_all_of_it_once_in_order_through_restarts(tmp_
     assert {event.kind for event in events} <= {"connected", "disconnected"}
 
 
+def test_a_mailbox_of_nobody_is_refused() -> None:
+    with pytest.raises(ValueError, match="give `uuid` as well"):
+        Client("ws://127.0.0.1:1/", mailbox=Memory())
+
+
 def test_a_position_in_a_file_is_whole_or_the_one_before(tmp_path: Path) -> None:
     file = File(tmp_path / "position.json")
     assert file.load() is None

@@ -61,6 +61,7 @@ class Client:
     What had no answer when the connection was lost is sent again: a recipient may get it twice, but not never.
 
     Raises:
+        ValueError: a `mailbox` without a `uuid`.
         GoneError: by every method, and by iteration, when the client has given up.
     """
 
@@ -77,6 +78,8 @@ class Client:
         second: float = 1.0,
         random_share: Callable[[], float] = random.random,
     ) -> None:
+        if mailbox is not None and uuid is None:
+            raise ValueError("a mailbox belongs to an address: give `uuid` as well")
         self.uuid = uuid
         self._url, self._token, self._emit = url, token, on_event
         self._max_kept, self._reconnect = max_kept, reconnect
