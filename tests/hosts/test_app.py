@@ -317,7 +317,9 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 
 """
 
 
-def test_django_with_channels_migrates_postgresql_and_serves_what_it_has_collected(empty: Console) -> None:
+def test_django_with_channels_migrates_postgresql_serves_static_files_and_is_taken_back(
+    empty: Console,
+) -> None:
     empty.run("sh", "-e", "-c", _DATABASE, DEBIAN_FRONTEND="noninteractive")
     home = f"{empty.host.home}/notes"
     for path, text in DJANGO.items():
@@ -368,3 +370,17 @@ def test_django_with_channels_migrates_postgresql_and_serves_what_it_has_collect
     refused = "python reach.py"
     said = empty.install(code=1, **{**settings, "app": {**settings["app"], "before": [refused]}})
     assert "Network is unreachable" in said or "Address family not supported" in said
+
+    # What a migration has done stays done when code, requirements and settings are taken back, and when all is removed.
+    update = _SECOND_MIGRATION.replace("select 1 / 0", "update notes_note set text = 'changed'")
+    empty.write(f"{home}/notes/migrations/0002_more.py", update)
+    views = "site_of_notes/urls.py"
+    empty.write(f"{home}/{views}", DJANGO[views].replace('{"notes":', '{"all":'))
+    empty.install(**settings)
+    assert ask("/notes") == (200, b'{"all": ["changed"], "https": true}')
+    empty.wsbundle("rollback")
+    assert ask("/notes") == (200, b'{"notes": ["changed"], "https": true}')
+    empty.wsbundle("uninstall", "--purge")
+    assert empty.current() == ""
+    stored = empty.run("runuser", "-u", "postgres", "--", "psql", "-tAc", "select text from notes_note", "notes")
+    assert stored.splitlines()[-1] == "changed"
