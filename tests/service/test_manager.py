@@ -194,9 +194,10 @@ def test_each_worker_may_be_killed_in_turn(kind: str, bus: Path) -> None:
                     assert alice.hear()["message"] == 1
                     wait_until(lambda: alice.ask("presence", uuids=[f"gone {number}"])["online"] == [])  # noqa: B023
                     assert alice.ask("send", recipient_uuid=f"gone {number}", message=1)["code"] == 114
-                    new = set(workers.wait()) - set(before)
-                    assert len(new) == 1
-                with caller(workers, new.pop(), f"gone {number}") as back:
+                    [new] = set(workers.wait()) - set(before)
+                    # It waits for what the others have to say, who must not be held up before.
+                    wait_until(lambda: workers.serves(new))  # noqa: B023
+                with caller(workers, new, f"gone {number}") as back:
                     assert bob.ask("send", recipient_uuid=f"gone {number}", message=2)["online"] == 1
                     assert back.hear()["message"] == 2
                     assert back.ask("send", recipient_uuid=f"alice {number}", message=3)["online"] == 1
