@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ SEVERAL = {
     "gunicorn": COMMANDS["gunicorn"].replace("-m gunicorn", "-m gunicorn -w {WORKERS}"),
     "uvicorn": COMMANDS["uvicorn"].replace("-m uvicorn", "-m uvicorn --workers {WORKERS}"),
 }
+# How long workers that were held up for another one may go on before they are again.
+_AGAIN_S = 0.3
 # These two are started, watched and replaced by our own process.
 OURS = ("runner", "standalone")
 
@@ -65,6 +68,7 @@ class Processes:
         """Whether this worker answers already. It may wait for what another has to say, so none is held up for long."""
         with self.only(pid), contextlib.suppress(TimeoutError):
             return self.shell.get("/livez", timeout=1.0).status == 200
+        time.sleep(_AGAIN_S)
         return False
 
     def connections(self, pid: int) -> int:
