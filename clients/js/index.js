@@ -298,6 +298,7 @@ export class NotificationClient extends EventTarget {
    */
   constructor(url, {uuid, token, mailbox = false, maxKept = 1000, secondMs = 1000, random = Math.random} = {}) {
     super();
+    if (mailbox && uuid === undefined) throw new TypeError("a mailbox belongs to an address: give `uuid` as well");
     this.uuid = uuid;
     this.#url = url;
     this.#token = token;
