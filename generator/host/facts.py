@@ -8,6 +8,7 @@ import pwd
 import re
 import socket
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import md5
 from pathlib import Path
@@ -372,4 +373,11 @@ def log_of(units: tuple[str, ...], since: float, lines: int = 20, least: str = "
     Only those that are at least so severe, where that is given.
     """
     which = [f"--unit={unit}" for unit in units] + [f"--priority={least}"] * bool(least)
-    return run("journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(lines), *which, f"--since=@{since:.6f}").output
+    return last_of_the_journal(which, since, lines)
+
+
+def last_of_the_journal(which: Iterable[str], since: float, lines: int) -> str:
+    """The last lines since a moment, in seconds since the epoch, of what journalctl(1) finds by these words."""
+    # The newest first: otherwise systemd 252 shows as many of the first lines where it is told --since.
+    shown = ("--no-pager", "-q", "-o", "cat", "--reverse", "-n", str(lines), f"--since=@{since:.6f}")
+    return "".join(reversed(run("journalctl", *shown, *which).output.splitlines(keepends=True)))

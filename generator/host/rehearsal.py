@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from generator.config.schema import Deploy
+from generator.host.facts import last_of_the_journal
 from generator.host.programs import StepFailed, must, run
 from generator.paths import UNITS, Paths
 from generator.quoting import systemd, systemd_exec, systemd_word
@@ -100,10 +101,8 @@ class Rehearsal:
     def _said(self, since: float) -> list[str]:
         """The last lines of its output, without what systemd says of it. Source: systemd.journal-fields(7)."""
         run("journalctl", "--sync")
-        which = (f"_SYSTEMD_UNIT={self._unit}", f"--since=@{since:.6f}", "-n", str(_LINES_OF_OUTPUT))
-        return [
-            line.rstrip() for line in run("journalctl", "--no-pager", "-q", "-o", "cat", *which).output.splitlines()
-        ]
+        output = last_of_the_journal([f"_SYSTEMD_UNIT={self._unit}"], since, _LINES_OF_OUTPUT)
+        return [line.rstrip() for line in output.splitlines()]
 
     def lines(
         self, command: Sequence[str], application: Path, directory: Path, writes: Path | None = None
