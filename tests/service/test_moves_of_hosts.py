@@ -10,15 +10,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.core.bus import Peer, PeerBus
+from service.core.bus import Peer
 from service.core.handover import SessionState
 from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
 from service.engine.links import Identity, Links
 from service.settings import Engine
-from tests.service.centers import Party, World
+from tests.service.centers import Party
 from tests.service.engines import SILENCE_S, FakeTeller
-from tests.service.workers import FakeWire
+from tests.service.workers import Worker
 
 NAMES = ("ann", "bob", "cem", "dan", "eve", "fay")
 # By its host, and its number there.
@@ -60,29 +60,17 @@ class SlowEngine:
         self.workers[name].links.begin()
 
 
-class WorkerOfHost(World):
+class WorkerOfHost(Worker):
     """One worker, with wires to those of its host, and links to all others."""
 
     def __init__(self, engine: SlowEngine, name: str) -> None:
-        self.host, self.number = name[0], name[1:]
-        super().__init__(f"t{name}-", int(self.number) + 1, engine=Engine(url="redis://test"))
-        self.bus = PeerBus(self.center, self.number)
-        self.center.hub.bus = self.bus
-        self.peers: dict[str, Peer] = {}
-        self.incoming: dict[str, FakeWire] = {}
+        self.host = name[0]
+        super().__init__(name[1:], self.host, engine=Engine(url="redis://test"))
         me = Identity(f"{self.host}.{self.number}.x", self.host, "boot", self.host)
         publish = partial(engine.publish, name)
         self.links = Links(self.bus, me, SILENCE_S, publish=publish, soon=self._soon, teller=FakeTeller())
         self.bus.far = self.links
         engine.workers[name] = self
-
-    def arrive(self, sender: str) -> bool:
-        """Let the next record of another worker of the host arrive, if there is one."""
-        records = self.incoming[sender].records
-        if records and sender in self.peers:
-            self.bus.receive(self.peers[sender], records.popleft())
-            return True
-        return False
 
 
 class Scene:
@@ -121,9 +109,7 @@ class Scene:
         new = WorkerOfHost(self.engine, name)
         for other in self.workers.values():
             if other.host == new.host and other is not new:
-                new.incoming[other.number], other.incoming[new.number] = FakeWire(), FakeWire()
-                new.peers[other.number] = new.bus.meet(other.number, other.incoming[new.number])
-                other.peers[new.number] = other.bus.meet(new.number, new.incoming[other.number])
+                new.meet(other)
         new.links.begin()
 
     def siblings(self, name: str) -> list[str]:

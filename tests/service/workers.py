@@ -26,14 +26,20 @@ class FakeWire:
 class Worker(World):
     """One worker with its clients, and the wires on which it hears of the others."""
 
-    def __init__(self, number: str, **settings: object) -> None:
-        super().__init__(f"t{number}-", int(number) + 1, **settings)
+    def __init__(self, number: str, host: str = "", /, **settings: object) -> None:
+        super().__init__(f"t{host}{number}-", int(number) + 1, **settings)
         self.number = number
         self.bus = PeerBus(self.center, number)
         self.center.hub.bus = self.bus
         self.parties: list[Party] = []
         self.peers: dict[str, Peer] = {}
         self.incoming: dict[str, FakeWire] = {}
+
+    def meet(self, other: "Worker") -> None:
+        """Be connected with another worker of the host."""
+        self.incoming[other.number], other.incoming[self.number] = FakeWire(), FakeWire()
+        self.peers[other.number] = self.bus.meet(other.number, other.incoming[self.number])
+        other.peers[self.number] = other.bus.meet(self.number, self.incoming[other.number])
 
     def arrive(self, sender: str) -> bool:
         """Let the next record of another worker arrive, if there is one."""
@@ -57,9 +63,7 @@ class Host:
         """Start one more worker."""
         new = Worker(number, **self.settings)
         for other in self.workers.values():
-            new.incoming[other.number], other.incoming[number] = FakeWire(), FakeWire()
-            new.peers[other.number] = new.bus.meet(other.number, other.incoming[number])
-            other.peers[number] = other.bus.meet(number, new.incoming[other.number])
+            new.meet(other)
         self.workers[number] = new
         return new
 
