@@ -94,6 +94,9 @@ class Far(Protocol):
     def announce(self, record: bytes) -> None:
         """Tell what our clients have; never waits."""
 
+    def keep_order(self) -> None:
+        """What is announced from now on must not overtake what was sent to one of them before."""
+
     def seek(self, record: bytes) -> bool:
         """Send a message whose recipient nobody is known to have; False: too many have been sent already."""
 
@@ -797,7 +800,10 @@ class PeerBus:
             self.hub.displace(address, owner)
 
     def _freed(self, peer: Peer, record: records.Frees) -> None:
-        address = record.address
+        self.free_at(peer, record.address)
+
+    def free_at(self, peer: Peer, address: Address) -> None:
+        """No client of another worker has an address any more."""
         if address in peer.client_addresses:
             self.center.uncount(peer.client_addresses.pop(address))
         self._disowned(peer, address)

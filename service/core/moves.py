@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import structs
 
 import service.core.bus_records as records
 from service.core.addresses import Address
@@ -23,6 +24,9 @@ from service.core.center import Center
 from service.core.frames import Lost
 from service.core.hub import Hub, Member, Origin, Owner
 from service.core.session import Session
+
+# So many announcements of other hosts are remembered in the place of which another one has come.
+MAX_REPLACED = 1000
 
 
 class Worker(Owner, Protocol):
@@ -50,6 +54,9 @@ class Workers(Protocol):
     number: str
 
     @property
+    def far(self) -> Any: ...
+
+    @property
     def peers(self) -> Mapping[str, Any]: ...
 
     def workers_of(self, host: str | None) -> Sequence[Any]: ...
@@ -75,6 +82,8 @@ class Workers(Protocol):
     def note_client(self, peer: Any, client: records.Moving) -> None: ...
 
     def leave_at(self, peer: Any, group: str, temporary: Address) -> None: ...
+
+    def free_at(self, peer: Any, address: Address) -> None: ...
 
 
 class _Fence(msgspec.Struct):
@@ -107,14 +116,18 @@ class Moves:
         """Clients of ours that are about to leave."""
         self._fences: dict[int, _Fence] = {}
         self._arriving: dict[Address, tuple[Worker, Arriving]] = {}
-        self._behind: dict[Worker, dict[tuple[str, int], Set[Address]]] = {}
+        self._behind: dict[Worker, dict[tuple[str, int], Mapping[Address, records.Moving]]] = {}
         """Of workers that have yet to say `Fenced`: the clients that they believe elsewhere."""
         self._claims: dict[tuple[Worker, int], tuple[str, int]] = {}
         """What those have been told by us who had yet to say `Fenced` to others."""
+        self._left_over: dict[tuple[str, int], Mapping[Address, records.Moving]] = {}
+        """Who was to come from workers that have died: others may hear of that late."""
         self._waiting: dict[Worker, deque[records.Moves | records.Fenced]] = {}
         """What has been heard and is to be acted on in order."""
         self._aside: dict[Worker, list[records.Moves]] = {}
         """What can only be acted on when another worker of that host is met."""
+        self._replaced: deque[tuple[str, int]] = deque(maxlen=MAX_REPLACED)
+        """Which `Moves` of which workers of other hosts are not to be acted on any more."""
         self._unsure: dict[tuple[Worker, str, int], tuple[Worker, list[Origin]]] = {}
         """Messages to clients that move on another host, and where to: by the worker that had them, and the `Moves`.
 
@@ -154,7 +167,7 @@ class Moves:
             clients = [self._moving(session) for session in sessions]
             record = records.Moves(self._bus.next_number(), self._bus.number, clients)
             for peer in tuple(self._bus.peers.values()):
-                peer.tell(record)
+                self._tell(peer, record)
 
     def left(self, session: Session, to: Worker) -> None:
         """A client has left: the other worker has what it had."""
@@ -188,12 +201,14 @@ class Moves:
             for temporary in self._behind.get(peer, {}).get(which, ()):
                 self._bus.lose_receipts(peer, temporary)  # it may have told us before the link to it was up
         self._caught_up(peer, which)
+        if record.of != self._bus.number and which in self._left_over and not peer.is_near:
+            self._claim(peer, which, self._left_over[which])
         if peer.is_near and record.of == peer.number:
             for other in self._bus.peers.values():
                 if other.number in record.answered:
                     other.tell(records.Passed(record.number, record.of))
-                if not other.is_near and which in self._behind.get(other, {}):
-                    self._claim(other, which)
+                if not other.is_near and (coming := self._behind.get(other, {}).get(which)) is not None:
+                    self._claim(other, which, coming)
 
     def _caught_up(self, peer: Worker, which: tuple[str, int]) -> None:
         behind = self._behind.get(peer, {})
@@ -201,24 +216,33 @@ class Moves:
         if not behind:
             self._behind.pop(peer, None)
 
-    def _claim(self, peer: Worker, which: tuple[str, int]) -> None:
+    def _claim(self, peer: Worker, which: tuple[str, int], coming: Mapping[Address, records.Moving]) -> None:
         """Have a worker say that it sends to us what is for clients that have come: it may not have heard of them."""
-        clients = []
-        for temporary in self._behind[peer][which]:
+        clients, gone = [], []
+        for temporary, moving in coming.items():
             owner = self._hub.owner_of(temporary)
             if isinstance(owner, Arriving):
                 clients.append(owner.moving)
             elif self._hub.is_ours(owner) and isinstance(owner, Session):
                 clients.append(self._moving(owner))
-        record = records.Moves(self._bus.next_number(), self._bus.number, clients)
+            else:
+                # Another client may have come since under an address that it had.
+                free = [each for each in moving.addresses if not self._is_here(self._hub.owner_of(each[0]))]
+                gone.append(structs.replace(moving, addresses=free))
+        record = records.Moves(self._bus.next_number(), self._bus.number, clients, which, gone)
         self._claims[peer, record.number] = which
+        self._tell(peer, record)
+
+    def _tell(self, peer: Worker, record: records.Moves) -> None:
         peer.tell(record)
+        if not peer.is_near and self._bus.far is not None:
+            self._bus.far.keep_order()  # what these clients may have from now on is told to all hosts at once
 
     def met(self, peer: Worker) -> None:
         """Another worker is there."""
         for fence in self._fences.values():
             if fence.are_others_asked:
-                peer.tell(fence.record)
+                self._tell(peer, fence.record)
         behind = {
             which: clients
             for other, behind in self._behind.items()
@@ -244,7 +268,7 @@ class Moves:
             others = [peer for peer in self._bus.peers.values() if peer is not fence.to]
             fence.asked.update(others)
             for peer in others:
-                peer.tell(fence.record)
+                self._tell(peer, fence.record)
         if not fence.asked:
             fence.then(True)
 
@@ -281,10 +305,21 @@ class Moves:
         if aside:
             self._aside[peer] = aside
         siblings = self._bus.workers_of(peer.host)
-        is_ours = peer.is_near and record.to == self._bus.number
         target = next((each for each in siblings if each.local_number == record.to), None)
         if target is None and not peer.is_near:
             return False
+        if (peer.number, record.number) in self._replaced:
+            self._drop(peer, record.clients)
+        else:
+            self._change(peer, record, target, siblings)
+        number = peer.local_number
+        if target is not None and target is not peer:
+            target.tell(records.Fenced(record.number, number))
+        peer.tell(records.Fenced(record.number, number))
+        return True
+
+    def _change(self, peer: Worker, record: records.Moves, target: Worker | None, siblings: Sequence[Worker]) -> None:
+        is_ours = peer.is_near and record.to == self._bus.number
         addresses = {address for client in record.clients for address, _ in client.addresses}
         for holder in siblings:
             if peer.is_near:
@@ -292,15 +327,27 @@ class Moves:
             elif target not in (None, holder) and (passed := holder.pass_receipts(addresses, target)):
                 self._unsure[holder, peer.local_number, record.number] = (target, passed)
         if is_ours:
+            coming = {client.addresses[0][0]: client for client in record.clients}
             for other in self._bus.peers.values():
-                self._behind.setdefault(other, {})[peer.number, record.number] = clients
+                self._behind.setdefault(other, {})[peer.number, record.number] = coming
         for client in record.clients if is_ours or target is not None else ():
             self._move(client, target, siblings)
-        number = peer.local_number
-        if target is not None and target is not peer:
-            target.tell(records.Fenced(record.number, number))
-        peer.tell(records.Fenced(record.number, number))
-        return True
+        self._replace(peer, record, siblings)
+
+    def _replace(self, peer: Worker, record: records.Moves, siblings: Sequence[Worker]) -> None:
+        """What another worker has said of these clients, or has yet to say, is out of date: some may have gone."""
+        if record.instead is not None:
+            of, number = record.instead
+            self._replaced += [(each.number, number) for each in siblings if each.local_number == of]
+        self._drop(peer, record.gone)
+
+    def _drop(self, peer: Worker, clients: Iterable[records.Moving]) -> None:
+        """A worker has these clients no more, if we believe that it has."""
+        for client in clients:
+            for group in client.groups:
+                self._bus.leave_at(peer, group, client.addresses[0][0])
+            for address, _ in client.addresses:
+                self._bus.free_at(peer, address)
 
     def passed(self, peer: Worker, record: records.Passed) -> None:
         """A worker has these clients, and had all."""
@@ -322,6 +369,9 @@ class Moves:
             self._expect(client, holder)
         elif target is not holder:
             self._pass(client, holder, target)
+
+    def _is_here(self, owner: Owner | None) -> bool:
+        return self._hub.is_ours(owner) or isinstance(owner, Arriving)
 
     def _expect(self, client: records.Moving, holder: Worker) -> None:
         """We are to serve it."""
@@ -398,13 +448,15 @@ class Moves:
                 if which[0] != peer.number:
                     continue
                 if not other.is_near:
-                    self._claim(other, which)
+                    self._claim(other, which, clients)
                 elif not any(self._hub.is_ours(self._hub.owner_of(temporary)) for temporary in clients):
                     self._caught_up(other, which)
 
     def parted(self, peer: Worker) -> None:
         """A worker has gone."""
-        self._behind.pop(peer, None)
+        for which, clients in self._behind.pop(peer, {}).items():
+            if which[0] == peer.number:
+                self._left_over[which] = clients
         self._waiting.pop(peer, None)
         self._aside.pop(peer, None)
         for claim in [claim for claim in self._claims if claim[0] is peer]:

@@ -112,6 +112,7 @@ class Links:
         self._news: list[bytes] = []
         self._due: dict[Link, None] = {}
         self._is_due = False
+        self._keeps_order = False
         self._seeks_left = float(SEEKS_PER_SECOND)
         self._sought_at = self._ticked_at
         self._untold: deque[Link] = deque()
@@ -196,8 +197,13 @@ class Links:
     # Towards the others
 
     def announce(self, record: bytes) -> None:
+        if self._keeps_order:
+            self.flush()
         self._news.append(record)
         self._plan()
+
+    def keep_order(self) -> None:
+        self._keeps_order = True
 
     def seek(self, record: bytes) -> bool:
         now = self.bus.center.clock()
@@ -214,6 +220,9 @@ class Links:
     def gone(self, number: str) -> None:
         if name := self._siblings.pop(number, None):
             self._publish(None, encode(Bye(name)))
+        else:  # we have not heard of it there yet
+            self._is_new = True
+            self.beat()
 
     def leave(self) -> None:
         """Say that we go."""
@@ -222,7 +231,7 @@ class Links:
 
     def flush(self) -> None:
         """Publish what waits: first what is new, then what is for single workers."""
-        self._is_due = False
+        self._is_due = self._keeps_order = False
         news, self._news = self._news, []
         for part in _parts(news):
             self._share(part)
