@@ -151,7 +151,8 @@ class Links:
 
     @property
     def is_cut_off(self) -> bool:
-        return self.state != "up" or bool(self._missed)
+        # Before another one has told whom it has, that is asked of it, but not for as many as are sent then.
+        return not self.is_complete or bool(self._missed)
 
     @property
     def knows_moves(self) -> bool:

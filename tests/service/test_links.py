@@ -1,5 +1,6 @@
 """Hosts are one notification center over an engine that loses, holds up and mixes what it likes."""
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -458,6 +459,23 @@ def test_an_address_that_nobody_has_is_looked_for_on_other_hosts_so_often() -> N
     assert engine.kinds().count("Shared") == SEEKS_PER_SECOND
     engine.settle()
     assert {frame["code"] for frame in alice.heard()} == {114}
+
+
+def test_before_a_worker_has_told_whom_it_has_none_of_them_is_taken_to_be_offline() -> None:
+    engine, (here, there) = hosts(2)
+    alice, clients = here.v1("alice"), [there.v1(f"client {number}") for number in range(PORTION)]
+    engine.settle()
+    there.links.hear(encode(Shared(here.links.me.name, 10**6, [])))  # a gap, as when the engine was restarted
+    while not here.links.up or here.links.is_complete:
+        engine.pass_on() if engine.messages else [host.turns() for host in (here, there)]
+    for number, _ in enumerate(clients):
+        alice.say(type="send", id=number, recipient_uuid=f"client {number}", message=1)
+    while not here.links.is_complete:
+        engine.pass_on() if engine.messages else [host.turns() for host in (here, there)]
+    engine.settle()
+    told = Counter(frame.get("code", frame["type"]) for frame in alice.heard())
+    assert sum(told.values()) == len(clients)
+    assert told.keys() == {"ok", 117}
 
 
 def test_to_many_all_is_told_once() -> None:
