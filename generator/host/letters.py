@@ -12,7 +12,7 @@ from service.core.addresses import Address
 from service.declaration import Fault
 from service.mailbox import copies, script
 from service.mailbox.database import MailboxError
-from service.mailbox.rights import NEVER_SYNCED, WAITS, faults_of, is_refusal, rights, version_of
+from service.mailbox.rights import NEVER_SYNCED, WAITS, WRITES, faults_of, is_refusal, rights, version_of
 from service.settings import Engine, Mailbox
 
 if TYPE_CHECKING:
@@ -55,6 +55,19 @@ def _of_the_server(ours: Engine, mailbox: Mailbox, redis: "Redis") -> Iterator[F
         if asks and redis.config_get("appendfsync").get("appendfsync") != "always":
             what = "the engine cannot be asked whether something is on its disk, and mailbox.sync is turn"
             yield Fault(what, "set appendfsync always there, take version 7.2 or newer, or use mailbox.sync: second")
+    yield from _of_the_user_default(ours, redis)
+
+
+def _of_the_user_default(ours: Engine, redis: "Redis") -> Iterator[Fault]:
+    """As that user the engine reads its own file, whoever has written it. Most users may not ask what it may do."""
+    from redis.exceptions import ResponseError
+
+    with contextlib.suppress(ResponseError):
+        commands = [command.format(f"nc:1:{ours.name}:mail").encode().split() for command in WRITES]
+        answers = [(words[0].decode(), _said(redis, (b"ACL", b"DRYRUN", b"default", *words))) for words in commands]
+        if refused := [name for name, answer in answers if answer not in (b"OK", "OK")]:
+            what = f"after a restart the engine has lost what it stored: its user default may not {', '.join(refused)}"
+            yield Fault(what, "`ACL SETUSER default +@all ~*` there, also if that user is off")
 
 
 @contextlib.contextmanager

@@ -11,6 +11,9 @@ RIGHTS = (
     *("+xadd", "+xrange", "+xrevrange", "+xlen", "+xtrim", "+zadd", "+zrem", "+zrange", "+zrangebyscore", "+zcard"),
 )
 
+# With a key: what stands in its file, from which it has the mailboxes after a restart.
+WRITES = ("hset {} f v", "set {} v", "del {}", "xadd {} * f v", "xtrim {} maxlen 1", "zadd {} 1 m", "zrem {} m")
+
 
 def rights(name: str, is_old: bool) -> list[str]:
     """As ACL SETUSER of valkey.io has them; of an old engine it is read whether it syncs each write."""

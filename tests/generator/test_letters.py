@@ -90,6 +90,23 @@ def test_it_is_asked_whether_it_lets_the_service_do_all(engine: Server, tmp_path
         assert faults == []
 
 
+def test_one_that_could_not_read_what_it_stored_is_refused_where_the_user_may_ask(
+    engine: Server, tmp_path: Path
+) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret")
+    chat = {"user": "chat", "password_file": str(password)}
+    let = ("ACL", "SETUSER", "chat", "reset", "on", ">secret", *OF_LINKS, *rights("center", is_old(engine)))
+    engine.ask(*let, "+acl|dryrun")
+    assert said(engine, **chat) == []
+    for less, refused in (("-xadd", "xadd"), ("resetkeys", "hset, set, del, xadd, xtrim, zadd, zrem")):
+        engine.ask("ACL", "SETUSER", "default", less)
+        (fault,) = said(engine, **chat)
+        assert f"its user default may not {refused}; `ACL SETUSER default +@all ~*` there" in fault
+    engine.ask(*let)
+    assert said(engine, **chat) == []  # nobody can know
+
+
 def test_an_engine_that_is_away_is_a_fault(engine: Server) -> None:
     engine.kill()
     assert "cannot be reached" in said(engine)[0]
