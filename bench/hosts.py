@@ -1,21 +1,26 @@
-"""What a message to a client of another host costs, beside one to another worker and to the same worker.
+"""What a message to a client of another host costs, beside one to another worker and to the same worker, and what it
+costs others.
 
 Two processes of the service that meet in one directory are workers of one host; with a directory each, and an engine
-between them, they are two hosts. The CPU time is that of all processes, the engine as well. Rounds are interleaved.
+between them, they are two hosts. The others are two nodes with the same engine between them. The CPU time is that of
+all processes, the engine as well. Rounds are interleaved.
 """
 
 import contextlib
 import datetime
+import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from bench import load
 from bench.figures import Figure, Outcome
+from bench.load import Dialect
 from bench.page import bullets, paragraph, table
-from bench.programs import MissingError, certificate, program
-from bench.servers import SERVERS, Running, Server, free_port, running
+from bench.programs import BUILD, HERE, MissingError, certificate, node_modules, peers_packages, program
+from bench.servers import SERVERS, Running, Server, free_port, python, running
 
 WINDOWS = (1, 16)
 SAME, MESH, HOST = "the same worker", "another worker of the host", "another host"
@@ -23,6 +28,43 @@ OVER_TLS = "another host, the engine over TLS"
 WAYS = (SAME, MESH, HOST, OVER_TLS)
 # The most that a message to another host may cost, in times of one to another worker of the same host.
 GOALS = {1: 2.3, 16: 1.5}
+
+
+def _on_node(socket: Path) -> Server:
+    node_modules()
+    command = [program("node", "nodejs npm"), str(HERE / "peers" / "node_rooms.js")]
+    environment = {"NODE_PATH": str(BUILD / "node" / "node_modules")}
+    return Server("", lambda port, _: [*command, str(port), str(socket)], environment)
+
+
+def _under_uvicorn(module: str) -> Callable[[Path], Server]:
+    command = python(f"-m uvicorn bench.peers.{module}:app --port {{port}} --log-level warning")
+    return lambda socket: Server("", command, {"PYTHONPATH": str(peers_packages()), "ENGINE": f"unix://{socket}"})
+
+
+class Peer(NamedTuple):
+    """What others build for it. `server` is one node, for the socket of the engine.
+
+    `least` is what a message has to cost there at least, by window, in times of ours to another host.
+    """
+
+    server: Callable[[Path], Server]
+    least: Mapping[int, float]
+    dialect: Dialect | None = None
+
+
+_SOCKET_IO = Dialect(
+    path="/socket.io/?EIO=4&transport=websocket",
+    says=("40",),
+    before='42["route","',
+    between='","',
+    behind='"]',
+)
+PEERS = {
+    "socket.io, its Redis adapter": Peer(_on_node, {1: 4.0, 16: 12.0}, _SOCKET_IO),
+    "python-socketio, its Redis manager": Peer(_under_uvicorn("rooms_on_nodes"), {1: 4.0, 16: 12.0}, _SOCKET_IO),
+    "Django Channels, channels_redis with pub/sub": Peer(_under_uvicorn("consumers"), {1: 15.0, 16: 15.0}),
+}
 
 
 def engine_program() -> str:
@@ -57,6 +99,33 @@ def _over_tls(home: Path) -> tuple[list[str], dict[str, str]]:
     return listens, {"WEBSOCKET_ENGINE_URL": f"valkeys://127.0.0.1:{port}", "WEBSOCKET_ENGINE_CA": file}
 
 
+def _engine(stack: contextlib.ExitStack, home: Path, listens: list[str]) -> int:
+    """Start one until the stack is left. Returns: its process."""
+    engine = subprocess.Popen([engine_program(), *listens, "--save", "", "--dir", str(home)], stdout=subprocess.DEVNULL)
+    stack.callback(engine.wait)
+    stack.callback(engine.kill)
+    return engine.pid
+
+
+def _home(stack: contextlib.ExitStack) -> Path:
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wsbundle-bench-")))
+
+
+@contextlib.contextmanager
+def _nodes(peer: Peer) -> Iterator[Running]:
+    """Two of them, and the engine between them.
+
+    Raises:
+        MissingError: a program that they need is not there.
+    """
+    with contextlib.ExitStack() as stack:
+        home = _home(stack)
+        listens, _ = _at_a_socket(home)
+        node, engine = peer.server(home / "engine"), _engine(stack, home, listens)
+        here, there = (stack.enter_context(running(node)) for _ in range(2))
+        yield here._replace(pids=[*here.pids, *there.pids, engine], recipients_port=there.port)
+
+
 @contextlib.contextmanager
 def _way(way: str) -> Iterator[Running]:
     """Two processes, and what is between them.
@@ -66,7 +135,7 @@ def _way(way: str) -> Iterator[Running]:
     """
     fast = SERVERS["fast"]
     with contextlib.ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wsbundle-bench-")))
+        home = _home(stack)
         if way == SAME:
             yield stack.enter_context(running(fast))
             return
@@ -74,12 +143,7 @@ def _way(way: str) -> Iterator[Running]:
         settings: list[Mapping[str, str]] = [{"WEBSOCKET_BUS": str(home / "bus")}] * 2
         if way in (HOST, OVER_TLS):
             listens, said = _over_tls(home) if way == OVER_TLS else _at_a_socket(home)
-            engine = subprocess.Popen(
-                [engine_program(), *listens, "--save", "", "--dir", str(home)], stdout=subprocess.DEVNULL
-            )
-            stack.callback(engine.wait)
-            stack.callback(engine.kill)
-            pids = [engine.pid]
+            pids = [_engine(stack, home, listens)]
             settings = [
                 {"WEBSOCKET_BUS": str(home / f"bus-{host}"), "WEBSOCKET_ENGINE_HOST": host, **said}
                 for host in ("a", "b")
@@ -90,24 +154,63 @@ def _way(way: str) -> Iterator[Running]:
         yield here._replace(pids=[*here.pids, *there.pids, *pids], recipients_port=there.port)
 
 
-def report(rounds: int, seconds: float) -> Outcome:
-    """All of it."""
-    costs: dict[tuple[str, int], list[float]] = {}
+class Measured(NamedTuple):
+    """CPU us of a message, by way or peer and window, in each round; and why peers were not measured."""
+
+    costs: dict[tuple[str, int], list[float]]
+    missing: dict[str, str]
+
+    def times(self, name: str, window: int, to: str) -> float:
+        """How much more than another one."""
+        pairs = zip(self.costs[name, window], self.costs[to, window], strict=True)
+        return statistics.median(mine / others for mine, others in pairs)
+
+    @property
+    def peers(self) -> list[str]:
+        return [name for name in PEERS if name not in self.missing]
+
+
+def measure(rounds: int, seconds: float) -> Measured:
+    """All of it.
+
+    Raises:
+        LoadError, StartError: something has failed.
+        MissingError: there is no engine on this machine.
+    """
+    measured = Measured({}, {})
     for _ in range(rounds):
         for way in WAYS:
             with _way(way) as server:
-                for window in WINDOWS:
-                    cost = load.route(server, window, seconds)
-                    costs.setdefault((way, window), []).append(1e6 / cost.per_server_second)
-    figures = {case: _figure(costs, *case) for case in costs}
+                _run(measured, way, server, seconds)
+        for name in measured.peers:
+            try:
+                with _nodes(PEERS[name]) as server:
+                    _run(measured, name, server, seconds, PEERS[name].dialect)
+            except MissingError as error:
+                measured.missing[name] = str(error)
+    return measured
+
+
+def _run(measured: Measured, name: str, server: Running, seconds: float, dialect: Dialect | None = None) -> None:
+    for window in WINDOWS:
+        cost = load.route(server, window, seconds, dialect=dialect)
+        measured.costs.setdefault((name, window), []).append(1e6 / cost.per_server_second)
+
+
+def report(rounds: int, seconds: float) -> Outcome:
+    """All of it."""
+    measured = measure(rounds, seconds)
+    figures = {case: _figure(measured.costs, *case) for case in measured.costs}
     header = ("to a client of", *(f"W={window}: {what}" for window in WINDOWS for what in ("CPU us", "of the mesh")))
-    rows = [[way, *_cells(figures, way)] for way in WAYS]
+    rows = [[name, *_cells(figures, name)] for name in (*WAYS, *measured.peers)]
     today = datetime.datetime.now(datetime.timezone.utc).date()
     circumstances = paragraph(
         f"{today}, {engine_version()}, where nothing else is said over a Unix socket; {rounds} x {seconds} s for each "
         "figure."
     )
-    text = "\n\n".join((circumstances, table(header, rows), bullets(list(_goals(figures)))))
+    remarks = [*_goals(figures), *_goals_of_peers(measured)]
+    remarks += [f"{name}: not measured: {reason}" for name, reason in measured.missing.items()]
+    text = "\n\n".join((circumstances, table(header, rows), bullets(remarks)))
     return Outcome(text, list(figures.values()), f"{rounds} x {seconds} s")
 
 
@@ -133,3 +236,11 @@ def _goals(figures: Mapping[tuple[str, int], Figure]) -> Iterator[str]:
         ratio = figures[HOST, window].ratio
         verdict = "above its goal" if ratio > most else "reached"
         yield f"another host, W={window}: {ratio:.2f} times another worker; goal {most:.1f}, {verdict}"
+
+
+def _goals_of_peers(measured: Measured) -> Iterator[str]:
+    for name in measured.peers:
+        for window, least in PEERS[name].least.items():
+            ratio = measured.times(name, window, HOST)
+            verdict = "below its goal" if ratio < least else "reached"
+            yield f"{name}, W={window}: {ratio:.1f} times another host; goal at least {least:.0f}, {verdict}"

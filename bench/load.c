@@ -17,12 +17,14 @@
                               wants it. There is no welcome then, nothing to register, and senders get
                               acknowledgements, which count for nothing
 
-   and of those in a group, whose protocol may be any:
+   and of those in a group, or in pairs, whose protocol may be any:
 
        --path PATH, --subprotocol NAME   of their requests
        --say TEXT                        each of these when the server has said something; the last is to be answered
-       --before TEXT, --behind TEXT      what a sender says around a message of MESSAGE_LENGTH; a text that comes to a
-                                         member must have just this message in it */
+       --before TEXT, --between TEXT, --behind TEXT
+                                         what is around a message of MESSAGE_LENGTH. Of a group it is what a sender says,
+                                         and a text that comes to a member must have just this message in it. In a pair
+                                         the address of the recipient is before `between`, both ways */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -58,13 +60,9 @@
 
 #define UUID_LENGTH 36
 #define MESSAGE_LENGTH 64
-#define TEXT_START "{\"recipient_uuid\": \""
-#define TEXT_MIDDLE "\", \"message\": \""
-#define RECIPIENT_AT (sizeof TEXT_START - 1)
-#define SEQUENCE_AT (RECIPIENT_AT + UUID_LENGTH + sizeof TEXT_MIDDLE - 1)
 #define SEQUENCE_LENGTH 10
-#define TEXT_LENGTH (SEQUENCE_AT + MESSAGE_LENGTH + 2)
-#define MASKED_FRAME_LENGTH (TEXT_LENGTH + 8)
+#define MAX_TEXT_LENGTH 160
+#define MAX_FRAME_LENGTH (MAX_TEXT_LENGTH + 8)
 
 enum opcode { TEXT = 1, CLOSE = 8, PING = 9, PONG = 10 };
 enum state { CONNECTING, ENCRYPTING, UPGRADING, WELCOMING, REGISTERING, READY, CLOSING };
@@ -83,15 +81,16 @@ struct client {
 /* Clients 2n and 2n + 1: the former sends, the latter receives. */
 struct pair {
     long sent, arrived;
-    char text[TEXT_LENGTH + 1];     /* of the next message to be sent */
-    char expected[TEXT_LENGTH + 1]; /* of the next message to arrive */
+    char text[MAX_TEXT_LENGTH + 1];     /* of the next message to be sent */
+    char expected[MAX_TEXT_LENGTH + 1]; /* of the next message to arrive */
 };
 
 static enum scenario scenario;
 static bool subscribe_by_path, no_more_than_tls;
 static SSL_CTX *encryption; /* NULL: without TLS */
-static const char *group_path, *subprotocol, *says[MAX_SAYS], *before_message = "", *behind_message = "";
+static const char *given_path, *subprotocol, *says[MAX_SAYS], *before_message, *between, *behind_message;
 static int say_count;
+static size_t recipient_at, sequence_at, text_length; /* in the text of a pair */
 static int port, recipients_port, epoll;
 static int *pids, pid_count;
 
@@ -166,7 +165,7 @@ static long resident_kib(void)
 static void write_sequence(char *text, long sequence)
 {
     for (int digit = SEQUENCE_LENGTH - 1; digit >= 0; digit--, sequence /= 10)
-        text[SEQUENCE_AT + digit] = '0' + sequence % 10;
+        text[sequence_at + digit] = '0' + sequence % 10;
 }
 
 /* Its last digits are the number of the client. The first ones are those of this run: clients of the last one may not
@@ -184,7 +183,7 @@ static void write_text(char *text, int recipient, int sender, long sequence)
     memset(message, '.', MESSAGE_LENGTH);
     message[MESSAGE_LENGTH] = 0;
     message[snprintf(message, MESSAGE_LENGTH, "%010ld of client %d", 0L, sender)] = ' ';
-    snprintf(text, TEXT_LENGTH + 1, TEXT_START "%s" TEXT_MIDDLE "%s\"}", uuid, message);
+    snprintf(text, MAX_TEXT_LENGTH + 1, "%s%s%s%s%s", before_message, uuid, between, message, behind_message);
     write_sequence(text, sequence);
 }
 
@@ -258,7 +257,7 @@ static void ask_for_upgrade(struct client *client)
     int length = snprintf(request, sizeof request,
                           "GET %s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%s%s%s"
                           "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-                          group_path ? group_path : path, subprotocol ? "Sec-WebSocket-Protocol: " : "",
+                          given_path ? given_path : path, subprotocol ? "Sec-WebSocket-Protocol: " : "",
                           subprotocol ? subprotocol : "", subprotocol ? "\r\n" : "");
     client->state = UPGRADING;
     send_all(client, request, length);
@@ -401,10 +400,14 @@ static void welcomed(struct client *client)
         say_next(client);
         return;
     }
-    unsigned char frames[2 * MASKED_FRAME_LENGTH];
-    char text[TEXT_LENGTH + 1], uuid[UUID_LENGTH + 1];
+    if (client->said < say_count) {
+        send_text(client, says[client->said++]);
+        return;
+    }
+    unsigned char frames[2 * MAX_FRAME_LENGTH];
+    char text[MAX_TEXT_LENGTH + 1], uuid[UUID_LENGTH + 1];
     write_uuid(uuid, client->number);
-    size_t length = snprintf(text, sizeof text, TEXT_START "%s" TEXT_MIDDLE "connected\"}", uuid);
+    size_t length = snprintf(text, sizeof text, "%s%s%sconnected%s", before_message, uuid, between, behind_message);
     length = write_frame(frames, TEXT, text, length);
     if (scenario == HANDSHAKES) {
         client->state = CLOSING;
@@ -412,7 +415,7 @@ static void welcomed(struct client *client)
     } else {
         client->state = REGISTERING;
         write_text(text, client->number, client->number, 0);
-        length += write_frame(frames + length, TEXT, text, TEXT_LENGTH);
+        length += write_frame(frames + length, TEXT, text, text_length);
     }
     send_all(client, frames, length);
 }
@@ -421,11 +424,11 @@ static void welcomed(struct client *client)
 
 static void fill_window(struct pair *pair)
 {
-    unsigned char frames[MAX_WINDOW * MASKED_FRAME_LENGTH];
+    unsigned char frames[MAX_WINDOW * MAX_FRAME_LENGTH];
     size_t length = 0;
     for (; pair->sent - pair->arrived < window && pair->sent < lap_end + LAP; pair->sent++) {
         write_sequence(pair->text, pair->sent);
-        length += write_frame(frames + length, TEXT, pair->text, TEXT_LENGTH);
+        length += write_frame(frames + length, TEXT, pair->text, text_length);
     }
     if (length > 0)
         send_all(&clients[2 * (pair - pairs)], frames, length);
@@ -446,9 +449,9 @@ static void next_lap(void)
 
 static void send_one(struct pair *pair)
 {
-    unsigned char frame[MASKED_FRAME_LENGTH];
+    unsigned char frame[MAX_FRAME_LENGTH];
     write_sequence(pair->text, pair->sent++);
-    send_all(&clients[2 * (pair - pairs)], frame, write_frame(frame, TEXT, pair->text, TEXT_LENGTH));
+    send_all(&clients[2 * (pair - pairs)], frame, write_frame(frame, TEXT, pair->text, text_length));
 }
 
 static long group_sent;
@@ -479,16 +482,16 @@ static void group_heard(struct client *client, const char *text, size_t length)
 /* Says what is wrong with a text that was not expected. */
 static void fail_with(const struct client *client, const char *expected, const char *text, size_t length)
 {
-    if (length != TEXT_LENGTH)
-        fail("changed: client %d got %zu bytes instead of %zu", client->number, length, TEXT_LENGTH);
-    if (memcmp(text + RECIPIENT_AT, expected + RECIPIENT_AT, UUID_LENGTH) != 0)
+    if (length != text_length)
+        fail("changed: client %d got %zu bytes instead of %zu", client->number, length, text_length);
+    if (memcmp(text + recipient_at, expected + recipient_at, UUID_LENGTH) != 0)
         fail("misrouted: client %d got a message for another", client->number);
-    if (memcmp(text, expected, SEQUENCE_AT) != 0
-        || memcmp(text + SEQUENCE_AT + SEQUENCE_LENGTH, expected + SEQUENCE_AT + SEQUENCE_LENGTH,
-                  TEXT_LENGTH - SEQUENCE_AT - SEQUENCE_LENGTH) != 0)
+    if (memcmp(text, expected, sequence_at) != 0
+        || memcmp(text + sequence_at + SEQUENCE_LENGTH, expected + sequence_at + SEQUENCE_LENGTH,
+                  text_length - sequence_at - SEQUENCE_LENGTH) != 0)
         fail("changed: client %d got a message that was not sent", client->number);
     fail("lost or out of order: client %d got message %ld instead of %ld", client->number,
-         atol(text + SEQUENCE_AT), atol(expected + SEQUENCE_AT));
+         atol(text + sequence_at), atol(expected + sequence_at));
 }
 
 static void message_arrived(struct client *client, const char *text, size_t length)
@@ -500,7 +503,7 @@ static void message_arrived(struct client *client, const char *text, size_t leng
         fail("misrouted: client %d got a message, and nobody writes to it", client->number);
     struct pair *pair = &pairs[client->number / 2];
     write_sequence(pair->expected, pair->arrived);
-    if (length != TEXT_LENGTH || memcmp(text, pair->expected, TEXT_LENGTH) != 0)
+    if (length != text_length || memcmp(text, pair->expected, text_length) != 0)
         fail_with(client, pair->expected, text, length);
     if (pair->arrived == pair->sent)
         fail("client %d got a message twice, or before it was sent", client->number);
@@ -515,14 +518,14 @@ static void message_arrived(struct client *client, const char *text, size_t leng
 
 static void text_arrived(struct client *client, const char *text, size_t length)
 {
-    char own[TEXT_LENGTH + 1];
+    char own[MAX_TEXT_LENGTH + 1];
     switch (client->state) {
     case WELCOMING:
         welcomed(client);
         break;
     case REGISTERING:
         write_text(own, client->number, client->number, 0);
-        if (length != TEXT_LENGTH || memcmp(text, own, TEXT_LENGTH) != 0)
+        if (length != text_length || memcmp(text, own, text_length) != 0)
             fail_with(client, own, text, length);
         become_ready(client);
         break;
@@ -741,11 +744,14 @@ static void fail_without(long counted)
         fail("lost: nothing has arrived");
 }
 
-/* All that has been sent arrives. */
+/* All that has been sent arrives, however slow the server is. */
 static void wait_for_the_rest(void)
 {
-    long missing = 0;
+    long missing = 0, before = done;
     for (double end = now() + LOST_AFTER_SECONDS; now() < end; read_for(0.01)) {
+        if (done != before)
+            end = now() + LOST_AFTER_SECONDS;
+        before = done;
         missing = 0;
         for (int i = 0; i < client_count / 2; i++)
             missing += pairs[i].sent - pairs[i].arrived;
@@ -912,6 +918,7 @@ static int read_options(int argc, char **argv)
         {"subprotocol", required_argument, NULL, 'q'},
         {"say", required_argument, NULL, 'y'},
         {"before", required_argument, NULL, 'b'},
+        {"between", required_argument, NULL, 'w'},
         {"behind", required_argument, NULL, 'e'},
         {NULL, 0, NULL, 0},
     };
@@ -921,9 +928,10 @@ static int read_options(int argc, char **argv)
         case 'n': encrypt_all(); no_more_than_tls = true; break;
         case 's': subscribe_by_path = true; break;
         case 'r': recipients_port = whole_number(optarg, 1, 65535); break;
-        case 'p': group_path = optarg; break;
+        case 'p': given_path = optarg; break;
         case 'q': subprotocol = optarg; break;
         case 'b': before_message = optarg; break;
+        case 'w': between = optarg; break;
         case 'e': behind_message = optarg; break;
         case 'y':
             if (say_count == MAX_SAYS)
@@ -934,6 +942,20 @@ static int read_options(int argc, char **argv)
         }
     }
     return optind;
+}
+
+/* What is around a message: where nothing else is said, nothing in a group, and protocol v0 in a pair. */
+static void measure_texts(void)
+{
+    bool bare = scenario == GROUP;
+    before_message = before_message ? before_message : bare ? "" : "{\"recipient_uuid\": \"";
+    between = between ? between : "\", \"message\": \"";
+    behind_message = behind_message ? behind_message : bare ? "" : "\"}";
+    recipient_at = strlen(before_message);
+    sequence_at = recipient_at + UUID_LENGTH + strlen(between);
+    text_length = sequence_at + MESSAGE_LENGTH + strlen(behind_message);
+    if (text_length > MAX_TEXT_LENGTH)
+        fail("a text is longer than %d", MAX_TEXT_LENGTH);
 }
 
 int main(int argc, char **argv)
@@ -955,6 +977,7 @@ int main(int argc, char **argv)
     if (word_count <= numbers + 1 || strcmp(words[0], scenarios[scenario].name) != 0)
         fail("usage: the first lines of bench/load.c");
 
+    measure_texts();
     port = whole_number(words[1], 1, 65535);
     if (recipients_port == 0)
         recipients_port = port;

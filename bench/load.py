@@ -65,22 +65,23 @@ class Storm(Cost, frozen=True):
 
 
 class Dialect(NamedTuple):
-    """How the members of a group speak to a server.
+    """How the members of a group, or pairs, speak to a server.
 
     Each of `says` is said when the server has said something, and the last is to be answered. A sender says a message
-    between `before` and `behind`.
+    between `before` and `behind`; in a pair with the address of the recipient before it, and `between` the two.
     """
 
     path: str | None = None
     subprotocol: str | None = None
     says: tuple[str, ...] = ()
     before: str = ""
+    between: str = ""
     behind: str = ""
 
     @property
     def options(self) -> list[str]:
         words = [word for text in self.says for word in ("--say", text)]
-        words += ["--before", self.before, "--behind", self.behind]
+        words += ["--before", self.before, "--between", self.between, "--behind", self.behind]
         words += [] if self.path is None else ["--path", self.path]
         return words + ([] if self.subprotocol is None else ["--subprotocol", self.subprotocol])
 
@@ -94,15 +95,15 @@ class _Fault(msgspec.Struct):
     fault: str
 
 
-def route(server: Running, window: int, seconds: float, pairs: int = PAIRS) -> Cost:
+def route(server: Running, window: int, seconds: float, pairs: int = PAIRS, dialect: Dialect | None = None) -> Cost:
     """Messages of 64 bytes, of which each pair of clients has `window` outstanding. All recipients are at
-    `server.recipients_port`, if it is given.
+    `server.recipients_port`, if it is given. Protocol v0, if no other `dialect` is.
 
     Raises:
         LoadError
         MissingError: there is no compiler.
     """
-    return _result(Cost, "route", server, (pairs, window, seconds))
+    return _result(Cost, "route", server, (pairs, window, seconds), dialect.options if dialect else [])
 
 
 def pace(server: Running, per_second: int, seconds: float, pairs: int = PAIRS) -> Pace:

@@ -18,7 +18,12 @@ from bench.programs import BUILD, HERE, ROOT, MissingError, program
 PACKAGES = ("uvicorn", "gunicorn", "websockets", "uvloop", "picows", "msgspec")
 
 # The same of those that are fetched when they are measured: packages of requirements/bench.txt, by what is imported.
-FETCHED = {"socketio": "python-socketio"}
+FETCHED = {
+    "socketio": "python-socketio",
+    "channels": "channels",
+    "channels_redis": "channels-redis",
+    "django": "django",
+}
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
