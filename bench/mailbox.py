@@ -12,14 +12,16 @@ import datetime
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bench import load
 from bench.figures import Figure, Outcome, of
 from bench.hosts import engine_program, engine_version
 from bench.page import bullets, paragraph, table
 from bench.programs import MissingError
+from bench.servers import SERVERS, running
 from service.core.addresses import Address
 from service.core.center import Center
 from service.core.identity import Identity
@@ -38,6 +40,8 @@ REPLAYS = 5
 CPU_GOAL_US, LATE_GOAL_MS, REPLAY_GOAL = 20.0, 1.0, 50_000
 # The same of a message in the engine, all processes together.
 ENGINE_GOAL_US = 60.0
+# What a message stored at 64 a turn takes, in times of one that a worker delivers to a client, with 16 in flight.
+DELIVERY_GOAL = 4.0
 # It makes an engine wait for its disk, whatever its version.
 KEEPS_ALL = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
 # How much two runs differ for no reason, as a share: what a disk stores, and how late a loop is at worst.
@@ -165,22 +169,66 @@ async def replay(disk: Disk) -> float:
     return REPLAYED / (time.perf_counter() - began)
 
 
-async def measure(directory: Path, sync: str, turns: int, seconds: float) -> Costs:
-    """Everything, one after another."""
+@contextlib.asynccontextmanager
+async def _disk(directory: Path, sync: str) -> AsyncIterator[Disk]:
+    """A store that has all boxes."""
     settings = Mailbox(keep="disk", directory=str(directory), sync=sync, messages=1_000_000, bytes=1 << 30)  # type: ignore[arg-type]
     disk = Disk(settings, center().mail)
     for box in BOXES:
         await opened(disk, box)
-    stored = {a_turn: await storing(disk, a_turn, turns) for a_turn in WINDOWS}
-    costs = Costs(
-        {a_turn: cpu_us for a_turn, (cpu_us, _) in stored.items()},
-        {a_turn: a_second for a_turn, (_, a_second) in stored.items()},
-        await late_ms(None, seconds),
-        await late_ms(disk, seconds),
-        [await replay(disk) for _ in range(REPLAYS)],
-    )
+    yield disk
     await disk.close()
-    return costs
+
+
+async def measure(directory: Path, sync: str, turns: int, seconds: float) -> Costs:
+    """Everything, one after another."""
+    async with _disk(directory, sync) as disk:
+        stored = {a_turn: await storing(disk, a_turn, turns) for a_turn in WINDOWS}
+        return Costs(
+            {a_turn: cpu_us for a_turn, (cpu_us, _) in stored.items()},
+            {a_turn: a_second for a_turn, (_, a_second) in stored.items()},
+            await late_ms(None, seconds),
+            await late_ms(disk, seconds),
+            [await replay(disk) for _ in range(REPLAYS)],
+        )
+
+
+async def _stored_us(directory: Path, sync: str, turns: int) -> float:
+    async with _disk(directory, sync) as disk:
+        return (await storing(disk, 64, turns))[0]
+
+
+def beside_a_delivery(sync: str, rounds: int, turns: int, seconds: float) -> Figure:
+    """CPU us of a message that is stored; the reference is one that a worker delivers, from WebSocket to WebSocket.
+
+    Raises:
+        MissingError: there is no compiler.
+    """
+    stored, delivered = [], []
+    with running(SERVERS["fast"]) as server, tempfile.TemporaryDirectory(dir=".") as directory:
+        for number in range(rounds):
+            stored.append(asyncio.run(_stored_us(Path(directory) / str(number), sync, turns)))
+            delivered.append(1e6 / load.route(server, 16, seconds).per_server_second)
+    return Figure(
+        case="64 a turn, beside a delivery",
+        name="CPU of a message",
+        unit="us",
+        better="less",
+        values=tuple(stored),
+        reference=tuple(delivered),
+    )
+
+
+def _of_a_delivery(sync: str, turns: int, rounds: int, seconds: float) -> tuple[str, list[Figure]]:
+    try:
+        figure = beside_a_delivery(sync, rounds, turns, seconds)
+    except MissingError as error:
+        return f"beside a delivery: not measured: {error}", []
+    said = (
+        f"64 a turn: {figure.ratio:.1f} times what a worker takes to deliver a message, from WebSocket to WebSocket "
+        f"and 16 in flight; goal {DELIVERY_GOAL:.0f}, {_verdict(figure.ratio <= DELIVERY_GOAL)}"
+    )
+    return said, [figure]
 
 
 @contextlib.contextmanager
@@ -247,8 +295,9 @@ def report(sync: str = "turn", quick: bool = False) -> Outcome:
     with tempfile.TemporaryDirectory(dir=".") as directory:
         turns, seconds = (30, 0.5) if quick else (300, 5.0)
         costs = asyncio.run(measure(Path(directory) / "mailbox", sync, turns, seconds))
+    of_delivery, figures_of_delivery = _of_a_delivery(sync, turns, *((1, 0.5) if quick else (5, 2.0)))
     of_engine, figures_of_engine = _of_engine(turns)
-    figures = [*_figures(costs), *figures_of_engine]
+    figures = [*_figures(costs), *figures_of_delivery, *figures_of_engine]
     today = datetime.datetime.now(datetime.timezone.utc).date()
     found = of(figures)
     cpu_us = {a_turn: found[f"{a_turn} a turn", "CPU of a message"].median for a_turn in WINDOWS}
@@ -261,6 +310,7 @@ def report(sync: str = "turn", quick: bool = False) -> Outcome:
         f"{costs.late_without:.1f} ms without; goal {LATE_GOAL_MS:.0f} ms more, {_verdict(more_late <= LATE_GOAL_MS)}",
         f"a mailbox of {REPLAYED} messages is read at {read:.0f} messages a second; goal {REPLAY_GOAL}, "
         f"{_verdict(read >= REPLAY_GOAL)}",
+        of_delivery,
         of_engine,
     ]
     circumstances = paragraph(f"{today}, mailbox.sync: {sync}; messages of 250 bytes to {len(BOXES)} mailboxes.")
