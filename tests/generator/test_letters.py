@@ -95,7 +95,7 @@ def test_one_that_could_not_read_what_it_stored_is_refused_where_the_user_may_as
 ) -> None:
     password = tmp_path / "password"
     password.write_text("secret")
-    chat = {"user": "chat", "password_file": str(password)}
+    chat: dict[str, Any] = {"user": "chat", "password_file": str(password)}
     let = ("ACL", "SETUSER", "chat", "reset", "on", ">secret", *OF_LINKS, *rights("center", is_old(engine)))
     engine.ask(*let, "+acl|dryrun")
     assert said(engine, **chat) == []

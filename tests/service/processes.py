@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.process.control import PREFIX
-from tests.service.shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
+from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, running, wait_until
 
 # With so many workers; each tells the others where it is in the directory WEBSOCKET_BUS.
 SEVERAL = {
@@ -110,10 +110,10 @@ def _streams(pid: int, path: Path) -> int:
 
 
 @contextlib.contextmanager
-def several(kind: str, size: int, bus: Path, **settings: str) -> Iterator[Processes]:
+def several(kind: str, size: int, bus: Path, at: str = str(ROOT), **settings: str) -> Iterator[Processes]:
     """Start a service of so many workers, and wait until each knows each and serves."""
     variables = {"WORKERS": str(size), "WEBSOCKET_BUS": str(bus), "LOG_LEVEL": "info", **settings}
-    with running(SEVERAL[kind], **variables) as shell:
+    with running(SEVERAL[kind], at=at, **variables) as shell:
         processes = Processes(shell, bus, size)
         for pid in processes.wait():
             wait_until(lambda: processes.serves(pid))  # noqa: B023

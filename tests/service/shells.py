@@ -246,10 +246,10 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING = 0, 1, 2, 8, 9
 
 
 @contextlib.contextmanager
-def running(command: str, answers_on: str | None = None, **variables: str) -> Iterator[Shell]:
+def running(command: str, answers_on: str | None = None, at: str = str(ROOT), **variables: str) -> Iterator[Shell]:
     """Start the service with a Python command line and settings, and wait until it answers.
 
-    `answers_on` is the path of its Unix socket; without one it listens on the shell's port.
+    `answers_on` is the path of its Unix socket; without one it listens on the shell's port. `at` has the code.
     """
     port = free_port()
     settings = {
@@ -261,7 +261,7 @@ def running(command: str, answers_on: str | None = None, **variables: str) -> It
     with tempfile.NamedTemporaryFile(prefix="service-", suffix=".log") as log:
         process = subprocess.Popen(
             [sys.executable, *command.format(**settings).split()],
-            cwd=ROOT,
+            cwd=at,
             env=clean_environment(**settings),
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -20,7 +20,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
 
 from tests.service.processes import Processes, several
+from tests.service.releases import release_before
 from tests.service.servers import PROGRAMS, Server, serving
+from tests.service.shells import ROOT
 from tests.service.test_history import SEED, Actor, Faults, History, Life, Sent, play
 
 SILENCE_S = 2
@@ -192,6 +194,16 @@ async def live(hosts: Hosts, engine: Server) -> tuple[HistoryOfHosts, FaultsOfHo
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_message_between_hosts_becomes_what_was_promised(name: str, tmp_path: Path) -> None:
+    happens(name, tmp_path, {"a": str(ROOT), "b": str(ROOT)})
+
+
+@pytest.mark.slow
+def test_so_it_does_between_hosts_of_two_releases(tmp_path: Path) -> None:
+    happens(PROGRAMS[0], tmp_path, {"a": str(ROOT), "b": release_before(tmp_path / "before")})
+
+
+def happens(name: str, tmp_path: Path, releases: dict[str, str]) -> None:
+    """All of it, with the code of each host."""
     print(f"WEBSOCKET_HISTORY_SEED={SEED}")
     with contextlib.ExitStack() as both:
         engine = both.enter_context(serving(name, tmp_path))
@@ -202,8 +214,8 @@ def test_every_message_between_hosts_becomes_what_was_promised(name: str, tmp_pa
         }
         hosts = Hosts(
             [
-                both.enter_context(several("runner", 2, tmp_path / host, WEBSOCKET_ENGINE_HOST=host, **settings))
-                for host in ("a", "b")
+                both.enter_context(several("runner", 2, tmp_path / host, at, WEBSOCKET_ENGINE_HOST=host, **settings))
+                for host, at in releases.items()
             ]
         )
         history, faults = asyncio.run(live(hosts, engine))

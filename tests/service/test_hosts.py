@@ -1,6 +1,7 @@
 """Several hosts, each a real service with a bus of its own, over a real engine."""
 
 import contextlib
+import itertools
 import json
 import signal
 import time
@@ -18,8 +19,10 @@ from websockets.typing import Subprotocol
 from service.core.bus import PATIENCE_S
 from service.mint import add_key, mint
 from tests.service.processes import several
+from tests.service.releases import release_before
 from tests.service.servers import PROGRAMS, Server, serving
-from tests.service.shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
+from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, running, wait_until
+from tests.service.test_reload import Deployment
 
 pytestmark = pytest.mark.slow
 
@@ -123,6 +126,41 @@ def test_workers_and_hosts_are_one(engine: Server, tmp_path: Path) -> None:
         assert clients[0].send("nobody")["code"] == 114
         a.kill(a.pids()[1])  # the other worker of the host says so
         wait_until(lambda: clients[2].send("client 1")["code"] == 114)
+
+
+def test_a_host_of_the_release_before_and_one_of_this_are_one_also_when_workers_are_replaced(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(serving(PROGRAMS[0], tmp_path))
+        settings = {"WEBSOCKET_ENGINE_URL": engine.url}
+
+        def begins(name: str, at: str) -> Shell:
+            begun = several("runner", 2, tmp_path / name, at, WEBSOCKET_ENGINE_HOST=name, **settings)
+            return stack.enter_context(begun).shell
+
+        def all_reach(*shells: Shell) -> None:
+            for one, other in itertools.permutations(shells, 2):
+                here, there = Client(one, "here"), Client(other, "there")
+                talk(here, there)
+                assert here.ask(type="presence", uuids=["there"], watch=True)["online"] == ["there"]
+                there.close()
+                assert here.hear() == {"type": "presence", "uuid": "there", "state": "offline"}
+                here.close()
+
+        before = begins("b", release_before(tmp_path / "before"))
+        deployment = Deployment(tmp_path / "a", "runner", stack, WEBSOCKET_ENGINE_HOST="a", **settings)
+        this = deployment.workers.shell
+        all_reach(this, before)
+        client = Client(this, "client")
+        deployment.reload_to(2)
+        assert client.close_code() == 1012
+        assert "another host has an older release, which cannot follow them" in this.log()
+        all_reach(this, before)
+        before.terminate()
+        before.process.wait(DEADLINE_S)
+        all_reach(this, begins("c", str(ROOT)))
+        for shell in (this, before):
+            assert "Traceback" not in shell.log()
+            assert "the bus does not understand" not in shell.log()
 
 
 def test_an_address_is_one_on_all_hosts(engine: Server, tmp_path: Path) -> None:
