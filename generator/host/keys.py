@@ -1,6 +1,10 @@
-"""The deployment's own keys: made once, with the first generation that wants them; then they are the operator's."""
+"""The deployment's own keys: made once, with the first generation that wants them; then they are the operator's.
+
+Several hosts that are one center have the same keys, which the operator brings to all but the first.
+"""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -36,6 +40,12 @@ class KeysPlace:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             words = ("new-key", str(self.file), "HS256", env["group"])
             must(run(*starting("service.mint", *words)), "making keys")
+
+    def hand_over(self, number: int) -> None:
+        """Let the service of a generation read them; those that came from another host may be root's alone."""
+        if self._store.generation(number).keys == f"/{self._paths.keys}":
+            shutil.chown(self.file, "root", self._store.manifest(number)[self._paths.env]["group"])
+            self.file.chmod(0o640)
 
     def remove(self) -> None:
         """Take them away, for a first generation that did not work."""

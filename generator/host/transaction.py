@@ -101,6 +101,7 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
             keys.make(number, report)
         if makes_password:
             password.make()
+        keys.hand_over(number)
         password.hand_over(number)
         todo = plan(side(store, before), side(store, number), everything)
         if before is not None and todo.replaces_processes:

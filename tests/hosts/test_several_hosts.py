@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,7 +14,9 @@ from websockets.asyncio.client import connect
 from tests.hosts.conftest import running
 from tests.hosts.console import DOMAIN, NAME, Console
 from tests.hosts.driver import Network
-from tests.hosts.test_engine import CERTIFICATE, KEY, PASSWORD, certify
+from tests.hosts.test_engine import CERTIFICATE, KEY, PASSWORD, certify, engine_of
+from tests.hosts.test_mailbox import IN_ENGINE, People, goes_on_sending, play, restarted
+from tests.hosts.test_tokens import KEYS
 from wsbundle_client import Client, RequestError
 
 PATIENCE_S = 20.0
@@ -190,6 +193,35 @@ def test_they_are_one_center_through_changes_a_cut_and_a_leave(hosts: Hosts) -> 
     assert "2: two (this one), one" in hosts.consoles[1].status()
     assert asyncio.run(nothing_is_lost(hosts, lambda: hosts.install(2))) > 5
     asyncio.run(it_is_cut_off(hosts))
+
+
+def test_a_phone_that_was_off_finds_all_of_it_once_and_in_order_on_whichever_host_it_comes_back_to(
+    hosts: Hosts, tmp_path: Path
+) -> None:
+    one, two, three = hosts.consoles
+    hosts.install(0, **IN_ENGINE)
+    for number in (1, 2):
+        hosts.carry(number, PASSWORD, CERTIFICATE, KEYS)
+        hosts.consoles[number].run("chmod", "600", KEYS)  # its user there is only made now
+        hosts.install(number, **IN_ENGINE)
+    people, unit = People(one, tmp_path), engine_of(one)
+    play(
+        partial(people.look, two, lambda: True),
+        partial(people.send, one, 5),
+        partial(people.look, three, people.has_all),
+        *(partial(goes_on_sending, people, two, partial(restarted, console)) for console in hosts.consoles),
+        partial(goes_on_sending, people, three, partial(one.run, "systemctl", "restart", unit)),
+        partial(goes_on_sending, people, two, partial(one.run, "systemctl", "kill", "--signal=KILL", unit)),
+        partial(people.send, three, 5),
+    )
+    assert len(people.heard) == 5
+    enough = len(people.stored) // 2
+    play(
+        partial(people.look, one, lambda: len(people.heard) > enough),
+        partial(people.look, two, people.has_all),
+        partial(people.look, three, lambda: len(people.heard) > len(people.stored) + len(people.unsure)),
+    )
+    people.had_all_once_in_order()
 
 
 async def a_refusal(client: Client, to: str) -> RequestError:
