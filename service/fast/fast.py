@@ -14,9 +14,9 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterable, MutableSet
 from itertools import count
-from typing import Any, cast
+from typing import Any
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport
+from picows import WSFrame, WSMsgType, WSTransport
 
 from service.core import drops
 from service.core.admission import SESSIONS, Admission
@@ -38,7 +38,7 @@ from service.core.mailbox import Opened
 from service.core.session import Session
 from service.core.turns import NEXT_TURN
 from service.fast.farewell import Farewell
-from service.fast.frame_reader import begun_frame, begun_length, feed, frame_reader
+from service.fast.frame_reader import FrameReader, begun_frame, begun_length, feed
 from service.fast.kept import Kept
 from service.process.hangups import Hangups, has_hung_up, unread_bytes
 from service.process.ticker import Ticker
@@ -107,6 +107,7 @@ class FastShell:
         self.payloads = count()
         """Of pings: no two are the same."""
         self.hangups = Hangups()
+        self.reader = FrameReader(center.settings.limits.message_size)
         self._ticker = Ticker(center)
         self._stopwatch = center.stopwatch
         self._is_sweeping = False
@@ -116,34 +117,30 @@ class FastShell:
 
     def open(self, transport: asyncio.Transport, admission: Admission, accept: bytes, rest: bytes) -> None:
         """Serve a client to its end. `accept` answers its handshake, `rest` is what it has sent after that."""
-        client = WebSocket(self, transport)
-        reader = self._read(client)
+        client = self._read(transport)
         client.start(admission.open(self.center, client), accept)
         self._wake()
-        feed(reader, rest)
+        feed(client, rest)
 
     def go_on(self, transport: asyncio.Transport, state: ClientState, unsent: bytes, opened: Opened | None) -> Session:
         """Serve a client on that another process has served. `opened` is its mailbox.
 
         Returns: its session, which is to `catch_up` when all others are there that came along.
         """
-        client = WebSocket(self, transport)
-        reader = self._read(client)
+        client = self._read(transport)
         kind, at = SESSIONS[state.session.protocol], state.session
         session = kind(self.center, client, at.identity, at.client_address, at.addresses[0][0])
         client.go_on(session, state, unsent, opened)
         self._wake()
-        feed(reader, state.stream.begun)
+        feed(client, state.stream.begun)
         return session
 
-    def _read(self, client: "WebSocket") -> Any:
-        limits = self.center.settings.limits
-        reader = frame_reader(client, limits.message_size, client.broken, client.failed)
-        client.picows = reader.transport
-        client.transport.set_protocol(reader)
+    def _read(self, transport: asyncio.Transport) -> "WebSocket":
+        client = WebSocket(self, transport)
+        transport.set_protocol(client)
         # Beyond this, `pause_writing` of the client is called.
-        client.transport.set_write_buffer_limits(limits.queue)
-        return reader
+        transport.set_write_buffer_limits(self.center.settings.limits.queue)
+        return client
 
     def _wake(self) -> None:
         self._ticker.wake()
@@ -206,8 +203,8 @@ class _Fragments:
         self.length = 0
 
 
-class WebSocket(WSListener):
-    """One client: a `service.core.center.Client` for its session, and a listener for picows."""
+class WebSocket(asyncio.BufferedProtocol):
+    """One client: a `service.core.center.Client` for its session, and the protocol of its transport."""
 
     __slots__ = (
         "_backlog",
@@ -224,19 +221,20 @@ class WebSocket(WSListener):
         "_leaving",
         "_pings",
         "_probes",
+        "_reader",
         "_session",
         "_shell",
         "_unread",
         "_waiting",
         "_written",
-        "picows",
         "transport",
     )
 
     def __init__(self, shell: FastShell, transport: asyncio.Transport) -> None:
         self.transport = transport
-        self.picows: WSTransport | None = None
         self._shell = shell
+        self._reader: Any = None
+        """Its own, as long as a frame is begun in it; else that of the shell."""
         self._is_open = True
         self._is_heard = True
         """Whether its frames are carried out. It may have gone all the same, with some of its frames still to come."""
@@ -322,7 +320,7 @@ class WebSocket(WSListener):
         """How many bytes its state would have, about."""
         if not self._is_open:
             return 0
-        begun = begun_length(self.transport.get_protocol())
+        begun = begun_length(self._reader)
         return self.queued + self._kept.size + begun + (self._fragments.length if self._fragments else 0)
 
     @property
@@ -335,7 +333,7 @@ class WebSocket(WSListener):
         message = self._fragments
         frames, fault = self._kept.pack()
         stream = StreamState(
-            begun=begun_frame(self.transport.get_protocol()),
+            begun=begun_frame(self._reader),
             message=None if message is None else (message.is_text, message.pieces),
             kept=frames,
             fault=fault,
@@ -345,7 +343,7 @@ class WebSocket(WSListener):
         unsent = self._unsent()
         connection = socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
         self._shut()
-        self.picows = None
+        self._reader = None
         self.transport.set_protocol(asyncio.Protocol())
         self.transport.abort()  # which drops what it has not written
         unsent = unsent[_send(connection, unsent) :]
@@ -503,7 +501,20 @@ class WebSocket(WSListener):
             return True
         return self._tell(pong, True)
 
-    # For picows
+    # What comes in
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        room: memoryview = self._shell.reader.room if self._reader is None else self._reader.get_buffer(sizehint)
+        return room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._reader is None:
+            self._reader = self._shell.reader.read(self, nbytes)
+        else:
+            self._reader.buffer_updated(nbytes)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._ended()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         self._has_spoken = True
@@ -609,14 +620,12 @@ class WebSocket(WSListener):
             else:
                 self.transport.close()  # the client has said that nothing follows
 
-    def broken(self, code: int, reason: str) -> None:
+    def broken(self, code: int, reason: str, closed_with: int | None) -> None:
         """The client has sent something that is not a frame."""
         # After a close frame it may send what it likes: RFC 6455, section 5.5.1. But when both come in one read, picows
         # tells of this, and not of the close frame.
-        handshake = self.picows and self.picows.close_handshake
-        if handshake and handshake.recv and self._is_heard:
-            code = cast(int, handshake.recv.code)  # 0 means none
-            self._answer_close(struct.pack("!H", code) if code else b"")
+        if closed_with is not None and self._is_heard:
+            self._answer_close(struct.pack("!H", closed_with) if closed_with else b"")
         elif self._is_held:
             self._kept.end_with(CloseReason(code, reason))
         else:
@@ -635,13 +644,10 @@ class WebSocket(WSListener):
         logger.exception("a client cannot be served")
         self._fail(FAULT)
 
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._ended()
-
     def _ended(self) -> None:
         had_hung_up = self._has_hung_up()
         self._shut()
-        self.picows = None  # which refers to us
+        self._reader = None  # which refers to us
         self._waiting.clear()
         self._session.end()
         if not had_hung_up:
@@ -710,6 +716,8 @@ class WebSocket(WSListener):
             return
         if not self.transport.get_write_buffer_size():
             self._backlog = _NOTHING
+        if self._reader is not None and not begun_length(self._reader):
+            self._reader = None
         silence = now - self._heard_at
         if self._is_paused:
             # The end of its stream may be behind all that it could not send yet. To a ping, a host whose program has

@@ -1,26 +1,35 @@
-"""Uses picows only to read the frames that a client sends, in C. It writes nothing and closes nothing.
+"""Uses picows only to read the frames that clients send, in C. It writes nothing and closes nothing.
 
 Its class for a connection, `WSProtocol`, is not public. It also would answer the handshake, write straight to the
 socket, close connections, and write a log. None of that has an effect here, with one exception: only its log
 says that a client has sent something that is not a frame.
+
+One reader serves all clients, as long as none has sent a part of a frame and not the rest: most clients never do. One
+for each would take 4 KiB, and a seventh of the time of a handshake to make.
 """
 
 import ctypes
 from collections.abc import Callable
-from functools import partial
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from picows import WSAutoPingStrategy, WSListener, WSUpgradeResponse, WSUpgradeResponseWithListener
+from picows import (
+    WSAutoPingStrategy,
+    WSFrame,
+    WSListener,
+    WSTransport,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+)
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
-
-# picows takes no less.
-_READ_BUFFER_BYTES = 2048
 
 # One read may bring no more frames than can be dealt with in a moment: all of them are handed over at once, whatever
 # the client may do. While a long frame is on its way a read may be longer.
 _READ_BYTES = 4 * 1024
 _LONG_READ_BYTES = 8 * 1024
+
+# So that a buffer in which nothing is does not grow with one read.
+_READ_BUFFER_BYTES = 2 * _READ_BYTES
 
 # The real handshake is over: this one is only to make picows go on to the frames. It has no fields, which would have to
 # be read: `_answer` puts those in that picows wants.
@@ -74,14 +83,42 @@ class _Nowhere:
 _nowhere = _Nowhere()
 
 
-class _Log:
-    """The log that picows believes to have. Not a logging.Logger, of which it would make another for each client."""
+class Listener(Protocol):
+    """Whose frames are read."""
 
-    __slots__ = ("_broken", "_failed")
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Here is one."""
 
-    def __init__(self, broken: Callable[[int, str], None], failed: Callable[[], None]) -> None:
-        self._broken = broken
-        self._failed = failed
+    def broken(self, code: int, reason: str, closed_with: int | None) -> None:
+        """What has come is not a frame: a close code, and the reason. It may be called again.
+
+        `closed_with`: the code of the close frame that came before it, 0 for none; None when there was no such frame.
+        Of one that came in the same read, nothing else tells.
+        """
+
+    def failed(self) -> None:
+        """`on_ws_frame` has raised the exception that is being handled."""
+
+
+class _Ear(WSListener):
+    """The listener, and the log, that picows believes to have: passes on what is for the client of now.
+
+    Not a logging.Logger, of which picows would make another for each reader.
+    """
+
+    __slots__ = ("has_heard_a_fault", "listener", "on_ws_frame", "reader")
+
+    listener: Listener
+    on_ws_frame: Callable[[WSTransport, WSFrame], None]  # type: ignore[assignment]
+    """That of the listener: picows looks for it in the object first, so it costs no call in between."""
+    reader: "_Reader"
+
+    def __init__(self) -> None:
+        self.has_heard_a_fault = False
+
+    def answer(self, request: Any) -> WSUpgradeResponseWithListener:
+        request.headers = _FIELDS
+        return WSUpgradeResponseWithListener(cast(WSUpgradeResponse, _response), self)
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802
         return False
@@ -93,16 +130,21 @@ class _Log:
 
     def error(self, message: str, cause: Any) -> None:
         code, reason = cause
-        self._broken(int(code), reason)  # picows' enumeration would be logged by its name under Python 3.10
+        self.has_heard_a_fault = True
+        handshake = self.reader.transport.close_handshake
+        closed_with = cast(int, handshake.recv.code) if handshake and handshake.recv else None
+        self.listener.broken(int(code), reason, closed_with)  # the enumeration would be logged by name in Python 3.10
 
     def exception(self, message: str) -> None:
-        self._failed()
+        self.has_heard_a_fault = True
+        self.listener.failed()
 
 
 class _Reader(WSProtocol):  # type: ignore[misc]
     __slots__ = ("_size",)
 
     _size: int
+    transport: WSTransport
 
     # picows doubles its buffer whenever a read has filled it, without end: a client that sends faster than the kernel
     # hands over could make us keep megabytes. So no read may fill a long one. Nor a short one: then it would be empty
@@ -119,42 +161,70 @@ class _Reader(WSProtocol):  # type: ignore[misc]
 _get_buffer = WSProtocol.get_buffer
 
 
-def begun_frame(reader: Any) -> bytes:
+def begun_frame(reader: "_Reader | None") -> bytes:
     """What has been received of a frame that is not complete, to the letter.
 
     picows does not show it. It is in front of where the next bytes go to, at the beginning of a buffer whose size is
     known: no frame is ever kept behind another one.
     """
+    if reader is None:
+        return b""
     length = begun_length(reader)
     room: memoryview = _get_buffer(reader, -1)
     return ctypes.string_at(ctypes.addressof(ctypes.c_char.from_buffer(room)) - length, length)
 
 
-def begun_length(reader: Any) -> int:
+def begun_length(reader: "_Reader | None") -> int:
     """How many bytes that is."""
-    if not isinstance(reader, _Reader):
-        raise TypeError("it is no reader of frames")
+    if reader is None:
+        return 0
     reader.get_buffer(-1)  # which notices that the buffer has grown
-    length = int(reader._size - len(_get_buffer(reader, -1)))
+    length = reader._size - len(_get_buffer(reader, -1))
     if not 0 <= length < reader._size:
         raise ValueError("picows keeps what it has read in another way")
     return length
 
 
-def frame_reader(
-    listener: WSListener, max_frame_bytes: int, broken: Callable[[int, str], None], failed: Callable[[], None]
-) -> Any:
-    """A protocol for a transport whose handshake is over, an asyncio.BufferedProtocol.
+class FrameReader:
+    """Reads for all clients that have begun no frame; the others have a reader of their own."""
 
-    The listener gets every frame, and the end. `broken` is called instead for bytes that are not a frame, with a close
-    code and a reason, and may be called again; `failed` is called while an exception of the listener is handled.
-    """
+    def __init__(self, max_frame_bytes: int) -> None:
+        self._max_frame_bytes = max_frame_bytes
+        self._begin()
+
+    def _begin(self) -> None:
+        self._ear = _Ear()
+        self._reader = _made_reader(self._ear, self._max_frame_bytes)
+        self._update = self._reader.buffer_updated
+        self._room: memoryview = _get_buffer(self._reader, -1)
+        self.room = self._reader.get_buffer(-1)
+        """Where the next bytes of any client go to that has no reader of its own."""
+
+    def read(self, listener: Listener, nbytes: int) -> "_Reader | None":
+        """Tell a client what its frames are, which are in `room`.
+
+        Returns: from now on the reader of this client alone, whose `get_buffer` and `buffer_updated` are to be used. It
+        may be let go of when nothing is begun in it.
+        """
+        ear, reader = self._ear, self._reader
+        ear.listener, ear.on_ws_frame = listener, listener.on_ws_frame
+        self._update(nbytes)
+        if len(_get_buffer(reader, -1)) != len(self._room) or ear.has_heard_a_fault:
+            self._begin()
+            return reader
+        if reader.transport.close_handshake is not None:
+            # That was a close frame. picows takes no second one, unless it believes that the connection is a new one.
+            reader.connection_made(_nowhere)
+        return None
+
+
+def _made_reader(ear: _Ear, max_frame_bytes: int) -> _Reader:
     reader = _Reader(
         None,  # host_port
         None,  # ws_path
         False,  # is_client_side
-        partial(_answer, listener),
-        _Log(broken, failed),
+        ear.answer,
+        ear,
         True,  # disconnect_on_exception
         None,  # websocket_handshake_timeout
         False,  # enable_auto_ping
@@ -166,25 +236,20 @@ def frame_reader(
         None,  # extra_headers
         _READ_BUFFER_BYTES,
     )
+    ear.reader = reader
     reader._size = 0  # known with the first bytes
     reader.connection_made(_nowhere)
     _get_buffer(reader, -1)[: len(_HANDSHAKE)] = _HANDSHAKE
     reader.buffer_updated(len(_HANDSHAKE))
-    del reader.transport.request.headers  # which nobody reads
     return reader
 
 
-def _answer(listener: WSListener, request: Any) -> WSUpgradeResponseWithListener:
-    request.headers = _FIELDS
-    return WSUpgradeResponseWithListener(cast(WSUpgradeResponse, _response), listener)
-
-
-def feed(reader: Any, data: bytes) -> None:
-    """Pass on the bytes that have been received already."""
+def feed(protocol: Any, data: bytes) -> None:
+    """Pass on to an asyncio.BufferedProtocol the bytes that have been received already."""
     rest = memoryview(data)
     while rest:
-        room = reader.get_buffer(-1)
+        room = protocol.get_buffer(-1)
         taken = min(len(room), len(rest))
         room[:taken] = rest[:taken]
-        reader.buffer_updated(taken)
+        protocol.buffer_updated(taken)
         rest = rest[taken:]

@@ -1,53 +1,56 @@
 """What we rely on in picows, whose class for a connection is not public: each test names what would have changed."""
 
-import asyncio
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
-from picows import WSFrame, WSListener, WSMsgType, WSTransport
+from picows import WSFrame, WSMsgType, WSTransport
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 
-from service.fast.frame_reader import feed, frame_reader
+from service.fast.frame_reader import FrameReader, begun_frame, begun_length, feed
 from tests.service.transports import frame, in_a_loop
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX = 1000
-TEXT, BINARY, CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
+TEXT, BINARY, CONTINUATION, CLOSE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION, WSMsgType.CLOSE
 
 
-class Listener(WSListener):
-    """Notes what picows says."""
+class Listener:
+    """Notes what picows says of the frames of one client."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: FrameReader | None = None) -> None:
         self.frames: list[tuple[WSMsgType, bool, bytes]] = []
         self.reserved: list[tuple[int, int, int]] = []
-        self.broken: list[int] = []
+        self.faults: list[int] = []
         self.reasons: list[str] = []
-        self.failed = self.ended = self.paused = self.resumed = 0
+        self.closed_with: list[int | None] = []
+        self.failures = 0
         self.has_a_fault = False
-        self.reader = frame_reader(self, MAX, self.on_broken, self.on_failed)
+        self.shared = shared or FrameReader(MAX)
+        self.own: Any = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.shared.room if self.own is None else self.own.get_buffer(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self.own is None:
+            self.own = self.shared.read(self, nbytes)
+        else:
+            self.own.buffer_updated(nbytes)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         assert not self.has_a_fault
         self.frames.append((frame.msg_type, bool(frame.fin), frame.get_payload_as_bytes()))
         self.reserved.append((frame.rsv1, frame.rsv2, frame.rsv3))
 
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self.ended += 1
-
-    def pause_writing(self) -> None:
-        self.paused += 1
-
-    def resume_writing(self) -> None:
-        self.resumed += 1
-
-    def on_broken(self, code: int, reason: str) -> None:
-        self.broken.append(code)
+    def broken(self, code: int, reason: str, closed_with: int | None) -> None:
+        self.faults.append(code)
         self.reasons.append(reason)
+        self.closed_with.append(closed_with)
 
-    def on_failed(self) -> None:
-        self.failed += 1
+    def failed(self) -> None:
+        self.failures += 1
 
 
 def test_picows_is_the_version_that_these_tests_know() -> None:
@@ -55,15 +58,9 @@ def test_picows_is_the_version_that_these_tests_know() -> None:
 
 
 @in_a_loop
-async def test_a_reader_is_a_buffered_protocol() -> None:
-    # uvloop takes it for one by its methods, asyncio by its class.
-    assert isinstance(Listener().reader, asyncio.BufferedProtocol)
-
-
-@in_a_loop
 async def test_frames_are_told_unmasked_and_in_order() -> None:
     listener = Listener()
-    feed(listener.reader, frame(1, b"one") + frame(2, b"\xff", fin=False) + frame(0, b"x" * 300) + frame(9, b"ping"))
+    feed(listener, frame(1, b"one") + frame(2, b"\xff", fin=False) + frame(0, b"x" * 300) + frame(9, b"ping"))
     assert listener.frames == [
         (TEXT, True, b"one"),
         (BINARY, False, b"\xff"),
@@ -75,7 +72,7 @@ async def test_frames_are_told_unmasked_and_in_order() -> None:
 @in_a_loop
 async def test_types_of_frames_can_be_compared_by_identity() -> None:
     listener = Listener()
-    feed(listener.reader, frame(1))
+    feed(listener, frame(1))
     assert listener.frames[0][0] is TEXT
 
 
@@ -83,32 +80,32 @@ async def test_types_of_frames_can_be_compared_by_identity() -> None:
 async def test_a_frame_may_come_byte_by_byte() -> None:
     listener = Listener()
     for byte in frame(1, b"x" * 200):
-        feed(listener.reader, bytes([byte]))
+        feed(listener, bytes([byte]))
     assert listener.frames == [(TEXT, True, b"x" * 200)]
 
 
 @in_a_loop
 async def test_more_than_its_buffer_holds_may_come_at_once() -> None:
     listener = Listener()
-    feed(listener.reader, frame(1, b"x" * MAX) * 50)
+    feed(listener, frame(1, b"x" * MAX) * 50)
     assert listener.frames == [(TEXT, True, b"x" * MAX)] * 50
 
 
 @in_a_loop
 async def test_however_fast_a_client_sends_its_buffer_does_not_grow_without_end() -> None:
     listener = Listener()
-    feed(listener.reader, frame(1, b"x" * MAX) * 5000)
+    feed(listener, frame(1, b"x" * MAX) * 5000)
     assert len(listener.frames) == 5000
-    assert len(WSProtocol.get_buffer(listener.reader, -1)) < 128 * 1024
+    assert len(WSProtocol.get_buffer(listener.own, -1)) < 128 * 1024
 
 
 @pytest.mark.parametrize("reserved", [0x40, 0x20, 0x10])
 @in_a_loop
 async def test_reserved_bits_are_told_and_left_to_us(reserved: int) -> None:
     listener = Listener()
-    feed(listener.reader, frame(1, reserved=reserved))
+    feed(listener, frame(1, reserved=reserved))
     assert listener.reserved == [(reserved == 0x40, reserved == 0x20, reserved == 0x10)]
-    assert not listener.broken
+    assert not listener.faults
 
 
 @pytest.mark.parametrize(
@@ -137,9 +134,9 @@ async def test_reserved_bits_are_told_and_left_to_us(reserved: int) -> None:
 @in_a_loop
 async def test_what_is_no_frame_is_told_with_a_close_code_before_it_is_there_in_full(data: bytes, code: int) -> None:
     listener = Listener()
-    feed(listener.reader, data)
+    feed(listener, data)
     assert listener.frames == []
-    assert set(listener.broken) == {code}
+    assert set(listener.faults) == {code}
     assert all(0 < len(reason.encode()) <= 123 for reason in listener.reasons)
 
 
@@ -147,33 +144,90 @@ async def test_what_is_no_frame_is_told_with_a_close_code_before_it_is_there_in_
 async def test_a_fault_of_the_listener_is_told_and_does_not_end_the_reader() -> None:
     listener = Listener()
     listener.has_a_fault = True
-    feed(listener.reader, frame(1))
+    feed(listener, frame(1))
     listener.has_a_fault = False
-    feed(listener.reader, frame(1))
-    assert (listener.failed, len(listener.frames)) == (1, 1)
+    feed(listener, frame(1))
+    assert (listener.failures, len(listener.frames)) == (1, 1)
 
 
 @in_a_loop
 async def test_a_ping_is_left_to_us() -> None:
     listener = Listener()
-    feed(listener.reader, frame(9))
+    feed(listener, frame(9))
     assert len(listener.frames) == 1
 
 
-@in_a_loop
-async def test_a_full_buffer_and_the_end_are_told() -> None:
-    listener = Listener()
-    listener.reader.pause_writing()
-    listener.reader.resume_writing()
-    listener.reader.connection_lost(None)
-    assert (listener.paused, listener.resumed, listener.ended) == (1, 1, 1)
+# One reader for all
 
 
 @in_a_loop
-async def test_a_client_that_says_that_nothing_follows_is_closed() -> None:
-    assert not Listener().reader.eof_received()
+async def test_whole_frames_of_many_clients_are_read_by_one_reader_each_for_its_own_client() -> None:
+    shared = FrameReader(MAX)
+    clients = [Listener(shared) for _ in range(5)]
+    for turn in range(3):
+        for number, client in enumerate(clients):
+            feed(client, frame(1, b"%d" % number) + frame(9, b"%d" % turn))
+    for number, client in enumerate(clients):
+        assert client.own is None
+        assert [payload for kind, _, payload in client.frames if kind == TEXT] == [b"%d" % number] * 3
 
 
 @in_a_loop
-async def test_nothing_is_kept_of_the_handshake() -> None:
-    assert not hasattr(Listener().reader.transport.request, "headers")
+async def test_a_client_that_has_begun_a_frame_has_a_reader_of_its_own_and_disturbs_nobody() -> None:
+    shared = FrameReader(MAX)
+    alice, bob, carol = Listener(shared), Listener(shared), Listener(shared)
+    half = frame(1, b"alice" * 20)
+    feed(alice, frame(1, b"first") + half[:50])
+    feed(bob, frame(1, b"bob"))
+    feed(carol, b"\x81")
+    feed(bob, frame(1, b"bob again"))
+    assert (begun_frame(alice.own)[:2], begun_length(alice.own)) == (half[:2], 50)
+    assert (begun_frame(carol.own), begun_frame(bob.own), begun_length(bob.own)) == (b"\x81", b"", 0)
+    feed(alice, half[50:])
+    feed(carol, frame(1, b"carol")[1:])
+    assert [payload for _, _, payload in alice.frames] == [b"first", b"alice" * 20]
+    assert [payload for _, _, payload in bob.frames] == [b"bob", b"bob again"]
+    assert [payload for _, _, payload in carol.frames] == [b"carol"]
+    assert begun_length(alice.own) == begun_length(carol.own) == 0
+
+
+@in_a_loop
+async def test_clients_that_close_leave_the_reader_to_the_others() -> None:
+    shared = FrameReader(MAX)
+    for code in (1000, 1001, 4321):
+        client = Listener(shared)
+        feed(client, frame(1, b"x") + frame(8, code.to_bytes(2, "big")))
+        assert [kind for kind, _, _ in client.frames] == [TEXT, CLOSE]
+        assert (client.own, client.faults) == (None, [])
+
+
+@in_a_loop
+async def test_the_fault_of_one_client_is_not_that_of_the_next() -> None:
+    shared = FrameReader(MAX)
+    for fault in (b"\x81\x00", frame(3), frame(1, b"x" * (MAX + 1))):
+        mallory, alice = Listener(shared), Listener(shared)
+        feed(mallory, fault)
+        feed(alice, frame(1, b"x"))
+        feed(mallory, frame(1, b"x"))
+        assert mallory.own is not None
+        assert (alice.frames, alice.faults) == ([(TEXT, True, b"x")], [])
+
+
+@pytest.mark.parametrize(("payload", "code"), [(b"", 0), ((4321).to_bytes(2, "big"), 4321)])
+@in_a_loop
+async def test_a_fault_behind_a_close_frame_is_told_with_its_code(payload: bytes, code: int) -> None:
+    shared = FrameReader(MAX)
+    client, other = Listener(shared), Listener(shared)
+    feed(other, frame(8))
+    feed(client, frame(8, payload) + b"\x81\x00")
+    assert set(client.closed_with) == {code}
+    feed(other, b"\x81\x00")
+    assert set(other.closed_with) == {None}
+
+
+@in_a_loop
+async def test_nothing_that_a_client_may_send_at_once_makes_the_buffer_of_all_grow() -> None:
+    shared = FrameReader(MAX)
+    at, room = len(shared.room), len(WSProtocol.get_buffer(shared._reader, -1))
+    feed(Listener(shared), (frame(1, b"x" * 58) * 100)[:at])
+    assert len(WSProtocol.get_buffer(shared._reader, -1)) == room
