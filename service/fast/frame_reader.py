@@ -106,15 +106,12 @@ class _Ear(WSListener):
     Not a logging.Logger, of which picows would make another for each reader.
     """
 
-    __slots__ = ("has_heard_a_fault", "listener", "on_ws_frame", "reader")
+    __slots__ = ("listener", "on_ws_frame", "reader")
 
     listener: Listener
     on_ws_frame: Callable[[WSTransport, WSFrame], None]  # type: ignore[assignment]
     """That of the listener: picows looks for it in the object first, so it costs no call in between."""
     reader: "_Reader"
-
-    def __init__(self) -> None:
-        self.has_heard_a_fault = False
 
     def answer(self, request: Any) -> WSUpgradeResponseWithListener:
         request.headers = _FIELDS
@@ -130,13 +127,11 @@ class _Ear(WSListener):
 
     def error(self, message: str, cause: Any) -> None:
         code, reason = cause
-        self.has_heard_a_fault = True
         handshake = self.reader.transport.close_handshake
         closed_with = cast(int, handshake.recv.code) if handshake and handshake.recv else None
         self.listener.broken(int(code), reason, closed_with)  # the enumeration would be logged by name in Python 3.10
 
     def exception(self, message: str) -> None:
-        self.has_heard_a_fault = True
         self.listener.failed()
 
 
@@ -209,11 +204,11 @@ class FrameReader:
         ear, reader = self._ear, self._reader
         ear.listener, ear.on_ws_frame = listener, listener.on_ws_frame
         self._update(nbytes)
-        if len(_get_buffer(reader, -1)) != len(self._room) or ear.has_heard_a_fault:
+        if len(_get_buffer(reader, -1)) != len(self._room):
             self._begin()
             return reader
         if reader.transport.close_handshake is not None:
-            # That was a close frame. picows takes no second one, unless it believes that the connection is a new one.
+            # A close frame was read, or would be sent. picows is done then, unless it believes in a new connection.
             reader.connection_made(_nowhere)
         return None
 

@@ -1,5 +1,6 @@
 """What we rely on in picows, whose class for a connection is not public: each test names what would have changed."""
 
+import random
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -204,13 +205,22 @@ async def test_clients_that_close_leave_the_reader_to_the_others() -> None:
 @in_a_loop
 async def test_the_fault_of_one_client_is_not_that_of_the_next() -> None:
     shared = FrameReader(MAX)
-    for fault in (b"\x81\x00", frame(3), frame(1, b"x" * (MAX + 1))):
+    for fault in (b"\x81\x00", frame(3), frame(1, b"x" * (MAX + 1)), frame(8, b"\x03"), frame(1) + frame(8, b"\x03")):
         mallory, alice = Listener(shared), Listener(shared)
         feed(mallory, fault)
-        feed(alice, frame(1, b"x"))
-        feed(mallory, frame(1, b"x"))
-        assert mallory.own is not None
-        assert (alice.frames, alice.faults) == ([(TEXT, True, b"x")], [])
+        feed(alice, frame(1, b"x") + frame(8))
+        assert mallory.faults
+        assert ([kind for kind, _, _ in alice.frames], alice.faults) == ([TEXT, CLOSE], [])
+
+
+@in_a_loop
+async def test_a_fault_of_ours_with_one_client_is_not_one_with_the_next() -> None:
+    shared = FrameReader(MAX)
+    mallory, alice = Listener(shared), Listener(shared)
+    mallory.has_a_fault = True
+    feed(mallory, frame(1) + frame(8))
+    feed(alice, frame(1) + frame(8))
+    assert (mallory.failures, [kind for kind, _, _ in alice.frames], alice.faults) == (2, [TEXT, CLOSE], [])
 
 
 @pytest.mark.parametrize(("payload", "code"), [(b"", 0), ((4321).to_bytes(2, "big"), 4321)])
@@ -231,3 +241,21 @@ async def test_nothing_that_a_client_may_send_at_once_makes_the_buffer_of_all_gr
     at, room = len(shared.room), len(WSProtocol.get_buffer(shared._reader, -1))
     feed(Listener(shared), (frame(1, b"x" * 58) * 100)[:at])
     assert len(WSProtocol.get_buffer(shared._reader, -1)) == room
+
+
+@pytest.mark.parametrize("seed", range(20))
+@in_a_loop
+async def test_however_their_bytes_come_in_turns_each_client_is_told_its_own_frames(seed: int) -> None:
+    dice, shared = random.Random(seed), FrameReader(MAX)
+    clients = [Listener(shared) for _ in range(4)]
+    said = [[(BINARY, True, dice.randbytes(dice.choice((0, 1, 125, 126, MAX)))) for _ in range(30)] for _ in clients]
+    rest = [b"".join(frame(2, payload) for _, _, payload in frames) for frames in said]
+    while any(rest):
+        at = dice.choice([number for number, bytes_ in enumerate(rest) if bytes_])
+        length = dice.choice((1, 2, 7, 100, 1006, 5000))
+        feed(clients[at], rest[at][:length])
+        rest[at] = rest[at][length:]
+        if not begun_length(clients[at].own):
+            clients[at].own = None
+    assert [client.frames for client in clients] == said
+    assert [client.faults for client in clients] == [[]] * 4
