@@ -3,11 +3,13 @@
 import json
 import shlex
 from argparse import Namespace
+from pathlib import Path
 
 from generator.config.load import ConfigError, load_text
 from generator.config.schema import ESSENTIAL
 from generator.explain import SETTINGS, shown
 from generator.program import AS_ROOT, COMMAND
+from generator.rendering.write import put_new_text
 from generator.report import CommandError, Report, UsageError, wrapped
 from service.declaration import Setting
 
@@ -23,8 +25,7 @@ def init(options: Namespace, report: Report) -> int:
     except ConfigError as error:
         raise UsageError("\n".join(f"DOMAIN: {located.fault}" for located in error.faults)) from None
     try:
-        with open(options.file, "x", encoding="utf-8") as file:
-            file.write(text)
+        put_new_text(Path(options.file), text)
     except FileExistsError:
         raise CommandError(
             f"{options.file} is there already and was not changed; edit it, or name another one with -f"
@@ -44,8 +45,6 @@ def _of_an_application(options: Namespace) -> str:
     Raises:
         CommandError: none is seen there.
     """
-    from pathlib import Path
-
     from generator.recognised import deploy_yaml, recognise
 
     directory = Path(options.file).absolute().parent

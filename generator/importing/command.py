@@ -18,6 +18,7 @@ from generator.importing.sources import Source, read_all
 from generator.importing.variables import in_file
 from generator.paths import Paths
 from generator.program import AS_ROOT, COMMAND
+from generator.rendering.write import put_new_text
 from generator.report import CommandError, Report, UsageError, paint, printable
 
 _COLOURS = {"wrong": "red", "replaced": "dim", "not supported": "yellow", "another's": "yellow"}
@@ -148,10 +149,7 @@ def _behind(key: str, fault: str, account: Account) -> str:
 
 def _write(path: str, text: str, is_secret: bool) -> None:
     try:
-        with open(
-            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if is_secret else 0o644), "w", encoding="utf-8"
-        ) as file:
-            file.write(text)
+        put_new_text(Path(path), text, 0o600 if is_secret else 0o666)
     except FileExistsError:
         raise UsageError(f"{path} is there already and was not changed; name another one with -o") from None
     except OSError as error:

@@ -173,6 +173,21 @@ def put_bytes(target: Path, content: bytes, mode: int = 0o644, owner: tuple[str,
             os.fsync(descriptor)
 
 
+def put_new_text(target: Path, text: str, mode: int = 0o666) -> None:
+    """Make a file that is not there yet hold this text, whole or not at all. What the umask forbids is left out of `mode`.
+
+    Raises:
+        FileExistsError: there is one, and it stays as it is.
+        OSError: it cannot be written.
+    """
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))  # the name is ours from here on
+    try:
+        put_text(target, text, stat.S_IMODE(target.stat().st_mode))
+    except BaseException:
+        target.unlink()
+        raise
+
+
 def put_copy(source: Path, target: Path) -> None:
     """Make a file hold what another one holds, with its mode and times; one that does already is left as it is."""
     if _is_copy(source, target):

@@ -43,13 +43,17 @@ class Copy(NamedTuple):
 
 
 def write_new(path: Path, content: BinaryIO) -> None:
-    """Write a file that was not there."""
+    """Write a file that was not there; nothing is left of one that cannot be completed."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
-    with open(descriptor, "wb") as copy:
-        shutil.copyfileobj(content, copy)
-        copy.flush()
-        os.fsync(copy.fileno())
-    sync_directory(path.parent)
+    try:
+        with open(descriptor, "wb") as copy:
+            shutil.copyfileobj(content, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+        sync_directory(path.parent)
+    except BaseException:
+        path.unlink()
+        raise
 
 
 def refuse_existing(file: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import resource
 import shlex
 import signal
 import subprocess
@@ -446,6 +447,37 @@ def test_init_leaves_a_file_alone_that_is_there(here: Path) -> None:
     outcome = wsbundle("init", "ws.other.org", "-f", "other one.yaml")
     assert outcome.code == 0
     assert outcome.out.count(" -f 'other one.yaml'`") == 3
+
+
+def full_disk(*command: str) -> Outcome:
+    """A command that cannot write more than a kilobyte into any file."""
+    limit = (1024, resource.RLIM_INFINITY)
+    return process(
+        [
+            sys.executable,
+            "-B",
+            "-m",
+            "generator",
+            *command,
+        ],  # Python would cut its own files short, and read them again
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    )
+
+
+@pytest.mark.parametrize("command", [("init", "ws.mycompany.org"), ("import", "app.service", "--domain", "a.org")])
+def test_a_disk_that_is_full_leaves_no_half_of_a_deploy_yaml(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next try would take it for one of the operator's."""
+    monkeypatch.chdir(tmp_path)
+    variables = "".join(f"Environment=VARIABLE_{number}={'x' * 50}\n" for number in range(30))
+    Path("app.service").write_text(f"[Service]\n{variables}ExecStart=/v/uvicorn shop.main:app\nWorkingDirectory=/srv\n")
+    outcome = full_disk(*command)
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert "deploy.yaml" in outcome.err
+    assert "File too large" in outcome.err
+    assert os.listdir() == ["app.service"]
+    assert process([*COMMAND, *command]).code == 0
 
 
 @pytest.mark.parametrize(

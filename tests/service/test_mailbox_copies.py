@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from generator.mailboxes import _lines
+from service.mailbox import copies
 from service.mailbox.database import FILE
 from tests.service.shells import ROOT, wait_until
 from tests.service.test_mailbox_conformance import Kept, messages
@@ -78,6 +79,12 @@ def test_nothing_is_written_over_and_nothing_is_found_where_there_is_nothing(kep
         (tmp_path / "there").write_text("mine")
         assert "is there already" in desk("export", kept.mailbox, tmp_path / "there").stderr
     assert (tmp_path / "there").read_text() == "mine"
+
+
+def test_nothing_is_left_of_a_copy_that_cannot_be_completed(tmp_path: Path) -> None:
+    with Path("/proc/self/mem").open("rb") as content, pytest.raises(OSError, match="Input/output error"):
+        copies.write_new(tmp_path / "copy.db", content)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
