@@ -15,8 +15,9 @@ from generator.deploy.kits import Kit, deployment_of, kit
 from generator.deploy.remote import Remote
 from generator.deploy.sharing import check_names, joining, joins
 from generator.deploy.ssh import Ssh
-from generator.deploy.work import Work
+from generator.deploy.work import NOT_DUE, Work
 from generator.packing.wheelhouse import Target
+from generator.program import COMMAND
 from generator.rendering.bundle import Bundle
 from generator.report import CommandError, Report, UsageError
 from service.declaration import Fault
@@ -53,6 +54,11 @@ def deploy(options: Namespace, report: Report) -> int:
     code = fleet.end()
     for line in advice(options, fleet):
         report.error(line)
+    if untouched := [row.host for row in fleet.rows.values() if row.result == NOT_DUE and row.now]:
+        report.line(
+            "Only the last deployment is taken back, once, and where it has changed something. To go further back:"
+        )
+        report.line(f"  {COMMAND} rollback --host {untouched[0]}")
     return code
 
 

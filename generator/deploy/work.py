@@ -11,6 +11,7 @@ from generator.deploy.kits import Kit
 from generator.deploy.remote import LostError, Remote, RemoteError
 from generator.deploy.sharing import carry, server_of
 
+NOT_DUE = "nothing to take back"
 _PENDING = 3
 # Hosts of an engine know each other after an announcement or two.
 _MEETING_S = 15.0
@@ -54,7 +55,7 @@ class Work:
         """Go back to what ran there before the last deployment, where that has changed anything."""
         remote = self._ready(row)
         answer = remote.look()
-        row.result = "nothing to take back"
+        row.result = NOT_DUE
         is_due = answer.archive and self._last and answer.changed.startswith(f"{self._last} ")
         if is_due and self._changed(remote, row, answer.archive, "back", self._last) and row.code == 0:
             row.result = "went back"

@@ -174,7 +174,7 @@ def put_bytes(target: Path, content: bytes, mode: int = 0o644, owner: tuple[str,
 
 
 def put_new_text(target: Path, text: str, mode: int = 0o666) -> None:
-    """Make a file that is not there yet hold this text, whole or not at all. What the umask forbids is left out of `mode`.
+    """Make a file that is not there yet hold this text, whole or not at all; the umask takes its part of the mode.
 
     Raises:
         FileExistsError: there is one, and it stays as it is.

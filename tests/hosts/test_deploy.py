@@ -88,7 +88,9 @@ def test_three_hosts_are_deployed_changed_and_taken_back(desk: Desk) -> None:
     assert rows(said) == [[host, "2", "1", "went back"] for host in HOSTS]
     assert said.index("ws3 |") < said.index("ws2 |") < said.index("ws1 |")
     assert all(host.routes() for host in desk.hosts.values())
-    assert [row[3] for row in rows(desk.deploy("--back"))] == ["nothing to take back"] * 3
+    said = desk.deploy("--back")
+    assert [row[3] for row in rows(said)] == ["nothing to take back"] * 3
+    assert "To go further back:\n  .venv/bin/wsbundle rollback --host ws1\n" in said
     assert len(ws3.run("sh", "-c", f"ls -d {HOME}/{NAME}-*").split()) <= 3
 
 
