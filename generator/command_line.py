@@ -393,6 +393,8 @@ def _add_to_kick(kick: argparse.ArgumentParser) -> None:
 
 def _add_to_plan(plan: argparse.ArgumentParser) -> None:
     plan.add_argument("--full", action="store_true", help="show the content of new and removed files, too")
+    # Of `wsbundle deploy`, which brings a host that joins an engine what it needs for that, once there is one.
+    plan.add_argument("--joins", action="store_true", help=argparse.SUPPRESS)
 
 
 def _add_to_logs(logs: argparse.ArgumentParser) -> None:

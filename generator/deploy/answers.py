@@ -18,6 +18,7 @@ _LINES = {
     "init": r"\S+",
     "identity": r"[0-9a-f]{16}",
     "addresses": r"[0-9a-f.: ]*",
+    "keys": r"[0-9a-f]*",
     "generation": r"\d*",
     "archive": r"[a-z0-9-]*",
     "changed": r"(?:[0-9a-f]{12} \d+)?",
@@ -34,7 +35,8 @@ _PYTHONS = {
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """One host: `generation` is empty where nothing is installed, `job` where no deployment is under way.
+    """One host: `generation` is empty where nothing is installed, `job` where no deployment is under way, `keys` where
+    there are none for tokens; else it is a digest of them.
 
     `archive` is the one whose deploy.yaml was installed last; `changed` names the last deployment, and when that was in
     seconds since 1970; `identity` is the machine's, until it is booted again.
@@ -47,6 +49,7 @@ class Answer(msgspec.Struct, frozen=True):
     init: str
     identity: str
     addresses: str
+    keys: str
     generation: str
     archive: str
     changed: str

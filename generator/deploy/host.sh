@@ -29,6 +29,7 @@ ask() {
     echo "init=$(cat /proc/1/comm)"
     echo "identity=$(cat /etc/machine-id /proc/sys/kernel/random/boot_id | sha256sum | cut -c 1-16)"
     echo "addresses=$(hostname -I 2>/dev/null || true)"
+    echo "keys=$(sha256sum "/etc/$name/keys.json" 2>/dev/null | cut -c 1-16)"
     echo "generation=$(current_generation)"
     echo "archive=$(readlink "$home/current" || true)"
     last=$(last_deployment)

@@ -1,13 +1,17 @@
-"""`engine.serve` for several hosts: the one that has the address of `engine.url` serves, the others join it."""
+"""What several hosts have in common and no archive holds: keys for tokens, and the engine that one of them serves."""
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
 
 from generator.config.addresses import same_address
 from generator.config.engine import engine, password_file
-from generator.config.schema import Deploy
+from generator.config.schema import Deploy, keys_file, serves_app
 from generator.deploy.answers import Answer
 from generator.deploy.remote import Remote
+from generator.minting import with_keys
 from generator.paths import Paths
 from generator.report import UsageError
 
@@ -35,6 +39,48 @@ def server_of(deploy: Deploy, answers: Mapping[str, Answer]) -> str | None:
     if not any(joins(deploy, answer) for answer in answers.values()):
         return None
     return next((host for host, answer in answers.items() if not joins(deploy, answer)), None)
+
+
+class Keys:
+    """The keys for tokens, so that a token is good at all hosts: those of a host that has some, or else new ones.
+
+    A host that is alone makes its own. Keys in a place of the operator's are the operator's to bring.
+    """
+
+    def __init__(self, deploy: Deploy, remotes: Mapping[str, Remote], answers: Mapping[str, Answer]) -> None:
+        self._deploy, self._remotes, self._answers = deploy, remotes, answers
+        self._are_shared = len(answers) > 1 and deploy.keys is None and not serves_app(deploy)
+        self._keeper = next((host for host, answer in answers.items() if answer.keys), None)
+        self._lock, self._content = Lock(), b""
+
+    def bring(self, other: Remote) -> None:
+        """Let a host have them, unless it has some.
+
+        Raises:
+            RemoteError, LostError
+        """
+        if not self._are_shared:
+            return
+        path, theirs = keys_file(self._deploy), self._answers[other.destination].keys
+        if not theirs:
+            other.put(path, self._of_all(path), "600")  # an installation lets the service read them
+            other.say(f"has got {path}{f' from {self._keeper}' if self._keeper else ', as all hosts'}")
+        elif theirs != self._answers[str(self._keeper)].keys and self._deploy.auth == "token":
+            other.say(f"its keys are not those of {self._keeper}: each refuses the tokens that the other has signed;")
+            other.say(f"write what {path} has there into the one here, and nobody need be disconnected")
+
+    def _of_all(self, path: str) -> bytes:
+        with self._lock:  # several hosts may ask at once
+            if not self._content:
+                self._content = self._remotes[self._keeper].get(path) if self._keeper else _new_keys()
+            return self._content
+
+
+def _new_keys() -> bytes:
+    with TemporaryDirectory(prefix="wsbundle-") as directory:  # nobody else can look into it
+        file = Path(directory, "keys.json")
+        with_keys("new-key", str(file), "HS256")
+        return file.read_bytes()
 
 
 def joining(options: Namespace, deploy: Deploy) -> Namespace:

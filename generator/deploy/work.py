@@ -9,7 +9,7 @@ from generator.deploy.answers import Answer, last_deployment
 from generator.deploy.fleet import Row
 from generator.deploy.kits import Kit
 from generator.deploy.remote import LostError, Remote, RemoteError
-from generator.deploy.sharing import carry, server_of
+from generator.deploy.sharing import Keys, carry, server_of
 
 NOT_DUE = "nothing to take back"
 _PENDING = 3
@@ -27,6 +27,7 @@ class Work:
         self._options, self._deploy = options, deploy
         self._remotes, self._answers = remotes, answers
         self.server = server_of(deploy, answers)
+        self._keys = Keys(deploy, remotes, answers)
         self._last = last_deployment(answers.values())
         self._proven: list[Remote] = []
 
@@ -34,7 +35,9 @@ class Work:
         """What an installation would change."""
         remote, kit = self._ready(row), kits[row.host]
         remote.bring(kit)
-        row.code = remote.do(kit.directory, "plan", *(["--full"] if self._options.full else []))
+        joins = self.server is not None and row.host != self.server
+        options = [*(["--full"] if self._options.full else []), *(["--joins"] if joins else [])]
+        row.code = remote.do(kit.directory, "plan", *options)
         row.result = {0: "nothing to do", _PENDING: "changes are pending"}.get(row.code, "install would stop")
 
     def install(self, kits: Mapping[str, Kit], deployment: str, row: Row) -> None:
@@ -43,6 +46,7 @@ class Work:
         remote.bring(kit)
         if self.server is not None and row.host != self.server:
             carry(self._deploy, self._remotes[self.server], remote)
+        self._keys.bring(remote)
         options = ["--overwrite"] if self._options.overwrite else []
         is_changed = self._changed(remote, row, kit.directory, "install", deployment, *options)
         if row.code == 0 and is_changed and self._deploy.engine.url is not None:

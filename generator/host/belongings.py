@@ -103,14 +103,14 @@ def foreign(store: Store, deploy: Deploy, mine: Belongings) -> list[str]:
     """The directories that an installation would take over. Where nothing is installed, none may carry the name."""
     wanted = directories_of(store.name) if store.current is None else needed(deploy)
     there = [path for path in wanted if path not in mine.directories and os.path.lexists(_on(store, path))]
-    return [path for path in there if not _has_only_the_password(_on(store, path), store.name)]
+    return [path for path in there if not _has_only_secrets(_on(store, path), store.name)]
 
 
-def _has_only_the_password(directory: Path, name: str) -> bool:
-    """Whether the operator has put it there, for an engine that another host serves, before the first installation."""
+def _has_only_secrets(directory: Path, name: str) -> bool:
+    """Whether they were put there before the first installation, as they are to be those of another host."""
     if directory.name != name or directory.is_symlink() or not directory.is_dir():
         return False
-    return [entry.name for entry in directory.iterdir()] == [_PASSWORD]
+    return {entry.name for entry in directory.iterdir()} in ({_PASSWORD}, {_KEYS}, {_PASSWORD, _KEYS})
 
 
 def remove(store: Store, mine: Belongings, owners: Iterable[str], purge: bool) -> None:

@@ -62,6 +62,11 @@ def flavour_of(bundle: Bundle) -> Flavour:
     return "valkey" if paths.beside_valkey in installed else "redis" if paths.beside_redis in installed else ""
 
 
+def lacks(deploy: Deploy) -> list[str]:
+    """What this host has not got yet of the host that serves the engine."""
+    return [path for path in (password_file(deploy), deploy.engine.ca) if path is not None and not os.path.exists(path)]
+
+
 def faults(deploy: Deploy, store: Store) -> Iterator[Fault]:
     """Why this host cannot have what deploy.yaml says of an engine, whether the engine is there or not."""
     ours, path = deploy.engine, password_file(deploy)

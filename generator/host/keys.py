@@ -1,6 +1,6 @@
 """The deployment's own keys: made once, with the first generation that wants them; then they are the operator's.
 
-Several hosts that are one center have the same keys, which the operator brings to all but the first.
+Several hosts that are one center have the same keys, which `wsbundle deploy` or the operator brings there.
 """
 
 import os

@@ -67,7 +67,7 @@ def show_plan(options: Namespace, report: Report) -> int:
         reloads_service=todo.reloads_service,
     )
     is_due = bool(shown.changes or shown.effects)
-    may_go_on = _may_go_on(loaded, bundle, store, report, is_due)
+    may_go_on = _may_go_on(loaded, bundle, store, report, is_due, options.joins)
     if is_due:
         for line in lines(shown, options.full):
             report.line(line)
@@ -79,7 +79,7 @@ def show_plan(options: Namespace, report: Report) -> int:
     return CHANGES_PENDING if is_due else 0
 
 
-def _may_go_on(loaded: Loaded, bundle: Bundle, store: Store, report: Report, is_due: bool) -> bool:
+def _may_go_on(loaded: Loaded, bundle: Bundle, store: Store, report: Report, is_due: bool, joins: bool) -> bool:
     """Whether `install` would do what is planned; reports what would stop it. Only root can tell."""
     if os.geteuid():
         report.warning(NOT_ROOT)
@@ -91,7 +91,7 @@ def _may_go_on(loaded: Loaded, bundle: Bundle, store: Store, report: Report, is_
     if found:
         report.error(EDITED)
     # Where nothing is to be done, an installation looks at the certificate alone.
-    clear = is_clear(loaded, store, bundle, report) if is_due else certificate_will_do(loaded, report)
+    clear = is_clear(loaded, store, bundle, report, joins) if is_due else certificate_will_do(loaded, report)
     return clear and not found
 
 

@@ -39,18 +39,23 @@ def preflight(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> N
         raise CommandError("Nothing was changed.")
 
 
-def is_clear(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bool:
-    """Whether nothing prevents an installation; reports all that does."""
+def is_clear(loaded: Loaded, store: Store, bundle: Bundle, report: Report, joins: bool = False) -> bool:
+    """Whether nothing prevents an installation; reports all that does.
+
+    A host that `joins` an engine gets what it lacks for that before its installation.
+    """
     with report.busy("look at this host"):
-        return _is_clear(loaded, store, bundle, report)
+        return _is_clear(loaded, store, bundle, report, joins)
 
 
-def _is_clear(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bool:
+def _is_clear(loaded: Loaded, store: Store, bundle: Bundle, report: Report, joins: bool) -> bool:
     deploy = loaded.deploy
     there = gather(deploy, store, bundle, loaded.project)
     will_do = certificate_will_do(loaded, report)
     unfit = [Located(loaded.origins["keys"], "keys", fault) for fault in keys.faults(deploy)]
-    unfit += [Located(loaded.origins["engine.url"], "engine", fault) for fault in _of_the_engine(deploy, store, report)]
+    if not (joins and engine.lacks(deploy)):
+        of_engine = _of_the_engine(deploy, store, report)
+        unfit += [Located(loaded.origins["engine.url"], "engine", fault) for fault in of_engine]
     report.faults(unfit)
     for warning in warnings(deploy, there):
         report.warning(warning)

@@ -86,6 +86,15 @@ def test_a_link_or_a_file_in_the_place_of_a_directory_is_foreign_as_well(store: 
     assert foreign(store, deploy(), Belongings()) == [f"/etc/{NAME}", f"/run/{NAME}"]
 
 
+@pytest.mark.parametrize("names", [["keys.json"], ["engine.password"], ["engine.password", "keys.json"]])
+def test_secrets_of_another_host_may_be_there_before_the_first_installation(store: Store, names: list[str]) -> None:
+    for name in names:
+        put(store, f"/etc/{NAME}/{name}")
+    assert foreign(store, deploy(), Belongings()) == []
+    put(store, f"/etc/{NAME}/more")
+    assert foreign(store, deploy(), Belongings()) == [f"/etc/{NAME}"]
+
+
 def test_a_change_takes_only_what_it_needs_and_no_directory_of_others(store: Store) -> None:
     add(store, 1)
     mine = recorded(store, NAME)

@@ -1,6 +1,7 @@
 """`wsbundle deploy` without a host: what is asked and answered, in which order, and how it is told."""
 
 import fcntl
+import json
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ from generator.deploy.elsewhere import given
 from generator.deploy.fleet import Fleet, Row, facts, table
 from generator.deploy.kits import kit
 from generator.deploy.remote import Lines, Remote, RemoteError
-from generator.deploy.sharing import check_names, joins
+from generator.deploy.sharing import Keys, check_names, joins
 from generator.deploy.ssh import LOST, Outcome, Ssh, as_root, fault, words
 from generator.packing.archive import Member, archive
 from generator.packing.wheelhouse import Target
@@ -34,7 +36,7 @@ from tests.generator.front_door import ROOT, wsbundle
 
 LINES = (
     "wsbundle-host 1\npython=3.11\nmachine=x86_64\nlibc=glibc 2.36\nsystem=debian 12\ninit=systemd\n"
-    "identity=0123456789abcdef\naddresses=10.0.0.2 fd00::2 \n"
+    "identity=0123456789abcdef\naddresses=10.0.0.2 fd00::2 \nkeys=fedcba9876543210\n"
     "generation=3\narchive=chat-0123456789ab\nchanged=0123456789ab 1795911236\njob=\n"
     "wsbundle-end\n"
 )
@@ -46,6 +48,7 @@ ANSWER = Answer(
     init="systemd",
     identity="0123456789abcdef",
     addresses="10.0.0.2 fd00::2 ",
+    keys="fedcba9876543210",
     generation="3",
     archive="chat-0123456789ab",
     changed="0123456789ab 1795911236",
@@ -162,6 +165,62 @@ def test_the_host_that_serves_the_engine_is_the_first_and_the_last_to_go_back() 
     assert list(in_groups(["ws1", "ws2", "ws3"], "ws2", False)) == [["ws2"], ["ws1", "ws3"]]
     assert list(in_groups(["ws1", "ws2", "ws3"], "ws2", True)) == [["ws3", "ws1"], ["ws2"]]
     assert list(in_groups(["ws1", "ws2"], None, True)) == [["ws2", "ws1"]]
+
+
+# Keys for tokens
+
+
+class _Host(Remote):
+    """A host that is a few files."""
+
+    def __init__(self, destination: str, keys: bytes = b"") -> None:
+        self.files, self.said = {"/etc/chat/keys.json": keys} if keys else {}, list[str]()
+        super().__init__(_ThisMachine(), destination, "chat", self.said.append, threading.Event())
+
+    def get(self, path: str) -> bytes:
+        return self.files[path]
+
+    def put(self, path: str, content: bytes, mode: str) -> bool:
+        assert mode == "600"
+        self.files[path] = content
+        return True
+
+
+def keys_after(text: str, *hosts: _Host) -> list[bytes]:
+    """Those of each host, after all have got theirs."""
+    there = {host.destination: host for host in hosts}
+    answers = {name: answer(keys=sha256(b"".join(host.files.values())).hexdigest()) for name, host in there.items()}
+    answers = {name: each if there[name].files else answer(keys="") for name, each in answers.items()}
+    deploy = load_text(f"domain: ws.mycompany.org\nname: chat\n{text}", "deploy.yaml").deploy
+    shared = Keys(deploy, there, answers)
+    for host in hosts:
+        shared.bring(host)
+    return [b"".join(host.files.values()) for host in hosts]
+
+
+def test_hosts_that_have_no_keys_for_tokens_get_the_same() -> None:
+    first, second = keys_after("", _Host("ws1"), _Host("ws2"))
+    assert first == second
+    assert json.loads(first)["keys"][0]["alg"] == "HS256"
+
+
+def test_a_host_that_comes_later_gets_the_keys_of_those_that_are_there() -> None:
+    new, old = _Host("ws1"), _Host("ws2", b"keys")
+    assert keys_after("", new, old) == [b"keys", b"keys"]
+    assert (new.said, old.said) == (["has got /etc/chat/keys.json from ws2"], [])
+
+
+@pytest.mark.parametrize(("auth", "says"), [("token", True), ("none", False)])
+def test_keys_that_differ_stay_and_are_named_where_they_matter(auth: str, says: bool) -> None:
+    one, other = _Host("ws1", b"one"), _Host("ws2", b"other")
+    assert keys_after(f"auth: {auth}\n", one, other) == [b"one", b"other"]
+    assert [line.startswith("its keys are not those of ws1: each refuses") for line in other.said[:1]] == [True] * says
+
+
+@pytest.mark.parametrize("text", ["auth: token\nkeys: /etc/keys.json\n", "app: {callable: 'main:app'}\n"])
+def test_no_host_gets_keys_that_it_would_not_use(text: str) -> None:
+    assert keys_after(text, _Host("ws1"), _Host("ws2")) == [b"", b""]
+    assert keys_after("", _Host("ws1")) == [b""]  # it makes its own
 
 
 # ssh

@@ -16,6 +16,7 @@ from tests.hosts.desk import HOME, HOSTS, Desk, a_desk, with_sshd
 from tests.hosts.test_engine import CERTIFICATE, KEY, certify
 from tests.hosts.test_several_hosts import nothing_is_lost, they_are_one
 
+KEYS = f"/etc/{NAME}/keys.json"
 UNIT = f"wsbundle-deploy-{NAME}.service"
 PATIENCE_S = 300.0  # for three installations on a busy machine
 
@@ -66,6 +67,9 @@ def test_three_hosts_are_deployed_changed_and_taken_back(desk: Desk) -> None:
     assert all(host.current() == "" for host in desk.hosts.values())
     assert rows(desk.deploy("--parallel", "3")) == [[host, "-", "1", "installed"] for host in HOSTS]
     assert all(host.routes() for host in desk.hosts.values())
+    keys = [host.run("sh", "-c", f"cat {KEYS}; stat -c '%a %U:%G' {KEYS}") for host in desk.hosts.values()]
+    assert keys[0].endswith(f"640 root:{NAME}\n")
+    assert len(set(keys)) == 1
     before = [host.main_pids() for host in desk.hosts.values()]
     desk.configure(hosts=list(HOSTS[:2]))  # one host less, and
     told = json.loads(desk.deploy(*HOSTS, "--format", "json"))
@@ -100,6 +104,7 @@ def test_three_hosts_become_one_center_and_a_change_loses_no_message(desk: Desk)
     certify(desk.hosts["ws2"], address)
     engine = {"url": f"valkeys://{address}:6390", "user": NAME, "serve": True}
     desk.configure(hosts=list(HOSTS), engine={**engine, "ca": CERTIFICATE, "cert": CERTIFICATE, "key": KEY})
+    assert [row[3] for row in rows(desk.deploy("--plan", code=3))] == ["changes are pending"] * 3
     said = desk.deploy()
     assert rows(said) == [[host, "-", "1", "installed"] for host in HOSTS]
     assert said.index("ws2 | Generation 1") < said.index("ws1 | Generation 1") < said.index("ws3 | Generation 1")
