@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from math import ceil
+from pathlib import PurePath
 
 from generator.config.schema import Deploy, mailbox
 from generator.environment import OLDEST_PYTHON
@@ -113,7 +114,7 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         )
     for listener in facts.taken:
         by = f" by {listener.holder}" if listener.holder else ""
-        yield Fault(f"{listener.address} is taken{by}", _way_out(listener))
+        yield Fault(f"{listener.address} is taken{by}", _way_out(deploy, listener))
     if not facts.has_host:
         yield Fault(f"{deploy.host} is not an address of this host", "`ip address` shows those there are")
     for host in facts.not_here:
@@ -138,8 +139,10 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         yield Fault(f"{path} is a link", fix)
 
 
-def _way_out(listener: Listener) -> str:
+def _way_out(deploy: Deploy, listener: Listener) -> str:
     if not listener.is_for_nginx:
+        if PurePath(listener.unit).stem in {PurePath(path).stem for path in deploy.replaces}:
+            return f"both run for a while: write `socket: /run/{deploy.name}/ws.sock`, and no port, which is free later"
         return "stop that, or choose another port"
     stop = f"`systemctl disable --now {listener.unit}`" if listener.unit else "stop that"
     move = "or move one of the two to another port, nginx with nginx.http_port or nginx.https_port"

@@ -14,7 +14,7 @@ from generator.importing.deploy_yaml import text_of
 from generator.importing.found import on_this_host
 from generator.importing.ledger import TAKEN, Item
 from generator.importing.services import services_in
-from generator.importing.sources import Source, read_all
+from generator.importing.sources import Source, read_named
 from generator.importing.variables import in_file
 from generator.paths import Paths
 from generator.program import AS_ROOT, COMMAND
@@ -79,7 +79,7 @@ def _take_over(file: str, report: Report) -> int:
 
 def _account(options: Namespace) -> Account:
     if options.files:
-        sources, faults = read_all(options.files)
+        sources, faults = read_named(options.files)
         if faults:
             raise NotImportable(*map(str, faults))
         variables = in_file(entry for each in sources if each.kind == "environment" for entry in each.entries)

@@ -1,6 +1,8 @@
 """What was set up by hand on this host: the unit or program that starts a server, and all that belongs to it."""
 
 from collections.abc import Callable, Iterable, Iterator
+from glob import glob, has_magic
+from os.path import relpath
 from pathlib import Path, PurePosixPath
 
 from generator.importing.account import NotImportable, chosen
@@ -12,8 +14,8 @@ from generator.paths import RENDERED, UNITS
 
 _STARTERS = (b"uvicorn", b"gunicorn", b"server.py")
 _SITES = ("etc/nginx/sites-enabled/*", "etc/nginx/conf.d/*.conf")
-_PACKAGED = ("/usr/", "/lib/", "/run/", "/dev/", "/opt/")
-"""Where links lead to that are a package's, or a deployment's of ours."""
+_PACKAGED = ("/usr/lib/", "/usr/share/", "/lib/", "/run/", "/dev/")
+"""Where links lead to that are a package's."""
 
 
 def on_this_host(root: Path, wanted: str | None) -> tuple[list[Source], Service]:
@@ -23,7 +25,7 @@ def on_this_host(root: Path, wanted: str | None) -> tuple[list[Source], Service]
         NotImportable: nothing was found, or several; or a file cannot be read.
     """
     candidates = [*root.glob(f"{UNITS}*.service"), *root.glob("etc/supervisor/conf.d/*.conf")]
-    sources = _read((path for path in sorted(candidates) if _may_start_one(path)), _kind_of)
+    sources = _read((path for path in sorted(candidates) if _may_start_one(root, path)), _kind_of)
     service = chosen(services_in(sources), wanted)
     if service is None:
         where = f"/{UNITS.rstrip('/')} and /etc/supervisor/conf.d"
@@ -40,9 +42,18 @@ def on_this_host(root: Path, wanted: str | None) -> tuple[list[Source], Service]
     (service,) = (each for each in services_in(sources, variables) if each.name == service.name)
     conf = [root / service.conf.lstrip("/")] if service.conf else []
     extra += _read((path for path in conf if path.is_file()), lambda path: "gunicorn")
-    sites = [path for pattern in _SITES for path in sorted(root.glob(pattern)) if _is_by_hand(path)]
-    readable, _ = read_all(map(str, sites), lambda path: "site")  # what is wrong with another's does not matter here
+    sites = [path for pattern in _SITES for path in sorted(root.glob(pattern)) if _is_by_hand(root, path)]
+    # What is wrong with another's does not matter here.
+    readable, _ = read_all(map(str, sites), lambda path: "site", lambda pattern: _included(root, pattern))
     return [*sources, *extra, *readable], service
+
+
+def _included(root: Path, pattern: str) -> list[str] | None:
+    """The files that an `include` of nginx means on this host; none of them where one is a deployment's of ours."""
+    place = str(PurePosixPath("/etc/nginx", pattern)).lstrip("/")
+    files = sorted(glob(str(root / place)))
+    are_by_hand = all(_is_by_hand(root, Path(file)) for file in files)
+    return files if are_by_hand and (files or has_magic(place)) else None
 
 
 def _environment_files(service: Service) -> Iterator[str]:
@@ -54,21 +65,21 @@ def _environment_files(service: Service) -> Iterator[str]:
                 yield str(PurePosixPath(service.directory or "/", value))
 
 
-def _is_by_hand(path: Path) -> bool:
+def _is_by_hand(root: Path, path: Path) -> bool:
     """Whether a file is neither a package's nor one of ours."""
     try:
         return (
             path.is_file()
-            and not str(path.resolve()).startswith(_PACKAGED)
+            and not f"/{relpath(path.resolve(), root.resolve())}".startswith(_PACKAGED)
             and RENDERED.encode() not in path.read_bytes()
         )
     except OSError:
         return True  # reading it says why not
 
 
-def _may_start_one(path: Path) -> bool:
+def _may_start_one(root: Path, path: Path) -> bool:
     try:
-        return _is_by_hand(path) and any(word in path.read_bytes() for word in _STARTERS)
+        return _is_by_hand(root, path) and any(word in path.read_bytes() for word in _STARTERS)
     except OSError:
         return True
 

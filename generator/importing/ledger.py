@@ -92,6 +92,13 @@ class Ledger:
             for item in self.items
         ]
 
+    def forget_others(self) -> None:
+        """What a site has in common with another one, in a file that both include, is judged as its own."""
+        own = {(item.file, item.line, item.text) for item in self.items if item.verdict != "another's"}
+        self.items = [
+            item for item in self.items if item.verdict != "another's" or (item.file, item.line, item.text) not in own
+        ]
+
     def close(self, entries: Iterable[Entry]) -> None:
         """Nothing is silent: what nobody has judged is listed as not supported."""
         judged = {(item.file, item.line) for item in self.items}

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import msgspec
 
 from generator.config.schema import Domain
-from generator.importing.ledger import HEAD, Claim, Ledger, Said
+from generator.importing.ledger import HEAD, TAKEN, Claim, Ledger, Said
 from generator.importing.options import BY_A_SOCKET, claim
+from generator.importing.sources import INCLUDED
 from generator.readers.entry import Entry
 from generator.readers.nginx_sites import listens_of
 
@@ -133,16 +134,27 @@ def _judge_directive(ledger: Ledger, entry: Entry, is_center: bool) -> None:
         ledger.take(entry, "nginx.trusted_proxies", value)
     elif name == "http2" and not is_center:
         ledger.add(entry, *_HTTP2)
+    elif name == "include":
+        judge_unread(ledger, entry)
     else:
         ledger.add(entry, *_of_directive(name, value))
+
+
+def judge_unread(ledger: Ledger, entry: Entry) -> None:
+    """An `include` of what was not read."""
+    if entry.value.startswith("/etc/letsencrypt/"):
+        ledger.add(entry, *_TLS)
+        return
+    why = "what that file says was not read; name it as well"
+    ledger.add(entry, "not supported", why)
+    ledger.obstacles.append((entry.where, f"includes {entry.value}, and {why}"))
 
 
 def _of_directive(name: str, value: str) -> Said:
     if name == "proxy_set_header" and "$proxy_add_x_forwarded_for" in value:
         return "wrong", "any client could forge its address; the new site overwrites the header"
-    if name == "include":
-        not_read: Said = ("not supported", "what that file says was not read; name it as well")
-        return _TLS if value.startswith("/etc/letsencrypt/") else not_read
+    if name == INCLUDED:
+        return TAKEN, "its lines are listed by themselves"
     if name == "return":
         return _REDIRECT if "https://" in value else _OURS
     if name == "add_header":
@@ -170,7 +182,7 @@ def _judge_condition(ledger: Ledger, entry: Entry, condition: str) -> None:
 
 def _judge_location(ledger: Ledger, entry: Entry, beside: Beside) -> None:
     path = entry.value
-    inside = (*entry.context, f"location {path}#{entry.line}")
+    inside = entry.within
     lines = [each for each in beside.entries if each.context[: len(inside)] == inside]
     leads_here = any(each in beside.passing for each in lines)
     leads_away = any(each.name.endswith("_pass") for each in lines) and not leads_here

@@ -50,16 +50,8 @@ class Sites:
     def _blocks(self, name: str) -> Iterator[Block]:
         for head in self.entries:
             if head.name == name and head.text.endswith("{"):
-                word = head.text.removesuffix(" {")
-                inside = (*head.context, f"{word}#{head.line}")
-                yield Block(
-                    head,
-                    tuple(
-                        each
-                        for each in self.entries
-                        if each.path == head.path and each.context[: len(inside)] == inside
-                    ),
-                )
+                inside = head.within
+                yield Block(head, tuple(each for each in self.entries if each.context[: len(inside)] == inside))
 
     def targets(self, server: Block) -> list[Target]:
         """Where a server passes requests on to."""
@@ -119,6 +111,7 @@ def judge_sites(
             ledger.obstacles.append((server.head.where, "is another site, in the same file"))
         else:
             _judge_outside(ledger, entry, sites, zones, upstreams)
+    ledger.forget_others()
 
 
 def _judge_outside(ledger: Ledger, entry: Entry, sites: Sites, zones: set[str], upstreams: set[Entry]) -> None:

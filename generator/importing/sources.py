@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from fnmatch import fnmatch
+from pathlib import Path, PurePath
 from typing import Literal
 
 import msgspec
@@ -38,7 +39,14 @@ class BadSource(Exception):
         super().__init__(f"{where}: {fault}")
 
 
-def read_source(path: str, kind: Kind | None = None) -> Source:
+Finder = Callable[[str], list[str] | None]
+"""The files that an `include` of nginx means, by its pattern; None where that cannot be known."""
+INCLUDED = "included"
+"""The name of an `include` whose files were read: what they say follows it."""
+_DEEPEST = 10
+
+
+def read_source(path: str, kind: Kind | None = None, included: Finder = lambda pattern: None) -> Source:
     """Read a file. What it is follows from its name and text, unless `kind` says it.
 
     Raises:
@@ -50,7 +58,7 @@ def read_source(path: str, kind: Kind | None = None) -> Source:
         what = "is neither a unit, nor a supervisor program, an nginx site, a gunicorn.conf.py or an .env"
         raise BadSource(path, Fault(what, "name one of these"))
     try:
-        entries = tuple(_READERS[kind](text, path))
+        entries = tuple(_site(text, path, included) if kind == "site" else _READERS[kind](text, path))
     except SyntaxError as error:
         where = f"{path}:{error.lineno}" if error.lineno else path
         raise BadSource(where, Fault(f"is not Python: {error.msg}", "fix that line")) from None
@@ -61,14 +69,31 @@ def read_source(path: str, kind: Kind | None = None) -> Source:
     return Source(path, kind, entries)
 
 
+def read_named(paths: Iterable[str]) -> tuple[list[Source], list[BadSource]]:
+    """Files as they were named; what one of them includes is another one of that name, and is read in its place."""
+    named, included = list(dict.fromkeys(paths)), set[str]()
+
+    def find(pattern: str) -> list[str] | None:
+        found = [path for path in named if fnmatch(PurePath(path).name, PurePath(pattern).name)]
+        included.update(found)
+        return found or None
+
+    sources, faults = read_all(named, included=find)
+    return [each for each in sources if each.path not in included], [
+        each for each in faults if each.where.partition(":")[0] not in included
+    ]
+
+
 def read_all(
-    paths: Iterable[str], kind_of: Callable[[str], Kind | None] = lambda path: None
+    paths: Iterable[str],
+    kind_of: Callable[[str], Kind | None] = lambda path: None,
+    included: Finder = lambda pattern: None,
 ) -> tuple[list[Source], list[BadSource]]:
     """Each file once, of the kind that is said or else seen; and those that cannot be read."""
     sources, faults = [], []
     for path in dict.fromkeys(paths):
         try:
-            sources.append(read_source(path, kind_of(path)))
+            sources.append(read_source(path, kind_of(path), included))
         except BadSource as fault:
             faults.append(fault)
     return sources, faults
@@ -111,18 +136,20 @@ def _kind_of(path: str, text: str) -> Kind | None:
     return "environment" if all(entry.name for entry in shell.entries(text, path)) else None
 
 
-def _site(text: str, path: str) -> Iterator[Entry]:
-    """The directives of nginx, with the blocks that they are in.
+def _site(
+    text: str, path: str, included: Finder, around: tuple[str, ...] = (), deeper: int = _DEEPEST
+) -> Iterator[Entry]:
+    """The directives of nginx, with the blocks that they are in, and those of the files that it includes.
 
     Raises:
         BadSource: a brace or a semicolon is missing.
     """
-    context: list[tuple[str, int]] = []
+    heads: list[Entry] = []
     for item in statements(text, path):
         if isinstance(item, End):
-            if not context:
+            if not heads:
                 raise BadSource(f"{path}:{item.line}", Fault("has a } that closes nothing", "remove it"))
-            context.pop()
+            heads.pop()
             continue
         line = int(item.where.rpartition(":")[2])
         if not item.whole:
@@ -130,19 +157,30 @@ def _site(text: str, path: str) -> Iterator[Entry]:
             raise BadSource(item.where, Fault(what, "write one: `nginx -t` says where"))
         value = " ".join(item.words[1:])
         said = " ".join(item.words) + (" {" if item.opens else ";")
-        blocks = tuple(f"{words}#{number}" for words, number in context)
-        yield Entry(path, line, item.last, blocks, item.words[0], value, said)
+        context = heads[-1].within if heads else around
+        entry = Entry(path, line, item.last, context, item.words[0], value, said)
         if item.opens:
-            context.append((" ".join(item.words), line))
-    if context:
-        words, number = context[-1]
-        raise BadSource(f"{path}:{number}", Fault(f"{words} {{ is never closed", "write the missing }"))
+            heads.append(entry)
+        there = _texts(included(value)) if entry.name == "include" and deeper else None
+        yield entry if there is None else entry._replace(name=INCLUDED)
+        for other, content in (there or {}).items():
+            yield from _site(content, other, included, context, deeper - 1)
+    if heads:
+        words = heads[-1].text.removesuffix(" {")
+        raise BadSource(heads[-1].where, Fault(f"{words} {{ is never closed", "write the missing }"))
 
 
-_READERS: dict[Kind, Callable[[str, str], Iterator[Entry]]] = {
+def _texts(paths: list[str] | None) -> dict[str, str] | None:
+    """Files with what they say; None where one cannot be read."""
+    try:
+        return None if paths is None else {path: _text(path) for path in paths}
+    except BadSource:
+        return None
+
+
+_READERS: dict[str, Callable[[str, str], Iterator[Entry]]] = {
     "unit": systemd.entries,
     "program": supervisor.entries,
-    "site": _site,
     "gunicorn": gunicorn.entries,
     "environment": shell.entries,
 }

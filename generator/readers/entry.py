@@ -22,6 +22,11 @@ class Entry(NamedTuple):
     def where(self) -> str:
         return f"{self.path}:{self.line}"
 
+    @property
+    def within(self) -> tuple[str, ...]:
+        """The context of what is in the block that it opens; no other block has the same, in whatever file."""
+        return (*self.context, f"{self.text.removesuffix(' {')}#{self.where.replace('#', '')}")
+
 
 def on_one_line(text: str) -> str:
     """What is written over several lines, with single blanks."""

@@ -17,6 +17,7 @@ from generator.importing.account import account_of
 from generator.importing.found import on_this_host
 from generator.importing.services import services_in
 from generator.importing.sources import Source
+from generator.paths import RENDERED
 from generator.readers.entry import Entry
 from tests.modules import ROOT
 
@@ -362,6 +363,81 @@ def test_a_website_beside_the_application_is_not_lost(
     write(here, "site", f"server {{ server_name a.mycompany.org;\n{root}\n{shop} }}\n")
     found = [each["where"] for each in imported(capsys, "a.service", "site")["obstacles"]]
     assert found == (["site:2"] if is_lost else [])
+
+
+INCLUDING = """\
+server {
+    listen 443 ssl;
+    server_name a.mycompany.org;
+    include snippets/tls-a.conf;
+    location /ws { include /etc/nginx/snippets/guard.conf; include proxy_params; proxy_pass http://127.0.0.1:8765; }
+}
+"""
+SNIPPETS = {
+    "tls-a.conf": "ssl_certificate /etc/ssl/a.pem;\nssl_certificate_key /etc/ssl/private/a.key;\n",
+    "guard.conf": "allow 10.0.0.0/8;\ndeny all;\n",
+    "proxy_params": "proxy_set_header Host $http_host;\n",
+}
+CENTER = "[Service]\nExecStart=/v/uvicorn web.server:app --port 8765\nWorkingDirectory=/srv/a\n"
+
+
+def test_what_a_site_includes_is_part_of_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here, "a.service", CENTER)
+    write(here, "site", INCLUDING)
+    facts = imported(capsys, "a.service", "site", "-o", "unread.yaml")
+    assert "tls" not in facts["settings"]
+    assert [each["where"] for each in facts["obstacles"]] == ["site:4", "site:5", "site:5"]
+    for name, text in SNIPPETS.items():
+        write(here, name, text)
+    facts = imported(capsys, "a.service", "tls-a.conf", "guard.conf", "proxy_params", "site")
+    assert facts["settings"]["certificate.file"] == "/etc/ssl/a.pem"
+    assert facts["settings"]["nginx.path"] == "/ws"
+    assert [line["file"] for line in facts["lines"] if line["verdict"] == "replaced"][-1] == "proxy_params"
+    assert [(each["where"]) for each in facts["obstacles"]] == ["guard.conf:1", "guard.conf:2"]
+    assert of_lines(facts, "include") == ["taken over: its lines are listed by themselves"] * 3
+
+
+def on_a_host(root: Path, files: dict[str, str]) -> dict[str, Any]:
+    """The settings that are imported there, and the files that they are from."""
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    sources, service = on_this_host(root, None)
+    account = account_of(sources, service, None, lambda name: False)
+    return {key: value.value for key, value in account.values.items()} | {"obstacles": account.ledger.obstacles}
+
+
+def test_on_a_host_includes_are_found_where_nginx_does(tmp_path: Path) -> None:
+    unit = {"etc/systemd/system/a.service": CENTER}
+    snippets = {f"etc/nginx/snippets/{name}": text for name, text in SNIPPETS.items()}
+    site = {"etc/nginx/sites-enabled/a": INCLUDING.replace("/etc/nginx/", "").replace("proxy_params", "snippets/p*")}
+    assert on_a_host(tmp_path, {**unit, **snippets, **site})["certificate.key"] == "/etc/ssl/private/a.key"
+
+
+def test_a_file_that_two_sites_include_is_judged_once_and_one_that_includes_itself_ends(tmp_path: Path) -> None:
+    other = INCLUDING.replace("a.mycompany", "other.mycompany").replace("8765", "9999")
+    sites = {"etc/nginx/sites-enabled/a": INCLUDING, "etc/nginx/sites-enabled/b": other}
+    loop = {"etc/nginx/snippets/tls-a.conf": "include snippets/tls-a.conf;\n" + SNIPPETS["tls-a.conf"]}
+    settings = on_a_host(tmp_path, {"etc/systemd/system/a.service": CENTER, **sites, **loop})
+    assert (settings["domain"], settings["certificate.file"]) == ("a.mycompany.org", "/etc/ssl/a.pem")
+
+
+def test_what_a_site_includes_of_a_deployment_of_ours_would_be_lost(tmp_path: Path) -> None:
+    site = INCLUDING.replace("snippets/tls-a.conf", "/etc/nginx/shop/*.conf")
+    ours = {"etc/nginx/shop/shop.conf": f"{RENDERED} shop\nlocation /shop {{ return 404; }}\n"}
+    files = {"etc/systemd/system/a.service": CENTER, "etc/nginx/sites-enabled/a": site, **ours}
+    assert "includes /etc/nginx/shop/*.conf, and" in str(on_a_host(tmp_path, files)["obstacles"])
+
+
+@pytest.mark.parametrize("place", ["opt/a/deploy", "usr/local/lib/a", "srv/a"])
+def test_what_is_linked_from_where_people_keep_it_is_theirs(tmp_path: Path, place: str) -> None:
+    for link, text in {"etc/systemd/system/a.service": CENTER, "etc/nginx/sites-enabled/a": INCLUDING}.items():
+        file = tmp_path / place / Path(link).name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        (tmp_path / link).parent.mkdir(parents=True)
+        (tmp_path / link).symlink_to(file)
+    assert on_a_host(tmp_path, {})["domain"] == "a.mycompany.org"
 
 
 @pytest.mark.parametrize(("app", "verdict"), [("a:b", "replaced"), ("service.app:app", "not supported")])

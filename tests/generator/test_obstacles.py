@@ -80,6 +80,14 @@ def test_every_supported_system_will_do(system: str, versions: tuple[str, ...]) 
         assert told(system=system, version=version) == []
 
 
+@pytest.mark.parametrize("unit", ["old.service", "old.socket"])
+def test_the_port_of_a_service_that_is_taken_over_is_not_free_yet(unit: str) -> None:
+    taken = (Listener("port 8765 on 127.0.0.1", "python3 (process 7)", unit),)
+    given = deploy("name: chat\nreplaces: [/etc/systemd/system/old.service]")
+    (problem,) = problems(given, replace(GOOD, taken=taken))
+    assert "both run for a while: write `socket: /run/chat/ws.sock`, and no port, which is free later" in str(problem)
+
+
 @pytest.mark.parametrize(
     ("facts", "finding"),
     [
