@@ -45,7 +45,8 @@ def app_is_asked_for_nothing_else(deploy: Deploy, origins: Origins) -> Findings:
 )
 def app_is_run_by_uvicorn(deploy: Deploy, _: Origins) -> Findings:
     if serves_app(deploy) and deploy.server != "uvicorn":
-        yield "server", Fault(f"'{deploy.server}' runs no application of your own", "use uvicorn, or leave it out")
+        what = f"'{deploy.server}' is for the notification center, and does not run an application of your own"
+        yield "server", Fault(what, "use uvicorn, whose runner replaces the workers of any, or leave it out")
 
 
 @rule(

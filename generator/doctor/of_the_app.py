@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from generator.config.app_rules import ANY
 from generator.config.listening import prefix
 from generator.config.schema import Deploy
 from generator.doctor.checks import Verdict, check, failed, look, ok, unseen, warning
@@ -169,14 +170,20 @@ def _confined(key: str, name: str, fits: Callable[[Deploy, str], bool]) -> None:
 for _key, (_name, _fits) in _CONFINED.items():
     _confined(_key, _name, _fits)
 
-# What a program says that was refused something, and the need that would allow it.
+# What a program says that was refused something, and the need that would allow it. There is nothing else to go by: what
+# systemd's filters refuse, the kernel logs nowhere.
 _SAID = (
-    (r"Read-only file system: '([^']+)'", "needs.write: [{}]"),
+    (r"Read-only file system: '([^']+)/[^/']+'", "needs.write: [{}]"),
+    (r"(?:No such file or directory|Operation not permitted): '(/dev/[^']+)'", "needs.devices: [{}]"),
+    (r"failed to map segment from shared object", "needs.exec: true"),
     (r"Address family not supported|Network is unreachable|Temporary failure in name resolution", "needs.network"),
     (r"(/proc/(?:meminfo|stat|cpuinfo|net/dev|loadavg))", "needs.host_metrics: true"),
     (r"mprotect|write\+execute memory|executable memory", "needs.jit: true"),
     (r"Operation not permitted.*chown|chown.*Operation not permitted", "needs.chown: true"),
 )
+
+# What is sent to an address that needs.network leaves out is dropped without a word.
+_NEVER_ANSWERED = r"(?i)\[Errno 110\]|Connect(?:ion)?_?Time(?:d )?out|connect(?:ion)? (?:timed out|timeout)"
 
 
 @look()
@@ -188,17 +195,19 @@ def all_that_it_said(patient: Patient) -> list[str]:
 
 
 @check("refused-needs", "needs", see=all_that_it_said, expects="nothing that the application tried was refused")
-def refused(_: Deploy, seen: list[str]) -> Verdict:
+def refused(deploy: Deploy, seen: list[str]) -> Verdict:
     """The application was not refused what it tried, as far as it says so in its log."""
-    found = dict(_needs_behind(seen))
+    found = dict(_needs_behind(deploy, seen))
     if not found:
         return ok("none is in its log")
     return warning("; ".join(found.values()), f"if it is to be allowed, add {', '.join(found)} to deploy.yaml")
 
 
-def _needs_behind(lines: list[str]) -> Iterator[tuple[str, str]]:
+def _needs_behind(deploy: Deploy, lines: list[str]) -> Iterator[tuple[str, str]]:
+    network = deploy.needs.network
+    dropped = [(_NEVER_ANSWERED, "needs.network: [that address]")] if network and ANY not in network else []
     for line in lines:
-        for pattern, need in _SAID:
+        for pattern, need in (*_SAID, *dropped):
             if said := re.search(pattern, line):
                 yield need.format(*said.groups()), line
 

@@ -98,7 +98,9 @@ NEEDS: list[tuple[str, Any, dict[str, str]]] = [
 ]
 # A line of a log, and the need behind it.
 REFUSED = [
-    ("OSError: [Errno 30] Read-only file system: '/srv/uploads/a.png'", "needs.write: [/srv/uploads/a.png]"),
+    ("OSError: [Errno 30] Read-only file system: '/srv/uploads/a.png'", "needs.write: [/srv/uploads]"),
+    ("FileNotFoundError: [Errno 2] No such file or directory: '/dev/ttyUSB0'", "needs.devices: [/dev/ttyUSB0]"),
+    ("ImportError: /var/lib/a/b.so: failed to map segment from shared object", "needs.exec: true"),
     ("OSError: [Errno 97] Address family not supported by protocol", "needs.network"),
     ("socket.gaierror: [Errno -3] Temporary failure in name resolution", "needs.network"),
     ("OSError: [Errno 101] Network is unreachable", "needs.network"),
@@ -404,6 +406,25 @@ def test_a_fault_of_a_file_is_shown_with_its_whole_fix() -> None:
 def test_what_was_refused_is_named_with_the_need_that_would_allow_it(line: str, need: str) -> None:
     verdict = CHECKS["refused-needs"].judge(deploy(**APP), ["Uvicorn running", line])
     assert (verdict.seen, verdict.fix) == (line, f"if it is to be allowed, add {need} to deploy.yaml")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "OSError: [Errno 110] Connect call failed ('10.0.0.9', 5432)",
+        "httpx.ConnectTimeout",
+        "psycopg.errors.ConnectionTimeout: connection timeout expired",
+        "urllib3.exceptions.ConnectTimeoutError: (<HTTPConnection>, 'Connection to 10.0.0.9 timed out.')",
+        "java.net: connection timed out",
+    ],
+)
+@pytest.mark.parametrize(("network", "state"), [(("10.0.0.5",), "warning"), (("any",), "ok"), ((), "ok")])
+def test_a_connection_that_nobody_answers_may_be_to_an_address_that_is_not_named(
+    line: str, network: tuple[str, ...], state: str
+) -> None:
+    verdict = CHECKS["refused-needs"].judge(deploy(**APP, **{"needs.network": network}), [line])
+    assert verdict.state == state
+    assert state == "ok" or verdict.fix == "if it is to be allowed, add needs.network: [that address] to deploy.yaml"
 
 
 def test_a_line_that_comes_again_and_again_hides_no_other_of_the_log() -> None:
