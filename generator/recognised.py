@@ -15,11 +15,31 @@ import msgspec
 _MADE = re.compile(
     r"^(\w+)(?:\s*:[^=\n]+)?\s*=\s*(?:\w+\.)*(FastAPI|Starlette|Litestar|Quart|Blacksheep|ASGIApp)\(", re.MULTILINE
 )
+# Of a function of theirs, such as create_app(); classes such as Flask or Celery are something else.
+_BUILT = re.compile(
+    r"^(application|app|api|asgi_app)(?:\s*,\s*\w+)?(?:\s*:[^=\n]+)?\s*=\s*(?:\w+\.)*(?!\w*[aw]sgi)[a-z_]\w*\(",
+    re.MULTILINE,
+)
+_IS_ASGI = re.compile(
+    r"^\s*(?:from|import)\s+(?:fastapi|starlette|litestar|quart|blacksheep|socketio|fasthtml|channels|falcon\.asgi"
+    r"|django\.core\.asgi)\b",
+    re.MULTILINE,
+)
+_IS_WSGI = re.compile(r"=\s*(?:\w+\.)*(?:Flask|Bottle|get_wsgi_application)\(")
 _USUAL_NAMES = ("application", "app", "api")
 _USUAL_MODULES = ("asgi", "main", "app", "server", "api")
 _HEALTH = re.compile(r"""["'](/?(?:healthz|health|healthcheck|livez|ping))/?["']""")
 _LEFT_OUT = ("tests", "test", "docs", "node_modules", "venv", "env", "site-packages", "migrations", "__pycache__")
 _MOST_FILES = 2000
+_REQUIREMENTS = (
+    *("uv.lock", "requirements.txt", "requirements/production.txt", "requirements/prod.txt", "requirements/base.txt"),
+)
+_LOCKED_BY = {
+    "poetry.lock": "write requirements.txt, `poetry export -o requirements.txt`",
+    "pdm.lock": "write requirements.txt, `pdm export -o requirements.txt`",
+    "Pipfile.lock": "write requirements.txt, `pipenv requirements >requirements.txt`",
+    "pyproject.toml": "write uv.lock, `uv lock`",
+}
 # What reaches out to others, by the package that it is of.
 _REACHING = re.compile(
     r"^\s*(redis|httpx|requests|aiohttp|boto3|openai|stripe|celery|motor|pymongo|mysqlclient)\b", re.MULTILINE
@@ -33,6 +53,7 @@ class Recognised(msgspec.Struct):
     lines: list[tuple[str, str]] = []
     others: list[str] = []
     reaches: str = ""
+    is_wsgi: bool = False
 
 
 def recognise(directory: Path) -> Recognised:
@@ -41,6 +62,8 @@ def recognise(directory: Path) -> Recognised:
     It may be in a folder with requirements of its own, beside others that are none.
     """
     found = _recognised(directory)
+    if not found.callable and (below := _django_below(directory)):
+        return below
     if _requirements_in(directory):
         return found
     for folder in sorted(directory.iterdir()):
@@ -53,9 +76,22 @@ def recognise(directory: Path) -> Recognised:
     return found
 
 
+def _django_below(directory: Path) -> Recognised | None:
+    """A project of Django in a folder, as beside a frontend; what it needs may be named above."""
+    for manage in sorted(directory.glob("*/manage.py")):
+        inside = _recognised(manage.parent)
+        if inside.callable:
+            if (name := _requirements_in(directory)) and not _requirements_in(manage.parent) and name != "uv.lock":
+                inside.lines = [line for line in inside.lines if not line[0].startswith("requirements:")]
+                inside.lines.append((f"requirements: ../{name}", "What it needs of Python"))
+            inside.lines.insert(0, (f"path: {manage.parent.name}", "manage.py is there"))
+            return inside
+    return None
+
+
 def _recognised(directory: Path) -> Recognised:
     texts = {path.relative_to(directory): text for path, text in _sources(directory)}
-    found = Recognised()
+    found = Recognised(is_wsgi=any(map(_IS_WSGI.search, texts.values())))
     if Path("manage.py") in texts:
         _look_at_django(texts, found)
     else:
@@ -126,11 +162,14 @@ def _look_at_django(texts: dict[Path, str], found: Recognised) -> None:
 
 
 def _look_at_objects(texts: dict[Path, str], found: Recognised) -> None:
+    pattern = _MADE if any(map(_MADE.search, texts.values())) else _BUILT
+    if pattern is _BUILT and not any(map(_IS_ASGI.search, texts.values())):
+        return
     candidates = [
         (f"{_module(path, texts)}:{made[1]}", path, made[1])
         for path, text in texts.items()
         if all(part.isascii() and part.isidentifier() for part in path.with_suffix("").parts)
-        for made in _MADE.finditer(text)
+        for made in pattern.finditer(text)
     ]
     candidates.sort(
         key=lambda each: (_rank(each[2], _USUAL_NAMES), _rank(each[1].stem, _USUAL_MODULES), len(each[1].parts))
@@ -158,9 +197,10 @@ def _look_for_requirements(directory: Path, found: Recognised) -> None:
         names = re.sub(r'^name = "(.*)"$', r"\1", text, flags=re.MULTILINE)
         found.reaches = ", ".join(dict.fromkeys(_REACHING.findall(names)))
     else:
-        why = "Neither uv.lock nor requirements.txt is there: name what it needs"
-        found.lines.append(("requirements: null", why))
+        there = [fix for name, fix in _LOCKED_BY.items() if os.path.isfile(directory / name)]
+        fix = f"{there[0]}, and name that" if there else "name what it needs"
+        found.lines.append(("requirements: null", f"Neither uv.lock nor requirements.txt is there: {fix}"))
 
 
 def _requirements_in(directory: Path) -> str:
-    return next((name for name in ("uv.lock", "requirements.txt") if os.path.isfile(directory / name)), "")
+    return next((name for name in _REQUIREMENTS if os.path.isfile(directory / name)), "")

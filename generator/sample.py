@@ -50,10 +50,12 @@ def _of_an_application(options: Namespace) -> str:
     directory = Path(options.file).absolute().parent
     found = recognise(directory)
     if not found.callable:
-        raise CommandError(
-            f"no ASGI application is seen in {directory}: neither manage.py with asgi.py, nor an object of FastAPI, "
-            "Starlette, Litestar or Quart; write app.callable yourself: docs/own-app.md"
-        )
+        what = f"no ASGI application is seen in {directory}: neither manage.py with asgi.py, nor an object of FastAPI, "
+        fix = "Starlette, Litestar or Quart; write app.callable yourself: docs/own-app.md"
+        if found.is_wsgi:
+            what = f"what is seen in {directory} is WSGI, and ASGI is served; "
+            fix = "write asgi.py for Django, or wrap it with asgiref.wsgi.WsgiToAsgi"
+        raise CommandError(what + fix)
     return deploy_yaml(options.domain, directory, found, COMMAND)
 
 

@@ -10,6 +10,7 @@ from generator.config.sources import with_project
 from tests.generator.front_door import Outcome, wsbundle
 
 FASTAPI = {"main.py": "from fastapi import FastAPI\n\napp = FastAPI()\n\n@app.get('/healthz')\ndef health(): ...\n"}
+FACTORY = "from fastapi import FastAPI\n\ndef create_app():\n    return FastAPI()\n"
 DJANGO = {
     "manage.py": 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "notes.settings")\n',
     "notes/settings.py": 'STATIC_URL = "assets/"\nSTATIC_ROOT = BASE_DIR / "collected"\n',
@@ -62,8 +63,37 @@ def begun(directory: Path) -> Outcome:
             {"api/requirements.txt": "", "api/main.py": "", "requirements.txt": "", "main.py": FASTAPI["main.py"]},
             {"callable": "main:app", "path": ".", "requirements": "requirements.txt"},
         ),
+        (
+            {"shop/asgi.py": "from shop import create_app\napplication = create_app()\n", "shop/__init__.py": FACTORY},
+            {"callable": "shop.asgi:application"},
+        ),
+        (
+            {"main.py": "from fasthtml.common import *\napp, rt = fast_app()\ntask = make_task()\n"},
+            {"callable": "main:app"},
+        ),
+        (
+            {f"backend/{name}": text for name, text in DJANGO.items() if name != "requirements.txt"}
+            | {"requirements.txt": "Django==5.2\n"},
+            {"callable": "notes.asgi:application", "path": "backend", "requirements": "../requirements.txt"},
+        ),
+        (
+            FASTAPI | {"requirements/base.txt": "fastapi==0.118.0\n", "requirements/production.txt": "-r base.txt\n"},
+            {"requirements": "requirements/production.txt"},
+        ),
     ],
-    ids=["fastapi", "django", "socketio", "annotated", "in-a-folder", "with-a-folder", "beside-a-folder"],
+    ids=[
+        "fastapi",
+        "django",
+        "socketio",
+        "annotated",
+        "in-a-folder",
+        "with-a-folder",
+        "beside-a-folder",
+        "factory",
+        "fasthtml",
+        "django-in-a-folder",
+        "folder-of-requirements",
+    ],
 )
 def test_what_is_seen_is_a_deploy_yaml_that_is_sound(
     files: dict[str, str], expected: dict[str, object], tmp_path: Path
@@ -91,10 +121,31 @@ def test_what_reaches_out_is_asked_what_it_needs(tmp_path: Path) -> None:
     assert "# redis, httpx looks as if it reached others." in (tmp_path / "deploy.yaml").read_text()
 
 
-def test_where_nothing_is_seen_nothing_is_written(tmp_path: Path) -> None:
-    write(tmp_path, {"app.py": "from flask import Flask\napp = Flask(__name__)\n"})
+@pytest.mark.parametrize(
+    ("lock", "fix"),
+    [
+        ("poetry.lock", "write requirements.txt, `poetry export -o requirements.txt`, and name that"),
+        ("", "write uv.lock, `uv lock`, and name that"),
+    ],
+)
+def test_how_to_lock_what_it_needs_is_said_in_the_words_of_what_it_uses(tmp_path: Path, lock: str, fix: str) -> None:
+    write(tmp_path, FASTAPI | {"pyproject.toml": "", lock or "a": ""})
+    assert begun(tmp_path).code == 0
+    assert f"  # Neither uv.lock nor requirements.txt is there: {fix}\n" in (tmp_path / "deploy.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"app.py": "from celery import Celery\napp = Celery()\n"}, "no ASGI application is seen in"),
+        ({"app.py": "from shop import create_app\napp = create_app()\n"}, "no ASGI application is seen in"),
+        ({"app.py": "from flask import Flask\napp = Flask(__name__)\n"}, "is WSGI, and ASGI is served; write asgi.py"),
+    ],
+)
+def test_where_nothing_is_seen_nothing_is_written(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    write(tmp_path, files)
     outcome = begun(tmp_path)
-    assert (outcome.code, "no ASGI application is seen in" in outcome.err) == (1, True)
+    assert (outcome.code, said in outcome.err) == (1, True)
     assert not (tmp_path / "deploy.yaml").exists()
 
 

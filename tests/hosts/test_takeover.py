@@ -60,6 +60,29 @@ def test_a_takeover_that_fails_leaves_the_old_service_and_its_clients_alone(empt
     assert empty.run("sh", "-c", f"find {AWAY} -type f 2>/dev/null || true") == ""
 
 
+def test_a_unit_that_is_linked_from_opt_and_a_site_that_includes_a_file_are_taken_over(empty: Console) -> None:
+    set_up(empty, "guide-uvicorn")
+    linked = f"/opt/theirs/{OLD}.service"
+    empty.write("/etc/nginx/snippets/proxy.conf", "proxy_http_version 1.1;\n")
+    site = empty.run("cat", SITE)
+    assert "proxy_http_version                 1.1;" in site
+    included = site.replace("proxy_http_version                 1.1;", "include snippets/proxy.conf;")
+    empty.write(f"/etc/nginx/sites-available/{OLD}", included)
+    empty.run("sh", "-ec", f"systemctl disable {OLD}; mkdir /opt/theirs; mv {UNIT} {linked}; systemctl enable {linked}")
+    empty.run("sh", "-ec", f"systemctl restart {OLD}; nginx -t -q; systemctl reload nginx")
+    before = files(empty)
+    said = take_over(empty)
+    assert "/etc/nginx/snippets/proxy.conf:1: proxy_http_version 1.1;: replaced" in said
+    assert not old_runs(empty)
+    assert new_runs(empty)
+    empty.wsbundle("rollback", "-f", FILE)
+    assert old_runs(empty)
+    assert files(empty) == before
+    empty.host.reboot()
+    assert empty.comes_to_route()
+    assert old_runs(empty)
+
+
 def test_one_that_cannot_be_stopped_goes_on(empty: Console) -> None:
     set_up(empty, "guide-uvicorn")
     before = files(empty)
