@@ -110,7 +110,11 @@ def account_of(
     names = [service.name] if service else []
     names += [PurePosixPath(source.path).stem for source in sources if source.kind in ("unit", "program", "site")]
     name = free_name(_candidates(service, is_center), lambda name: name in names or is_taken(name))
-    values = dict(_values(ledger, service, is_center, name, domain))
+    if domain is not None:
+        ledger.claims["domain"] = [Claim(domain, "--domain")]
+    if "domain" not in ledger.claims:
+        raise NotImportable(_why_no_domain(ledger, sites, ours))
+    values = dict(_values(ledger, service, is_center, name))
     files = _of_the_old(service, ours)
     ledger.obstacles += [(path, _STAYS) for path in files if path.startswith("/etc/") and not is_a(path, ByHand)]
     if replaces := [path for path in files if _can_go(path, ledger)]:
@@ -183,15 +187,22 @@ def _candidates(service: Service | None, is_center: bool) -> Iterator[str]:
     return chain([service.name, directory], (f"{base}-app{number or ''}" for number in count()))
 
 
-def _values(
-    ledger: Ledger, service: Service | None, is_center: bool, name: str, domain: str | None
-) -> Iterator[tuple[str, Value]]:
+def _why_no_domain(ledger: Ledger, sites: Sites, ours: list[Block]) -> str:
+    if ours:
+        names = " ".join(sorted(name for server in ours for name in server.names())) or "missing"
+        return (
+            f"{ours[0].head.where}: its server_name is {names}, which is not the name of one host; give --domain NAME"
+        )
+    if sites.servers:
+        at = ledger.claims.get("port", []) + ledger.claims.get("at", [])
+        there = f"{'port ' if ledger.claims.get('port') else ''}{at[0].value}" if at else "the service"
+        return f"no site passes requests on to {there}; name the site that does, or give --domain NAME"
+    return "no file says for which domain it is; name nginx's site as well, or give --domain NAME"
+
+
+def _values(ledger: Ledger, service: Service | None, is_center: bool, name: str) -> Iterator[tuple[str, Value]]:
     """The settings, in no order."""
-    if domain is not None:
-        ledger.claims["domain"] = [Claim(domain, "--domain")]
     domains = list(dict.fromkeys(claim.value for claim in ledger.claims.get("domain", ())))
-    if not domains:
-        raise NotImportable("no file says for which domain it is; name nginx's site as well, or give --domain NAME")
     yield "domain", Value(domains[0] if len(domains) == 1 else domains, _from(ledger, "domain"))
     old = f"The old one is called {service.name}, and this one is installed beside it." if service else ""
     yield "name", Value(name, old)
@@ -220,6 +231,7 @@ def _values(
 def _of_tls(ledger: Ledger) -> Iterator[tuple[str, Value]]:
     file, key = ledger.value("certificate.file"), ledger.value("certificate.key")
     if file and key:
+        ledger.compare("certificate.file", ledger.claims["certificate.file"])
         is_certbots = file.startswith("/etc/letsencrypt/")
         why = "certbot goes on renewing it; with `letsencrypt` wsbundle asks for one of its own." if is_certbots else ""
         yield "tls", Value("files", why)

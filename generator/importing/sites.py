@@ -12,6 +12,7 @@ from generator.importing.site_lines import Beside, judge_line
 from generator.readers.entry import Entry
 
 _OTHERS: Said = ("another's", "belongs to another site of this host")
+_ELSEWHERE: Said = ("not supported", "the new site leads to the new service alone; several hosts need an engine")
 _FOR_ALL: Said = ("another's", "counts for all sites of this host; keep it in a file of its own if another needs it")
 
 
@@ -56,7 +57,9 @@ class Sites:
     def targets(self, server: Block) -> list[Target]:
         """Where a server passes requests on to."""
         found = []
+        variables = dict(value.split(None, 1) for value, _ in server.values("set") if " " in value)
         for value, entry in server.values("proxy_pass"):
+            value = variables.get(value, value)
             address = re.sub(r"^https?://", "", value)
             block = self.upstreams.get(address.partition("/")[0])
             if block is None:
@@ -120,7 +123,11 @@ def _judge_outside(ledger: Ledger, entry: Entry, sites: Sites, zones: set[str], 
     zone = re.search(r"zone=(\w+)", entry.value)
     if upstream is not None:
         is_ours = any(each in upstreams for each in upstream.inside)
-        ledger.add(entry, *(("replaced", "by an upstream of its own") if is_ours else _OTHERS))
+        if is_ours and entry.name == "server" and entry not in upstreams:
+            ledger.add(entry, *_ELSEWHERE)
+            ledger.obstacles.append((entry.where, f"leads some of the clients to {entry.value}, which stays as it is"))
+        else:
+            ledger.add(entry, *(("replaced", "by an upstream of its own") if is_ours else _OTHERS))
     elif any("map " in block and "upgrade" in block for block in entry.context) or (
         entry.name == "map" and "upgrade" in entry.value
     ):

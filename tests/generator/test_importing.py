@@ -365,6 +365,58 @@ def test_a_website_beside_the_application_is_not_lost(
     assert found == (["site:2"] if is_lost else [])
 
 
+PASSES = "location / { proxy_pass http://127.0.0.1:8765; }"
+
+
+@pytest.mark.parametrize(
+    ("site", "said"),
+    [
+        (
+            "server { server_name a.org; location / { root /var/www; } }",
+            "no site passes requests on to port 8765; name",
+        ),
+        (
+            f"server {{ server_name _; {PASSES} }}",
+            "site:1: its server_name is _, which is not the name of one host; give",
+        ),
+        (f"server {{ listen 80; {PASSES} }}", "site:1: its server_name is missing, which is not the name of one host"),
+    ],
+)
+def test_why_there_is_no_domain_is_said(here: Path, site: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", write(here, "a.service", CENTER), write(here, "site", site)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_variable_leads_where_it_was_set_to(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here, "a.service", CENTER)
+    write(here, "site", "server { server_name a.org; set $up http://[::1]:8765; location / { proxy_pass $up; } }")
+    assert imported(capsys, "a.service", "site")["settings"]["domain"] == "a.org"
+
+
+@pytest.mark.parametrize("other", ["127.0.0.1:8766", "10.0.0.9:8765 backup"])
+def test_what_a_site_leads_to_besides_is_not_forgotten(
+    here: Path, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here, "a.service", CENTER)
+    upstream = f"upstream u {{\nserver 127.0.0.1:8765;\nserver {other};\n}}\n"
+    write(here, "site", f"{upstream}server {{ server_name a.org; location / {{ proxy_pass http://u; }} }}")
+    facts = imported(capsys, "a.service", "site")
+    assert facts["obstacles"] == [
+        {"where": "site:3", "what": f"leads some of the clients to {other}, which stays as it is"}
+    ]
+
+
+def test_a_certificate_for_each_of_two_names_is_a_conflict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here, "a.service", CENTER)
+    servers = (
+        f"server {{ listen 443 ssl; server_name {name}.org; ssl_certificate /{name}; ssl_certificate_key /k;{PASSES}}}"
+        for name in "ab"
+    )
+    write(here, "site", "\n".join(servers))
+    (conflict,) = imported(capsys, "a.service", "site")["conflicts"]
+    assert conflict["claims"] == [["/a", "site:1"], ["/b", "site:2"]]
+
+
 INCLUDING = """\
 server {
     listen 443 ssl;
