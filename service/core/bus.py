@@ -20,6 +20,7 @@ import service.core.bus_records as records
 from service.core import drops
 from service.core.addresses import Address
 from service.core.arriving import Arriving
+from service.core.awaited import Awaited, Open
 from service.core.bus_records import Record
 from service.core.center import Center
 from service.core.envelope import open_envelope
@@ -242,15 +243,19 @@ class Peer:
                 if before is self and recipient not in expected:
                     peer.settle(key, recipient, Lost)
 
-    def forget_receipts(self, recipients: Set[Address]) -> None:
-        """Of messages to these clients it is not told any more what becomes of them: another worker has them, and says
-        it to their senders.
+    def forget_receipts(self, recipients: Set[Address]) -> list[tuple[int, Receipt, Address]]:
+        """It does not tell any more what becomes of messages to these clients: another worker has them, and says it to
+        their senders.
+
+        Returns: their keys, the receipts, and the recipients.
         """
+        forgotten = []
         for key, waiting in tuple(self.receipts.items()):
-            for recipient in waiting.outstanding.keys() & recipients:
-                del waiting.outstanding[recipient]
+            found = waiting.outstanding.keys() & recipients if waiting.is_decided else set()
+            forgotten += [(key, waiting.receipt, waiting.outstanding.pop(recipient)) for recipient in found]
             if not waiting.outstanding:
                 del self.receipts[key]
+        return forgotten
 
     def pass_receipts(self, recipients: Set[Address], to: "Peer") -> list[Origin]:
         """What becomes of messages to these clients will be told by another worker, which has them.
@@ -337,6 +342,10 @@ def said(message: Message, number: int = 0, seeks: bool = False, receipt: Receip
     return record
 
 
+def _open_receipt(worker: str, message: Open) -> OpenReceipt:
+    return OpenReceipt(worker, 0, message.id, {message.recipient: message.recipient}, is_near=True)
+
+
 def _is_late(peer: Peer, now: float) -> bool:
     return peer.asked_at is not None and now - peer.asked_at >= PATIENCE_S
 
@@ -364,6 +373,10 @@ class PeerBus:
         """By sender: a message to a large group, and what is behind it."""
         self._late_in_all = 0
         self._news = b""
+        self._awaited = Awaited()
+        self._receipts_here: dict[Address, list[Open]] = {}
+        """What clients that are leaving have sent to others that stay."""
+        self._is_ending = False
         self._untold: deque[Record] = deque(maxlen=MAX_UNTOLD)
         """What became of messages of clients of other hosts that were not known then."""
         self.moves = Moves(self)
@@ -462,6 +475,8 @@ class PeerBus:
 
     def arrived(self, member: Member) -> None:
         self.moves.arrived(member)
+        # What had been told meanwhile has been passed on to it by now.
+        self.lose_awaited(lambda message, worker, _: worker is None and message.sender == member.temporary)
 
     def forget_since(self, address: Address) -> None:
         """None of our members has an address any more, and another worker says so to all."""
@@ -549,11 +564,18 @@ class PeerBus:
         """A worker has the recipient of a message, which may have moved on meanwhile."""
         waiting = peer.receipts[key]
         waiting.is_decided = True
-        for recipient in () if peer.is_near else tuple(waiting.outstanding):
+        for recipient in tuple(waiting.outstanding):
+            owner = self.hub.owner_of(recipient)
+            if peer.is_near:
+                if owner is not peer:
+                    del peer.receipts[key]
+                    if waiting.early is None:
+                        worker = owner if isinstance(owner, Peer) else peer
+                        self.await_outcome(key, waiting.receipt, recipient, worker, peer)
+                continue
             if waiting.early is not None:
                 peer.settle(key, recipient, *waiting.early)
                 continue
-            owner = self.hub.owner_of(recipient)
             if isinstance(owner, Peer) and owner.host == peer.host:
                 if owner is not peer:
                     peer.pass_receipts({recipient}, owner)
@@ -573,32 +595,93 @@ class PeerBus:
             if not peer.is_near:
                 peer.tell(record)
 
+    # What near workers tell that have the recipient, or where the sender was
+
+    def await_outcome(
+        self, key: int, receipt: Receipt, recipient: Address, worker: Peer, before: Peer | None = None
+    ) -> None:
+        """Another worker of this host has the recipient of a message by now, or is to get it from the one `before`."""
+        if (sender := receipt.sender.temporary) is not None and self.hub.is_ours(self.hub.owner_of(sender)):
+            self._awaited.add(Open(sender, receipt.id, recipient), worker, key, None if before is worker else before)
+
+    def move_awaited(self, recipients: Set[Address], worker: Peer) -> None:
+        """These recipients are with this worker from now on."""
+        self._awaited.move(recipients, worker)
+
+    def look_for_receipts(self, senders: Set[Address]) -> None:
+        """These clients are about to leave, in this turn: find what they have sent to others that stay."""
+        self._receipts_here.clear()
+        for member in self.hub.members:
+            for _, receipt, recipient in member.unconfirmed():
+                if (sender := receipt.sender.temporary) is not None and sender in senders:
+                    message = Open(sender, receipt.id, recipient)
+                    self._receipts_here.setdefault(sender, []).append(message)
+
+    def _is_told_here(self, message: Open) -> bool:
+        """Whether the recipient has come to us, who tell it ourselves; whoever had it may have ended since."""
+        return self._is_here(self.hub.owner_of(message.recipient))
+
+    def was_told(self, settled: Settled) -> None:
+        message = Open(settled.temporary, settled.id, settled.recipient)
+        if self._awaited and self._awaited.take(message):
+            return
+        for question in self._questions.values():
+            for peer in question.asked if question.key else ():
+                waiting = peer.receipts.get(question.key)
+                if waiting is not None and (waiting.receipt.sender.temporary, waiting.receipt.id) == message[:2]:
+                    waiting.early = Delivered if settled.is_delivered else Lost, settled.recipient
+
+    def lose_awaited(self, is_meant: Callable[[Open, Any, int], bool]) -> None:
+        """Nobody will say any more what becomes of these messages."""
+        for message in self._awaited.take_where(is_meant):
+            sender = self.hub.owner_of(message.sender)
+            if self.hub.is_ours(sender):
+                sender.tell_outcome(Lost(id=message.id, recipient_uuid=message.recipient))
+
     def lose_abroad(self) -> None:
+        self._is_ending = True
         for peer in self.peers.values():
             for key, waiting in () if peer.is_near else tuple(peer.receipts.items()):
                 for recipient in tuple(waiting.outstanding):
                     peer.settle(key, recipient, Lost)
 
     def open_receipts(self, sender: ReceiptTaker) -> list[OpenReceipt]:
-        receipts = []
+        receipts: list[OpenReceipt] = []
         for peer in self.peers.values():
             for key, waiting in tuple(peer.receipts.items()):
                 if waiting.receipt.sender is sender:
                     del peer.receipts[key]
-                    if not peer.is_near:  # one of this host tells the client itself, wherever it is
-                        receipts.append(OpenReceipt(peer.number, key, waiting.receipt.id, waiting.outstanding))
-        return receipts
+                    of, outstanding = waiting.receipt.id, waiting.outstanding
+                    receipts.append(OpenReceipt(peer.number, key, of, outstanding, peer.is_near))
+        if (temporary := sender.temporary) is not None:
+            awaited = self._awaited.take_all_of(temporary)
+            receipts += [_open_receipt(worker.number, message) for message, worker in awaited]
+            receipts += [_open_receipt(self.number, message) for message in self._receipts_here.pop(temporary, ())]
+        # If all of this host end, the recipients take with them what there is to be told.
+        return [each for each in receipts if not (each.is_near and self._is_ending)]
 
     def hold_receipts(self, sender: ReceiptTaker, receipts: Iterable[OpenReceipt]) -> None:
         for each in receipts:
             for recipient, name in tuple(each.outstanding.items()):
                 # It may have moved on as well.
                 owner = self.hub.owner_of(recipient)
+                if each.is_near:
+                    self._hold_near(sender, each, name, owner)
+                    del each.outstanding[recipient]
+                    continue
                 holder = owner if isinstance(owner, Peer) and not owner.is_near else self.peers.get(each.worker)
                 if holder is not None:
                     holder.hold(each.key, Receipt(sender, each.id), recipient, name)
                     del each.outstanding[recipient]
             each.lose(sender)
+
+    def _hold_near(self, sender: ReceiptTaker, receipt: OpenReceipt, name: Address, owner: Owner | None) -> None:
+        before = self.peers.get(receipt.worker)
+        worker = owner if isinstance(owner, Peer) else before
+        if sender.temporary is not None and (worker is not None or not self._is_here(owner)):
+            self._awaited.add(
+                Open(sender.temporary, receipt.id, name), worker, before=None if worker is before else before
+            )
 
     def lose_receipts(self, peer: Peer, sender: Address) -> None:
         """What a client that has come to us is yet to be told by a worker of another host is not told any more."""
@@ -682,6 +765,8 @@ class PeerBus:
         for key, waiting in tuple(peer.receipts.items()):
             for recipient in tuple(waiting.outstanding):
                 peer.settle(key, recipient, Lost)
+        self._awaited.part(peer)
+        self.lose_awaited(lambda message, worker, _: worker is peer and not self._is_told_here(message))
         self._forget(peer)
 
     def _forget(self, peer: Peer) -> None:
@@ -951,16 +1036,22 @@ class PeerBus:
                 sender.tell(record)  # it has moved on
         elif sender is not None or record.temporary is None:
             outcome = Delivered if record.delivered else Lost
-            if not peer.settle(record.key, record.recipient, outcome, record.name):
-                self.settle(record.key, record.recipient, outcome, record.name)
+            is_told = peer.settle(record.key, record.recipient, outcome, record.name)
+            if not is_told and not self.settle(record.key, record.recipient, outcome, record.name):
+                self._settle_awaited(record.key, record.name, outcome)
 
     def settle(
         self, key: int, recipient: Address, outcome: type[Delivered | Lost], name: Address | None = None
-    ) -> None:
+    ) -> bool:
         """Tell one of our clients what became of its message, whichever worker has the recipient, or is about to."""
-        for peer in self.peers.values():
-            if peer.settle(key, recipient, outcome, name):
-                break
+        return any(peer.settle(key, recipient, outcome, name) for peer in self.peers.values())
+
+    def _settle_awaited(self, key: int, name: Address, outcome: type[Delivered | Lost]) -> None:
+        """The same where the recipient was about to move, and has stayed after all."""
+        for message in self._awaited.take_where(lambda message, _, known: known == key and message.recipient == name):
+            sender = self.hub.owner_of(message.sender)
+            if self.hub.is_ours(sender):
+                sender.tell_outcome(outcome(id=message.id, recipient_uuid=name))
 
     def _expected(self, peer: Peer, record: records.Expected) -> None:
         peer.settle_others(record.key, record.recipients)

@@ -115,6 +115,12 @@ class Member(Owner, Protocol):
     def settle(self) -> None:
         """Bring the tally up to date with what the client has sent."""
 
+    def unconfirmed(self) -> "Iterable[tuple[int, Receipt, Address]]":
+        """The messages that it has yet to confirm: their keys, who wants to hear of it, and whom they were sent to."""
+
+    def forget_unconfirmed(self) -> None:
+        """The senders of this host have been told that these messages were lost."""
+
     @property
     def client_address(self) -> str | None:
         """Where it comes from; None for a program of this host."""
@@ -173,14 +179,16 @@ class Receipt(NamedTuple):
 
 
 class OpenReceipt(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """A message of a client to clients of other hosts, which have yet to confirm it: its key, the worker that has it by
-    its name, and of each recipient whom it was sent to, and as whom others know it.
+    """A message of a client to clients of other workers, which have yet to confirm it: its key, the worker that has it
+    by its name, and of each recipient whom it was sent to, and as whom others know it. One that `is_near` is of this
+    host.
     """
 
     worker: str
     key: int
     id: Id
     outstanding: dict[CheckedAddress, CheckedAddress]
+    is_near: bool = False
 
     def lose(self, sender: ReceiptTaker) -> None:
         """Nobody will say any more what becomes of it."""
@@ -274,6 +282,9 @@ class Bus(Protocol):
     def tell_settled(self, settled: Settled) -> None:
         """Tell a client of another worker what became of its message."""
 
+    def was_told(self, settled: Settled) -> None:
+        """One of our members is told this now."""
+
     def tell_origin(self, temporary: Address, origin: Origin, outcome: Delivered | Lost) -> None:
         """Tell a client of another host what became of its message.
 
@@ -342,6 +353,8 @@ class Alone:
     def tell_mail(self, boxes: Collection[Address]) -> None: ...
 
     def tell_settled(self, settled: Settled) -> None: ...
+
+    def was_told(self, settled: Settled) -> None: ...
 
     def tell_origin(self, temporary: Address, origin: Origin, outcome: Delivered | Lost) -> None: ...
 

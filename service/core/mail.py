@@ -147,6 +147,7 @@ class Mail:
         for settled in outcomes:
             owner = self._hub.owner_of(settled.temporary)
             if self._hub.is_ours(owner):
+                self._hub.bus.was_told(settled)
                 kind = Delivered if settled.is_delivered else Lost
                 owner.tell_outcome(kind(id=settled.id, recipient_uuid=settled.recipient))
             elif owner is not None:

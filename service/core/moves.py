@@ -20,9 +20,10 @@ from msgspec import structs
 import service.core.bus_records as records
 from service.core.addresses import Address
 from service.core.arriving import Arriving, Nobody
+from service.core.awaited import Open
 from service.core.center import Center
 from service.core.frames import Lost
-from service.core.hub import Hub, Member, Origin, Owner
+from service.core.hub import Hub, Member, Origin, Owner, Receipt
 from service.core.session import Session
 
 # So many announcements of other hosts are remembered in the place of which another one has come.
@@ -41,7 +42,7 @@ class Worker(Owner, Protocol):
 
     def tell(self, record: records.Record) -> None: ...
 
-    def forget_receipts(self, recipients: Set[Address]) -> None: ...
+    def forget_receipts(self, recipients: Set[Address]) -> list[tuple[int, Receipt, Address]]: ...
 
     def pass_receipts(self, recipients: Set[Address], to: Any) -> list[Origin]: ...
 
@@ -71,7 +72,17 @@ class Workers(Protocol):
 
     def tell_all(self, record: records.Record) -> None: ...
 
-    def settle(self, key: int, recipient: Address, outcome: type[Lost]) -> None: ...
+    def settle(self, key: int, recipient: Address, outcome: type[Lost]) -> bool: ...
+
+    def await_outcome(
+        self, key: int, receipt: Receipt, recipient: Address, worker: Any, before: Any = None
+    ) -> None: ...
+
+    def lose_awaited(self, is_meant: Callable[[Open, Any, int], bool]) -> None: ...
+
+    def move_awaited(self, recipients: Set[Address], worker: Any) -> None: ...
+
+    def look_for_receipts(self, senders: Set[Address]) -> None: ...
 
     def lose_receipts(self, peer: Any, sender: Address) -> None: ...
 
@@ -116,6 +127,8 @@ class Moves:
         """Clients of ours that are about to leave."""
         self._fences: dict[int, _Fence] = {}
         self._arriving: dict[Address, tuple[Worker, Arriving]] = {}
+        self._lost: set[Address] = set()
+        """Clients of whom all have been told that they do not come."""
         self._behind: dict[Worker, dict[tuple[str, int], Mapping[Address, records.Moving]]] = {}
         """Of workers that have yet to say `Fenced`: the clients that they believe elsewhere."""
         self._claims: dict[tuple[Worker, int], tuple[str, int]] = {}
@@ -148,6 +161,11 @@ class Moves:
         self.leaving |= fence.clients
         to.tell(record)
         return record.number
+
+    def prepare(self, number: int) -> None:
+        """All that can leave do so in this turn of the loop."""
+        if fence := self._fences.get(number):
+            self._bus.look_for_receipts(fence.clients)
 
     def finish(self, number: int, to: Worker) -> None:
         """All of these clients have left, or stay."""
@@ -182,6 +200,8 @@ class Moves:
             self._bus.join_at(to, group, session.temporary, session.name)
         for address in session.watched:
             self._hub.unwatch(session, address)
+        for key, receipt, recipient in session.unconfirmed():
+            self._bus.await_outcome(key, receipt, recipient, to)
 
     def _moving(self, session: Session) -> records.Moving:
         addresses = [(address, self._bus.since(address)) for address in session.addresses]
@@ -323,9 +343,12 @@ class Moves:
         addresses = {address for client in record.clients for address, _ in client.addresses}
         for holder in siblings:
             if peer.is_near:
-                holder.forget_receipts(addresses)
+                for key, receipt, recipient in holder.forget_receipts(addresses):
+                    self._bus.await_outcome(key, receipt, recipient, target or holder, holder)
             elif target not in (None, holder) and (passed := holder.pass_receipts(addresses, target)):
                 self._unsure[holder, peer.local_number, record.number] = (target, passed)
+        if peer.is_near and target is not None:
+            self._bus.move_awaited(addresses, target)
         if is_ours:
             coming = {client.addresses[0][0]: client for client in record.clients}
             for other in self._bus.peers.values():
@@ -348,6 +371,13 @@ class Moves:
                 self._bus.leave_at(peer, group, client.addresses[0][0])
             for address, _ in client.addresses:
                 self._bus.free_at(peer, address)
+            if peer.is_near:
+                self._lose_awaited(client)
+
+    def _lose_awaited(self, client: records.Moving) -> None:
+        """A client was lost on its way from worker to worker, with what it would have confirmed."""
+        addresses = {address for address, _ in client.addresses}
+        self._bus.lose_awaited(lambda message, *_: message.recipient in addresses)
 
     def passed(self, peer: Worker, record: records.Passed) -> None:
         """A worker has these clients, and had all."""
@@ -421,6 +451,10 @@ class Moves:
             for group in arriving.moving.groups:
                 self._hub.forget_in_group(arriving, group)
             arriving.yield_to(session)
+        elif session.temporary in self._lost:
+            # Its worker had died, but it had just left.
+            self._lost.discard(session.temporary)
+            session.forget_unconfirmed()
 
     def lost(self, temporary: Address) -> None:
         """A client cannot be served by us, or does not come any more."""
@@ -435,6 +469,11 @@ class Moves:
                 self._hub.forget_owner(address)
                 self._bus.tell_all(records.Frees(address))
         arriving.yield_to(Nobody(self._hub.tally))
+        self._lost.add(temporary)
+        gone = records.Moves(self._bus.next_number(), self._bus.number, [], gone=[arriving.moving])
+        for peer in self._bus.workers_of(None):
+            peer.tell(gone)
+        self._lose_awaited(arriving.moving)
 
     def lost_of(self, number: str) -> None:
         """None of those that are still to come from this worker comes any more."""

@@ -14,7 +14,7 @@ Pure: no loop, no socket, no clock of its own.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 import msgspec
@@ -264,6 +264,12 @@ class Session(ABC):
             refilled=self._refilled_at,
             box=box,
         )
+
+    def unconfirmed(self) -> Iterable[tuple[int, Receipt, Address]]:
+        return ()
+
+    def forget_unconfirmed(self) -> None:  # noqa: B027  v0 confirms nothing
+        pass
 
     def when_here(self, act: Callable[[], None]) -> bool:
         return False

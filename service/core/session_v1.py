@@ -222,6 +222,12 @@ class SessionV1(Session):
             receipts=self._hub.bus.open_receipts(self),
         )
 
+    def unconfirmed(self) -> Iterable[tuple[int, Receipt, Address]]:
+        return [(key, receipt, recipient) for key, (receipt, recipient) in self._unconfirmed.items()]
+
+    def forget_unconfirmed(self) -> None:
+        self._unconfirmed = {key: each for key, each in self._unconfirmed.items() if each[0].sender.origin is not None}
+
     def _go_on(self, state: SessionState, opened: Opened | None) -> None:
         super()._go_on(state, opened)
         self._center.deadlines.pop(self._no_hello, None)

@@ -193,6 +193,7 @@ class Door:
             )
         except asyncio.TimeoutError:
             may_leave = False
+        moves.prepare(number)
         staying = []
         for client in leaving:
             if may_leave and (left := leave([client])):

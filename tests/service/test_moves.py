@@ -1,7 +1,7 @@
 """Clients pass from worker to worker, while all write to each other: nobody can tell when."""
 
 import random
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from typing import Any
 
 import pytest
@@ -25,6 +25,8 @@ class Scene:
         self.parties: dict[str, Party] = {}
         self.still: set[str] = set()
         """Those who are just moving, and are not read."""
+        self.late: set[str] = set()
+        """Those whose worker had died, of whom others had been told that they do not come."""
         self.on_the_way: deque[tuple[str, SessionState, str]] = deque()
         self.said: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.asked: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -94,6 +96,7 @@ class Scene:
             return  # it was of a worker that is dead
         bus, session = self.host.workers[source].bus, self.parties[name].session
         if may and session.may_leave:
+            bus.moves.prepare(self.numbers[name])
             self.on_the_way.append((name, session.leave(), target))
             bus.moves.left(session, bus.peers[target])
         else:
@@ -109,6 +112,8 @@ class Scene:
                 self.forget(name)
                 return
             party = self.parties[name]
+            if party.session.temporary not in self.host.workers[target].bus.moves._arriving:
+                self.late.add(name)
             kind: type[Session] = SessionV1 if state.protocol == "nc.v1" else SessionV0
             center = self.host.workers[target].center
             party.session = kind(center, party.client, state.identity, state.client_address, state.addresses[0][0])
@@ -216,9 +221,15 @@ def test_when_a_worker_dies_meanwhile_nothing_is_doubled_or_overtaken_or_remains
             assert to_all == sorted(set(to_all)), (other, name)
         answers = [frame["id"] for frame in scene.heard[name] if frame["type"] in ("ok", "error")]
         assert len(answers) == len(set(answers))
-        # Whoever is still there was told what has become of each message.
+        # Whoever is still there was told what has become of each message, once.
         asked = [number for (sender, _), numbers in scene.asked.items() if sender == name for number in numbers]
         assert set(asked) <= set(answers)
+        outcomes = [each for each in scene.heard[name] if each["type"] in ("delivered", "lost")]
+        told = Counter((each["id"], each["recipient_uuid"]) for each in outcomes)
+        assert set(told.values()) <= {1}, name
+        expected = {each["id"]: each["receipts"] for each in scene.heard[name] if each.get("receipts")}
+        counted = Counter(number for number, _ in told)
+        assert counted == expected or (name in scene.late and counted <= Counter(expected)), name
 
 
 def test_the_worker_that_a_sender_has_left_does_not_say_that_its_message_was_lost() -> None:

@@ -176,6 +176,7 @@ class Scene:
             return  # it was of a worker that is dead, or has left
         bus, session, to = self.workers[source].bus, self.parties[name].session, target[1:]
         if may and session.may_leave:
+            bus.moves.prepare(self.numbers[name])
             self.on_the_way.append((name, msgspec.msgpack.encode(session.leave()), target))
             bus.moves.left(session, bus.peers[to])
         else:

@@ -1,0 +1,87 @@
+"""What clients of this worker are yet to be told by other workers of this host, where the recipient or the client
+itself has passed from one worker to another since.
+
+Who has a recipient says what becomes of a message, wherever the sender is by then. If that worker is killed nobody
+would say it: then the message was lost, and the worker of the sender, which knows of it by this, says so.
+"""
+
+from collections.abc import Callable, Set
+from typing import Any, NamedTuple
+
+from service.core.addresses import Address
+from service.core.frames import Id
+
+_What = tuple[Id, Address]
+"""Of a message: its id, and as whom others know the recipient."""
+
+
+class _Where(NamedTuple):
+    """The worker that has the recipient, or is to get it from the one `before`, which has it if that fails. None: it
+    has gone. `key` is that of the message there.
+    """
+
+    worker: Any
+    key: int
+    before: Any = None
+
+
+class Open(NamedTuple):
+    """A message of which it is not known yet what becomes of it."""
+
+    sender: Address
+    id: Id
+    recipient: Address
+
+
+class Awaited:
+    """By sender, and by message."""
+
+    def __init__(self) -> None:
+        self._of: dict[Address, dict[_What, _Where]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._of)
+
+    def add(self, message: Open, worker: Any, key: int = 0, before: Any = None) -> None:
+        self._of.setdefault(message.sender, {})[message.id, message.recipient] = _Where(worker, key, before)
+
+    def take(self, message: Open) -> bool:
+        """It is told now. Returns: whether it was to be."""
+        waiting = self._of.get(message.sender, {})
+        is_known = waiting.pop((message.id, message.recipient), None) is not None
+        if is_known and not waiting:
+            del self._of[message.sender]
+        return is_known
+
+    def take_all_of(self, sender: Address) -> list[tuple[Open, Any]]:
+        """The sender leaves. Returns: its messages, each with the worker."""
+        return [(Open(sender, *what), where.worker) for what, where in self._of.pop(sender, {}).items()]
+
+    def take_where(self, is_meant: Callable[[Open, Any, int], bool]) -> list[Open]:
+        """What is told now."""
+        found = [
+            message
+            for sender, waiting in self._of.items()
+            for what, where in waiting.items()
+            if is_meant(message := Open(sender, *what), where.worker, where.key)
+        ]
+        for message in found:
+            self.take(message)
+        return found
+
+    def move(self, recipients: Set[Address], worker: Any) -> None:
+        """These recipients are with another worker from now on, or are to be."""
+        for waiting in self._of.values():
+            for what, where in waiting.items():
+                if what[1] in recipients and where.worker is not worker:
+                    before = None if where.before is worker else where.worker
+                    waiting[what] = where._replace(worker=worker, before=before)
+
+    def part(self, worker: Any) -> None:
+        """A worker has gone: who was to come to it may have stayed."""
+        for waiting in self._of.values():
+            for what, where in waiting.items():
+                if where.worker is worker and where.before is not None:
+                    waiting[what] = where._replace(worker=where.before, before=None)
+                elif where.before is worker:
+                    waiting[what] = where._replace(before=None)
