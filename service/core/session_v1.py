@@ -412,7 +412,7 @@ class SessionV1(Session):
             self._send_to_one(request, self._owner_of(address))
         else:
             recipients = [member for member in self._hub.members_of(str(group)) if member is not self]
-            reached = sum(member.reach(str(group)) for member in recipients)
+            reached = sum([member.reach(group) for member in recipients])
             most = self._center.settings.limits.messages_per_second
             if reached > most:
                 reason = f"{reached} recipients; {most} messages per second are allowed"

@@ -85,7 +85,6 @@ _LOOK_S = 0.02
 
 # Of writes that a slow client has not taken, before they are put together.
 _MAX_BACKLOG = 64
-_NOTHING: list[bytes] = []
 
 # To keep some hundred frames, in messages to one recipient.
 _COST_OF_READING_ON = READ_AHEAD_FRAMES // 8
@@ -242,7 +241,7 @@ class WebSocket(asyncio.BufferedProtocol):
         """The bytes that the next `flush` writes."""
         self._written = 0
         """Bytes that were written so far."""
-        self._backlog: list[bytes] = []
+        self._backlog: tuple[bytes, ...] = ()
         """What was written last; the end of it may still wait in the transport, which does not show it."""
         self._is_frozen = False
         """Nothing of it is read or carried out, for another process is to serve it."""
@@ -373,8 +372,13 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def send(self, text: bytes) -> None:
         if self._is_open:
-            length = len(text)
-            self._write_soon((_TEXT_HEADS[length] if length < _SHORT else _head(_TEXT, length)) + text)
+            # What `_write_soon` does, without a call: a group may have a thousand members.
+            length, waiting = len(text), self._waiting
+            if not waiting:
+                self._shell.flush_soon(self)
+            waiting.append((_TEXT_HEADS[length] if length < _SHORT else _head(_TEXT, length)) + text)
+            if length > _LONG or len(waiting) >= _MAX_WAITING:
+                self.flush()
 
     def _write_soon(self, frame: bytes) -> None:
         waiting = self._waiting
@@ -394,11 +398,11 @@ class WebSocket(asyncio.BufferedProtocol):
     def _write(self, frames: bytes) -> None:
         self._written += len(frames)
         if not self.transport.get_write_buffer_size():
-            self._backlog = [frames]
+            self._backlog = (frames,)
+        elif len(self._backlog) < _MAX_BACKLOG:
+            self._backlog += (frames,)
         else:
-            self._backlog.append(frames)
-            if len(self._backlog) >= _MAX_BACKLOG:
-                self._backlog = [self._unsent()]
+            self._backlog = (self._unsent(), frames)
         self.transport.write(frames)
 
     def _unsent(self) -> bytes:
@@ -715,7 +719,7 @@ class WebSocket(asyncio.BufferedProtocol):
         if not self._is_open:
             return
         if not self.transport.get_write_buffer_size():
-            self._backlog = _NOTHING
+            self._backlog = ()
         if self._reader is not None and not begun_length(self._reader):
             self._reader = None
         silence = now - self._heard_at

@@ -146,6 +146,19 @@ async def test_a_message_of_any_length_arrives(length: int) -> None:
     assert await guest.heard() == [(TEXT, b"x" * length)]
 
 
+@in_a_loop
+async def test_what_a_slow_client_has_not_taken_is_known_to_the_letter_however_much_was_written() -> None:
+    guest = Site().connect()
+    guest.transport.buffered = 0
+    for number in range(300):
+        guest.client.send(b"%d" % number)
+        guest.client.flush()
+        guest.transport.buffered += len(guest.transport.writes[-1])
+        assert guest.client._unsent() == b"".join(guest.transport.writes[1:])
+    guest.transport.buffered = 1000
+    assert guest.client._unsent() == b"".join(guest.transport.writes)[-1000:]
+
+
 # What a client says
 
 
