@@ -229,6 +229,9 @@ class WebSocket(asyncio.BufferedProtocol):
         "transport",
     )
 
+    data_received = None
+    """uvloop asks every protocol for it, and to find none takes a microsecond of each handshake."""
+
     def __init__(self, shell: FastShell, transport: asyncio.Transport) -> None:
         self.transport = transport
         self._shell = shell

@@ -76,7 +76,11 @@ def read_handshake(head: bytes) -> Upgrade | None:
     fields: dict[str, list[str]] = {}
     found = _fields.findall(rest, 0, len(rest) - len("\r\n"))
     for name, value in found:
-        fields.setdefault(name.lower(), []).append(value.strip(" \t"))
+        name, value = name.lower(), value.strip(" \t")
+        if name in fields:
+            fields[name].append(value)
+        else:
+            fields[name] = [value]
     request = _line.fullmatch(line)
     if request is None or "" in fields:
         is_folded = "\r\n " in text or "\r\n\t" in text
@@ -104,7 +108,8 @@ def _fault(version: str, fields: Fields) -> str | None:
         return "A WebSocket handshake has no body"
     if len(fields["upgrade"]) != 1:
         return "There must be one Upgrade"
-    if "upgrade" not in (options := _tokens(fields, "connection")) or not _is_list(options):
+    options = _tokens(fields, "connection")
+    if options != ["upgrade"] and ("upgrade" not in options or not _is_list(options)):
         return "Connection must contain upgrade"
     if "sec-websocket-protocol" in fields and not _is_list(_tokens(fields, "sec-websocket-protocol")):
         return "Sec-WebSocket-Protocol must be a list of names"
