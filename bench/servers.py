@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from bench.programs import BUILD, HERE, PATH, ROOT, MissingError, compiled, nchan_module, node_modules, program
 
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 # Of the files that a process may have open, what it needs beside its connections.
 SPARE_FILES = 200
 
