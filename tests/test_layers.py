@@ -1,5 +1,6 @@
 """Which way imports point: each program reads from the ground up, and nothing in it goes round in a circle."""
 
+import functools
 import re
 import sys
 from collections.abc import Collection, Mapping
@@ -157,7 +158,11 @@ REACHING_OUT = {
     },
 }
 
-KNOWS = {name: (imports(path) & set(MODULES)) - {name} for name, path in MODULES.items()}
+
+@functools.cache
+def knows(module: str) -> frozenset[str]:
+    """Which modules of the project it imports. Not of all at once, because each process of the tests would read all."""
+    return (imports(MODULES[module]) & set(MODULES)) - {module}
 
 
 def program(module: str) -> str:
@@ -183,7 +188,7 @@ def climbing(module: str) -> set[str]:
     """What a module imports of a room that does not stand below its own."""
     own, rooms = room(module), ROOMS[program(module)]
     below = {"", own, *rooms[: rooms.index(own)]}
-    return {other for other in KNOWS[module] if program(other) == program(module) and room(other) not in below}
+    return {other for other in knows(module) if program(other) == program(module) and room(other) not in below}
 
 
 def packages(module: str) -> set[str]:
@@ -193,8 +198,8 @@ def packages(module: str) -> set[str]:
 def test_a_circle_and_a_climbing_import_would_be_seen() -> None:
     assert circle({"hub": {"bus"}, "bus": {"frames", "hub"}, "frames": set()}) != []
     assert circle({"hub": {"bus", "frames"}, "bus": {"frames"}, "frames": set()}) == []
-    assert "generator.packing.archive" in KNOWS["generator.packing.pack"]
-    assert "generator.explain" in KNOWS["generator.commands"]  # from generator import explain
+    assert "generator.packing.archive" in knows("generator.packing.pack")
+    assert "generator.explain" in knows("generator.commands")  # from generator import explain
 
 
 @pytest.mark.parametrize("name", ROOMS)
@@ -203,7 +208,7 @@ def test_every_room_has_its_place(name: str) -> None:
 
 
 def test_no_module_leads_back_to_itself() -> None:
-    assert circle(KNOWS) == []
+    assert circle({name: knows(name) for name in MODULES}) == []
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if room(name) not in ("", "peers")])
@@ -214,8 +219,8 @@ def test_no_import_climbs(module: str) -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_a_program_knows_of_another_what_it_may(module: str) -> None:
     own = program(module)
-    for other in {program(each) for each in KNOWS[module]} - {own}:
-        assert {each for each in KNOWS[module] if program(each) == other} <= KNOWN.get((own, other), set())
+    for other in {program(each) for each in knows(module)} - {own}:
+        assert {each for each in knows(module) if program(each) == other} <= KNOWN.get((own, other), set())
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if program(name) == "service"])
@@ -232,7 +237,7 @@ def test_what_decides_reaches_for_nothing(module: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(PURE_OF_THE_SERVICE))
 def test_what_decides_depends_on_nothing_that_does(module: str) -> None:
-    assert KNOWS[module] <= {"service", *PURE_OF_THE_SERVICE}
+    assert knows(module) <= {"service", *PURE_OF_THE_SERVICE}
 
 
 def test_only_the_application_speaks_asgi() -> None:
@@ -252,7 +257,7 @@ def test_only_what_renders_knows_jinja_and_only_what_parses_or_writes_it_knows_y
 
 
 def test_only_the_command_itself_knows_what_concerns_a_host() -> None:
-    knowing = {name for name in MODULES if any(each.startswith("generator.host") for each in KNOWS[name])}
+    knowing = {name for name in MODULES if any(each.startswith("generator.host") for each in knows(name))}
     assert {name for name in knowing if room(name) not in ("host", "doctor")} == {
         *("generator.command_line", "generator.importing.command", "tools.picture")
     }
@@ -270,11 +275,12 @@ def test_what_sets_up_the_environment_needs_nothing_that_is_to_be_installed() ->
     modules, names = {"generator.environment"}, set()
     while modules:
         module = modules.pop()
-        modules |= KNOWS[module] - {"generator"}
+        modules |= knows(module) - {"generator"}
         names |= packages(module)
     assert names == {"generator"}
 
 
+@pytest.mark.slow
 def test_a_module_of_the_tests_is_imported_by_its_full_name() -> None:
     of_the_tests = sorted((ROOT / "tests").rglob("*.py"))
     ours = {path.stem for path in of_the_tests} - {"__init__"}

@@ -39,6 +39,7 @@ def unshown(page: str) -> Iterator[str]:
             yield attack
 
 
+@pytest.mark.slow
 def test_every_promise_is_shown_by_tests_that_exist() -> None:
     assert len(promises(PAGE)) >= 29
     assert list(unshown(PAGE)) == []

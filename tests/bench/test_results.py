@@ -94,6 +94,7 @@ def _keep_often(file: Path, day: int) -> None:
         )
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_do_not_mix(file: Path) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_keep_often, args=(file, day)) for day in (1, 2)]

@@ -495,6 +495,7 @@ def test_listen_ends_when_nobody_reads_its_output_any_more(shell: Shell) -> None
             assert (pipe.returncode, pipe.stderr.read()) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["service/server.py", "-m service"])
 def test_listen_comes_back_when_the_server_does(command: str) -> None:
     with running(command) as first, listening(url=first.url) as listener:

@@ -31,6 +31,7 @@ async def send(url: str, token: str, *messages: object) -> list[bool]:
         return [(await alice.send("bob", message)).stored for message in messages]
 
 
+@pytest.mark.slow
 def test_a_phone_that_was_off_gets_all_of_it_once_in_order_through_restarts(tmp_path: Path) -> None:
     kept, file, events = Kept(tmp_path), tmp_path / "position.json", list[Event]()
     bob, alice = kept.token("bob"), kept.token("alice")

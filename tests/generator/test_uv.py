@@ -50,6 +50,7 @@ def at_hand(directory: Path) -> str | None:
 # pip's settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [{}, {"PIP_TIMEOUT": "9", "PIP_CERT": ""}, {"PIP_CONFIG_FILE": "more"}])
 def test_pips_settings_are_those_that_pip_itself_lists(given: dict[str, str], tmp_path: Path) -> None:
     for name, place in (("etc", "etc/pip"), ("legacy", "home/.pip"), ("home", "home/.config/pip")):

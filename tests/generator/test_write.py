@@ -225,6 +225,7 @@ def test_nobody_else_can_read_env_for_even_a_moment(directory: Path) -> None:
     assert in_a_child(act) == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_any_step_leaves_whole_files_and_the_next_completes_it(tmp_path: Path) -> None:
     old, new = few(rendered("name: first")), few(rendered("name: second\nwelcome: Hello, {uuid}\n"))
     write(old, tmp_path / "old")

@@ -180,6 +180,7 @@ ANSWERS = [
 ]
 
 
+@pytest.mark.slow
 @LOOPS
 def test_a_stream_that_is_cut_at_any_byte_goes_on_there(new_loop: Any) -> None:
     async def cut_all() -> None:

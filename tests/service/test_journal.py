@@ -71,6 +71,7 @@ def started(command: str, journal: Journal, **variables: str) -> Iterator[Shell]
         process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log_format", ["plain", "json"])
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_every_line_has_its_priority_and_no_time_beside_that_of_the_journal(

@@ -152,6 +152,7 @@ def said_to_be_whole(kept: Kept, shell: Shell) -> bool | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["copied while it runs", "moved while it runs", "copied while it does not"])
 def test_a_copy_that_was_put_over_the_file_is_noticed_and_told(kept: Kept, tmp_path: Path, how: str) -> None:
     file, backup = kept.mailbox / FILE, tmp_path / "backup.db"

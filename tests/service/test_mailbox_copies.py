@@ -102,6 +102,7 @@ def test_root_leaves_no_file_that_the_service_could_not_use(kept: Kept) -> None:
     assert {path.stat().st_uid for path in kept.mailbox.iterdir()} == {65534}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can write where a link leads to")
 @pytest.mark.parametrize("name", ["import", "export"])
 def test_root_follows_no_link_that_the_service_has_put_there(kept: Kept, tmp_path: Path, name: str) -> None:

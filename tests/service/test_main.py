@@ -238,6 +238,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("command", OURS)
 def test_in_the_background_it_goes_on_when_the_terminal_interrupts(command: str, workers: str, tmp_path: Path) -> None:

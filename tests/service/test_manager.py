@@ -473,6 +473,7 @@ def test_workers_end_when_whoever_started_them_is_killed(kind: str, bus: Path) -
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OURS)
 def test_a_service_whose_workers_cannot_start_ends_and_says_why(kind: str, bus: Path) -> None:
     bus.mkdir(mode=0o755)
