@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,8 +14,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.hosts.console import DOMAIN, NAME, Console
+from tests.hosts.test_certificates import make_pair
+from tests.soak.neighbours import neighbours, reports
 
 CLIENTS = 200
+# The whole proof is KEEP_CLIENTS=10000 KEEP_TIMES=20.
+NEIGHBOURS = int(os.environ.get("KEEP_CLIENTS", "400"))
+TIMES = int(os.environ.get("KEEP_TIMES", "2"))
 PATIENCE_S = 30.0
 LIMITS = {"connections_per_address": 1000, "handshakes_per_second": 1000, "handshake_burst": 1000}
 
@@ -161,6 +167,37 @@ def test_ten_reloads_end_no_connection(installed: Console) -> None:
     asyncio.run(play())
     said = installed.run("journalctl", "-u", NAME, "-o", "cat")
     assert said.count(f"Reloaded {NAME}.service") == 10
+    assert "Traceback" not in said
+    assert "takes no clients" not in said
+
+
+@pytest.mark.parametrize(("verb", "workers"), [("reload", 2), ("restart", 2), ("restart", 1)])
+def test_neighbours_who_write_to_each_other_over_tls_notice_neither(
+    installed: Console, verb: str, workers: int
+) -> None:
+    """Of both protocols, with receipts, some in the middle of a frame, and some that do not read meanwhile."""
+    installed.run(
+        "sed", "-i", f"s/worker_connections .*;/worker_connections {3 * NEIGHBOURS};/", "/etc/nginx/nginx.conf"
+    )
+    limits = {"connections": NEIGHBOURS + 100, "connections_per_address": NEIGHBOURS + 100}
+    limits |= {"handshakes_per_second": 1000, "handshake_burst": 10_000}
+    pair = make_pair(installed, "/etc/ssl/good", DOMAIN)
+    installed.install(**{**pair, "domain": DOMAIN}, limits=limits, workers=workers)
+    processes = 1 + NEIGHBOURS // 5000
+    with neighbours(installed.host.address, 443, DOMAIN, NEIGHBOURS, processes) as crowd:
+        for _ in range(TIMES):
+            time.sleep(2)
+            installed.run("systemctl", "reset-failed", NAME)
+            began = time.monotonic()
+            installed.run("systemctl", verb, NAME)
+            print(f"{verb}: {time.monotonic() - began:.2f} s", file=sys.stderr)
+        time.sleep(2)
+        report = reports(crowd)
+    print(report, file=sys.stderr)
+    assert report.clients == NEIGHBOURS
+    assert report.sent > NEIGHBOURS // 10
+    assert report.faults() == {}
+    said = installed.run("journalctl", "-u", NAME, "-o", "cat")
     assert "Traceback" not in said
     assert "takes no clients" not in said
 
