@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.programs import PATH, certificate, program
+from bench.programs import HERE, PATH, certificate, program
 from bench.servers import free_port
 from bench.together import run
 from generator.config.load import load
@@ -66,7 +66,10 @@ def main(arguments: list[str]) -> int:
         keys = _moved(keys_file(deploy), place)
         add_key(keys, "HS256")
         (place / "token").write_text(mint(keys, "honest", 3600, ["honest"]))
-    return run([_nginx(deploy, place, options.nginx_workers), _service(deploy, place)], place)
+    nginx = _nginx(deploy, place, options.nginx_workers)
+    queue = _queue(options.port, deploy.tls != "off")
+    (place / "etc/nginx/sites-available/zz-queue").write_text(queue)
+    return run([nginx, _service(deploy, place)], place)
 
 
 def _deploy(place: Path, assignments: Iterable[str]) -> Deploy:
@@ -87,6 +90,14 @@ def _nginx(deploy: Deploy, place: Path, workers: int) -> tuple[list[str], dict[s
     (place / "nginx.conf").write_text(_MAIN.format(directory=place, user=_user(), workers=workers))
     nginx = program("nginx", "nginx")
     return [nginx, "-p", str(place), "-c", str(place / "nginx.conf"), "-g", "daemon off;"], {"PATH": PATH}
+
+
+def _queue(port: int, encrypted: bool) -> str:
+    """What docs/sizing.md has for many clients that come at once, for where ours listens."""
+    text = (HERE / "queue.conf").read_text()
+    (listen,) = re.findall(rf"(?m)^    listen {'443 ssl' if encrypted else '80'}( .*)$", text)
+    others = re.sub(r"(?m)^    listen .*\n", "", text)
+    return others.replace("{\n", f"{{\n    listen 127.0.0.1:{port}{' ssl' * encrypted}{listen}\n", 1)
 
 
 def _service(deploy: Deploy, place: Path) -> tuple[list[str], dict[str, str]]:

@@ -286,6 +286,7 @@ def unknown_host_paths(document: Document) -> Iterator[str]:
     of_the_host = (
         "/etc/nginx/nginx.conf",
         "/etc/nginx/sites-enabled/default",
+        "/etc/nginx/sites-enabled/zz-queue",
         "/etc/security/limits.conf",
         "/etc/pip.conf",
         "/etc/hosts",

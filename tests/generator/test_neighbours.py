@@ -1,5 +1,6 @@
 """Other sites of the host's nginx: which of them take our clients, or our port, and by which way clients come."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -7,7 +8,7 @@ import pytest
 
 from generator.config.schema import Deploy
 from generator.host.neighbours import Surroundings, faults, warnings, ways_in, without
-from generator.readers.nginx_sites import Listen, Server
+from generator.readers.nginx_sites import Listen, Server, servers
 
 ADDRESSES = ("203.0.113.5", "2001:db8::5")
 EVERYWHERE = ("0.0.0.0", "::")
@@ -37,6 +38,17 @@ def warned(
 def test_sites_beside_ours_are_no_news() -> None:
     others = (site("0.0.0.0"), site("::"), site("0.0.0.0", 443, "ssl"), site("0.0.0.0", 80, "default_server"))
     assert said(*others, tls="letsencrypt") == warned(*others, tls="letsencrypt") == []
+
+
+@pytest.mark.parametrize("tls", ["off", "files"])
+def test_a_longer_queue_of_connections_is_no_news(tls: str, tmp_path: Path) -> None:
+    queue = tmp_path / "zz-queue"
+    queue.write_text((Path(__file__).parents[2] / "bench" / "queue.conf").read_text())
+    main = tmp_path / "nginx.conf"
+    main.write_text(f"http {{\n    include {queue};\n}}\n")
+    others = [server for server in servers(main) if "backlog=4096" in server.listens[0].options]
+    assert len(others) == 1
+    assert said(*others, tls=tls) == warned(*others, tls=tls) == []
 
 
 @pytest.mark.parametrize("host", ADDRESSES)

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import ssl
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from generator.readers.stub_certificate import stub_pair
-from tests.run.stage import DOMAIN, NAME, REPOSITORY, SBIN, Stage, deployed, nginx, process, wait_until
+from tests.run.stage import DOMAIN, NAME, REPOSITORY, SBIN, Stage, deployed, needed, nginx, process, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +50,18 @@ def seen(stage: Stage, headers: dict[str, str]) -> tuple[str, str, dict[str, lis
     for name, value in told["headers"]:
         fields.setdefault(name, []).append(value)
     return told["client"], told["scheme"], fields
+
+
+def test_more_clients_can_wait_for_nginx_beside_any_site() -> None:
+    with TemporaryDirectory(prefix="ws-") as directory:
+        stage = Stage(Path(directory), tls="files")
+        queue = (REPOSITORY / "bench" / "queue.conf").read_text()
+        (stage.root / "etc/nginx/sites-enabled/zz-queue").write_text(stage.moved(queue))
+        with nginx(stage):
+            said = subprocess.run([needed("ss"), "-Hltn"], capture_output=True, text=True, check=True).stdout
+            longest = {line.split()[3]: line.split()[2] for line in said.splitlines()}
+            assert [longest[f"127.0.0.1:{port}"] for port in (stage.http_port, stage.https_port)] == ["4096", "4096"]
+            assert stage.get("/elsewhere", encrypted=True)[0] == 404  # of our site: it is still the first
 
 
 @pytest.mark.parametrize(("tls", "scheme"), [("off", "http"), ("files", "https")])
