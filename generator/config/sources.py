@@ -302,10 +302,15 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
         held = ""
 
 
+def _is_venv(directory: Path) -> bool:
+    """Whether it is a virtual environment, whatever its name. Source: PEP 405."""
+    return (directory / "pyvenv.cfg").is_file()
+
+
 def _all_files(directory: Path) -> Iterator[str]:
     for folder, folders, names in os.walk(directory):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-        folders[:] = [name for name in folders if name not in _LEFT_OUT]
+        folders[:] = [name for name in folders if name not in _LEFT_OUT and not _is_venv(Path(folder, name))]
         for name in (*names, *links):
             if name not in _LEFT_OUT and not name.endswith(".pyc"):
                 yield os.path.relpath(os.path.join(folder, name), directory)

@@ -133,10 +133,10 @@ def test_an_application_in_a_directory_that_the_repository_around_it_ignores_is_
 
 def test_without_git_what_work_leaves_behind_is_left_out(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = ("__pycache__/a.py", "shop/a.pyc", "venv/b.py", ".venv/c.py", "node_modules/d.js", ".env", ".mypy_cache/e")
-    for name in left:
+    for name in (*left, "of-3.13/pyvenv.cfg", "of-3.13/lib/f.py", "env/of_the_shop.py"):
         put(here, name)
     monkeypatch.setenv("PATH", "/nowhere")
-    assert found(here).files == ("requirements.txt", "shop/asgi.py")
+    assert found(here).files == ("env/of_the_shop.py", "requirements.txt", "shop/asgi.py")
 
 
 def test_where_git_does_not_answer_what_it_would_leave_out_is_not_installed(
