@@ -18,6 +18,7 @@ shift 2
 home=/usr/local/lib/wsbundle/$name # not below /opt/NAME, which is the installation's own, nor /var, often noexec
 unit=wsbundle-deploy-$name.service
 KEPT_JOBS=5
+NEW=3           # the exit code of changes that are still to be made
 BUSY=75 GONE=76 # exit codes that no job has
 
 ask() {
@@ -151,8 +152,8 @@ back() {
         return 0
     fi
     if [ "$before" = none ]; then
-        echo "Nothing was installed here before. To remove it: $home/current/.venv/bin/wsbundle uninstall -f $home/current/deploy.yaml"
-        return 1
+        echo "Nothing was installed here before, so it stays."
+        return $NEW
     fi
     rollback "$before" || return $?
     rm "$home/changed"

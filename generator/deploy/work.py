@@ -10,6 +10,7 @@ from generator.deploy.fleet import Row
 from generator.deploy.kits import Kit
 from generator.deploy.remote import LostError, Remote, RemoteError
 from generator.deploy.sharing import Keys, carry, server_of
+from generator.program import COMMAND
 
 NOT_DUE = "nothing to take back"
 _PENDING = 3
@@ -63,6 +64,8 @@ class Work:
         is_due = answer.archive and self._last and answer.changed.startswith(f"{self._last} ")
         if is_due and self._changed(remote, row, answer.archive, "back", self._last) and row.code == 0:
             row.result = "went back"
+        elif row.code == _PENDING:  # the other hosts need not wait for it
+            row.result = f"stays, it was new; to remove it: {COMMAND} uninstall --host {row.host}"
 
     def _ready(self, row: Row) -> Remote:
         """The host, when no earlier deployment is at work there any more."""

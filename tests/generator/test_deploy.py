@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -28,6 +29,7 @@ from generator.deploy.kits import kit
 from generator.deploy.remote import Lines, Remote, RemoteError
 from generator.deploy.sharing import Keys, check_names, joins
 from generator.deploy.ssh import LOST, Outcome, Ssh, as_root, fault, words
+from generator.deploy.work import Work
 from generator.packing.archive import Member, archive
 from generator.packing.wheelhouse import Target
 from generator.rendering.render import render
@@ -347,6 +349,36 @@ def test_a_job_is_followed_over_lost_connections_whatever_the_login_shell_prints
     said: list[str] = []
     assert Remote(Losing(), "here", "chat", said.append, threading.Event()).follow("1") == 3
     assert said == ["1", "2", "3", "the connection is lost; connecting again", "4", "5"]
+
+
+class _New(_Host):
+    """A host on which the last deployment was the first; host.sh says so."""
+
+    def look(self) -> Answer:
+        return answer()
+
+    def do(self, directory: str, work: str, *options: str) -> int:
+        there = """set -eu
+            mount -t tmpfs tmpfs /usr/local/lib
+            mkdir -p /usr/local/lib/wsbundle/chat; echo 0123456789ab none none >/usr/local/lib/wsbundle/chat/changed
+            exec sh "$@"
+            """
+        words = [shutil.which("unshare") or "", "--mount", "sh", "-c", there, "sh", str(HOST), work, "chat", *options]
+        return subprocess.run(words, check=False).returncode
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a mount namespace of its own")
+def test_a_host_that_was_new_holds_up_no_other_that_is_taken_back() -> None:
+    deploy = load_text("domain: ws.mycompany.org\nname: chat\n", "deploy.yaml").deploy
+    there = {host: _New(host) for host in ("ws1", "ws2")}
+    work = Work(Namespace(back=True), deploy, there, dict.fromkeys(there, ANSWER))
+    fleet = Fleet(list(there), Report(json=True))
+    for row in fleet.rows.values():
+        row.before = ANSWER.generation
+    fleet.each(["ws2", "ws1"], work.take_back, 1, False)
+    new = "stays, it was new; to remove it: .venv/bin/wsbundle uninstall --host"
+    assert [row.result for row in fleet.rows.values()] == [f"{new} ws1", f"{new} ws2"]
+    assert fleet.end() == 3
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has a mount namespace of its own")
