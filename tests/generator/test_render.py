@@ -109,6 +109,13 @@ def test_the_rest_is_installed_where_it_is_read(choices: dict[str, Any]) -> None
     assert (HOOK in there) == (choices["tls"] == "letsencrypt")
 
 
+def test_systemd_waits_for_supervisor_however_many_programs_it_stops_one_after_another() -> None:
+    bundle = render(deploy(manager="supervisor"))
+    [file] = [file for file in bundle.files if file.path == SUPERVISOR_AFTER_MOUNTS]
+    assert "\n[Service]\n" in file.text
+    assert file.text.endswith("\nTimeoutStopSec=infinity\n")
+
+
 @every_combination
 def test_directories_are_declared_exactly_if_there_are_some(choices: dict[str, Any]) -> None:
     bundle = render(deploy(**choices))

@@ -18,7 +18,19 @@ from typing import Any
 import pytest
 
 from generator.readers.stub_certificate import stub_pair
-from tests.run.stage import DOMAIN, NAME, REPOSITORY, SBIN, Stage, deployed, needed, nginx, process, wait_until
+from tests.run.stage import (
+    DOMAIN,
+    NAME,
+    REPOSITORY,
+    SBIN,
+    Stage,
+    as_systemd,
+    deployed,
+    needed,
+    nginx,
+    process,
+    wait_until,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +105,30 @@ def test_only_a_handshake_is_upgraded() -> None:
 def test_one_address_cannot_knock_faster_than_allowed() -> None:
     with probed(limits={"handshakes_per_second": 1, "handshake_burst": 2}) as stage:
         assert [stage.get("/")[0] for _ in range(5)] == [200, 200, 200, 429, 429]
+
+
+APPLICATION = """
+async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+"""
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"app": {"callable": "main:app"}}], ids=["notification center", "application"]
+)
+def test_a_rate_for_all_of_nginx_leaves_no_websocket_open_whose_service_is_gone(settings: dict[str, Any]) -> None:
+    with TemporaryDirectory(prefix="ws-") as directory:
+        stage = Stage(Path(directory), **settings)
+        (stage.root / "etc/nginx/sites-enabled/rate").write_text("limit_rate 10k;\n")
+        (stage.root / "code/app").mkdir()
+        (stage.root / "code/app/main.py").write_text(APPLICATION)
+        with nginx(stage), as_systemd(stage) as service, stage.connect() as client:
+            service.kill()
+            wait_until(lambda: not client.read(0.1), "the client's connection ends", deadline_s=10)
 
 
 def test_health_is_for_those_who_are_listed() -> None:
