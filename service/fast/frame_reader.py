@@ -9,6 +9,7 @@ for each would take 4 KiB, and a seventh of the time of a handshake to make.
 """
 
 import ctypes
+import weakref
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol, cast
@@ -111,7 +112,8 @@ class _Ear(WSListener):
     listener: Listener
     on_ws_frame: Callable[[WSTransport, WSFrame], None]  # type: ignore[assignment]
     """That of the listener: picows looks for it in the object first, so it costs no call in between."""
-    reader: "_Reader"
+    reader: "weakref.ref[_Reader]"
+    """It refers to us: with each other, both would wait for the garbage collector, and their client with them."""
 
     def answer(self, request: Any) -> WSUpgradeResponseWithListener:
         request.headers = _FIELDS
@@ -127,7 +129,7 @@ class _Ear(WSListener):
 
     def error(self, message: str, cause: Any) -> None:
         code, reason = cause
-        handshake = self.reader.transport.close_handshake
+        handshake = cast(_Reader, self.reader()).transport.close_handshake
         closed_with = cast(int, handshake.recv.code) if handshake and handshake.recv else None
         self.listener.broken(int(code), reason, closed_with)  # the enumeration would be logged by name in Python 3.10
 
@@ -136,7 +138,7 @@ class _Ear(WSListener):
 
 
 class _Reader(WSProtocol):  # type: ignore[misc]
-    __slots__ = ("_size",)
+    __slots__ = ("__weakref__", "_size")
 
     _size: int
     transport: WSTransport
@@ -203,7 +205,11 @@ class FrameReader:
         """
         ear, reader = self._ear, self._reader
         ear.listener, ear.on_ws_frame = listener, listener.on_ws_frame
-        self._update(nbytes)
+        try:
+            self._update(nbytes)
+        except BaseException:
+            self._begin()  # else the frames behind this one would be those of the next client
+            raise
         if len(_get_buffer(reader, -1)) != len(self._room):
             self._begin()
             return reader
@@ -231,7 +237,7 @@ def _made_reader(ear: _Ear, max_frame_bytes: int) -> _Reader:
         None,  # extra_headers
         _READ_BUFFER_BYTES,
     )
-    ear.reader = reader
+    ear.reader = weakref.ref(reader)
     reader._size = 0  # known with the first bytes
     reader.connection_made(_nowhere)
     _get_buffer(reader, -1)[: len(_HANDSHAKE)] = _HANDSHAKE

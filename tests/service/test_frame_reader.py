@@ -1,6 +1,8 @@
 """What we rely on in picows, whose class for a connection is not public: each test names what would have changed."""
 
+import gc
 import random
+import weakref
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -221,6 +223,47 @@ async def test_a_fault_of_ours_with_one_client_is_not_one_with_the_next() -> Non
     feed(mallory, frame(1) + frame(8))
     feed(alice, frame(1) + frame(8))
     assert (mallory.failures, [kind for kind, _, _ in alice.frames], alice.faults) == (2, [TEXT, CLOSE], [])
+
+
+class Hopeless(Listener):
+    """Cannot even be told that it has made a mistake, or that its client has."""
+
+    def broken(self, code: int, reason: str, closed_with: int | None) -> None:
+        raise RuntimeError
+
+    def failed(self) -> None:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [frame(1, b"secret") * 3, frame(1, b"secret") + b"\x81\x00", b"\x81\x00"],
+    ids=["frames", "a_broken_frame_behind", "a_broken_frame"],
+)
+@in_a_loop
+async def test_what_is_behind_a_fault_of_ours_is_told_to_no_other_client_is_told(secret: bytes) -> None:
+    shared = FrameReader(MAX)
+    mallory, alice = Hopeless(shared), Listener(shared)
+    mallory.has_a_fault = True
+    with pytest.raises(RuntimeError):
+        feed(mallory, secret)
+    for _ in range(2):
+        feed(alice, frame(1, b"her own"))
+    assert (alice.frames, alice.faults) == ([(TEXT, True, b"her own")] * 2, [])
+
+
+@in_a_loop
+async def test_a_client_whose_reader_is_let_go_of_does_not_wait_for_the_garbage_collector() -> None:
+    client = Listener(FrameReader(MAX))
+    feed(client, frame(1)[:3])
+    gone = weakref.ref(client)
+    gc.disable()
+    try:
+        client.own = None
+        del client
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(("payload", "code"), [(b"", 0), ((4321).to_bytes(2, "big"), 4321)])
