@@ -209,7 +209,7 @@ def _needs_behind(deploy: Deploy, lines: list[str]) -> Iterator[tuple[str, str]]
     for line in lines:
         for pattern, need in (*_SAID, *dropped):
             if said := re.search(pattern, line):
-                yield need.format(*said.groups()), line
+                yield need.format(*said.groups()), line.rpartition("\\n")[2].strip()  # of a traceback its end
 
 
 unseen("app.requirements", "the application was imported with them before it went live")

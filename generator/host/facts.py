@@ -380,4 +380,4 @@ def last_of_the_journal(which: Iterable[str], since: float, lines: int) -> str:
     """The last lines since a moment, in seconds since the epoch, of what journalctl(1) finds by these words."""
     # The newest first: otherwise systemd 252 shows as many of the first lines where it is told --since.
     shown = ("--no-pager", "-q", "-o", "cat", "--reverse", "-n", str(lines), f"--since=@{since:.6f}")
-    return "".join(reversed(run("journalctl", *shown, *which).output.splitlines(keepends=True)))
+    return "".join(f"{line}\n" for line in reversed(run("journalctl", *shown, *which).output.splitlines()))

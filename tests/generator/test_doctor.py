@@ -427,6 +427,14 @@ def test_a_connection_that_nobody_answers_may_be_to_an_address_that_is_not_named
     assert state == "ok" or verdict.fix == "if it is to be allowed, add needs.network: [that address] to deploy.yaml"
 
 
+def test_of_a_traceback_the_end_says_what_was_refused() -> None:
+    raised = "PermissionError: [Errno 1] Operation not permitted: 'a'"
+    line = rf"ERROR uvicorn.error: Exception\n Traceback (most recent call last):\n   os.chown('a', 1, 1)\n {raised}"
+    verdict = CHECKS["refused-needs"].judge(deploy(**APP), [line])
+    assert verdict.seen == raised
+    assert "add needs.chown: true to" in verdict.fix
+
+
 def test_a_line_that_comes_again_and_again_hides_no_other_of_the_log() -> None:
     seen = ["nothing", "it leaks", *["no pids.max", "it cannot notify", "it ended", "it is started"] * 20]
     verdict = CHECKS["journal"].judge(deploy(), seen)

@@ -90,3 +90,13 @@ def test_where_nginx_is_still_to_be_installed_its_default_site_is_expected(
     assert str(fault).startswith("/etc/nginx/sites-enabled/default:22 has port 80 without the PROXY protocol")
     (tmp_path / "nginx.conf").write_text("http {}")
     assert list(neighbours.faults(proxied, facts.surroundings("a.org"))) == []
+
+
+def test_the_lines_of_the_journal_stay_apart_and_come_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "journalctl"
+    program.write_text("#!/bin/sh\ncase $* in *--reverse*) printf 'third\\nsecond\\nfirst\\n' ;; esac\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(programs, "PATH", f"{tmp_path}:{programs.PATH}")
+    assert facts.log_of(("chat.service",), 0).splitlines() == ["first", "second", "third"]
