@@ -65,8 +65,11 @@ def test_a_setting_of_nginx_alone_disconnects_nobody(installed: Console) -> None
 
 
 def test_another_manager_takes_over_and_the_old_one_is_gone(installed: Console) -> None:
+    waits = ("systemctl", "show", "--value", "--property=TimeoutStopUSec", "supervisor.service")
+    of_itself = installed.run(*waits)
     installed.install(manager="supervisor", server="gunicorn")
     assert installed.routes()
+    assert installed.run(*waits).strip() == "infinity"
     assert not installed.is_active(f"{NAME}.service")
     assert not installed.is_active(f"{NAME}.socket")
     assert "could not be found" in installed.run("systemctl", "status", f"{NAME}.service", check=False)
@@ -74,6 +77,7 @@ def test_another_manager_takes_over_and_the_old_one_is_gone(installed: Console) 
     assert installed.comes_to_route()
     installed.install(server="standalone")
     assert installed.routes()
+    assert installed.run(*waits) == of_itself
     assert "no such" in installed.run("supervisorctl", "status", NAME, check=False)
     assert installed.run("sh", "-c", f"ls {PROGRAM} /etc/logrotate.d/{NAME} 2>/dev/null || true") == ""
 
