@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -136,8 +136,11 @@ class Door:
                 peers.append((-int(release), len(peer.client_addresses), number, peer, path))
         return min(peers)[3:] if peers else None
 
-    async def pass_on(self) -> int:
-        """Let other workers serve all clients that can leave; the others stay. Returns: how many have left."""
+    async def pass_on(self, go_on: Callable[[], object] = lambda: None) -> int:
+        """Let other workers serve all clients that can leave; the others stay. `go_on` is called when some have left.
+
+        Returns: how many have left.
+        """
         number = failures = 0
         for _ in range(2):  # the second time for those who were just about something, or came meanwhile
             waiting = list(self._shell.clients)
@@ -146,6 +149,7 @@ class Door:
                 del waiting[: len(batch)]
                 try:
                     number += await self._pass(batch, *successor)
+                    go_on()
                 except (OSError, PassingError) as error:
                     logger.warning("worker %s takes no clients: %s", successor[0].number, error)
                     failures += 1

@@ -27,7 +27,7 @@ from service.process.notify import Notifier
 from service.process.stops import end
 from service.runner import InformingServer
 from service.settings import Settings
-from service.workers.manager import PASS_ON
+from service.workers.manager import PASS_ON, STOP_MARGIN_S
 from service.workers.release import RELEASE_VARIABLE
 
 # How long the answers to requests are waited for that are under way; what they publish is for clients that are here.
@@ -95,7 +95,9 @@ class Server(InformingServer, DrainingServer):
         if keeps:
             await keep_clients(self._shell, self._notifier, os.environ)
         elif passes_on and self._door is not None:
-            await self._door.pass_on()
+            # However many they are: there is time as long as some leave, and then to send the others away.
+            rest_s = self._center.settings.drain.timeout + STOP_MARGIN_S
+            await self._door.pass_on(lambda: self._notifier.extend(rest_s))
 
 
 def run(settings: Settings, sockets: list[socket.socket], stored: Sequence[StoredSet]) -> None:

@@ -87,6 +87,8 @@ class _Worker:
                 self.ready.set()
             elif name == "STATUS":
                 self.status = value
+            elif name == "EXTEND_TIMEOUT_USEC" and value.isdecimal():
+                self.deadline = max(self.deadline, now + int(value) / 1_000_000)
 
 
 class Workers:
@@ -299,7 +301,11 @@ class Workers:
             except OSError as error:
                 logger.error("what worker %d says does not arrive at the service manager: %s", pid, error)
         elif pid in self._workers:
-            self._workers[pid].hear(message, self._now())
+            worker, now = self._workers[pid], self._now()
+            before = worker.deadline
+            worker.hear(message, now)
+            if worker.is_stopping and worker.deadline > before:
+                self._notifier.extend(worker.deadline - now + STOP_MARGIN_S)
         for descriptor in descriptors:
             os.close(descriptor)
 

@@ -79,7 +79,9 @@ def test_clients_pass_on_by_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         two = Two(tmp_path)
         guests = [await two.process.connect() for _ in range(7)]
         two.doors[1].open()
-        assert await two.doors[0].pass_on() == 7
+        batches: list[int] = []
+        assert await two.doors[0].pass_on(lambda: batches.append(len(two.new.center.hub.members))) == 7
+        assert batches == [3, 6, 7]
         assert len(two.new.center.hub.members) == 7
         assert not two.old.center.hub.members
         assert two.old.center.hub.tally.handed_over == two.new.center.hub.tally.taken_over == 7

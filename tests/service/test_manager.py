@@ -451,6 +451,18 @@ def test_a_worker_that_is_killed_has_a_reason() -> None:
     assert worker.fault == "has not stopped in time"
 
 
+def test_a_worker_that_hands_clients_over_has_more_time_to_stop() -> None:
+    process = cast(asyncio.subprocess.Process, None)
+    worker = _Worker(process, Release(sys.executable, Path.cwd(), {}, Settings()), 0.0)
+    worker.is_stopping, worker.deadline = True, 15.0
+    worker.hear("WATCHDOG=1", 10.0)
+    assert worker.deadline == 15.0
+    worker.hear("EXTEND_TIMEOUT_USEC=15000000", 10.0)
+    assert worker.deadline == 25.0
+    worker.hear("EXTEND_TIMEOUT_USEC=1000000", 10.0)
+    assert worker.deadline == 25.0
+
+
 @pytest.mark.parametrize("kind", OURS)
 def test_a_stop_reaches_only_the_thread_that_has_handlers_for_it(kind: str, bus: Path) -> None:
     with several(kind, 2, bus) as workers:
