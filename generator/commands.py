@@ -61,6 +61,7 @@ def check(options: Namespace, report: Report) -> int:
 def run(options: Namespace, report: Report) -> int:
     """Become the service, here and as deploy.yaml says, in the foreground."""
     import os
+    import shlex
     import sys
     from ipaddress import ip_address
 
@@ -88,13 +89,24 @@ def run(options: Namespace, report: Report) -> int:
         here = {"WEBSOCKET_PAGE": os.path.join(ROOT, "clients")}
         if deploy.origins:
             deploy = msgspec.structs.replace(deploy, origins=(*deploy.origins, origin))
+    # A checkout may be where its path has blanks, and the service takes none with such; its workers run elsewhere.
+    working = f"/proc/{os.getpid()}/cwd"
     if deploy.keys is None:
         from generator.minting import keys_for_trying
 
         are_needed = deploy.auth == "token"
-        deploy = msgspec.structs.replace(deploy, keys=keys_for_trying(deploy.name, are_needed))
+        keys = keys_for_trying(deploy.name, are_needed)
+        deploy = msgspec.structs.replace(deploy, keys=f"{working}/{keys}")
         if are_needed:
-            report.line(f"A token for it: {COMMAND} token --keys {deploy.keys} --send-to '*' UUID")
+            report.line(
+                f"A token for it: {COMMAND} token --keys {shlex.quote(os.path.abspath(keys))} --send-to '*' UUID"
+            )
+    if deploy.mailbox.keep == "disk":
+        # Not those of the host, whose service may have them open.
+        mailboxes = f"build/{deploy.name}.mailbox"
+        report.line(f"Its mailboxes are kept in {mailboxes}.")
+        kept = msgspec.structs.replace(deploy.mailbox, directory=f"{working}/{mailboxes}")
+        deploy = msgspec.structs.replace(deploy, mailbox=kept)
     sys.stdout.flush()
     environ = {**os.environ, **to_environ(deploy), **here, **deploy.env}
     os.execve(sys.executable, starting(module), environ)

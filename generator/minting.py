@@ -40,7 +40,7 @@ def keys_for_trying(name: str, are_needed: bool) -> str:
 
     Beside the bundle, not in it: that is copied to hosts.
     """
-    path = Path(f"build/{name}.keys.json").resolve()
+    path = Path(f"build/{name}.keys.json")
     if are_needed and not path.exists():
         make_directory(path.parent)
         with_keys("new-key", str(path), "HS256")

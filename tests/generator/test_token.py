@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from service.settings import from_environ
 from service.tokens import Keys, read_keys
 from tests.generator.front_door import wsbundle
 
@@ -106,6 +108,24 @@ def test_a_secret_is_no_argument_of_any_program(keys: str, monkeypatch: pytest.M
     assert not any(secret in str(seen) for secret in (token, *secrets))
 
 
+def test_run_in_a_directory_with_blanks_has_keys_and_mailboxes_of_its_own_there(
+    keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    became: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *what: became.append(what))
+    there = tmp_path / "what I try"
+    there.mkdir()
+    shutil.copy("deploy.yaml", there)
+    monkeypatch.chdir(there)
+    said = wsbundle("run", "--set", "auth=token", "--set", "mailbox.keep=disk").out
+    assert f" --keys '{there}/build/queue-websocket.keys.json' " in said
+    assert "Its mailboxes are kept in build/queue-websocket.mailbox.\n" in said
+    [(_, _, environment)] = became
+    settings = from_environ(environment)
+    assert Path(settings.keys or "").resolve() == there / "build/queue-websocket.keys.json"
+    assert Path(settings.mailbox.directory or "").resolve() == there / "build/queue-websocket.mailbox"
+
+
 def test_run_with_tokens_makes_keys_of_its_own_beside_the_bundle(
     keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,7 +140,7 @@ def test_run_with_tokens_makes_keys_of_its_own_beside_the_bundle(
     path = tmp_path / "build/queue-websocket.keys.json"
     assert said[0] == said[1]
     assert f"A token for it: .venv/bin/wsbundle token --keys {path} --send-to '*' UUID" in said[0]
-    assert [environment["WEBSOCKET_KEYS"] for _, _, environment in became] == [str(path)] * 2
+    assert [Path(environment["WEBSOCKET_KEYS"]).resolve() for _, _, environment in became] == [path] * 2
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(read_keys(str(path))) == 1
     assert wsbundle("render").code == 0
