@@ -93,6 +93,42 @@ LEAKS = """async def leak():
     kept = []
     app.state.leak = asyncio.create_task(leak())"""
 
+# What is refused without a need, each in the words in which Python says so.
+TRIES = f"""
+import ctypes, os, shutil, socket
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+def write(): open("/srv/uploads/a.png", "w")
+def network(): socket.create_connection(("127.0.0.1", 80), 2)
+def metrics(): open("/proc/meminfo")
+def devices(): open("/dev/ttyUSB0")
+def chown():
+    open("/var/lib/{NAME}/own", "w")
+    os.chown("/var/lib/{NAME}/own", os.getuid(), os.getgid())
+def library():
+    import _ssl
+    ctypes.CDLL(shutil.copy(_ssl.__file__, "/var/lib/{NAME}/own.so"))
+
+async def home(request):
+    return PlainTextResponse("one")
+
+async def attempt(request):
+    globals()[request.path_params["what"]]()
+    return PlainTextResponse("allowed")
+
+app = Starlette(routes=[Route("/", home), Route("/try/{{what}}", attempt)])
+"""
+NEEDED = {
+    "write": "needs.write: [/srv/uploads]",
+    "network": "needs.network",
+    "metrics": "needs.host_metrics: true",
+    "devices": "needs.devices: [/dev/ttyUSB0]",
+    "chown": "needs.chown: true",
+    "library": "needs.exec: true",
+}
+
 
 class App:
     """The project of a person, behind a certificate of theirs."""
@@ -232,6 +268,23 @@ def test_what_breaks_is_undone_or_named(plain: App) -> None:
     plain.install()
     wait_for(lambda: "opens more than it closes" in findings(console, 3).get("journal", ""))
     plain.console.wsbundle("uninstall", "--purge")
+
+
+def test_what_an_application_was_refused_is_named_with_the_need_that_allows_it(empty: Console) -> None:
+    empty.run("mkdir", "/srv/uploads")
+    project = App(empty)
+    project.write("requirements.txt", f"starlette==0.48.0\n{RUNNER}")
+    project.write("main.py", TRIES)
+    project.install()
+    assert {what: ask(empty, f"/try/{what}")[0] for what in NEEDED} == dict.fromkeys(NEEDED, 500)
+    said = empty.wsbundle("doctor", "--only", "needs", "--format", "json", code=3)
+    fixes = {each["check"]: each["fix"] for each in json.loads(said)["checks"]}
+    assert [need for need in NEEDED.values() if need not in fixes["refused-needs"]] == []
+    needs = {"write": ["/srv/uploads"], "network": ["127.0.0.1"], "exec": True, "host_metrics": True, "chown": True}
+    empty.run("chown", NAME, "/srv/uploads")
+    project.install(needs=needs)
+    allowed = [what for what in NEEDED if ask(empty, f"/try/{what}")[1] == "allowed"]
+    assert allowed == [what for what in NEEDED if what != "devices"]  # there is no such one
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
