@@ -30,6 +30,8 @@ BATCH = 200
 BATCH_BYTES = 64 * 1024 * 1024
 # A worker that dies meanwhile is no reason to try no other one; each that is stuck is waited for.
 MAX_FAILURES = 2
+# Clients that do not come to an end with what they are about are not waited for any longer.
+MAX_ROUNDS_IN_VAIN = 2
 # How long the other workers may take to say that nothing is on its way any more, and the new one to read a batch. When
 # one of them is stuck, clients stay, and are sent away. One of another host may take longer: until its link ends.
 PATIENCE_S = 2.0
@@ -141,8 +143,10 @@ class Door:
 
         Returns: how many have left.
         """
-        number = failures = 0
-        for _ in range(2):  # the second time for those who were just about something, or came meanwhile
+        number = failures = rounds_in_vain = 0
+        # Again for those who were just about something, such as a message to one who was passing on, or came meanwhile.
+        while self._shell.clients and rounds_in_vain < MAX_ROUNDS_IN_VAIN:
+            before = number
             waiting = list(self._shell.clients)
             while waiting and failures < MAX_FAILURES and (successor := self._successor()) is not None:
                 batch = _first(waiting)
@@ -153,6 +157,7 @@ class Door:
                 except (OSError, PassingError) as error:
                     logger.warning("worker %s takes no clients: %s", successor[0].number, error)
                     failures += 1
+            rounds_in_vain = 0 if number > before else rounds_in_vain + 1
         logger.info("%d clients are served on by other workers", number)
         return number
 

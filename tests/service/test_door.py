@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from service.core.frames import SUBPROTOCOL
 from service.engine.envelope import MOVES, VERSIONS, Beat, Greeting, encode
 from service.engine.links import Identity, Links
 from service.fast import passing
-from service.fast.fast import FastShell
+from service.fast.fast import FastShell, WebSocket
 from service.fast.handover import freeze
+from service.fast.handover import settle as until_settled
 from service.fast.passing import Door
 from tests.service.engines import FakeTeller
 from tests.service.test_handover import CLOSE, PING, PONG, TEXT, Guest, Process, run, to
@@ -169,6 +170,37 @@ def test_one_that_was_just_about_something_passes_on_when_that_is_over(tmp_path:
         assert await passing_on == 2
         assert (await claimant.hears_text())["code"] == 113
         assert two.is_tidy()
+        two.doors[1].close()
+        two.close()
+
+    run(uvloop.new_event_loop, pass_on())
+
+
+def test_one_that_is_about_something_for_long_is_waited_for_as_long_as_others_pass_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pass_on() -> None:
+        two = Two(tmp_path)
+        two.doors[1].open()
+        owner, other = await two.guest(), await two.process.connect()
+        claimant = await two.process.connect(SUBPROTOCOL)
+        await claimant.tell(type="hello", id=1, uuid="me")
+        opcode, payload = await owner.hears()  # whether it is alive
+        assert opcode == PING
+        rounds: list[int] = []
+
+        async def settle(clients: Iterable[WebSocket]) -> None:
+            rounds.append(len(list(clients)))
+            if len(rounds) == 2:
+                await owner.say(frame(PONG, payload))  # it is read when that round is over
+            elif len(rounds) == 3:
+                await until_settled(clients)
+
+        monkeypatch.setattr(passing, "settle", settle)
+        assert await two.doors[0].pass_on() == 3
+        assert rounds == [3, 2, 2]
+        await other.say(frame(PING, b"?"))
+        assert await other.hears() == (PONG, b"?")
         two.doors[1].close()
         two.close()
 
