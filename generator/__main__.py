@@ -45,9 +45,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return report.finish(code)
 
 
+def _open_what_was_closed() -> None:
+    """Have somewhere to write, when started with `>&-` or by a program that has closed its output.
+
+    Else the next file that is opened would be where the programs that are run here write to.
+    """
+    while (end := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(end, True)
+    os.close(end)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def run() -> None:
     """The entry point of the installed command."""
     gc.disable()  # where who has imported this has not done so already
+    _open_what_was_closed()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it: no message may fail for its letters
     try:

@@ -46,6 +46,8 @@ why = f"was copied or moved, and would run what is in {runs}" if runs != here el
 if not why:
     try:
         from generator.__main__ import run
+    except KeyboardInterrupt:
+        sys.exit(130)
     except ModuleNotFoundError as error:
         why = f"was not made for this Python, {sys.version_info[0]}.{sys.version_info[1]} ({error})"
 if why:

@@ -17,7 +17,10 @@ def main() -> None:
     sys.dont_write_bytecode = os.geteuid() != os.stat(TREE).st_uid
     sys.path.insert(0, TREE)
     gc.disable()  # the process lives for a moment and builds no cycles worth a collection: a tenth of its time
-    from generator.__main__ import run
+    try:
+        from generator.__main__ import run
+    except KeyboardInterrupt:
+        sys.exit(130)
 
     run()
 

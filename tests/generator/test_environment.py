@@ -139,6 +139,14 @@ def test_an_environment_is_made_whatever_else_is_said_to_pip_and_to_python(adver
     assert not (tmp_path / "made/tmp").exists()
 
 
+def test_the_command_is_ended_with_ctrl_c_before_it_has_begun(tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", symlinks=True)
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    _make_importable(tmp_path / "venv")
+    (packages / "msgspec.py").write_text("raise KeyboardInterrupt")
+    assert process([tmp_path / "venv/bin/wsbundle", "--version"]) == Outcome(130, "", "")
+
+
 def test_the_command_does_not_listen_to_variables_of_python(tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", symlinks=True)
     (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")

@@ -320,6 +320,17 @@ def test_the_process_exits_with_the_code_of_its_command(here: Path) -> None:
     assert process([*COMMAND, "show"]) == wsbundle("show")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_it_does_its_work_where_its_output_is_closed(closed: str, here: Path) -> None:
+    outcome = process(["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, "render"])
+    assert (outcome.code, "Traceback" in outcome.err) == (0, False)
+    closed_while_rendered = Path("build").rename("other")
+    assert wsbundle("render").code == 0
+    for file in Path("build").rglob("*"):
+        if file.is_file() and file.name != "manifest.json":
+            assert (closed_while_rendered / file.relative_to("build")).read_bytes() == file.read_bytes()
+
+
 def on_a_terminal(*arguments: str, **environment: str) -> str:
     """All that a terminal shows of a command."""
     terminal, end = pty.openpty()
