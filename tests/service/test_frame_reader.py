@@ -241,7 +241,7 @@ class Hopeless(Listener):
     ids=["frames", "a_broken_frame_behind", "a_broken_frame"],
 )
 @in_a_loop
-async def test_what_is_behind_a_fault_of_ours_is_told_to_no_other_client_is_told(secret: bytes) -> None:
+async def test_what_is_behind_a_fault_of_ours_is_told_to_no_other_client(secret: bytes) -> None:
     shared = FrameReader(MAX)
     mallory, alice = Hopeless(shared), Listener(shared)
     mallory.has_a_fault = True

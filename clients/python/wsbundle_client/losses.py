@@ -62,8 +62,9 @@ class Lost(Exception):
 def closed(error: ConnectionClosed) -> Lost:
     """The three ranges of service/core/close_codes.py."""
     code, reason = (error.rcvd.code, error.rcvd.reason) if error.rcvd else (1006, "")
+    hint = f": {HINTS[401]}" if code == 4001 else ""
     return Lost(
-        f"closed with {code} {reason}".rstrip(),
+        f"closed with {code} {reason}".rstrip() + hint,
         final=4000 <= code < 4100,
         at_once=4200 <= code < 4300,
         is_not_taken=code in NOT_TAKEN,
