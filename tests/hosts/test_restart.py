@@ -180,13 +180,13 @@ def test_neighbours_who_write_to_each_other_over_tls_notice_neither(
     installed.run(
         "sed", "-i", f"s/worker_connections .*;/worker_connections {3 * NEIGHBOURS};/", "/etc/nginx/nginx.conf"
     )
+    limits = {"connections": NEIGHBOURS + 100, "connections_per_address": NEIGHBOURS + 100}
+    limits |= {"handshakes_per_second": 1000, "handshake_burst": 10_000}
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if most < 5 * NEIGHBOURS:  # of this machine: as many files as the rendered configuration asks for are not to be had
+    if most < 5 * limits["connections"]:  # nginx cannot have as many files as the rendered configuration asks for
         installed.write("/etc/systemd/system/nginx.service.d/files.conf", f"[Service]\nLimitNOFILE={most - 100}\n")
         installed.run("systemctl", "daemon-reload")
         installed.run("systemctl", "restart", "nginx")
-    limits = {"connections": NEIGHBOURS + 100, "connections_per_address": NEIGHBOURS + 100}
-    limits |= {"handshakes_per_second": 1000, "handshake_burst": 10_000}
     pair = make_pair(installed, "/etc/ssl/good", DOMAIN)
     installed.install(**{**pair, "domain": DOMAIN}, limits=limits, workers=workers)
     processes = 1 + NEIGHBOURS // 5000
