@@ -74,6 +74,8 @@ def main(arguments: "list[str]") -> int:
     except OSError as error:
         print(f"wsbundle: {error.filename or directory}: {error.strerror}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

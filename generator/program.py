@@ -32,8 +32,11 @@ _CLIENTS = ("clients/python/wsbundle_client", "clients/js", "clients/page")
 _DIRECTORIES = ("docs", "findings", "service", "generator", "templates", *_CLIENTS)
 _SUFFIXES = (".md", ".png", ".py", ".typed", ".sh", ".html", ".css", ".js", ".yaml", ".svg")
 # -I ignores the current directory, the variables of Python and the user's own packages: it is often root who asks. It
-# also ignores ROOT where that is not in the environment's own path, as in the environment of a wheel.
-_START = """import runpy, sys
+# also ignores ROOT where that is not in the environment's own path, as in the environment of a wheel. Ctrl-C ends what
+# has not begun without a traceback; where `nohup` or `&` has it ignored, it stays so.
+_START = """import runpy, signal, sys
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 sys.path.insert(0, sys.argv[1])
 module = sys.argv[2]
 del sys.argv[1:3]

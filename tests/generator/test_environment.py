@@ -11,6 +11,7 @@ import pytest
 
 from generator.environment import _make_importable
 from generator.pip import of_pip
+from generator.program import starting
 from tests.generator.front_door import ENVIRONMENT, ROOT, Outcome, process
 from tests.generator.wheel_maker import lock_of, make_wheel
 
@@ -137,6 +138,20 @@ def test_an_environment_is_made_whatever_else_is_said_to_pip_and_to_python(adver
     assert list((tmp_path / "made").glob("lib/*/site-packages/tiny.py"))
     assert not (tmp_path / "elsewhere").exists()
     assert not (tmp_path / "made/tmp").exists()
+
+
+def test_setting_up_is_ended_with_ctrl_c_in_no_words(tmp_path: Path) -> None:
+    shim = (
+        "from generator import environment\ndef stop(*_): raise KeyboardInterrupt\nenvironment.make_environment = stop"
+    )
+    assert make_environment(tmp_path, shim) == Outcome(130, "", "")
+
+
+@pytest.mark.parametrize(("before", "code", "out"), [("", -2, ""), ("trap '' INT; ", 0, "goes on\n")])
+def test_what_is_started_is_ended_with_ctrl_c_in_no_words(before: str, code: int, out: str, tmp_path: Path) -> None:
+    (tmp_path / "begins.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint('goes on')\n")
+    words = [str(tmp_path) if word == str(ROOT) else word for word in starting("begins")]
+    assert process(["sh", "-c", f'{before}exec "$@"', "sh", *words]) == Outcome(code, out, "")
 
 
 def test_the_command_is_ended_with_ctrl_c_before_it_has_begun(tmp_path: Path) -> None:
