@@ -42,7 +42,7 @@ _START = """import gc
 
 gc.disable()
 here, runs = os.path.dirname(os.path.dirname(os.path.realpath(__file__))), os.path.realpath(sys.prefix)
-why = f"was copied or moved, and would run what is in {runs}" if runs != here else ""
+why = f"is not complete, or was copied or moved, and would run what is in {runs}" if runs != here else ""
 if not why:
     try:
         from generator.__main__ import run

@@ -92,7 +92,10 @@ def test_a_copy_of_a_checkout_never_runs_the_originals_code(checkout: Path) -> N
     (copy / "generator/__main__.py").write_text(MAIN.format("copy"))
     outcome = wsbundle(copy)
     assert outcome.code == 1
-    assert f"{copy}/.venv was copied or moved, and would run what is in {checkout}/.venv" in outcome.err
+    assert (
+        f"{copy}/.venv is not complete, or was copied or moved, and would run what is in {checkout}/.venv"
+        in outcome.err
+    )
     assert f"again: it was made for {checkout}, and this is another place" in make(copy).err
     assert wsbundle(copy).out.startswith("copy ")
     assert wsbundle(checkout).out.startswith("original ")
