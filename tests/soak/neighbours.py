@@ -1,9 +1,9 @@
 """Thousands of clients in one process, who write to each other over TLS until they are told to stop.
 
 `python -m tests.soak.neighbours ADDRESS PORT DOMAIN FIRST NUMBER PERIOD`: half of them speak v0 and half nc.v1, each
-writes to the next one every so many seconds, and wants a receipt if both speak nc.v1. Some do not read meanwhile, and
-some are in the middle of a frame most of the time. It says `ready`, stops at the end of its standard input, and says in
-a line of JSON what has become of everything: a `Report`.
+writes to the next one every so many seconds, and wants a receipt if both speak nc.v1. Some read only once in this time,
+and some are in the middle of a frame most of the time. It says `ready`, stops at the end of its standard input, and
+says in a line of JSON what has become of everything: a `Report`.
 """
 
 import contextlib
@@ -219,6 +219,7 @@ class Neighbours:
                 self._listen_to(index)
             if index % 100 == 99:
                 self.pass_time(0.0)
+                self._wake_the_deaf()
 
     def _listen_to(self, index: int) -> None:
         descriptor = self.clients[index].connection.fileno()
@@ -240,7 +241,16 @@ class Neighbours:
         if not client.is_deaf:
             self.slowest_s = max(self.slowest_s, slowest)
         if client.is_closed:
-            self._events.unregister(client.connection.fileno())
+            ends = [answer for answer in client.answers if answer.startswith("closed")]
+            print(client.name, *(ends or ["closed without a word"]), file=sys.stderr)
+            if client.connection.fileno() in self._by_descriptor:
+                self._events.unregister(client.connection.fileno())
+
+    def _wake_the_deaf(self) -> None:
+        """They read now and then, or would rightly be closed: they would answer no ping."""
+        for index, client in enumerate(self.clients):
+            if client.is_deaf and not client.is_closed:
+                self._read(index)
 
     def talk(self) -> None:
         """Until the end of standard input."""
@@ -251,6 +261,7 @@ class Neighbours:
         waiting.register(sys.stdin.fileno(), select.POLLIN)
         begun, turns = time.monotonic(), 0
         while True:
+            self._wake_the_deaf()
             for index in order:
                 turns += 1
                 due = begun + turns * self.period_s / len(order)
