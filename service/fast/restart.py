@@ -1,7 +1,9 @@
 """Clients stay connected while the unit restarts: systemd keeps them for the next process, which serves them on."""
 
 import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import Iterable, Mapping
 
 from service.core.close_codes import RESTART
@@ -15,6 +17,8 @@ from service.workers.meeting import all_are_at
 STORE_VARIABLE = "FDSTORE"
 # How long workers that have nothing else to do take to read what they have told each other.
 ON_ITS_WAY_S = 0.1
+# Where there are not enough descriptors for all clients, so many are for the sets that the others are kept in.
+_SPARE = 16
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +36,11 @@ async def keep_clients(shell: FastShell, notifier: Notifier, environ: Mapping[st
     if await all_are_at("frozen", notifier, environ):
         await asyncio.sleep(ON_ITS_WAY_S)
     shell.center.hub.bus.lose_abroad()
-    given = leave(frozen)
+    with contextlib.ExitStack() as spare:
+        with contextlib.suppress(OSError):
+            for _ in range(_SPARE):
+                spare.enter_context(socket.socket(socket.AF_UNIX))
+        given = leave(frozen)
     kept = put(given, notifier, environ)
     for each in given[:kept]:
         each.connection.close()

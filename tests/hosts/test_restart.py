@@ -19,7 +19,7 @@ from tests.hosts.test_certificates import make_pair
 from tests.soak.neighbours import neighbours, reports
 
 CLIENTS = 200
-# The whole proof is KEEP_CLIENTS=10000 KEEP_TIMES=20.
+# The whole proof is KEEP_CLIENTS=10000 KEEP_TIMES=20, where a process may have 21,000 files open.
 NEIGHBOURS = int(os.environ.get("KEEP_CLIENTS", "400"))
 TIMES = int(os.environ.get("KEEP_TIMES", "2"))
 PATIENCE_S = 30.0

@@ -5,10 +5,12 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,38 @@ def test_what_cannot_be_kept_is_closed_with_1012(tmp_path: Path) -> None:
         assert await guest.hears() == (CLOSE, b"\x03\xf4service restart")
 
     run(asyncio.new_event_loop, play())
+
+
+def free_below(end: int) -> set[int]:
+    return set(range(end)) - {int(each) for each in os.listdir("/proc/self/fd")}
+
+
+def test_without_descriptors_for_all_the_others_stay_connected(tmp_path: Path) -> None:
+    number = 60
+
+    async def play(manager: ServiceManager, stack: ExitStack) -> None:
+        old = Process("old-")
+        for _ in range(number):
+            await old.connect()
+        notifier = Notifier({"NOTIFY_SOCKET": manager.path})
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        # What is open above the limit takes none of the places below it.
+        limit = next(end for end in range(soft) if len(free_below(end)) == number // 2)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        await keep_clients(old.shell, notifier, {"RUNTIME_DIRECTORY": str(tmp_path)})
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        kept = 0
+        for each in stored_sets([(name, os.dup(descriptor)) for name, descriptor in manager.stored]):
+            with contextlib.closing(each):
+                for _, connection in chain.from_iterable(each.read()):
+                    kept += 1
+                    connection.close()
+        assert 0 < kept < number
+        assert kept + len(old.shell.clients) == number
+
+    with managing(tmp_path / "notify") as manager, ExitStack() as stack:
+        run(asyncio.new_event_loop, play(manager, stack))
 
 
 @pytest.mark.slow
