@@ -9,6 +9,7 @@ from generator.config.schema import Deploy, mailbox
 from generator.environment import OLDEST_PYTHON
 from generator.host import neighbours
 from generator.host.facts import Account, Carries, Facts, Listener
+from generator.paths import Paths
 from generator.readers.nginx import DEFAULT_SITE, without_ipv6
 from generator.rendering.render import (
     nginx_connections,
@@ -142,7 +143,8 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
 def _way_out(deploy: Deploy, listener: Listener) -> str:
     if not listener.is_for_nginx:
         if PurePath(listener.unit).stem in {PurePath(path).stem for path in deploy.replaces}:
-            return f"both run for a while: write `socket: /run/{deploy.name}/ws.sock`, and no port, which is free later"
+            own = Paths(deploy.name).listener
+            return f"both run for a while: write `socket: /{own}`, and no port, which is free later"
         return "stop that, or choose another port"
     stop = f"`systemctl disable --now {listener.unit}`" if listener.unit else "stop that"
     move = "or move one of the two to another port, nginx with nginx.http_port or nginx.https_port"
