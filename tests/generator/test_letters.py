@@ -190,13 +190,13 @@ def test_what_is_on_a_disk_is_moved_to_the_engine_and_back(engine: Server, tmp_p
     assert (exported.code, exported.err) == (0, "")
     assert Path("back.db").stat().st_mode & 0o777 == 0o600
     in_engine = Desk(tmp_path, time.time(), engine, b"nc:1:center:")
-    back = moved_to_disk(tmp_path / "back.db", tmp_path / "again")
-    for desk in (in_engine, back):
-        assert finds(desk, "bob") == (False, [1, "2, \u00e4"])
-        assert finds(desk, "alice") == (False, ["delivered"])
-        assert finds(desk, "bob") == finds(desk, "alice") == (True, [])
-        desk.send(desk.comes("carol"), "bob", "live")
-        assert finds(desk, "bob") == (True, ["live"])
+    with closing(moved_to_disk(tmp_path / "back.db", tmp_path / "again")) as back:
+        for desk in (in_engine, back):
+            assert finds(desk, "bob") == (False, [1, "2, \u00e4"])
+            assert finds(desk, "alice") == (False, ["delivered"])
+            assert finds(desk, "bob") == finds(desk, "alice") == (True, [])
+            desk.send(desk.comes("carol"), "bob", "live")
+            assert finds(desk, "bob") == (True, ["live"])
     assert json.loads(wsbundle("mailbox", "--format", "json").out)["messages"] == 0
 
 
