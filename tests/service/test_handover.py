@@ -22,7 +22,7 @@ from service.fast.handover import Given, Taking, freeze, leave, settle
 from service.fast.passing import _is_alive
 from service.settings import Limits
 from tests.service.centers import World
-from tests.service.transports import frame, frames_in
+from tests.service.transports import first_frame, frame, frames_in
 
 CONTINUATION, TEXT, CLOSE, PING, PONG = 0, 1, 8, 9, 10
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -106,7 +106,7 @@ class Guest:
 
     async def hears(self) -> tuple[int, bytes]:
         """The next frame."""
-        while (found := _first(self.rest)) is None:
+        while (found := first_frame(self.rest)) is None:
             data = await asyncio.get_running_loop().sock_recv(self.connection, 65536)
             assert data, "the connection has ended"
             self.rest += data
@@ -126,18 +126,6 @@ class Guest:
         except BlockingIOError:
             return not self.rest
         return False
-
-
-def _first(data: bytes) -> tuple[int, bytes, int] | None:
-    if len(data) < 2:
-        return None
-    length, begin = data[1], 2
-    if length >= 126:
-        begin += 2 if length == 126 else 8
-        if len(data) < begin:
-            return None
-        length = int.from_bytes(data[2:begin], "big")
-    return (data[0] & 15, data[begin : begin + length], begin + length) if len(data) >= begin + length else None
 
 
 async def give_all(shell: FastShell) -> list[Given]:

@@ -106,12 +106,25 @@ def frames_in(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Every frame of a server, which masks none and splits none."""
     while data:
         assert data[0] & 0x80
-        length, begin = data[1], 2
-        if length >= 126:
-            begin += 2 if length == 126 else 8
-            length = int.from_bytes(data[2:begin], "big")
-        yield data[0] & 0x0F, data[begin : begin + length]
-        data = data[begin + length :]
+        found = first_frame(data)
+        assert found is not None, "the last frame is cut off"
+        opcode, payload, end = found
+        yield opcode, payload
+        data = data[end:]
+
+
+def first_frame(data: bytes) -> tuple[int, bytes, int] | None:
+    """Opcode and payload of the first frame of a server, and where it ends; None where that has not come yet."""
+    if len(data) < 2:
+        return None
+    length, begin = data[1], 2
+    if length >= 126:
+        begin += 2 if length == 126 else 8
+        if len(data) < begin:
+            return None
+        length = int.from_bytes(data[2:begin], "big")
+    end = begin + length
+    return (data[0] & 0x0F, data[begin:end], end) if len(data) >= end else None
 
 
 def frame(opcode: int, payload: bytes = b"", fin: bool = True, reserved: int = 0) -> bytes:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.service.transports import frame
+from tests.service.transports import first_frame, frame
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 # One in so many does not read, or writes each frame in two halves.
@@ -104,14 +104,10 @@ class Client:
 
     def frames(self) -> Iterator[tuple[int, bytes]]:
         """Those that are complete."""
-        while len(self.unread) >= 2:
-            length, begin = self.unread[1], 2
-            if length == 126:
-                length, begin = int.from_bytes(self.unread[2:4], "big"), 4
-            if len(self.unread) < begin + length:
-                return
-            yield self.unread[0] & 15, self.unread[begin : begin + length]
-            self.unread = self.unread[begin + length :]
+        while found := first_frame(self.unread):
+            opcode, payload, end = found
+            self.unread = self.unread[end:]
+            yield opcode, payload
 
     def send_to(self, other: "Client", now: float) -> None:
         self.sent_at.append(now)
