@@ -8,7 +8,6 @@ all processes, the engine as well. Rounds are interleaved.
 
 import contextlib
 import datetime
-import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -160,11 +159,6 @@ class Measured(NamedTuple):
     costs: dict[tuple[str, int], list[float]]
     missing: dict[str, str]
 
-    def times(self, name: str, window: int, to: str) -> float:
-        """How much more than another one."""
-        pairs = zip(self.costs[name, window], self.costs[to, window], strict=True)
-        return statistics.median(mine / others for mine, others in pairs)
-
     @property
     def peers(self) -> list[str]:
         return [name for name in PEERS if name not in self.missing]
@@ -214,14 +208,14 @@ def report(rounds: int, seconds: float) -> Outcome:
     return Outcome(text, list(figures.values()), f"{rounds} x {seconds} s")
 
 
-def _figure(costs: Mapping[tuple[str, int], list[float]], way: str, window: int) -> Figure:
+def _figure(costs: Mapping[tuple[str, int], list[float]], way: str, window: int, to: str = MESH) -> Figure:
     return Figure(
         case=f"{way}, W={window}",
         name="CPU of a message",
         unit="us",
         better="less",
         values=tuple(costs[way, window]),
-        reference=tuple(costs[MESH, window]),
+        reference=tuple(costs[to, window]),
     )
 
 
@@ -241,6 +235,6 @@ def _goals(figures: Mapping[tuple[str, int], Figure]) -> Iterator[str]:
 def _goals_of_peers(measured: Measured) -> Iterator[str]:
     for name in measured.peers:
         for window, least in PEERS[name].least.items():
-            ratio = measured.times(name, window, HOST)
+            ratio = _figure(measured.costs, name, window, HOST).ratio
             verdict = "below its goal" if ratio < least else "reached"
             yield f"{name}, W={window}: {ratio:.1f} times another host; goal at least {least:.0f}, {verdict}"

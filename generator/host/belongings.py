@@ -110,7 +110,8 @@ def _has_only_secrets(directory: Path, name: str) -> bool:
     """Whether they were put there before the first installation, as they are to be those of another host."""
     if directory.name != name or directory.is_symlink() or not directory.is_dir():
         return False
-    return {entry.name for entry in directory.iterdir()} in ({_PASSWORD}, {_KEYS}, {_PASSWORD, _KEYS})
+    names = {entry.name for entry in directory.iterdir()}
+    return bool(names) and names <= {_PASSWORD, _KEYS}
 
 
 def remove(store: Store, mine: Belongings, owners: Iterable[str], purge: bool) -> None:

@@ -619,7 +619,7 @@ class PeerBus:
 
     def _is_told_here(self, message: Open) -> bool:
         """Whether the recipient has come to us, who tell it ourselves; whoever had it may have ended since."""
-        return self._is_here(self.hub.owner_of(message.recipient))
+        return self.is_here(self.hub.owner_of(message.recipient))
 
     def was_told(self, settled: Settled) -> None:
         message = Open(settled.temporary, settled.id, settled.recipient)
@@ -633,10 +633,13 @@ class PeerBus:
 
     def lose_awaited(self, is_meant: Callable[[Open, Any, int], bool]) -> None:
         """Nobody will say any more what becomes of these messages."""
+        self._settle_awaited(Lost, is_meant)
+
+    def _settle_awaited(self, outcome: type[Delivered | Lost], is_meant: Callable[[Open, Any, int], bool]) -> None:
         for message in self._awaited.take_where(is_meant):
             sender = self.hub.owner_of(message.sender)
             if self.hub.is_ours(sender):
-                sender.tell_outcome(Lost(id=message.id, recipient_uuid=message.recipient))
+                sender.tell_outcome(outcome(id=message.id, recipient_uuid=message.recipient))
 
     def lose_abroad(self) -> None:
         self._is_ending = True
@@ -678,7 +681,7 @@ class PeerBus:
     def _hold_near(self, sender: ReceiptTaker, receipt: OpenReceipt, name: Address, owner: Owner | None) -> None:
         before = self.peers.get(receipt.worker)
         worker = owner if isinstance(owner, Peer) else before
-        if sender.temporary is not None and (worker is not None or not self._is_here(owner)):
+        if sender.temporary is not None and (worker is not None or not self.is_here(owner)):
             self._awaited.add(
                 Open(sender.temporary, receipt.id, name), worker, before=None if worker is before else before
             )
@@ -916,14 +919,15 @@ class PeerBus:
             del peer.groups[group]
             self.hub.forget_in_group(peer, group)
 
-    def _is_here(self, owner: Owner | None) -> TypeGuard[Member | Arriving]:
+    def is_here(self, owner: Owner | None) -> TypeGuard[Member | Arriving]:
+        """Whether a client is ours, or about to be."""
         return self.hub.is_ours(owner) or isinstance(owner, Arriving)
 
     def _text(self, peer: Peer, record: records.Text) -> None:
         reach = Reach()
         try:
             owner = self.hub.owner_of(open_envelope(record.text).recipient_uuid)
-            if self._is_here(owner):
+            if self.is_here(owner):
                 owner.forward(record.text, record)
                 reach = Reach(online=1)
             elif not record.number:
@@ -956,7 +960,7 @@ class PeerBus:
 
         receipt = Receipt(_Elsewhere(self, peer, record, recipient), record.id) if record.key else None
         owner = self.hub.owner_of(recipient)
-        if not self._is_here(owner):
+        if not self.is_here(owner):
             if record.seeks:
                 told(Reach())
             else:
@@ -981,7 +985,7 @@ class PeerBus:
 
     def _said_to_group(self, peer: Peer, record: records.Said, message: Message) -> None:
         expected: list[Address] = []
-        members = [member for member in self.hub.members_of(str(message.group)) if self._is_here(member)]
+        members = [member for member in self.hub.members_of(str(message.group)) if self.is_here(member)]
         if elsewhere := self.moves.elsewhere(peer):
             members = [member for member in members if member.temporary not in elsewhere]
         self.center.turns.begin(len(members))
@@ -1038,20 +1042,15 @@ class PeerBus:
             outcome = Delivered if record.delivered else Lost
             is_told = peer.settle(record.key, record.recipient, outcome, record.name)
             if not is_told and not self.settle(record.key, record.recipient, outcome, record.name):
-                self._settle_awaited(record.key, record.name, outcome)
+                # The recipient was about to move, and has stayed after all.
+                of = record.key, record.name
+                self._settle_awaited(outcome, lambda message, _, key: (key, message.recipient) == of)
 
     def settle(
         self, key: int, recipient: Address, outcome: type[Delivered | Lost], name: Address | None = None
     ) -> bool:
         """Tell one of our clients what became of its message, whichever worker has the recipient, or is about to."""
         return any(peer.settle(key, recipient, outcome, name) for peer in self.peers.values())
-
-    def _settle_awaited(self, key: int, name: Address, outcome: type[Delivered | Lost]) -> None:
-        """The same where the recipient was about to move, and has stayed after all."""
-        for message in self._awaited.take_where(lambda message, _, known: known == key and message.recipient == name):
-            sender = self.hub.owner_of(message.sender)
-            if self.hub.is_ours(sender):
-                sender.tell_outcome(outcome(id=message.id, recipient_uuid=name))
 
     def _expected(self, peer: Peer, record: records.Expected) -> None:
         peer.settle_others(record.key, record.recipients)

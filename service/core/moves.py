@@ -64,6 +64,8 @@ class Workers(Protocol):
 
     def next_number(self) -> int: ...
 
+    def is_here(self, owner: Owner | None) -> bool: ...
+
     def since(self, address: Address) -> float: ...
 
     def forget_since(self, address: Address) -> None: ...
@@ -247,7 +249,7 @@ class Moves:
                 clients.append(self._moving(owner))
             else:
                 # Another client may have come since under an address that it had.
-                free = [each for each in moving.addresses if not self._is_here(self._hub.owner_of(each[0]))]
+                free = [each for each in moving.addresses if not self._bus.is_here(self._hub.owner_of(each[0]))]
                 gone.append(structs.replace(moving, addresses=free))
         record = records.Moves(self._bus.next_number(), self._bus.number, clients, which, gone)
         self._claims[peer, record.number] = which
@@ -399,9 +401,6 @@ class Moves:
             self._expect(client, holder)
         elif target is not holder:
             self._pass(client, holder, target)
-
-    def _is_here(self, owner: Owner | None) -> bool:
-        return self._hub.is_ours(owner) or isinstance(owner, Arriving)
 
     def _expect(self, client: records.Moving, holder: Worker) -> None:
         """We are to serve it."""

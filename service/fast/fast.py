@@ -375,13 +375,8 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def send(self, text: bytes) -> None:
         if self._is_open:
-            # What `_write_soon` does, without a call: a group may have a thousand members.
-            length, waiting = len(text), self._waiting
-            if not waiting:
-                self._shell.flush_soon(self)
-            waiting.append((_TEXT_HEADS[length] if length < _SHORT else _head(_TEXT, length)) + text)
-            if length > _LONG or len(waiting) >= _MAX_WAITING:
-                self.flush()
+            length = len(text)
+            self._write_soon((_TEXT_HEADS[length] if length < _SHORT else _head(_TEXT, length)) + text)
 
     def _write_soon(self, frame: bytes) -> None:
         waiting = self._waiting

@@ -33,7 +33,7 @@ _LONG_READ_BYTES = 8 * 1024
 _READ_BUFFER_BYTES = 2 * _READ_BYTES
 
 # The real handshake is over: this one is only to make picows go on to the frames. It has no fields, which would have to
-# be read: `_answer` puts those in that picows wants.
+# be read: `_Ear.answer` puts those in that picows wants.
 _HANDSHAKE = b"GET / HTTP/1.1\r\n\r\n"
 _FIELDS = {
     "upgrade": "websocket",
