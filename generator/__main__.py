@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from generator.command_line import parse
 from generator.config.load import ConfigError
-from generator.report import CommandError, Report, UsageError
+from generator.report import CommandError, Report, UsageError, refused
 
 DONE, FAILED, WRONG = 0, 1, 2
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        report.error(f"{error.filename or 'wsbundle'}: {error.strerror or error}")
+        report.error(refused(error))
         code = FAILED
     except KeyboardInterrupt:
         return 130

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from generator import __version__, commands
@@ -205,6 +206,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         UsageError: it is not understood.
     """
+    for before, word in pairwise(("wsbundle", *arguments)):
+        option, equals, value = word.partition("=")
+        if not word or (option.startswith("--") and equals and not value):
+            raise UsageError(f"nothing is given for {option or before}; write what is meant, or leave it out")
     if arguments and arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
         nearest = did_you_mean(arguments[0], COMMANDS) or f"; use one of {', '.join(COMMANDS)}"
         raise UsageError(f"{arguments[0]} is not a command{nearest}")

@@ -4,7 +4,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from generator.config.load import Loaded, load
-from generator.config.schema import keys_file, serves_app, socket
+from generator.config.schema import keys_file, serves_app
 from generator.program import COMMAND, ROOT, starting
 from generator.report import CommandError, Report, UsageError, folded, paint
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 def render(options: Namespace, report: Report) -> int:
     """Check deploy.yaml, render, let the real readers judge, and only then write."""
-    if options.output == "":
-        raise UsageError("-o is given without a directory; name one, or leave -o out for build/<name>")
     loaded = with_project(loaded_for(options, report), report)
     from pathlib import Path
 
@@ -77,12 +75,12 @@ def run(options: Namespace, report: Report) -> int:
     if module is None:
         raise UsageError("gunicorn runs from its rendered files; to try the service here: --set server=uvicorn")
     host = f"[{deploy.host}]" if ":" in deploy.host else deploy.host
-    # There is no nginx here, which the socket is for.
-    path = socket(deploy) if deploy.port == "none" else None
-    deploy = msgspec.structs.replace(deploy, socket=path)
-    report.line(f"Starting the service on {path or f'ws://{host}:{deploy.port}/'}; Ctrl-C ends it.")
+    if deploy.port == "none":
+        raise UsageError("no port is open, and there is no nginx here; to try the service here: --set port=8765")
+    deploy = msgspec.structs.replace(deploy, socket=None)  # which is for nginx
+    report.line(f"Starting the service on ws://{host}:{deploy.port}/; Ctrl-C ends it.")
     here: dict[str, str] = {}
-    if path is None and ip_address(deploy.host).is_loopback:
+    if ip_address(deploy.host).is_loopback:
         origin = f"http://{host}:{deploy.port}"
         report.line(f"To try it in a browser: {origin}/page/")
         report.line(f"To watch it: {origin}/status")

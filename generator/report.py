@@ -1,5 +1,6 @@
 """The output for the operator: lines for people, or one JSON object with the same facts."""
 
+import errno
 import os
 import sys
 import time
@@ -21,6 +22,26 @@ class UsageError(Exception):
 
 class CommandError(Exception):
     """The command could not do its work, though deploy.yaml is sound."""
+
+
+# What helps against what the system says of a file.
+_REMEDIES = {
+    errno.EACCES: "run it as a user who may, or let this one",
+    errno.EEXIST: "remove what is in its way, or name another",
+    errno.EISDIR: "name a file",
+    errno.ELOOP: "remove one of the links that lead to each other",
+    errno.ENAMETOOLONG: "give it a shorter name",
+    errno.ENOSPC: "make room there",
+    errno.ENOTDIR: "remove what is in the way of the directory, or name another",
+    errno.EPERM: "run it as a user who may, or let this one",
+    errno.EROFS: "name a place that can be written to",
+}
+
+
+def refused(error: OSError) -> str:
+    """What the system has refused and where; and the fix, if one helps in general."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{error.filename or 'wsbundle'}: {error.strerror or error}" + (f"; {remedy}" if remedy else "")
 
 
 NOT_ROOT = Fault("you are not root, so what only root may read is left out", "run it with sudo")

@@ -19,7 +19,7 @@ from generator.importing.variables import in_file
 from generator.paths import Paths
 from generator.program import AS_ROOT, COMMAND
 from generator.rendering.write import put_new_text
-from generator.report import CommandError, Report, UsageError, paint, printable
+from generator.report import CommandError, Report, UsageError, paint, printable, refused
 
 _COLOURS = {"wrong": "red", "replaced": "dim", "not supported": "yellow", "another's": "yellow"}
 _ROOT = Path("/")
@@ -153,7 +153,7 @@ def _write(path: str, text: str, is_secret: bool) -> None:
     except FileExistsError:
         raise UsageError(f"{path} is there already and was not changed; name another one with -o") from None
     except OSError as error:
-        raise CommandError(f"{path} cannot be written: {error.strerror}") from None
+        raise CommandError(refused(error)) from None
 
 
 def _report(account: Account, report: Report) -> None:

@@ -229,7 +229,7 @@ WRONG: list[tuple[str, tuple[str, ...], str]] = [
         "a.service:2: a is not started by uvicorn, gunicorn",
     ),
     ("[Service]\nExecStart=/v/uvicorn web.server:app\n", ("--domain", "A.org"), "--domain: 'A.org' has upper case"),
-    ("[Service]\nExecStart=/v/uvicorn web.server:app\n", ("--domain", ""), "--domain: '' has an empty part"),
+    ("[Service]\nExecStart=/v/uvicorn web.server:app\n", ("--domain", "..org"), "--domain: '..org' has an empty part"),
     ("[Service]\nUser=a\n", (), "a.service:1: a starts nothing; name the unit or the program that does"),
     ("[Service]\nExecStart=/v/uvicorn web.server:app\n", (), "no file says for which domain it is; name nginx's site"),
     ("[Service]\nExecStart=/v/uvicorn web.server:app\n", ("--service", "b"), "--service b: no unit or program of that"),

@@ -17,7 +17,7 @@ from generator.command_line import COMMANDS, parser
 from generator.config.schema import Deploy
 from generator.program import starting
 from service.declaration import settings_of
-from tests.generator.front_door import COMMAND, ENVIRONMENT, ROOT, Outcome, process, wsbundle
+from tests.generator.front_door import COMMAND, ENVIRONMENT, Outcome, process, wsbundle
 
 SOUND = "domain: ws.mycompany.org\nping: {interval: 50}\n"
 FAULTY = "domain: ws.mycompany.org\nport: 80\ncolour: blue\n"
@@ -222,8 +222,11 @@ def test_render_leaves_a_directory_alone_that_is_no_bundle(here: Path) -> None:
 
 def test_render_says_why_it_cannot_write(here: Path) -> None:
     outcome = wsbundle("render", "-o", "deploy.yaml/below")
-    assert (outcome.code, outcome.err) == (1, "deploy.yaml/below: Not a directory\n")
-    assert facts("render", "-o", "deploy.yaml/below")["errors"] == ["deploy.yaml/below: Not a directory"]
+    said = "deploy.yaml/below: Not a directory; remove what is in the way of the directory, or name another"
+    assert (outcome.code, outcome.err) == (1, f"{said}\n")
+    assert facts("render", "-o", "deploy.yaml/below")["errors"] == [said]
+    (here / "build").symlink_to("nowhere")
+    assert wsbundle("render").err == "build: File exists; remove what is in its way, or name another\n"
 
 
 def test_faults_are_told_to_programs_with_all_they_consist_of(here: Path) -> None:
@@ -298,17 +301,23 @@ def test_run_lets_its_own_page_in_where_only_some_origins_may_connect(
     assert environment["WEBSOCKET_ORIGINS"] == "https://app.mycompany.org http://127.0.0.1:8765"
 
 
-@pytest.mark.parametrize(
-    "elsewhere", [["host=192.0.2.7", "expose=true", "tls=letsencrypt"], ["socket=/run/queue-websocket/ws.sock"]]
-)
-def test_run_shows_its_page_on_loopback_only(elsewhere: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_shows_its_page_on_loopback_only(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     became: list[Any] = []
     monkeypatch.setattr(os, "execve", lambda *what: became.append(what))
-    (here / "deploy.yaml").write_text("domain: ws.mycompany.org\n")
-    outcome = wsbundle("run", *(word for each in elsewhere for word in ("--set", each)))
+    (here / "deploy.yaml").write_text("{domain: ws.mycompany.org, host: 192.0.2.7, expose: true, tls: letsencrypt}\n")
+    outcome = wsbundle("run")
     [(_, _, environment)] = became
     assert "WEBSOCKET_PAGE" not in environment
     assert "/page/" not in outcome.out
+
+
+@pytest.mark.parametrize("way", ["port=none", "socket=/run/queue-websocket/ws.sock"])
+def test_run_needs_a_port_since_there_is_no_nginx(way: str, here: Path) -> None:
+    outcome = wsbundle("run", "--set", way)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.endswith(
+        "no port is open, and there is no nginx here; to try the service here: --set port=8765\n"
+    )
 
 
 # The process.
@@ -425,10 +434,20 @@ def test_it_tells_its_version() -> None:
     assert outcome.code == 0
 
 
-def test_an_output_of_no_name_is_no_directory() -> None:
-    outcome = wsbundle("render", "-f", str(ROOT / "deploy.yaml"), "-o", "")
-    assert outcome.code == 2
-    assert outcome.err == "-o is given without a directory; name one, or leave -o out for build/<name>\n"
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["render", "-o", ""], "-o"),
+        (["bundle", "--output="], "--output"),
+        (["check", "-f", ""], "-f"),
+        (["init", ""], "init"),
+        (["explain", ""], "explain"),
+        ([""], "wsbundle"),
+    ],
+)
+def test_a_word_that_a_script_has_left_empty_is_no_default(arguments: list[str], option: str) -> None:
+    said = f"nothing is given for {option}; write what is meant, or leave it out\n"
+    assert wsbundle(*arguments) == Outcome(2, "", said)
 
 
 # A file to begin with.
@@ -497,7 +516,7 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_deploy_yaml(
         "two words",
         "https://ws.mycompany.org",
         "ws.mycompany.org\nport: 9000",
-        "",
+        "a..org",
         "#",
         "{{x}}",
         "a: b",
