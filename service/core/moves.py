@@ -28,6 +28,8 @@ from service.core.session import Session
 
 # So many announcements of other hosts are remembered in the place of which another one has come.
 MAX_REPLACED = 1000
+# Of so many workers that have died in the middle of a move it is remembered who was to come from them.
+MAX_LEFT_OVER = 16
 
 
 class Worker(Owner, Protocol):
@@ -129,8 +131,8 @@ class Moves:
         """Clients of ours that are about to leave."""
         self._fences: dict[int, _Fence] = {}
         self._arriving: dict[Address, tuple[Worker, Arriving]] = {}
-        self._lost: set[Address] = set()
-        """Clients of whom all have been told that they do not come."""
+        self._lost: dict[Address, str] = {}
+        """Clients of whom all have been told that they do not come, for their worker has died, and its number."""
         self._behind: dict[Worker, dict[tuple[str, int], Mapping[Address, records.Moving]]] = {}
         """Of workers that have yet to say `Fenced`: the clients that they believe elsewhere."""
         self._claims: dict[tuple[Worker, int], tuple[str, int]] = {}
@@ -393,14 +395,16 @@ class Moves:
             if target is not None:
                 self._give_back(temporary, target)
             return
-        holder = next((peer for peer in siblings if temporary in peer.client_addresses), None)
-        if holder is None:
-            if target is not None:
-                self._bus.note_client(target, client)  # we have not been told of it, or who was to serve it has gone
-        elif target is None:
-            self._expect(client, holder)
-        elif target is not holder:
-            self._pass(client, holder, target)
+        # More than one, if this host has not heard of a move that was withdrawn, but of the client anew.
+        holders = [peer for peer in siblings if temporary in peer.client_addresses]
+        if target is None:
+            if holders:
+                self._expect(client, holders[0])
+        elif not holders:
+            self._bus.note_client(target, client)  # we have not been told of it, or who was to serve it has gone
+        for holder in holders:
+            if target not in (None, holder):
+                self._pass(client, holder, target)
 
     def _expect(self, client: records.Moving, holder: Worker) -> None:
         """We are to serve it."""
@@ -418,7 +422,10 @@ class Moves:
     def _pass(self, client: records.Moving, holder: Worker, target: Worker) -> None:
         """A third worker is to serve it."""
         temporary = client.addresses[0][0]
-        target.client_addresses[temporary] = holder.client_addresses.pop(temporary)
+        client_address = holder.client_addresses.pop(temporary)
+        if temporary in target.client_addresses:
+            self._bus.center.uncount(client_address)
+        target.client_addresses[temporary] = client_address
         for address, since in client.addresses:
             if holder.owned.pop(address, None) is None:
                 self._bus.note(target, address, since)  # we were just being told all that the other worker has
@@ -450,9 +457,8 @@ class Moves:
             for group in arriving.moving.groups:
                 self._hub.forget_in_group(arriving, group)
             arriving.yield_to(session)
-        elif session.temporary in self._lost:
+        elif self._lost.pop(session.temporary, None) is not None:
             # Its worker had died, but it had just left.
-            self._lost.discard(session.temporary)
             session.forget_unconfirmed()
 
     def lost(self, temporary: Address) -> None:
@@ -468,7 +474,6 @@ class Moves:
                 self._hub.forget_owner(address)
                 self._bus.tell_all(records.Frees(address))
         arriving.yield_to(Nobody(self._hub.tally))
-        self._lost.add(temporary)
         gone = records.Moves(self._bus.next_number(), self._bus.number, [], gone=[arriving.moving])
         for peer in self._bus.workers_of(None):
             peer.tell(gone)
@@ -476,8 +481,15 @@ class Moves:
 
     def lost_of(self, number: str) -> None:
         """None of those that are still to come from this worker comes any more."""
-        for temporary in [temporary for temporary, (holder, _) in self._arriving.items() if holder.number == number]:
+        for temporary in self._coming_from(number):
             self.lost(temporary)
+
+    def nobody_comes(self, number: str) -> None:
+        """What this worker has handed over has been taken, as far as that can be, whether it lives or not."""
+        self._lost = {temporary: of for temporary, of in self._lost.items() if of != number}
+
+    def _coming_from(self, number: str) -> list[Address]:
+        return [temporary for temporary, (holder, _) in self._arriving.items() if holder.number == number]
 
     def _ask_instead_of(self, peer: Worker) -> None:
         """A worker has gone that others have yet to hear of clients from; if some have come, those of the host have."""
@@ -490,11 +502,16 @@ class Moves:
                 elif not any(self._hub.is_ours(self._hub.owner_of(temporary)) for temporary in clients):
                     self._caught_up(other, which)
 
-    def parted(self, peer: Worker) -> None:
-        """A worker has gone."""
+    def _leave_over(self, peer: Worker) -> None:
         for which, clients in self._behind.pop(peer, {}).items():
             if which[0] == peer.number:
                 self._left_over[which] = clients
+        while len(self._left_over) > MAX_LEFT_OVER:
+            del self._left_over[next(iter(self._left_over))]
+
+    def parted(self, peer: Worker) -> None:
+        """A worker has gone."""
+        self._leave_over(peer)
         self._waiting.pop(peer, None)
         self._aside.pop(peer, None)
         for claim in [claim for claim in self._claims if claim[0] is peer]:
@@ -505,6 +522,7 @@ class Moves:
                 for key, recipient in messages:
                     self._bus.settle(key, recipient, Lost)
         if peer.is_near:
+            self._lost |= dict.fromkeys(self._coming_from(peer.number), peer.number)
             self.lost_of(peer.number)
             self._ask_instead_of(peer)
         for number, fence in tuple(self._fences.items()):

@@ -109,6 +109,7 @@ class Door:
             except (OSError, EOFError, msgspec.MsgspecError) as error:
                 logger.warning("worker %s has not handed over all of its clients: %s", number, error)
                 self._bus.moves.lost_of(number)
+        self._bus.moves.nobody_comes(number)
 
     async def _take(self, given: Sequence[Given]) -> list[bool]:
         taking = Taking(self._shell)

@@ -17,7 +17,7 @@ from service.engine.envelope import MOVES, VERSIONS, Beat, Greeting, encode
 from service.engine.links import Identity, Links
 from service.fast import passing
 from service.fast.fast import FastShell, WebSocket
-from service.fast.handover import freeze
+from service.fast.handover import Given, freeze
 from service.fast.handover import settle as until_settled
 from service.fast.passing import Door
 from tests.service.engines import FakeTeller
@@ -58,7 +58,8 @@ class Two:
             door._listener.close()
 
     def is_tidy(self) -> bool:
-        return not any(worker.bus.moves._arriving or worker.bus.moves._behind for worker in (self.old, self.new))
+        moves = (self.old.bus.moves, self.new.bus.moves)
+        return not any(each._arriving or each._behind or each._lost for each in moves)
 
 
 def _process(worker: Worker) -> Process:
@@ -334,3 +335,32 @@ def test_who_says_nothing_sensible_is_logged_and_nobody_waits_for_its_clients(
 
     run(uvloop.new_event_loop, hear())
     assert "has not handed over all of its clients" in caplog.text
+
+
+def test_one_whose_worker_has_died_meanwhile_comes_all_the_same_and_nothing_remains(tmp_path: Path) -> None:
+    async def come() -> None:
+        two = Two(tmp_path)
+        guest = await two.guest()
+        two.doors[1].open()
+        frozen = freeze(two.process.shell.clients)
+        fenced = asyncio.get_running_loop().create_future()
+        to_new = two.old.peers[two.new.number]
+        two.old.bus.moves.announce([frozen[0].session], to_new, fenced.set_result)
+        assert await fenced
+        given = Given(*frozen[0].leave())
+        two.host.kill(two.old.number)
+        assert not two.is_tidy()
+        assert two.new.center.hub.owner_of("me") is None  # type: ignore[arg-type]
+        with socket.socket(socket.AF_UNIX) as other:
+            other.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(other, str(two.doors[1]._path))
+            await passing._write(asyncio.get_running_loop(), other, [given])
+            given.connection.close()
+        await asyncio.sleep(0.05)
+        await guest.say(frame(PING, b"?"))
+        assert await guest.hears() == (PONG, b"?")
+        assert two.new.bus.moves._lost == {}
+        two.doors[1].close()
+        two.close()
+
+    run(uvloop.new_event_loop, come())

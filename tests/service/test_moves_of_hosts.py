@@ -12,13 +12,14 @@ import pytest
 
 from service.core.bus import Peer
 from service.core.handover import SessionState
+from service.core.moves import MAX_LEFT_OVER
 from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
 from service.engine.links import Identity, Links
 from service.settings import Engine
 from tests.service.centers import Party
 from tests.service.engines import SILENCE_S, FakeTeller
-from tests.service.workers import Worker
+from tests.service.workers import Host, Worker
 
 NAMES = ("ann", "bob", "cem", "dan", "eve", "fay")
 # By its host, and its number there.
@@ -348,7 +349,8 @@ class Scene:
             assert not worker.bus._questions
 
 
-SEEDS = [*range(30), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(30, 150))]
+# In the one at the end, a link ends while a move is withdrawn: another host hears of the client from two workers.
+SEEDS = [*range(30), 398, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(30, 150))]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -403,3 +405,17 @@ def test_when_clients_go_or_are_not_served_on_as_well_nobody_is_believed_in_whom
         scene.listen(0.7)
     scene.finish()
     scene.check_workers(some_are_dead=True)
+
+
+def test_of_workers_that_die_while_clients_pass_on_the_last_ones_are_remembered() -> None:
+    host = Host(1)
+    (target,) = host.workers.values()
+    for number in range(1, MAX_LEFT_OVER + 3):
+        source = host.add(str(number))
+        source.v1(f"client {number}")
+        host.settle()
+        (session,) = source.center.hub.members
+        source.bus.moves.announce([session], source.bus.peers["0"], lambda _: None)  # type: ignore[list-item]
+        target.arrive(source.number)
+        host.kill(source.number)
+    assert [number for number, _ in target.bus.moves._left_over] == [str(each) for each in range(3, MAX_LEFT_OVER + 3)]
