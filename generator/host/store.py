@@ -97,8 +97,8 @@ class Generation(msgspec.Struct, frozen=True):
 class Pending(msgspec.Struct, frozen=True):
     """A switch that has begun: from one generation (None: nothing was installed) to another (None: nothing will be).
 
-    `makes_keys` says that there were no keys before, `makes_password` the same of the engine's password, and `proves`
-    that the generation was not proven healthy before.
+    `makes_keys` says that there were no keys before, `makes_password` the same of the engine's password, `proves`
+    that the generation was not proven healthy before, and `everything` that also what is the same in both was touched.
     """
 
     before: int | None
@@ -106,6 +106,7 @@ class Pending(msgspec.Struct, frozen=True):
     makes_keys: bool = False
     makes_password: bool = False
     proves: bool = False
+    everything: bool = True
 
 
 class Store:

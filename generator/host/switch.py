@@ -97,9 +97,13 @@ class Switch(msgspec.Struct, frozen=True):
         return self.disconnects or self.restarts_service or self.reloads_service
 
 
-def plan(before: Side, after: Side, everything: bool = False) -> Switch:
-    """What changes between two sides; `everything` takes nothing for granted, as after an interrupted switch."""
-    name = after.name or before.name
+def plan(before: Side, after: Side, everything: bool = False, undoes: bool = False) -> Switch:
+    """What changes between two sides; `everything` takes nothing for granted, whatever has happened to the host.
+
+    `undoes` a switch from `after` to `before`, wherever it has got to: each file is put in its place again. But what is
+    the same on both sides it has not touched, and listeners that are opened again refuse whoever waits at them.
+    """
+    name, files = after.name or before.name, everything or undoes
 
     def changed(*paths: str) -> bool:
         return everything or any(before.hash_of(path) != after.hash_of(path) for path in paths)
@@ -112,12 +116,13 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
     under_systemd, under_supervisor = after.manager == "systemd", after.manager == "supervisor"
     # New workers must be understood by the process that runs and starts them, and by the old ones beside them.
     understood = before.replaces_workers and after.replaces_workers and before.shared == after.shared
-    succeeds = understood and not changed(unit, *sockets)
+    # How many workers are those of the other side, nobody knows where a switch is undone.
+    succeeds = understood and not undoes and not changed(unit, *sockets)
     restarts = under_systemd and not succeeds and (settings or changed(unit, *sockets))
     had_nginx_socket, has_nginx_socket = (side.has(paths.nginx_socket) for side in (before, after))
     other_socket = changed(paths.socket) or (had_nginx_socket and has_nginx_socket and changed(paths.nginx_socket))
-    puts = {path: link for path, link in after.links.items() if everything or before.links.get(path) != link}
-    copies = tuple(path for path, digest in after.files.items() if everything or before.files.get(path) != digest)
+    puts = {path: link for path, link in after.links.items() if files or before.links.get(path) != link}
+    copies = tuple(path for path, digest in after.files.items() if files or before.files.get(path) != digest)
     stays = after.links.keys() | after.files.keys()
     removes = tuple(path for path in (before.links | before.files) if path not in stays)
     puts_first, puts_then = _in_order(puts, before, paths.supervisor)
@@ -128,14 +133,14 @@ def plan(before: Side, after: Side, everything: bool = False) -> Switch:
     return Switch(
         stops_systemd=before.manager == "systemd" and not under_systemd,
         stops_supervisor=before.manager == "supervisor" and not under_supervisor,
-        takes_default_site=after.default_server and (everything or not before.default_server),
+        takes_default_site=after.default_server and (files or not before.default_server),
         puts_first=puts_first,
         copies=copies,
         puts_then=puts_then,
         removes=removes,
-        returns_default_site=not after.default_server and (everything or before.default_server),
+        returns_default_site=not after.default_server and (files or before.default_server),
         reloads_units=any(path.startswith(UNITS) for path in (*copies, *puts, *removes)),
-        makes_directories=after.name != "" and changed(paths.tmpfiles),
+        makes_directories=after.name != "" and (files or changed(paths.tmpfiles)),
         restarts_engine=after.engine if engine_changed else "",
         stops_engine=before.engine if before.engine != after.engine else "",
         stops_nginx_socket=under_systemd and had_nginx_socket and not has_nginx_socket,

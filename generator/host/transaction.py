@@ -94,7 +94,7 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
     password = Password(store)
     makes_keys, makes_password = keys.are_missing(number), password.is_missing(number)
     proves = not generation.healthy
-    store.begin(Pending(before, number, makes_keys=makes_keys, makes_password=makes_password, proves=proves))
+    store.begin(Pending(before, number, makes_keys, makes_password, proves, everything))
     try:
         store.restore(number)
         if makes_keys:
@@ -173,7 +173,7 @@ def finish_pending(store: Store, report: Report) -> bool:
 
 
 def _undo(store: Store, before: int | None, after: int | None, report: Report) -> bool:
-    """Back to `before`, from wherever a switch to `after` has got to: nothing is taken for granted.
+    """Back to `before`, from wherever a switch to `after` has got to.
 
     Whether all went well and clients get through. A switch that could not be undone stays pending, so that the next run
     does not trust what it finds.
@@ -182,7 +182,8 @@ def _undo(store: Store, before: int | None, after: int | None, report: Report) -
     if before is not None and not store.is_whole(before):
         before = None  # an uninstallation had begun to remove it
     with undisturbed():
-        todo = plan(side(store, whole), side(store, before), everything=True)
+        everything = store.pending is None or store.pending.everything
+        todo = plan(side(store, whole), side(store, before), everything, undoes=True)
         failures = Host(store, report).switch_back(todo, before)
         if store.pending is not None and store.pending.makes_keys:
             KeysPlace(store).remove()

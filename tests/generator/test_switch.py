@@ -341,6 +341,21 @@ def test_after_an_interrupted_switch_nothing_is_taken_for_granted(manager: str, 
     assert "reloads_service" not in acts(todo)
 
 
+@pytest.mark.parametrize("workers", [1, 4])
+def test_undoing_a_switch_leaves_alone_what_it_had_not_touched(workers: int) -> None:
+    """Listeners refuse those who wait at them when they are opened again, and nginx cuts old connections off later."""
+    before = several(f"{{workers: {workers}}}")
+    todo = plan(structs.replace(before, runtime="other"), before, undoes=True)
+    assert todo.puts == before.links
+    assert set(todo.copies) == set(before.files)
+    assert acts(todo) == {"reloads_units", "makes_directories", "returns_default_site", "restarts_service"}
+
+
+def test_undoing_a_switch_brings_back_what_it_had_touched() -> None:
+    todo = plan(installed("port: 9000\nlimits: {connections: 5000}"), installed(), undoes=True)
+    assert {"restarts_socket", "restarts_service", "reloads_nginx"} <= acts(todo)
+
+
 def test_what_is_rendered_but_not_installed_concerns_nobody() -> None:
     """gunicorn.conf.py changes with the workers and is not read by uvicorn."""
     side, other = installed(), installed()

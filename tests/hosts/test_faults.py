@@ -86,11 +86,15 @@ def meanwhile(console: Console, program: str, act: str) -> None:
     console.run("chmod", "755", f"/usr/local/sbin/{program}")
 
 
+# With the settings of a deployment the service ends when it starts, and without them it can be imported.
+DOES_NOT_START = "import os; 'WEBSOCKET_PORT' in os.environ and exit('broken code')"
+
+
 @pytest.mark.parametrize("manager", ["systemd", "supervisor"])
 def test_a_service_that_does_not_start(installed: Console, manager: str) -> None:
-    installed.run("sh", "-c", "echo 'raise SystemExit(\"broken code\")' >>service/settings.py")
+    installed.run("sh", "-c", f'echo "{DOES_NOT_START}" >>service/settings.py')
     installed.host.run("sed", "-i", "/broken code/d", "service/settings.py", directory=CLONE)
-    installed.run("sh", "-c", "echo 'raise SystemExit(\"broken code\")' >>service/process/listen.py")
+    installed.run("sh", "-c", f'echo "{DOES_NOT_START}" >>service/process/listen.py')
     said = installed.install(code=1, manager=manager, server="uvicorn", **OTHER_PORT)
     assert "does not work" in said
     assert "generation 1 runs again" in said
@@ -100,7 +104,7 @@ def test_a_service_that_does_not_start(installed: Console, manager: str) -> None
 
 
 def test_a_first_installation_whose_service_does_not_start_leaves_no_service(empty: Console) -> None:
-    empty.run("sh", "-c", "echo 'raise SystemExit(\"broken code\")' >>service/process/listen.py")
+    empty.run("sh", "-c", f'echo "{DOES_NOT_START}" >>service/process/listen.py')
     said = empty.install(code=1)
     assert "nothing is installed, as before" in said
     assert empty.run("systemctl", "--failed", "--no-legend") == ""
@@ -108,6 +112,20 @@ def test_a_first_installation_whose_service_does_not_start_leaves_no_service(emp
     empty.run("sed", "-i", "/broken code/d", "service/process/listen.py")
     empty.install()
     assert empty.routes()
+
+
+def test_a_switch_that_is_undone_leaves_the_listeners_and_nginx_alone(installed: Console) -> None:
+    """Or else clients that wait at a listener would be refused, and others be cut off by nginx minutes later."""
+    units = (f"{NAME}.socket", f"{NAME}.nginx.socket")
+    show = ("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", *units)
+    since, before = installed.run(*show), installed.main_pids()
+    installed.run("sh", "-c", f'echo "{DOES_NOT_START}" >>service/process/listen.py')
+    assert "generation 1 runs again" in installed.install(code=1)
+    after = installed.main_pids()
+    assert after[f"{NAME}.service"] != before[f"{NAME}.service"]
+    assert after["nginx workers"] == before["nginx workers"]
+    assert installed.run(*show) == since
+    nothing_happened(installed)
 
 
 def test_a_health_probe_that_fails(installed: Console) -> None:
