@@ -41,7 +41,7 @@ _CLOSE = ("connection", "close")
 METHOD_NOT_ALLOWED = say(405, "Publish with POST\n", ("allow", "POST"))
 TOO_SLOW = say(408, "The body did not come in time\n", _CLOSE)
 TOO_LARGE = say(413, "The message is longer than limits.message_size\n", _CLOSE)
-# How long a script waits to hear whether its message has left. nginx gives the service 5 s for an answer.
+# How long a script waits to hear whether its message has left. nginx gives the service longer, as it may be restarting.
 PATIENCE_S = 3.0
 NOT_LEFT_YET = say(
     503, "The recipient, or its mailbox, takes it too slowly; it may still arrive\n", ("retry-after", "3")

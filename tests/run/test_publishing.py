@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import signal
 import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -88,6 +89,19 @@ def test_a_message_that_trickles_in_is_told_so() -> None:
                     break
                 connection.sendall(b"x")
     assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_script_waits_for_a_service_that_is_away_for_some_seconds() -> None:
+    """As when it restarts: with 504 the script would not know whether its message was sent."""
+    with TemporaryDirectory(prefix="ws-") as directory:
+        stage = Stage(Path(directory))
+        with nginx(stage), as_systemd(stage) as service, ThreadPoolExecutor(1) as pool:
+            token = token_for(stage)
+            service.send_signal(signal.SIGSTOP)
+            answer = pool.submit(post, stage, b"x", *token)
+            assert not wait([answer], timeout=7).done
+            service.send_signal(signal.SIGCONT)
+            assert answer.result() == 202
 
 
 def test_an_office_full_of_websockets_can_still_publish() -> None:
