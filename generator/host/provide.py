@@ -33,6 +33,11 @@ from generator.report import CommandError, Report
 ROOT = Path(program.ROOT)
 # Isolated: it is root's, and must not take a module of the directory that it is run in for one of Python's.
 _COMPILE = ("-I", "-m", "compileall", "-q")
+# What each server begins with. What is wrong with it is said in a line.
+_IMPORT = """import sys
+sys.tracebacklimit = 0
+sys.path.insert(0, sys.argv[1])
+import service.__main__, service.fast.runner, service.server, service.worker"""
 
 
 def runtime_id(project: Project | None = None) -> str:
@@ -150,6 +155,9 @@ def make_runtime(store: Store, runtime: str, report: Report, project: Project | 
                 shutil.copyfile(path, copy)
             install_requirements(directory / "venv", project, lambda text: report.line(f"  {text}"))
             must(run(_python(store, runtime), *_COMPILE, str(directory / "service"), timeout_s=120), "compiling")
+            if project is None:  # an application is imported later, as it will be run
+                # Else clients would wait while the service is restarted for nothing, and back.
+                must(run(_python(store, runtime), "-Ic", _IMPORT, str(directory), timeout_s=120), "importing it")
 
     _make_once(store, directory, fill)
 

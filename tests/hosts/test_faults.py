@@ -114,6 +114,19 @@ def test_a_first_installation_whose_service_does_not_start_leaves_no_service(emp
     assert empty.routes()
 
 
+@pytest.mark.parametrize("module", ["fast/runner.py", "server.py"])
+def test_a_service_that_cannot_be_imported_is_never_started(installed: Console, module: str) -> None:
+    before = installed.main_pids()
+    installed.run("sh", "-c", f"echo 'import nothing_at_all' >>service/{module}")
+    said = installed.install(code=1)
+    assert "importing it failed: ModuleNotFoundError: No module named 'nothing_at_all'\n" in said
+    assert "The deployment was not touched." in said
+    assert installed.main_pids() == before
+    nothing_happened(installed)
+    installed.run("sed", "-i", "/nothing_at_all/d", f"service/{module}")
+    a_later_attempt_succeeds(installed)
+
+
 def test_a_switch_that_is_undone_leaves_the_listeners_and_nginx_alone(installed: Console) -> None:
     """Or else clients that wait at a listener would be refused, and others be cut off by nginx minutes later."""
     units = (f"{NAME}.socket", f"{NAME}.nginx.socket")
