@@ -39,8 +39,8 @@ class Arriving:
         self._acts.append(lambda _: act())
         return True
 
-    def forward(self, text: bytes, sender: Named) -> None:
-        self._acts.append(lambda owner: owner.forward(text, sender))
+    def forward(self, text: bytes, sender: Named, recipient: Address) -> None:
+        self._acts.append(lambda owner: owner.forward(text, sender, recipient))
 
     def deliver(self, message: Message) -> None:
         if message.group is None:
@@ -84,7 +84,7 @@ class Nobody:
     def when_here(self, act: Callable[[], None]) -> bool:
         return False
 
-    def forward(self, text: bytes, sender: Named) -> None:
+    def forward(self, text: bytes, sender: Named, recipient: Address) -> None:
         self._tally.dropped[drops.GONE] += 1
 
     def deliver_to_member(self, message: Message, temporary: Address) -> None:

@@ -170,11 +170,8 @@ class Peer:
 
     def say(self, record: Record) -> bool:
         """Send a message; when too much waits already it is dropped, and the result is False."""
-        if self.is_gone:
-            self._bus.hub.tally.dropped[self._bus.nobody] += 1
-            return False
-        if self.is_full:
-            self._bus.hub.tally.dropped[drops.BUS_FULL] += 1
+        if self.is_gone or self.wire.queued > MAX_QUEUED_BYTES:
+            self._bus.hub.tally.dropped[self._bus.nobody if self.is_gone else drops.BUS_FULL] += 1
             return False
         self.wire.send(records.encode(record))
         return True
@@ -186,8 +183,8 @@ class Peer:
 
     # As the owner of an address
 
-    def forward(self, text: bytes, sender: Named) -> None:
-        self.say(records.Text(text, sender.name, 0))
+    def forward(self, text: bytes, sender: Named, recipient: Address) -> None:
+        self.say(records.Text(text, sender.name, 0, recipient))
 
     def deliver(self, message: Message) -> None:
         waiting = self.receipts.get(message.key or 0)
@@ -387,7 +384,7 @@ class PeerBus:
             records.Joined: self._joined,
             records.Left: self._left,
             records.Text: self._text,
-            records.Said: self._said,
+            records.Said: self._said_in_turn,
             records.Reached: self._reached,
             records.Outcome: self._outcome,
             records.Expected: self._expected,
@@ -796,19 +793,21 @@ class PeerBus:
         for number in [number for number, (asked, _) in self._asked.items() if asked is peer]:
             self._counted(peer, records.Counted(number, b""))
 
-    def receive(self, peer: Peer, data: bytes) -> None:
-        """Act on a record.
+    def receive(self, peer: Peer, batch: bytes) -> None:
+        """Act on the records of a batch.
 
         Raises:
             msgspec.MsgspecError: it is none.
         """
-        self.act(peer, records.decode(data))
+        for record in records.decode_batch(batch):
+            self._acts[type(record)](peer, record)
 
     def act(self, peer: Peer, record: Record) -> None:
-        """The same for one that has been read."""
-        if not isinstance(record, records.Said):
-            self._acts[type(record)](peer, record)
-        elif (peer, record.sender) in self._late or not self._pass_on(peer, record):
+        """The same for a record that has been read."""
+        self._acts[type(record)](peer, record)
+
+    def _said_in_turn(self, peer: Peer, record: records.Said) -> None:
+        if (peer, record.sender) in self._late or not self._pass_on(peer, record):
             self._wait(peer, record)
 
     def _pass_on(self, peer: Peer, record: records.Said) -> bool:
@@ -921,22 +920,23 @@ class PeerBus:
 
     def is_here(self, owner: Owner | None) -> TypeGuard[Member | Arriving]:
         """Whether a client is ours, or about to be."""
-        return self.hub.is_ours(owner) or isinstance(owner, Arriving)
+        return owner in self.hub.members or isinstance(owner, Arriving)
 
     def _text(self, peer: Peer, record: records.Text) -> None:
-        reach = Reach()
+        is_here = False
         try:
-            owner = self.hub.owner_of(open_envelope(record.text).recipient_uuid)
+            recipient = record.recipient or open_envelope(record.text).recipient_uuid
+            owner = self.hub.owner_of(recipient)
             if self.is_here(owner):
-                owner.forward(record.text, record)
-                reach = Reach(online=1)
+                owner.forward(record.text, record, recipient)
+                is_here = True
             elif not record.number:
                 # It has moved since the sender heard of it.
                 self.seek(record.text, record)
         except OddError:
             self.hub.tally.dropped[drops.UNREADABLE] += 1
         if record.number:
-            peer.tell(records.Reached(record.number, reach))
+            peer.tell(records.Reached(record.number, Reach(online=int(is_here))))
 
     def _said(self, peer: Peer, record: records.Said) -> None:
         message = Message(

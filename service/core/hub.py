@@ -59,7 +59,7 @@ class Owner(Named, Protocol):
     def when_here(self, act: Callable[[], None]) -> bool:
         """Whether it is just being handed over by another worker; then `act` is called when that is over."""
 
-    def forward(self, text: bytes, sender: Named) -> None:
+    def forward(self, text: bytes, sender: Named, recipient: Address) -> None:
         """Pass a message of v0 on to the client, which came as `text` and is known to be sound."""
 
     def deliver(self, message: Message) -> None:

@@ -140,7 +140,7 @@ class Session(ABC):
         """Under which address others know the client: its token's, the first one registered, or the temporary one."""
         if self.identity is not None:
             return self.identity.subject
-        return self.addresses[min(1, len(self.addresses) - 1)]
+        return self.addresses[0 if len(self.addresses) == 1 else 1]
 
     @property
     def temporary(self) -> Address:
@@ -358,7 +358,7 @@ class Session(ABC):
         return 0
 
     @abstractmethod
-    def forward(self, text: bytes, sender: Named) -> None: ...
+    def forward(self, text: bytes, sender: Named, recipient: Address) -> None: ...
 
     def granted(self, address: Address) -> None:
         self._settled(address)
@@ -517,7 +517,7 @@ class SessionV0(Session):
             self._hub.bus.seek(text, self)
         else:
             self._hub.tally.routed += 1
-            owner.forward(text, self)
+            owner.forward(text, self, address)
 
     def _kept(self, address: Address, text: bytes, kept: Kept) -> None:
         self._in_flight -= 1
@@ -555,7 +555,7 @@ class SessionV0(Session):
     def deliver(self, message: Message) -> None:
         self.client.send(message.v0)
 
-    def forward(self, text: bytes, sender: Named) -> None:
+    def forward(self, text: bytes, sender: Named, recipient: Address) -> None:
         self.client.send(text)
 
     def hear(self, item: Item) -> None:

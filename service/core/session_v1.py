@@ -524,7 +524,7 @@ class SessionV1(Session):
     def deliver(self, message: Message) -> None:
         self.client.send(message.v1)
 
-    def forward(self, text: bytes, sender: Named) -> None:
+    def forward(self, text: bytes, sender: Named, recipient: Address) -> None:
         envelope = open_envelope(text)
         if envelope.is_json:
             self.deliver(Message(envelope.message, sender.name, recipient=envelope.recipient_uuid))

@@ -18,12 +18,15 @@ from typing import cast
 
 import msgspec
 
+import service.core.bus_records as records
 from service.core.bus import Peer, PeerBus
 from service.core.center import Center
 from service.process.unix_sockets import OURS_ALONE, open_to, peer_of
 
-# No message is longer than 16 MiB: a record that claims to be is not one of ours.
-MAX_RECORD_BYTES = 32 * 1024 * 1024
+# No message is longer than 16 MiB: a batch that claims to be so long is not one of ours.
+MAX_BATCH_BYTES = 32 * 1024 * 1024
+# With so much a batch is complete, so that little waits for the rest of it.
+BATCH_BYTES = 64 * 1024
 # How long after a lost connection a worker that still listens is looked for again.
 RETRY_S = 0.5
 # How long a worker that stops waits until the others have read its last records.
@@ -48,14 +51,19 @@ class MeshError(Exception):
 
 
 class OutgoingWire(asyncio.Protocol):
-    """Our stream to another worker. The records of one turn of the loop leave in one write."""
+    """Our stream to another worker. The records of one turn of the loop leave in one write: a batch, behind its length.
+
+    Workers of one host are of one release in this: see `generator.host.succession`.
+    """
 
     def __init__(self, mesh: "Mesh", number: str) -> None:
         self.peer: Peer | None = None
         self._mesh = mesh
         self._number = number
         self.queued = 0
-        self._waiting = bytearray()
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._loop = asyncio.get_running_loop()
         self._has_ended = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -66,20 +74,22 @@ class OutgoingWire(asyncio.Protocol):
 
     def send(self, record: bytes) -> None:
         if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._waiting += _length.pack(len(record))
-        self._waiting += record
+            self._loop.call_soon(self._flush)
+        self._waiting.append(record)
+        self._waiting_bytes += len(record)
         self.queued += len(record)
+        if self._waiting_bytes >= BATCH_BYTES:
+            self._flush()
 
     def _flush(self) -> None:
-        # The transport keeps what it cannot write yet, without a copy: it is no longer ours.
-        records, self._waiting = self._waiting, bytearray()
-        if not self._transport.is_closing():
-            self._transport.write(records)
+        if self._waiting and not self._transport.is_closing():
+            batch = records.batch(self._waiting)
+            self._transport.write(_length.pack(len(batch)) + batch)
+        self._waiting, self._waiting_bytes = [], 0
         self._look()
 
     def _look(self) -> None:
-        self.queued = len(self._waiting) + self._transport.get_write_buffer_size()
+        self.queued = self._waiting_bytes + self._transport.get_write_buffer_size()
 
     pause_writing = resume_writing = _look
 
@@ -120,19 +130,18 @@ class IncomingWire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         data, self._rest = self._rest + data, b""
-        peer, receive, last = self._peer, self._mesh.bus.receive, len(data) - _length.size
-        at = 0
+        peer, at = self._peer, 0
         try:
-            while peer is not None and at <= last:
+            while peer is not None and at + _length.size <= len(data):
                 (size,) = _length.unpack_from(data, at)
                 begin = at + _length.size
                 end = begin + size
-                if size > MAX_RECORD_BYTES:
-                    self._broken("a record is too long")
+                if size > MAX_BATCH_BYTES:
+                    self._broken("a batch is too long")
                     return
                 if end > len(data):
                     break
-                receive(peer, data[begin:end])
+                self._mesh.bus.receive(peer, data[begin:end])
                 at = end
         except msgspec.MsgspecError as error:
             self._broken(str(error))

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+import service.core.bus_records as records
 from service.core.addresses import Address
 from service.core.bus import MAX_QUEUED_BYTES, PATIENCE_S
 from service.core.close_codes import ADDRESS_IN_USE, GIVEN_TWICE, REPLACED
@@ -77,6 +78,14 @@ def test_what_the_decoder_refuses_is_passed_on_to_the_letter_across_workers(host
     assert [frame["message"] for frame in new.heard()] == ["\ud83d", "\ude00"]
     assert only(carol) == {"type": "ok", "id": 7, "online": 1}
     assert host.workers["0"].dropped("unreadable") == 1
+
+
+def test_a_text_is_not_read_again_where_its_sender_says_whom_it_is_for(host: Host) -> None:
+    here = host.workers["0"]
+    alice = here.v0()
+    alice.register("alice")
+    here.bus.act(here.peers["1"], records.Text(b"not read", Address("bob"), 0, Address("alice")))
+    assert alice.client.sent == [b"not read"]
 
 
 def crowd(host: Host, worker: str, number: int) -> list[Party]:

@@ -124,7 +124,7 @@ async def test_many_messages_of_one_turn_are_written_before_it_ends() -> None:
     alice, bob = site.connect(), site.connect()
     alice.transport.writes.clear()
     for number in range(300):
-        bob.client._session._hub.owner_of("temporary-1").forward(b"%d" % number, bob.session)  # type: ignore
+        bob.client._session._hub.owner_of("temporary-1").forward(b"%d" % number, bob.session, "temporary-1")  # type: ignore
     assert len(alice.transport.writes) == 2
     assert await alice.heard() == [(TEXT, b"%d" % number) for number in range(300)]
 

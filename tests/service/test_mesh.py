@@ -15,7 +15,7 @@ import pytest
 
 import service.core.bus_records as records
 from service.core.addresses import Address
-from service.workers.mesh import MAX_RECORD_BYTES, Mesh, MeshError
+from service.workers.mesh import BATCH_BYTES, MAX_BATCH_BYTES, Mesh, MeshError
 from tests.service.centers import World
 from tests.service.transports import in_a_loop
 
@@ -37,6 +37,11 @@ except OSError as error:
 
 def framed(*texts: bytes) -> bytes:
     return b"".join(HEAD.pack(len(text)) + text for text in texts)
+
+
+def batches(*encoded: bytes) -> bytes:
+    """Each record in a batch of its own."""
+    return framed(*(records.batch([record]) for record in encoded))
 
 
 class Meeting:
@@ -77,7 +82,7 @@ class Meeting:
 
     async def say(self, wire: socket.socket, *texts: bytes) -> None:
         """Send records."""
-        await asyncio.get_running_loop().sock_sendall(wire, framed(*texts))
+        await asyncio.get_running_loop().sock_sendall(wire, batches(*texts))
 
     def has(self, address: str) -> bool:
         """Whether the worker knows who has an address."""
@@ -87,6 +92,19 @@ class Meeting:
         """Let both end."""
         await self.mesh.close()
         self._open.close()
+
+
+async def heard_batch(wire: socket.socket) -> bytes:
+    """The next batch that the worker sends."""
+    loop = asyncio.get_running_loop()
+
+    async def exactly(size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            data += await asyncio.wait_for(loop.sock_recv(wire, size - len(data)), 5)
+        return data
+
+    return await exactly(*HEAD.unpack(await exactly(HEAD.size)))
 
 
 async def ended(wire: socket.socket) -> bool:
@@ -140,10 +158,36 @@ async def test_records_arrive_wherever_they_are_cut(
     async with meeting(directory, monkeypatch) as both:
         await both.meet()
         (incoming,) = both.mesh._incoming.values()
-        data = framed(*(came(f"client {number}") for number in range(5)))
+        encoded = [came(f"client {number}") for number in range(5)]
+        data = batches(*encoded[:2]) + framed(records.batch(encoded[2:]))
         for at in range(0, len(data), step):
             incoming.data_received(data[at : at + step])
         assert all(both.has(f"client {number}") for number in range(5))
+
+
+@in_a_loop
+async def test_the_records_of_a_turn_leave_in_one_batch_and_many_in_several_that_are_not_long(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with meeting(directory, monkeypatch) as both:
+        listener, _ = both.listen(), both.connect()
+        heard, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listener), 5)
+        with heard:
+            await until(lambda: both.mesh.bus.peers)
+            await heard_batch(heard)  # of the meeting
+            (outgoing,) = both.mesh._outgoing.values()
+            few, many = [came(f"client {number}") for number in range(3)], [came(100 * "x")] * 2000
+            for record in few:
+                outgoing.send(record)
+            assert await heard_batch(heard) == records.batch(few)
+            for record in many:
+                outgoing.send(record)
+            batch, size = [], 0
+            while size < sum(map(len, many)):
+                batch.append(await heard_batch(heard))
+                size += sum(len(records.encode(record)) for record in records.decode_batch(batch[-1]))
+            assert len(batch) > 1
+            assert max(map(len, batch)) < BATCH_BYTES + 2 * len(many[0])
 
 
 @in_a_loop
@@ -153,7 +197,7 @@ async def test_what_came_before_there_was_a_way_to_answer_is_heard(
     async with meeting(directory, monkeypatch) as both:
         both.listen()
         wire = both.connect()
-        wire.send(framed(came("alice")))
+        wire.send(batches(came("alice")))
         await until(lambda: both.has("alice"))
 
 
@@ -196,10 +240,10 @@ async def test_a_new_worker_waits_for_none_that_ends(directory: Path, monkeypatc
 @pytest.mark.parametrize(
     ("garbage", "complaint"),
     [
-        (HEAD.pack(MAX_RECORD_BYTES + 1), "a record is too long"),
+        (HEAD.pack(MAX_BATCH_BYTES + 1), "a batch is too long"),
         (framed(b"garbage"), "Expected"),
         (framed(b""), "truncated"),
-        (framed(records.encode(records.Text(b"no JSON", Address("a"), 0))), "JSON"),
+        (batches(records.encode(records.Text(b"no JSON", Address("a"), 0))), "JSON"),
     ],
 )
 @in_a_loop
@@ -278,7 +322,7 @@ async def test_another_user_is_turned_away(
         for path in (*reversed(directory.parents), directory, directory / f"{both.mesh.number}.sock"):
             if path.stat().st_uid == os.geteuid() and path != Path("/"):
                 path.chmod(path.stat().st_mode | 0o777)
-        assert await _speak(directory, both.mesh, 65534, framed(came("alice"))) in (
+        assert await _speak(directory, both.mesh, 65534, batches(came("alice"))) in (
             "b''",
             "ConnectionResetError",
             "BrokenPipeError",

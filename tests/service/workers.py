@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable
 
 from service.core.bus import Peer, PeerBus
+from service.core.bus_records import batch
 from tests.service.centers import Party, World
 
 
@@ -45,7 +46,7 @@ class Worker(World):
         """Let the next record of another worker arrive, if there is one."""
         records = self.incoming[sender].records
         if records and sender in self.peers:
-            self.bus.receive(self.peers[sender], records.popleft())
+            self.bus.receive(self.peers[sender], batch([records.popleft()]))
             return True
         return False
 
