@@ -77,7 +77,6 @@ class OutgoingWire(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._waiting.append(record)
         self._waiting_bytes += len(record)
-        self.queued += len(record)
         if self._waiting_bytes >= BATCH_BYTES:
             self._flush()
 
@@ -89,7 +88,7 @@ class OutgoingWire(asyncio.Protocol):
         self._look()
 
     def _look(self) -> None:
-        self.queued = self._waiting_bytes + self._transport.get_write_buffer_size()
+        self.queued = self._transport.get_write_buffer_size()  # a batch more or less makes no difference
 
     pause_writing = resume_writing = _look
 
