@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from generator.host.programs import Outcome, run
+from generator.host.x509 import printed
 from service.declaration import Fault
 
 # A line feed that is missing between two is a fault of its own.
@@ -86,7 +87,7 @@ def position_of_key(text: str, key: Path) -> int | None:
     public = run("openssl", "pkey", "-in", str(key), "-pubout").output
     with TemporaryDirectory(prefix="wsbundle-") as directory:
         for number, link in enumerate(_links(text, Path(directory)), 1):
-            if run("openssl", "x509", "-in", str(link.file), "-noout", "-pubkey").output == public:
+            if printed(link.file, "-pubkey").output == public:
                 return number
     return None
 
@@ -97,7 +98,7 @@ def _links(text: str, directory: Path) -> list[_Link]:
         file = directory / f"{number}.pem"
         file.write_text(certificate + "\n", encoding="latin-1")
         asked = ("-subject_hash", "-issuer_hash", "-subject", "-nameopt", "RFC2253,-esc_msb,utf8")
-        said = run("openssl", "x509", "-in", str(file), "-noout", *asked)
+        said = printed(file, *asked)
         if said.succeeded:
             subject_hash, issuer_hash, subject = said.output.splitlines()[:3]
             found.append(_Link(file, subject.partition("=")[2], (subject_hash, issuer_hash)))
@@ -181,7 +182,7 @@ def _of_the_signatures(chain: list[_Link]) -> Iterator[Fault]:
 
 
 def _text(link: _Link) -> str:
-    return run("openssl", "x509", "-in", str(link.file), "-noout", "-text").output
+    return printed(link.file, "-text").output
 
 
 def _of_the_kind(leaf: _Link) -> Iterator[Fault]:

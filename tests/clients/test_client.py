@@ -25,6 +25,7 @@ import wsbundle_client.wire
 from service.core.addresses import MAX_ADDRESS_LENGTH
 from service.core.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
 from tests.clients.client_behaviours import BEHAVIOURS, OF_THE_HANDSHAKE, SECOND, Server
+from tests.in_process import program
 from tests.modules import imports
 from tests.ports import free_port
 from tests.service.shells import COMMANDS, ROOT, Shell, clean_environment, running, wait_until
@@ -61,15 +62,8 @@ def test_the_client_behaves_so_that(name: str) -> None:
 
 
 def client(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run the client to its end."""
-    return subprocess.run(
-        [sys.executable, "service/client.py", *arguments],
-        cwd=ROOT,
-        env=clean_environment(**PROXIES, **variables),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    """Run the command to its end."""
+    return program("service.client", *arguments, environ=clean_environment(**PROXIES, **variables))
 
 
 @contextlib.contextmanager

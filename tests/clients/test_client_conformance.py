@@ -12,8 +12,9 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
+from tests.in_process import program
 from tests.ports import free_port
-from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, clean_environment, running
+from tests.service.shells import COMMANDS, Shell, clean_environment, running
 from tests.service.test_tokens import secret_key
 from wsbundle_client import conformance
 from wsbundle_client.conformance import BEHAVIOURS, Party, play
@@ -74,9 +75,7 @@ def test_what_does_not_hold_is_shown_with_status_1(
 
 
 def played(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    environ = clean_environment(PYTHONPATH=str(ROOT / "clients/python"))
-    command = [sys.executable, "-m", "wsbundle_client.conformance", *arguments]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=DEADLINE_S)
+    return program("wsbundle_client.conformance", *arguments, environ=clean_environment())
 
 
 def test_where_nobody_listens_it_says_so_once() -> None:

@@ -12,6 +12,7 @@ import pytest
 from generator.mailboxes import _lines
 from service.mailbox import copies
 from service.mailbox.database import FILE
+from tests.in_process import program
 from tests.service.shells import ROOT, wait_until
 from tests.service.test_mailbox_conformance import Kept, messages
 
@@ -22,8 +23,7 @@ def kept(tmp_path: Path) -> Kept:
 
 
 def desk(*words: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "service.mailbox", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return program("service.mailbox", *map(str, words), environ=os.environ)
 
 
 def test_a_backup_is_written_while_the_service_runs_and_its_restoration_is_told(kept: Kept, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 import json
 import os
 import stat
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from service.tokens import MAX_TOKEN_LENGTH, Keys, read_keys
-from tests.service.shells import ROOT
+from tests.in_process import program
 
 NOBODY, NOGROUP = 65534, 65534
 
@@ -24,15 +22,7 @@ class Said(NamedTuple):
 
 
 def mint(*words: object) -> Said:
-    done = subprocess.run(
-        [sys.executable, "-m", "service.mint", *map(str, words)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
+    done = program("service.mint", *map(str, words), environ=os.environ)
     return Said(done.returncode, done.stdout.strip(), done.stderr.strip())
 
 
