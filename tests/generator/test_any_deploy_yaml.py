@@ -22,6 +22,7 @@ from generator.config.schema import Deploy
 from generator.rendering.agreement import disagreements
 from generator.rendering.render import render
 from service.declaration import REQUIRED, Setting, settings_of, values_of
+from tests.examples import EXAMPLES
 from tests.generator.front_door import wsbundle
 from tools import derive
 
@@ -59,8 +60,8 @@ VALUES = [
     "{uuid}",
 ]
 
-unhurried = settings(deadline=None, database=None, max_examples=100)
-thorough = settings(unhurried, max_examples=300)
+unhurried = settings(deadline=None, database=None, max_examples=50 * EXAMPLES)
+thorough = settings(unhurried, max_examples=200 * EXAMPLES)
 words = st.sampled_from(WORDS)
 letters = st.text(st.characters(codec="utf-8"))
 almost_yaml = st.lists(words | st.sampled_from(SIGNS) | st.sampled_from(VALUES), max_size=30).map("".join)

@@ -12,14 +12,14 @@ from service.declaration import settings_of
 SETTINGS = {setting.key: setting for setting in settings_of(Deploy)}
 
 
-@pytest.mark.parametrize("key", SETTINGS)
-def test_a_setting_is_explained(key: str) -> None:
-    explained = dict(about(key) or [])
-    assert explained["meaning"] == SETTINGS[key].description
-    assert explained["takes"] == SETTINGS[key].expects
-    assert explained["default"]
-    assert explained.get("variable") == SETTINGS[key].extra.get("env")
-    assert explained.get("rules") == (", ".join(rule.name for rule in RULES if key in rule.keys) or None)
+def test_a_setting_is_explained() -> None:
+    for key, setting in SETTINGS.items():
+        explained = dict(about(key) or [])
+        assert explained["meaning"] == setting.description
+        assert explained["takes"] == setting.expects
+        assert explained["default"], key
+        assert explained.get("variable") == setting.extra.get("env")
+        assert explained.get("rules") == (", ".join(rule.name for rule in RULES if key in rule.keys) or None), key
 
 
 def test_a_default_is_explained_as_deploy_yaml_would_say_it() -> None:

@@ -16,6 +16,7 @@ from service.core.hub import Owner
 from service.core.session_v1 import MAX_UNCONFIRMED
 from service.core.standing import Standing, together
 from service.core.tally import Tally
+from tests.examples import EXAMPLES
 from tests.service.centers import Party
 from tests.service.workers import Host
 
@@ -594,7 +595,7 @@ TestBusModel = pytest.mark.slow(BusModel.TestCase)
 TestBusModel.settings = settings(
     deadline=None,
     database=None,
-    max_examples=100,
+    max_examples=60 * EXAMPLES,
     stateful_step_count=40,
     suppress_health_check=[HealthCheck.too_slow],
 )

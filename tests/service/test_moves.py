@@ -9,6 +9,7 @@ import pytest
 from service.core.handover import SessionState
 from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
+from tests.examples import seeds
 from tests.service.centers import Party
 from tests.service.workers import Host
 
@@ -170,10 +171,7 @@ class Scene:
             self.adopt()
 
 
-SEEDS = [*range(40), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(40, 200))]
-
-
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds(10, 50))
 def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(seed: int) -> None:
     scene = Scene(seed)
     for _ in range(400):
@@ -193,7 +191,7 @@ def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(se
         assert not worker.bus.moves._behind
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds(10, 50))
 def test_when_a_worker_dies_meanwhile_nothing_is_doubled_or_overtaken_or_remains(seed: int) -> None:
     scene = Scene(seed)
     for number in range(400):

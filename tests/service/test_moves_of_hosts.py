@@ -17,6 +17,7 @@ from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
 from service.engine.links import Identity, Links
 from service.settings import Engine
+from tests.examples import seeds
 from tests.service.centers import Party
 from tests.service.engines import SILENCE_S, FakeTeller
 from tests.service.workers import Host, Worker
@@ -350,7 +351,7 @@ class Scene:
 
 
 # In the one at the end, a link ends while a move is withdrawn: another host hears of the client from two workers.
-SEEDS = [*range(30), 398, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(30, 150))]
+SEEDS = [*seeds(10, 50), 398]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

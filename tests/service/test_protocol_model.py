@@ -11,6 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from service.core.addresses import Address
 from service.core.frames import REQUESTS
 from service.core.session import PROBE_PERIOD_S
+from tests.examples import EXAMPLES
 from tests.service.centers import Party, World, limits
 
 REGISTRATIONS = 2
@@ -235,4 +236,4 @@ class ProtocolModel(RuleBasedStateMachine):
 
 
 TestProtocolModel = pytest.mark.slow(ProtocolModel.TestCase)
-TestProtocolModel.settings = settings(unhurried, max_examples=150, stateful_step_count=40)
+TestProtocolModel.settings = settings(unhurried, max_examples=100 * EXAMPLES, stateful_step_count=40)
