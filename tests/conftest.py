@@ -1,10 +1,14 @@
 """What holds for all tests: how many run side by side, and which signals their processes heed."""
 
+import contextlib
 import gc
+import importlib
 import os
 import re
 import signal
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
@@ -13,6 +17,20 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 def pytest_xdist_auto_num_workers() -> int:
     """`-n auto`: most tests wait for processes of theirs, so three for each core keep it busy."""
     return 3 * len(os.sched_getaffinity(0))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where several processes need all modules, each compiles a share of them first: together, on a clean clone."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    tests = Path(__file__).parent
+    share = sorted(tests.rglob("test_*.py"))[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]
+    for path in share:
+        # What is wrong with one is told when it is collected.
+        with warnings.catch_warnings(), contextlib.suppress(Exception, pytest.skip.Exception):
+            warnings.simplefilter("error")
+            importlib.import_module(".".join(path.relative_to(tests.parent).with_suffix("").parts))
 
 
 @pytest.hookimpl(hookwrapper=True)

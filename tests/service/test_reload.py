@@ -39,7 +39,7 @@ class Deployment:
         """Switch to a generation of this code and these settings; the previous ones go."""
         code, directory = self.home / "runtimes" / runtime, self.home / "generations" / generation
         if not code.exists():
-            shutil.copytree(ROOT / "service", code / "service", ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / "service", code / "service")  # compiled, as an installation leaves it
             (code / "venv").symlink_to(sys.prefix)
         directory.mkdir(parents=True)
         for part in ("service", "venv"):
