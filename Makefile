@@ -52,10 +52,10 @@ uninstall: $(VENV)/ready ## remove exactly what was installed (ARGS=--purge: als
 	@$(WSBUNDLE) uninstall $(ARGS)
 
 test: $(VENV)-dev/ready ## the tests that a change needs, in a few minutes
-	@$(PYTEST) -m "not browser and not host and not slow" -n auto --dist worksteal $(ARGS)
+	@$(PYTEST) -m "not browser and not host and not slow" --ignore=tests/hosts -n auto --dist worksteal $(ARGS)
 
 test-slow: $(VENV)-dev/ready ## what takes longer: every line of every template changed, thousands of random inputs, real time
-	@$(PYTEST) -m "slow and not host and not browser" -n auto --dist worksteal $(ARGS)
+	@$(PYTEST) -m "slow and not host and not browser" --ignore=tests/hosts -n auto --dist worksteal $(ARGS)
 
 test-browser: $(VENV)-dev/ready ## the client for browsers and the demo page in a real Chromium
 	@$(PYTEST) -m browser $(ARGS)
