@@ -128,6 +128,9 @@ def plan(before: Side, after: Side, everything: bool = False, undoes: bool = Fal
     puts_first, puts_then = _in_order(puts, before, paths.supervisor)
     retires = tuple(path for path in after.replaces if everything or path not in before.replaces)
     revives = tuple(path for path in before.replaces if path not in after.replaces)
+    # supervisor starts a program by itself that is new to it, but not one that was stopped for a switch that is undone.
+    program_changed = settings and before.manager == "supervisor"
+    restarts_program = program_changed or (undoes and (settings or changed(paths.supervisor)))
     reloads = under_systemd and succeeds and settings
     keeps = restarts or (reloads and before.is_joined == after.is_joined)
     return Switch(
@@ -148,7 +151,7 @@ def plan(before: Side, after: Side, everything: bool = False, undoes: bool = Fal
         restarts_service=restarts,
         reloads_service=reloads,
         updates_supervisor="supervisor" in (before.manager, after.manager) and changed(paths.supervisor),
-        restarts_program=under_supervisor and (everything or (settings and before.manager == "supervisor")),
+        restarts_program=under_supervisor and (everything or restarts_program),
         keeps_clients=keeps and before.keeps == after.keeps != "",
         reloads_nginx=changed(paths.site, paths.locations, paths.main_context) or bool(retires or revives),
         retires=retires,

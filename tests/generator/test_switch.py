@@ -351,6 +351,13 @@ def test_undoing_a_switch_leaves_alone_what_it_had_not_touched(workers: int) -> 
     assert acts(todo) == {"reloads_units", "makes_directories", "returns_default_site", "restarts_service"}
 
 
+def test_undoing_a_switch_starts_a_program_that_supervisor_knows_and_has_stopped() -> None:
+    before = installed("manager: supervisor")
+    assert "restarts_program" in acts(plan(installed(), before, undoes=True))
+    assert "restarts_program" in acts(plan(structs.replace(before, runtime="other"), before, undoes=True))
+    assert "restarts_program" not in acts(plan(before, before, undoes=True))
+
+
 def test_undoing_a_switch_brings_back_what_it_had_touched() -> None:
     todo = plan(installed("port: 9000\nlimits: {connections: 5000}"), installed(), undoes=True)
     assert {"restarts_socket", "restarts_service", "reloads_nginx"} <= acts(todo)
