@@ -5,8 +5,7 @@ from collections.abc import Callable
 from service.core import drops
 from service.core.addresses import Address
 from service.core.bus_records import Moving
-from service.core.frames import Lost
-from service.core.hub import Named, Owner, Proof, Reach, Receipt, TellReach, TooManyUnconfirmedError
+from service.core.hub import Named, Owner, Proof, Reach, Receipt, TellReach
 from service.core.message import Message
 from service.core.tally import Tally
 
@@ -14,9 +13,14 @@ from service.core.tally import Tally
 class Arriving:
     """Keeps what is for the client, and says it to whoever has it in the end: us, the other worker, or nobody."""
 
+    is_here = True
+    """Whether other workers may take the client for one of ours."""
+
     def __init__(self, moving: Moving) -> None:
         self.moving = moving
         self._acts: list[Callable[[Owner], None]] = []
+        self._receipts: dict[int, Receipt] = {}
+        """For messages to a group that are about to be delivered, by key."""
 
     @property
     def name(self) -> Address:
@@ -46,10 +50,10 @@ class Arriving:
         if message.group is None:
             self._acts.append(lambda owner: owner.deliver(message))
         else:
-            self._acts.append(lambda owner: owner.deliver_to_member(message, self.temporary))
+            self.deliver_to_member(message, self.temporary, self._receipts.pop(message.key or 0, None))
 
-    def deliver_to_member(self, message: Message, temporary: Address) -> None:
-        self.deliver(message)
+    def deliver_to_member(self, message: Message, temporary: Address, receipt: Receipt | None = None) -> None:
+        self._acts.append(lambda owner: owner.deliver_to_member(message, temporary, receipt))
 
     def hand_over(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:
         self._acts.append(lambda owner: owner.hand_over(message, receipt, then))
@@ -58,15 +62,7 @@ class Arriving:
         return 1
 
     def expect(self, key: int, receipt: Receipt, message: Message) -> int:
-        def note(owner: Owner) -> None:
-            try:
-                is_expected = owner.expect(key, receipt, message) > 0
-            except TooManyUnconfirmedError:
-                is_expected = False
-            if not is_expected:
-                receipt.sender.tell_outcome(Lost(id=receipt.id, recipient_uuid=message.recipient or self.name))
-
-        self._acts.append(note)
+        self._receipts[key] = receipt
         return 1
 
     def probe(self, address: Address, proof: Proof, answered: Callable[[bool], None]) -> None:
@@ -76,9 +72,8 @@ class Arriving:
 class Nobody:
     """Stands for a client that was lost on the way."""
 
-    name = Address("")
-
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, name: Address) -> None:
+        self.name = name
         self._tally = tally
 
     def when_here(self, act: Callable[[], None]) -> bool:
@@ -87,8 +82,10 @@ class Nobody:
     def forward(self, text: bytes, sender: Named, recipient: Address) -> None:
         self._tally.dropped[drops.GONE] += 1
 
-    def deliver_to_member(self, message: Message, temporary: Address) -> None:
+    def deliver_to_member(self, message: Message, temporary: Address, receipt: Receipt | None = None) -> None:
         self.deliver(message)
+        if receipt is not None:
+            receipt.lose(self.name)
 
     def deliver(self, message: Message) -> None:
         self._tally.dropped[drops.GONE] += 1

@@ -42,6 +42,7 @@ from service.core.mailbox import Kept, Kind, Letter, Settled
 from service.core.message import Message
 from service.core.moves import Moves
 from service.core.odd_json import OddError
+from service.core.restarts import Away, Restarts
 from service.core.standing import Abroad, Elsewhere, Standing, together
 from service.core.turns import SHARE, NotNowError
 
@@ -80,6 +81,10 @@ class Far(Protocol):
     @property
     def knows_moves(self) -> bool:
         """Whether all of them are of a release that knows `service.core.bus_records.Moves`."""
+
+    @property
+    def know_restarts(self) -> Collection[str]:
+        """The workers of a release that knows `service.core.bus_records.Restarts`, by their numbers."""
 
     @property
     def patience_s(self) -> float:
@@ -190,8 +195,10 @@ class Peer:
         waiting = self.receipts.get(message.key or 0)
         self.say(said(message, receipt=None if waiting is None else waiting.receipt))
 
-    def deliver_to_member(self, message: Message, temporary: Address) -> None:
-        """Pass a message to a group on to this member of it alone."""
+    def deliver_to_member(self, message: Message, temporary: Address, receipt: Receipt | None = None) -> None:
+        if receipt is not None:
+            self._bus.hand_over_to_member(self, message, temporary, receipt)
+            return
         record = said(message)
         record.recipient = temporary
         self.say(record)
@@ -240,16 +247,16 @@ class Peer:
                 if before is self and recipient not in expected:
                     peer.settle(key, recipient, Lost)
 
-    def forget_receipts(self, recipients: Set[Address]) -> list[tuple[int, Receipt, Address]]:
+    def forget_receipts(self, recipients: Set[Address]) -> list[tuple[int, Receipt, Address, Address]]:
         """It does not tell any more what becomes of messages to these clients: another worker has them, and says it to
         their senders.
 
-        Returns: their keys, the receipts, and the recipients.
+        Returns: their keys, the receipts, and the recipients, as whom they were sent to and as others know them.
         """
         forgotten = []
         for key, waiting in tuple(self.receipts.items()):
             found = waiting.outstanding.keys() & recipients if waiting.is_decided else set()
-            forgotten += [(key, waiting.receipt, waiting.outstanding.pop(recipient)) for recipient in found]
+            forgotten += [(key, waiting.receipt, each, waiting.outstanding.pop(each)) for each in found]
             if not waiting.outstanding:
                 del self.receipts[key]
         return forgotten
@@ -377,6 +384,7 @@ class PeerBus:
         self._untold: deque[Record] = deque(maxlen=MAX_UNTOLD)
         """What became of messages of clients of other hosts that were not known then."""
         self.moves = Moves(self)
+        self.restarts = Restarts(self)
         self._acts: dict[type[Record], Callable[[Peer, Any], None]] = {
             records.Came: self._came,
             records.Owns: self._owned,
@@ -397,7 +405,8 @@ class PeerBus:
             records.Settled: self._settled,
             records.Moves: self.moves.heard,
             records.Fenced: self.moves.heard,
-            records.Passed: self.moves.passed,
+            records.Passed: self._passed,
+            records.Restarts: self.moves.heard,
         }
 
     def next_number(self) -> int:
@@ -521,6 +530,24 @@ class PeerBus:
                 peer.receipts[message.key] = Receipts(receipt, {message.recipient: message.recipient}, is_decided=False)
         self._question(peers, message.key or 0, lambda number: said(message, number, seeks, receipt), then, seeks)
 
+    def hand_over_to_member(self, peer: Peer, message: Message, temporary: Address, receipt: Receipt) -> None:
+        """Hand a message to a group over to a worker for this member of it alone."""
+        name = peer.groups.get(str(message.group), {}).get(temporary, temporary)
+        # Its other members, of which this worker may have some, are expected to confirm it under another key.
+        key = self.center.next_key()
+        peer.receipts[key] = Receipts(receipt, {temporary: name}, is_decided=False)
+
+        def ask(number: int) -> Record:
+            record = said(message, number, receipt=receipt)
+            record.recipient, record.key = temporary, key
+            return record
+
+        def told(reach: Reach) -> None:
+            if not reach.receipts:
+                receipt.lose(name)
+
+        self._question((peer,), key, ask, told, seeks=False)
+
     def _question(
         self, peers: Sequence[Peer], key: int, ask: Callable[[int], Record], then: TellReach, seeks: bool
     ) -> None:
@@ -576,7 +603,7 @@ class PeerBus:
             if isinstance(owner, Peer) and owner.host == peer.host:
                 if owner is not peer:
                     peer.pass_receipts({recipient}, owner)
-            else:
+            elif not isinstance(owner, Away):
                 peer.settle(key, recipient, Lost)
 
     def tell_origin(self, temporary: Address, origin: Origin, outcome: Delivered | Lost) -> None:
@@ -585,6 +612,9 @@ class PeerBus:
         owner = self.hub.owner_of(temporary)
         if isinstance(owner, Peer):
             owner.tell(record)
+            return
+        if isinstance(owner, Arriving):
+            owner.when_here(lambda: self.tell_origin(temporary, origin, outcome))
             return
         # It may be with one that is yet to be met, or has just met us and has not said yet whom it has.
         self._untold.append(record)
@@ -638,12 +668,28 @@ class PeerBus:
             if self.hub.is_ours(sender):
                 sender.tell_outcome(outcome(id=message.id, recipient_uuid=message.recipient))
 
+    def announce_restart(self, members: Iterable[Member], then: Callable[[], None]) -> None:
+        self.restarts.announce(members, then)
+
     def lose_abroad(self) -> None:
         self._is_ending = True
         for peer in self.peers.values():
-            for key, waiting in () if peer.is_near else tuple(peer.receipts.items()):
-                for recipient in tuple(waiting.outstanding):
-                    peer.settle(key, recipient, Lost)
+            if not peer.is_near and peer not in self.restarts.followers:
+                self._lose_all(peer)
+
+    def _lose_all(self, peer: Peer) -> None:
+        for key, waiting in tuple(peer.receipts.items()):
+            for recipient in tuple(waiting.outstanding):
+                peer.settle(key, recipient, Lost)
+
+    def confirm_restart(self, closed: Iterable[Address]) -> None:
+        self.restarts.confirm(closed)
+
+    def take_back(self, is_over: bool) -> None:
+        self.restarts.take_back(is_over)
+
+    def does_not_come(self, address: Address) -> None:
+        self.tell_all(records.Frees(address))
 
     def open_receipts(self, sender: ReceiptTaker) -> list[OpenReceipt]:
         receipts: list[OpenReceipt] = []
@@ -738,6 +784,8 @@ class PeerBus:
         """What another worker is to know. It may be asked for little by little: what changes meanwhile is told as well,
         and to hear of something twice does no harm.
         """
+        if self.restarts.is_taking:
+            yield records.Told(is_taking=True)
         for member in tuple(self.hub.members):
             for address in tuple(member.addresses):
                 if self._is_staying(member) and address in self._since:
@@ -746,7 +794,7 @@ class PeerBus:
             for owner in owners:
                 if self._is_staying(owner) and owner in self.hub.members_of(group):
                     yield records.Joined(group, owner.addresses[0], owner.name)
-        yield records.Told()
+        yield records.Told(self.restarts.is_taking)
 
     def _is_staying(self, owner: Owner) -> TypeGuard[Member]:
         """Of a client of ours that is about to leave, the others hear by `Moves`."""
@@ -761,10 +809,9 @@ class PeerBus:
         if peer.is_near:
             self._inherit(peer)
         self.moves.parted(peer)
+        self.restarts.parted(peer)
         self._answer_for(peer)
-        for key, waiting in tuple(peer.receipts.items()):
-            for recipient in tuple(waiting.outstanding):
-                peer.settle(key, recipient, Lost)
+        self._lose_all(peer)
         self._awaited.part(peer)
         self.lose_awaited(lambda message, worker, _: worker is peer and not self._is_told_here(message))
         self._forget(peer)
@@ -851,14 +898,21 @@ class PeerBus:
             peer.tell(records.Reached(record.number, Reach(lost=1)))
 
     def _told(self, peer: Peer, record: records.Told) -> None:
-        peer.has_told = True
+        peer.has_told = not record.is_taking
+        self.restarts.told(peer, record.is_taking)
         self.center.mail.look_again()
 
     def _came(self, peer: Peer, record: records.Came) -> None:
+        if self.restarts.came(peer, record.temporary):
+            return
         if record.temporary not in peer.client_addresses:
             peer.client_addresses[record.temporary] = record.client_address
             self.center.count(record.client_address)
         self.note(peer, record.temporary, 0.0)
+
+    def _passed(self, peer: Peer, record: records.Passed) -> None:
+        self.moves.passed(peer, record)
+        self.restarts.passed(peer, record)
 
     def note_client(self, peer: Peer, client: records.Moving) -> None:
         """A client of another worker is there, with all that it has."""
@@ -870,7 +924,8 @@ class PeerBus:
             self.join_at(peer, group, temporary, client.name)
 
     def _owned(self, peer: Peer, record: records.Owns) -> None:
-        self.note(peer, record.address, record.since)
+        if not self.restarts.is_back(peer, self.hub.owner_of(record.address)):
+            self.note(peer, record.address, record.since)
 
     def note(self, peer: Peer, address: Address, since: float) -> None:
         """A client of another worker has an address."""
@@ -887,6 +942,7 @@ class PeerBus:
             self.hub.displace(address, owner)
 
     def _freed(self, peer: Peer, record: records.Frees) -> None:
+        self.restarts.freed(peer, record.address)
         self.free_at(peer, record.address)
 
     def free_at(self, peer: Peer, address: Address) -> None:
@@ -901,7 +957,8 @@ class PeerBus:
             self.hub.forget_owner(address)
 
     def _joined(self, peer: Peer, record: records.Joined) -> None:
-        self.join_at(peer, record.group, record.temporary, record.name)
+        if not self.restarts.is_early(peer, record):
+            self.join_at(peer, record.group, record.temporary, record.name)
 
     def join_at(self, peer: Peer, group: str, temporary: Address, name: Address) -> None:
         """A client of another worker is in a group."""
@@ -909,6 +966,7 @@ class PeerBus:
         self.hub.note_in_group(peer, group)
 
     def _left(self, peer: Peer, record: records.Left) -> None:
+        self.restarts.left(peer, record)
         self.leave_at(peer, record.group, record.temporary)
 
     def leave_at(self, peer: Peer, group: str, temporary: Address) -> None:
@@ -920,7 +978,7 @@ class PeerBus:
 
     def is_here(self, owner: Owner | None) -> TypeGuard[Member | Arriving]:
         """Whether a client is ours, or about to be."""
-        return owner in self.hub.members or isinstance(owner, Arriving)
+        return owner in self.hub.members or (isinstance(owner, Arriving) and owner.is_here)
 
     def _text(self, peer: Peer, record: records.Text) -> None:
         is_here = False
@@ -961,8 +1019,8 @@ class PeerBus:
         receipt = Receipt(_Elsewhere(self, peer, record, recipient), record.id) if record.key else None
         owner = self.hub.owner_of(recipient)
         if not self.is_here(owner):
-            if record.seeks:
-                told(Reach())
+            if record.seeks or record.group is not None:
+                told(Reach())  # to look for a member of a group would be to send it to all of them
             else:
                 # It has moved since the sender heard of it.
                 self.seek_to_deliver(message, receipt, told)
@@ -997,7 +1055,7 @@ class PeerBus:
                     expected += [temporary] * member.expect(message.key, receipt, message)
                 except TooManyUnconfirmedError:
                     self.hub.tally.dropped[drops.UNCONFIRMED] += 1
-                    receipt.sender.tell_outcome(Lost(id=receipt.id, recipient_uuid=member.name))
+                    receipt.lose(member.name)
                     continue
             member.deliver(message)
         if record.key:
@@ -1050,7 +1108,8 @@ class PeerBus:
         self, key: int, recipient: Address, outcome: type[Delivered | Lost], name: Address | None = None
     ) -> bool:
         """Tell one of our clients what became of its message, whichever worker has the recipient, or is about to."""
-        return any(peer.settle(key, recipient, outcome, name) for peer in self.peers.values())
+        is_told = any(peer.settle(key, recipient, outcome, name) for peer in self.peers.values())
+        return is_told or self.restarts.settle(key, recipient, outcome, name)
 
     def _expected(self, peer: Peer, record: records.Expected) -> None:
         peer.settle_others(record.key, record.recipients)

@@ -142,7 +142,11 @@ class Expected(_Record, tag=14):
 
 
 class Told(_Record, tag=15):
-    """That was all that the clients of this worker had when it met the other one."""
+    """That was all that the clients of this worker had when it met the other one. While it `is_taking` clients back
+    that a process before it has left, there are more to come; another one of these says that it has all.
+    """
+
+    is_taking: bool = False
 
 
 class Mail(_Record, tag=16):
@@ -197,10 +201,22 @@ class Fenced(_Record, tag=19):
 
 
 class Passed(_Record, tag=20):
-    """All that was sent for the clients of a `Moves`, as in `Fenced`, has come to where they were, or to the sender."""
+    """All that was sent for the clients of a `Moves`, as in `Fenced`, has come to where they were, or to the sender; or
+    for those of a `Restarts`, who have left.
+    """
 
     number: int
     of: str
+
+
+class Restarts(_Record, tag=21):
+    """The service restarts on the host of the sender, whose clients these are. They stay connected, and another worker
+    of that host is to serve them, which says so with `Came`, and with `Told` that it has all of its own. Only the last
+    of several such records has a `number`, and is answered with `Fenced`; `Passed` says at last that they have left.
+    """
+
+    clients: list[Moving]
+    number: int = 0
 
 
 Record = (
@@ -224,6 +240,7 @@ Record = (
     | Moves
     | Fenced
     | Passed
+    | Restarts
 )
 
 encode = msgspec.msgpack.Encoder().encode

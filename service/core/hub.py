@@ -65,8 +65,10 @@ class Owner(Named, Protocol):
     def deliver(self, message: Message) -> None:
         """Pass a message on to the client."""
 
-    def deliver_to_member(self, message: Message, temporary: Address) -> None:
-        """Pass a message to a group on to one member of it alone, which has this first address."""
+    def deliver_to_member(self, message: Message, temporary: Address, receipt: "Receipt | None" = None) -> None:
+        """Pass a message to a group on to one member of it alone, which has this first address. With a `receipt`, the
+        sender is told later what becomes of it.
+        """
 
     def hand_over(self, message: Message, receipt: "Receipt | None", then: TellReach) -> None:
         """Pass on a message to one address, and report the outcome once.
@@ -111,6 +113,10 @@ class Member(Owner, Protocol):
     @property
     def client(self) -> Taker:
         """Its connection."""
+
+    @property
+    def groups(self) -> Collection[str]:
+        """The groups that it is in."""
 
     def settle(self) -> None:
         """Bring the tally up to date with what the client has sent."""
@@ -177,6 +183,10 @@ class Receipt(NamedTuple):
     sender: ReceiptTaker
     id: Id
 
+    def lose(self, recipient: Address) -> None:
+        """The message has not arrived at this recipient, or nobody knows."""
+        self.sender.tell_outcome(Lost(id=self.id, recipient_uuid=recipient))
+
 
 class OpenReceipt(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """A message of a client to clients of other workers, which have yet to confirm it: its key, the worker that has it
@@ -193,7 +203,7 @@ class OpenReceipt(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     def lose(self, sender: ReceiptTaker) -> None:
         """Nobody will say any more what becomes of it."""
         for name in self.outstanding.values():
-            sender.tell_outcome(Lost(id=self.id, recipient_uuid=name))
+            Receipt(sender, self.id).lose(name)
 
 
 class TooManyUnconfirmedError(Exception):
@@ -292,8 +302,25 @@ class Bus(Protocol):
         told: the message was lost then.
         """
 
+    def announce_restart(self, members: "Iterable[Member]", then: Callable[[], None]) -> None:
+        """Tell other hosts that these are about to be served by another process of this host, after this one has ended.
+
+        `then` is called when nothing is on its way to them or from them any more, on hosts that keep what is for them.
+        """
+
     def lose_abroad(self) -> None:
-        """This process ends: clients of other hosts can say no more what has become of the messages of ours."""
+        """This process ends: clients of other hosts can say no more what has become of the messages of ours, if their
+        workers have not answered to the announcement.
+        """
+
+    def confirm_restart(self, closed: Iterable[Address]) -> None:
+        """All that were announced have left, or stay members, but for those that had to be `closed`."""
+
+    def take_back(self, is_over: bool) -> None:
+        """Clients that a process before this one has left are about to come, or all of them have come."""
+
+    def does_not_come(self, address: Address) -> None:
+        """A client that a process before this one has left, and which has this first address, cannot be served."""
 
     def open_receipts(self, sender: ReceiptTaker) -> "list[OpenReceipt]":
         """Let go of what a client that leaves has yet to be told of messages to clients of other hosts."""
@@ -358,7 +385,16 @@ class Alone:
 
     def tell_origin(self, temporary: Address, origin: Origin, outcome: Delivered | Lost) -> None: ...
 
+    def announce_restart(self, members: "Iterable[Member]", then: Callable[[], None]) -> None:
+        then()
+
     def lose_abroad(self) -> None: ...
+
+    def confirm_restart(self, closed: Iterable[Address]) -> None: ...
+
+    def take_back(self, is_over: bool) -> None: ...
+
+    def does_not_come(self, address: Address) -> None: ...
 
     def open_receipts(self, sender: ReceiptTaker) -> list[OpenReceipt]:
         return []

@@ -44,7 +44,9 @@ class Worker(Owner, Protocol):
 
     def tell(self, record: records.Record) -> None: ...
 
-    def forget_receipts(self, recipients: Set[Address]) -> list[tuple[int, Receipt, Address]]: ...
+    def forget_receipts(self, recipients: Set[Address]) -> list[tuple[int, Receipt, Address, Address]]: ...
+
+    def hold(self, key: int, receipt: Receipt, recipient: Address, name: Address) -> None: ...
 
     def pass_receipts(self, recipients: Set[Address], to: Any) -> list[Origin]: ...
 
@@ -58,6 +60,12 @@ class Workers(Protocol):
 
     @property
     def far(self) -> Any: ...
+
+    @property
+    def moves(self) -> Any: ...
+
+    @property
+    def restarts(self) -> Any: ...
 
     @property
     def peers(self) -> Mapping[str, Any]: ...
@@ -121,6 +129,41 @@ def _temporaries(record: records.Moves) -> Set[Address]:
     return {client.addresses[0][0] for client in record.clients}
 
 
+def stand_in(bus: Workers, arriving: Arriving, holder: Worker) -> None:
+    """Put it in the place of the client that another worker has."""
+    bus.center.uncount(holder.client_addresses.pop(arriving.temporary))
+    for address, _ in arriving.moving.addresses:
+        holder.owned.pop(address, None)
+        bus.hub.pass_on(address, holder, arriving)
+    for group in arriving.moving.groups:
+        bus.leave_at(holder, group, arriving.temporary)
+        bus.hub.note_in_group(arriving, group)
+
+
+def give_back(bus: Workers, arriving: Arriving, target: Worker) -> None:
+    """Another worker has the client."""
+    client = arriving.moving
+    target.client_addresses[arriving.temporary] = client.client_address
+    bus.center.count(client.client_address)
+    for address, since in client.addresses:
+        target.owned[address] = since
+        bus.hub.pass_on(address, arriving, target)
+    for group in client.groups:
+        bus.hub.forget_in_group(arriving, group)
+        bus.join_at(target, group, arriving.temporary, client.name)
+    arriving.yield_to(target)
+
+
+def give_up(bus: Workers, arriving: Arriving) -> None:
+    """Nobody has the client."""
+    for group in arriving.moving.groups:
+        bus.hub.forget_in_group(arriving, group)
+    for address, _ in arriving.moving.addresses:
+        if bus.hub.owner_of(address) is arriving:
+            bus.hub.forget_owner(address)
+    arriving.yield_to(Nobody(bus.hub.tally, arriving.name))
+
+
 class Moves:
     """This worker's part in it, whichever that is."""
 
@@ -139,7 +182,7 @@ class Moves:
         """What those have been told by us who had yet to say `Fenced` to others."""
         self._left_over: dict[tuple[str, int], Mapping[Address, records.Moving]] = {}
         """Who was to come from workers that have died: others may hear of that late."""
-        self._waiting: dict[Worker, deque[records.Moves | records.Fenced]] = {}
+        self._waiting: dict[Worker, deque[records.Moves | records.Fenced | records.Restarts]] = {}
         """What has been heard and is to be acted on in order."""
         self._aside: dict[Worker, list[records.Moves]] = {}
         """What can only be acted on when another worker of that host is met."""
@@ -159,7 +202,7 @@ class Moves:
         `then` hears once whether nothing is on its way any more: the clients may leave, or stay after all. That all
         have left or stay is to be said with the number that is returned.
         """
-        clients = [self._moving(session) for session in sessions]
+        clients = [self.moving(session) for session in sessions]
         record = records.Moves(self._bus.next_number(), to.number, clients)
         fence = self._fences[record.number] = _Fence(record, to, {to}, then)
         self.leaving |= fence.clients
@@ -186,14 +229,14 @@ class Moves:
     def withdraw(self, sessions: Sequence[Session]) -> None:
         """They stay."""
         if sessions:
-            clients = [self._moving(session) for session in sessions]
+            clients = [self.moving(session) for session in sessions]
             record = records.Moves(self._bus.next_number(), self._bus.number, clients)
             for peer in tuple(self._bus.peers.values()):
                 self._tell(peer, record)
 
     def left(self, session: Session, to: Worker) -> None:
         """A client has left: the other worker has what it had."""
-        moving = self._moving(session)
+        moving = self.moving(session)
         to.client_addresses[session.temporary] = moving.client_address
         for address, since in moving.addresses:
             to.owned[address] = since
@@ -207,12 +250,15 @@ class Moves:
         for key, receipt, recipient in session.unconfirmed():
             self._bus.await_outcome(key, receipt, recipient, to)
 
-    def _moving(self, session: Session) -> records.Moving:
+    def moving(self, session: Member) -> records.Moving:
+        """What others are to know of a client that is about to be served by another worker."""
         addresses = [(address, self._bus.since(address)) for address in session.addresses]
         return records.Moving(session.client_address, session.name, addresses, list(session.groups))
 
     def _fenced(self, peer: Worker, record: records.Fenced) -> None:
         """A worker has nothing more on its way to these clients."""
+        if self._bus.restarts.fenced(peer, record):
+            return
         fence = self._fences.get(record.number) if record.of == self._bus.number else None
         if fence is not None:
             fence.asked.discard(peer)
@@ -248,7 +294,7 @@ class Moves:
             if isinstance(owner, Arriving):
                 clients.append(owner.moving)
             elif self._hub.is_ours(owner) and isinstance(owner, Session):
-                clients.append(self._moving(owner))
+                clients.append(self.moving(owner))
             else:
                 # Another client may have come since under an address that it had.
                 free = [each for each in moving.addresses if not self._bus.is_here(self._hub.owner_of(each[0]))]
@@ -298,7 +344,7 @@ class Moves:
 
     # All others, and among them the one that gets the clients
 
-    def heard(self, peer: Worker, record: records.Moves | records.Fenced) -> None:
+    def heard(self, peer: Worker, record: records.Moves | records.Fenced | records.Restarts) -> None:
         """Act on it as soon as all is done that the worker had asked for before."""
         waiting = self._waiting.setdefault(peer, deque())
         waiting.append(record)
@@ -314,6 +360,8 @@ class Moves:
             record = waiting[0]
             if isinstance(record, records.Fenced):
                 self._fenced(peer, record)
+            elif isinstance(record, records.Restarts):
+                self._bus.restarts.heard(peer, record)
             elif not self._moved(peer, record):
                 self._aside.setdefault(peer, []).append(record)
             waiting.popleft()
@@ -347,8 +395,8 @@ class Moves:
         addresses = {address for client in record.clients for address, _ in client.addresses}
         for holder in siblings:
             if peer.is_near:
-                for key, receipt, recipient in holder.forget_receipts(addresses):
-                    self._bus.await_outcome(key, receipt, recipient, target or holder, holder)
+                for key, receipt, _, name in holder.forget_receipts(addresses):
+                    self._bus.await_outcome(key, receipt, name, target or holder, holder)
             elif target not in (None, holder) and (passed := holder.pass_receipts(addresses, target)):
                 self._unsure[holder, peer.local_number, record.number] = (target, passed)
         if peer.is_near and target is not None:
@@ -408,16 +456,9 @@ class Moves:
 
     def _expect(self, client: records.Moving, holder: Worker) -> None:
         """We are to serve it."""
-        temporary = client.addresses[0][0]
         arriving = Arriving(client)
-        self._arriving[temporary] = (holder, arriving)
-        self._bus.center.uncount(holder.client_addresses.pop(temporary))
-        for address, _ in client.addresses:
-            holder.owned.pop(address, None)
-            self._hub.pass_on(address, holder, arriving)
-        for group in client.groups:
-            self._bus.leave_at(holder, group, temporary)
-            self._hub.note_in_group(arriving, group)
+        self._arriving[arriving.temporary] = (holder, arriving)
+        stand_in(self._bus, arriving, holder)
 
     def _pass(self, client: records.Moving, holder: Worker, target: Worker) -> None:
         """A third worker is to serve it."""
@@ -439,16 +480,7 @@ class Moves:
     def _give_back(self, temporary: Address, target: Worker) -> None:
         """It stays with the worker that had it."""
         _, arriving = self._arriving.pop(temporary)
-        client = arriving.moving
-        target.client_addresses[temporary] = client.client_address
-        self._bus.center.count(client.client_address)
-        for address, since in client.addresses:
-            target.owned[address] = since
-            self._hub.pass_on(address, arriving, target)
-        for group in client.groups:
-            self._hub.forget_in_group(arriving, group)
-            self._bus.join_at(target, group, temporary, client.name)
-        arriving.yield_to(target)
+        give_back(self._bus, arriving, target)
 
     def arrived(self, session: Member) -> None:
         """A client is served by us now."""
@@ -467,13 +499,11 @@ class Moves:
             return
         _, arriving = self._arriving.pop(temporary)
         for group in arriving.moving.groups:
-            self._hub.forget_in_group(arriving, group)
             self._bus.tell_all(records.Left(group, temporary))
         for address, _ in arriving.moving.addresses:
             if self._hub.owner_of(address) is arriving:
-                self._hub.forget_owner(address)
                 self._bus.tell_all(records.Frees(address))
-        arriving.yield_to(Nobody(self._hub.tally))
+        give_up(self._bus, arriving)
         gone = records.Moves(self._bus.next_number(), self._bus.number, [], gone=[arriving.moving])
         for peer in self._bus.workers_of(None):
             peer.tell(gone)

@@ -330,7 +330,14 @@ class Session(ABC):
     @abstractmethod
     def deliver(self, message: Message) -> None: ...
 
-    def deliver_to_member(self, message: Message, temporary: Address) -> None:
+    def deliver_to_member(self, message: Message, temporary: Address, receipt: Receipt | None = None) -> None:
+        if receipt is not None and message.key is not None:
+            try:
+                self.expect(message.key, receipt, message)
+            except TooManyUnconfirmedError:
+                self._hub.tally.dropped[drops.UNCONFIRMED] += 1
+                receipt.lose(self.name)
+                return
         self.deliver(message)
 
     def hand_over(self, message: Message, receipt: Receipt | None, then: TellReach) -> None:

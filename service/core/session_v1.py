@@ -90,7 +90,17 @@ class ByAddress:
 class SessionV1(Session):
     """A client that speaks nc.v1."""
 
-    __slots__ = ("_greeted", "_groups", "_has_box", "_held", "_hello", "_resume", "_unconfirmed", "_watched")
+    __slots__ = (
+        "_greeted",
+        "_groups",
+        "_has_box",
+        "_held",
+        "_hello",
+        "_is_early",
+        "_resume",
+        "_unconfirmed",
+        "_watched",
+    )
 
     protocol = SUBPROTOCOL
 
@@ -113,6 +123,8 @@ class SessionV1(Session):
         self._resume: str | None = None
         self._groups: dict[str, None] = {}
         self._watched: dict[Address, None] = {}
+        self._is_early = False
+        """Whether others that have come along from another process may not be there yet."""
         self._unconfirmed: dict[int, tuple[Receipt, Address]] = {}
         center.deadlines[self._no_hello] = center.clock() + center.settings.limits.hello_timeout
 
@@ -237,6 +249,7 @@ class SessionV1(Session):
         for group in state.groups:
             self._groups[group] = None
             self._hub.join(self, group)
+        self._is_early = True
         for address in state.watched:
             self._watched[address] = None
             self._hub.watch(self, address)
@@ -247,6 +260,7 @@ class SessionV1(Session):
 
     def catch_up(self, state: SessionState) -> None:
         super().catch_up(state)
+        self._is_early = False
         for address, was_online in state.watched.items():
             is_online = self._owner_of(address) is not None
             if is_online != was_online and address in self._watched:
@@ -607,7 +621,8 @@ class SessionV1(Session):
         self._say(Ok(id=request.id, online=online))
 
     def changed(self, address: Address, online: bool) -> None:
-        self._say(Changed(uuid=address, state="online" if online else "offline"))
+        if not self._is_early:
+            self._say(Changed(uuid=address, state="online" if online else "offline"))
 
     def _leave(self) -> None:
         self._center.deadlines.pop(self._no_hello, None)
@@ -617,7 +632,7 @@ class SessionV1(Session):
         self._hub.disconnect(self, self._groups, self._watched)
         unconfirmed, self._unconfirmed = self._unconfirmed, {}
         for receipt, address in unconfirmed.values():
-            receipt.sender.tell_outcome(Lost(id=receipt.id, recipient_uuid=address))
+            receipt.lose(address)
 
 
 def _as_found(opened: Opened) -> Mailbox:

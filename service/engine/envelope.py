@@ -8,9 +8,11 @@ Hosts of two releases talk to each other: what holds for `service.core.bus_recor
 import msgspec
 
 # Those of the wire that this release understands, lowest and highest; a link speaks the highest that both do.
-VERSIONS = (1, 2)
+VERSIONS = (1, 3)
 # From this one on, clients pass from worker to worker.
 MOVES = 2
+# From this one on, clients stay while a host restarts.
+RESTARTS = 3
 # So many beats in the time after which a silence counts.
 BEATS = 8
 # Every engine counts messages of this size against the limits of a subscriber that does not read.

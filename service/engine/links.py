@@ -7,7 +7,7 @@ says itself.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ from service.core.turns import SHARE
 from service.engine.envelope import (
     MAX_BYTES,
     MOVES,
+    RESTARTS,
     UNREADABLE,
     VERSIONS,
     Batch,
@@ -157,6 +158,10 @@ class Links:
     @property
     def knows_moves(self) -> bool:
         return all(link.version >= MOVES for link in self.up)
+
+    @property
+    def know_restarts(self) -> Collection[str]:
+        return [link.other for link in self.up if link.version >= RESTARTS]
 
     @property
     def patience_s(self) -> float:

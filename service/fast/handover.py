@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterable
 from typing import NamedTuple, cast
 
+from service.core.addresses import Address
 from service.core.close_codes import RESTART, UNAUTHORIZED, CloseReason
 from service.core.handover import BoxState, ClientState, NotUnderstoodError, SessionState, unseal, unsent_of
 from service.core.mailbox import Opened, Position
@@ -27,6 +28,14 @@ class Given(NamedTuple):
 
     state: bytes
     connection: socket.socket
+
+    @property
+    def address(self) -> Address | None:
+        """The first address of the client; None if its state is not understood."""
+        try:
+            return unseal(self.state).session.addresses[0][0]
+        except NotUnderstoodError:
+            return None
 
 
 def freeze(clients: Iterable[WebSocket]) -> list[WebSocket]:
@@ -69,6 +78,7 @@ class Taking:
         self._shell = shell
         self._frozen = frozen
         self._taken: list[tuple[Session, SessionState]] = []
+        self.bus = shell.center.hub.bus
 
     async def take(self, given: Given) -> bool:
         """Serve a client on; if it cannot be, it is closed."""

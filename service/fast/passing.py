@@ -20,7 +20,6 @@ import msgspec
 
 from service.core.bus import Peer, PeerBus
 from service.core.close_codes import RESTART
-from service.core.handover import NotUnderstoodError, unseal
 from service.fast.fast import FastShell, WebSocket
 from service.fast.handover import Given, Taking, freeze, leave, settle, turn_away
 from service.process.unix_sockets import OURS_ALONE, open_to, peer_of
@@ -35,6 +34,8 @@ MAX_ROUNDS_IN_VAIN = 2
 # How long the other workers may take to say that nothing is on its way any more, and the new one to read a batch. When
 # one of them is stuck, clients stay, and are sent away. One of another host may take longer: until its link ends.
 PATIENCE_S = 2.0
+# How often it is seen whether a host that restarts is back, which is waited for.
+LOOK_S = 0.1
 # How long the new one may take to answer: it serves the clients on all the same, on a slow disk just later.
 ANSWER_S = 10.0
 # No batch is longer; one client may have let so much pile up with the largest limits.
@@ -113,12 +114,13 @@ class Door:
 
     async def _take(self, given: Sequence[Given]) -> list[bool]:
         taking = Taking(self._shell)
-        taken = list(await asyncio.gather(*map(taking.take, given)))
+        try:
+            taken = list(await asyncio.gather(*map(taking.take, given)))
+        finally:
+            taking.finish()
         for each, is_taken in zip(given, taken, strict=True):
-            if not is_taken:
-                with contextlib.suppress(NotUnderstoodError):
-                    self._bus.moves.lost(unseal(each.state).session.addresses[0][0])
-        taking.finish()
+            if not is_taken and (address := each.address) is not None:
+                self._bus.moves.lost(address)
         return taken
 
     # The worker that is replaced
@@ -150,6 +152,9 @@ class Door:
             before = number
             waiting = list(self._shell.clients)
             while waiting and failures < MAX_FAILURES and (successor := self._successor()) is not None:
+                while self._bus.restarts.are_under_way:  # what is kept here for clients of another host stays here
+                    go_on()
+                    await asyncio.sleep(LOOK_S)
                 batch = _first(waiting)
                 del waiting[: len(batch)]
                 try:

@@ -17,6 +17,9 @@ from service.workers.meeting import all_are_at
 STORE_VARIABLE = "FDSTORE"
 # How long workers that have nothing else to do take to read what they have told each other.
 ON_ITS_WAY_S = 0.1
+# How long workers of other hosts may take to say that they keep what is for the clients. Those of one that does not are
+# offline there, and what was on its way is lost.
+FOLLOWING_S = 2.0
 # Where there are not enough descriptors for all clients, so many are for the sets that the others are kept in.
 _SPARE = 16
 
@@ -35,7 +38,14 @@ async def keep_clients(shell: FastShell, notifier: Notifier, environ: Mapping[st
     await settle(frozen)
     if await all_are_at("frozen", notifier, environ):
         await asyncio.sleep(ON_ITS_WAY_S)
-    shell.center.hub.bus.lose_abroad()
+    bus, followed = shell.center.hub.bus, asyncio.Event()
+    bus.announce_restart([client.session for client in frozen], followed.set)
+    try:
+        await asyncio.wait_for(followed.wait(), FOLLOWING_S)
+    except asyncio.TimeoutError:
+        logger.warning("a worker of another host does not answer; its clients see those of this host as offline")
+    await all_are_at("followed", notifier, environ)  # else some would see those of others as offline
+    bus.lose_abroad()
     with contextlib.ExitStack() as spare:
         with contextlib.suppress(OSError):
             for _ in range(_SPARE):
@@ -46,6 +56,7 @@ async def keep_clients(shell: FastShell, notifier: Notifier, environ: Mapping[st
         each.connection.close()
     for each in given[kept:]:
         turn_away(each, RESTART)
+    bus.confirm_restart([each.address for each in given[kept:] if each.address is not None])
     logger.info("%d clients stay connected until the next process serves them", kept)
 
 
@@ -55,6 +66,7 @@ async def take_clients_back(
     """Serve the clients that a process before this one has left. A set that another one had begun with has the rest."""
     await all_are_at("start", notifier, environ)  # from then on, each takes about the same number
     taking = Taking(shell, frozen=True)
+    taking.bus.take_back(is_over=False)
     number = taken = 0
     for stored in sets:
         for some in stored.read():
@@ -65,6 +77,7 @@ async def take_clients_back(
         notifier.unstore(stored.name)
     if await all_are_at("taken", notifier, environ):
         await asyncio.sleep(ON_ITS_WAY_S)
+    taking.bus.take_back(is_over=True)
     taking.finish()
     if number:
         logger.info("%d clients are served on, %d have gone or could not be", taken, number - taken)
@@ -72,8 +85,11 @@ async def take_clients_back(
 
 async def _take(taking: Taking, client: Given) -> bool:
     try:
-        return await taking.take(client)
+        if await taking.take(client):
+            return True
     except Exception:  # whatever it is, the others come back
         logger.exception("a client cannot be served on")
         client.connection.close()
-        return False
+    if (address := client.address) is not None:
+        taking.bus.does_not_come(address)
+    return False

@@ -12,14 +12,18 @@ import msgspec
 import pytest
 import uvloop
 
+from service.core.addresses import Address
+from service.core.bus_records import Moving, Passed, Restarts
 from service.core.frames import SUBPROTOCOL
+from service.core.restarts import AWAY_S
 from service.engine.envelope import MOVES, VERSIONS, Beat, Greeting, encode
 from service.engine.links import Identity, Links
-from service.fast import passing
+from service.fast import passing, restart
 from service.fast.fast import FastShell, WebSocket
 from service.fast.handover import Given, freeze
 from service.fast.handover import settle as until_settled
 from service.fast.passing import Door
+from service.process.notify import Notifier
 from tests.service.engines import FakeTeller
 from tests.service.test_handover import CLOSE, PING, PONG, TEXT, Guest, Process, run, to
 from tests.service.transports import frame
@@ -364,3 +368,43 @@ def test_one_whose_worker_has_died_meanwhile_comes_all_the_same_and_nothing_rema
         two.close()
 
     run(uvloop.new_event_loop, come())
+
+
+def test_nobody_passes_on_while_another_host_restarts(tmp_path: Path) -> None:
+    """What is kept for its clients would be overtaken by what is sent later, from the new worker."""
+
+    async def wait() -> None:
+        two = Two(tmp_path, ("old", "new"))
+        two.doors[1].open()
+        await two.guest()
+        (peer,) = (peer for peer in two.old.bus.peers.values() if not peer.is_near)
+        for record in (Restarts([Moving(None, Address("x"), [(Address("x"), 0.0)], [])]), Passed(1, "1")):
+            two.old.bus.act(peer, record)
+        signs: list[float] = []
+        passing_on = asyncio.create_task(two.doors[0].pass_on(lambda: signs.append(0.0)))
+        await asyncio.sleep(3 * passing.LOOK_S)
+        assert not passing_on.done()
+        assert signs
+        two.links["old"]._end(two.links["old"]._links["b.1.x"], "silence")
+        two.old.passes(AWAY_S)
+        assert await passing_on == 1
+        two.doors[1].close()
+        two.close()
+
+    run(uvloop.new_event_loop, wait())
+
+
+def test_a_restart_does_not_wait_long_for_a_worker_of_another_host_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(restart, "FOLLOWING_S", 0.05)
+
+    async def keep() -> None:
+        two = Two(tmp_path, ("old",))
+        guest = await two.guest()
+        await restart.keep_clients(two.process.shell, Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}), {})
+        assert await guest.hears() == (CLOSE, b"\x03\xf4service restart")
+        two.close()
+
+    run(uvloop.new_event_loop, keep())
+    assert "a worker of another host does not answer" in caplog.text

@@ -21,6 +21,7 @@ from service.mint import add_key, mint
 from tests.service.processes import several
 from tests.service.releases import release_before
 from tests.service.servers import PROGRAMS, Server, serving
+from tests.service.service_manager import Unit
 from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, Shell, running, wait_until
 from tests.service.test_reload import Deployment
 
@@ -36,7 +37,7 @@ def health(shell: Shell) -> dict[str, object]:
 class Client:
     """A client of nc.v1 that has an address."""
 
-    def __init__(self, shell: Shell, uuid: str) -> None:
+    def __init__(self, shell: Shell | Unit, uuid: str) -> None:
         self._open = contextlib.ExitStack()
         self._socket = self._open.enter_context(
             connect(shell.url, proxy=None, compression=None, subprotocols=[Subprotocol("nc.v1")], close_timeout=1)
@@ -150,10 +151,12 @@ def test_a_host_of_the_release_before_and_one_of_this_are_one_also_when_workers_
         deployment = Deployment(tmp_path / "a", "runner", stack, WEBSOCKET_ENGINE_HOST="a", **settings)
         this = deployment.workers.shell
         all_reach(this, before)
-        client = Client(this, "client")
+        client, watcher = Client(this, "client"), Client(before, "watcher")
+        assert watcher.ask(type="presence", uuids=["client"], watch=True)["online"] == ["client"]
         deployment.reload_to(2)
-        assert client.close_code() == 1012
-        assert "another host has an older release, which cannot follow them" in this.log()
+        assert watcher.send("client")["online"] == 1
+        assert client.hear()["message"] == "hi"
+        client.close()
         all_reach(this, before)
         before.terminate()
         before.process.wait(DEADLINE_S)

@@ -11,7 +11,7 @@ from service.core import drops
 from service.core.addresses import Address
 from service.core.bus import MAX_QUEUED_BYTES, PORTION
 from service.core.close_codes import GIVEN_TWICE
-from service.engine.envelope import MAX_BYTES, Batch, Beat, Bye, Greeting, Shared, Taken, decode, encode
+from service.engine.envelope import MAX_BYTES, VERSIONS, Batch, Beat, Bye, Greeting, Shared, Taken, decode, encode
 from service.engine.link import ACK_BYTES
 from service.engine.links import MISSED_S, SEEKS_PER_SECOND, STRANGE_BEATS
 from tests.service.centers import Party
@@ -550,12 +550,12 @@ def test_what_is_no_record_ends_the_link_and_nothing_else(record: bytes) -> None
 
 def test_a_host_that_speaks_no_common_version_is_told_of_once() -> None:
     _, (here, _) = hosts(2)
-    beat = Beat("c.1.1", "c", "boot", (3, 4), 4.0, 0, 0.0, {})
+    beat = Beat("c.1.1", "c", "boot", (VERSIONS[1] + 1, VERSIONS[1] + 2), 4.0, 0, 0.0, {})
     for _ in range(3):
         here.links.hear(encode(beat))
     assert len(here.links.up) == 1
     assert len(here.teller.told) == 1
-    assert "versions 3 to 4" in here.teller.told[0]
+    assert f"versions {VERSIONS[1] + 1} to {VERSIONS[1] + 2}" in here.teller.told[0]
 
 
 # What the first release of this wire has published: each later one must understand it.

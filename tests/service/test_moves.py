@@ -256,3 +256,40 @@ def test_the_worker_that_a_sender_has_left_does_not_say_that_its_message_was_los
     host.kill("2")
     host.settle()
     assert [frame["type"] for frame in sender.heard()] == ["ok", "delivered"]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_message_to_a_group_for_one_who_stays_after_all_comes_once_to_each_member(ends: bool) -> None:
+    host = Host(3)
+    source, target, other = host.workers.values()
+    members = {name: worker.v1(name) for name, worker in (("ann", source), ("bob", source), ("cem", other))}
+    for member in members.values():
+        member.say(type="join", id=0, group="g")
+        member.heard()
+    sender, moving = target.v1("sender"), members["ann"].session
+    host.settle()
+    number = source.bus.moves.announce([moving], source.bus.peers["1"], lambda _: None)
+    target.arrive("0")
+    sender.say(type="send", id=1, group="g", message=1, ack="delivered")
+    host.settle()
+    source.bus.moves.withdraw([moving])
+    source.bus.moves.finish(number, source.bus.peers["1"])
+    if ends:
+        moving.end()
+    host.settle()
+    heard = {name: member.heard() for name, member in members.items()}
+    assert {name: [frame["message"] for frame in frames] for name, frames in heard.items()} == {
+        "ann": [] if ends else [1],
+        "bob": [1],
+        "cem": [1],
+    }
+    for name, frames in heard.items():
+        for frame in frames:
+            members[name].say(type="ack", key=frame["key"])
+    host.settle()
+    assert sorted((frame["type"], frame.get("recipient_uuid"), frame.get("receipts")) for frame in sender.heard()) == [
+        ("delivered", "ann", None) if not ends else ("delivered", "bob", None),
+        ("delivered", "bob", None) if not ends else ("delivered", "cem", None),
+        ("delivered", "cem", None) if not ends else ("lost", "ann", None),
+        ("ok", None, 3),
+    ]

@@ -47,13 +47,21 @@ class SlowEngine:
             return False
         is_out, name = self.chance.choice(ways)
         if is_out:
-            channel, data = self.published[name].popleft()
-            for other, worker in self.workers.items():
-                if channel in (None, worker.links.me.name):
-                    self.inboxes[other].append(data)
+            self._pass_on(name)
         else:
             self.workers[name].links.hear(self.inboxes[name].popleft())
         return True
+
+    def _pass_on(self, name: str) -> None:
+        channel, data = self.published[name].popleft()
+        for other, worker in self.workers.items():
+            if channel in (None, worker.links.me.name):
+                self.inboxes[other].append(data)
+
+    def pass_on_all(self, name: str) -> None:
+        """The engine has all that this one has published."""
+        while self.published[name]:
+            self._pass_on(name)
 
     def cut(self) -> None:
         """The connection of one of them ends, with all that is on its way there, and is made anew."""

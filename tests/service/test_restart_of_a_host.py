@@ -1,0 +1,178 @@
+"""A host restarts, and its clients stay connected: no client of another host notices, nor does any of its own."""
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from service.core.frames import SUBPROTOCOL
+from tests.service.processes import Processes, several
+from tests.service.releases import release_before
+from tests.service.servers import PROGRAMS, serving
+from tests.service.service_manager import Unit, managing
+from tests.service.shells import ROOT
+from tests.service.test_hosts import Client
+
+pytestmark = pytest.mark.slow
+
+PAIRS = 10
+
+
+class Talker:
+    """Sends numbers to another one, watches it, and confirms what it hears."""
+
+    def __init__(self, name: str, other: str) -> None:
+        self.name, self.other = name, other
+        self.is_watching = asyncio.Event()
+        self.may_stop = asyncio.Event()
+        self.has_heard = asyncio.Event()
+        self.may_leave = asyncio.Event()
+        self.sent = 0
+        self.heard: list[int] = []
+        self.in_group: dict[str, list[int]] = {}
+        self.answers: dict[int, list[str]] = {}
+        self.others: list[dict[str, Any]] = []
+
+    async def talk(self, url: str) -> None:
+        """Until it may stop, and has heard of all that it has sent."""
+        async with connect(url, proxy=None, subprotocols=[Subprotocol(SUBPROTOCOL)]) as connection:
+            await connection.recv()
+            await self._ask(connection, type="hello", uuid=self.name)
+            await self._ask(connection, type="join", group="all")
+            listening = asyncio.create_task(self._listen(connection))
+            await self._watch(connection)
+            while not self.may_stop.is_set():
+                await self._send(connection)
+                await asyncio.sleep(0.02)
+            for _ in range(400):
+                if sum(map(len, self.answers.values())) >= self.due:
+                    break
+                await asyncio.sleep(0.05)
+            self.has_heard.set()
+            await self.may_leave.wait()
+            listening.cancel()
+
+    @property
+    def due(self) -> int:
+        """How much it is to be told: `ok`, and of each third message that it has arrived."""
+        return self.sent + sum(number % 3 == 0 for number in range(1, self.sent + 1))
+
+    async def _ask(self, connection: ClientConnection, **frame: object) -> dict[str, Any]:
+        await connection.send(json.dumps({"id": 0, **frame}))
+        answer: dict[str, Any] = json.loads(await connection.recv())
+        assert answer["type"] == "ok"
+        return answer
+
+    async def _watch(self, connection: ClientConnection) -> None:
+        while not self.is_watching.is_set():
+            await connection.send(json.dumps({"type": "presence", "id": "watch", "uuids": [self.other], "watch": True}))
+            await asyncio.sleep(0.1)
+        self.others.clear()
+
+    async def _send(self, connection: ClientConnection) -> None:
+        self.sent += 1
+        ack = ("delivered", "accepted", "accepted")[self.sent % 3]
+        to = {"group": "all"} if self.sent % 5 == 0 and ack == "accepted" else {"recipient_uuid": self.other}
+        await connection.send(json.dumps({"type": "send", "id": self.sent, **to, "message": self.sent, "ack": ack}))
+
+    async def _listen(self, connection: ClientConnection) -> None:
+        async for text in connection:
+            frame = json.loads(text)
+            if "key" in frame:
+                await connection.send(json.dumps({"type": "ack", "key": frame["key"]}))
+            if frame["type"] == "msg" and "group" in frame:
+                self.in_group.setdefault(frame["sender_uuid"], []).append(frame["message"])
+            elif frame["type"] == "msg":
+                self.heard.append(frame["message"])
+            elif frame.get("id") == "watch":
+                if frame["online"]:
+                    self.is_watching.set()
+            elif frame["type"] in ("ok", "delivered"):
+                self.answers.setdefault(frame["id"], []).append(frame["type"])
+            else:
+                self.others.append(frame)
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Iterator[Unit]:
+    with managing(tmp_path / "notify") as manager, contextlib.closing(Unit(tmp_path, manager)) as unit:
+        yield unit
+        assert "Traceback" not in unit.log.read_text()
+
+
+def to_group(number: int) -> bool:
+    return number % 5 == 0 and number % 3 != 0
+
+
+async def talk(unit: Unit, there: Processes, restarts: tuple[int, ...], **variables: str) -> list[Talker]:
+    """Some here and some there, during restarts with so many workers each."""
+    here = [Talker(f"here-{number}", f"there-{number}") for number in range(PAIRS)]
+    others = [Talker(talker.other, talker.name) for talker in here]
+    talks = [asyncio.create_task(talker.talk(unit.url)) for talker in here]
+    talks += [asyncio.create_task(talker.talk(there.shell.url)) for talker in others]
+    for talker in here + others:
+        await talker.is_watching.wait()
+    for workers in restarts:
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(unit.restart, WORKERS=str(workers), **variables)
+    await asyncio.sleep(0.3)
+    for talker in here + others:
+        talker.may_stop.set()
+    for talker in here + others:
+        await talker.has_heard.wait()
+    await asyncio.sleep(0.3)
+    for talker in here + others:
+        talker.may_leave.set()
+    await asyncio.gather(*talks)
+    return here + others
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_nobody_notices_that_the_service_of_a_host_restarts(name: str, unit: Unit, tmp_path: Path) -> None:
+    with serving(name, tmp_path) as engine:
+        settings = {"WEBSOCKET_ENGINE_URL": engine.url, "WEBSOCKET_ENGINE_SILENCE": "4"}
+        ours = {**settings, "WEBSOCKET_ENGINE_HOST": "a", "WEBSOCKET_BUS": str(tmp_path / "bus")}
+        unit.start(WORKERS="2", **ours)
+        with several("runner", 2, tmp_path / "b", str(ROOT), WEBSOCKET_ENGINE_HOST="b", **settings) as there:
+            talkers = asyncio.run(talk(unit, there, (2, 1, 3), **ours))
+            assert "Traceback" not in there.shell.log()
+        by_name = {talker.name: talker for talker in talkers}
+        for talker in talkers:
+            assert talker.others == [], talker.name
+            numbers = range(1, talker.sent + 1)
+            assert by_name[talker.other].heard == [number for number in numbers if not to_group(number)]
+            assert {number: sorted(answers) for number, answers in talker.answers.items()} == {
+                number: ["delivered", "ok"] if number % 3 == 0 else ["ok"] for number in numbers
+            }
+            for other in talkers:
+                if other is not talker:
+                    assert other.in_group[talker.name] == [number for number in numbers if to_group(number)]
+        assert unit.end(signal.SIGTERM) == 0
+
+
+def test_a_host_of_the_release_before_sees_them_go_and_come_back(unit: Unit, tmp_path: Path) -> None:
+    with serving(PROGRAMS[0], tmp_path) as engine:
+        settings = {"WEBSOCKET_ENGINE_URL": engine.url, "WEBSOCKET_ENGINE_SILENCE": "4"}
+        ours = {**settings, "WEBSOCKET_ENGINE_HOST": "a", "WEBSOCKET_BUS": str(tmp_path / "bus")}
+        unit.start(WORKERS="2", **ours)
+        before = release_before(tmp_path / "before")
+        with several("runner", 2, tmp_path / "b", before, WEBSOCKET_ENGINE_HOST="b", **settings) as there:
+            here, watcher = Client(unit, "here"), Client(there.shell, "watcher")
+            assert watcher.ask(type="presence", uuids=["here"], watch=True)["online"] == ["here"]
+            unit.restart(WORKERS="2", **ours)
+            assert [watcher.hear().get("state") for _ in range(2)] == ["offline", "online"]
+            assert here.send("watcher")["online"] == 1
+            assert watcher.hear()["message"] == "hi"
+            assert watcher.send("here")["online"] == 1
+            assert here.hear()["message"] == "hi"
+            assert "Traceback" not in there.shell.log()
+            assert "does not understand" not in there.shell.log() + unit.log.read_text()
+            here.close()
+            watcher.close()

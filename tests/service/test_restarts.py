@@ -1,0 +1,193 @@
+"""What other hosts keep for clients whose host restarts, and for how long."""
+
+import pytest
+
+from service.core import drops
+from service.core.addresses import Address
+from service.core.restarts import AWAY_S, MAX_KEPT_BYTES
+from service.engine import links
+from service.engine.envelope import RESTARTS
+from tests.service.centers import Party
+from tests.service.engines import FakeEngine, HostOfOne, hosts
+
+ALICE = Address("alice")
+
+
+def leave(here: HostOfOne, *parties: Party, engine: FakeEngine) -> list[bool]:
+    """These clients leave for another process, which does not come yet. Returns: whether all have answered."""
+    answered: list[bool] = []
+    here.bus.announce_restart([party.session for party in parties], lambda: answered.append(True))
+    engine.settle()
+    here.bus.lose_abroad()
+    for party in parties:
+        party.session.leave()
+    here.bus.confirm_restart([])
+    end(here, engine)
+    return answered
+
+
+def end(here: HostOfOne, engine: FakeEngine) -> None:
+    """It ends, and says so."""
+    here.links.leave()
+    engine.settle()
+    del engine.hosts["a.7"]
+
+
+def watched(there: HostOfOne, uuid: str) -> Party:
+    """A client that watches an address."""
+    party = there.v1("watcher")
+    party.say(type="presence", id=0, uuids=[uuid], watch=True)
+    assert party.heard()[0]["online"] == [uuid]
+    return party
+
+
+def test_when_nobody_comes_back_clients_are_gone_after_a_while_and_it_is_told() -> None:
+    engine, (here, there) = hosts(2)
+    alice = here.v1("alice")
+    engine.settle()
+    bob = watched(there, "alice")
+    bob.say(type="send", id=1, recipient_uuid="alice", message=1, ack="delivered")
+    engine.settle()
+    assert bob.heard() == [{"type": "ok", "id": 1, "online": 1, "receipts": 1}]
+    assert leave(here, alice, engine=engine) == [True]
+    bob.say(type="send", id=2, recipient_uuid="alice", message=2, ack="accepted")
+    there.passes(AWAY_S - 1)
+    assert bob.heard() == []
+    there.passes(1)
+    assert [(frame["type"], frame.get("id"), frame.get("code")) for frame in bob.heard()] == [
+        ("lost", 1, None),
+        ("presence", None, None),
+        ("error", 2, 116),
+    ]
+    assert there.center.hub.owner_of("alice") is None  # type: ignore[arg-type]
+    assert not there.bus.restarts._restarts
+
+
+def test_more_clients_than_go_in_one_portion_are_gone_all_the_same() -> None:
+    engine, (here, there) = hosts(2)
+    parties = [here.v1(f"client {number}") for number in range(600)]
+    engine.settle()
+    leave(here, *parties, engine=engine)
+    assert len(there.bus.restarts._away) == 600
+    there.passes(AWAY_S)
+    there.turns()
+    assert not there.bus.restarts._away
+    assert not there.bus.restarts._restarts
+    assert there.center.hub.owner_of("client 599") is None  # type: ignore[arg-type]
+
+
+def test_a_worker_that_ends_before_its_clients_have_left_has_lost_them() -> None:
+    engine, (here, there) = hosts(2)
+    alice = here.v1("alice")
+    engine.settle()
+    bob = watched(there, "alice")
+    here.bus.announce_restart([alice.session], lambda: None)
+    engine.settle()
+    assert bob.heard() == []
+    end(here, engine)
+    assert [frame["state"] for frame in bob.heard()] == ["offline"]
+
+
+def test_one_that_stays_after_all_is_where_it_was() -> None:
+    engine, (here, there) = hosts(2)
+    alice = here.v1("alice")
+    engine.settle()
+    bob = watched(there, "alice")
+    here.bus.announce_restart([alice.session], lambda: None)
+    engine.settle()
+    here.bus.confirm_restart([])
+    bob.say(type="send", id=1, recipient_uuid="alice", message=1)
+    engine.settle()
+    assert [frame["message"] for frame in alice.heard()] == [1]
+    assert [frame["type"] for frame in bob.heard()] == ["ok"]
+    alice.session.end()
+    engine.settle()
+    assert [frame["state"] for frame in bob.heard()] == ["offline"]
+
+
+@pytest.mark.parametrize("who", ["before", "after"])
+def test_one_that_cannot_be_kept_or_served_on_is_gone_at_once(who: str) -> None:
+    engine, (here, there) = hosts(2)
+    alice = here.v1("alice")
+    engine.settle()
+    bob = watched(there, "alice")
+    here.bus.announce_restart([alice.session], lambda: None)
+    engine.settle()
+    alice.session.leave()
+    here.bus.confirm_restart([alice.session.temporary] if who == "before" else [])
+    end(here, engine)
+    if who == "after":
+        assert bob.heard() == []
+        HostOfOne(engine, "a", pid="8").bus.does_not_come(alice.session.temporary)
+        HostOfOne(engine, "c").bus.does_not_come(alice.session.temporary)
+        engine.passes(1)
+        engine.hosts["a.8"].bus.does_not_come(alice.session.temporary)
+        engine.settle()
+    assert [frame["state"] for frame in bob.heard()] == ["offline"]
+
+
+def test_another_host_has_no_say_in_who_comes_back() -> None:
+    engine, (here, there, other) = hosts(3)
+    alice = here.v1("alice")
+    engine.settle()
+    bob = watched(there, "alice")
+    leave(here, alice, engine=engine)
+    other.bus.does_not_come(alice.session.temporary)
+    engine.settle()
+    assert bob.heard() == []
+
+
+def test_what_is_kept_is_bounded_and_the_rest_is_refused() -> None:
+    engine, (here, there) = hosts(2)
+    alice, group = here.v1("alice"), {"type": "send", "group": "g", "message": 1}
+    alice.say(type="join", id=0, group="g")
+    engine.settle()
+    bob = there.v1("bob")
+    leave(here, alice, engine=engine)
+    owner = there.center.hub.owner_of(ALICE)
+    assert owner is not None
+    for _ in range(MAX_KEPT_BYTES // 1_000_000 + 1):
+        owner.forward(b"x" * 1_000_000, bob.session, ALICE)
+    assert there.dropped(drops.BUS_FULL) == 0
+    owner.forward(b"x", bob.session, ALICE)
+    bob.say(type="send", id=1, recipient_uuid="alice", message=1, ack="accepted")
+    bob.say(type="send", recipient_uuid="alice", message=1)
+    bob.say(id=2, ack="delivered", **group)
+    bob.say(id=3, ack="accepted", **group)
+    codes = [(frame["id"], frame.get("code"), frame.get("online")) for frame in bob.heard()]
+    assert codes == [(1, 115, None), (2, 115, None), (3, None, 0)]
+    assert there.dropped(drops.BUS_FULL) >= 4
+
+
+def test_a_host_of_the_release_before_sees_the_clients_as_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "VERSIONS", (1, RESTARTS - 1))
+    engine, (here, there) = hosts(2)
+    alice = here.v1("alice")
+    engine.settle()
+    bob = watched(there, "alice")
+    alice.say(type="send", id=1, recipient_uuid="watcher", message=1, ack="delivered")
+    engine.settle()
+    bob.heard()
+    answered: list[bool] = []
+    here.bus.announce_restart([alice.session], lambda: answered.append(True))
+    here.bus.lose_abroad()
+    assert answered == [True]
+    assert [frame["type"] for frame in alice.heard()] == ["ok", "lost"]
+    end(here, engine)
+    assert [frame["state"] for frame in bob.heard()] == ["offline"]
+
+
+def test_if_two_hosts_restart_at_once_what_the_one_keeps_for_the_other_is_lost_and_it_is_told() -> None:
+    engine, (here, there) = hosts(2)
+    alice = here.v1("alice")
+    engine.settle()
+    bob = there.v1("bob")
+    bob.say(type="send", id=1, recipient_uuid="alice", message=1, ack="delivered")
+    engine.settle()
+    bob.heard()
+    leave(here, alice, engine=engine)
+    bob.say(type="send", id=2, recipient_uuid="alice", message=2, ack="accepted")
+    assert not bob.session.may_leave
+    there.bus.announce_restart([bob.session], lambda: None)
+    assert [(frame["type"], frame["id"]) for frame in bob.heard()] == [("lost", 1), ("error", 2)]
+    assert bob.session.may_leave
