@@ -173,8 +173,8 @@ def _is_whole(request: Request, body: bytes) -> bool:
     """Whether the server has passed on all of a body. Plain uvicorn loses one that comes with an offer of another
     protocol, such as curl makes with `--http2`; in ours, `service.fast.front` takes the offer away.
     """
-    if length := request.value("content-length"):
-        return len(body) == int(length)
+    if request.length is not None:
+        return len(body) == request.length
     return bool(body) or not (request.values("transfer-encoding") and request.values("upgrade"))
 
 

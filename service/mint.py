@@ -5,9 +5,10 @@
     python -m service.mint drop-key FILE KID
 
 The newest key signs; the others count until they are dropped. The file is replaced as a whole: a service that reads it
-has the old keys or the new ones. Exit codes: 1 when it cannot be done, 2 when it was asked for the wrong way.
+has the old keys or the new ones. Two that change it at once take turns. Exit codes: 1 when it cannot be done, 2 when it was asked for the wrong way.
 """
 
+import fcntl
 import grp
 import os
 import re
@@ -16,7 +17,8 @@ import sys
 import tempfile
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -84,24 +86,26 @@ def mint(path: str, subject: str, lifetime_s: int, may_send_to: Sequence[str]) -
 
 def add_key(path: str, algorithm: str, group: str | None = None) -> str:
     """Put a key in front of the file, which is made when it is missing."""
-    keys = read_keys(path) if os.path.lexists(path) else []
     kid = f"{time.strftime('%Y-%m-%d', time.gmtime())}-{secrets.token_hex(3)}"
     key = _new_secret(kid) if algorithm == "HS256" else _new_ed25519(kid)
-    _replace(path, KeySet([key, *keys]), group)
+    with _in_turn(path):
+        keys = read_keys(path) if os.path.lexists(path) else []
+        _replace(path, KeySet([key, *keys]), group)
     others = f"; still good: {_names(keys)}" if keys else ""
     return f"{path}: new tokens are signed with {kid}{others}"
 
 
 def drop_key(path: str, kid: str) -> str:
     """Remove a key from the file: tokens signed with it are no longer accepted."""
-    keys = read_keys(path)
-    kept = [key for key in keys if key.kid != kid]
-    if len(kept) == len(keys):
-        near = did_you_mean(kid, [key.kid for key in keys if key.kid])
-        raise MintError(f"{path}: there is no key {kid}; it has {_names(keys)}{near}")
-    if not kept:
-        raise MintError(f"{path}: {kid} is the only key, and the service needs one; add a new one first")
-    _replace(path, KeySet(kept))
+    with _in_turn(path):
+        keys = read_keys(path)
+        kept = [key for key in keys if key.kid != kid]
+        if len(kept) == len(keys):
+            near = did_you_mean(kid, [key.kid for key in keys if key.kid])
+            raise MintError(f"{path}: there is no key {kid}; it has {_names(keys)}{near}")
+        if not kept:
+            raise MintError(f"{path}: {kid} is the only key, and the service needs one; add a new one first")
+        _replace(path, KeySet(kept))
     return f"{path}: what {kid} has signed is no longer accepted; still good: {_names(kept)}"
 
 
@@ -123,6 +127,17 @@ def _text_of(data: bytes) -> str:
 
 def _names(keys: Sequence[Jwk]) -> str:
     return ", ".join(key.kid or "one without kid" for key in keys)
+
+
+@contextmanager
+def _in_turn(path: str) -> Iterator[None]:
+    """Keep others from changing the file meanwhile: they would write it without our key, which somebody signs with."""
+    directory = os.open(os.path.dirname(os.path.realpath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def _replace(path: str, keys: KeySet, group: str | None = None) -> None:

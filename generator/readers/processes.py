@@ -77,7 +77,10 @@ class _Child:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 os.close(self.reading)
-                return Outcome(os.waitstatus_to_exitcode(status), self.output.decode(errors="replace"))
+                code = os.waitstatus_to_exitcode(status)
+                # As by the kernel, when memory runs out: it has said nothing of what it was to read.
+                failure = f"was ended by {signal.Signals(-code).name}" if code < 0 else None
+                return Outcome(code, self.output.decode(errors="replace"), failure)
             if monotonic() > self.deadline:
                 return None
             sleep(0.001)

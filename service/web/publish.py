@@ -78,6 +78,12 @@ class Request(NamedTuple):
         """The last value of a header field; nothing where there is none."""
         return next(reversed(self.values(name)), "")
 
+    @property
+    def length(self) -> int | None:
+        """The length of the body, where the head says it."""
+        said = self.value("content-length")
+        return int(said.lstrip("0") or 0) if said else None  # `int` reads no more than 4300 digits, zeros or not
+
 
 @dataclass(slots=True)
 class Bucket:
@@ -136,7 +142,7 @@ class Publisher:
             return say(400, "An Idempotency-Key has 1 to 128 visible ASCII characters\n")
         if not identity.may_send(target):
             return say(403, "The token does not allow to send there\n")
-        if int(request.value("content-length") or 0) > center.settings.limits.message_size:
+        if (request.length or 0) > center.settings.limits.message_size:
             return TOO_LARGE
         if refusal := self._too_much(self._bucket(identity.subject)):
             return refusal

@@ -38,6 +38,10 @@ def test_a_program_that_is_not_there_is_a_failure_not_an_exception() -> None:
     assert outcome(Program(["/nowhere/tool"])).failure == "could not be started: No such file or directory"
 
 
+def test_a_program_that_is_killed_has_said_nothing_of_what_it_was_to_read() -> None:
+    assert outcome(Program([SH, "-c", "kill -KILL $$"])).failure == "was ended by SIGKILL"
+
+
 def test_a_function_runs_in_a_fork_and_changes_nothing_here() -> None:
     def change() -> str:
         os.environ["CHANGED"] = "1"

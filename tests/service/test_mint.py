@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from service.mint import add_key
 from service.tokens import MAX_TOKEN_LENGTH, Keys, read_keys
 from tests.in_process import program
 
@@ -90,6 +93,12 @@ def test_a_file_is_replaced_as_a_whole_and_nothing_is_left_beside_it(path: Path)
         mint("new-key", path, "HS256")
         assert len(json.load(reader)["keys"]) == 1
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_no_key_is_lost_when_several_are_made_at_once(path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        said = list(pool.map(lambda _: add_key(str(path), "HS256"), range(16)))
+    assert sorted(kids(path)) == sorted(re.findall("signed with ([^;]+)", "; ".join(said)))
 
 
 def test_a_link_to_the_file_stays_one(path: Path) -> None:

@@ -207,6 +207,13 @@ def test_what_is_too_long_is_refused_before_it_is_read() -> None:
     assert script.post("alice", b"", content_length="129") == TOO_LARGE
 
 
+def test_a_length_may_have_as_many_zeros_in_front_as_a_head_has_room_for() -> None:
+    script = Script(limits=limits(message_size=128))
+    assert script.post("alice", b"", content_length=f"{0:010000}").status == 202
+    assert script.post("alice", b"", content_length=f"{128:010000}").status == 202
+    assert script.post("alice", b"", content_length=f"{129:010000}") == TOO_LARGE
+
+
 def test_a_text_that_is_too_long_as_json_is_refused() -> None:
     script = Script(limits=limits(message_size=128))
     assert script.post("alice", b"x" * 126).status == 202
