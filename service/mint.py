@@ -5,7 +5,8 @@
     python -m service.mint drop-key FILE KID
 
 The newest key signs; the others count until they are dropped. The file is replaced as a whole: a service that reads it
-has the old keys or the new ones. Two that change it at once take turns. Exit codes: 1 when it cannot be done, 2 when it was asked for the wrong way.
+has the old keys or the new ones. Who changes it waits for others that do. Exit codes: 1 when it cannot be done, 2 when
+it was asked for the wrong way.
 """
 
 import fcntl

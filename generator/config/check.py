@@ -1,6 +1,8 @@
 """A mapping against the declaration: every value converted, every fault collected, every origin kept."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
+from math import prod
 from typing import Any
 
 import msgspec
@@ -8,18 +10,32 @@ from msgspec import inspect as declared
 
 from generator.config.document import ListNode, Located, MappingNode, Node, Origin, Scalar, is_nothing
 from generator.config.schema import Deploy
-from service.declaration import REQUIRED, Fault, Setting, SettingError, did_you_mean, read, settings_of, struct_from
+from service.declaration import (
+    REQUIRED,
+    Fault,
+    Setting,
+    SettingError,
+    did_you_mean,
+    read,
+    scalar,
+    settings_of,
+    struct_from,
+)
 from service.settings import without_unwanted_port
 
 # Stands in for a value that is missing or wrong, so that the rules about all others can still be asked.
 _STAND_IN = "localhost"
 _UNSOUND = object()
+_NUMBERS = (declared.IntType, declared.FloatType)
+# In how many ways several wrong settings can have been meant, before nobody asks what would follow.
+_MOST_WAYS = 64
 
 
 class Checked(msgspec.Struct, frozen=True):
     """The settings of a mapping: `deploy` has defaults for those in `faults`.
 
-    `sound` are the keys without a fault in themselves, their section or their file.
+    `sound` are the keys without a fault in themselves, their section or their file. `values` has what was given for
+    them, `meant` what stands for all that may have been meant by a wrong one.
     """
 
     deploy: Deploy
@@ -27,6 +43,22 @@ class Checked(msgspec.Struct, frozen=True):
     sound: set[str]
     faults: list[Located]
     top: Origin
+    values: dict[str, Any]
+    meant: dict[str, Sequence[Any]]
+
+    def ways(self, keys: Iterable[str]) -> Iterator[Deploy]:
+        """The deployment in every way that counts for a rule about these keys: as it is, if they are sound.
+
+        Else one for each that the wrong ones may have been meant; none where nobody can say.
+        """
+        wrong = [key for key in keys if key not in self.sound]
+        if not wrong:
+            yield self.deploy
+            return
+        meant = [self.meant.get(key, ()) for key in wrong]
+        if prod(map(len, meant)) <= _MOST_WAYS:
+            for values in product(*meant):
+                yield struct_from(Deploy, without_unwanted_port(self.values | dict(zip(wrong, values, strict=True))))
 
     def origin_of(self, *keys: str) -> Origin:
         """The place of the first of the keys that was given; the top of the file if none was."""
@@ -48,7 +80,8 @@ def check(mapping: MappingNode, schema: type[Deploy], found: Iterable[Located] =
     faulty = {fault.key for fault in checker.faults}
     sound = {key for key in checker.settings if faulty.isdisjoint(("", key.rpartition(".")[0], key))} - missing
     values = without_unwanted_port(checker.values)
-    return Checked(struct_from(schema, values), checker.origins, sound, checker.faults, mapping.origin)
+    deploy = struct_from(schema, values)
+    return Checked(deploy, checker.origins, sound, checker.faults, mapping.origin, checker.values, checker.meant)
 
 
 class _Checker:
@@ -57,6 +90,7 @@ class _Checker:
         self.sections = {key.rpartition(".")[0] for key in settings} - {""}
         self.values: dict[str, Any] = {}
         self.origins: dict[str, Origin] = {}
+        self.meant: dict[str, Sequence[Any]] = {}
         self.faults: list[Located] = []
 
     def fault(self, origin: Origin, key: str, fault: Fault) -> object:
@@ -101,6 +135,7 @@ class _Checker:
         try:
             return read(node.text, setting, node.quoted)
         except SettingError as error:
+            self.meant[setting.key] = _may_be_meant(node.text, setting)
             return self.fault(node.origin, setting.key, error.fault)
 
     def items(self, node: Node, setting: Setting) -> Any:
@@ -138,3 +173,25 @@ class _Checker:
             section, _, setting = name.rpartition(".")
             fix = f"write `{setting}:` below `{section}:`"
         self.fault(origin, prefix + name, Fault("is not a setting", fix))
+
+
+def _may_be_meant(text: str, setting: Setting) -> Sequence[Any]:
+    """What stands for every value that a setting can take, in place of a wrong one; nothing if text can be meant.
+
+    For numbers it is the ends of their range, and the default, of which some rules make a difference.
+    """
+    is_number = type(scalar(text)) in (int, float)
+    numbers = [kind for kind in setting.alternatives if is_number and isinstance(kind, _NUMBERS)]
+    meant: list[Any] = []
+    for kind in numbers or setting.alternatives:
+        if isinstance(kind, _NUMBERS) and kind.ge is not None and kind.le is not None:
+            meant += [kind.ge, kind.le]
+        elif isinstance(kind, declared.LiteralType):
+            meant += kind.values
+        elif isinstance(kind, declared.BoolType):
+            meant += [False, True]
+        elif isinstance(kind, declared.NoneType):
+            meant.append(None)
+        else:
+            return ()
+    return meant if setting.default in (REQUIRED, *meant) else [*meant, setting.default]

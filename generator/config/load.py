@@ -8,9 +8,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from generator.config.check import check
+from generator.config.check import Checked, check
 from generator.config.document import Located, MappingNode, Origin, is_nothing, parse
 from generator.config.project import Project
+from generator.config.rule import Rule
 from generator.config.rules import RULES
 from generator.config.schema import Deploy
 from generator.program import COMMAND
@@ -95,14 +96,18 @@ def _checked(merged: MappingNode, faults: list[Located]) -> Loaded:
     faults = checked.faults
     warnings: list[Located] = []
     for rule in RULES:
-        if not checked.sound.issuperset(rule.keys):
-            continue
-        for key, fault in rule.check(checked.deploy, checked.origins):
+        for key, fault in found_by(rule, checked):
             at = Located(checked.origin_of(key, *rule.keys), key, fault)
             (warnings if rule.warns else faults).append(at)
     if faults:
         raise ConfigError(sorted(faults, key=lambda fault: fault.origin))
     return Loaded(checked.deploy, checked.origins, warnings)
+
+
+def found_by(rule: Rule, checked: Checked) -> list[tuple[str, Fault]]:
+    """What a rule finds; if one of its settings is wrong in itself, what it finds whatever that was meant to be."""
+    findings = [list(rule.check(deploy, checked.origins)) for deploy in checked.ways(rule.keys)]
+    return [each for each in findings[0] if all(each in others for others in findings)] if findings else []
 
 
 def _document(path: str, required: bool) -> tuple[MappingNode, list[Located]]:

@@ -1,9 +1,10 @@
 """What must hold between settings, beyond the type and range of each: one function for each rule, with its reason.
 
-A rule is asked when all its `keys` are sound, and answers with the key to change and the fault; `wsbundle explain`
-prints them. What must hold between the rendered files stands in `generator.rendering.agreement` in the same way. Rules
-about addresses that are listened on stand in `generator.config.listening`, about the engine in
-`generator.config.engine_rules`, about an application of one's own in `generator.config.app_rules`.
+A rule answers with the key to change and the fault; `wsbundle explain` prints them. Where one of its `keys` is wrong in
+itself, it is asked with values that stand for all that may have been meant, and what it says of each counts. What must
+hold between the rendered files stands in `generator.rendering.agreement` in the same way. Rules about addresses that
+are listened on stand in `generator.config.listening`, about the engine in `generator.config.engine_rules`, about an
+application of one's own in `generator.config.app_rules`.
 """
 
 import re
