@@ -337,7 +337,7 @@ def _is_renewed_by(place: Place) -> bool:
 def _renewal(place: Place) -> dict[str, str]:
     """The settings with which certbot will renew the lineage."""
     try:
-        lines = place.renewal.read_text(encoding="utf-8").splitlines()
+        lines = place.renewal.read_text(errors="replace").splitlines()
     except OSError:
         return {}
     return {key.strip(): value.strip() for key, equals, value in (line.partition("=") for line in lines) if equals}

@@ -122,7 +122,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 def operating_system(file: Path = Path("/etc/os-release")) -> tuple[str, str, tuple[str, ...]]:
     """`("linuxmint", "22", ("ubuntu", "debian"))`; Debian's testing has no version. Source: os-release(5)."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return "", "", ()
     values = {name: text.strip("\"'") for name, equals, text in (line.partition("=") for line in lines) if equals}
@@ -270,9 +270,13 @@ def nginx_carries(main: str) -> Carries:
     """The settings of an nginx.conf. Source: ngx_core_module, "worker_connections" and "worker_processes"."""
     directives = re.sub(r"#.*", "", main)
     found = dict(re.findall(r"\b(worker_connections|worker_processes)\s+(\w+)\s*;", directives))
-    processes = found.get("worker_processes", "1")
+    connections, processes = found.get("worker_connections", ""), found.get("worker_processes", "")
     cores = os.cpu_count() or 1
-    return Carries(int(found.get("worker_connections", "512")), cores if processes == "auto" else int(processes))
+    # Others, such as `1k`, nginx itself refuses, and says so better.
+    return Carries(
+        int(connections) if connections.isdecimal() else 512,
+        cores if processes == "auto" else int(processes) if processes.isdecimal() else 1,
+    )
 
 
 def account_of(user: str) -> Account | None:
@@ -307,7 +311,7 @@ def supervisors_files(configuration: Path = Path("/etc/supervisor/supervisord.co
             return int(found[1]) if found[1].isdecimal() else None
     at_start = run(*unit, "LimitNOFILE").output
     with suppress(OSError):
-        wanted = re.search(r"(?m)^ *minfds *= *(\d+)", configuration.read_text(encoding="utf-8"))
+        wanted = re.search(r"(?m)^ *minfds *= *(\d+)", configuration.read_text(errors="replace"))
         if at_start.isdecimal() and wanted:
             return max(int(at_start), int(wanted[1]))
     return int(at_start) if at_start.isdecimal() else None

@@ -16,9 +16,9 @@ _RULE = re.compile(
 def closed(ports: Iterable[int], root: Path = Path("/")) -> tuple[int, ...]:
     """Those TCP ports that ufw lets no client reach; none where it is not active, or where only root may know."""
     try:
-        settings = (root / "etc/ufw/ufw.conf").read_text(encoding="utf-8")
-        policy = (root / "etc/default/ufw").read_text(encoding="utf-8")
-        rules = (root / "etc/ufw/user.rules").read_text(encoding="utf-8")
+        settings = (root / "etc/ufw/ufw.conf").read_text(errors="replace")
+        policy = (root / "etc/default/ufw").read_text(errors="replace")
+        rules = (root / "etc/ufw/user.rules").read_text(errors="replace")
     except OSError:
         return ()
     is_active = re.search(r"^ENABLED=[\"']?yes", settings, re.MULTILINE | re.IGNORECASE)

@@ -14,20 +14,21 @@ mixture. What systemd reads before it mounts /opt cannot be a link into it: `REA
 files. When power is cut between two of their renames, the next boot makes them fit: `generator.host.recovery`.
 """
 
-import json
 import os
 import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from generator.host import recovery
 from generator.paths import UNITS, Paths, engine_unit
+from generator.program import AS_ROOT
 from generator.rendering.bundle import MANIFEST, Bundle
 from generator.rendering.write import put_link, put_text, temporary_of, write
+from generator.report import CommandError
 from service.settings import Engine
 
 RECORD = "generation.json"
@@ -42,6 +43,9 @@ _DIRECTORIES = ("runtimes", APPS, "generations", "edited")
 _FILES = ("current", "default-site", "recover", "pending.json")
 # Read at boot before any file system but the root is mounted. And `systemctl disable` deletes a unit that is a link.
 READ_EARLY = (UNITS, "etc/sysusers.d/", "etc/tmpfiles.d/")
+
+
+Kind = TypeVar("Kind")
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -109,6 +113,10 @@ class Pending(msgspec.Struct, frozen=True):
     everything: bool = True
 
 
+class _Manifest(msgspec.Struct, frozen=True):
+    files: list[dict[str, Any]]
+
+
 class Store:
     """The directory of one deployment."""
 
@@ -140,7 +148,7 @@ class Store:
         """The number of the current generation."""
         try:
             link = (self.home / "current").readlink()
-            return int(link.name) if link.parent.name == "generations" and self.is_whole(int(link.name)) else None
+            return int(link.name) if link.parent.name == "generations" and self._ran(int(link.name)) else None
         except (OSError, ValueError):  # others have their own /opt/<name>/current, which need be no link
             return None
 
@@ -155,12 +163,21 @@ class Store:
         return self.home / "generations" / str(number)
 
     def generation(self, number: int) -> Generation:
-        return msgspec.json.decode((self.directory(number) / RECORD).read_bytes(), type=Generation)
+        """The record of a generation.
+
+        Raises:
+            CommandError: it is damaged.
+        """
+        return _read(self.directory(number) / RECORD, Generation, self._way_back(number))
 
     def manifest(self, number: int) -> dict[str, dict[str, Any]]:
         """The manifest's entries of a generation by path; also those that are not installed."""
-        document = json.loads((self.directory(number) / MANIFEST).read_bytes())
-        return {entry["path"]: entry for entry in document["files"]}
+        found = _read(self.directory(number) / MANIFEST, _Manifest, self._way_back(number))
+        return {entry["path"]: entry for entry in found.files}
+
+    def _way_back(self, number: int) -> str:
+        record = self.directory(number) / RECORD
+        return f"restore it; or remove {record}, and go back: `{AS_ROOT} rollback`"
 
     def user(self, number: int) -> str:
         """As whom the service of a generation runs."""
@@ -257,10 +274,8 @@ class Store:
 
     @property
     def pending(self) -> Pending | None:
-        try:
-            return msgspec.json.decode((self.home / "pending.json").read_bytes(), type=Pending)
-        except FileNotFoundError:
-            return None
+        path = self.home / "pending.json"
+        return _read(path, Pending, f"remove it, then `{AS_ROOT} install`") if path.exists() else None
 
     def begin(self, pending: Pending) -> None:
         put_text(self.home / "pending.json", msgspec.json.encode(pending).decode())
@@ -296,6 +311,13 @@ class Store:
         return [directory for part in ("runtimes", APPS) for directory in (self.home / part).glob("*")]
 
     def is_whole(self, number: int) -> bool:
+        """Whether a generation was written to its end, and nothing has damaged what says so since."""
+        try:
+            return bool(self.generation(number) and self.manifest(number))
+        except CommandError:
+            return False
+
+    def _ran(self, number: int) -> bool:
         return (self.directory(number) / RECORD).exists()
 
     def remove(self, number: int) -> None:
@@ -331,6 +353,14 @@ class Store:
         """What stands in its directory and is not its own."""
         ours = {*_DIRECTORIES, *_FILES, *(temporary_of(self.home / part).name for part in _FILES)}
         return sorted(path.name for path in self.home.iterdir() if path.name not in ours) if self.home.is_dir() else []
+
+
+def _read(path: Path, kind: type[Kind], fix: str) -> Kind:
+    """What we have written; a disk or a person may have damaged it since."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise CommandError(f"{path} is damaged ({getattr(error, 'strerror', error)}); {fix}") from None
 
 
 def remove_runtime(directory: Path) -> None:

@@ -109,7 +109,7 @@ class _Tree:
             elif (text := _text(destination)) is None:
                 target.symlink_to(destination)
             else:
-                target.write_text(self.moved(text))
+                _write(target, self.moved(text))
 
     def overlay(self, files: list[File], pair: Path) -> None:
         """Our files, which come without their certificate."""
@@ -161,12 +161,12 @@ class _Tree:
         """Move the directories that nginx has compiled in, where nginx.conf does not name its own."""
         (self.root / "state").mkdir(exist_ok=True)
         main = self.root / _OURS / "nginx.conf"
-        text = main.read_text()
+        text = _text(main) or ""
         for name in _TEMPORARY_PATHS:
             directive = f"{name}_temp_path"
             if directive not in text and name not in self.without:
                 text = _HTTP.sub(rf"\1 {directive} {self.root}/state/{name};", text, count=1)
-        main.write_text(text)
+        _write(main, text)
 
     def complaints(self, output: str) -> list[_Complaint]:
         """The messages of nginx, with the paths of the host."""
@@ -368,10 +368,16 @@ def _line_of(text: str, pattern: str) -> int | None:
 
 
 def _text(path: Path) -> str | None:
+    """A text of whatever encoding, as nginx reads them: a comment may be in Latin-1. None for what is none."""
     try:
-        return path.read_text() if path.is_file() and path.stat().st_size <= _LARGEST_TEXT else None
-    except (OSError, UnicodeDecodeError):
+        data = path.read_bytes() if path.is_file() and path.stat().st_size <= _LARGEST_TEXT else b"\0"
+    except OSError:
         return None
+    return None if b"\0" in data else data.decode(errors="surrogateescape")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_bytes(text.encode(errors="surrogateescape"))
 
 
 def _readable(path: Path) -> bool:

@@ -59,7 +59,7 @@ def test_an_edited_configuration_file_is_its_packages_no_more(tmp_path: Path, mo
     ("pid", "unit", "configuration", "files"),
     [
         ("{own}", "524288", "", resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
-        ("0", "1024", "[supervisord]\nminfds=4096 ; more\n", 4096),
+        ("0", "1024", "; für uns\n[supervisord]\nminfds=4096 ; more\n", 4096),
         ("0", "8192", "[supervisord]\nminfds=4096\n", 8192),
         ("0", "1024", ";minfds=4096\n", 1024),
         ("0", "infinity", "", None),
@@ -75,7 +75,7 @@ def test_supervisors_limit_of_files_is_that_of_its_process_or_what_it_starts_wit
     said = pid.format(own=os.getpid())
     systemctl.write_text(f'#!/bin/sh\ncase "$*" in *MainPID) echo {said};; *) echo {unit};; esac\n')
     systemctl.chmod(0o755)
-    (tmp_path / "supervisord.conf").write_text(configuration)
+    (tmp_path / "supervisord.conf").write_text(configuration, encoding="latin-1")
     assert facts.supervisors_files(tmp_path / "supervisord.conf") == files
 
 

@@ -11,12 +11,12 @@ SSH = "### tuple ### limit tcp 22 0.0.0.0/0 any 0.0.0.0/0 in\n"
 
 def host(root: Path, *rules: str, enabled: str = "yes", policy: str = "DROP") -> Path:
     for path, text in {
-        "etc/ufw/ufw.conf": f"# /etc/ufw/ufw.conf\nENABLED={enabled}\nLOGLEVEL=low\n",
+        "etc/ufw/ufw.conf": f"# für uns\nENABLED={enabled}\nLOGLEVEL=low\n",
         "etc/default/ufw": f'IPV6=yes\nDEFAULT_INPUT_POLICY="{policy}"\n',
         "etc/ufw/user.rules": "*filter\n### RULES ###\n\n" + SSH + "".join(f"{rule}\n" for rule in rules),
     }.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(text)
+        (root / path).write_text(text, encoding="latin-1")
     return root
 
 

@@ -193,10 +193,11 @@ def test_a_firewall_that_keeps_clients_out_is_a_warning_with_its_command() -> No
         ('ID=debian\nVERSION_ID="12"\n', ("debian", "12", ())),
         ("PRETTY_NAME='Debian GNU/Linux forky/sid'\nID=debian\n", ("debian", "", ())),
         ('ID=linuxmint\nID_LIKE="ubuntu debian"\nVERSION_ID="22"\n', ("linuxmint", "22", ("ubuntu", "debian"))),
+        ("# für uns\nID=debian\nVERSION_ID=13\n", ("debian", "13", ())),
     ],
 )
 def test_a_release_is_read_from_its_own_file(text: str, system: object, tmp_path: Path) -> None:
-    (tmp_path / "os-release").write_text(text)
+    (tmp_path / "os-release").write_text(text, encoding="latin-1")
     assert operating_system(tmp_path / "os-release") == system
 
 
@@ -333,6 +334,7 @@ def test_mailboxes_that_are_turned_off_with_messages_in_them_are_named() -> None
         ("worker_processes 3; events { worker_connections 10; }", Carries(10, 3)),
         ("# worker_processes 3;\nevents {}\n", Carries(512, 1)),
         ("worker_processes auto;\n", Carries(512, os.cpu_count() or 1)),
+        ("worker_processes 2x;\nevents { worker_connections 1k; }\n", Carries(512, 1)),  # which nginx refuses
     ],
 )
 def test_what_nginx_takes_is_read_from_its_own_file(text: str, carries: Carries) -> None:

@@ -355,6 +355,16 @@ def test_a_site_that_includes_others_by_relative_path_is_understood(host: Callab
     assert verdict(nginx.configuration, rendered()).state == "accepted"
 
 
+def test_files_of_a_host_may_have_comments_that_are_not_utf_8(host: Callable[..., Path], tmp_path: Path) -> None:
+    directory = host(other="")
+    (directory / "sites-available" / "other").write_bytes(
+        b"# gr\xfc\xdfe\nserver { listen unix:%b/other.sock; }\n" % bytes(tmp_path)
+    )
+    (directory / "nginx.conf").write_bytes(b"# gr\xfc\xdfe\n" + MAIN_OF_DEBIAN.encode())
+    assert verdict(nginx.configuration, rendered()).state == "accepted"
+    assert not (tmp_path / "other.sock").exists()
+
+
 def test_what_is_no_text_is_left_where_it_is(host: Callable[..., Path]) -> None:
     directory = host()
     (directory / "geo.dat").write_bytes(b"\xff\xfe\x00" * 10)

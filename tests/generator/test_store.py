@@ -12,6 +12,7 @@ from generator.config.load import load_text
 from generator.host.store import Generation, Pending, Store
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import render
+from generator.report import CommandError
 
 NAME = "queue-websocket"
 
@@ -49,6 +50,42 @@ def test_a_generation_is_read_as_it_was_written(store: Store) -> None:
     assert store.is_whole(1)
     assert store.generation(1) == generation(1)
     assert (store.directory(1) / "venv").readlink() == Path("../../runtimes/r1/venv")
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", None], ids=["empty", "half", "a_list", "without_keys", "gone"])
+@pytest.mark.parametrize("file", ["generation.json", "manifest.json"])
+def test_a_damaged_generation_is_told_and_stands_in_the_way_of_no_other(
+    store: Store, file: str, damage: str | None
+) -> None:
+    for number in (1, 2):
+        add(store, number)
+    store.make_current(2)
+    path = store.directory(1) / file
+    path.unlink() if damage is None else path.write_text(damage)
+    assert not store.is_whole(1)
+    with pytest.raises(CommandError, match=rf"{file} is damaged \(.+\); restore it; or remove .*/1/generation.json"):
+        store.links(1)
+    store.sweep()
+    assert store.numbers() == [2]
+
+
+@pytest.mark.parametrize("file", ["generation.json", "manifest.json"])
+def test_a_generation_that_is_damaged_while_it_is_current_is_not_taken_for_none(store: Store, file: str) -> None:
+    add(store, 1)
+    store.make_current(1)
+    (store.directory(1) / file).write_text("")
+    assert store.current == 1
+    with pytest.raises(CommandError, match="is damaged"):
+        store.links(store.current)
+    store.sweep()
+    assert store.numbers() == [1]
+
+
+def test_a_damaged_note_of_a_switch_is_told(store: Store) -> None:
+    store.home.mkdir(parents=True)
+    (store.home / "pending.json").write_text("")
+    with pytest.raises(CommandError, match=r"pending.json is damaged \(.+\); remove it, then `.*install`"):
+        _ = store.pending
 
 
 def test_what_is_as_it_was_in_the_current_generation_is_as_old(store: Store) -> None:
