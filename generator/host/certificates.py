@@ -52,7 +52,7 @@ class Place:
 
     @property
     def serves_lineage(self) -> bool:
-        return self.link.is_symlink() and self.link.resolve() == self.lineage.resolve()
+        return self.link.is_symlink() and os.path.realpath(self.link) == os.path.realpath(self.lineage)
 
     def prepare(self, domains: tuple[str, ...]) -> Outcome:
         """Let the link lead to some certificate, so that nginx starts; the best there is."""

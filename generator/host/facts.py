@@ -96,6 +96,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     runs_as_account: bool
     has_group: bool
     """Whether a group of the user's name is there and the user is not."""
+    masked: tuple[str, ...]
+    """Services of packages that this one needs, and that systemd may not start."""
     foreign: tuple[str, ...]
     linked: tuple[str, ...]
     supervisors_files: int | None
@@ -347,6 +349,11 @@ def _of_the_package() -> Server:
 def resolves_here(domain: str) -> bool:
     """Whether a name leads to an address of this host."""
     return bool(addresses_of(domain) & {*addresses(), "127.0.0.1", "::1"})
+
+
+def masked(*units: str) -> tuple[str, ...]:
+    """Those units that the operator has masked. Source: systemctl(1), "mask"."""
+    return tuple(unit for unit in units if os.path.realpath(f"/etc/systemd/system/{unit}") == os.devnull)
 
 
 def is_active(unit: str) -> bool:

@@ -44,6 +44,7 @@ def packages(deploy: Deploy, engine: str = "") -> tuple[str, ...]:
 def problems(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     """What must be fixed first."""
     yield from _of_the_host(facts)
+    yield from _of_what_we_need(facts)
     yield from _in_the_way(deploy, facts)
     yield from _not_to_be_written(service_user(deploy), facts)
     for path in facts.not_by_hand:
@@ -105,14 +106,20 @@ def _known() -> str:
     return "; ".join(f"{system} {', '.join(versions)}" for system, versions in SUPPORTED.items())
 
 
-def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
+def _of_what_we_need(facts: Facts) -> Iterator[Fault]:
+    """Faults of the programs of the distribution that serve with us."""
     if facts.nginx_fault:
         yield Fault(f"nginx is broken already: {facts.nginx_fault}", "fix that file first")
+    for unit in facts.masked:
+        yield Fault(f"{unit} is masked, so that systemd does not start it", f"systemctl unmask {unit}")
     for line in facts.missing_includes:
         where = "at its top" if "modules" in line else "in its http block"
         yield Fault(
             "nginx.conf does not include the files of wsbundle", f"write `{line}` into /etc/nginx/nginx.conf, {where}"
         )
+
+
+def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     for listener in facts.taken:
         by = f" by {listener.holder}" if listener.holder else ""
         yield Fault(f"{listener.address} is taken{by}", _way_out(deploy, listener))

@@ -127,6 +127,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         has_route=has_route,
         taken=tuple(_taken(deploy, store)),
         has_host=deploy.port == "none" or facts.has_address(deploy.host),
+        masked=facts.masked("nginx.service", *["supervisor.service"] * (deploy.manager == "supervisor")),
         foreign=tuple(foreign),
         linked=tuple(path for path in belongings.needed(deploy) if path not in foreign and os.path.islink(path)),
         supervisors_files=facts.supervisors_files() if deploy.manager == "supervisor" else None,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from glob import glob, has_magic
-from os.path import relpath
+from os.path import realpath, relpath
 from pathlib import Path, PurePosixPath
 
 from generator.importing.account import NotImportable, chosen
@@ -70,7 +70,7 @@ def _is_by_hand(root: Path, path: Path) -> bool:
     try:
         return (
             path.is_file()
-            and not f"/{relpath(path.resolve(), root.resolve())}".startswith(_PACKAGED)
+            and not f"/{relpath(realpath(path), realpath(root))}".startswith(_PACKAGED)
             and RENDERED.encode() not in path.read_bytes()
         )
     except OSError:

@@ -103,7 +103,7 @@ class _Tree:
             if entry.is_dir(follow_symlinks=False):
                 self.copy(path)
                 continue
-            destination = path.resolve() if entry.is_symlink() else path
+            destination = _end_of(path) if entry.is_symlink() else path
             if destination != path and destination.is_relative_to(HOST):
                 target.symlink_to(self.root / _OURS / destination.relative_to(HOST))
             elif (text := _text(destination)) is None:
@@ -181,7 +181,7 @@ class _Tree:
             message = match["message"].replace(f"{self.root}/{_OURS}", f"/{_OURS}")
             path = None
             if match["path"]:
-                resolved = Path(match["path"]).resolve()
+                resolved = _end_of(Path(match["path"]))
                 inside = resolved.is_relative_to(self.root)
                 path = str(resolved.relative_to(self.root if inside else "/"))
             places = tuple(dict.fromkeys(self._places(message)))
@@ -199,7 +199,7 @@ class _Tree:
                 each.where for each in servers(main) for listen in each.listens if "default_server" in listen.options
             ]
         for path, _, line in (place.rpartition(":") for place in there):
-            resolved = Path(path).resolve()
+            resolved = _end_of(Path(path))
             if resolved.is_relative_to(self.root):
                 yield f"{resolved.relative_to(self.root)}:{line}"
 
@@ -255,7 +255,7 @@ def _merge(tree: _Tree, ours: list[File], replaced: Sequence[str], pair: Path) -
 def main_text() -> str | None:
     """This host's nginx.conf; None if it does not exist, or we may not read it."""
     main = HOST / "nginx.conf"
-    return main.read_text(errors="replace") if _readable(main) else None
+    return main.read_text(errors="replace") if main.is_file() and _readable(main) else None
 
 
 def missing_includes(text: str) -> list[str]:
@@ -365,6 +365,11 @@ def _why_broken(reason: str) -> str:
 def _line_of(text: str, pattern: str) -> int | None:
     found = re.search(pattern, text, re.MULTILINE)
     return text.count("\n", 0, found.end()) + 1 if found else None
+
+
+def _end_of(path: Path) -> Path:
+    """Where the links of a path lead; `resolve` fails at one that leads to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _text(path: Path) -> str | None:

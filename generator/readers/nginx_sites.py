@@ -102,7 +102,7 @@ def servers(main: Path) -> list[Server]:
         elif context[1:] == ["server"] and item.words[0] == "listen":
             listens += listens_of(item.words[1:], item.where)
         elif context[1:] == ["server"] and item.words[0] == "server_name":
-            names += item.words[1:]
+            names += (name if name.startswith("~") else name.lower() for name in item.words[1:])
         elif context[1:] == ["server"] and item.words == ["ssl", "on"]:
             encrypts = True
     return found
@@ -149,7 +149,8 @@ def _outside_of_blocks(main: Path) -> Iterator[Directive]:
 def _directives(path: Path, prefix: Path, deeper: int) -> Iterator[Directive | End]:
     """The directives of a file and of those that it includes."""
     try:
-        text = path.read_text(errors="replace")
+        # A pipe, or a device, may have no end.
+        text = path.read_text(errors="replace") if path.is_file() else ""
     except OSError:
         return
     for item in statements(text, str(path)):

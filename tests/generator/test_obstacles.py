@@ -39,6 +39,7 @@ GOOD = Facts(
     runs_as_account=False,
     has_group=False,
     supervisors_files=None,
+    masked=(),
     foreign=(),
     linked=(),
     nginx_fault="",
@@ -143,6 +144,10 @@ def test_the_port_of_a_service_that_is_taken_over_is_not_free_yet(unit: str) -> 
         (
             {"supervisors_files": 1024},
             "supervisor lets a program open 1024 files, and queue-websocket needs 1512; write `minfds=1512` below",
+        ),
+        (
+            {"masked": ("nginx.service",)},
+            "nginx.service is masked, so that systemd does not start it; systemctl unmask nginx",
         ),
         ({"foreign": ("/etc/x",)}, "/etc/x is there, and is not ours"),
         ({"linked": ("/var/lib/x",)}, "/var/lib/x is a link; put the directory itself there"),

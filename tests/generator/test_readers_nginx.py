@@ -236,13 +236,13 @@ def test_a_site_that_makes_way_may_have_the_name(host: Callable[..., Path]) -> N
     assert verdict(nginx.configuration, bundle).state == "accepted"
 
 
-@pytest.mark.parametrize("name", ["ws.example.com", "www.example.com"])
+@pytest.mark.parametrize("name", ["ws.example.com", "www.example.com", "WS.Example.com"])
 def test_a_name_that_another_site_has_too_is_told_though_nginx_only_warns(host: Callable[..., Path], name: str) -> None:
     host(old=f"server {{ listen 80; server_name {name}; }}\n")
     bundle = rendered(domain=["ws.example.com", "www.example.com"])
     found = fault(nginx.configuration, bundle)
     assert (found.path, found.line) == (SITE, line_of(bundle, SITE, "server_name ws.example.com"))
-    assert f"another site of this host is {name} on 0.0.0.0:80 too" in found.message
+    assert f"another site of this host is {name.lower()} on 0.0.0.0:80 too" in found.message
     assert "remove that of /etc/nginx/sites-available/old:1, or use another domain" in found.message
 
 
@@ -369,6 +369,8 @@ def test_what_is_no_text_is_left_where_it_is(host: Callable[..., Path]) -> None:
     directory = host()
     (directory / "geo.dat").write_bytes(b"\xff\xfe\x00" * 10)
     (directory / "dangling").symlink_to("/nowhere/at/all")
+    (directory / "loop").symlink_to("loop")
+    os.mkfifo(directory / "pipe")
     assert verdict(nginx.configuration, rendered()).state == "accepted"
 
 

@@ -1,5 +1,8 @@
 """Who listens where, read as nginx reads it, with the file and the line of each server."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -87,6 +90,18 @@ def test_tls_that_is_said_of_the_server_is_that_of_its_addresses(conf: Path) -> 
     (conf.parent / "sites" / "a").write_text("server { ssl on; listen 443; } server { listen 80; ssl off; }")
     first, second, _ = servers(conf)
     assert (first.listens[0].options, second.listens[0].options) == (("ssl",), ())
+
+
+def test_a_pipe_among_the_sites_is_not_waited_for(conf: Path) -> None:
+    pipe = conf.parent / "sites" / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        found = pool.submit(lambda: list(servers(conf)))
+        try:
+            assert [server.module for server in found.result(10)] == ["stream"]
+        finally:
+            with suppress(OSError):  # nobody reads it
+                os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
 
 
 def test_a_host_without_nginx_has_no_servers(tmp_path: Path) -> None:
