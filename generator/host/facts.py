@@ -178,8 +178,11 @@ def free_bytes(path: str) -> int:
 
 
 def bytes_in(directory: Path) -> int:
-    """The space that the files of a directory take; 0 if it does not exist."""
-    return sum(path.stat().st_size for path in directory.glob("*") if path.is_file())
+    """The space that the files of a directory take; 0 if it does not exist, or only root may look."""
+    try:
+        return sum(path.stat().st_size for path in directory.glob("*") if path.is_file())
+    except PermissionError:
+        return 0
 
 
 def mounted(path: str) -> str:

@@ -92,7 +92,12 @@ def _asked(store: Store, request: dict[str, str]) -> _Told:
 
 
 def _answer(path: Path, request: dict[str, str]) -> list[Any] | None:
-    """What one worker answers; None from one that has ended. Raises: OSError"""
+    """What one worker answers; None from one that has ended.
+
+    Raises:
+        OSError
+        CommandError: it refuses to.
+    """
     try:
         with socket.socket(socket.AF_UNIX) as worker:
             worker.settimeout(_PATIENCE_S)
@@ -105,5 +110,7 @@ def _answer(path: Path, request: dict[str, str]) -> list[Any] | None:
     except (FileNotFoundError, ConnectionResetError, BrokenPipeError):
         return None
     # One that ends while it is asked breaks off.
-    told: list[Any] | None = json.loads(answer) if answer.endswith(b"\n") else None
+    told: list[Any] | dict[str, str] | None = json.loads(answer) if answer.endswith(b"\n") else None
+    if isinstance(told, dict):
+        raise CommandError(f"{request['do']}: the service does not understand this: {told['error']}")
     return told

@@ -176,5 +176,8 @@ if __name__ == "__main__":
             print(said)
     except MailboxError as error:
         sys.exit(str(error))
-    except (OSError, sqlite3.Error) as error:
+    except OSError as error:
+        fix = "; use sudo" if isinstance(error, PermissionError) else ""
+        sys.exit(f"{error.filename or sys.argv[2]}: {error.strerror}{fix}")
+    except sqlite3.Error as error:
         sys.exit(f"{sys.argv[2]}: {error}")

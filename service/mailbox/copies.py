@@ -51,8 +51,10 @@ def write_new(path: Path, content: BinaryIO) -> None:
             copy.flush()
             os.fsync(copy.fileno())
         sync_directory(path.parent)
-    except BaseException:
+    except BaseException as error:
         path.unlink()
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a full disk names no file
         raise
 
 

@@ -100,3 +100,16 @@ def test_the_lines_of_the_journal_stay_apart_and_come_in_their_order(
     program.chmod(0o755)
     monkeypatch.setattr(programs, "PATH", f"{tmp_path}:{programs.PATH}")
     assert facts.log_of(("chat.service",), 0).splitlines() == ["first", "second", "third"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_what_only_root_may_look_at_stands_in_nobodys_way(tmp_path: Path) -> None:
+    directory = tmp_path / "mailbox"
+    directory.mkdir(0o700)
+    (directory / "mail.db").write_text("kept")
+    assert facts.bytes_in(directory) == 4
+    os.seteuid(65534)
+    try:
+        assert facts.bytes_in(directory) == 0
+    finally:
+        os.seteuid(0)

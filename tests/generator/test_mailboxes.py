@@ -46,6 +46,11 @@ def test_where_there_are_none_it_says_so(words: tuple[str, ...]) -> None:
     assert (outcome.code, outcome.out, outcome.err) == (1, "", told)
 
 
+def test_a_copy_that_cannot_be_written_is_named_and_not_the_mailboxes(kept: Path, tmp_path: Path) -> None:
+    told = f"{tmp_path}/none/copy.db: No such file or directory\n"
+    assert wsbundle("mailbox", "--export", "none/copy.db").err == told
+
+
 def test_it_prints_all_or_one(kept: Path) -> None:
     outcome = wsbundle("mailbox")
     assert outcome.code == 0

@@ -14,7 +14,7 @@ from generator import mailboxes
 from generator.doctor import examine
 from generator.host import people
 from generator.host.store import Store
-from generator.report import Report
+from generator.report import CommandError, Report
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may ask")
 
@@ -56,6 +56,15 @@ def test_a_worker_that_is_stuck_does_not_hide_the_others(tmp_path: Path, monkeyp
         told = people._asked(Installed("chat", tmp_path), {"do": "kick", "uuid": "alice"})
     assert told.answers == ["a-uuid"]
     assert told.silent == [f"{tmp_path}/control-1: timed out"]
+
+
+def test_what_a_worker_does_not_understand_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(people, "variable", lambda *_: str(tmp_path))
+    with (
+        worker(tmp_path / "control-1", b'{"error": "JSON is malformed"}\n'),
+        pytest.raises(CommandError, match="kick: the service does not understand this: JSON is malformed"),
+    ):
+        people._asked(Installed("chat", tmp_path), {"do": "kick", "uuid": "\udcff"})
 
 
 def test_an_address_cannot_steer_the_terminal_of_root_or_look_like_another_row() -> None:
