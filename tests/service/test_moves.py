@@ -171,7 +171,7 @@ class Scene:
             self.adopt()
 
 
-@pytest.mark.parametrize("seed", seeds(10, 50))
+@pytest.mark.parametrize("seed", seeds(10, 90))
 def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(seed: int) -> None:
     scene = Scene(seed)
     for _ in range(400):
@@ -191,7 +191,7 @@ def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(se
         assert not worker.bus.moves._behind
 
 
-@pytest.mark.parametrize("seed", seeds(10, 50))
+@pytest.mark.parametrize("seed", seeds(10, 90))
 def test_when_a_worker_dies_meanwhile_nothing_is_doubled_or_overtaken_or_remains(seed: int) -> None:
     scene = Scene(seed)
     for number in range(400):
