@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from hashlib import md5
 from pathlib import Path
 
@@ -246,12 +247,13 @@ def addresses() -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(each["local"]) for each in ready))
 
 
-def addresses_of(domain: str) -> set[str]:
-    """Where a name leads to."""
+@cache
+def addresses_of(domain: str) -> frozenset[str]:
+    """Where a name leads to. Asked once: where no server answers, as behind a firewall, that takes 20 s."""
     try:
-        return {str(entry[4][0]) for entry in socket.getaddrinfo(domain, None)}
+        return frozenset(str(entry[4][0]) for entry in socket.getaddrinfo(domain, None))
     except (OSError, UnicodeError):
-        return set()
+        return frozenset()
 
 
 def _bind(host: str, port: int) -> int:

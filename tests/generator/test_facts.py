@@ -2,6 +2,7 @@
 
 import os
 import resource
+import socket
 from hashlib import md5
 from pathlib import Path
 
@@ -113,3 +114,16 @@ def test_what_only_root_may_look_at_stands_in_nobodys_way(tmp_path: Path) -> Non
         assert facts.bytes_in(directory) == 0
     finally:
         os.seteuid(0)
+
+
+def test_a_name_is_looked_up_once_however_long_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def nobody_answers(name: str, _: None) -> None:
+        asked.append(name)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody_answers)
+    assert facts.surroundings("nobody.example").named == ()
+    assert not facts.resolves_here("nobody.example")
+    assert asked == ["nobody.example"]
