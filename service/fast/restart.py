@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from service.core.close_codes import RESTART
 from service.fast.fast import FastShell
@@ -12,11 +13,12 @@ from service.fast.handover import Given, Taking, freeze, leave, settle, turn_awa
 from service.process.descriptor_store import StoredSet, put
 from service.process.notify import Notifier
 from service.workers.meeting import all_are_at
+from service.workers.mesh import all_is_read
 
 # By which the unit says how many descriptors systemd keeps for it: sd_notify(3). Without it none are kept.
 STORE_VARIABLE = "FDSTORE"
-# How long workers that have nothing else to do take to read what they have told each other.
-ON_ITS_WAY_S = 0.1
+# What one worker tells another, when it is read, leads to something that is told, and so on, no more often than this.
+_STEPS = 3
 # How long workers of other hosts may take to say that they keep what is for the clients. Those of one that does not are
 # offline there, and what was on its way is lost.
 FOLLOWING_S = 2.0
@@ -36,8 +38,7 @@ async def keep_clients(shell: FastShell, notifier: Notifier, environ: Mapping[st
     """Let go of all clients that the next process can serve; the others are still here, to be sent away."""
     frozen = freeze(shell.clients)
     await settle(frozen)
-    if await all_are_at("frozen", notifier, environ):
-        await asyncio.sleep(ON_ITS_WAY_S)
+    await _meet("frozen", shell, notifier, environ)
     bus, followed = shell.center.hub.bus, asyncio.Event()
     bus.announce_restart([client.session for client in frozen], followed.set)
     try:
@@ -46,12 +47,13 @@ async def keep_clients(shell: FastShell, notifier: Notifier, environ: Mapping[st
         logger.warning("a worker of another host does not answer; its clients see those of this host as offline")
     await all_are_at("followed", notifier, environ)  # else some would see those of others as offline
     bus.lose_abroad()
-    with contextlib.ExitStack() as spare:
-        with contextlib.suppress(OSError):
-            for _ in range(_SPARE):
-                spare.enter_context(socket.socket(socket.AF_UNIX))
-        given = leave(frozen)
-    kept = put(given, notifier, environ)
+    with _no_collection():
+        with contextlib.ExitStack() as spare:
+            with contextlib.suppress(OSError):
+                for _ in range(_SPARE):
+                    spare.enter_context(socket.socket(socket.AF_UNIX))
+            given = leave(frozen)
+        kept = put(given, notifier, environ)
     for each in given[:kept]:
         each.connection.close()
     for each in given[kept:]:
@@ -68,19 +70,41 @@ async def take_clients_back(
     taking = Taking(shell, frozen=True)
     taking.bus.take_back(is_over=False)
     number = taken = 0
-    for stored in sets:
-        for some in stored.read():
-            number += len(some)
-            # All at once: their mailboxes are asked for together.
-            taken += sum(await asyncio.gather(*(_take(taking, Given(*client)) for client in some)))
-        stored.close()
-        notifier.unstore(stored.name)
-    if await all_are_at("taken", notifier, environ):
-        await asyncio.sleep(ON_ITS_WAY_S)
+    with _no_collection():
+        for stored in sets:
+            for some in stored.read():
+                number += len(some)
+                # All at once: their mailboxes are asked for together.
+                taken += sum(await asyncio.gather(*(_take(taking, Given(*client)) for client in some)))
+            stored.close()
+            notifier.unstore(stored.name)
+    await _meet("taken", shell, notifier, environ)
     taking.bus.take_back(is_over=True)
     taking.finish()
     if number:
         logger.info("%d clients are served on, %d have gone or could not be", taken, number - taken)
+
+
+async def _meet(point: str, shell: FastShell, notifier: Notifier, environ: Mapping[str, str]) -> None:
+    """Wait until all workers have come to a point, and nothing is on its way between them any more."""
+    left = _STEPS
+    while await all_are_at(point, notifier, environ) and left:
+        await all_is_read(shell.center.hub.bus)
+        point, left = "read", left - 1
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the collector of cycles: it would look through all clients that are there, again and again as more come,
+    which takes longer than everything else.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.unfreeze()  # all of them are old now: else the collector would begin with them
+        gc.enable()
 
 
 async def _take(taking: Taking, client: Given) -> bool:

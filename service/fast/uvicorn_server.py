@@ -40,6 +40,11 @@ class DrainingServer(uvicorn.Server):
         # The last clients have the rest of the time.
         spent = asyncio.get_running_loop().time() - began
         self.config.timeout_graceful_shutdown = max(1, self._center.settings.drain.timeout - round(spent))
+        if not self.server_state.connections and not self.server_state.tasks:
+            for listener in sockets or ():
+                listener.close()
+            await self.lifespan.shutdown()  # clients may wait for the next process: uvicorn would wait a moment first
+            return
         await super().shutdown(sockets)
         # Those that have not closed by now: uvicorn leaves them to the end of the process.
         for connection in list(self.server_state.connections):

@@ -3,7 +3,7 @@
 A loop that does not read a connection does not notice its end either: earlier bytes of the peer come before it. The
 kernel knows at once, and a second epoll instance, which the loop watches as one more file, reports it.
 
-Source: epoll(7), epoll_ctl(2) on EPOLLRDHUP, tcp(7) and unix(7) on SIOCINQ.
+Source: epoll(7), epoll_ctl(2) on EPOLLRDHUP, tcp(7) and unix(7) on SIOCINQ and SIOCOUTQ.
 """
 
 import asyncio
@@ -71,6 +71,12 @@ class Hangups:
 def unread_bytes(transport: asyncio.BaseTransport) -> int:
     """How much has arrived and is not read yet."""
     (size,) = struct.unpack("i", fcntl.ioctl(_descriptor(transport), termios.FIONREAD, bytes(4)))
+    return int(size)
+
+
+def untaken_bytes(transport: asyncio.BaseTransport) -> int:
+    """How much of what the system has of us the peer of a Unix socket has not read yet; 0 is exact, else it is more."""
+    (size,) = struct.unpack("i", fcntl.ioctl(_descriptor(transport), termios.TIOCOUTQ, bytes(4)))
     return int(size)
 
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 async def all_are_at(point: str, notifier: Notifier, environ: Mapping[str, str]) -> bool:
-    """Wait until all workers have come to a point. Returns: whether there are others at all."""
+    """Wait until all workers have come to a point. Returns: whether they have; False as well if there are no others."""
     if LIFELINE_VARIABLE not in environ:
         return False
     loop, come = asyncio.get_running_loop(), asyncio.Event()
@@ -36,6 +36,7 @@ async def all_are_at(point: str, notifier: Notifier, environ: Mapping[str, str])
         await asyncio.wait_for(come.wait(), PATIENCE_S)
     except (OSError, asyncio.TimeoutError) as error:
         logger.warning("the other workers are not waited for any longer: %s", str(error) or "one is stuck")
+        return False
     finally:
         loop.remove_reader(ours)
         os.close(ours)

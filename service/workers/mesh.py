@@ -21,6 +21,8 @@ import msgspec
 import service.core.bus_records as records
 from service.core.bus import Peer, PeerBus
 from service.core.center import Center
+from service.core.hub import Bus
+from service.process.hangups import untaken_bytes
 from service.process.unix_sockets import OURS_ALONE, open_to, peer_of
 
 # No message is longer than 16 MiB: a batch that claims to be so long is not one of ours.
@@ -39,6 +41,9 @@ HEARING_S = 12.0
 TELL_S = 1.0
 TELLING_SHARE = 0.005
 _LOOK_S = 0.01
+# How long others may take to read what they were told, where it is waited for; and how often it is looked.
+READING_S = 0.5
+_SHORT_LOOK_S = 0.001
 _SUFFIX = ".sock"
 
 _length = struct.Struct("!I")
@@ -96,6 +101,13 @@ class OutgoingWire(asyncio.Protocol):
         self._has_ended.set()
         self._mesh.lost(self._number, self)
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the other worker has read all that was sent, or has gone."""
+        if self._transport.is_closing():
+            return True
+        return not (self._waiting or self._transport.get_write_buffer_size() or untaken_bytes(self._transport))
+
     async def finish(self) -> None:
         """End the stream when all that waits was sent; a worker that does not take it is not waited for."""
         self._flush()
@@ -106,6 +118,16 @@ class OutgoingWire(asyncio.Protocol):
     def close(self) -> None:
         """End the stream."""
         self._transport.abort()
+
+
+async def all_is_read(bus: Bus) -> None:
+    """Wait until the other workers of this host have read what they were told; for one that is stuck, not for long."""
+    peers = bus.near() if isinstance(bus, PeerBus) else ()
+    wires = [peer.wire for peer in peers if isinstance(peer.wire, OutgoingWire)]
+    for _ in range(round(READING_S / _SHORT_LOOK_S)):
+        if all(wire.is_read for wire in wires):
+            break
+        await asyncio.sleep(_SHORT_LOOK_S)
 
 
 class IncomingWire(asyncio.Protocol):

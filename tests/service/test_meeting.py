@@ -77,11 +77,17 @@ async def test_a_worker_that_is_alone_waits_for_nobody() -> None:
 @in_a_loop
 async def test_nobody_is_waited_for_for_ever() -> None:
     there = {LIFELINE_VARIABLE: "3"}
-    assert await all_are_at("start", Notifier({"NOTIFY_SOCKET": "/nowhere"}), there)
+    assert not await all_are_at("start", Notifier({"NOTIFY_SOCKET": "/nowhere"}), there)
 
 
 def test_a_worker_that_is_stuck_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meeting, "PATIENCE_S", 0.05)
     with managing(tmp_path / "notify") as manager:
         manager.answers = False
-        assert asyncio.run(all_are_at("start", Notifier({"NOTIFY_SOCKET": manager.path}), {LIFELINE_VARIABLE: "3"}))
+        assert not asyncio.run(all_are_at("start", Notifier({"NOTIFY_SOCKET": manager.path}), {LIFELINE_VARIABLE: "3"}))
+
+
+@in_a_loop
+async def test_workers_that_have_all_come_go_on(tmp_path: Path) -> None:
+    with managing(tmp_path / "notify") as manager:
+        assert await all_are_at("start", Notifier({"NOTIFY_SOCKET": manager.path}), {LIFELINE_VARIABLE: "3"})

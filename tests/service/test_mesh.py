@@ -15,7 +15,7 @@ import pytest
 
 import service.core.bus_records as records
 from service.core.addresses import Address
-from service.workers.mesh import BATCH_BYTES, MAX_BATCH_BYTES, Mesh, MeshError
+from service.workers.mesh import BATCH_BYTES, MAX_BATCH_BYTES, Mesh, MeshError, all_is_read
 from tests.service.centers import World
 from tests.service.transports import in_a_loop
 
@@ -148,6 +148,36 @@ def came(address: str) -> bytes:
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return tmp_path / "bus"
+
+
+@in_a_loop
+async def test_what_the_others_were_told_is_read_when_they_have_read_it(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with meeting(directory, monkeypatch) as both:
+        listener = both.listen()
+        both.connect()
+        await until(lambda: both.mesh.bus.peers and both.mesh._incoming)
+        reading, _ = listener.accept()
+        with reading:
+            for size in (1, 1_000_000):  # the second one does not go in one write
+                both.mesh.bus.tell_all(records.Came(Address("x" * size), None))
+                waiting = asyncio.create_task(all_is_read(both.mesh.bus))
+                await asyncio.sleep(0.02)
+                assert not waiting.done()
+                while not waiting.done():
+                    with contextlib.suppress(BlockingIOError):
+                        reading.setblocking(False)
+                        reading.recv(65536)
+                    await asyncio.sleep(0.0005)
+                await waiting
+                with pytest.raises(BlockingIOError):
+                    reading.recv(1)
+            monkeypatch.setattr("service.workers.mesh.READING_S", 0.01)
+            both.mesh.bus.tell_all(records.Came(Address("nobody reads it"), None))
+            await asyncio.wait_for(all_is_read(both.mesh.bus), 5)
+            reading.recv(1)
+        await all_is_read(World().center.hub.bus)  # there are no others
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5, 7, 1000])

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 
 import pytest
 import uvicorn
@@ -37,6 +38,17 @@ async def test_what_the_kernel_keeps_of_a_client_is_bounded() -> None:
     # The kernel adds as much for its own records: socket(7).
     assert house.listener.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * RECEIVE_BUFFER_BYTES
     await house.server.shutdown([house.listener])
+
+
+@in_a_loop
+async def test_a_server_that_nobody_is_connected_to_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(Drain())
+    monkeypatch.setattr("service.fast.uvicorn_server.LAST_HANDSHAKES_S", 0.0)
+    await house.server.startup([house.listener])
+    began = time.monotonic()
+    await house.server.shutdown([house.listener])
+    assert time.monotonic() - began < 0.1
+    assert house.listener.fileno() == -1
 
 
 @pytest.mark.slow
