@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from service.core.close_codes import RESTART
 from service.fast.fast import FastShell
 from service.fast.handover import Given, Taking, freeze, leave, settle, turn_away
-from service.process.descriptor_store import StoredSet, put
+from service.process.descriptor_store import Client, StoredSet, put
 from service.process.notify import Notifier
-from service.workers.meeting import all_are_at
+from service.workers.meeting import all_are_at, is_orphan
 from service.workers.mesh import all_is_read
 
 # By which the unit says how many descriptors systemd keeps for it: sd_notify(3). Without it none are kept.
@@ -71,18 +71,28 @@ async def take_clients_back(
     taking.bus.take_back(is_over=False)
     number = taken = 0
     with _no_collection():
-        for stored in sets:
-            for some in stored.read():
-                number += len(some)
-                # All at once: their mailboxes are asked for together.
-                taken += sum(await asyncio.gather(*(_take(taking, Given(*client)) for client in some)))
-            stored.close()
-            notifier.unstore(stored.name)
+        for some in _left_in(sets, notifier, environ):
+            number += len(some)
+            # All at once: their mailboxes are asked for together.
+            taken += sum(await asyncio.gather(*(_take(taking, Given(*client)) for client in some)))
     await _meet("taken", shell, notifier, environ)
     taking.bus.take_back(is_over=True)
     taking.finish()
     if number:
         logger.info("%d clients are served on, %d have gone or could not be", taken, number - taken)
+
+
+def _left_in(sets: Iterable[StoredSet], notifier: Notifier, environ: Mapping[str, str]) -> Iterator[list[Client]]:
+    """All clients, some at a time. What an orphan took would be lost when it stops: the next process gets the rest."""
+    for stored in sets:
+        clients = stored.read()
+        while not is_orphan(environ):
+            some = next(clients, None)
+            if some is None:
+                stored.close()
+                notifier.unstore(stored.name)
+                break
+            yield some
 
 
 async def _meet(point: str, shell: FastShell, notifier: Notifier, environ: Mapping[str, str]) -> None:

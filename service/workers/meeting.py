@@ -7,6 +7,7 @@ keeps the ends until the last worker is there, and then closes them all.
 import asyncio
 import logging
 import os
+import select
 from collections.abc import Mapping
 
 from service.process.notify import Notifier
@@ -41,6 +42,15 @@ async def all_are_at(point: str, notifier: Notifier, environ: Mapping[str, str])
         loop.remove_reader(ours)
         os.close(ours)
     return True
+
+
+def is_orphan(environ: Mapping[str, str]) -> bool:
+    """Whether the process that watches this worker is gone. It will stop soon."""
+    if LIFELINE_VARIABLE not in environ:
+        return False
+    lifeline = select.poll()
+    lifeline.register(int(environ[LIFELINE_VARIABLE]))
+    return bool(lifeline.poll(0))
 
 
 class Meeting:

@@ -1,7 +1,7 @@
 """Has one process end, or stand still, at a certain step: with this imported by its `sitecustomize`.
 
-`DIES_AT` is `module:name:before` or `:after`, `DIES_HOW` is `killed` or `stopped`, and `DIES_MARK` a file that only the
-first process to come there makes: it has its number.
+`DIES_AT` is `module:name:before` or `:after`, `DIES_HOW` is `killed` or `stopped`, or `orphaned` if its parent is to be
+killed, and `DIES_MARK` a file that only the first process to come there makes: it has its number.
 """
 
 import contextlib
@@ -97,4 +97,15 @@ def _die() -> None:
         return
     os.write(mark, str(os.getpid()).encode())
     os.close(mark)
-    os.kill(os.getpid(), signal.SIGKILL if os.environ["DIES_HOW"] == "killed" else signal.SIGSTOP)
+    pid = os.getppid() if os.environ["DIES_HOW"] == "orphaned" else os.getpid()
+    os.kill(pid, signal.SIGSTOP if os.environ["DIES_HOW"] == "stopped" else signal.SIGKILL)
+
+
+def processes(directory: Path) -> list[int]:
+    """All that have come of an `environment` with this directory, and are alive."""
+    found, variable = [], f"DIES_MARK={directory / 'mark'}".encode()
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or is somebody else's
+            if variable in (path / "environ").read_bytes().split(b"\0"):
+                found.append(int(path.name))
+    return found

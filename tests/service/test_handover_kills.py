@@ -14,6 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from service.core.close_codes import RESTART
 from service.core.frames import SUBPROTOCOL
 from service.workers.reload import DONE
 from tests.service import dying
@@ -160,3 +161,71 @@ def test_at_a_restart(step: str, tmp_path: Path) -> None:
             print(f"{step}: {len(served)} of {CLIENTS} are served on")
         assert manager.stored == []
     assert "Traceback" not in unit.log.read_text()
+
+
+@pytest.mark.parametrize("step", [*LEAVING[1::4], *COMING[1:3]])
+def test_the_process_that_watches_them_at_a_reload(step: str, tmp_path: Path) -> None:
+    """They stop, as they always do without it, and leave nothing behind."""
+    variables = dying.environment(tmp_path, step, "orphaned")
+    with ExitStack() as stack:
+        workers = Deployment(tmp_path / "deployment", "runner", stack, **variables).workers
+        with clients(workers.shell.url) as there:
+            workers.shell.process.send_signal(signal.SIGHUP)
+            assert workers.shell.process.wait(DEADLINE_S) == -signal.SIGKILL
+            assert {client.close_code() for client in there.values()} == {RESTART.code}
+        wait_until(lambda: not dying.processes(tmp_path))
+        assert list(workers.bus.glob("*")) == []
+        assert "Traceback" not in workers.shell.log()
+
+
+# Of the process that watches the workers, when it stops for a restart, and of the one that follows.
+STOPPING = (
+    "service.workers.manager:Workers._stop:after",
+    "service.workers.meeting:Meeting.come:before",
+    "service.workers.meeting:Meeting.let_go:after",
+)
+STARTING = (
+    "service.workers.manager:_Forked.__init__:after",
+    "service.workers.manager:Workers._start:after",
+    "service.workers.meeting:Meeting.come:before",
+    "service.workers.meeting:Meeting.let_go:after",
+)
+
+
+@pytest.mark.parametrize("step", [*STOPPING, *KEEPING[3:5]])
+def test_the_process_that_watches_them_at_a_restart(step: str, tmp_path: Path) -> None:
+    """systemd kills the workers as well, if they have not ended by then."""
+    variables = dying.environment(tmp_path, step, "killed" if step in STOPPING else "orphaned")
+    with managing(tmp_path / "notify") as manager, contextlib.closing(Unit(tmp_path, manager, WORKERS="2")) as unit:
+        unit.start(**variables)
+        with clients(unit.url) as there:
+            assert unit.end(signal.SIGINT) == -signal.SIGKILL
+            for pid in dying.processes(tmp_path):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            are_served_by_the_next(unit, there, tmp_path)
+
+
+@pytest.mark.parametrize("step", [*STARTING, *TAKING_BACK[1:5:3]])
+def test_the_process_that_watches_them_after_a_restart(step: str, tmp_path: Path) -> None:
+    """Nothing kills the workers: they stop by themselves."""
+    variables = dying.environment(tmp_path, step, "killed" if step in STARTING else "orphaned")
+    with managing(tmp_path / "notify") as manager, contextlib.closing(Unit(tmp_path, manager, WORKERS="2")) as unit:
+        unit.start()
+        with clients(unit.url) as there:
+            assert unit.end(signal.SIGINT) == 0
+            assert unit.begin(**variables).wait(DEADLINE_S) == -signal.SIGKILL
+            served = are_served_by_the_next(unit, there, tmp_path)
+            assert step not in STARTING[:2] or len(served) == CLIENTS  # an orphan takes none
+
+
+def are_served_by_the_next(unit: Unit, there: dict[str, Client], directory: Path) -> set[str]:
+    """Who has not gone with the processes that have come of an environment with this directory."""
+    wait_until(lambda: not dying.processes(directory))
+    unit.start()
+    served = who_is_served(there)
+    assert believed_in(unit.url, list(there)) == served
+    print(f"{len(served)} of {CLIENTS} are served on")
+    assert unit.manager.stored == []
+    assert "Traceback" not in unit.log.read_text()
+    return served

@@ -9,7 +9,7 @@ import pytest
 
 from service.process.notify import Notifier
 from service.workers import meeting
-from service.workers.meeting import LIFELINE_VARIABLE, Meeting, all_are_at
+from service.workers.meeting import LIFELINE_VARIABLE, Meeting, all_are_at, is_orphan
 from tests.service.service_manager import managing
 from tests.service.transports import in_a_loop
 
@@ -91,3 +91,12 @@ def test_a_worker_that_is_stuck_is_not_waited_for_for_ever(tmp_path: Path, monke
 async def test_workers_that_have_all_come_go_on(tmp_path: Path) -> None:
     with managing(tmp_path / "notify") as manager:
         assert await all_are_at("start", Notifier({"NOTIFY_SOCKET": manager.path}), {LIFELINE_VARIABLE: "3"})
+
+
+def test_a_worker_sees_that_the_process_is_gone_that_watches_it() -> None:
+    lifeline, life = os.pipe()
+    assert not is_orphan({LIFELINE_VARIABLE: str(lifeline)})
+    os.close(life)
+    assert is_orphan({LIFELINE_VARIABLE: str(lifeline)})
+    assert not is_orphan({})
+    os.close(lifeline)
