@@ -2,6 +2,8 @@
 
 import gc
 import random
+import subprocess
+import sys
 import weakref
 from importlib.metadata import version
 from pathlib import Path
@@ -284,6 +286,11 @@ async def test_nothing_that_a_client_may_send_at_once_makes_the_buffer_of_all_gr
     at, room = len(shared.room), len(WSProtocol.get_buffer(shared._reader, -1))
     feed(Listener(shared), (frame(1, b"x" * 58) * 100)[:at])
     assert len(WSProtocol.get_buffer(shared._reader, -1)) == room
+
+
+def test_of_picows_nothing_else_is_loaded() -> None:
+    program = "import service.fast.fast, sys; assert not {'aiofastnet', 'python_socks'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
 
 
 @pytest.mark.parametrize("seed", range(20))
