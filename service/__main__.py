@@ -49,13 +49,15 @@ def main() -> None:
         sockets = listening_sockets(settings, os.environ)
     except ListenError as error:
         sys.exit(str(error))
+    is_center = settings.app.callable is None
+    if is_center:
+        from service.fast.runner import run  # before workers are forked, which need it
     if settings.workers != 1 and not is_worker:
-        run_workers("service", settings, sockets, stored)
-        return
+        if not run_workers("service", settings, sockets, stored, may_fork=is_center):
+            return
+        settings = declared_settings_or_exit(os.environ)
     logger.info("listening on %s", ", ".join(map(name_of, sockets)))
-    if settings.app.callable is None:
-        from service.fast.runner import run
-
+    if is_center:
         run(settings, sockets, list(stored_sets(stored)))
     else:
         from service.application.start import run as run_application

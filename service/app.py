@@ -214,4 +214,12 @@ def create_app(settings: Settings) -> Application:
     return Application(settings)
 
 
-app = create_app(settings_or_exit(os.environ))
+app: Application
+
+
+def __getattr__(name: str) -> Application:
+    """Make `app` when it is asked for: what only imports this module has no settings yet. Source: PEP 562."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    made = globals()[name] = create_app(settings_or_exit(os.environ))
+    return made

@@ -13,6 +13,7 @@ from typing import cast
 
 import uvicorn
 
+from service.app import create_app
 from service.core.bus import PeerBus
 from service.core.center import Center
 from service.fast.fast import FastShell
@@ -102,8 +103,7 @@ class Server(InformingServer, DrainingServer):
 
 def run(settings: Settings, sockets: list[socket.socket], stored: Sequence[StoredSet]) -> None:
     """Serve until SIGTERM or SIGINT."""
-    from service.app import app  # after the settings were found right: it reads them when it is imported
-
+    app = create_app(settings)
     config = uvicorn.Config(app, backlog=BACKLOG, log_config=None, **uvicorn_options(settings))
     server = Server(config, app.center, stored)
     app.before_serving = server.take_clients_back

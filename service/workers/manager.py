@@ -2,17 +2,20 @@
 
 A worker is the service as it would run alone, but for two things: it listens on sockets that it is handed, and its
 service manager is this process. So a worker that does not give a sign of life in time is stuck, and is replaced, while
-the others serve. SIGHUP, or whoever asks on our socket and waits for the answer, has all replaced by workers of the
-release that is current then, one after another: the next one stops only when its successor serves. When this process
-ends, however it does, the workers see a pipe of its close, and stop as well.
+the others serve. The first ones are forked from this process, which has imported by then what they need; the next ones
+may be of another release, and are started anew. SIGHUP, or whoever asks on our socket and waits for the answer, has all
+replaced by workers of the release that is current then, one after another: the next one stops only when its successor
+serves. When this process ends, however it does, the workers see a pipe of its close, and stop as well.
 
 Source: sd_notify(3), unix(7) on SCM_CREDENTIALS.
 """
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -44,6 +47,8 @@ MAX_RESTART_DELAY_S = 30.0
 STOP_MARGIN_S = 5.0
 # Stops a worker whose clients are to be served by others from then on.
 PASS_ON = signal.SIGUSR1
+# It has our number: a worker that inherits it takes the watchdog for another's.
+_WATCHDOG_OF = "WATCHDOG_PID"
 # What runs a worker that understands it.
 MODULE_OF_CENTER = ["-m", "service"]
 _credentials = struct.Struct("3i")
@@ -55,10 +60,38 @@ _FOR_THE_SERVICE_MANAGER = ("FDSTORE=1", "FDSTOREREMOVE=1", "BARRIER=1")
 logger = logging.getLogger("service")
 
 
+class _Forked:
+    """A process that this one has forked, as `asyncio.subprocess.Process` is one that runs another program.
+
+    Source: pidfd_open(2).
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.descriptor = os.pidfd_open(pid)
+
+    async def wait(self) -> int:
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self.descriptor, ended.set)
+        await ended.wait()
+        loop.remove_reader(self.descriptor)
+        os.close(self.descriptor)
+        return self._code()
+
+    def _code(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
 class _Worker:
     """One worker process, from its start to its end."""
 
-    def __init__(self, process: asyncio.subprocess.Process, release: Release, now: float) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | _Forked, release: Release, now: float) -> None:
         self.process = process
         self.release = release
         self.ready = asyncio.Event()
@@ -125,6 +158,35 @@ class Workers:
         self._notifier = Notifier(os.environ)
         self._lifeline, self._our_life = os.pipe()
         self._has_failed = False
+        self._forked: list[_Forked] = []
+
+    def listen(self) -> None:
+        """Hear what workers say. To be called before there are any."""
+        self._directory = Path(tempfile.mkdtemp(prefix="service-"))
+        self._ears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._ears.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._ears.bind(str(self._directory / "notify"))
+
+    def fork(self) -> bool:
+        """Fork the first workers, which need not import all again that was imported by now.
+
+        Returns: whether this process is one of them.
+        """
+        gc.freeze()  # what is there is shared: to look for cycles in it would make a copy for each
+        for _ in range(self._number):
+            try:
+                pid = os.fork()
+            except OSError as error:
+                logger.error("no worker can be forked: %s", error)
+                break
+            if pid == 0:
+                for descriptor in (self._our_life, self._ears.detach(), *(each.descriptor for each in self._forked)):
+                    os.close(descriptor)
+                os.environ.pop(_WATCHDOG_OF, None)
+                os.environ.update(self._variables(self._release))
+                return True
+            self._forked.append(_Forked(pid))
+        return False
 
     async def run(self) -> bool:
         """Keep them running until SIGTERM or SIGINT, then stop them all.
@@ -136,11 +198,9 @@ class Workers:
             loop.add_signal_handler(stopping, self._stop_all, stopping)
         let_stops_through()
         loop.add_signal_handler(signal.SIGHUP, self._is_asked_to_reload.set)
-        with tempfile.TemporaryDirectory(prefix="service-") as directory, contextlib.ExitStack() as stack:
-            self._directory = Path(directory)
-            ears = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
-            ears.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            ears.bind(str(self._directory / "notify"))
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, self._directory)
+            ears = stack.enter_context(self._ears)
             loop.add_reader(ears, self._hear, ears)
             stack.callback(loop.remove_reader, ears)
             if runtime := os.environ.get(DIRECTORY_VARIABLE):
@@ -200,7 +260,7 @@ class Workers:
 
     async def _keep(self, release: Release, first: "asyncio.Future[_Worker | None]") -> None:
         delay_s = RESTART_DELAY_S
-        while not self._stopped.is_set():
+        while self._forked or not self._stopped.is_set():
             worker = await self._start(release)
             if not first.done():
                 first.set_result(worker)
@@ -239,33 +299,43 @@ class Workers:
         return self._posts - stopping > self._number
 
     async def _start(self, release: Release) -> _Worker | None:
+        process = self._forked.pop() if self._forked else await self._execute(release)
+        if process is None:
+            return None
+        worker = self._workers[process.pid] = _Worker(process, release, self._now())
+        if self._stopped.is_set():
+            self._stop(worker, self.stops_by)
+        return worker
+
+    async def _execute(self, release: Release) -> asyncio.subprocess.Process | None:
         fds = [listener.fileno() for listener in self._sockets]
-        # WATCHDOG_PID is this process: a worker that inherits it takes the watchdog for another's.
-        inherited = {name: value for name, value in release.environ.items() if name != "WATCHDOG_PID"}
+        inherited = {name: value for name, value in release.environ.items() if name != _WATCHDOG_OF}
         try:
-            process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 release.python,
                 *self._arguments,
                 cwd=release.directory,
                 pass_fds=[*fds, *(descriptor for _, descriptor in self._stored), self._lifeline],
                 env={
                     **inherited,
+                    **self._variables(release),
                     FDS_VARIABLE: " ".join(map(str, fds)),
                     STORED_VARIABLE: " ".join(f"{name}:{descriptor}" for name, descriptor in self._stored),
-                    LIFELINE_VARIABLE: str(self._lifeline),
-                    RELEASE_VARIABLE: str(release.number),
-                    "NOTIFY_SOCKET": str(self._directory / "notify"),
-                    "WATCHDOG_USEC": str(int(WATCHDOG_S * 1_000_000)),
-                    "WEBSOCKET_BUS": release.settings.bus or str(self._directory / "bus"),
                 },
             )
         except OSError as error:
             logger.error("no worker can be started: %s", error)
             return None
-        worker = self._workers[process.pid] = _Worker(process, release, self._now())
-        if self._stopped.is_set():
-            self._stop(worker, self.stops_by)
-        return worker
+
+    def _variables(self, release: Release) -> dict[str, str]:
+        """What the environment of a worker has of its own."""
+        return {
+            LIFELINE_VARIABLE: str(self._lifeline),
+            RELEASE_VARIABLE: str(release.number),
+            "NOTIFY_SOCKET": str(self._directory / "notify"),
+            "WATCHDOG_USEC": str(int(WATCHDOG_S * 1_000_000)),
+            "WEBSOCKET_BUS": release.settings.bus or str(self._directory / "bus"),
+        }
 
     def _stop(self, worker: _Worker, by: signal.Signals) -> None:
         if not worker.is_stopping:
@@ -420,33 +490,49 @@ def _stop_s(worker: _Worker) -> float:
     return worker.release.settings.drain.timeout + STOP_MARGIN_S
 
 
-def _wait_without_threads() -> None:
-    """Have asyncio wait for processes in its loop, as it does from Python 3.12 on. A thread that waits for one could be
-    handed a stop that the main thread holds back by then.
-    """
-    if sys.version_info < (3, 12):
-        with contextlib.suppress(OSError):  # the kernel, or what confines us, has none of these descriptors
-            os.close(os.pidfd_open(os.getpid()))
-            asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+def _has_process_descriptors() -> bool:
+    """Whether processes can be waited for by them: the kernel, or what confines us, may have none."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
 
 
 def run_workers(
-    module: str, settings: Settings, sockets: Sequence[socket.socket], stored: Sequence[tuple[str, int]] = ()
-) -> None:
-    """Keep as many workers running as the settings ask for, until SIGTERM or SIGINT."""
-    _wait_without_threads()
+    module: str,
+    settings: Settings,
+    sockets: Sequence[socket.socket],
+    stored: Sequence[tuple[str, int]] = (),
+    may_fork: bool = False,
+) -> bool:
+    """Keep as many workers running as the settings ask for, until SIGTERM or SIGINT.
+
+    With `may_fork` the first ones are forked from here. Returns: whether this process is one of these, with an
+    environment of its own by now, and has yet to serve.
+    """
+    has_descriptors = _has_process_descriptors()
+    if sys.version_info < (3, 12) and has_descriptors:
+        # As asyncio does it from then on. A thread that waits for a process could be handed a stop that the main thread
+        # holds back by then.
+        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
     try:
         workers = Workers(["-m", module], Deployment(os.environ), settings, sockets, stored)
+    except ReleaseError as error:
+        sys.exit(str(error))
+    workers.listen()
+    if may_fork and has_descriptors and workers.fork():
+        return True
+    try:
         could_serve = asyncio.run(workers.run())
         if could_serve and workers.stops_by == signal.SIGINT:
             end(0)  # at once: clients wait for the next process
-    except ReleaseError as error:
-        sys.exit(str(error))
     finally:
         for listener in sockets:
             listener.close()
     if not could_serve:
         sys.exit(1)
+    return False
 
 
 def end_with_manager(environ: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import service.app
 from service.app import Application, create_app
 from service.core.addresses import Address
 from service.core.admission import Admission, Handshake, admit
@@ -36,6 +37,12 @@ def talk(app: Application, scope: dict[str, Any], *received: dict[str, Any]) -> 
 
     asyncio.run(play())
     return sent
+
+
+def test_it_is_made_when_it_is_asked_for() -> None:
+    assert service.app.app is service.app.app
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        _ = service.app.other
 
 
 CONNECT, DISCONNECT = {"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1005}

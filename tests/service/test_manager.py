@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import gc
 import itertools
 import json
 import os
@@ -21,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.settings import App, Settings
 from service.workers import manager
 from service.workers.manager import RESTART_DELAY_S, Workers, _Worker
+from service.workers.meeting import LIFELINE_VARIABLE
 from service.workers.release import Deployment, Release
 from tests.service.processes import OURS, SEVERAL, Processes, several
 from tests.service.shells import DEADLINE_S, HANDSHAKE, TEXT, Client, Peer, running, wait_until
@@ -406,6 +409,36 @@ async def test_a_worker_that_was_being_started_is_stopped_and_no_sign_of_life_le
     assert await asyncio.wait_for(worker.process.wait(), DEADLINE_S) == -signal.SIGTERM
 
 
+@pytest.mark.slow
+def test_the_first_workers_are_forked_and_have_nothing_to_import_and_the_next_ones_are_started(bus: Path) -> None:
+    def is_forked(pid: int) -> bool:
+        return LIFELINE_VARIABLE.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+
+    with several("runner", 2, bus) as workers:
+        first, second = workers.pids()
+        assert is_forked(first)
+        assert is_forked(second)
+        workers.kill(first)
+        wait_until(lambda: first not in workers.pids())
+        (new,) = set(workers.wait()) - {second}
+        assert not is_forked(new)
+        workers.shell.terminate()
+        assert workers.shell.process.wait(DEADLINE_S) == 0
+
+
+def test_where_none_can_be_forked_or_waited_for_they_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> int:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert not manager._has_process_descriptors()
+    monkeypatch.setattr(os, "fork", refuse)
+    workers = Workers(["-m", "service"], Deployment(os.environ), Settings(workers=2), [])
+    assert not workers.fork()
+    gc.unfreeze()
+    assert workers._forked == []
+
+
 @in_a_loop
 async def test_a_machine_that_is_frozen_at_any_moment_has_no_stuck_workers_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -432,6 +465,7 @@ async def test_a_machine_that_is_frozen_at_any_moment_has_no_stuck_workers_after
         watching = asyncio.create_task(workers._end_the_stuck())
         await asyncio.wait_for(seen_enough.wait(), DEADLINE_S)
         watching.cancel()
+        assert isinstance(worker.process, asyncio.subprocess.Process)
         assert worker.process.returncode is None
         assert worker.deadline > clock() + 100
     worker.process.kill()
