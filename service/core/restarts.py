@@ -26,9 +26,9 @@ from service.core.message import Message
 from service.core.moves import Worker, Workers, give_back, give_up, stand_in
 from service.core.tally import Tally
 
-# How long clients are waited for when they have left. A host that takes longer does not start, and senders get no
+# How long clients are waited for when they have left: as long as a worker may take to begin to serve. Senders get no
 # answer meanwhile.
-AWAY_S = 20.0
+AWAY_S = 30.0
 # What is kept for the clients of one worker, in bytes: as much as may wait for a worker that is stuck.
 MAX_KEPT_BYTES = 16 * 1024 * 1024
 # What a message takes beside its text.

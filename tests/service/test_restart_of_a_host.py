@@ -41,7 +41,14 @@ class Talker:
         self.others: list[dict[str, Any]] = []
 
     async def talk(self, url: str) -> None:
-        """Until it may stop, and has heard of all that it has sent."""
+        """Until it may stop, and has heard of all that it has sent. If it fails, nobody waits for it."""
+        try:
+            await self._talk(url)
+        finally:
+            self.is_watching.set()
+            self.has_heard.set()
+
+    async def _talk(self, url: str) -> None:
         async with connect(url, proxy=None, subprotocols=[Subprotocol(SUBPROTOCOL)]) as connection:
             await connection.recv()
             await self._ask(connection, type="hello", uuid=self.name)
