@@ -137,6 +137,10 @@ class PhoneThatIsOn(Onlooker):
         outcomes = Counter(str(sent.outcomes) for sent in self._given if sent.outcomes != {PAGE: "delivered"})
         self.noticed += [f"{number} messages to the page: {outcome}" for outcome, number in outcomes.items()]
 
+    def waits(self) -> bool:
+        """Whether receipts are to come."""
+        return not all(sent.outcomes for sent in self._given)
+
 
 class PhoneThatSleeps(Onlooker):
     """It is here for a few seconds, then away, with or without a word, and begins anew with what it has kept."""
@@ -190,6 +194,7 @@ _WATCH = """{
     watched("state", seen.states);
     watched("peer", seen.peers);
 }"""
+_OUTCOMES = "seen.sent.map(({dataset}) => dataset.state)"
 _WRITE = """{
     let number = 0;
     window.writing = setInterval(() => {
@@ -230,14 +235,18 @@ class PageInABrowser(Onlooker):
         assert isinstance(received, list)
         self.heard = [Heard(*each) for each in received]
 
+    def waits(self) -> bool:
+        """Whether receipts are to come."""
+        return bool(self._page.evaluate(f"{_OUTCOMES}.some((state) => ['sending', 'accepted'].includes(state))"))
+
     def look_back(self) -> None:
         """What it has shown that it should not have."""
-        outcomes = "seen.sent.map(({dataset}) => dataset.state).filter((state) => state !== 'delivered')"
+        outcomes = f"{_OUTCOMES}.filter((state) => state !== 'delivered')"
         notes = f"[...byId('notes').children].slice(0, -{self._notes}).map(({{textContent}}) => textContent)"
         for what in (outcomes, "seen.states", "seen.peers", notes):
             shown = self._page.evaluate(what)
             assert isinstance(shown, list)
-            self.noticed += map(str, shown)
+            self.noticed += [f"{what}: {each}" for each in shown]
 
 
 class Onlookers(NamedTuple):
@@ -282,7 +291,7 @@ def _longest(moments: list[float], began: float, ended: float) -> float:
 
 @asynccontextmanager
 async def onlookers(console: Console, directory: Path) -> AsyncIterator[Onlookers]:
-    """They look on while the block lasts; afterwards all that was sent has had time to come."""
+    """They look on while the block lasts; afterwards all that was sent, and its receipts, had time to come."""
     address = console.host.address
 
     def token(name: str) -> str:
@@ -310,7 +319,7 @@ async def onlookers(console: Console, directory: Path) -> AsyncIterator[Onlooker
             await asyncio.to_thread(of.page.write_no_more)
             until.set()
             await publishing
-            await _until_nothing_is_missing(of)
+            await _until_all_has_come(of)
             await asyncio.to_thread(of.page.look_back)
             of.phone.look_back()
             for phone in phones:
@@ -326,10 +335,11 @@ async def _begun(live: Callable[..., Coroutine[Any, Any, None]]) -> "asyncio.Tas
     return living
 
 
-async def _until_nothing_is_missing(of: Onlookers) -> None:
+async def _until_all_has_come(of: Onlookers) -> None:
     ends = time.monotonic() + PATIENCE_S
     while True:
         await asyncio.to_thread(of.page.look)
-        if time.monotonic() > ends or not list(of.missing()):
+        waits = of.phone.waits() or await asyncio.to_thread(of.page.waits)
+        if time.monotonic() > ends or not (waits or list(of.missing())):
             return
         await asyncio.sleep(0.5)
