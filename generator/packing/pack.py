@@ -38,6 +38,9 @@ def bundle(options: Namespace, report: Report) -> int:
         raise UsageError(
             f"--python {wrong[0]} is not a Python that the service runs on; give one from 3.10 on, as {DEFAULT_PYTHON}"
         )
+    # Before minutes of downloads; `/dev/stdout` is a link.
+    if options.output is not None and os.path.exists(options.output) and not os.path.isfile(options.output):
+        raise UsageError(f"-o {options.output} is not a regular file; name another")
     targets = [Target(python, options.machine) for python in pythons]
     mtime = _mtime()
     url = None if options.cloud_init is None else checked(options.cloud_init)

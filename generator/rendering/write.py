@@ -4,6 +4,7 @@ The manifest is written before the files: a run that is killed leaves a director
 and completes, since it compares the files themselves.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -222,7 +223,13 @@ def put_link(target: Path, link: str) -> None:
 
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
-    """A temporary path beside the target, which takes the target's place at the end."""
+    """A temporary path beside the target, which takes the target's place at the end.
+
+    Raises:
+        OSError: among others, a device is there, such as /dev/null, which all programs of the host need.
+    """
+    if _is_device(target):
+        raise OSError(errno.EINVAL, "Not a regular file", str(target))
     temporary = temporary_of(target)
     _remove_leftover(target)
     try:
@@ -234,6 +241,14 @@ def _replacing(target: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             error.filename = str(target)  # a full disk names no file, other errors the temporary one
         raise
+
+
+def _is_device(path: Path) -> bool:
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 def temporary_of(target: Path) -> Path:

@@ -267,6 +267,17 @@ def test_a_python_that_the_service_cannot_run_on_is_refused(python: str, here: P
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.parametrize("output", ["pipe", "link", "directory"])
+def test_an_archive_takes_the_place_of_no_device_and_no_directory(output: str, here: Path) -> None:
+    os.mkfifo("pipe")
+    Path("link").symlink_to("pipe")
+    Path("directory").mkdir()
+    outcome = wsbundle("bundle", "-f", str(ROOT / "deploy.yaml"), "-o", output)
+    assert (outcome.code, outcome.err) == (2, f"-o {output} is not a regular file; name another\n")
+    assert Path(output).exists()
+    assert not Path(output).is_file()
+
+
 def test_a_source_date_that_is_no_number_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     outcome = wsbundle("bundle", "-f", str(ROOT / "deploy.yaml"))

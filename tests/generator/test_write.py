@@ -423,3 +423,15 @@ def test_a_link_that_leads_out_of_the_bundle_is_not_followed(directory: Path, tm
     with pytest.raises(NotABundleError, match="is a link that leads out of the bundle"):
         write(rendered(), directory)
     assert list((tmp_path / "outside").rglob("*.conf")) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make devices, or replace them")
+def test_nothing_takes_the_place_of_a_device(tmp_path: Path) -> None:
+    null = tmp_path / "null"
+    os.mknod(null, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    with pytest.raises(OSError, match=r"Not a regular file: .*null"):
+        put_text(null, "text")
+    with pytest.raises(OSError, match=r"Not a regular file: .*null"):
+        put_link(null, "elsewhere")
+    assert null.is_char_device()
+    assert list(tmp_path.iterdir()) == [null]
