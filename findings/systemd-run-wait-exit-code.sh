@@ -3,10 +3,10 @@
 #
 # Documentation: with `--wait` it exits with the code of the service. Guess: so 0 means that the command has succeeded;
 # if a signal ended it, 128 and the number, as in a shell; if a condition kept it from running, not 0.
-# Seen with systemd 252 of Debian 12: 0 if the command was ended by SIGTERM, SIGINT, SIGHUP or SIGPIPE, which systemd takes
-# for a clean end; 0 if `systemctl stop` ended it in the middle; 0 if its `ConditionPathExists=` was not met and it never
-# ran; and 255 for SIGKILL and SIGSEGV. With `--scope` the codes are those of a shell. A command whose success matters
-# must leave a mark of its own.
+# Seen with systemd 252 of Debian 12, and so by hand with 257 of Debian 13: 0 if the command was ended by SIGTERM, SIGINT,
+# SIGHUP or SIGPIPE, which systemd takes for a clean end; 0 if `systemctl stop` ended it in the middle; 0 if its
+# `ConditionPathExists=` was not met and it never ran; and 255 for SIGKILL and SIGSEGV. With `--scope` the codes are those
+# of a shell. A command whose success matters must leave a mark of its own.
 # Needs Debian 12, whose packages it unpacks, and root. Run by hand: bash findings/systemd-run-wait-exit-code.sh. Fails
 # when that changes.
 set -euo pipefail
