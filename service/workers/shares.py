@@ -9,7 +9,7 @@ from service.core.hub import Bus
 from service.workers.acceptor import Acceptor, Protocols
 
 # How many more than the workers have on average are too many: a part, and a few that have yet to say what they want.
-FACTOR, FEW = 1.1, 16
+FACTOR, FEW = 1.1, 4
 
 
 def has_its_share(connections: int, bus: Bus) -> bool:

@@ -31,16 +31,18 @@ def test_ratios_are_those_of_the_median_round() -> None:
 
 
 def test_a_goal_that_is_missed_is_named() -> None:
-    text = report(results_of(fast=290, uvicorn=100, nchan=300))
+    results = results_of(fast=290, uvicorn=100, nchan=300)
+    results.idle_kib["fast"] = 5.0
+    text = report(results)
     assert "- fast, W=1: 2.90 times uvicorn; goal 3.00, below its goal" in text
     assert "- fast, W=1: 0.97 times nchan; goal 0.95, reached" in text
-    assert "- fast, idle: 10.0 KiB per connection; goal 12.0, reached" in text
+    assert "- fast, idle: 5.0 KiB per connection; goal 6.0, reached" in text
 
 
 def test_too_much_memory_is_above_its_goal() -> None:
     results = results_of(fast=300, uvicorn=100)
-    results.idle_kib["fast"] = 12.5
-    assert "- fast, idle: 12.5 KiB per connection; goal 12.0, above its goal" in report(results)
+    results.idle_kib["fast"] = 6.5
+    assert "- fast, idle: 6.5 KiB per connection; goal 6.0, above its goal" in report(results)
 
 
 def test_a_server_that_was_not_measured_is_named_with_the_reason() -> None:
@@ -68,8 +70,11 @@ def test_workers_scale_by_what_the_busiest_of_them_is_left_with() -> None:
     results.costs["workers", "W=1"] = [Cost(100, 1.0, 0.5, (0.0, 0.5, 0.5))] * 3
     results.costs["workers", "W=16"] = [Cost(100, 1.0, 0.5, (0.0, 0.8, 0.2))] * 3
     text = report(results)
-    assert "- scaling, W=1: two workers with a CPU each can do 2.00 times the work of one" in text
-    assert "- scaling, W=16: two workers with a CPU each can do 1.25 times the work of one" in text
+    assert "- scaling, W=1: two workers with a CPU each can do 2.00 times the work of one; goal 1.50, reached" in text
+    assert (
+        "- scaling, W=16: two workers with a CPU each can do 1.25 times the work of one; goal 1.50, below its goal"
+        in text
+    )
 
 
 def test_what_two_cpus_do_by_the_clock_is_told_with_what_the_load_took() -> None:

@@ -32,8 +32,8 @@ class Others:
 
 def test_a_worker_has_its_share_when_it_has_clearly_more_than_the_average() -> None:
     assert not has_its_share(250, Others(750, 4))  # type: ignore[arg-type]
-    assert not has_its_share(290, Others(710, 4))  # type: ignore[arg-type]
-    assert has_its_share(292, Others(708, 4))  # type: ignore[arg-type]
+    assert not has_its_share(278, Others(722, 4))  # type: ignore[arg-type]
+    assert has_its_share(280, Others(720, 4))  # type: ignore[arg-type]
     assert has_its_share(1000, Others(0, 4))  # type: ignore[arg-type]
 
 

@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from service.core.frames import SUBPROTOCOL
+from tests.examples import EXAMPLES
 from tests.service.processes import several
 from tests.service.servers import PROGRAMS, serving
 from tests.service.shells import wait_until
@@ -62,7 +63,7 @@ class Pair:
                 await old.send(json.dumps({"recipient_uuid": f"new-{self.number}", "message": self.sent}))
                 request = {"id": self.sent, "recipient_uuid": f"old-{self.number}", "message": self.sent}
                 await new.send(json.dumps({**request, "ack": "accepted"}))
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
             for _ in range(200):
                 if min(len(self.old_hears), len(self.new_hears), len(self.answers)) >= self.sent:
                     break
@@ -87,7 +88,7 @@ class Pair:
 
 def test_no_client_notices_that_all_workers_are_replaced(deployment: Deployment) -> None:
     async def talk() -> list[Pair]:
-        pairs, ready = [Pair(number) for number in range(20)], asyncio.Semaphore(0)
+        pairs, ready = [Pair(number) for number in range(8)], asyncio.Semaphore(0)
         talks = [asyncio.create_task(pair.talk(deployment.workers.shell.url, ready)) for pair in pairs]
         for _ in pairs:
             await ready.acquire()
@@ -122,7 +123,7 @@ def test_no_client_of_two_hosts_notices_that_all_workers_of_both_are_replaced(na
         urls = here.workers.shell.url, there.workers.shell.url
 
         async def talk() -> tuple[list[Pair], list[Watcher]]:
-            pairs, ready = [Pair(number) for number in range(20)], asyncio.Semaphore(0)
+            pairs, ready = [Pair(number) for number in range(8)], asyncio.Semaphore(0)
             watchers = [Watcher() for _ in urls]
             talks = [
                 asyncio.create_task(pair.talk(urls[pair.number % 2], ready, urls[1 - pair.number % 2]))
@@ -235,7 +236,7 @@ class Witness:
                     number += 1
                     request = {"id": number, "recipient_uuid": f"to-{self.number}", "message": number}
                     await sender.send(json.dumps({**request, "ack": "accepted"}))
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(0.01)
             await asyncio.sleep(0.5)
             await sender.close()
             await recipient.close()
@@ -254,14 +255,14 @@ class Witness:
                     self.said_to_have_left.append(answer["id"])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2 * EXAMPLES))
 def test_when_a_worker_is_killed_in_the_middle_nobody_was_told_what_is_not_true(
     deployment: Deployment, seed: int
 ) -> None:
     chance = random.Random(seed)
 
     async def talk() -> list[Witness]:
-        witnesses, ready = [Witness(number) for number in range(30)], asyncio.Semaphore(0)
+        witnesses, ready = [Witness(number) for number in range(12)], asyncio.Semaphore(0)
         talks = [asyncio.create_task(witness.talk(deployment.workers.shell.url, ready)) for witness in witnesses]
         for _ in witnesses:
             await ready.acquire()
