@@ -26,9 +26,8 @@ cat >drive.sh <<'SH'
 # A manager of a user, in namespaces of its own: it ends with this shell, and sees no other unit.
 umount --recursive --lazy /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-cgroup=/sys/fs/cgroup/systemd-run-wait-$$-$RANDOM
-mkdir "$cgroup"
-echo 0 >"$cgroup/cgroup.procs"
+mkdir "$CGROUP"
+echo 0 >"$CGROUP/cgroup.procs"
 unpacked/lib/systemd/systemd --user --unit=basic.target >/dev/null 2>&1 &
 for _ in {1..100}; do [ -S run/systemd/private ] || sleep 0.1; done
 
@@ -41,9 +40,11 @@ done
 echo "ended by systemctl stop: $(run --wait --unit=stopped sleep 10)"
 echo "kept back by a condition: $(run --wait --property=ConditionPathExists=/nowhere sh -c 'exit 7')"
 SH
-export XDG_RUNTIME_DIR=$folder/run
+export XDG_RUNTIME_DIR=$folder/run CGROUP=/sys/fs/cgroup/${folder##*/}
 LD_LIBRARY_PATH=$(echo "$folder"/unpacked/usr/lib/*/systemd) PATH=/usr/bin:/bin:/usr/sbin:/sbin \
     unshare --mount --pid --fork --kill-child --mount-proc --cgroup bash drive.sh 2>/dev/null >seen
+unshare --mount sh -c 'umount --recursive --lazy /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup &&
+    find "$CGROUP" -depth -type d -exec rmdir {} +'
 cat >expected <<'EXPECTED'
 exit 7: 7
 ended by SIGTERM: 0, with --scope 143
