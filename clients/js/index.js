@@ -47,15 +47,15 @@ export class GoneError extends Error {
 
 /**
  * Why there is no connection, or soon none, and what follows: nothing, if it would be lost again (`final`); or a next
- * try, at once, or after exactly `toldS`, or after the back-off. `isNotTaken`: what was sent last is the cause.
- * @typedef {{reason: string, final?: boolean, atOnce?: boolean, toldS?: number, isNotTaken?: boolean}} Lost
+ * try, after `toldS`, 0 for at once, or after the back-off. `isNotTaken`: what was sent last is the cause.
+ * @typedef {{reason: string, final?: boolean, toldS?: number, isNotTaken?: boolean}} Lost
  */
 
 /** The three ranges of service/core/close_codes.py. @param {number} code @param {string} reason @returns {Lost} */
 const closed = (code, reason) => ({
   reason: `closed with ${code} ${reason}`.trim(),
   final: code >= 4000 && code < 4100,
-  atOnce: code >= 4200 && code < 4300,
+  toldS: code >= 4200 && code < 4300 ? 0 : undefined,
   isNotTaken: NOT_TAKEN.includes(code),
 });
 
@@ -521,19 +521,21 @@ export class NotificationClient extends EventTarget {
       this.#emit("gone", {reason: lost.reason});
       return;
     }
-    const waitS = lost.toldS ?? this.#backoffS(link, lost.atOnce);
+    const waitS = this.#waitS(link, lost.toldS);
     const delayMs = Math.min(waitS * this.#secondMs, LONGEST_DELAY_MS);
     this.#nextTry = performance.now() + delayMs;
     this.#timer = setTimeout(() => this.#connect(), delayMs);
     if (!this.#link) this.#emit("disconnected", {reason: lost.reason, waitS});
   }
 
-  #backoffS(link, atOnce) {
+  #waitS(link, toldS) {
     if (link?.isGreeted && performance.now() - link.since >= STABLE_S * this.#secondMs) this.#ceilingS = BACKOFF_BASE_S;
-    // "At once" is obeyed once, or both could go round and round.
-    const waitS = atOnce && this.#ceilingS === BACKOFF_BASE_S ? 0 : this.#random() * this.#ceilingS;
+    const isFirst = this.#ceilingS === BACKOFF_BASE_S;
+    const waitS = this.#random() * this.#ceilingS;
     this.#ceilingS = Math.min(BACKOFF_CAP_S, this.#ceilingS * 2);
-    return waitS;
+    if (toldS === undefined) return waitS;
+    // It is obeyed to the moment once, and soon after that only where the wait is over, or both could go round and round.
+    return Math.max(toldS, isFirst ? 0 : waitS);
   }
 
   #giveUp(reason) {

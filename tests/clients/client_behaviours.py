@@ -410,6 +410,17 @@ async def closed_after_a_goaway_it_comes_back_at_the_time_that_it_was_told(serve
 
 
 @behaviour
+async def a_goaway_soon_after_another_one_is_not_obeyed_before_the_wait_is_over(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    clock = asyncio.get_running_loop().time
+    for _ in range(7):
+        told_at = clock()
+        await (await connected(server, client)).say("goaway", reconnect_in_ms=0, deadline_ms=9000)
+    await server.accept()
+    assert clock() - told_at > 25 * SECOND
+
+
+@behaviour
 async def it_connects_anew_before_the_deadline_of_a_goaway(server: Server, client: Driver) -> None:
     await client.open(server.url)
     await (await connected(server, client)).say("goaway", reconnect_in_ms=10**9, deadline_ms=1000)

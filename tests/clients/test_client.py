@@ -603,7 +603,7 @@ def test_a_client_takes_its_address_over_from_its_own_connection(shell: Shell) -
             link, mobile._link = mobile._link, None
             assert link is not None
             # The service does not hear of it, and holds the address for the old connection.
-            link.lost.set_result(Lost("the network is gone", at_once=True))
+            link.lost.set_result(Lost("the network is gone", told_s=0.0))
             await until("connected", events)
             await mobile.send("mobile", "still me")
             assert (await taken(mobile, 1))[0].message == "still me"

@@ -293,9 +293,7 @@ class Client:
                 lost = error
             if lost.final or not self._reconnect:
                 raise lost
-            wait_s = max(lost.least_s, self._backoff.after(lasted_s, lost.at_once))
-            if lost.told_s is not None:
-                wait_s = lost.told_s
+            wait_s = max(lost.least_s, self._backoff.after(lasted_s, lost.told_s))
             self._next_try = time.monotonic() + wait_s * self._second
             if self._link is None:
                 self._emit(Event("disconnected", reason=lost.reason, wait_s=wait_s))

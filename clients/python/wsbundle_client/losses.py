@@ -26,35 +26,35 @@ class Backoff:
         self._random_share = random_share
         self._ceiling_s = BACKOFF_BASE_S
 
-    def after(self, connected_s: float, at_once: bool = False) -> float:
+    def after(self, connected_s: float, told_s: float | None = None) -> float:
         """The wait, in seconds, after a connection that lasted `connected_s`; 0 when it was never there.
 
-        `at_once`: the service has asked for no wait. It is obeyed once, or both could go round and round.
+        `told_s`: when the service has asked for the client. It is obeyed to the moment once, and soon after that only
+        where the wait is over, or both could go round and round.
         """
         if connected_s >= STABLE_S:
             self._ceiling_s = BACKOFF_BASE_S
-        obeyed = at_once and self._ceiling_s == BACKOFF_BASE_S
-        wait = 0.0 if obeyed else self._random_share() * self._ceiling_s
+        is_first, wait_s = self._ceiling_s == BACKOFF_BASE_S, self._random_share() * self._ceiling_s
         self._ceiling_s = min(BACKOFF_CAP_S, self._ceiling_s * 2)
-        return wait
+        if told_s is None:
+            return wait_s
+        return max(told_s, 0.0 if is_first else wait_s)
 
 
 class Lost(Exception):
     """There is no connection, or soon none. What follows: nothing, if it would be lost again (`final`); or a next try,
-    `at_once`, after exactly `told_s`, or after the back-off and `least_s`. `is_not_taken`: what was sent last is the
-    cause.
+    after `told_s`, 0 for at once, or after the back-off and `least_s`. `is_not_taken`: what was sent last is the cause.
     """
 
     def __init__(
         self,
         reason: str,
         final: bool = False,
-        at_once: bool = False,
         told_s: float | None = None,
         least_s: float = 0.0,
         is_not_taken: bool = False,
     ) -> None:
-        self.reason, self.final, self.at_once, self.told_s, self.least_s = reason, final, at_once, told_s, least_s
+        self.reason, self.final, self.told_s, self.least_s = reason, final, told_s, least_s
         self.is_not_taken = is_not_taken
         super().__init__(reason)
 
@@ -66,7 +66,7 @@ def closed(error: ConnectionClosed) -> Lost:
     return Lost(
         f"closed with {code} {reason}".rstrip() + hint,
         final=4000 <= code < 4100,
-        at_once=4200 <= code < 4300,
+        told_s=0.0 if 4200 <= code < 4300 else None,
         is_not_taken=code in NOT_TAKEN,
     )
 
