@@ -2,10 +2,10 @@
 # What logrotate does with `*.log` of a directory when one of the files is in an earlier section too.
 #
 # Guess: it complains of the one file, keeps it in the earlier section, and rotates the others.
-# Seen with logrotate 3.21.0 of Debian 12, and so by hand with 3.22.0 of Debian 13: it complains of the one file, and does
-# not rotate the others either. The whole pattern is dropped, and nothing says so; if the sections are in two files of
-# /etc/logrotate.d, the order of their names decides which of them loses. Where the files are listed instead of matched,
-# the others are rotated, although logrotate then says that it skips the file. With the pattern first all are rotated.
+# Seen with logrotate 3.21.0 of Debian 12: it complains of the one file, and does not rotate the others either. The whole
+# pattern is dropped, and nothing says so; if the sections are in two files of /etc/logrotate.d, the order of their names
+# decides which of them loses. Where the files are listed instead of matched, the others are rotated, although logrotate
+# then says that it skips the file. With the pattern first all are rotated.
 # Needs Debian 12, whose package it unpacks. Run by hand: bash findings/logrotate-pattern-with-a-duplicate.sh. Fails when
 # that changes.
 set -euo pipefail
