@@ -15,6 +15,7 @@ SHARED_MODULES = (
     "service/core/bus_records.py",
     "service/core/hub.py",
     "service/core/moves.py",
+    "service/core/peer.py",
     "service/core/standing.py",
     "service/core/status.py",
     "service/core/tally.py",

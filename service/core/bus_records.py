@@ -124,6 +124,10 @@ class Ask(_Record, tag=12):
     number: int
 
 
+# The number of an answer that nobody has asked for.
+UNASKED = 0
+
+
 class Counted(_Record, tag=13):
     """A `service.core.standing.Standing`; the `number` is 0 where nobody has asked. When the sender goes, the worker
     with the number `heir` goes on with what it has counted, and has counted last.

@@ -22,8 +22,9 @@ from service.core.addresses import Address
 from service.core.arriving import Arriving, Nobody
 from service.core.awaited import Open
 from service.core.center import Center
-from service.core.frames import Lost
-from service.core.hub import Hub, Member, Origin, Owner, Receipt
+from service.core.frames import Delivered, Lost
+from service.core.hub import Hub, Member, Origin, Owner, Receipt, TellReach
+from service.core.message import Message
 from service.core.session import Session
 
 # So many announcements of other hosts are remembered in the place of which another one has come.
@@ -33,7 +34,7 @@ MAX_LEFT_OVER = 16
 
 
 class Worker(Owner, Protocol):
-    """Another worker: see `service.core.bus.Peer`."""
+    """Another worker: see `service.core.peer.Peer`."""
 
     number: str
     host: str | None
@@ -69,6 +70,18 @@ class Workers(Protocol):
 
     @property
     def peers(self) -> Mapping[str, Any]: ...
+
+    @property
+    def claims(self) -> dict[int, tuple[Any, Callable[[bool], None]]]: ...
+
+    @property
+    def nobody(self) -> str: ...
+
+    def hand_over(self, peers: Sequence[Any], message: Message, receipt: Receipt | None, then: TellReach) -> None: ...
+
+    def hand_over_to_member(self, peer: Any, message: Message, temporary: Address, receipt: Receipt) -> None: ...
+
+    def tell_origin(self, temporary: Address, origin: Origin, outcome: Delivered | Lost) -> None: ...
 
     def workers_of(self, host: str | None) -> Sequence[Any]: ...
 

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
-from service.core.bus import Peer
+from service.core.peer import Peer
 from service.engine.envelope import MAX_BYTES, VERSIONS, Batch, Taken
 
 # So much is taken before it is acknowledged, when there is nothing to say.

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import msgspec
 
-from service.core.bus import Peer, PeerBus
+from service.core.bus import PeerBus
 from service.core.close_codes import RESTART
+from service.core.peer import Peer
 from service.fast.fast import FastShell, WebSocket
 from service.fast.handover import Given, Taking, freeze, leave, settle, turn_away
 from service.process.unix_sockets import OURS_ALONE, open_to, peer_of

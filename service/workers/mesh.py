@@ -19,9 +19,10 @@ from typing import cast
 import msgspec
 
 import service.core.bus_records as records
-from service.core.bus import Peer, PeerBus
+from service.core.bus import PeerBus
 from service.core.center import Center
 from service.core.hub import Bus
+from service.core.peer import Peer
 from service.process.hangups import untaken_bytes
 from service.process.unix_sockets import OURS_ALONE, open_to, peer_of
 

@@ -10,9 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 import service.core.bus_records as records
 from service.core.addresses import Address
-from service.core.bus import MAX_QUEUED_BYTES, PATIENCE_S
+from service.core.bus import PATIENCE_S
 from service.core.close_codes import ADDRESS_IN_USE, GIVEN_TWICE, REPLACED
 from service.core.hub import Owner
+from service.core.peer import MAX_QUEUED_BYTES
 from service.core.session_v1 import MAX_UNCONFIRMED
 from service.core.standing import Standing, together
 from service.core.tally import Tally

@@ -9,8 +9,9 @@ import pytest
 import service.core.bus_records as records
 from service.core import drops
 from service.core.addresses import Address
-from service.core.bus import MAX_QUEUED_BYTES, PORTION
+from service.core.bus import PORTION
 from service.core.close_codes import GIVEN_TWICE
+from service.core.peer import MAX_QUEUED_BYTES
 from service.engine.envelope import MAX_BYTES, VERSIONS, Batch, Beat, Bye, Greeting, Shared, Taken, decode, encode
 from service.engine.link import ACK_BYTES
 from service.engine.links import MISSED_S, SEEKS_PER_SECOND, STRANGE_BEATS

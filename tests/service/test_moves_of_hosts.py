@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.core.bus import Peer
 from service.core.handover import SessionState
 from service.core.moves import MAX_LEFT_OVER
+from service.core.peer import Peer
 from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
 from service.engine.links import Identity, Links

@@ -142,8 +142,8 @@ def test_all_that_a_manager_and_workers_of_other_code_must_agree_on_is_known() -
     manager = {"service.workers.manager"}
     while manager != (more := manager.union(*map(ours, manager))):
         manager = more
-    wire = {"service.workers.mesh", "service.core.bus", "service.core.moves", "service.core.bus_records"}
-    wire |= ours("service.core.bus_records")
+    core = {f"service.core.{name}" for name in ("bus", "bus_records", "moves", "peer")}
+    wire = {"service.workers.mesh"} | core | ours("service.core.bus_records")
     inside = {
         module
         for name in ("service.core.bus", "service.web.watching")

@@ -3,8 +3,9 @@
 from collections import deque
 from collections.abc import Callable
 
-from service.core.bus import Peer, PeerBus
+from service.core.bus import PeerBus
 from service.core.bus_records import batch
+from service.core.peer import Peer
 from tests.service.centers import Party, World
 
 
