@@ -133,7 +133,11 @@ def _names(keys: Sequence[Jwk]) -> str:
 @contextmanager
 def _in_turn(path: str) -> Iterator[None]:
     """Keep others from changing the file meanwhile: they would write it without our key, which somebody signs with."""
-    directory = os.open(os.path.dirname(os.path.realpath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        directory = os.open(os.path.dirname(os.path.realpath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield  # there is no file that could be changed
+        return
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         yield
