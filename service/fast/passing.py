@@ -107,10 +107,12 @@ class Door:
         with contextlib.closing(connection):
             try:
                 taken = await self._take(await _read(self._loop, connection))
-                await self._loop.sock_sendall(connection, _packed(msgspec.msgpack.encode(taken)))
             except (OSError, EOFError, msgspec.MsgspecError) as error:
                 logger.warning("worker %s has not handed over all of its clients: %s", number, error)
                 self._bus.moves.lost_of(number)
+            else:
+                with contextlib.suppress(OSError):  # it waits no longer for that
+                    await self._loop.sock_sendall(connection, _packed(msgspec.msgpack.encode(taken)))
         self._bus.moves.nobody_comes(number)
 
     async def _take(self, given: Sequence[Given]) -> list[bool]:
@@ -178,7 +180,9 @@ class Door:
             for client in frozen:
                 if client not in leaving:
                     client.thaw()
-            given = await self._leave(leaving, to)
+            given, have_answered = await self._leave(leaving, to)
+            # Also when none leaves: if the stream just ends, the other worker takes those for lost that it waits for,
+            # and hears later that they stay.
             try:
                 await asyncio.wait_for(_write(self._loop, connection, given), PATIENCE_S)
             except (OSError, asyncio.TimeoutError) as error:
@@ -187,13 +191,20 @@ class Door:
                 raise PassingError(str(error) or "it does not read") from None
             for each in given:
                 each.connection.close()  # from now on they are the other's, whatever it answers
+            patience_s = ANSWER_S if given else PATIENCE_S
             try:
-                return sum(_decode_taken(await asyncio.wait_for(_read_bytes(self._loop, connection), ANSWER_S)))
+                taken = sum(_decode_taken(await asyncio.wait_for(_read_bytes(self._loop, connection), patience_s)))
             except (OSError, EOFError, asyncio.TimeoutError, msgspec.MsgspecError) as error:
                 raise PassingError(str(error) or "it does not answer") from None
+        if not have_answered:
+            raise PassingError("a worker does not answer")
+        return taken
 
-    async def _leave(self, leaving: Sequence[WebSocket], to: Peer) -> list[Given]:
-        """Let clients leave when nothing is on its way to them or from them any more."""
+    async def _leave(self, leaving: Sequence[WebSocket], to: Peer) -> tuple[list[Given], bool]:
+        """Let clients leave when nothing is on its way to them or from them any more.
+
+        Returns: those that have left, and whether all workers have answered; if not, all stay.
+        """
         moves = self._bus.moves
         given: list[Given] = []
         fenced: asyncio.Future[bool] = self._loop.create_future()
@@ -221,9 +232,7 @@ class Door:
         moves.finish(number, to)
         for client in staying:
             client.thaw()
-        if not may_leave:
-            raise PassingError("a worker does not answer")
-        return given
+        return given, may_leave
 
 
 def _first(clients: Sequence[WebSocket]) -> Sequence[WebSocket]:

@@ -7,6 +7,8 @@ import socket
 from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,13 +18,14 @@ from service.core.addresses import Address
 from service.core.bus_records import Moving, Passed, Restarts
 from service.core.frames import SUBPROTOCOL
 from service.core.restarts import AWAY_S
+from service.core.session import Session
 from service.engine.envelope import MOVES, VERSIONS, Beat, Greeting, encode
 from service.engine.links import Identity, Links
 from service.fast import passing, restart
 from service.fast.fast import FastShell, WebSocket
 from service.fast.handover import Given, freeze
 from service.fast.handover import settle as until_settled
-from service.fast.passing import Door
+from service.fast.passing import Door, PassingError
 from service.process.notify import Notifier
 from tests.service.engines import FakeTeller
 from tests.service.test_handover import CLOSE, PING, PONG, TEXT, Guest, Process, run, to
@@ -408,3 +411,55 @@ def test_a_restart_does_not_wait_long_for_a_worker_of_another_host_that_does_not
 
     run(uvloop.new_event_loop, keep())
     assert "a worker of another host does not answer" in caplog.text
+
+
+class FakeWebSocket:
+    """A client that is ready to leave."""
+
+    may_leave = True
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def freeze(self) -> bool:
+        return True
+
+    def thaw(self) -> None:
+        pass
+
+
+def test_who_stays_because_a_third_worker_does_not_answer_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passing, "PATIENCE_S", 0.05)
+
+    async def pass_in_vain() -> None:
+        shell: Any = SimpleNamespace(loop=asyncio.get_running_loop())
+        source, target, stuck = Worker(str(os.getpid())), Worker("1"), Worker("2")
+        for worker, other in ((target, source), (stuck, source), (stuck, target)):
+            worker.meet(other)
+        ann, watcher = source.v1("ann"), target.v1("watcher")
+        while target.arrive(source.number) or source.arrive("1"):
+            pass
+        watcher.say(type="presence", id=0, uuids=["ann"], watch=True)
+        assert watcher.heard()[0]["online"] == ["ann"]
+        door, source_door = (Door(shell, worker.bus, tmp_path, 1) for worker in (target, source))
+        door.open()
+        clients: Any = [FakeWebSocket(ann.session)]
+        leaving = asyncio.create_task(source_door._pass(clients, source.peers["1"], door._path))
+        while not leaving.done():
+            if source.bus.moves._fences:  # that they stay is heard of later
+                target.arrive(source.number)
+                source.arrive("1")
+            await asyncio.sleep(0)
+        assert isinstance(leaving.exception(), PassingError)
+        await asyncio.gather(*door._tasks)
+        assert len(target.bus.moves._arriving) == 1
+        while target.arrive(source.number):
+            pass
+        door.close()
+        source_door.close()
+        assert watcher.heard() == []
+        assert target.center.hub.owner_of(ann.session.addresses[1]) is target.peers[source.number]
+
+    asyncio.run(pass_in_vain())
