@@ -365,6 +365,7 @@ def test_nginx_has_no_way_to_write_a_dollar_or_a_control_character(value: str) -
 # Python, shells, comments
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | values, st.lists, max_leaves=1

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.core.depth import MAX_DEPTH, is_too_deep
@@ -30,6 +30,7 @@ def test_every_python_reads_as_many_levels_and_no_more(inside: str) -> None:
         open_envelope(text % nested(levels, inside))
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(BRACKETS_IN_STRINGS), max_size=3), st.integers(MAX_DEPTH - 2, MAX_DEPTH + 2))
 def test_brackets_in_strings_and_beside_each_other_do_not_count(beside: list[str], levels: int) -> None:
     before = "".join(f"{each}, [{each}], " for each in beside)

@@ -5,7 +5,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.core.envelope import read_odd_envelope
@@ -18,6 +18,7 @@ PIECES = [
 strings = st.lists(st.sampled_from(PIECES), max_size=8).map(lambda pieces: '"' + "".join(pieces) + '"')
 
 
+@settings(deadline=None)
 @given(strings, st.sampled_from(["%s", "[%s, 7]", '{"a": %s}', "{%s: 1}", "[%s, 1e400]"]))
 def test_every_string_of_an_encoder_is_read_to_the_letter(string: str, around: str) -> None:
     text = (around % string).encode()
@@ -32,6 +33,7 @@ def test_an_address_is_what_its_escapes_say_whatever_stands_in_for_the_message(a
     assert (envelope.recipient_uuid, bytes(envelope.message)) == (json.loads(text)["recipient_uuid"], message.encode())
 
 
+@settings(deadline=None)
 @given(
     strings, st.sampled_from(["%s,", "[%s", "[%s,]", "%s1", "[%s NaN]", "[-NaN, %s]", r"%s\ud83d", "[1e-Infinity, %s]"])
 )
