@@ -31,6 +31,8 @@ class Link:
         """When the link came up, from the epoch."""
         self.peer: Peer | None = None
         """As the bus knows it, while the link is up."""
+        self.has_met = False
+        """Whether the other one has said something to us over this link: it is up there as well."""
         self.mine = 0
         self.yours = 0
         self.silence = 0.0
@@ -57,6 +59,7 @@ class Link:
     def begin_anew(self, nonce: int) -> None:
         """Let everything that is on its way be nothing."""
         self.peer = None
+        self.has_met = False
         self.mine = nonce
         self._reset()
 
@@ -90,6 +93,7 @@ class Link:
         if batch.number != self.taken + 1:
             return False
         self.taken = batch.number
+        self.has_met = True
         self.acknowledged(batch.ack)
         self._to_acknowledge += sum(map(len, batch.records))
         if self._to_acknowledge > ACK_BYTES and not self._waiting:

@@ -1,9 +1,9 @@
 """The rules of the links to all workers of other hosts. Pure: the engine is what `publish` leads to.
 
-A link is up when each side knows the other's nonce. It ends when the other one says `Bye` or begins anew, when a number
-is missing, when a beat tells of a batch that has not come, or after a silence. Then everything that was on its way
-counts as lost, and the two meet anew. So no message is ever taken for delivered that an engine has dropped, whatever it
-says itself.
+A link is up when each side knows the other's nonce; what the other one says to all counts when it is up there as well.
+It ends when the other one says `Bye` or begins anew, when a number is missing, when a beat tells of a batch that has
+not come, or after a silence. Then everything that was on its way counts as lost, and the two meet anew. So no message
+is ever taken for delivered that an engine has dropped, whatever it says itself.
 """
 
 from collections import Counter, deque
@@ -430,6 +430,7 @@ class Links:
 
     def _meet(self, link: Link) -> None:
         link.peer = self.bus.meet_far(link.other, link, self.me.name, link.host, _number(link.other))
+        self._publish_to(link.other, Taken(self.me.name, link.mine, link.yours, link.taken))
         self.bus.tell_missed(link.peer)
         link.since = self.bus.center.now()
         self._missed.pop(link.other, None)
@@ -466,6 +467,7 @@ class Links:
 
     def _hear_taken(self, taken: Taken) -> None:
         if link := self._at(taken):
+            link.has_met = True
             link.acknowledged(taken.ack)
 
     def _at(self, envelope: Batch | Taken) -> Link | None:
@@ -483,7 +485,10 @@ class Links:
             self._end(link, "gap")
             return
         link.heard = shared.number
-        if shared.to is None or self.me.name in shared.to:
+        is_for_us = shared.to is not None and self.me.name in shared.to
+        link.has_met |= is_for_us
+        # Before it has met us, it would not tell us of what follows, such as that a client moves; then it tells us all.
+        if is_for_us or (shared.to is None and link.has_met):
             self._act(link, shared.records)
 
     def _act(self, link: Link, batch: Sequence[bytes]) -> None:

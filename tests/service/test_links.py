@@ -256,6 +256,41 @@ def test_a_host_that_has_not_heard_that_the_other_one_has_met_it_is_told_again()
     assert [sorted(frame["type"] for frame in party.heard()) for party in (alice, bob)] == [["msg", "ok"]] * 2
 
 
+def test_what_a_host_says_to_all_counts_when_it_has_met_us_as_well() -> None:
+    engine = FakeEngine()
+    here, there = HostOfOne(engine, "a"), HostOfOne(engine, "b")
+    while not (here.links.up or there.links.up):
+        for host in (here, there):
+            host.turns()
+        engine.pass_on()
+    first, second = (here, there) if here.links.up else (there, here)
+    second.v1("bob")
+    second.turns()
+    _, shared = engine.messages.pop()
+    first.links.hear(shared)
+    assert not second.links.up
+    assert first.center.hub.owner_of(Address("bob")) is None
+    engine.settle()
+    assert first.center.hub.owner_of(Address("bob")) is not None
+    assert not first.center.hub.tally.link_ends
+
+
+def test_what_hosts_of_the_release_before_say_to_all_counts_when_they_have_told_what_they_have() -> None:
+    engine = FakeEngine()
+    publish = engine.publish
+
+    def publish_as_before(channel: str | None, data: bytes) -> None:
+        if not isinstance(decode(data), Taken):
+            publish(channel, data)
+
+    engine.publish = publish_as_before  # type: ignore[method-assign]
+    first, *others = [HostOfOne(engine, name) for name in "abcde"]
+    engine.settle()
+    first.v1("bob")
+    engine.settle()
+    assert all(other.center.hub.owner_of(Address("bob")) for other in others)
+
+
 def test_what_clients_of_other_hosts_have_not_confirmed_when_a_process_ends_is_lost() -> None:
     engine, (here, there) = hosts(2)
     alice, bob = here.v1("alice"), there.v1("bob")
