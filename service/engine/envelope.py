@@ -27,7 +27,8 @@ class Beat(_Envelope, tag=1):
     """On `all`: a worker is alive. `links` has what it knows of each link: its nonce, that of the other, the
     number of the last batch that it has sent, and of the last one that it has taken.
 
-    `at` is only for the sender. `pids` are the workers of its host when it is new: all others have died.
+    `at` is when it was said, by the clock of the host since its `boot`. `pids` are the workers of its host when it is
+    new: those have died that are not among them, and have said nothing later.
     """
 
     sender: str

@@ -38,6 +38,9 @@ class Link:
         self.silence = 0.0
         self.version = VERSIONS[0]
         """The highest of the wire that both understand."""
+        self.boot = ""
+        self.beat_at = 0.0
+        """When its last beat was, by the clock of its host since it has booted."""
         self.quiet_s = 0.0
         """How long nothing was heard of it."""
         self.heard = 0

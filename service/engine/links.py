@@ -360,6 +360,7 @@ class Links:
         link = self._link(beat)
         if link is None:
             return
+        link.boot, link.beat_at = beat.boot, beat.at
         if link.peer is None:
             self._greet(link)
             return
@@ -399,9 +400,12 @@ class Links:
             )
 
     def _forget_predecessors(self, beat: Beat) -> None:
-        """A worker that has just started knows all that live on its host; what died without a word is not missed."""
+        """A worker that has just started knows all that live on its host; what died without a word is not missed. What
+        has come since is not among them, if the beat is late.
+        """
         alive = {*(beat.pids or ())} - {_number(beat.sender)}
-        for name in {*self._links, *self._missed} - {beat.sender}:
+        later = {link.other for link in self._links.values() if link.boot == beat.boot and link.beat_at > beat.at}
+        for name in {*self._links, *self._missed} - {beat.sender} - later:
             if name.rpartition(".")[0].rpartition(".")[0] == beat.host and _number(name) not in alive:
                 self._hear_bye(Bye(name))
 

@@ -386,6 +386,14 @@ def test_the_worker_that_takes_the_place_of_a_killed_one_ends_its_links_at_once(
     assert not here.links.is_cut_off
 
 
+def test_the_first_beat_of_a_worker_that_comes_late_ends_no_link_to_one_that_has_started_since() -> None:
+    engine, (here, there) = hosts(2)
+    engine.passes(1)
+    for at_s, ends in ((-0.5, {}), (0.5, {"bye": 1})):
+        here.links.hear(encode(Beat("b.8.x", "b", "boot", VERSIONS, SILENCE_S, 0, there.time + at_s, {}, ["8"])))
+        assert here.center.hub.tally.link_ends == ends
+
+
 def test_a_host_that_was_missed_is_not_when_its_next_worker_has_come() -> None:
     engine, (here, _) = hosts(2)
     del engine.hosts["b.7"]

@@ -120,6 +120,7 @@ class Scene:
         for other in self.workers.values():
             if other.host == new.host and other is not new:
                 new.meet(other)
+                new.time = max(new.time, other.time + 0.001)
         new.links.begin()
 
     def siblings(self, name: str) -> list[str]:

@@ -234,7 +234,8 @@ class RestartingScene(Scene):
 
 TURNS = 3000
 RESTARTS_AT = (200, 1500)
-SEEDS = [*range(10), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(10, 150))]
+# In 248, the first beat of a worker comes after the one that has started behind it is met.
+SEEDS = [*range(10), 248, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(10, 150))]
 
 
 def play(scene: RestartingScene, *others: Callable[[], None]) -> None:
