@@ -175,6 +175,7 @@ class PeerBus:
 
     def owns(self, address: Address, member: Member, since: float | None = None) -> None:
         since = self._since[address] = self.clock() if since is None else since
+        self.moves.introduce(address)
         self.tell_all(self._owning(address, member, since))
 
     def _owning(self, address: Address, member: Member, since: float) -> Record:
@@ -522,9 +523,9 @@ class PeerBus:
     def meet(self, number: str, wire: Wire) -> Peer:
         """Another worker of this host is there: tell it all addresses and groups of our clients."""
         peer = self.peers[number] = Peer(self, number, wire, self.number)
+        self.moves.met(peer)
         for record in self.all_that_we_have():
             peer.tell(record)
-        self.moves.met(peer)
         return peer
 
     def meet_far(self, number: str, wire: Wire, own_number: str, host: str, local_number: str) -> Peer:

@@ -138,6 +138,13 @@ class _Fence(msgspec.Struct):
         return _temporaries(self.record)
 
 
+class _Behind(msgspec.Struct):
+    """Clients whom a worker that has yet to say `Fenced` believes elsewhere, but for those of whom it has `heard`."""
+
+    clients: Mapping[Address, records.Moving]
+    heard: set[Address] = set()
+
+
 def _temporaries(record: records.Moves) -> Set[Address]:
     return {client.addresses[0][0] for client in record.clients}
 
@@ -189,10 +196,12 @@ class Moves:
         self._arriving: dict[Address, tuple[Worker, Arriving]] = {}
         self._lost: dict[Address, str] = {}
         """Clients of whom all have been told that they do not come, for their worker has died, and its number."""
-        self._behind: dict[Worker, dict[tuple[str, int], Mapping[Address, records.Moving]]] = {}
+        self._behind: dict[Worker, dict[tuple[str, int], _Behind]] = {}
         """Of workers that have yet to say `Fenced`: the clients that they believe elsewhere."""
         self._claims: dict[tuple[Worker, int], tuple[str, int]] = {}
         """What those have been told by us who had yet to say `Fenced` to others."""
+        self._introduced: dict[tuple[Worker, int], tuple[Address, list[_Behind]]] = {}
+        """Whom of those that they may believe elsewhere others have been told by us to be here."""
         self._left_over: dict[tuple[str, int], Mapping[Address, records.Moving]] = {}
         """Who was to come from workers that have died: others may hear of that late."""
         self._waiting: dict[Worker, deque[records.Moves | records.Fenced | records.Restarts]] = {}
@@ -278,20 +287,34 @@ class Moves:
             fence.answered.add(peer)
             self._go_on(record.number, fence)
             return
-        which = record.of, record.number
         if record.of == self._bus.number:
-            which = self._claims.pop((peer, record.number), which)
-            for temporary in self._behind.get(peer, {}).get(which, ()):
-                self._bus.lose_receipts(peer, temporary)  # it may have told us before the link to it was up
+            self._answered(peer, record.number)
+            return
+        which = record.of, record.number
         self._caught_up(peer, which)
-        if record.of != self._bus.number and which in self._left_over and not peer.is_near:
+        if which in self._left_over and not peer.is_near:
             self._claim(peer, which, self._left_over[which])
         if peer.is_near and record.of == peer.number:
             for other in self._bus.peers.values():
                 if other.number in record.answered:
                     other.tell(records.Passed(record.number, record.of))
-                if not other.is_near and (coming := self._behind.get(other, {}).get(which)) is not None:
+                if not other.is_near and (coming := self._behind_in(other, which)):
                     self._claim(other, which, coming)
+
+    def _answered(self, peer: Worker, number: int) -> None:
+        """A worker has acted on a `Moves` of ours for which no client waits."""
+        if (introduced := self._introduced.pop((peer, number), None)) is not None:
+            temporary, behind = introduced
+            for each in behind:
+                each.heard.add(temporary)
+        if (which := self._claims.pop((peer, number), None)) is not None:
+            for temporary in self._behind_in(peer, which):
+                self._bus.lose_receipts(peer, temporary)  # it may have told us before the link to it was up
+            self._caught_up(peer, which)
+
+    def _behind_in(self, peer: Worker, which: tuple[str, int]) -> Mapping[Address, records.Moving]:
+        behind = self._behind.get(peer, {}).get(which)
+        return {} if behind is None else behind.clients
 
     def _caught_up(self, peer: Worker, which: tuple[str, int]) -> None:
         behind = self._behind.get(peer, {})
@@ -316,6 +339,23 @@ class Moves:
         self._claims[peer, record.number] = which
         self._tell(peer, record)
 
+    def introduce(self, temporary: Address) -> None:
+        """All are about to hear that we have this client. One that has met us since we heard of the move may hear of it
+        in no other way, and is not behind any more when it has answered.
+        """
+        if temporary in self._arriving:
+            holder, arriving = self._arriving[temporary]
+            for peer in self._behind:
+                if peer is not holder:
+                    self._introduce(peer, arriving.moving)
+
+    def _introduce(self, peer: Worker, client: records.Moving) -> None:
+        temporary = client.addresses[0][0]
+        if behind := [each for each in self._behind[peer].values() if temporary in each.clients]:
+            record = records.Moves(self._bus.next_number(), self._bus.number, [client])
+            self._introduced[peer, record.number] = temporary, behind
+            self._tell(peer, record)
+
     def _tell(self, peer: Worker, record: records.Moves) -> None:
         peer.tell(record)
         if not peer.is_near and self._bus.far is not None:
@@ -327,13 +367,17 @@ class Moves:
             if fence.are_others_asked:
                 self._tell(peer, fence.record)
         behind = {
-            which: clients
+            which: _Behind(each.clients)
             for other, behind in self._behind.items()
-            for which, clients in behind.items()
+            for which, each in behind.items()
             if which[0] == other.number
         }
         if behind:
             self._behind[peer] = behind
+        for temporary in dict.fromkeys(temporary for each in behind.values() for temporary in each.clients):
+            owner = self._hub.owner_of(temporary)
+            if self._hub.is_ours(owner):
+                self._introduce(peer, self.moving(owner))
         for temporary in () if peer.is_near else self._arriving:
             self._bus.lose_receipts(peer, temporary)  # it may have told us over a link that has ended
         for teller in [teller for teller in self._aside if teller.host == peer.host]:
@@ -343,7 +387,8 @@ class Moves:
     def elsewhere(self, peer: Worker) -> Set[Address]:
         """Our clients to whose groups another worker sends where they were, or will be, and not here."""
         ahead = (fence.clients for fence in self._fences.values() if peer in fence.answered)
-        return set().union(*ahead, *self._behind.get(peer, {}).values())
+        behind = (each.clients.keys() - each.heard for each in self._behind.get(peer, {}).values())
+        return set().union(*ahead, *behind)
 
     def _go_on(self, number: int, fence: _Fence) -> None:
         if not fence.asked and not fence.are_others_asked:
@@ -417,7 +462,7 @@ class Moves:
         if is_ours:
             coming = {client.addresses[0][0]: client for client in record.clients}
             for other in self._bus.peers.values():
-                self._behind.setdefault(other, {})[peer.number, record.number] = coming
+                self._behind.setdefault(other, {})[peer.number, record.number] = _Behind(coming)
         for client in record.clients if is_ours or target is not None else ():
             self._move(client, target, siblings)
         self._replace(peer, record, siblings)
@@ -537,18 +582,18 @@ class Moves:
     def _ask_instead_of(self, peer: Worker) -> None:
         """A worker has gone that others have yet to hear of clients from; if some have come, those of the host have."""
         for other, behind in tuple(self._behind.items()):
-            for which, clients in tuple(behind.items()):
+            for which, each in tuple(behind.items()):
                 if which[0] != peer.number:
                     continue
                 if not other.is_near:
-                    self._claim(other, which, clients)
-                elif not any(self._hub.is_ours(self._hub.owner_of(temporary)) for temporary in clients):
+                    self._claim(other, which, each.clients)
+                elif not any(self._hub.is_ours(self._hub.owner_of(of)) for of in each.clients.keys() - each.heard):
                     self._caught_up(other, which)
 
     def _leave_over(self, peer: Worker) -> None:
-        for which, clients in self._behind.pop(peer, {}).items():
+        for which, behind in self._behind.pop(peer, {}).items():
             if which[0] == peer.number:
-                self._left_over[which] = clients
+                self._left_over[which] = behind.clients
         while len(self._left_over) > MAX_LEFT_OVER:
             del self._left_over[next(iter(self._left_over))]
 
@@ -559,6 +604,8 @@ class Moves:
         self._aside.pop(peer, None)
         for claim in [claim for claim in self._claims if claim[0] is peer]:
             del self._claims[claim]
+        for introduced in [introduced for introduced in self._introduced if introduced[0] is peer]:
+            del self._introduced[introduced]
         for unsure, (target, messages) in tuple(self._unsure.items()):
             if peer in (unsure[0], target):
                 del self._unsure[unsure]

@@ -11,7 +11,7 @@ from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
 from tests.examples import seeds
 from tests.service.centers import Party
-from tests.service.workers import Host
+from tests.service.workers import Host, Worker
 
 NAMES = ("ann", "bob", "cem", "dan", "eve")
 
@@ -293,3 +293,31 @@ def test_a_message_to_a_group_for_one_who_stays_after_all_comes_once_to_each_mem
         ("delivered", "cem", None) if not ends else ("lost", "ann", None),
         ("ok", None, 3),
     ]
+
+
+def test_a_worker_that_starts_in_the_middle_sends_what_is_for_a_group_to_one_who_has_moved() -> None:
+    host = Host(2)
+    source, target = host.workers.values()
+    ann, to = source.v1("ann"), source.bus.peers["1"]
+    ann.say(type="join", id=0, group="g")
+    ann.heard()
+    host.settle()
+    session = ann.session
+    number = source.bus.moves.announce([session], to, lambda _: None)
+    host.settle()
+    state = session.leave()
+    source.bus.moves.left(session, to)
+    source.bus.moves.finish(number, to)
+    new = Worker("2")
+    new.meet(target)
+    new.meet(source)
+    host.workers["2"] = new
+    ann.session = SessionV1(target.center, ann.client, None, None, session.temporary)
+    ann.session.go_on(state, None)
+    while new.arrive("1"):
+        pass
+    new.v1("dan").say(type="send", id=1, group="g", message=1, ack="delivered")
+    host.settle()
+    assert [frame["message"] for frame in ann.heard()] == [1]
+    host.kill("0")
+    assert not target.bus.moves._behind

@@ -354,6 +354,7 @@ class Scene:
             moves = worker.bus.moves
             kept = (moves._arriving, moves._fences, moves._behind, moves._waiting, moves._claims, moves.leaving)
             assert not any(kept)
+            assert not moves._introduced
             if not some_are_dead:
                 assert not any(peer.receipts for peer in worker.bus.peers.values() if not peer.is_near)
             assert not worker.bus._questions
@@ -430,3 +431,33 @@ def test_of_workers_that_die_while_clients_pass_on_the_last_ones_are_remembered(
         target.arrive(source.number)
         host.kill(source.number)
     assert [number for number, _ in target.bus.moves._left_over] == [str(each) for each in range(3, MAX_LEFT_OVER + 3)]
+
+
+def test_who_meets_the_next_worker_of_a_client_in_the_middle_misses_nothing_that_is_for_its_group() -> None:
+    scene = Scene(0)
+    source, target, there = scene.workers["a0"], scene.workers["a1"], scene.workers["b0"]
+    ann, to = scene.parties["ann"], source.bus.peers["1"]
+    number = source.bus.moves.announce([ann.session], to, lambda _: None)
+    scene.settle()
+    target.links._end(target.links._links[there.links.me.name], "silence")
+    scene.settle()
+    state = ann.session.leave()
+    source.bus.moves.left(ann.session, to)
+    source.bus.moves.finish(number, to)  # which the other one does not hear before all that follows
+    ann.session = SessionV1(target.center, ann.client, None, None, state.addresses[0][0])
+    ann.session.go_on(state, None)
+
+    def go_on() -> None:
+        target.turns()
+        while scene.engine.go_on():
+            target.turns()
+            there.turns()
+
+    go_on()
+    scene.parties["dan"].say(id=1, group="all", message=1, ack="delivered")
+    there.turns()
+    go_on()
+    assert [frame["message"] for frame in ann.heard()] == [1]
+    scene.settle()
+    assert ann.heard() == []
+    assert not target.bus.moves._behind
