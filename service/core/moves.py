@@ -330,7 +330,8 @@ class Moves:
             if isinstance(owner, Arriving):
                 clients.append(owner.moving)
             elif self._hub.is_ours(owner) and isinstance(owner, Session):
-                clients.append(self.moving(owner))
+                if temporary not in self.leaving:  # else it is told of the next move
+                    clients.append(self.moving(owner))
             else:
                 # Another client may have come since under an address that it had.
                 free = [each for each in moving.addresses if not self._bus.is_here(self._hub.owner_of(each[0]))]
@@ -376,7 +377,7 @@ class Moves:
             self._behind[peer] = behind
         for temporary in dict.fromkeys(temporary for each in behind.values() for temporary in each.clients):
             owner = self._hub.owner_of(temporary)
-            if self._hub.is_ours(owner):
+            if self._hub.is_ours(owner) and temporary not in self.leaving:
                 self._introduce(peer, self.moving(owner))
         for temporary in () if peer.is_near else self._arriving:
             self._bus.lose_receipts(peer, temporary)  # it may have told us over a link that has ended
