@@ -168,10 +168,12 @@ class Workers:
         self._ears.bind(str(self._directory / "notify"))
 
     def fork(self) -> bool:
-        """Fork the first workers, which need not import all again that was imported by now.
+        """Fork the first workers, which need not import all again that was imported by now, if their code is ours.
 
         Returns: whether this process is one of them.
         """
+        if self._release.directory.resolve() != Path(__file__).resolve().parents[2]:
+            return False
         gc.freeze()  # what is there is shared: to look for cycles in it would make a copy for each
         for _ in range(self._number):
             try:
@@ -184,6 +186,7 @@ class Workers:
                     os.close(descriptor)
                 os.environ.pop(_WATCHDOG_OF, None)
                 os.environ.update(self._variables(self._release))
+                _stay_with_this_code()
                 return True
             self._forked.append(_Forked(pid))
         return False
@@ -499,6 +502,15 @@ def _has_process_descriptors() -> bool:
     return True
 
 
+def _stay_with_this_code() -> None:
+    """What is imported from now on comes from where it is now, whatever links such as `current` lead to by then."""
+    os.chdir(Path(__file__).resolve().parents[2])
+    sys.path[:] = map(os.path.realpath, sys.path)
+    for module in [*sys.modules.values()]:
+        if isinstance(places := getattr(module, "__path__", None), list):
+            places[:] = map(os.path.realpath, places)
+
+
 def run_workers(
     module: str,
     settings: Settings,
@@ -519,6 +531,8 @@ def run_workers(
     try:
         workers = Workers(["-m", module], Deployment(os.environ), settings, sockets, stored)
     except ReleaseError as error:
+        for listener in sockets:
+            listener.close()
         sys.exit(str(error))
     workers.listen()
     if may_fork and has_descriptors and workers.fork():

@@ -8,8 +8,10 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -26,7 +28,7 @@ from service.workers.manager import RESTART_DELAY_S, Workers, _Worker
 from service.workers.meeting import LIFELINE_VARIABLE
 from service.workers.release import Deployment, Release
 from tests.service.processes import OURS, SEVERAL, Processes, several
-from tests.service.shells import DEADLINE_S, HANDSHAKE, TEXT, Client, Peer, running, wait_until
+from tests.service.shells import DEADLINE_S, HANDSHAKE, ROOT, TEXT, Client, Peer, running, wait_until
 from tests.service.test_v1_conformance import Caller
 from tests.service.transports import in_a_loop
 
@@ -547,3 +549,22 @@ def test_workers_that_cannot_start_any_more_are_tried_ever_more_seldom(kind: str
         assert client.ask("ping")["type"] == "pong"
         bus.chmod(0o700)
         workers.wait()
+
+
+def test_a_worker_that_was_forked_goes_on_with_the_code_that_it_began_with(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "service", tmp_path / "r1/service")
+    (tmp_path / "r2").mkdir()
+    (tmp_path / "current").symlink_to("r1")
+    script = f"""if True:
+        import pathlib, sys
+        sys.path.insert(0, {str(tmp_path / "current")!r})
+        from service.workers import manager
+        manager._stay_with_this_code()
+        current = pathlib.Path({str(tmp_path / "current")!r})
+        current.unlink()
+        current.symlink_to("r2")
+        from service.web import metrics
+        print(metrics.__file__, pathlib.Path.cwd())
+    """
+    told = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert told.stdout == f"{tmp_path}/r1/service/web/metrics.py {tmp_path}/r1\n"
