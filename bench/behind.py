@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import load
-from bench.figures import Figure, Outcome
+from bench.figures import Figure, Outcome, at_least, at_most
 from bench.load import Cost, Dialect, Pace, Storm
 from bench.page import bullets, paragraph, table
 from bench.programs import MissingError, certificate, peers_packages
@@ -252,11 +252,11 @@ def _goals(results: Results) -> Iterator[str]:
 
 
 def _least(ratio: float, least: float, of: str) -> str:
-    return f"{ratio:.2f} {of}; goal at least {least:.2f}, {'below its goal' if ratio < least else 'reached'}"
+    return f"{ratio:.2f} {of}; goal at least {least:.2f}, {at_least(ratio, least)}"
 
 
 def _most(ratio: float, most: float, of: str) -> str:
-    return f"{ratio:.2f} {of}; goal at most {most:.2f}, {'above its goal' if ratio > most else 'reached'}"
+    return f"{ratio:.2f} {of}; goal at most {most:.2f}, {at_most(ratio, most)}"
 
 
 def _paces(results: Results) -> Iterator[str]:

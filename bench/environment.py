@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.figures import Figure, Outcome, of
+from bench.figures import Figure, Outcome, at_most, of
 from bench.page import table
 from bench.programs import ROOT, MissingError
 
@@ -90,6 +90,5 @@ def report(rounds: int) -> Outcome:
     lines = [f"Median of {rounds} rounds.", "", table(("made by", "CPU s", "s"), rows), ""]
     for what, goal in GOALS.items():
         ratio = found["uv", what].ratio
-        verdict = "reached" if ratio <= goal else "above its goal"
-        lines.append(f"- {what}: with uv {ratio:.2f} of that with pip; goal {goal}, {verdict}")
+        lines.append(f"- {what}: with uv {ratio:.2f} of that with pip; goal {goal}, {at_most(ratio, goal)}")
     return Outcome("\n".join(lines), figures, f"{rounds} rounds")

@@ -45,6 +45,16 @@ class Outcome(NamedTuple):
     plan: str
 
 
+def at_least(value: float, goal: float) -> str:
+    """The verdict on what should be no less."""
+    return "below its goal" if value < goal else "reached"
+
+
+def at_most(value: float, goal: float) -> str:
+    """The verdict on what should be no more."""
+    return "above its goal" if value > goal else "reached"
+
+
 def of(figures: Iterable[Figure]) -> dict[tuple[str, str], Figure]:
     """The figures by case and name."""
     return {(figure.case, figure.name): figure for figure in figures}

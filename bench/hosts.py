@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import load
-from bench.figures import Figure, Outcome
+from bench.figures import Figure, Outcome, at_least, at_most
 from bench.load import Dialect
 from bench.page import bullets, paragraph, table
 from bench.programs import BUILD, HERE, MissingError, certificate, node_modules, peers_packages, program
@@ -228,13 +228,12 @@ def _cells(figures: Mapping[tuple[str, int], Figure], way: str) -> Iterator[str]
 def _goals(figures: Mapping[tuple[str, int], Figure]) -> Iterator[str]:
     for window, most in GOALS.items():
         ratio = figures[HOST, window].ratio
-        verdict = "above its goal" if ratio > most else "reached"
-        yield f"another host, W={window}: {ratio:.2f} times another worker; goal {most:.1f}, {verdict}"
+        yield f"another host, W={window}: {ratio:.2f} times another worker; goal {most:.1f}, {at_most(ratio, most)}"
 
 
 def _goals_of_peers(measured: Measured) -> Iterator[str]:
     for name in measured.peers:
         for window, least in PEERS[name].least.items():
             ratio = _figure(measured.costs, name, window, HOST).ratio
-            verdict = "below its goal" if ratio < least else "reached"
+            verdict = at_least(ratio, least)
             yield f"{name}, W={window}: {ratio:.1f} times another host; goal at least {least:.0f}, {verdict}"

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.figures import Figure, Outcome
+from bench.figures import Figure, Outcome, at_most
 from bench.page import table
 from bench.programs import ROOT
 
@@ -111,7 +111,7 @@ def report(count: int) -> Outcome:
     rows = []
     for name, (own, whole) in measured.items():
         goal, counted = (GOALS[name], own) if name in GOALS else (GOALS_IN_ALL.get(name), whole)
-        verdict = "" if goal is None else f"{goal}, {'above its goal' if counted.ratio > goal else 'reached'}"
+        verdict = "" if goal is None else f"{goal}, {at_most(counted.ratio, goal)}"
         rows.append((name, f"{own.median:.1f}", f"{own.ratio:.2f}", f"{whole.ratio:.2f}", verdict))
     text = (
         f"Median of {count} rounds; ratios to `{BAR}`. With programs: those that read the bundle are counted, too.\n\n"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from bench.compare import IDLE, PACE, SCENARIOS, WORK, Results
-from bench.figures import Figure, of
+from bench.figures import Figure, at_least, at_most, of
 from bench.load import Cost
 from bench.machine import machine, versions
 from bench.page import bullets, paragraph, table
@@ -68,16 +68,11 @@ def _goals(results: Results) -> Iterator[str]:
         if {goal.name, goal.to} <= {*results.measured}:
             ratio = results.ratio(goal.name, goal.scenario, goal.to)
             what = f"{goal.name}, {goal.scenario}: {ratio:.2f} times {goal.to}"
-            yield f"{what}; goal {goal.least:.2f}, {_verdict(ratio, goal.least)}"
+            yield f"{what}; goal {goal.least:.2f}, {at_least(ratio, goal.least)}"
     for name, most in MOST_KIB.items():
         if name in results.measured:
             kib = results.idle_kib[name]
-            verdict = "above its goal" if kib > most else "reached"
-            yield f"{name}, idle: {kib:.1f} KiB per connection; goal {most:.1f}, {verdict}"
-
-
-def _verdict(ratio: float, least: float) -> str:
-    return "below its goal" if ratio < least else "reached"
+            yield f"{name}, idle: {kib:.1f} KiB per connection; goal {most:.1f}, {at_most(kib, most)}"
 
 
 def _scaling(results: Results) -> Iterator[str]:
@@ -86,7 +81,7 @@ def _scaling(results: Results) -> Iterator[str]:
         if {"fast", "workers"} <= measured:
             ratio = results.ratio("workers", scenario, "fast", lambda cost: cost.per_busiest_second)
             what = f"scaling, {scenario}: two workers with a CPU each can do {ratio:.2f} times the work of one"
-            yield f"{what}; goal {SCALING[scenario]:.2f}, {_verdict(ratio, SCALING[scenario])}"
+            yield f"{what}; goal {SCALING[scenario]:.2f}, {at_least(ratio, SCALING[scenario])}"
         if {"fast", "two-cpus"} <= measured:
             ratio = results.ratio("two-cpus", scenario, "fast", lambda cost: cost.per_second)
             load = results.median("two-cpus", scenario, _load_share)

@@ -32,7 +32,7 @@ from service.process.notify import Notifier
 from service.process.stops import end, hold_stops, let_stops_through, stop_signals
 from service.settings import Settings
 from service.workers.meeting import AT, LIFELINE_VARIABLE, Meeting
-from service.workers.release import RELEASE_VARIABLE, Deployment, Release, ReleaseError
+from service.workers.release import HERE, RELEASE_VARIABLE, Deployment, Release, ReleaseError
 from service.workers.reload import DIRECTORY_VARIABLE, DONE, NAME
 
 # How long a worker may be silent. It gives a sign of life twice as often.
@@ -172,7 +172,7 @@ class Workers:
 
         Returns: whether this process is one of them.
         """
-        if self._release.directory.resolve() != Path(__file__).resolve().parents[2]:
+        if self._release.directory != HERE:
             return False
         gc.freeze()  # what is there is shared: to look for cycles in it would make a copy for each
         for _ in range(self._number):
@@ -504,7 +504,7 @@ def _has_process_descriptors() -> bool:
 
 def _stay_with_this_code() -> None:
     """What is imported from now on comes from where it is now, whatever links such as `current` lead to by then."""
-    os.chdir(Path(__file__).resolve().parents[2])
+    os.chdir(HERE)
     sys.path[:] = map(os.path.realpath, sys.path)
     for module in [*sys.modules.values()]:
         if isinstance(places := getattr(module, "__path__", None), list):

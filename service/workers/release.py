@@ -22,7 +22,7 @@ CODE_VARIABLE = "WEBSOCKET_CODE"
 APP_VARIABLE = "WEBSOCKET_APP_DIRECTORY"
 # Greater for each later release that one process has started workers of.
 RELEASE_VARIABLE = "WEBSOCKET_RELEASE"
-_HERE = Path(__file__).resolve().parents[2]  # the directory of the code that this process runs
+HERE = Path(__file__).resolve().parents[2]  # the directory of the code that this process runs
 
 
 class ReleaseError(Exception):
@@ -82,7 +82,7 @@ class Deployment:
 
     def _release(self, environ: Mapping[str, str], settings: Settings) -> Release:
         if self._code is None:
-            python, directory, app = sys.executable, _HERE, Path(self._environ.get(APP_VARIABLE, ""))
+            python, directory, app = sys.executable, HERE, Path(self._environ.get(APP_VARIABLE, ""))
         else:
             # A worker that has begun with one directory must not import the rest from another.
             code = Path(self._code)

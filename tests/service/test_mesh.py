@@ -8,7 +8,7 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ import service.core.bus_records as records
 from service.core.addresses import Address
 from service.workers.mesh import BATCH_BYTES, MAX_BATCH_BYTES, Mesh, MeshError, all_is_read
 from tests.service.centers import World
-from tests.service.transports import in_a_loop
+from tests.service.transports import in_a_loop, until
 
 HEAD = struct.Struct("!I")
 
@@ -125,16 +125,6 @@ async def meeting(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         yield both
     finally:
         await both.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Look again and again until the condition holds."""
-
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("the condition did not come true in time")
 
 
 def mode(path: Path) -> int:

@@ -433,10 +433,9 @@ def test_of_workers_that_die_while_clients_pass_on_the_last_ones_are_remembered(
     assert [number for number, _ in target.bus.moves._left_over] == [str(each) for each in range(3, MAX_LEFT_OVER + 3)]
 
 
-@pytest.mark.parametrize("is_finished", [False, True])
-def test_of_who_moves_again_others_are_not_told_that_it_is_where_it_is_about_to_leave(is_finished: bool) -> None:
-    scene = Scene(0)
-    source, target, next_one, there = (scene.workers[name] for name in ("a0", "a1", "a2", "b0"))
+def move_ann_while_a_link_ends(scene: Scene) -> Party:
+    """She is on a1 now. Its link to b0 has ended meanwhile, and b0 is yet to hear that the move is over."""
+    source, target, there = (scene.workers[name] for name in ("a0", "a1", "b0"))
     ann, to = scene.parties["ann"], source.bus.peers["1"]
     number = source.bus.moves.announce([ann.session], to, lambda _: None)
     scene.settle()
@@ -447,6 +446,14 @@ def test_of_who_moves_again_others_are_not_told_that_it_is_where_it_is_about_to_
     source.bus.moves.finish(number, to)
     ann.session = SessionV1(target.center, ann.client, None, None, state.addresses[0][0])
     ann.session.go_on(state, None)
+    return ann
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_of_who_moves_again_others_are_not_told_that_it_is_where_it_is_about_to_leave(is_finished: bool) -> None:
+    scene = Scene(0)
+    target, next_one, there = (scene.workers[name] for name in ("a1", "a2", "b0"))
+    ann = move_ann_while_a_link_ends(scene)
     target.bus.moves.announce([ann.session], target.bus.peers["2"], lambda _: None)
     while next_one.arrive("1") or target.arrive("2"):
         pass
@@ -463,17 +470,8 @@ def test_of_who_moves_again_others_are_not_told_that_it_is_where_it_is_about_to_
 
 def test_who_meets_the_next_worker_of_a_client_in_the_middle_misses_nothing_that_is_for_its_group() -> None:
     scene = Scene(0)
-    source, target, there = scene.workers["a0"], scene.workers["a1"], scene.workers["b0"]
-    ann, to = scene.parties["ann"], source.bus.peers["1"]
-    number = source.bus.moves.announce([ann.session], to, lambda _: None)
-    scene.settle()
-    target.links._end(target.links._links[there.links.me.name], "silence")
-    scene.settle()
-    state = ann.session.leave()
-    source.bus.moves.left(ann.session, to)
-    source.bus.moves.finish(number, to)  # which the other one does not hear before all that follows
-    ann.session = SessionV1(target.center, ann.client, None, None, state.addresses[0][0])
-    ann.session.go_on(state, None)
+    target, there = scene.workers["a1"], scene.workers["b0"]
+    ann = move_ann_while_a_link_ends(scene)
 
     def go_on() -> None:
         target.turns()

@@ -11,6 +11,7 @@ from service.core.tally import Tally
 from service.links import outbox
 from service.links.outbox import MAX_QUEUED_MESSAGES, Outbox
 from tests.service.links import FakeLink, turns
+from tests.service.transports import until
 
 KILOBYTE = b"x" * 1024
 MAX_QUEUED_BYTES = 256 * 1024
@@ -163,7 +164,7 @@ def test_a_probe_tells_whether_the_client_answers_a_ping_in_time(monkeypatch: py
         assert outcomes == []
         if alive:
             link.answers.set()
-        await asyncio.sleep(0.1)
+        await until(lambda: outcomes)
 
     run(scenario)
     assert outcomes == [alive]

@@ -41,16 +41,22 @@ def watched(there: HostOfOne, uuid: str) -> Party:
     return party
 
 
-def test_when_nobody_comes_back_clients_are_gone_after_a_while_and_it_is_told() -> None:
+def alice_and_who_watches_her() -> tuple[FakeEngine, HostOfOne, Party, Party]:
+    """On two hosts."""
     engine, (here, there) = hosts(2)
     alice = here.v1("alice")
     engine.settle()
-    bob = watched(there, "alice")
+    return engine, here, alice, watched(there, "alice")
+
+
+def test_when_nobody_comes_back_clients_are_gone_after_a_while_and_it_is_told() -> None:
+    engine, here, alice, bob = alice_and_who_watches_her()
     bob.say(type="send", id=1, recipient_uuid="alice", message=1, ack="delivered")
     engine.settle()
     assert bob.heard() == [{"type": "ok", "id": 1, "online": 1, "receipts": 1}]
     assert leave(here, alice, engine=engine) == [True]
     bob.say(type="send", id=2, recipient_uuid="alice", message=2, ack="accepted")
+    there = engine.hosts["b.7"]
     there.passes(AWAY_S - 1)
     assert bob.heard() == []
     there.passes(1)
@@ -77,10 +83,7 @@ def test_more_clients_than_go_in_one_portion_are_gone_all_the_same() -> None:
 
 
 def test_a_worker_that_ends_before_its_clients_have_left_has_lost_them() -> None:
-    engine, (here, there) = hosts(2)
-    alice = here.v1("alice")
-    engine.settle()
-    bob = watched(there, "alice")
+    engine, here, alice, bob = alice_and_who_watches_her()
     here.bus.announce_restart([alice.session], lambda: None)
     engine.settle()
     assert bob.heard() == []
@@ -89,10 +92,7 @@ def test_a_worker_that_ends_before_its_clients_have_left_has_lost_them() -> None
 
 
 def test_one_that_stays_after_all_is_where_it_was() -> None:
-    engine, (here, there) = hosts(2)
-    alice = here.v1("alice")
-    engine.settle()
-    bob = watched(there, "alice")
+    engine, here, alice, bob = alice_and_who_watches_her()
     here.bus.announce_restart([alice.session], lambda: None)
     engine.settle()
     here.bus.confirm_restart([])
@@ -107,10 +107,7 @@ def test_one_that_stays_after_all_is_where_it_was() -> None:
 
 @pytest.mark.parametrize("who", ["before", "after"])
 def test_one_that_cannot_be_kept_or_served_on_is_gone_at_once(who: str) -> None:
-    engine, (here, there) = hosts(2)
-    alice = here.v1("alice")
-    engine.settle()
-    bob = watched(there, "alice")
+    engine, here, alice, bob = alice_and_who_watches_her()
     here.bus.announce_restart([alice.session], lambda: None)
     engine.settle()
     alice.session.leave()
@@ -161,10 +158,7 @@ def test_what_is_kept_is_bounded_and_the_rest_is_refused() -> None:
 
 def test_a_host_of_the_release_before_sees_the_clients_as_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links, "VERSIONS", (1, RESTARTS - 1))
-    engine, (here, there) = hosts(2)
-    alice = here.v1("alice")
-    engine.settle()
-    bob = watched(there, "alice")
+    engine, here, alice, bob = alice_and_who_watches_her()
     alice.say(type="send", id=1, recipient_uuid="watcher", message=1, ack="delivered")
     engine.settle()
     bob.heard()

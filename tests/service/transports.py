@@ -22,6 +22,15 @@ def in_a_loop(test: Callable[Arguments, Coroutine[Any, Any, None]]) -> Callable[
     return run
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Look again and again until the condition holds."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("the condition did not come true in time")
+
+
 class FakeTransport(asyncio.Transport):
     """Notes what is written to it and what is done to it; `buffered` bytes wait to be sent."""
 
