@@ -17,6 +17,7 @@ from bench.machine import FETCHED, PACKAGES, versions
 from bench.results import ResultsError, keep, read
 from tests.bench.results_of import figure, kept, run
 from tests.modules import ROOT, imports
+from tests.programs import needs
 
 FIGURES = [figure(3.0, 3.1, 2.9, reference=(1.0, 1.0, 1.0)), figure(7.0, better="less", case="fast, idle")]
 
@@ -119,6 +120,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(file: Path, monkeypatch: pytest.M
     assert file.read_bytes() == before
 
 
+@needs("git")
 def test_a_run_names_its_commit_and_whether_files_differ_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +159,7 @@ def test_what_a_run_measures_is_kept_and_compared(
         monkeypatch.setitem(PARTS, "render", lambda options: Outcome("a table", [figure(*values)], "3 rounds"))
 
     monkeypatch.setattr(results, "FILE", file)
+    monkeypatch.setattr("bench.machine.others", lambda *_: 0.0)
     measured(100.0, 101.0, 99.0)
     assert main(["render"]) == 0
     assert "Nothing to compare with" in capsys.readouterr().out

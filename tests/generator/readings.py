@@ -1,6 +1,5 @@
 """Bundles, whole and broken, and one reader at a time to read them."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,14 +65,6 @@ def fault(reader: Reader, bundle: Bundle) -> Fault:
     assert found.state == "refused", str(found)
     (only,) = found.faults
     return only
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    """Skip where a program is missing; the answer "not checked" has tests of its own."""
-    return pytest.mark.skipif(
-        shutil.which(program, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") is None,
-        reason=f"{program} is not installed",
-    )
 
 
 @contextmanager

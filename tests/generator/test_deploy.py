@@ -35,6 +35,7 @@ from generator.packing.wheelhouse import Target
 from generator.rendering.render import render
 from generator.report import CommandError, Report, UsageError
 from tests.generator.front_door import ROOT, wsbundle
+from tests.programs import needs
 
 LINES = (
     "wsbundle-host 1\npython=3.11\nmachine=x86_64\nlibc=glibc 2.36\nsystem=debian 12\ninit=systemd\n"
@@ -553,6 +554,7 @@ def test_without_ssh_its_package_is_named(here: Path, monkeypatch: pytest.Monkey
     )
 
 
+@needs("ssh")
 def test_a_host_that_does_not_answer_is_told(here: Path) -> None:
     outcome = wsbundle("deploy", "127.0.0.1:1", "nobody@host.invalid", "--plan")
     assert outcome.code == 1

@@ -18,7 +18,8 @@ from generator.rendering import dashboard
 from generator.rendering.alerts import PREFIX, RULES, alerts
 from generator.rendering.render import render
 from service.core.figures import FIGURES
-from tests.generator.readings import broken, changed, needs, nothing_installed
+from tests.generator.readings import broken, changed, nothing_installed
+from tests.programs import needs
 from tools.alerts_table import PAGE, with_alerts
 
 PATHS = Paths("chat")

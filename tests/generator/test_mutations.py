@@ -21,7 +21,8 @@ from generator.readers.processes import Running, side_by_side
 from generator.readers.verdict import Verdict
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import TEMPLATES, environment, names_of, path_of, render
-from tests.generator.readings import changed, needs
+from tests.generator.readings import changed
+from tests.programs import needs
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ALL = sorted(str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*") if path.is_file())

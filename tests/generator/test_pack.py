@@ -19,6 +19,7 @@ from generator.packing.pack import deploy_text, pack
 from generator.rendering.render import render
 from tests.generator.front_door import ENVIRONMENT, ROOT, Outcome, process, wsbundle
 from tests.generator.wheel_maker import lock_of, make_wheel
+from tests.programs import needs
 
 GOLDEN = sorted((ROOT / "tests/golden").glob("*/deploy.yaml"))
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -116,6 +117,7 @@ def test_it_holds_code_locks_wheels_and_the_rendered_files_and_nothing_of_the_ch
     assert {path for path in paths if path.startswith("rendered/")} == {"rendered/manifest.json", *rendered}
 
 
+@needs("git")
 def test_it_holds_every_module_template_and_page(wheels: Path) -> None:
     paths = set(entries(packed(wheels)))
     kept = ("service", "generator", "templates", "clients/python/wsbundle_client", "docs/*.md")

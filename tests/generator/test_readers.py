@@ -10,7 +10,8 @@ import pytest
 from generator import readers
 from generator.readers import Fault, Verdict, read_all, supervisor
 from generator.rendering.bundle import Bundle
-from tests.generator.readings import NAME, broken, changed, needs, nothing_installed, rendered
+from tests.generator.readings import NAME, broken, changed, nothing_installed, rendered
+from tests.programs import needs
 
 TITLES = {
     "nginx configuration",

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from generator.readers import logrotate
-from tests.generator.readings import NAME, broken, fault, line_of, needs, nothing_installed, rendered, verdict
+from tests.generator.readings import NAME, broken, fault, line_of, nothing_installed, rendered, verdict
+from tests.programs import needs
 
 ROTATION = f"etc/logrotate.d/{NAME}"
 

@@ -20,13 +20,13 @@ from tests.generator.readings import (
     broken,
     fault,
     line_of,
-    needs,
     nothing_installed,
     rendered,
     text_of,
     verdict,
     verdicts,
 )
+from tests.programs import needs
 
 pytestmark = needs("nginx")
 

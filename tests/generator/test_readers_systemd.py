@@ -13,12 +13,12 @@ from tests.generator.readings import (
     changed,
     fault,
     line_of,
-    needs,
     nothing_installed,
     rendered,
     verdict,
     verdicts,
 )
+from tests.programs import needs
 
 SERVICE = f"etc/systemd/system/{NAME}.service"
 SOCKET = f"etc/systemd/system/{NAME}.socket"

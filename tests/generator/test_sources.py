@@ -13,6 +13,7 @@ from generator.config.load import ConfigError, load
 from generator.config.project import Project
 from generator.config.sources import project_of, with_project
 from tests.generator.front_door import wsbundle
+from tests.programs import needs
 
 DEPLOY = "domain: a.org\nname: shop\napp: {callable: 'shop.asgi:application'}\n"
 UV = Path(sys.executable).parent / "uv"
@@ -40,6 +41,8 @@ def put(directory: Path, name: str, text: str = "") -> Path:
 
 
 def git(directory: Path, *words: str) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
     subprocess.run(["git", "-C", str(directory), *words], check=True, capture_output=True)
 
 
@@ -139,6 +142,7 @@ def test_without_git_what_work_leaves_behind_is_left_out(here: Path, monkeypatch
     assert found(here).files == ("env/of_the_shop.py", "requirements.txt", "shop/asgi.py")
 
 
+@needs("git")
 def test_where_git_does_not_answer_what_it_would_leave_out_is_not_installed(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

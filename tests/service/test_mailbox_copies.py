@@ -13,6 +13,7 @@ from generator.mailboxes import _lines
 from service.mailbox import copies
 from service.mailbox.database import FILE
 from tests.in_process import program
+from tests.programs import needs
 from tests.service.shells import ROOT, wait_until
 from tests.service.test_mailbox_conformance import Kept, messages
 
@@ -123,6 +124,7 @@ def test_root_follows_no_link_that_the_service_has_put_there(kept: Kept, tmp_pat
     assert (victim.read_text(), victim.stat().st_uid, victim.stat().st_mode & 0o777) == ("of root", 0, 0o600)
 
 
+@needs("strace")
 def test_a_restored_copy_survives_a_power_cut_and_so_does_what_was_there_until_then(kept: Kept, tmp_path: Path) -> None:
     with kept.running() as shell:
         kept.caller(shell, "bob", {}).__exit__(None, None, None)
@@ -132,10 +134,7 @@ def test_a_restored_copy_survives_a_power_cut_and_so_does_what_was_there_until_t
         shell.process.kill()  # what was stored last is beside the file
     command = [sys.executable, "-m", "service.mailbox", "import", str(kept.mailbox), str(tmp_path / "backup.db")]
     watched = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync,rename,unlink", "-o", str(tmp_path / "trace")]
-    try:
-        subprocess.run([*watched, *command], cwd=ROOT, check=True)
-    except FileNotFoundError:
-        pytest.fail("strace is missing: apt-get install strace")
+    subprocess.run([*watched, *command], cwd=ROOT, check=True)
     done = (tmp_path / "trace").read_text().splitlines()
     (renamed,) = (at for at, call in enumerate(done) if f'rename("{kept.mailbox}/import"' in call)
     assert any(f"fsync({{fd}}<{kept.mailbox}>)" in re.sub(r"sync\(\d+<", "sync({fd}<", call) for call in done[renamed:])
