@@ -174,6 +174,7 @@ class Workers:
         """
         if self._release.directory != HERE:
             return False
+        _stay_with_this_code()
         gc.freeze()  # what is there is shared: to look for cycles in it would make a copy for each
         for _ in range(self._number):
             try:
@@ -186,7 +187,7 @@ class Workers:
                     os.close(descriptor)
                 os.environ.pop(_WATCHDOG_OF, None)
                 os.environ.update(self._variables(self._release))
-                _stay_with_this_code()
+                os.chdir(HERE)
                 return True
             self._forked.append(_Forked(pid))
         return False
@@ -504,7 +505,6 @@ def _has_process_descriptors() -> bool:
 
 def _stay_with_this_code() -> None:
     """What is imported from now on comes from where it is now, whatever links such as `current` lead to by then."""
-    os.chdir(HERE)
     sys.path[:] = map(os.path.realpath, sys.path)
     for module in [*sys.modules.values()]:
         if isinstance(places := getattr(module, "__path__", None), list):

@@ -551,7 +551,7 @@ def test_workers_that_cannot_start_any_more_are_tried_ever_more_seldom(kind: str
         workers.wait()
 
 
-def test_a_worker_that_was_forked_goes_on_with_the_code_that_it_began_with(tmp_path: Path) -> None:
+def test_workers_that_are_forked_go_on_with_the_code_that_was_there_before(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "service", tmp_path / "r1/service")
     (tmp_path / "r2").mkdir()
     (tmp_path / "current").symlink_to("r1")
@@ -564,7 +564,7 @@ def test_a_worker_that_was_forked_goes_on_with_the_code_that_it_began_with(tmp_p
         current.unlink()
         current.symlink_to("r2")
         from service.web import metrics
-        print(metrics.__file__, pathlib.Path.cwd())
+        print(metrics.__file__)
     """
     told = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert told.stdout == f"{tmp_path}/r1/service/web/metrics.py {tmp_path}/r1\n"
+    assert told.stdout == f"{tmp_path}/r1/service/web/metrics.py\n"
