@@ -123,7 +123,6 @@ class Database:
             raise _explained(error, directory) from None
 
     def _open(self, directory: Path, open_files: contextlib.ExitStack) -> None:
-        is_first = not (directory / "lock").exists()
         if not directory.exists():
             directory.mkdir(mode=0o700)
             sync_directory(directory.parent)
@@ -137,7 +136,7 @@ class Database:
             is_alone = self._users.is_ours_alone()
             self._users.share()
             if is_alone:
-                self._look(is_first)
+                self._look()
             elif not self._mark.fits():
                 raise _replaced(self.path)
             self.writing = open_files.enter_context(contextlib.closing(connect(self.path, self._sync)))
@@ -166,14 +165,14 @@ class Database:
         """The time of the store, in microseconds since the epoch."""
         return self._up() + self._ahead
 
-    def _look(self, is_first: bool) -> None:
+    def _look(self) -> None:
         """Nobody else has the file open: see that it is whole, or put another one in its place."""
-        is_ours = self._mark.fits()
+        is_ours, is_first = self._mark.fits(), self._mark.is_blank
         if is_ours:
             self._mark.begin()
         self._make_files()
         if fault := fault_of(self.path, "quick_check" if is_ours else "integrity_check"):
-            aside = _set_aside(self.path)
+            aside, is_first = _set_aside(self.path), False
             logger.error("%s is broken (%s); it is now %s", self.path, fault, aside)
             self._make_files()
         with contextlib.closing(connect(self.path)) as database:

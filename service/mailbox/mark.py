@@ -18,6 +18,11 @@ class Mark:
         self._path = path
         self._fd = os.open(path.with_name("mark"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether none of us has ever written to the file."""
+        return os.fstat(self._fd).st_size == 0
+
     def fits(self) -> bool:
         """Whether only we have written to the file."""
         noted = os.pread(self._fd, _FORMAT.size, 0)

@@ -621,6 +621,23 @@ def test_whoever_had_a_mailbox_that_is_in_no_backup_is_told_that_messages_may_be
     desk.close()
 
 
+def test_of_workers_that_start_at_once_whoever_makes_the_store_takes_it_for_the_first(directory: Path) -> None:
+    directory.mkdir()
+    for name in ("lock", "users", "mark"):
+        (directory / name).touch()  # by another one, which has yet to take the lock
+    desk = Desk(directory)
+    assert desk.arrives("bob")[1]["whole"] is True
+    desk.close()
+
+
+def test_what_is_set_aside_is_lost_though_nobody_has_noted_yet_what_it_was_like(directory: Path) -> None:
+    directory.mkdir()
+    (directory / "mail.db").write_bytes(b"not a database" * 1000)
+    desk = Desk(directory)
+    assert desk.arrives("bob")[1]["whole"] is False
+    desk.close()
+
+
 @of_the_disk
 @pytest.mark.parametrize("is_empty", [True, False])
 def test_a_store_whose_file_has_vanished_does_not_pretend_that_nothing_was_in_it(
