@@ -678,9 +678,9 @@ class PeerBus:
         temporary, others = client.addresses[0][0], client.addresses[1:]
         self._came(peer, records.Came(temporary, client.client_address))
         for address, since in others:
-            self.note(peer, address, since)
+            self._owned(peer, records.Owns(address, since))
         for group in client.groups:
-            self.join_at(peer, group, temporary, client.name)
+            self._joined(peer, records.Joined(group, temporary, client.name))
 
     def _owned(self, peer: Peer, record: records.Owns) -> None:
         if not self.restarts.is_back(peer, self.hub.owner_of(record.address)):

@@ -40,6 +40,7 @@ class Worker(Owner, Protocol):
     host: str | None
     local_number: str
     is_near: bool
+    has_told: bool
     owned: dict[Address, float]
     client_addresses: dict[Address, str | None]
 

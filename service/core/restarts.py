@@ -216,11 +216,13 @@ class Restarts:
                 owners[recipient].held.append(_Held(key, receipt, recipient, name))
 
     def came(self, peer: Worker, temporary: Address) -> bool:
-        """A worker has this client. Returns: whether it was away; then the worker is yet to say that it has all."""
+        """A worker has this client. Returns: whether it was away."""
         away = self._away.get(temporary)
         if away is None or away.restart.host != peer.host:
             return False
         away.back = peer
+        if peer.has_told:  # it has moved there since
+            self._give_back(away, peer)
         return True
 
     def is_back(self, peer: Worker, owner: Owner | None) -> bool:
@@ -247,12 +249,15 @@ class Restarts:
                 self._joined.setdefault(peer, {})
             return
         for away in [away for away in self._away.values() if away.back is peer]:
-            self._forget(away)
-            for held in away.held:
-                peer.hold(*held)
-            give_back(self._bus, away, peer)
+            self._give_back(away, peer)
         for (group, temporary), name in self._joined.pop(peer, {}).items():
             self._bus.join_at(peer, group, temporary, name)
+
+    def _give_back(self, away: Away, peer: Worker) -> None:
+        self._forget(away)
+        for held in away.held:
+            peer.hold(*held)
+        give_back(self._bus, away, peer)
 
     def freed(self, peer: Worker, temporary: Address) -> None:
         """A worker does not have this client any more, or does not get it."""

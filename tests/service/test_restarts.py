@@ -2,6 +2,7 @@
 
 import pytest
 
+import service.core.bus_records as records
 from service.core import drops
 from service.core.addresses import Address
 from service.core.restarts import AWAY_S, MAX_KEPT_BYTES
@@ -121,6 +122,22 @@ def test_one_that_cannot_be_kept_or_served_on_is_gone_at_once(who: str) -> None:
         engine.hosts["a.8"].bus.does_not_come(alice.session.temporary)
         engine.settle()
     assert [frame["state"] for frame in bob.heard()] == ["offline"]
+
+
+def test_one_that_moved_while_the_link_to_whoever_had_taken_it_was_down_is_where_it_moved_to() -> None:
+    engine, here, alice, bob = alice_and_who_watches_her()
+    alice.say(type="join", id=0, group="g")
+    moving = here.bus.moves.moving(alice.session)
+    leave(here, alice, engine=engine)
+    eight, nine = (HostOfOne(engine, "a", pid=pid) for pid in "89")
+    engine.passes(1)
+    there = engine.hosts["b.7"]
+    said, gets = (there.bus.peers[host.links.me.name] for host in (eight, nine))
+    there.bus.act(said, records.Moves(1, "9", [moving]))
+    assert {there.center.hub.owner_of(address) for address, _ in moving.addresses} == {gets}
+    assert gets.groups == {"g": {alice.session.temporary: ALICE}}
+    there.passes(AWAY_S)
+    assert bob.heard() == []
 
 
 def test_another_host_has_no_say_in_who_comes_back() -> None:

@@ -220,6 +220,8 @@ class RestartingScene(Scene):
                 self.settle()
                 self.adopt()
                 self.go_on()
+            if self.waited % 100 == 99:
+                self.tick()  # a worker that has gone without a word is not waited for
         super().finish()
         for _ in range(round(8 * AWAY_S / SILENCE_S) + 8):
             self.tick()
