@@ -512,7 +512,7 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "engine_encrypted": lambda d: _engine(d).encrypted,
     "engine_cert": lambda d: d.engine.cert,
     "engine_key": lambda d: d.engine.key,
-    "keeps_mail_on_disk": lambda d: d.mailbox.keep == "disk",
+    "tells_boot": lambda d: d.mailbox.keep == "disk" or d.engine.url is not None,
     "engine_keeps_mail": keeps_mail_in_engine,
     "engine_syncs_each_write": lambda d: keeps_mail_in_engine(d) and d.mailbox.sync == "turn",
     "engine_memory": engine_memory,

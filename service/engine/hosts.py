@@ -10,14 +10,13 @@ import math
 import os
 import secrets
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.core.bus import PeerBus
 from service.core.center import Center
 from service.engine.envelope import BEATS, channel
 from service.engine.faults import EngineError, EngineUnreachableError
-from service.engine.identity import name_of_this_host
+from service.engine.identity import boot_id, name_of_this_host
 from service.engine.links import Identity, Links
 from service.engine.retries import Retries
 
@@ -67,7 +66,10 @@ class Hosts:
         if self._center.settings.bus is None:  # the workers of this host do not know each other
             host = f"{host}-{os.getpid()}"
         hostname = self._settings.host or socket.gethostname()
-        me = Identity(f"{host}.{os.getpid()}.{secrets.token_hex(8)}", host, _boot_id(), hostname)
+        boot = ""
+        with contextlib.suppress(OSError):  # a unit that another program has written may hide it
+            boot = boot_id()
+        me = Identity(f"{host}.{os.getpid()}.{secrets.token_hex(8)}", host, boot, hostname)
         self.links = Links(bus, me, self._settings.silence, publish=self._publish, soon=loop.call_soon, teller=logger)
         bus.far = self.links
         dialer = Dialer(self._settings)
@@ -204,10 +206,3 @@ def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     is_an_end = isinstance(context.get("exception"), RuntimeError) and "SSL" in str(context.get("message"))
     if not is_an_end:
         loop.default_exception_handler(context)
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:  # the rendered unit hides it
-        return ""

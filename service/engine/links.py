@@ -385,12 +385,14 @@ class Links:
 
     def _hear_sibling(self, beat: Beat) -> None:
         number = _number(beat.sender)
-        if beat.boot == self.me.boot and number in self.bus.others:
+        # One of a release before does not know which start of its host it is.
+        is_of_this_boot = beat.boot in ("", self.me.boot)
+        if is_of_this_boot and number in self.bus.others:
             self._siblings[number] = beat.sender
             return
         # One that is just starting, or stopping, is not known for a moment.
         self._unknown[beat.sender] += 1
-        is_another = beat.boot != self.me.boot or self._unknown[beat.sender] > STRANGE_BEATS
+        is_another = not is_of_this_boot or self._unknown[beat.sender] > STRANGE_BEATS
         if is_another and not self.conflict:
             self.conflict = beat.sender
             self._teller.error(

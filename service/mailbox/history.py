@@ -12,11 +12,10 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from uuid import UUID
+
+from service.engine.identity import boot_id
 
 VERSION = 1
-
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 # The offset of a message is the time of the store at which it came, or a few microseconds more where many came at once.
 # `ahead` of the uptime is the time of the store in `boot`; `seen` is a time that it has reached; `gap` is when messages
@@ -53,7 +52,7 @@ def begin(database: sqlite3.Connection, path: Path, is_first: bool, up: Callable
     for statement in filter(str.strip, _SCHEMA.split(";")):
         database.execute(statement)
     now, inode = time.time_ns() // 1000, os.stat(path).st_ino
-    values = (new_epoch(), now, inode, _boot(), now - up(), now, 0 if is_first else now)
+    values = (new_epoch(), now, inode, boot_id(), now - up(), now, 0 if is_first else now)
     database.execute("insert into state values (?, ?, 0, 0, '', ?, ?, ?, ?, ?)", values)
     database.execute(f"pragma user_version = {VERSION}")
     if not is_first:
@@ -67,7 +66,7 @@ def resume(
 
     `is_ours` is whether the file seems to be as we left it, which a power cut changes as well.
     """
-    boot, inode = _boot(), os.stat(path).st_ino
+    boot, inode = boot_id(), os.stat(path).st_ino
     query = "select lossy_boot, inode, boot, ahead, seen from state"
     lossy_boot, inode_then, boot_then, ahead, seen = database.execute(query).fetchone()
     fault = ""
@@ -89,20 +88,14 @@ def resume(
 
 def note_boot(database: sqlite3.Connection) -> None:
     """From now on a power cut may lose something: see that this is known after it."""
-    boot = _boot()
+    boot = boot_id()
     database.execute("update state set lossy_boot = ? where lossy_boot != ?", (boot, boot))
 
 
 def ahead(database: sqlite3.Connection, up: Callable[[], int] = uptime) -> int:
     """How far the time of the store is ahead of the uptime: also if nobody has opened it since the host started."""
     boot, ahead, seen = database.execute("select boot, ahead, seen from state").fetchone()
-    return int(ahead if boot == _boot() else seen - up())
-
-
-def _boot() -> str:
-    """Which start of the host this is. The rendered unit says it, as it hides the file."""
-    told = os.environ.get("WEBSOCKET_BOOT_ID")
-    return str(UUID(told)) if told else _BOOT.read_text().strip()
+    return int(ahead if boot == boot_id() else seen - up())
 
 
 def new_epoch() -> str:

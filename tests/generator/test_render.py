@@ -343,9 +343,10 @@ def test_workers_are_told_where_to_look_for_what_is_current_and_only_where_they_
             assert "WEBSOCKET_" not in rendered(**other)[path]
 
 
-def test_the_service_is_told_which_start_of_the_host_this_is_where_it_keeps_mail() -> None:
+def test_the_service_is_told_which_start_of_the_host_this_is_where_it_keeps_mail_or_there_are_other_hosts() -> None:
     line = "Environment=WEBSOCKET_BOOT_ID=%b\n"
     assert line in rendered(auth="token", mailbox={"keep": "disk"})[SERVICE]
+    assert line in rendered(engine={"url": "redis://127.0.0.1"})[SERVICE]
     assert line not in rendered(auth="token")[SERVICE]
 
 

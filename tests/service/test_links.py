@@ -17,6 +17,7 @@ from service.engine.link import ACK_BYTES
 from service.engine.links import MISSED_S, SEEKS_PER_SECOND, STRANGE_BEATS
 from tests.service.centers import Party
 from tests.service.engines import SILENCE_S, FakeEngine, HostOfOne, hosts
+from tests.service.workers import FakeWire
 
 
 def only(party: Party) -> Any:
@@ -435,6 +436,15 @@ def test_two_machines_with_one_name_are_told_apart() -> None:
     assert "engine.host" in here.teller.told[0]
     engine.passes(10)
     assert len(here.teller.told) == 1
+
+
+def test_workers_of_one_host_know_each_other_though_one_cannot_say_which_start_of_it_this_is() -> None:
+    engine, (here,) = hosts(1)
+    HostOfOne(engine, "a", pid="8", boot="")
+    here.bus.meet("8", FakeWire())
+    engine.settle()
+    engine.passes(STRANGE_BEATS)
+    assert not here.links.conflict
 
 
 def test_two_machines_with_one_name_are_told_apart_where_they_cannot_say_which_they_are() -> None:

@@ -16,7 +16,7 @@ from service.core.close_codes import MAILBOX_UNAVAILABLE
 from service.core.figures import FIGURES, service
 from service.core.mail import WINDOW
 from service.core.mailbox import Kept, Kind, Letter
-from service.mailbox import history
+from service.engine.identity import boot_id
 from service.mailbox.database import Database
 from service.mailbox.ledger import Known, Ledger
 from service.settings import Mailbox
@@ -399,7 +399,7 @@ def test_time_goes_on_where_it_was_when_the_host_was_started_anew(
 ) -> None:
     desk.send(alice, "bob", "m")
     desk.passes(DAY / 2)
-    monkeypatch.setattr(history, "_BOOT", tmp_path / "boot")
+    monkeypatch.setattr("service.engine.identity._BOOT", tmp_path / "boot")
     (tmp_path / "boot").write_text("another")
     desk.world.time = 10
     desk = desk.restarted()
@@ -416,7 +416,7 @@ def test_a_host_that_is_started_anew_gives_no_offset_twice(
     desk: Desk, alice: Party, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.send(alice, "bob", "a")
-    monkeypatch.setattr(history, "_BOOT", tmp_path / "boot")
+    monkeypatch.setattr("service.engine.identity._BOOT", tmp_path / "boot")
     (tmp_path / "boot").write_text("another")
     desk.world.time = 10
     desk = desk.restarted()
@@ -696,8 +696,8 @@ def test_what_other_workers_write_is_seen_and_what_was_not_committed_is_not(dire
 def test_the_unit_says_which_start_of_the_host_this_is_as_it_hides_the_kernels_file(
     directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    boot = history._BOOT.read_text().strip()
-    monkeypatch.setattr(history, "_BOOT", tmp_path / "hidden")
+    boot = boot_id()
+    monkeypatch.setattr("service.engine.identity._BOOT", tmp_path / "hidden")
     monkeypatch.setenv("WEBSOCKET_BOOT_ID", boot.replace("-", ""))  # as %b is, in systemd.unit(5)
     database = Database(directory, "turn")
     assert database.reading.execute("select boot from state").fetchone() == (boot,)
@@ -720,7 +720,7 @@ def test_a_power_cut_is_told_also_if_only_later_workers_sync_once_a_second(
 ) -> None:
     boot = tmp_path / "boot"
     boot.write_text("one")
-    monkeypatch.setattr(history, "_BOOT", boot)
+    monkeypatch.setattr("service.engine.identity._BOOT", boot)
     earlier = Database(tmp_path / "mailbox", before)
     later = Database(tmp_path / "mailbox", "second")
     epoch = "select epoch from state"

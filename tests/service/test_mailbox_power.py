@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from service.mailbox import history
 from service.mailbox.database import FILE, Database
 from tests.service.mailbox_writer import BATCH
 from tests.service.shells import ROOT
@@ -131,7 +130,7 @@ def test_without_a_sync_for_each_commit_a_power_cut_loses_the_end_and_recipients
     another_boot.write_text("another\n")
     first = next(at for at, call in enumerate(done) if call[2].startswith(b"told "))
     cuts = set(chance.sample(range(first + len(done) // 10, len(done) - len(done) // 20), 20))
-    monkeypatch.setattr(history, "_BOOT", another_boot)
+    monkeypatch.setattr("service.engine.identity._BOOT", another_boot)
     for at, call in enumerate(done):
         disk.see(*call)
         if at in cuts:
