@@ -196,12 +196,14 @@ class Fenced(_Record, tag=19):
     """From now on, the sender has what is for certain clients go to the worker that is to serve them; what it has sent
     to the one that did was sent before. Both are told so. `number` is that of the `Moves`, which came from the worker
     with the number `of`, on its host. Where it comes from that one itself, all of these clients have left or stay, and
-    `answered` are the workers of other hosts that have said so as well.
+    `answered` are the workers of other hosts that have said so as well. `again`: they are not to leave before the
+    sender says so once more, without this.
     """
 
     number: int
     of: str
     answered: list[str] = []
+    again: bool = False
 
 
 class Passed(_Record, tag=20):

@@ -132,6 +132,13 @@ class _Fence(msgspec.Struct):
     then: Callable[[bool], None]
     are_others_asked: bool = False
     answered: set[Any] = set()
+    is_told: bool = False
+
+    def tell(self, may_leave: bool) -> None:
+        """Say it once."""
+        if not self.is_told:
+            self.is_told = True
+            self.then(may_leave)
 
     @property
     def clients(self) -> Set[Address]:
@@ -203,6 +210,8 @@ class Moves:
         """What those have been told by us who had yet to say `Fenced` to others."""
         self._introduced: dict[tuple[Worker, int], tuple[Address, list[_Behind]]] = {}
         """Whom of those that they may believe elsewhere others have been told by us to be here."""
+        self._ahead: list[tuple[Worker, int, Worker]] = []
+        """Workers that hear again when another one is not behind any more, each with the number of its `Moves`."""
         self._left_over: dict[tuple[str, int], Mapping[Address, records.Moving]] = {}
         """Who was to come from workers that have died: others may hear of that late."""
         self._waiting: dict[Worker, deque[records.Moves | records.Fenced | records.Restarts]] = {}
@@ -284,7 +293,8 @@ class Moves:
             return
         fence = self._fences.get(record.number) if record.of == self._bus.number else None
         if fence is not None:
-            fence.asked.discard(peer)
+            if not record.again:
+                fence.asked.discard(peer)
             fence.answered.add(peer)
             self._go_on(record.number, fence)
             return
@@ -320,8 +330,19 @@ class Moves:
     def _caught_up(self, peer: Worker, which: tuple[str, int]) -> None:
         behind = self._behind.get(peer, {})
         behind.pop(which, None)
-        if not behind:
-            self._behind.pop(peer, None)
+        if peer in self._behind and not behind:
+            del self._behind[peer]
+            self._tell_again(peer)
+            for number, fence in tuple(self._fences.items()):
+                if fence.to is peer:
+                    self._go_on(number, fence)
+
+    def _tell_again(self, target: Worker) -> None:
+        """A worker is not behind any more, or has gone: as far as it goes for us, clients may leave for it."""
+        for ahead in [ahead for ahead in self._ahead if ahead[2] is target]:
+            self._ahead.remove(ahead)
+            peer, number, _ = ahead
+            peer.tell(records.Fenced(number, peer.local_number))
 
     def _claim(self, peer: Worker, which: tuple[str, int], coming: Mapping[Address, records.Moving]) -> None:
         """Have a worker say that it sends to us what is for clients that have come: it may not have heard of them."""
@@ -399,8 +420,8 @@ class Moves:
             fence.asked.update(others)
             for peer in others:
                 self._tell(peer, fence.record)
-        if not fence.asked:
-            fence.then(True)
+        if not fence.asked and fence.to not in self._behind:
+            fence.tell(True)
 
     # All others, and among them the one that gets the clients
 
@@ -444,10 +465,13 @@ class Moves:
             self._drop(peer, record.clients)
         else:
             self._change(peer, record, target, siblings)
-        number = peer.local_number
+        number, again = peer.local_number, False
         if target is not None and target is not peer:
             target.tell(records.Fenced(record.number, number))
-        peer.tell(records.Fenced(record.number, number))
+            # What these clients have sent to others may wait here. From there, what follows would overtake it.
+            if again := target in self._behind:
+                self._ahead.append((peer, record.number, target))
+        peer.tell(records.Fenced(record.number, number, again=again))
         return True
 
     def _change(self, peer: Worker, record: records.Moves, target: Worker | None, siblings: Sequence[Worker]) -> None:
@@ -601,7 +625,9 @@ class Moves:
 
     def parted(self, peer: Worker) -> None:
         """A worker has gone."""
+        self._ahead = [ahead for ahead in self._ahead if ahead[0] is not peer]
         self._leave_over(peer)
+        self._tell_again(peer)
         self._waiting.pop(peer, None)
         self._aside.pop(peer, None)
         for claim in [claim for claim in self._claims if claim[0] is peer]:
@@ -620,7 +646,7 @@ class Moves:
         for number, fence in tuple(self._fences.items()):
             if fence.to is peer:
                 self._close(number)
-                fence.then(False)
+                fence.tell(False)
             else:
                 fence.asked.discard(peer)
                 self._go_on(number, fence)

@@ -11,7 +11,7 @@ from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
 from tests.examples import seeds
 from tests.service.centers import Party
-from tests.service.workers import Host, Worker
+from tests.service.workers import Host, Worker, newer_ones
 
 NAMES = ("ann", "bob", "cem", "dan", "eve")
 
@@ -26,6 +26,7 @@ class Scene:
         self.parties: dict[str, Party] = {}
         self.still: set[str] = set()
         """Those who are just moving, and are not read."""
+        self.moving: dict[str, tuple[str, str]] = {}
         self.late: set[str] = set()
         """Those whose worker had died, of whom others had been told that they do not come."""
         self.on_the_way: deque[tuple[str, SessionState, str]] = deque()
@@ -82,10 +83,11 @@ class Scene:
     def move(self) -> None:
         name = self.chance.choice(sorted(self.parties))
         source = self.at[name]
-        targets = sorted(self.host.workers.keys() - {source})
+        targets = newer_ones(source, sorted(self.host.workers.keys() - {source}), self.moving.values())
         if targets and name not in self.still and self.parties[name].session.may_leave:
             target = self.chance.choice(targets)
             self.still.add(name)
+            self.moving[name] = source, target
             bus = self.host.workers[source].bus
             number = bus.moves.announce(
                 [self.parties[name].session], bus.peers[target], lambda may: self.leave(name, source, target, may)
@@ -103,6 +105,7 @@ class Scene:
         else:
             bus.moves.withdraw([session])
             self.still.discard(name)
+            self.moving.pop(name, None)
         if target in bus.peers:
             bus.moves.finish(self.numbers.pop(name), bus.peers[target])
 
@@ -122,6 +125,7 @@ class Scene:
             party.session.catch_up(state)
             self.at[name] = target
             self.still.discard(name)
+            self.moving.pop(name, None)
 
     def kill(self) -> None:
         """A worker dies, with all clients that it has."""
@@ -135,6 +139,7 @@ class Scene:
         party = self.parties.pop(name)
         self.heard[name] += party.heard()
         self.still.discard(name)
+        self.moving.pop(name, None)
         del self.at[name]
 
     def listen(self, confirmed: float) -> None:
@@ -188,6 +193,7 @@ def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(se
         assert worker.center.connections == len(scene.parties)
         assert not worker.bus.moves._arriving
         assert not worker.bus.moves._fences
+        assert not worker.bus.moves._ahead
         assert not worker.bus.moves._behind
 
 
@@ -321,3 +327,56 @@ def test_a_worker_that_starts_in_the_middle_sends_what_is_for_a_group_to_one_who
     assert [frame["message"] for frame in ann.heard()] == [1]
     host.kill("0")
     assert not target.bus.moves._behind
+
+
+class Move:
+    """A client that passes to another worker, as soon as it may."""
+
+    def __init__(self, host: Host, party: Party, source: str, target: str) -> None:
+        self.host, self.party, self.source, self.target = host, party, source, target
+        self.states: list[SessionState] = []
+        self.moves, self.to = host.workers[source].bus.moves, host.workers[source].bus.peers[target]
+        self.number = self.moves.announce([party.session], self.to, self.leave)
+
+    def leave(self, may: bool) -> None:
+        assert may
+        self.states.append(self.party.session.leave())
+        self.moves.left(self.party.session, self.to)
+
+    def arrive(self) -> None:
+        self.moves.finish(self.number, self.to)
+        (state,) = self.states
+        center = self.host.workers[self.target].center
+        self.party.session = SessionV1(center, self.party.client, None, None, state.addresses[0][0])
+        self.party.session.go_on(state, None)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("before", ["1", "2"])
+def test_what_a_client_has_sent_to_one_that_moves_is_not_overtaken_when_it_moves_as_well(
+    before: str, ends: bool
+) -> None:
+    host = Host(4)
+    recipient, sender = host.workers["0"].v1("ann"), host.workers[before].v1("bob")
+    recipient.say(type="join", id=0, group="g")
+    recipient.heard()
+    host.settle()
+    late = ("0", "3")
+    first = Move(host, recipient, "0", "1")
+    host.settle(but=late)
+    sender.say(type="send", id=1, group="g", message=1)
+    host.settle(but=late)
+    second = Move(host, sender, before, "3")
+    host.settle(but=late)
+    assert not second.states
+    if ends:
+        host.kill("0")
+    host.settle()
+    second.arrive()
+    sender.say(type="send", id=2, group="g", message=2)
+    host.settle()
+    if not ends:
+        first.arrive()
+        host.settle()
+        assert [frame["message"] for frame in recipient.heard()] == [1, 2]
+    assert not any(worker.bus.moves._ahead or worker.bus.moves._behind for worker in host.workers.values())

@@ -20,7 +20,7 @@ from service.settings import Engine
 from tests.examples import seeds
 from tests.service.centers import Party
 from tests.service.engines import SILENCE_S, FakeTeller
-from tests.service.workers import Host, Worker
+from tests.service.workers import Host, Worker, newer_ones
 
 NAMES = ("ann", "bob", "cem", "dan", "eve", "fay")
 # By its host, and its number there.
@@ -168,12 +168,7 @@ class Scene:
     def move(self) -> None:
         movable = sorted(self.parties.keys() - self.still)
         name = self.chance.choice(movable) if movable else ""
-        # Not to one from which others are to come: a worker that is replaced gets none.
-        targets = [
-            other
-            for other in (self.siblings(self.at[name]) if name else ())
-            if (other, self.at[name]) not in self.moving.values()
-        ]
+        targets = newer_ones(self.at[name], self.siblings(self.at[name]), self.moving.values()) if name else []
         if targets and self.parties[name].session.may_leave:
             source, target = self.moving[name] = self.at[name], self.chance.choice(targets)
             self.still.add(name)
@@ -355,6 +350,7 @@ class Scene:
             kept = (moves._arriving, moves._fences, moves._behind, moves._waiting, moves._claims, moves.leaving)
             assert not any(kept)
             assert not moves._introduced
+            assert not moves._ahead
             if not some_are_dead:
                 assert not any(peer.receipts for peer in worker.bus.peers.values() if not peer.is_near)
             assert not worker.bus._questions

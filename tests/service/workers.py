@@ -1,7 +1,7 @@
 """Several workers of one host in one process: the test says when a record arrives, and when a worker dies."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from service.core.bus import PeerBus
 from service.core.bus_records import batch
@@ -77,7 +77,23 @@ class Host:
                 pass
             other.bus.part(other.peers.pop(number))
 
-    def settle(self) -> None:
-        """Let everything arrive that is on its way."""
-        while any(worker.arrive(sender) for worker in self.workers.values() for sender in worker.peers):
+    def settle(self, but: tuple[str, str] | None = None) -> None:
+        """Let everything arrive that is on its way, but for what one worker has sent to another one."""
+        while any(
+            worker.arrive(sender)
+            for number, worker in self.workers.items()
+            for sender in worker.peers
+            if (sender, number) != but
+        ):
             pass
+
+
+def newer_ones(source: str, others: Sequence[str], moving: Collection[tuple[str, str]]) -> list[str]:
+    """To which of the other workers a client may pass: a worker that is replaced gets none of those that replace it,
+    while clients pass `moving` from one to another.
+    """
+    older, before = {source}, set[str]()
+    while older != before:
+        before = older
+        older = older | {each for each, target in moving if target in older}
+    return [other for other in others if other not in older]
