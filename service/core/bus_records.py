@@ -218,11 +218,13 @@ class Passed(_Record, tag=20):
 class Restarts(_Record, tag=21):
     """The service restarts on the host of the sender, whose clients these are. They stay connected, and another worker
     of that host is to serve them, which says so with `Came`, and with `Told` that it has all of its own. Only the last
-    of several such records has a `number`, and is answered with `Fenced`; `Passed` says at last that they have left.
+    of several such records has a `number`, and is answered with `Fenced`, unless there were not so many `in_all`;
+    `Passed` says at last that they have left.
     """
 
     clients: list[Moving]
     number: int = 0
+    in_all: int = 0
 
 
 Record = (

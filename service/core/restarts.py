@@ -105,6 +105,8 @@ class _Restart:
     def __init__(self, host: str | None) -> None:
         self.host = host
         self.away: dict[Address, Away] = {}
+        self.told = 0
+        """How many it has told of."""
         self.kept = 0
         self.has_left = False
         self.until = math.inf
@@ -158,7 +160,9 @@ class Restarts:
         far.keep_order()
         for begin in range(0, len(clients), _TOGETHER):
             far.announce(records.encode(records.Restarts(clients[begin : begin + _TOGETHER])))
-        far.announce(records.encode(records.Restarts([], self._number)))
+        # Each alone: whoever answers has had all that was for all, and all that was for it. An engine may lose either.
+        for peer in self._asked:
+            peer.tell(records.Restarts([], self._number, len(clients)))
 
     def fenced(self, peer: Worker, record: records.Fenced) -> bool:
         """Whether it is an answer to us."""
@@ -201,7 +205,8 @@ class Restarts:
                 self._bus.note_client(peer, client)  # we were just being told all that the other worker has
             away = self._away[temporary] = restart.away[temporary] = Away(client, restart, self._hub.tally)
             stand_in(self._bus, away, peer)
-        if record.number:
+        restart.told += len(record.clients)
+        if record.number and restart.told == record.in_all:
             peer.tell(records.Fenced(record.number, peer.local_number))
 
     def passed(self, peer: Worker, record: records.Passed) -> None:

@@ -9,7 +9,7 @@ from service.core.restarts import AWAY_S, MAX_KEPT_BYTES
 from service.engine import links
 from service.engine.envelope import RESTARTS
 from tests.service.centers import Party
-from tests.service.engines import FakeEngine, HostOfOne, hosts
+from tests.service.engines import SILENCE_S, FakeEngine, HostOfOne, hosts
 
 ALICE = Address("alice")
 
@@ -90,6 +90,28 @@ def test_a_worker_that_ends_before_its_clients_have_left_has_lost_them() -> None
     assert bob.heard() == []
     end(here, engine)
     assert [frame["state"] for frame in bob.heard()] == ["offline"]
+
+
+@pytest.mark.parametrize("what", ["a message", "who leaves"])
+def test_a_worker_that_has_missed_something_does_not_say_that_it_has_all(what: str) -> None:
+    engine, here, alice, _ = alice_and_who_watches_her()
+    engine.settle()
+    if what == "a message":
+        alice.say(type="send", id=1, recipient_uuid="watcher", message=1, ack="delivered")
+        here.turns()
+        assert engine.kinds() == ["Batch"]
+        engine.messages.clear()
+    answered: list[bool] = []
+    here.bus.announce_restart([alice.session], lambda: answered.append(True))
+    here.turns()
+    if what == "who leaves":
+        assert engine.kinds() == ["Shared", "Batch"]
+        engine.messages.popleft()
+    engine.settle()
+    assert not here.bus.restarts.followers
+    engine.passes(SILENCE_S)
+    if what == "a message":
+        assert [(frame["type"], frame.get("code")) for frame in alice.heard()] == [("error", 116)]
 
 
 def test_one_that_stays_after_all_is_where_it_was() -> None:
