@@ -432,8 +432,9 @@ class PeerBus:
 
     def lose_abroad(self) -> None:
         self._is_ending = True
-        for peer in self.peers.values():
+        for peer in tuple(self.peers.values()):
             if not peer.is_near and peer not in self.restarts.followers:
+                self._answer_for(peer)  # else clients that wait for it could not leave
                 self._lose_all(peer)
 
     def _lose_all(self, peer: Peer) -> None:

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.service.processes import Processes, several
 from tests.service.releases import release_before
 from tests.service.servers import PROGRAMS, serving
 from tests.service.service_manager import Unit, managing
-from tests.service.shells import ROOT
+from tests.service.shells import ROOT, wait_until
 from tests.service.test_hosts import Client
 
 pytestmark = pytest.mark.slow
@@ -59,17 +60,17 @@ class Talker:
                 await self._send(connection)
                 await asyncio.sleep(0.02)
             for _ in range(400):
-                if sum(map(len, self.answers.values())) >= self.due:
+                if all(self.has_heard_of(number) for number in range(1, self.sent + 1)):
                     break
                 await asyncio.sleep(0.05)
             self.has_heard.set()
             await self.may_leave.wait()
             listening.cancel()
 
-    @property
-    def due(self) -> int:
-        """How much it is to be told: `ok`, and of each third message that it has arrived."""
-        return self.sent + sum(number % 3 == 0 for number in range(1, self.sent + 1))
+    def has_heard_of(self, number: int) -> bool:
+        """Whether it was told all that it is to be told: `ok`, and of each third message that it has arrived."""
+        answers = self.answers.get(number, [])
+        return "error" in answers or len(answers) == (2 if number % 3 == 0 else 1)
 
     async def _ask(self, connection: ClientConnection, **frame: object) -> dict[str, Any]:
         await connection.send(json.dumps({"id": 0, **frame}))
@@ -101,10 +102,21 @@ class Talker:
             elif frame.get("id") == "watch":
                 if frame["online"]:
                     self.is_watching.set()
-            elif frame["type"] in ("ok", "delivered"):
+            elif frame["type"] in ("ok", "error", "delivered", "lost"):
                 self.answers.setdefault(frame["id"], []).append(frame["type"])
             else:
                 self.others.append(frame)
+
+
+@contextlib.contextmanager
+def logged(**logs: Callable[[], str]) -> Iterator[None]:
+    """If it fails, it is seen what each said."""
+    try:
+        yield
+    except BaseException:
+        for name, log in logs.items():
+            print(f"--- {name}:", log(), sep="\n")
+        raise
 
 
 @pytest.fixture
@@ -118,17 +130,17 @@ def to_group(number: int) -> bool:
     return number % 5 == 0 and number % 3 != 0
 
 
-async def talk(unit: Unit, there: Processes, restarts: tuple[int, ...], **variables: str) -> list[Talker]:
-    """Some here and some there, during restarts with so many workers each."""
+@contextlib.asynccontextmanager
+async def talking(unit: Unit, there: Processes) -> AsyncIterator[list[Talker]]:
+    """Some here and some there, for as long as it lasts, and until they have heard of all that they have sent."""
     here = [Talker(f"here-{number}", f"there-{number}") for number in range(PAIRS)]
     others = [Talker(talker.other, talker.name) for talker in here]
     talks = [asyncio.create_task(talker.talk(unit.url)) for talker in here]
     talks += [asyncio.create_task(talker.talk(there.shell.url)) for talker in others]
     for talker in here + others:
         await talker.is_watching.wait()
-    for workers in restarts:
-        await asyncio.sleep(0.3)
-        await asyncio.to_thread(unit.restart, WORKERS=str(workers), **variables)
+    await asyncio.sleep(0.3)
+    yield here + others
     await asyncio.sleep(0.3)
     for talker in here + others:
         talker.may_stop.set()
@@ -138,7 +150,42 @@ async def talk(unit: Unit, there: Processes, restarts: tuple[int, ...], **variab
     for talker in here + others:
         talker.may_leave.set()
     await asyncio.gather(*talks)
-    return here + others
+
+
+async def restart(unit: Unit, there: Processes, restarts: tuple[int, ...], **variables: str) -> list[Talker]:
+    """Restarts, with so many workers each, while they talk."""
+    async with talking(unit, there) as talkers:
+        for workers in restarts:
+            await asyncio.to_thread(unit.restart, WORKERS=str(workers), **variables)
+            await asyncio.sleep(0.3)
+    return talkers
+
+
+async def restart_while_one_is_slow(unit: Unit, there: Processes, **variables: str) -> list[Talker]:
+    """The same, once, while a worker of the other host stands still for longer than it is waited for."""
+    async with talking(unit, there) as talkers:
+        slow = there.pids()[0]
+        os.kill(slow, signal.SIGSTOP)
+        restarting = asyncio.create_task(asyncio.to_thread(unit.restart, WORKERS="2", **variables))
+        await asyncio.to_thread(wait_until, lambda: "a worker of another host does not answer" in unit.log.read_text())
+        await asyncio.sleep(1)
+        os.kill(slow, signal.SIGCONT)
+        await restarting
+    return talkers
+
+
+def check_that_nobody_has_noticed(talkers: list[Talker]) -> None:
+    by_name = {talker.name: talker for talker in talkers}
+    for talker in talkers:
+        assert talker.others == [], talker.name
+        numbers = range(1, talker.sent + 1)
+        assert by_name[talker.other].heard == [number for number in numbers if not to_group(number)]
+        assert {number: sorted(answers) for number, answers in talker.answers.items()} == {
+            number: ["delivered", "ok"] if number % 3 == 0 else ["ok"] for number in numbers
+        }
+        for other in talkers:
+            if other is not talker:
+                assert other.in_group[talker.name] == [number for number in numbers if to_group(number)]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -147,20 +194,41 @@ def test_nobody_notices_that_the_service_of_a_host_restarts(name: str, unit: Uni
         settings = {"WEBSOCKET_ENGINE_URL": engine.url, "WEBSOCKET_ENGINE_SILENCE": "4"}
         ours = {**settings, "WEBSOCKET_ENGINE_HOST": "a", "WEBSOCKET_BUS": str(tmp_path / "bus")}
         unit.start(WORKERS="2", **ours)
-        with several("runner", 2, tmp_path / "b", str(ROOT), WEBSOCKET_ENGINE_HOST="b", **settings) as there:
-            talkers = asyncio.run(talk(unit, there, (2, 1, 3), **ours))
+        with (
+            several("runner", 2, tmp_path / "b", str(ROOT), WEBSOCKET_ENGINE_HOST="b", **settings) as there,
+            logged(here=unit.log.read_text, there=there.shell.log),
+        ):
+            talkers = asyncio.run(restart(unit, there, (2, 1, 3), **ours))
             assert "Traceback" not in there.shell.log()
-        by_name = {talker.name: talker for talker in talkers}
-        for talker in talkers:
-            assert talker.others == [], talker.name
-            numbers = range(1, talker.sent + 1)
-            assert by_name[talker.other].heard == [number for number in numbers if not to_group(number)]
-            assert {number: sorted(answers) for number, answers in talker.answers.items()} == {
-                number: ["delivered", "ok"] if number % 3 == 0 else ["ok"] for number in numbers
-            }
-            for other in talkers:
-                if other is not talker:
-                    assert other.in_group[talker.name] == [number for number in numbers if to_group(number)]
+            check_that_nobody_has_noticed(talkers)
+        assert unit.end(signal.SIGTERM) == 0
+
+
+def test_if_a_worker_of_another_host_is_slow_what_is_lost_is_told_and_nobody_is_disconnected(
+    unit: Unit, tmp_path: Path
+) -> None:
+    with serving(PROGRAMS[0], tmp_path) as engine:
+        settings = {"WEBSOCKET_ENGINE_URL": engine.url, "WEBSOCKET_ENGINE_SILENCE": "20"}
+        ours = {**settings, "WEBSOCKET_ENGINE_HOST": "a", "WEBSOCKET_BUS": str(tmp_path / "bus")}
+        unit.start(WORKERS="2", **ours)
+        with (
+            several("runner", 2, tmp_path / "b", str(ROOT), WEBSOCKET_ENGINE_HOST="b", **settings) as there,
+            logged(here=unit.log.read_text, there=there.shell.log),
+        ):
+            talkers = asyncio.run(restart_while_one_is_slow(unit, there, **ours))
+            assert "Traceback" not in there.shell.log()
+            by_name = {talker.name: talker for talker in talkers}
+            for talker in talkers:
+                assert [frame["type"] for frame in talker.others if frame["type"] != "presence"] == []
+                states = [frame["state"] for frame in talker.others]
+                assert states in ([], ["offline", "online"]), talker.name
+                for number in range(1, talker.sent + 1):
+                    assert talker.has_heard_of(number)
+                for numbers in (by_name[talker.other].heard, *talker.in_group.values()):
+                    assert numbers == sorted(set(numbers))
+
+                told = {number for number, answers in talker.answers.items() if "delivered" in answers}
+                assert told <= {*by_name[talker.other].heard}
         assert unit.end(signal.SIGTERM) == 0
 
 

@@ -114,6 +114,20 @@ def test_a_worker_that_has_missed_something_does_not_say_that_it_has_all(what: s
         assert [(frame["type"], frame.get("code")) for frame in alice.heard()] == [("error", 116)]
 
 
+@pytest.mark.parametrize("ack", ["accepted", "delivered"])
+def test_who_waits_for_a_worker_that_does_not_answer_can_leave_and_is_told_that_its_message_is_lost(ack: str) -> None:
+    engine, here, alice, _ = alice_and_who_watches_her()
+    engine.settle()
+    engine.hosts["b.7"].is_deaf = True
+    alice.say(type="send", id=1, recipient_uuid="watcher", message=1, ack=ack)
+    here.bus.announce_restart([alice.session], lambda: None)
+    engine.settle()
+    assert not alice.session.may_leave
+    here.bus.lose_abroad()
+    assert alice.session.may_leave
+    assert [(frame["type"], frame.get("code")) for frame in alice.heard()] == [("error", 116)]
+
+
 def test_one_that_stays_after_all_is_where_it_was() -> None:
     engine, here, alice, bob = alice_and_who_watches_her()
     here.bus.announce_restart([alice.session], lambda: None)
