@@ -60,6 +60,7 @@ def run(options: Namespace, report: Report) -> int:
     """Become the service, here and as deploy.yaml says, in the foreground."""
     import os
     import shlex
+    import signal
     import sys
     from ipaddress import ip_address
 
@@ -107,7 +108,12 @@ def run(options: Namespace, report: Report) -> int:
         deploy = msgspec.structs.replace(deploy, mailbox=kept)
     sys.stdout.flush()
     environ = {**os.environ, **to_environ(deploy), **here, **deploy.env}
-    os.execve(sys.executable, starting(module), environ)
+    # They wait until the service has handlers for them, without a gap while Python starts.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        os.execve(sys.executable, starting(module), environ)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def show(options: Namespace, report: Report) -> int:

@@ -4,6 +4,11 @@ It reads its settings from the environment, listens on systemd's socket or its o
 is alive, and stops with status 0. It runs the notification center, or the ASGI application that WEBSOCKET_APP names.
 """
 
+from service.process.stops import hold_signals
+
+if __name__ == "__main__":
+    hold_signals()
+
 import logging
 import os
 import sys
@@ -12,7 +17,6 @@ from service.process.begin import declared_settings_or_exit, ignore_hangups
 from service.process.descriptor_store import stored_sets
 from service.process.listen import FDS_VARIABLE, ListenError, listening_sockets, name_of, stored_descriptors
 from service.process.logs import configure_logging
-from service.process.stops import hold_stops
 from service.process.usage import take_option
 from service.workers.manager import run_workers
 
@@ -21,6 +25,7 @@ logger = logging.getLogger("service")
 
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
+    hold_signals()  # also where another program calls this
     is_check = take_option(
         "python -m service",
         "Run the notification center, or your own ASGI application, on uvicorn. Its settings are the WEBSOCKET_ "
@@ -42,7 +47,6 @@ def main() -> None:
         check(settings)
     configure_logging(settings.log)
     is_worker = FDS_VARIABLE in os.environ
-    hold_stops()
     ignore_hangups()
     stored = stored_descriptors(os.environ)
     try:

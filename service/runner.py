@@ -10,7 +10,7 @@ from collections.abc import Generator
 import uvicorn
 
 from service.process.notify import Notifier
-from service.process.stops import let_stops_through, stop_signals
+from service.process.stops import hold_signals, let_signals_through, stop_signals
 from service.workers.manager import end_with_manager
 
 
@@ -26,8 +26,9 @@ class InformingServer(uvicorn.Server):
         # In place of uvicorn's: when it has stopped, that raises the signal again, and the process would die of it.
         for stopping in stop_signals():
             signal.signal(stopping, self.handle_exit)
-        let_stops_through()
+        let_signals_through()
         yield
+        hold_signals()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         end_with_manager(os.environ)

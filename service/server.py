@@ -4,19 +4,28 @@ For development, and for whoever starts it this way already. Same messages, clos
 The library reads only requests without a body, and before its version 17 (Python 3.10) only GET: others get no answer.
 """
 
+import os
+import sys
+
+if not __package__:
+    # Run as a file: Python then looks for modules beside this file, and not for the package that it is in.
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+
+from service.process.stops import hold_signals, let_signals_through, stop_signals
+
+if __name__ == "__main__":
+    hold_signals()
+
 import argparse
 import asyncio
 import contextlib
 import logging
-import os
 import re
 import socket
-import sys
 from asyncio import TimerHandle
 from collections.abc import Iterable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
-from pathlib import Path
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
@@ -28,10 +37,6 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import Event
 from websockets.typing import Subprotocol
-
-if not __package__:
-    # Run as a file: Python then looks for modules beside this file, and not for the package that it is in.
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from service.core.admission import Admission, Handshake, admit, client_address, note_refusal
 from service.core.bounds import CLOSE_GRACE_S, MAX_FRAGMENTS
@@ -53,7 +58,6 @@ from service.process.hangups import has_hung_up
 from service.process.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
-from service.process.stops import hold_stops, let_stops_through, stop_signals
 from service.settings import Settings
 from service.web.publish import PREFIX
 from service.web.watching import Watching
@@ -251,7 +255,7 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     stopped = asyncio.Event()
     for stopping in stop_signals():
         asyncio.get_running_loop().add_signal_handler(stopping, stopped.set)
-    let_stops_through()
+    let_signals_through()
     end_with_manager(os.environ)
     shell = Standalone(settings)
     notifier = Notifier(os.environ)
@@ -291,7 +295,7 @@ async def run(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     await hosts.close()
     await mesh.close()
     alive.cancel()
-    hold_stops()
+    hold_signals()
 
 
 def _look_away(server: Server, listener: socket.socket) -> None:
@@ -309,6 +313,7 @@ async def _all_closed(servers: Iterable[Server]) -> None:
 
 def main() -> None:
     """Run in the foreground. A port on the command line goes before the environment's."""
+    hold_signals()  # also where another program calls this
     parser = argparse.ArgumentParser(
         prog="python -m service.server",
         description="Run the notification center on the websockets library alone. Its settings are the WEBSOCKET_ "
@@ -320,7 +325,6 @@ def main() -> None:
     chosen = {} if port is None else {"WEBSOCKET_PORT": port, "WEBSOCKET_SOCKET": ""}
     settings = settings_or_exit({**os.environ, **chosen})
     configure_logging(settings.log)
-    hold_stops()
     ignore_hangups()
     is_worker = FDS_VARIABLE in os.environ
     try:

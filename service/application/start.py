@@ -14,7 +14,7 @@ from service.process.base_options import base_options
 from service.process.journal import prefix_stderr
 from service.process.listen import BACKLOG
 from service.process.logs import keep_requests_out
-from service.process.stops import end, let_stops_through, stop_signals
+from service.process.stops import end, let_signals_through, stop_signals
 from service.settings import Settings
 
 # The first that ends requests at a time limit when it stops (`timeout_graceful_shutdown`).
@@ -23,6 +23,9 @@ OLDEST_UVICORN = (0, 22)
 
 def check(settings: Settings) -> NoReturn:
     """Import the application, and end with 0, or with 1 and what is wrong with it."""
+    for stopping in stop_signals():
+        signal.signal(stopping, signal.SIG_DFL)  # nothing has been found out yet: not with 0, and without a traceback
+    let_signals_through()
     _loaded_or_exit(settings)
     end(0)
 
@@ -32,7 +35,7 @@ def run(settings: Settings, sockets: list[socket.socket]) -> None:
     stops = stop_signals()
     _end_at_once(stops)
     # What the application starts, even while it is imported, must not inherit that they are held back.
-    let_stops_through()
+    let_signals_through()
     deadline = _start_deadline(settings)
     application = _loaded_or_exit(settings)
     _end_at_once(stops)

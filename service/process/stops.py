@@ -1,4 +1,4 @@
-"""When a service, and the process that watches its workers, can be asked to stop.
+"""When signals reach a service, and the process that watches its workers.
 
 Source: signal(7), pthread_sigmask(3).
 """
@@ -10,19 +10,23 @@ from contextlib import suppress
 from typing import NoReturn
 
 
-def hold_stops() -> None:
-    """Let SIGTERM and SIGINT wait until the event loop has handlers for them, or for ever when the service has stopped.
+def hold_signals() -> None:
+    """Let SIGTERM, SIGINT and SIGHUP wait until they have handlers, or for ever when the service has stopped.
 
-    An exception that a handler raises anywhere, such as inside an import or while a loop is made or closed, leaves
-    half-made things behind or is lost. The default action would end the process with a status that managers take for a
-    crash.
+    To be called before anything else is imported. An exception that a handler raises anywhere, such as inside an import
+    or while a loop is made or closed, is printed, leaves half-made things behind, or is lost. The default action would
+    end the process with a status that managers take for a crash, and of SIGHUP it must not end at all.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+    signal.pthread_sigmask(signal.SIG_BLOCK, _held())
 
 
-def let_stops_through() -> None:
+def let_signals_through() -> None:
     """The handlers are there: those that waited are taken now."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _held())
+
+
+def _held() -> list[signal.Signals]:
+    return [*stop_signals(), signal.SIGHUP]
 
 
 def stop_signals() -> list[signal.Signals]:

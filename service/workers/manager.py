@@ -29,7 +29,7 @@ from service.core.status import together
 from service.process.listen import FDS_VARIABLE, STORED_VARIABLE
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
-from service.process.stops import end, hold_stops, let_stops_through, stop_signals
+from service.process.stops import end, hold_signals, let_signals_through, stop_signals
 from service.settings import Settings
 from service.workers.meeting import AT, LIFELINE_VARIABLE, Meeting
 from service.workers.release import HERE, RELEASE_VARIABLE, Deployment, Release, ReleaseError
@@ -51,6 +51,8 @@ PASS_ON = signal.SIGUSR1
 _WATCHDOG_OF = "WATCHDOG_PID"
 # What runs a worker that understands it.
 MODULE_OF_CENTER = ["-m", "service"]
+# What a terminal sends to all its processes; a worker that is started has no handlers for them at first.
+_OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
 _credentials = struct.Struct("3i")
 # What a worker says comes with at most two descriptors.
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_credentials.size) + socket.CMSG_SPACE(2 * struct.calcsize("i"))
@@ -200,8 +202,8 @@ class Workers:
         loop = asyncio.get_running_loop()
         for stopping in stop_signals():
             loop.add_signal_handler(stopping, self._stop_all, stopping)
-        let_stops_through()
         loop.add_signal_handler(signal.SIGHUP, self._is_asked_to_reload.set)
+        let_signals_through()
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, self._directory)
             ears = stack.enter_context(self._ears)
@@ -212,15 +214,16 @@ class Workers:
                 loop.add_reader(door, self._let_in, door)
                 stack.callback(loop.remove_reader, door)
             await self._serve()
-        hold_stops()
+        hold_signals()
         return not self._has_failed
 
     async def _serve(self) -> None:
         for _ in range(self._number):
             self._keep_one(self._release)
-        duties = (self._tell_the_service_manager(), self._end_the_stuck(), self._reload_when_asked())
-        tasks = [asyncio.create_task(duty) for duty in duties]
+        tasks = [asyncio.create_task(duty) for duty in (self._tell_the_service_manager(), self._end_the_stuck())]
+        reloads = asyncio.create_task(self._reload_when_asked())
         await self._stopped.wait()
+        reloads.cancel()  # that its new worker does not serve any more is no fault
         self._notifier.stopping()
         for worker in tuple(self._workers.values()):
             self._stop(worker, self.stops_by)
@@ -314,6 +317,7 @@ class Workers:
     async def _execute(self, release: Release) -> asyncio.subprocess.Process | None:
         fds = [listener.fileno() for listener in self._sockets]
         inherited = {name: value for name, value in release.environ.items() if name != _WATCHDOG_OF}
+        signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
         try:
             return await asyncio.create_subprocess_exec(
                 release.python,
@@ -330,6 +334,8 @@ class Workers:
         except OSError as error:
             logger.error("no worker can be started: %s", error)
             return None
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_TERMINALS)
 
     def _variables(self, release: Release) -> dict[str, str]:
         """What the environment of a worker has of its own."""

@@ -270,6 +270,7 @@ def test_run_becomes_the_service_with_the_settings_of_deploy_yaml(
 
     def become(*what: Any) -> None:
         became.append(what)
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
         sys.exit(0)
 
     monkeypatch.setattr(os, "execve", become)

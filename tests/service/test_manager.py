@@ -398,6 +398,16 @@ def test_a_stop_in_the_middle_of_the_start_or_of_a_hangup_is_a_stop(kind: str, a
         assert list(bus.glob("*")) == [] or after_s < 0.5
 
 
+@pytest.mark.parametrize("kind", OURS)
+def test_a_stop_during_a_reload_finds_no_fault_with_the_worker_that_was_being_started(kind: str, bus: Path) -> None:
+    with several(kind, 2, bus) as workers:
+        workers.shell.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "replacing 2 workers" in workers.shell.log())
+        workers.shell.terminate()
+        assert workers.shell.process.wait(DEADLINE_S) == 0
+        assert "does not start" not in workers.shell.log()
+
+
 @in_a_loop
 async def test_a_worker_that_was_being_started_is_stopped_and_no_sign_of_life_lets_it_stay(tmp_path: Path) -> None:
     workers = Workers(["-c", "import time; time.sleep(60)"], Deployment(os.environ), Settings(), [])

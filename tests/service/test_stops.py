@@ -1,0 +1,100 @@
+"""Signals that come while the service starts are neither lost nor a crash, at whatever moment they come."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.ports import free_port
+from tests.service.shells import DEADLINE_S, ROOT, answers, clean_environment, wait_until
+
+KINDS = {"runner": "-m service", "standalone": "-m service.server", "file": "service/server.py"}
+HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Python runs it before anything else. It sends a signal once, to all processes, as a terminal does.
+SENDS = """
+import os, sys
+
+def look(event, arguments):
+    if os.environ["AT"] in (event, arguments[0] if event == "import" else ""):
+        try:
+            os.close(os.open(os.environ["SENT"], os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        os.killpg(0, int(os.environ["SIGNAL"]))
+
+sys.addaudithook(look)
+"""
+# As a program does that starts the service without a gap.
+HAS_WAITED = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [int(os.environ["SIGNAL"])])
+os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def is_survived_or_ends_in_order(words: list[str], sent: signal.Signals, tmp_path: Path, **variables: str) -> None:
+    """SIGHUP is survived; of the others the service ends as when it runs, without a word."""
+    port = free_port()
+    environ = clean_environment(WEBSOCKET_PORT=str(port), SIGNAL=str(int(sent)), **variables)
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *words], cwd=ROOT, env=environ, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        if sent is signal.SIGHUP:
+            wait_until(lambda: process.poll() is not None or answers(port))
+            process.terminate()
+        code = process.wait(DEADLINE_S)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    log_text = (tmp_path / "log").read_text()
+    assert code == 0, log_text
+    for odd in ("Traceback", "KeyboardInterrupt", "ended with", "does not start"):
+        assert odd not in log_text
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers", "at"),
+    [
+        ("runner", 1, "msgspec"),
+        ("runner", 1, "socket.bind"),
+        ("runner", 2, "tempfile.mkdtemp"),
+        ("runner", 2, "os.fork"),
+        ("standalone", 1, "asyncio"),
+        ("standalone", 2, "subprocess.Popen"),
+        ("file", 1, "asyncio"),
+    ],
+)
+@pytest.mark.parametrize("sent", HELD, ids=lambda each: each.name)
+def test_a_signal_during_the_start(kind: str, workers: int, sent: signal.Signals, at: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SENDS)
+    is_survived_or_ends_in_order(
+        KINDS[kind].split(),
+        sent,
+        tmp_path,
+        WORKERS=str(workers),
+        PYTHONPATH=str(tmp_path),
+        AT=at,
+        SENT=str(tmp_path / "sent"),
+    )
+    assert (tmp_path / "sent").exists()
+
+
+@pytest.mark.parametrize("sent", HELD, ids=lambda each: each.name)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_signal_that_has_waited_since_before_the_start(kind: str, sent: signal.Signals, tmp_path: Path) -> None:
+    is_survived_or_ends_in_order(["-c", HAS_WAITED, *KINDS[kind].split()], sent, tmp_path)
+
+
+@pytest.mark.parametrize("sent", HELD, ids=lambda each: each.name)
+def test_a_look_at_an_application_is_ended_by_a_signal_and_finds_nothing(sent: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(f"import os\nos.kill(os.getpid(), {int(sent)})\nasync def app(*_): ...\n")
+    environ = clean_environment(WEBSOCKET_APP="main:app", WEBSOCKET_APP_DIRECTORY=str(tmp_path))
+    words = [sys.executable, "-m", "service", "--check"]
+    ended = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, timeout=DEADLINE_S, check=False)
+    assert (ended.returncode, ended.stderr) == (-sent, b"")
