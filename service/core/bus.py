@@ -224,6 +224,10 @@ class PeerBus:
         """The other workers of this host."""
         return [peer for peer in self.peers.values() if peer.is_near]
 
+    def ends(self, member: Member) -> None:
+        if member.temporary in self.moves.leaving:
+            self.moves.ends(member)
+
     def frees(self, address: Address) -> None:
         del self._since[address]
         self.tell_all(records.Frees(address))

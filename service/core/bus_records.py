@@ -182,7 +182,8 @@ class Moving(msgspec.Struct, array_like=True, gc=False):
 class Moves(_Record, tag=18):
     """The worker with the number `to` is to serve these clients of the sender, or the sender after all. Both are on one
     host. `instead`: of a worker, by its number, and the number of its `Moves`, which is not to be acted on any more; of
-    its clients the sender has these by now, and those that are `gone` no more, with all that they had.
+    its clients the sender has these by now, and those that are `gone` no more, with all that they had. Without it, no
+    worker of the host has those.
     """
 
     number: int

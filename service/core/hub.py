@@ -216,6 +216,9 @@ class Bus(Protocol):
     def owns(self, address: Address, member: Member, since: float | None = None) -> None:
         """Tell the others that one of our members has got an address, now or `since` this time."""
 
+    def ends(self, member: Member) -> None:
+        """One of our members is about to lose all that it has."""
+
     def since(self, address: Address) -> float:
         """Since when one of our members has an address."""
 
@@ -349,6 +352,8 @@ class Alone:
 
     def arrived(self, member: Member) -> None: ...
 
+    def ends(self, member: Member) -> None: ...
+
     def frees(self, address: Address) -> None: ...
 
     def heir(self, address: Address) -> Owner | None:
@@ -456,6 +461,7 @@ class Hub:
         """Forget a member, and everything that was its own. Once is enough, twice does no harm."""
         if member not in self.members:
             return
+        self.bus.ends(member)
         del self.members[member]
         for group in groups:
             self.leave(member, group)

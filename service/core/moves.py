@@ -266,6 +266,17 @@ class Moves:
             for peer in tuple(self._bus.peers.values()):
                 self._tell(peer, record)
 
+    def ends(self, member: Member) -> None:
+        """A client goes that was about to leave. Others may believe it here, or already with whom it was to pass to."""
+        for fence in self._fences.values():
+            if member.temporary in fence.clients:
+                clients = [each for each in fence.record.clients if each.addresses[0][0] != member.temporary]
+                fence.record.clients = clients
+                self.leaving.discard(member.temporary)
+                gone = records.Moves(self._bus.next_number(), self._bus.number, [], gone=[self.moving(member)])
+                for peer in tuple(self._bus.peers.values()):
+                    self._tell(peer, gone)
+
     def left(self, session: Session, to: Worker) -> None:
         """A client has left: the other worker has what it had."""
         moving = self.moving(session)
@@ -498,7 +509,19 @@ class Moves:
         if record.instead is not None:
             of, number = record.instead
             self._replaced += [(each.number, number) for each in siblings if each.local_number == of]
+        else:
+            for client in record.gone:
+                self._forget(client, siblings)
         self._drop(peer, record.gone)
+
+    def _forget(self, client: records.Moving, siblings: Sequence[Worker]) -> None:
+        """No worker of a host has this client."""
+        temporary = client.addresses[0][0]
+        if temporary in self._arriving and self._arriving[temporary][0] in siblings:
+            self.lost(temporary)
+        for holder in siblings:
+            if temporary in holder.client_addresses:
+                self._drop(holder, [client])
 
     def _drop(self, peer: Worker, clients: Iterable[records.Moving]) -> None:
         """A worker has these clients no more, if we believe that it has."""

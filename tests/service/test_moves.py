@@ -380,3 +380,29 @@ def test_what_a_client_has_sent_to_one_that_moves_is_not_overtaken_when_it_moves
         host.settle()
         assert [frame["message"] for frame in recipient.heard()] == [1, 2]
     assert not any(worker.bus.moves._ahead or worker.bus.moves._behind for worker in host.workers.values())
+
+
+@pytest.mark.parametrize("are_others_asked", [False, True])
+def test_who_goes_while_it_is_about_to_leave_is_gone_for_all(are_others_asked: bool) -> None:
+    host = Host(3)
+    source, target, other = host.workers.values()
+    ann, watcher = source.v1("ann"), other.v1("watcher")
+    ann.say(type="join", id=0, group="g")
+    host.settle()
+    watcher.say(type="presence", id=0, uuids=["ann"], watch=True)
+    watcher.heard()
+    number = source.bus.moves.announce([ann.session], source.bus.peers["1"], lambda _: None)
+    target.arrive("0")
+    if are_others_asked:
+        source.arrive("1")
+    ann.session.end()
+    host.settle()
+    source.bus.moves.finish(number, source.bus.peers["1"])
+    host.settle()
+    assert [frame["state"] for frame in watcher.heard()] == ["offline"]
+    for worker in host.workers.values():
+        moves = worker.bus.moves
+        assert not any((moves._arriving, moves._behind, moves._fences, moves.leaving))
+        assert worker.center.hub.owner_of("ann") is None  # type: ignore[arg-type]
+        assert worker.center.hub.members_of("g") == ()
+        assert worker.center.connections == 1

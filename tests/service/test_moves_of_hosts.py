@@ -178,15 +178,15 @@ class Scene:
             self.numbers[name] = bus.moves.announce([self.parties[name].session], to, leave)
 
     def leave(self, name: str, source: str, target: str, may: bool) -> None:
-        if name not in self.parties or name not in self.numbers:
-            return  # it was of a worker that is dead, or has left
-        bus, session, to = self.workers[source].bus, self.parties[name].session, target[1:]
-        if may and session.may_leave:
+        bus, to = self.workers[source].bus, target[1:]
+        if name not in self.parties:  # it has gone meanwhile
+            self.moving.pop(name)
+        elif may and (session := self.parties[name].session).may_leave:
             bus.moves.prepare(self.numbers[name])
             self.on_the_way.append((name, msgspec.msgpack.encode(session.leave()), target))
             bus.moves.left(session, bus.peers[to])
         else:
-            bus.moves.withdraw([session])
+            bus.moves.withdraw([self.parties[name].session])
             self.still.discard(name)
             self.moving.pop(name, None)
         number = self.numbers.pop(name)
@@ -228,14 +228,20 @@ class Scene:
         on_the_way = {name for name, _, _ in self.on_the_way}
         for name in [name for name, at in self.at.items() if at == killed and name not in on_the_way]:
             self.forget(name)
+        for name in [name for name, (source, _) in self.moving.items() if source == killed and name not in on_the_way]:
+            del self.moving[name], self.numbers[name]
 
     def quit(self) -> None:
-        """One goes of its own accord, unless it is just moving."""
-        movable = sorted(self.parties.keys() - self.still)
-        if movable:
-            name = self.chance.choice(movable)
+        """One goes of its own accord, unless no worker has it just now."""
+        on_the_way = {name for name, _, _ in self.on_the_way}
+        there = [name for name in sorted(self.parties.keys() - on_the_way) if self.at[name]]
+        if there:
+            name = self.chance.choice(there)
             self.parties[name].session.end()
+            moving, number = self.moving.get(name), self.numbers.get(name)
             self.forget(name)
+            if moving is not None and number is not None:  # of which its worker has yet to say that it is over
+                self.moving[name], self.numbers[name] = moving, number
 
     def refuse(self) -> None:
         """A worker does not serve a client that comes to it."""
