@@ -34,6 +34,8 @@ class Scene:
         self.asked: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.said_to_all: dict[str, list[int]] = defaultdict(list)
         self.heard: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.unconfirmed: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        """Of them, those that are to be confirmed and were not yet."""
         self.number = 0
         self.numbers: dict[str, int] = {}
         for position, name in enumerate(NAMES):
@@ -145,12 +147,13 @@ class Scene:
     def listen(self, confirmed: float) -> None:
         """Everybody hears what has come, and confirms this part of what is to be confirmed and was not yet."""
         for name, party in self.parties.items():
-            self.heard[name] += party.heard()
-            for frame in self.heard[name]:
-                is_due = "key" in frame and name not in self.still and "is_confirmed" not in frame
-                if is_due and self.chance.random() < confirmed:
-                    party.say(type="ack", key=frame["key"])
-                    frame["is_confirmed"] = True
+            heard = party.heard()
+            self.heard[name] += heard
+            due = self.unconfirmed[name] + [frame for frame in heard if "key" in frame]
+            now = [] if name in self.still else [frame for frame in due if self.chance.random() < confirmed]
+            for frame in now:
+                party.say(type="ack", key=frame["key"])
+            self.unconfirmed[name] = [frame for frame in due if frame not in now]
 
     def check(self, name: str) -> None:
         """All that others have sent has come, once and in order, and all that was to be told was told, once."""
@@ -176,7 +179,7 @@ class Scene:
             self.adopt()
 
 
-@pytest.mark.parametrize("seed", seeds(10, 90))
+@pytest.mark.parametrize("seed", seeds(10, 30))
 def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(seed: int) -> None:
     scene = Scene(seed)
     for _ in range(400):
@@ -197,7 +200,7 @@ def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(se
         assert not worker.bus.moves._behind
 
 
-@pytest.mark.parametrize("seed", seeds(10, 90))
+@pytest.mark.parametrize("seed", seeds(10, 30))
 def test_when_a_worker_dies_meanwhile_nothing_is_doubled_or_overtaken_or_remains(seed: int) -> None:
     scene = Scene(seed)
     for number in range(400):

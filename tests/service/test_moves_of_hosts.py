@@ -101,6 +101,8 @@ class Scene:
         self.asked: dict[str, list[int]] = defaultdict(list)
         self.said_to_all: dict[str, list[int]] = defaultdict(list)
         self.heard: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.unconfirmed: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        """Of them, those that are to be confirmed and were not yet."""
         self.number = 0
         self.numbers: dict[str, int] = {}
         self.moving: dict[str, tuple[str, str]] = {}
@@ -263,12 +265,13 @@ class Scene:
     def listen(self, confirmed: float) -> None:
         """Everybody hears what has come, and confirms this part of what is to be confirmed and was not yet."""
         for name, party in self.parties.items():
-            self.heard[name] += party.heard()
-            for frame in self.heard[name]:
-                is_due = "key" in frame and name not in self.still and "is_confirmed" not in frame
-                if is_due and self.chance.random() < confirmed:
-                    party.say(type="ack", key=frame["key"])
-                    frame["is_confirmed"] = True
+            heard = party.heard()
+            self.heard[name] += heard
+            due = self.unconfirmed[name] + [frame for frame in heard if "key" in frame]
+            now = [] if name in self.still else [frame for frame in due if self.chance.random() < confirmed]
+            for frame in now:
+                party.say(type="ack", key=frame["key"])
+            self.unconfirmed[name] = [frame for frame in due if frame not in now]
 
     def settle(self) -> None:
         """Let everything arrive, and what follows from it."""
@@ -364,7 +367,7 @@ class Scene:
 
 # In 398, a link ends while a move is withdrawn: another host hears of the client from two workers. In 315, a link is up
 # on one side only when a client comes and moves.
-SEEDS = [*seeds(10, 90), 315, 398]
+SEEDS = [*seeds(10, 30), 315, 398]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

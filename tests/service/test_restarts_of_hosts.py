@@ -15,6 +15,7 @@ from service.core.addresses import Address
 from service.core.handover import SessionState
 from service.core.restarts import AWAY_S
 from service.core.session_v1 import SessionV1
+from tests.examples import seeds
 from tests.service.centers import FakeClient
 from tests.service.engines import SILENCE_S
 from tests.service.test_moves_of_hosts import NAMES, Scene
@@ -237,7 +238,7 @@ class RestartingScene(Scene):
 TURNS = 3000
 RESTARTS_AT = (200, 1500)
 # In 248, the first beat of a worker comes after the one that has started behind it is met.
-SEEDS = [*range(10), 248, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(10, 150))]
+SEEDS = [*seeds(10, 30), 248]
 
 
 def play(scene: RestartingScene, *others: Callable[[], None]) -> None:
