@@ -114,8 +114,9 @@ class Mail:
                 owner.has_mail(box)
 
     def look_again(self) -> None:
-        """Another worker was met: what it had to say before may have been lost."""
-        if self._store is None:
+        """Another worker was met, or the store is up again: what there was to say before may have been lost."""
+        # Of a store that is away nobody says that there is anything new: owners are not closed for that.
+        if self._store is None or not self._store.is_up:
             return
         self._store.list_boxes(self.boxes.update)
         for member in tuple(self._hub.members):

@@ -127,6 +127,10 @@ class Store(Protocol):
         """How many messages are kept, and how many bytes, as far as this worker knows: as of a second ago."""
 
     @property
+    def is_up(self) -> bool:
+        """Whether it can be asked now; one that is up again calls `Mail.look_again`."""
+
+    @property
     def is_failing(self) -> bool:
         """Whether nothing could be stored when it was last tried, and the log says why."""
 

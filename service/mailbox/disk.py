@@ -69,6 +69,7 @@ class Disk:
         self._opens_at = 0.0
         self._last = 0
         self.holds = (0, 0)
+        self.is_up = True
         self.is_failing = False
         self._known = Known()
         self._gathered: list[_Work] = []

@@ -89,7 +89,7 @@ class Streams:
         self._has_tried = asyncio.Event()
         self._refusal: EngineError | None = None
         self._told: set[str] = set()
-        self._is_up = False
+        self.is_up = False
         self._is_closing = False
         mail.use(self, ())
         mail.is_unknown = True
@@ -158,7 +158,7 @@ class Streams:
         """Store what is still to be stored, and leave."""
         self._is_closing = True
         self._wake.set()
-        if self._is_up:
+        if self.is_up:
             await asyncio.wait([self._task], timeout=_PATIENCE_S)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
@@ -182,7 +182,7 @@ class Streams:
                 self._say(str(error) or f"the engine at {dialer.where} does not answer")
             except Exception:  # a fault of ours must not end it for ever
                 logger.exception("what the engine has answered for the mailboxes could not be acted on")
-            tries = 0 if self._is_up else tries + 1
+            tries = 0 if self.is_up else tries + 1
             self._lose()
             self._has_tried.set()
             if not self._is_closing:
@@ -192,8 +192,8 @@ class Streams:
     def _lose(self) -> None:
         """For a while what comes waits; after that nobody waits any more."""
         now = self._loop.time()
-        if self._is_up:
-            self._is_up, self._lost_at = False, now
+        if self.is_up:
+            self.is_up, self._lost_at = False, now
         if now - self._lost_at >= self._engine.silence or not self._known[0]:
             self._is_away = True
             self._fail(self._works, [work.otherwise for work in self._works])
@@ -263,7 +263,7 @@ class Streams:
         self._known = (server.run, heard.epoch, heard.last)
         self._mail.boxes.update(boxes)
         self._mail.is_unknown = False
-        self._is_up, self._is_away = True, False
+        self.is_up, self._is_away = True, False
         if self._told:
             self._told.clear()
             logger.warning("mailboxes: the engine at %s is back", stream.where)

@@ -30,6 +30,7 @@ class DiskInTurns:
 
     def __init__(self, world: World, directory: Path, settings: Mailbox) -> None:
         self.is_broken = False
+        self.is_up = True
         self.holds = (0, 0)
         self._world = world
         self.database = Database(directory, "second", lambda: round(world.time * SECOND))
@@ -117,6 +118,7 @@ class StreamsInTurns:
 
     def __init__(self, world: World, directory: Path, settings: Mailbox, engine: Server, prefix: bytes = b"") -> None:
         self.is_broken = False
+        self.is_up = True
         self.holds = (0, 0)
         self._world = world
         self._settings = settings

@@ -559,6 +559,23 @@ def test_a_worker_that_missed_how_a_mailbox_was_opened_learns_of_it_when_workers
     other.close()
 
 
+def test_while_the_store_is_away_owners_stay_though_workers_meet_and_it_is_read_when_it_is_back(
+    desk: Desk, alice: Party
+) -> None:
+    bob = desk.comes("bob")
+    desk.store.is_up, desk.store.is_broken = False, True
+    desk.world.center.mail.look_again()
+    desk.turns()
+    assert bob.client.closed == []
+    other = desk.beside()
+    assert other.send(other.comes("carol"), "bob", "m") == [ok(0)]
+    desk.store.is_up, desk.store.is_broken = True, False
+    desk.world.center.mail.look_again()
+    desk.turns()
+    assert messages(bob) == ["m"]
+    other.close()
+
+
 # What others are blamed for
 
 

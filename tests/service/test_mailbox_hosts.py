@@ -234,6 +234,32 @@ def test_what_a_host_hands_over_that_does_not_know_of_the_mailbox_is_stored(
                 assert state(a) == "failing"
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_owners_stay_when_hosts_meet_before_the_mailboxes_are_back(
+    program: str, tmp_path: Path, password: Path
+) -> None:
+    users, everybody = tmp_path / "users", "user default on nopass ~* &* +@all\nuser chat on >secret {}\n"
+    users.write_text(everybody.format("~* &* +@all"))
+    with serving(program, tmp_path, *KEEPS, "--aclfile", str(users)) as engine:
+        kept = KeptThere(tmp_path, engine.url, **as_user(password))
+        with kept.host("b") as b, kept.caller(b, "bob", {}) as bob:
+            wait_until(lambda: is_at_rest(engine))
+            engine.kill()
+            wait_until(lambda: state(b) == "failing")
+            assert kept.publish(b, "bob", "m")[0] == 507  # so that nobody waits for it any more
+            with kept.host("a") as a:
+                assert state(a) == "failing"  # so that it has started
+                users.write_text(everybody.format(" ".join(OF_LINKS)))
+                engine.start()
+                with kept.caller(a, "alice") as alice:
+                    wait_until(lambda: alice.ask("presence", uuids=["bob"])["online"] == ["bob"])
+                assert state(b) == "failing"
+                engine.ask("ACL", "SETUSER", "chat", "~*", "&*", "+@all")
+                wait_until(lambda: state(b) == "up")
+                assert kept.publish(b, "bob", "m")[0] == 201
+                assert bob.hear()["message"] == "m"
+
+
 def test_an_engine_that_lost_everything_is_noticed(kept: KeptThere, engine: Server) -> None:
     with kept.host("a") as a:
         with kept.caller(a, "bob", {}) as bob, kept.caller(a, "alice") as alice:
