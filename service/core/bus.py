@@ -669,6 +669,9 @@ class PeerBus:
     def _came(self, peer: Peer, record: records.Came) -> None:
         if self.restarts.came(peer, record.temporary):
             return
+        before = self.hub.owner_of(record.temporary)
+        if isinstance(before, Peer) and before is not peer and before.host == peer.host:
+            self._forget_client(before, record.temporary)
         if record.temporary not in peer.client_addresses:
             peer.client_addresses[record.temporary] = record.client_address
             self.center.count(record.client_address)
@@ -687,6 +690,15 @@ class PeerBus:
         for group in client.groups:
             self._joined(peer, records.Joined(group, temporary, client.name))
 
+    def _forget_client(self, peer: Peer, temporary: Address) -> None:
+        """A worker does not have a client any more: another one of its host says that it has it, and what else it has.
+        It was to pass from the one to the other, or had come back, and the link that says so had ended.
+        """
+        if temporary in peer.client_addresses:
+            self.center.uncount(peer.client_addresses.pop(temporary))
+        for group in [group for group, members in peer.groups.items() if temporary in members]:
+            self.leave_at(peer, group, temporary)
+
     def _owned(self, peer: Peer, record: records.Owns) -> None:
         if not self.restarts.is_back(peer, self.hub.owner_of(record.address)):
             self.note(peer, record.address, record.since)
@@ -698,6 +710,12 @@ class PeerBus:
         if owner is None:
             self.hub.note_owner(address, peer)
         elif not self.hub.is_ours(owner):
+            if (
+                isinstance(owner, Peer)
+                and owner is not peer
+                and (owner.host, owner.owned.get(address)) == (peer.host, since)
+            ):
+                del owner.owned[address]  # of the same client
             heir = self.heir(address)
             assert heir is not None
             self.hub.note_owner(address, heir)

@@ -492,3 +492,29 @@ def test_who_meets_the_next_worker_of_a_client_in_the_middle_misses_nothing_that
     scene.settle()
     assert ann.heard() == []
     assert not target.bus.moves._behind
+
+
+def test_who_is_said_to_be_with_another_worker_of_its_host_is_with_that_one_alone() -> None:
+    scene = Scene(0)
+    source, there = scene.workers["a1"], scene.workers["b0"]
+    bob = scene.parties["bob"].session
+    number = source.bus.moves.announce([bob], source.bus.peers["0"], lambda _: None)
+    scene.settle()
+    dead = scene.workers.pop("a0").links.me.name
+    for name in ("a1", "a2"):
+        worker = scene.workers[name]
+        worker.bus.part(worker.peers.pop("0"))
+        scene.engine.pass_on_all(name)
+    source.bus.moves.withdraw([bob])
+    source.links._end(source.links._links[there.links.me.name], "silence")
+    # Nobody of the other host hears that this one is dead, before the link to it ends.
+    scene.engine.inboxes.clear()
+    source.links.beat()
+    scene.settle()
+    owners = [there.center.hub.owner_of(address) for address in bob.addresses]
+    assert owners == [there.bus.peers[source.links.me.name]] * 2
+    peer = there.bus.peers[dead]
+    assert bob.temporary not in peer.client_addresses
+    assert "bob" not in peer.owned
+    assert bob.temporary not in peer.groups["all"]
+    assert number not in source.bus.moves._fences
