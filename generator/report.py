@@ -40,6 +40,10 @@ _REMEDIES = {
 
 def refused(error: OSError) -> str:
     """What the system has refused and where; and the fix, if one helps in general."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # nothing is found then, and the system does not say why
+        return "wsbundle: the current directory is gone; go to one that exists"
     remedy = _REMEDIES.get(error.errno or 0)
     return f"{error.filename or 'wsbundle'}: {error.strerror or error}" + (f"; {remedy}" if remedy else "")
 

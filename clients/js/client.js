@@ -456,8 +456,9 @@ class NotificationClient extends EventTarget {
         break;
       case "goaway":
         if (link === this.#newest && !link.isLeaving) {
-          link.isLeaving = true;
           const toldS = Math.min(frame.reconnect_in_ms, frame.deadline_ms) / 1000;
+          if (Number.isNaN(toldS)) throw new TypeError("a goaway without its times"); // or it would come back at once
+          link.isLeaving = true;
           this.#comeBack({reason: "the service goes away", toldS}, link);
         }
     }
@@ -469,6 +470,7 @@ class NotificationClient extends EventTarget {
       link.lost(this.#turnedAway(answer));
       return;
     }
+    if (typeof answer.uuid !== "string") throw new TypeError("uuid is not text");
     Object.assign(link, {isGreeted: true, since: performance.now(), messageSize: answer.limits.message_size});
     link.watch(answer.ping_ms / 1000 * this.#secondMs);
     this.uuid = answer.uuid;

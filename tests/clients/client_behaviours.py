@@ -421,6 +421,22 @@ async def a_goaway_soon_after_another_one_is_not_obeyed_before_the_wait_is_over(
 
 
 @behaviour
+async def an_odd_goaway_is_a_lost_connection(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    await (await connected(server, client)).say("goaway", reconnect_in_ms="soon", deadline_ms={})
+    assert 0 < (await client.event("disconnected"))["wait_s"] <= 0.5
+    await connected(server, client)
+
+
+@behaviour
+async def an_odd_answer_to_hello_is_a_lost_connection(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    await (await server.accept()).greet(uuid=5)
+    assert 0 < (await client.event("disconnected"))["wait_s"] <= 0.5
+    await connected(server, client)
+
+
+@behaviour
 async def it_connects_anew_before_the_deadline_of_a_goaway(server: Server, client: Driver) -> None:
     await client.open(server.url)
     await (await connected(server, client)).say("goaway", reconnect_in_ms=10**9, deadline_ms=1000)

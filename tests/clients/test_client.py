@@ -30,6 +30,7 @@ from tests.modules import imports
 from tests.ports import free_port
 from tests.service.shells import COMMANDS, ROOT, Shell, clean_environment, running, wait_until
 from tests.service.test_tokens import secret_key, token
+from wsbundle_client import command
 from wsbundle_client.client import Client
 from wsbundle_client.command import health_url, one_line
 from wsbundle_client.driver import DEADLINE_S, Driver, PythonDriver
@@ -291,6 +292,36 @@ def test_what_is_wrong_with_the_server_is_told_with_where_and_the_fix(command: l
         assert told(f"ws://127.0.0.1:{odd}/") == f"127.0.0.1 does not speak HTTP on port {odd}; with TLS use wss://"
     with odd_server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as odd:
         assert told(f"wss://127.0.0.1:{odd}/").startswith(f"127.0.0.1 does not speak TLS on port {odd}; use ws://")
+
+
+@pytest.mark.parametrize("head", ["", "HTTP/1.1 200 OK\r\n\r\n"])
+def test_the_health_of_a_server_that_goes_on_and_on_is_waited_for_no_longer(
+    head: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "TIMEOUT_S", 0.5)
+    has_ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with server.accept()[0] as connection, contextlib.suppress(OSError):
+                connection.sendall(head.encode())
+                while not has_ended.wait(0.05):
+                    connection.sendall(b"H")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = server.getsockname()[1]
+        try:
+            assert command.main(["health", "--url", f"ws://127.0.0.1:{port}/"]) == 1
+        finally:
+            has_ended.set()
+            thread.join()
+    assert f"127.0.0.1 has not answered on port {port} in time" in capsys.readouterr().err
+
+
+def test_of_what_a_server_says_of_its_health_no_more_is_read_than_there_can_be() -> None:
+    with odd_server(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 3_000_000) as port:
+        assert client("health", "--url", f"ws://127.0.0.1:{port}/").stdout == "x" * 65_536 + "\n"
 
 
 def test_a_server_that_refuses_is_told_with_status_1() -> None:
@@ -631,6 +662,40 @@ def test_a_function_of_the_application_that_fails_is_not_hidden(shell: Shell) ->
 
     with pytest.raises(GoneError, match="RuntimeError: of the application"):
         asyncio.run(asyncio.wait_for(enter(), DEADLINE_S))
+
+
+def test_a_client_that_gives_up_because_of_a_function_of_the_application_tells_it(shell: Shell) -> None:
+    events: list[Event] = []
+
+    def fail_once(event: Event) -> None:
+        events.append(event)
+        if event.kind == "connected":
+            raise RuntimeError("of the application")
+
+    async def enter() -> None:
+        async with Client(shell.url, on_event=fail_once):
+            pass
+
+    with pytest.raises(GoneError):
+        asyncio.run(asyncio.wait_for(enter(), DEADLINE_S))
+    assert events[1:] == [Event("gone", reason="RuntimeError: of the application")]
+
+
+@pytest.mark.parametrize("ping_ms", ["NaN", "1" + "0" * 400, "[" * 100_000])
+def test_an_answer_to_hello_that_cannot_be_understood_is_a_lost_connection(ping_ms: str) -> None:
+    async def misunderstand(server: Server) -> None:
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        client = Client(server.url, on_event=events.put_nowait, second=SECOND)
+        entered = asyncio.create_task(client.__aenter__())
+        peer = await server.accept()
+        await peer.hello()
+        rest = '"uuid": "a", "resume": "r", "limits": {"message_size": 1}'
+        await peer._connection.send(f'{{"type": "ok", "id": 0, {rest}, "ping_ms": {ping_ms}}}')
+        assert (await until("disconnected", events)).reason.startswith("not a hello of nc.v1: ")
+        await (await server.accept()).greet()
+        await (await entered).close()
+
+    with_a_server(misunderstand)
 
 
 def test_messages_that_the_application_does_not_take_are_dropped_and_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -321,6 +321,18 @@ def test_run_needs_a_port_since_there_is_no_nginx(way: str, here: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("words", [["check"], ["run"], ["init", "ws.mycompany.org"]])
+def test_in_a_directory_that_is_gone_every_command_says_so(
+    words: list[str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "gone").mkdir()
+    monkeypatch.chdir(here / "gone")
+    (here / "gone").rmdir()
+    outcome = wsbundle(*words)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == "wsbundle: the current directory is gone; go to one that exists\n"
+
+
 # The process.
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import inspect
-import json
 import random
 import secrets
 import time
@@ -271,6 +270,8 @@ class Client:
             gone = GoneError(f"{type(error).__name__}: {error}")
             gone.__cause__ = error
             self._give_up(gone)
+            with contextlib.suppress(Exception):  # it may be the function that has failed
+                self._emit(Event("gone", reason=str(gone)))
 
     def _give_up(self, gone: GoneError) -> None:
         self._gone = self._gone or gone
@@ -313,7 +314,7 @@ class Client:
             socket.transport.abort()
             if isinstance(error, ConnectionClosed):
                 raise closed(error) from None
-            if isinstance(error, ValueError | KeyError | TypeError):
+            if isinstance(error, ValueError | KeyError | TypeError | RecursionError | OverflowError):
                 raise Lost(f"not a hello of {SUBPROTOCOL}: {type(error).__name__} {error}") from None
             raise
         finally:
@@ -369,15 +370,17 @@ class Client:
         return socket
 
     async def _greet(self, socket: ClientConnection, token: str | None) -> Link:
-        server_time: float = json.loads(await socket.recv())["server_time"]
+        server_time: float = decode(await socket.recv())["server_time"]
         wanted = None if self._mailbox is None else self._mailbox.wanted()
         about = {"uuid": self.uuid, "token": token, "resume": self._resume, "mailbox": wanted}
         hello = {"type": "hello", "id": 0, **{name: value for name, value in about.items() if value is not None}}
         await socket.send(encode(hello), text=True)
-        while (answer := json.loads(await socket.recv()))["type"] not in ("ok", "error"):
+        while (answer := decode(await socket.recv()))["type"] not in ("ok", "error"):
             pass
         if answer["type"] == "error":
             raise self._turned_away(answer)
+        if not isinstance(answer["uuid"], str):
+            raise TypeError("uuid is not text")
         self.uuid, self._resume, self._in_use = answer["uuid"], answer["resume"], 0
         link = Link(socket, server_time, answer, self._second)
         if self._mailbox is not None and "mailbox" in answer:

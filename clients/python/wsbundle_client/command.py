@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import codecs
+import concurrent.futures
 import difflib
 import http.client
 import io
@@ -10,6 +11,7 @@ import json
 import os
 import re
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Coroutine
@@ -27,6 +29,8 @@ from wsbundle_client.messages import Event, Message
 from wsbundle_client.wire import MAX_UUID_LENGTH
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+# More than any server of ours says.
+MAX_HEALTH_BYTES = 65_536
 
 
 class OutputError(Exception):
@@ -145,12 +149,27 @@ async def presence(url: str, token: Token, uuids: list[str]) -> int:
     return DONE
 
 
+def _ask_for_health(url: str) -> str:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(health_url(url), timeout=TIMEOUT_S) as response:
+        return str(response.read(MAX_HEALTH_BYTES).decode(errors="replace"))
+
+
 async def health(url: str) -> int:
     """Print the server's health."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    answer: concurrent.futures.Future[str] = concurrent.futures.Future()
+
+    def ask() -> None:
+        answer.set_running_or_notify_cancel()
+        try:
+            answer.set_result(_ask_for_health(url))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    # Its own timeout is for each byte: a server that goes on and on is left behind, with the thread.
+    threading.Thread(target=ask, daemon=True).start()
     try:
-        with direct.open(health_url(url), timeout=TIMEOUT_S) as response:
-            _print(one_line(response.read().decode(errors="replace")))
+        _print(one_line(await asyncio.wait_for(asyncio.wrap_future(answer), TIMEOUT_S)))
     except urllib.error.HTTPError as error:
         with error:
             hint = f": {HINTS[error.code]}" if error.code in HINTS else ""
@@ -160,7 +179,7 @@ async def health(url: str) -> int:
         reason = error.reason if isinstance(error.reason, BaseException) else error
         _tell(f"{health_url(url)}: {one_line(why_unreachable(reason, health_url(url)))}")
         return FAILED
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException, asyncio.TimeoutError) as error:
         _tell(f"{health_url(url)}: {one_line(why_unreachable(error, health_url(url)))}")
         return FAILED
     return DONE

@@ -41,7 +41,7 @@ def decode(text: str | bytes) -> dict[str, Any]:
         ValueError: it is not an object of JSON.
         RecursionError: it is nested too deep.
     """
-    frame: dict[str, Any] = json.loads(text, parse_int=_integer)
+    frame: dict[str, Any] = json.loads(text, parse_int=_integer, parse_constant=_refuse)
     if not isinstance(frame, dict):
         raise ValueError("not an object")
     return frame
@@ -52,6 +52,10 @@ def _integer(digits: str) -> int | float:
         return int(digits)
     except ValueError:  # Python refuses to read more than some thousands of digits
         return float(digits)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")  # but Python reads it
 
 
 _space = re.compile(r"\s*")
