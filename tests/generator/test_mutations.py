@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import jinja2
 import pytest
@@ -83,11 +84,19 @@ def recorded(deployment: str, template: str) -> str:
     return (GOLDEN / deployment / "expected" / path_of(template, deployments()[deployment])).read_text()
 
 
-def rendered(source: str, deployment: str) -> str | None:
-    """What a template would be rendered to; None where rendering itself fails."""
+@cache
+def names(deployment: str) -> dict[str, Any]:
+    return names_of(deployments()[deployment])
+
+
+def compiled(lines: list[str]) -> jinja2.Template:
+    return environment(jinja2.DictLoader({"file": "\n".join(lines)})).get_template("file")
+
+
+def rendered(template: jinja2.Template, deployment: str, change: int | None = None) -> str | None:
+    """What a template is rendered to with one of its changes; None where rendering itself fails."""
     try:
-        template = environment(jinja2.DictLoader({"file": source})).get_template("file")
-        return template.render(names_of(deployments()[deployment]))
+        return template.render(names(deployment), change=change)
     except (jinja2.TemplateError, TypeError, ValueError):
         return None
 
@@ -103,9 +112,11 @@ def lines_of(template: str) -> list[str]:
 @cache
 def where_rendered(template: str) -> dict[int, str]:
     """For each line of a template, by number from 0, a golden deployment that has it."""
-    marked = "\n".join(
-        line if is_control(line) or not line else f"{line}\x01{number}\x01"
-        for number, line in enumerate(lines_of(template))
+    marked = compiled(
+        [
+            line if is_control(line) or not line else f"{line}\x01{number}\x01"
+            for number, line in enumerate(lines_of(template))
+        ]
     )
     found: dict[int, str] = {}
     for deployment in having(template):
@@ -126,30 +137,48 @@ def mutations(line: str) -> Iterator[str | None]:
     yield re.sub(r"^(\s*)", r"\1z", line)
 
 
-@every_template
-def test_golden_bundles_notice_every_change_of_every_line(template: str) -> None:
-    lines = lines_of(template)
+def with_every_change(lines: list[str]) -> tuple[jinja2.Template, list[tuple[int, str | None]]]:
+    """A template whose `change` says which of these is made, by its place in the list: compiled once for all."""
+    source: list[str] = []
+    changes: list[tuple[int, str | None]] = []
     for number, line in enumerate(lines):
         if is_control(line) or not line:
+            source.append(line)
             continue
-        assert number in where_rendered(template), f"no golden bundle has line {number + 1}: {line}"
+        for word, mutated in zip(("if", "elif", "elif"), mutations(line), strict=True):
+            source += [f"{{% {word} change == {len(changes)} %}}", *([] if mutated is None else [mutated])]
+            changes.append((number, mutated))
+        source += ["{% else %}", line, "{% endif %}"]
+    return compiled(source), changes
+
+
+@every_template
+def test_golden_bundles_notice_every_change_of_every_line(template: str) -> None:
+    changeable, changes = with_every_change(lines_of(template))
+    for deployment in having(template):
+        assert rendered(changeable, deployment) == recorded(deployment, template)
+    for change, (number, mutated) in enumerate(changes):
+        assert number in where_rendered(template), f"no golden bundle has line {number + 1}"
         deployment = where_rendered(template)[number]
-        for mutated in mutations(line):
-            without = [] if mutated is None else [mutated]
-            source = "\n".join([*lines[:number], *without, *lines[number + 1 :]])
-            assert rendered(source, deployment) != recorded(deployment, template), f"{number + 1}: {mutated}"
+        text = rendered(changeable, deployment, change)
+        assert text != recorded(deployment, template), f"{number + 1}: {mutated}"
 
 
 @every_template
 def test_golden_bundles_notice_every_condition_that_is_turned_round(template: str) -> None:
-    lines = lines_of(template)
-    for number, line in enumerate(lines):
-        turned = re.sub(r"\{% (if|elif) (.*) %\}", r"{% \1 not (\2) %}", line)
-        if turned == line:
-            continue
-        source = "\n".join([*lines[:number], turned, *lines[number + 1 :]])
-        outcomes = {name: rendered(source, name) for name in having(template)}
-        assert any(text != recorded(name, template) for name, text in outcomes.items()), line
+    conditions: list[str] = []
+
+    def turnable(found: re.Match[str]) -> str:
+        conditions.append(found[0])
+        return f"{{% {found[1]} (not ({found[2]}) if change == {len(conditions) - 1} else ({found[2]})) %}}"
+
+    source = re.sub(r"\{% (if|elif) (.*?) %\}", turnable, "\n".join(lines_of(template)))
+    turning = compiled([source])
+    for deployment in having(template):
+        assert rendered(turning, deployment) == recorded(deployment, template)
+    for change, condition in enumerate(conditions):
+        texts = ((rendered(turning, name, change), recorded(name, template)) for name in having(template))
+        assert any(text != expected for text, expected in texts), condition
 
 
 def name_at(template: str, line: str) -> int | None:
