@@ -209,7 +209,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for before, word in pairwise(("wsbundle", *arguments)):
         option, equals, value = word.partition("=")
         if not word or (option.startswith("--") and equals and not value):
-            raise UsageError(f"nothing is given for {option or before}; write what is meant, or leave it out")
+            has_name = option or before.startswith("-") or before in ("wsbundle", *COMMANDS)
+            what = f"nothing is given for {option or before}" if has_name else f"the word after {before} is empty"
+            raise UsageError(f"{what}; write what is meant, or leave it out")
     if arguments and arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
         nearest = did_you_mean(arguments[0], COMMANDS) or f"; use one of {', '.join(COMMANDS)}"
         raise UsageError(f"{arguments[0]} is not a command{nearest}")

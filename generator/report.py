@@ -45,6 +45,9 @@ def refused(error: OSError) -> str:
     except FileNotFoundError:  # nothing is found then, and the system does not say why
         return "wsbundle: the current directory is gone; go to one that exists"
     remedy = _REMEDIES.get(error.errno or 0)
+    directory = os.path.dirname(error.filename) if isinstance(error.filename, str) else ""
+    if error.errno == errno.ENOENT and directory and not os.path.isdir(directory):
+        remedy = f"make the directory {directory}"
     return f"{error.filename or 'wsbundle'}: {error.strerror or error}" + (f"; {remedy}" if remedy else "")
 
 

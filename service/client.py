@@ -5,7 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients/python"))
 
-from wsbundle_client.command import run
+try:
+    from wsbundle_client.command import run
+except KeyboardInterrupt:
+    sys.exit(130)
 
 if __name__ == "__main__":
     run()

@@ -9,6 +9,7 @@ has the old keys or the new ones. Who changes it waits for others that do. Exit 
 it was asked for the wrong way.
 """
 
+import errno
 import fcntl
 import grp
 import os
@@ -193,5 +194,6 @@ if __name__ == "__main__":
     except (MintError, KeysError) as fault:
         sys.exit(str(fault))
     except OSError as fault:
-        fix = "; use sudo" if isinstance(fault, PermissionError) else ""
+        fixes = {errno.EACCES: "; use sudo", errno.EPERM: "; use sudo", errno.ENOENT: "; make its directory"}
+        fix = {**fixes, errno.ENOSPC: "; make room there"}.get(fault.errno or 0, "")
         sys.exit(f"{sys.argv[2]}: {fault.strerror}{fix}")

@@ -29,6 +29,7 @@ from tests.in_process import program
 from tests.modules import imports
 from tests.ports import free_port
 from tests.service.shells import COMMANDS, ROOT, Shell, clean_environment, running, wait_until
+from tests.service.test_stops import SENDS
 from tests.service.test_tokens import secret_key, token
 from wsbundle_client import command
 from wsbundle_client.client import Client
@@ -469,6 +470,21 @@ def test_a_token_file_that_cannot_be_read_is_named_with_the_reason(shell: Shell,
         ended = client("uuid", "message", "--token-file", str(path), WEBSOCKET_URL=shell.url)
         assert ended.returncode == 1
         assert ended.stderr == f"{shell.url}: no token: {path}: {reason}\n"
+
+
+@pytest.mark.parametrize("imported", ["asyncio", "websockets", "wsbundle_client.wire"])
+def test_ctrl_c_ends_it_before_it_has_begun(imported: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SENDS)
+    here = {"AT": imported, "SENT": str(tmp_path / "sent"), "SIGNAL": str(int(signal.SIGINT))}
+    ended = subprocess.run(
+        [sys.executable, "service/client.py", "listen"],
+        cwd=ROOT,
+        env=clean_environment(PYTHONPATH=str(tmp_path), **here),
+        capture_output=True,
+        start_new_session=True,
+        timeout=DEADLINE_S,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
 
 
 def test_ctrl_c_ends_it_without_a_traceback(shell: Shell) -> None:

@@ -463,6 +463,16 @@ def test_a_word_that_a_script_has_left_empty_is_no_default(arguments: list[str],
     assert wsbundle(*arguments) == Outcome(2, "", said)
 
 
+def test_a_word_that_is_empty_among_others_is_named_by_its_place() -> None:
+    said = "the word after keys.json is empty; write what is meant, or leave it out\n"
+    assert wsbundle("token", "--keys", "keys.json", "") == Outcome(2, "", said)
+
+
+def test_the_directory_that_a_file_would_need_is_named(here: Path) -> None:
+    outcome = wsbundle("init", "ws.mycompany.org", "-f", "none/deploy.yaml")
+    assert outcome == Outcome(1, "", "none/deploy.yaml: No such file or directory; make the directory none\n")
+
+
 # A file to begin with.
 
 

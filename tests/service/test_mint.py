@@ -115,7 +115,9 @@ def test_a_file_that_cannot_be_replaced_stays_as_it_was(path: Path) -> None:
     path.write_text("garbage")
     assert "holds no keys for us" in mint("new-key", path, "HS256").err
     assert path.read_text() == "garbage"
-    assert mint("new-key", path.parent / "none" / "keys.json", "HS256").err.endswith("No such file or directory")
+    assert mint("new-key", path.parent / "none" / "keys.json", "HS256").err.endswith(
+        "none/keys.json: No such file or directory; make its directory"
+    )
     assert mint("new-key", path.with_name("new.json"), "HS256", "no-such-group") == Said(
         1, "", "there is no group no-such-group; `wsbundle install` makes it"
     )

@@ -359,8 +359,6 @@ def main(arguments: list[str]) -> int:
     command: Coroutine[None, None, int] = args.act(args, _token(args.token_file))
     try:
         return asyncio.run(command)
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except OutputError as error:
         if isinstance(error.__cause__, BrokenPipeError):  # the reader of our output has enough
             return DONE
@@ -370,4 +368,7 @@ def main(arguments: list[str]) -> int:
 
 def run() -> None:
     """The entry point."""
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
