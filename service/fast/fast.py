@@ -475,7 +475,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self.transport.abort()
 
     def probe(self, answered: Callable[[bool], None]) -> None:
-        if not self._is_open or self._is_paused:
+        if not self._is_open or self._is_paused or self._is_frozen:
             answered(self._is_read_no_further())
             return
         payload = b"%d" % next(self._shell.payloads)
@@ -484,8 +484,10 @@ class WebSocket(asyncio.BufferedProtocol):
         self._write(_frame(_PING, payload))
 
     def _is_read_no_further(self) -> bool:
-        """Whether the client is there and cannot answer: it has sent too much just now."""
-        return self._is_open and self._is_paused and not has_hung_up(self.transport)
+        """Whether the client is there and cannot answer: it has sent too much just now, or is about to be served by
+        another process.
+        """
+        return self._is_open and (self._is_paused or self._is_frozen) and not has_hung_up(self.transport)
 
     def _expire(self, payload: bytes) -> None:
         self._tell(payload, self._is_read_no_further())

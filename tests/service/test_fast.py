@@ -885,3 +885,27 @@ def test_a_client_that_is_held_up_while_it_is_asked_is_alive_unless_it_hangs_up(
         assert answers == [not hangs_up]
 
     asked()
+
+
+@pytest.mark.parametrize("is_asked_before", [True, False])
+def test_a_client_that_another_process_is_about_to_serve_is_alive_unless_it_hangs_up(
+    monkeypatch: pytest.MonkeyPatch, is_asked_before: bool
+) -> None:
+    monkeypatch.setattr("service.fast.fast.PROBE_TIMEOUT_S", 0.01)
+
+    @in_a_loop
+    async def asked(hangs_up: bool) -> None:
+        guest = Site().connect()
+        answers: list[bool] = []
+        if is_asked_before:
+            guest.client.probe(answers.append)
+        assert guest.client.freeze()
+        if hangs_up:
+            guest.transport.ends[1].close()
+        if not is_asked_before:
+            guest.client.probe(answers.append)
+        await asyncio.sleep(0.05)
+        assert answers == [not hangs_up]
+
+    asked(hangs_up=False)
+    asked(hangs_up=True)
