@@ -512,6 +512,9 @@ class Moves:
         else:
             for client in record.gone:
                 self._forget(client, siblings)
+            gone = {client.addresses[0][0] for client in record.gone}
+            for each in self._aside.get(peer, ()):
+                each.clients = [client for client in each.clients if client.addresses[0][0] not in gone]
         self._drop(peer, record.gone)
 
     def _forget(self, client: records.Moving, siblings: Sequence[Worker]) -> None:

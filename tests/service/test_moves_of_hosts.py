@@ -518,3 +518,20 @@ def test_who_is_said_to_be_with_another_worker_of_its_host_is_with_that_one_alon
     assert "bob" not in peer.owned
     assert bob.temporary not in peer.groups["all"]
     assert number not in source.bus.moves._fences
+
+
+def test_who_goes_before_a_worker_has_met_the_next_one_is_gone_for_that_worker_as_well() -> None:
+    scene = Scene(0)
+    source, there = scene.workers["b0"], scene.workers["a2"]
+    target = there.links._links[scene.workers["b1"].links.me.name]
+    there.links._end(target, "silence", greets=False)
+    dan = scene.parties["dan"].session
+    source.bus.moves.announce([dan], source.bus.peers["1"], lambda _: None)
+    scene.settle()
+    assert there.bus.moves._aside
+    dan.end()
+    scene.settle()
+    there.links._greet(target)
+    scene.settle()
+    assert target.peer is not None
+    assert there.center.hub.owner_of("dan") is None  # type: ignore[arg-type]
