@@ -206,15 +206,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         UsageError: it is not understood.
     """
-    for before, word in pairwise(("wsbundle", *arguments)):
+    for before, word in pairwise(arguments):
         option, equals, value = word.partition("=")
-        if not word or (option.startswith("--") and equals and not value):
-            has_name = option or before.startswith("-") or before in ("wsbundle", *COMMANDS)
+        if not word or (option.startswith("-") and equals and not value):
+            has_name = option or before.startswith("-") or before in COMMANDS
             what = f"nothing is given for {option or before}" if has_name else f"the word after {before} is empty"
             raise UsageError(f"{what}; write what is meant, or leave it out")
     if arguments and arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
         nearest = did_you_mean(arguments[0], COMMANDS) or f"; use one of {', '.join(COMMANDS)}"
-        raise UsageError(f"{arguments[0]} is not a command{nearest}")
+        raise UsageError(f"{arguments[0] or 'an empty word'} is not a command{nearest}")
     only = arguments[0] if arguments and arguments[0] in COMMANDS else None
     options, unknown = parser(only=only).parse_known_args(arguments)
     if unknown:

@@ -8,6 +8,7 @@ where packages come from and how they are reached; Python's variables are ignore
 """
 
 import compileall
+import errno
 import fcntl
 import os
 import pwd
@@ -20,6 +21,7 @@ sys.path.insert(0, str(ROOT))  # -I left it out; first, since this Python may ha
 
 from generator.filling import fill  # noqa: E402
 from generator.pip import WHEELS, PipError  # noqa: E402
+from generator.reasons import reason  # noqa: E402
 
 sys.path.remove(str(ROOT))
 
@@ -68,11 +70,11 @@ def main(arguments: "list[str]") -> int:
         print(f"wsbundle: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
-        words = " ".join(map(str, error.cmd[1:6]))
-        print(f"wsbundle: setting up {directory} failed at `{words} ...`{_reason(directory)}", file=sys.stderr)
+        words = " ".join(map(str, error.cmd[1:5]))
+        print(f"wsbundle: setting up {directory} failed at `{words}`: {_why(directory, error)}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"wsbundle: {error.filename or directory}: {error.strerror}", file=sys.stderr)
+        print(f"wsbundle: {error.filename or directory}: {error.strerror}{_way_out(directory, error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -97,7 +99,8 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
         import venv  # noqa: F401
     except ImportError:
         raise MissingError(
-            "this Python cannot make virtual environments; on Debian and Ubuntu: apt-get install -y python3-venv"
+            "this Python cannot make virtual environments; on Debian and Ubuntu: apt-get install -y "
+            "python{}.{}-venv".format(*sys.version_info)
         ) from None
     _refuse_other_targets()
     parent = directory.resolve().parent
@@ -210,12 +213,41 @@ def _refuse_other_targets() -> None:
         )
 
 
-def _reason(directory: Path) -> str:
+def _why(directory: Path, error: "subprocess.CalledProcessError") -> str:
+    """Why a program failed, and the fix."""
+    known, short = reason(error.stderr), _shortage(directory)
+    if short and (known is None or "make room" in known):
+        return short
+    if error.returncode < 0:
+        return f"signal {-error.returncode} ended it, as the kernel does where memory is short; make room and try again"
+    return known or "the lines above say why"
+
+
+def _shortage(directory: Path) -> str:
     status = os.statvfs(str(directory.resolve().parent))
     free = status.f_bavail * status.f_frsize
     if free >= NEEDED_BYTES:
-        return "; the lines above say why"
-    return f": its file system has {free // 1024**2} MiB free, and up to {NEEDED_BYTES // 1024**2} MiB are needed"
+        return ""
+    return f"its file system has {free // 1024**2} MiB free, and up to {NEEDED_BYTES // 1024**2} MiB are needed"
+
+
+def _way_out(directory: Path, error: OSError) -> str:
+    """The fix, where it is known."""
+    parent = directory.resolve().parent
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"; {_shortage(directory) or 'make room, and look at `df -h`, `df -i` and quotas'}"
+    if error.errno == errno.EROFS:
+        return "; copy this checkout to a file system that can be written, such as your home's"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"; {parent} belongs to {_name(parent.stat().st_uid)}: work as that user, or in a copy of your own"
+    return ""
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ The standard library only, and readable by Pythons back to 3.6, as `generator/en
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,13 +17,16 @@ from generator import uv
 from generator.pip import from_wheels, of_pip
 from generator.progress import Progress, ended
 
+# What Python says of itself, from here on.
+_HIDDEN = ("Traceback (", "Exception ignored ", "--- Logging error ---")
+
 
 def fill(directory: Path, requirements: "list[Path]") -> None:
     """Make the environment and fill it. pip is there as well: `wsbundle bundle` downloads with it.
 
     Raises:
         PipError
-        CalledProcessError: pip failed; its own words are on the terminal.
+        CalledProcessError: pip failed; what it says on its errors is on the terminal, and all of it in `stderr`.
     """
     if not _filled_by_uv(directory, requirements):
         _fill_by_pip(directory, requirements)
@@ -66,8 +70,15 @@ def _fill_by_pip(directory: Path, requirements: "list[Path]") -> None:
         for_pip = of_pip(variables)
         _install_pip(python, variables)
         locked = [word for file in requirements for word in ("--requirement", str(file))]
-        pip = [python, "-I", "-m", "pip", "install", "--quiet", "--require-hashes", *from_wheels(), *locked]
-        _run("install Python packages with pip", pip, for_pip, lambda: _so_far(directory))
+        # On stderr pip may say only that it has found nothing: whom it could not reach is in its log.
+        log = Path(variables["TMPDIR"], "pip.log")
+        options = ["--quiet", "--require-hashes", "--log", str(log)]
+        pip = [python, "-I", "-m", "pip", "install", *options, *from_wheels(), *locked]
+        try:
+            _run("install Python packages with pip", pip, for_pip, lambda: _so_far(directory))
+        except subprocess.CalledProcessError as error:
+            error.stderr += log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+            raise
 
 
 def _install_pip(python: str, variables: "Mapping[str, str]") -> None:
@@ -91,10 +102,10 @@ def _empty(directory: Path) -> "Iterator[tuple[str, dict[str, str]]]":
 def _run(
     step: str, command: "list[str]", variables: "Mapping[str, str]", detail: "Callable[[], str] | None" = None
 ) -> None:
-    """Run a step and let its program say on stderr what it has to say, but for its tracebacks.
+    """Run a step and let its program say on stderr what it has to say; of a traceback, the last line.
 
     Raises:
-        CalledProcessError
+        CalledProcessError: with all of it as `stderr`.
     """
     began, progress = time.monotonic(), Progress(sys.stderr.fileno(), step, detail)
     progress.start()
@@ -102,17 +113,26 @@ def _run(
         command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
     ) as child:
         assert child.stderr is not None
-        is_for_us = True
+        is_for_us, said = True, []
         for line in child.stderr:
-            is_for_us = is_for_us and not line.startswith(("Traceback (", "Exception ignored "))
+            said.append(line)
+            is_for_us = is_for_us and not line.startswith(_HIDDEN)
             if is_for_us:
                 with progress.aside():
                     print(line, end="", file=sys.stderr, flush=True)
     progress.stop()
+    if child.returncode != 0 and not is_for_us:
+        # What the traceback ends with; a log that could not be written adds more to it.
+        print(next(filter(_is_error, reversed(said)), ""), end="", file=sys.stderr, flush=True)
     word = "failed" if child.returncode else "done"
     print(ended(step, time.monotonic() - began, f"{word:6}"), end="", file=sys.stderr, flush=True)
     if child.returncode != 0:
-        raise subprocess.CalledProcessError(child.returncode, command)
+        raise subprocess.CalledProcessError(child.returncode, command, stderr="".join(said))
+
+
+def _is_error(line: str) -> bool:
+    """Whether a traceback ends so; a program that failed because another one did has nothing to add to its words."""
+    return re.match(r"(?!subprocess\.)[\w.]+(Error|Exception)\b", line) is not None
 
 
 @contextmanager

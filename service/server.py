@@ -82,6 +82,14 @@ class Connection(ServerConnection):
 
     _stuck: TimerHandle | None = None
     _fragments = 0
+    _has_begun = False
+
+    def data_received(self, data: bytes) -> None:
+        if not self._has_begun:
+            data = data.lstrip(b"\r\n")  # empty lines before a request: RFC 9112, section 2.2
+            self._has_begun = data != b""
+        if data:
+            super().data_received(data)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -24,6 +24,7 @@ ROOMS = {
             "pip",
             "uv",
             "progress",
+            "reasons",
             "filling",
             "environment",
             "quoting",

@@ -11,8 +11,9 @@ from generator import program, uv
 from generator.config.project import Project
 from generator.filling import room
 from generator.host.facts import PYTHON
-from generator.host.programs import PATH, StepFailed, must, run
+from generator.host.programs import PATH, Outcome, StepFailed, must, run
 from generator.pip import PipError, from_wheels, of_pip
+from generator.reasons import reason
 
 _LOCK = Path(program.ROOT, "requirements/service.txt")
 # Of the service's own requirements those of the runner, which an application is run by. It may bring others of them.
@@ -42,14 +43,15 @@ def install_requirements(venv: Path, project: Project | None, say: Callable[[str
 
 
 @contextmanager
-def _empty(venv: Path, *options: str) -> Iterator[tuple[str, str]]:
+def _empty(venv: Path) -> Iterator[tuple[str, str]]:
     """The Python of an environment with nothing in it, and a directory for temporary files."""
     shutil.rmtree(venv, ignore_errors=True)
     venv.mkdir()
     with room(venv) as temporary:
         # By its full name, /usr/bin/python3.11: when the host gets another release, and python3 leads to a newer one,
         # the service goes on with what it was made for until that package is removed.
-        make = (*_WITH_US, os.path.realpath(PYTHON), "-I", "-m", "venv", *options, str(venv))
+        # Without pip, since venv hides why that could not be installed.
+        make = (*_WITH_US, os.path.realpath(PYTHON), "-I", "-m", "venv", "--without-pip", str(venv))
         must(run(*make, timeout_s=300, TMPDIR=temporary), "making a virtual environment")
         yield f"{venv}/bin/python", temporary
 
@@ -61,7 +63,7 @@ def _filled_by_uv(venv: Path, project: Project | None, say: Callable[[str], None
         found = uv.at_hand(variables)
         if found is None:
             return False
-        with _empty(venv, "--without-pip") as (python, temporary):
+        with _empty(venv) as (python, temporary):
             lock = _LOCK if project is None else _runner(python, temporary)
             variables = {**variables, "TMPDIR": temporary}
             words, variables = uv.syncing(uv.program(found, temporary), python, [str(lock)], variables)
@@ -78,11 +80,17 @@ def _filled_by_uv(venv: Path, project: Project | None, say: Callable[[str], None
 def _fill_by_pip(venv: Path, project: Project | None) -> None:
     with _empty(venv) as (python, temporary):
         variables = of_pip({**_reach(), "TMPDIR": temporary})
+        log = Path(temporary, "pip.log")  # it says whom pip could not reach
 
         def pip(*words: str, doing: str) -> None:
-            must(run(*_WITH_US, python, "-I", "-m", "pip", *words, timeout_s=_INSTALL_S, **variables), doing)
+            outcome = run(*_WITH_US, python, "-I", "-m", "pip", *words, timeout_s=_INSTALL_S, **variables)
+            if not outcome.succeeded and log.exists():
+                why = reason(outcome.output + "\n" + log.read_text(encoding="utf-8", errors="replace"))
+                outcome = Outcome(outcome.code, f"{outcome.output}\n{why or ''}".strip())
+            must(outcome, doing)
 
-        install = ("install", "-q", "--only-binary", ":all:", "--compile", *from_wheels())
+        must(run(*_WITH_US, python, "-I", "-m", "ensurepip", timeout_s=300, TMPDIR=temporary), "installing pip")
+        install = ("install", "-q", "--log", str(log), "--only-binary", ":all:", "--compile", *from_wheels())
         spared: tuple[str, ...] = ()
         if project is None:
             pip(*install, "--require-hashes", "-r", str(_LOCK), doing="pip install")

@@ -111,7 +111,8 @@ class Front(asyncio.BufferedProtocol):
     def decide(self, head: bytes, rest: bytes) -> None:
         """Go on with the head of a request, and what has been received after it."""
         try:
-            upgrade = read_handshake(head)
+            # An empty line before a request is ignored, as uvicorn's parser does: RFC 9112, section 2.2.
+            upgrade = read_handshake(head.removeprefix(b"\r\n"))
         except HandshakeError as error:
             self.give_up(error.answer)
             return

@@ -26,12 +26,10 @@ from service.core.odd_json import OddError, read_json
 from service.core.plain_http import DRAINING, Answer, respond, say
 from service.core.tally import count_up
 from service.core.turns import NotNowError
+from service.web.remembered import REMEMBERED_S, Outcome, Remembered
 
 PREFIX = "/publish/"
 
-# A script that has heard nothing tries again within minutes, or not at all.
-REMEMBERED_S = 300
-MAX_REMEMBERED = 10_000
 # Whoever is forgotten begins with a full bucket, which a second of silence brings as well.
 MAX_BUCKETS = 10_000
 
@@ -103,22 +101,13 @@ class Permit(NamedTuple):
     key: str
 
 
-@dataclass(slots=True)
-class _Outcome:
-    """What has become of a publication, as far as is known."""
-
-    fingerprint: bytes
-    expires: float
-    answer: Answer = _UNDER_WAY
-
-
 class Publisher:
     """Who may publish, how fast, and what has become of it."""
 
     def __init__(self, center: Center) -> None:
         self._center = center
         self._buckets: OrderedDict[Address, Bucket] = OrderedDict()
-        self._outcomes: OrderedDict[tuple[Address, str], _Outcome] = OrderedDict()
+        self._remembered = Remembered()
 
     def admit(self, request: Request) -> Permit | Answer:
         """Let a publication in, or say why not, before its body is read."""
@@ -162,7 +151,7 @@ class Publisher:
         bucket.messages -= 1
         bucket.size -= len(body)
         fingerprint = sha256(b"%d %s\n%s" % (permit.is_json, permit.target.encode(), body)).digest()
-        earlier = self._earlier(permit)
+        earlier = self._remembered.get(permit.sender, permit.key, self._center.clock())
         if earlier is not None:
             then(earlier.answer if earlier.fingerprint == fingerprint else _ANOTHER_MESSAGE)
             return
@@ -173,11 +162,9 @@ class Publisher:
         if refusal := self._pay_for_group(message, bucket):
             then(refusal)
             return
-        outcome = _Outcome(fingerprint, self._center.clock() + REMEMBERED_S)
+        outcome = Outcome(fingerprint, self._center.clock() + REMEMBERED_S, _UNDER_WAY)
         if permit.key:
-            self._outcomes[permit.sender, permit.key] = outcome
-            if len(self._outcomes) > MAX_REMEMBERED:
-                self._outcomes.popitem(last=False)
+            self._remembered.put(permit.sender, permit.key, outcome)
 
         deliver = partial(self._deliver, message, lambda reach: then(self._answer(permit, message, outcome, reach)))
         if message.recipient in self._center.mail.boxes:
@@ -186,7 +173,7 @@ class Publisher:
         else:
             deliver()
 
-    def _answer(self, permit: Permit, message: Message, outcome: _Outcome, reach: Reach) -> Answer:
+    def _answer(self, permit: Permit, message: Message, outcome: Outcome, reach: Reach) -> Answer:
         """What became of a publication that went out."""
         bus, tally = self._center.hub.bus, self._center.hub.tally
         tally.routed += reach.online
@@ -198,7 +185,7 @@ class Publisher:
             tally.dropped[bus.nobody] += 1
             refusal = _CUT_OFF if bus.is_cut_off else None
         if refusal is not None:
-            self._outcomes.pop((permit.sender, permit.key), None)  # what is tried again is sent again
+            self._remembered.forget(permit.sender, permit.key)  # what is tried again is sent again
             return refusal
         outcome.answer = respond(201 if reach.online else 202, "application/json", b'{"online": %d}' % reach.online)
         return outcome.answer
@@ -206,7 +193,7 @@ class Publisher:
     def _kept(
         self,
         permit: Permit,
-        outcome: _Outcome,
+        outcome: Outcome,
         then: Callable[[Answer], None],
         deliver: Callable[[], None],
         kept: Kept,
@@ -220,7 +207,7 @@ class Publisher:
             outcome.answer = respond(201 if online else 202, "application/json", body)
             then(outcome.answer)
         else:
-            self._outcomes.pop((permit.sender, permit.key), None)
+            self._remembered.forget(permit.sender, permit.key)
             then(_REFUSALS[kept])
 
     def count(self, answer: Answer) -> None:
@@ -229,13 +216,6 @@ class Publisher:
         count_up(tally.published, answer.status)
         if answer.status in _DROPS:
             tally.dropped[_DROPS[answer.status]] += 1
-
-    def _earlier(self, permit: Permit) -> _Outcome | None:
-        """What became of the publication that had the same key, if it is remembered."""
-        now = self._center.clock()
-        while self._outcomes and next(iter(self._outcomes.values())).expires <= now:
-            self._outcomes.popitem(last=False)
-        return self._outcomes.get((permit.sender, permit.key))
 
     def _message(self, permit: Permit, body: bytes) -> Message | Answer:
         """What is sent, or why nothing is."""

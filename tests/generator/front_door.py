@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from generator.__main__ import main
 
 ROOT = Path(__file__).parent.parent.parent
+# What makes an environment, before there is one.
+MAKERS = ("__init__", "environment", "filling", "pip", "progress", "reasons", "uv")
 COMMAND = [sys.executable, "-m", "generator"]
 # All that python needs to find the project from any directory, and nothing that the tests' own environment adds.
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(ROOT)}

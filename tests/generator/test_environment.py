@@ -12,7 +12,7 @@ import pytest
 from generator.environment import _make_importable
 from generator.pip import of_pip
 from generator.program import starting
-from tests.generator.front_door import ENVIRONMENT, ROOT, Outcome, process
+from tests.generator.front_door import ENVIRONMENT, MAKERS, ROOT, Outcome, process
 from tests.generator.wheel_maker import lock_of, make_wheel
 
 MAKE = ["make", "--no-print-directory"]
@@ -45,7 +45,7 @@ def test_a_python_without_venv_is_told_what_to_install(module: str, tmp_path: Pa
         1,
         "",
         "wsbundle: this Python cannot make virtual environments; on Debian and Ubuntu: apt-get install -y "
-        "python3-venv\n",
+        f"python3.{sys.version_info[1]}-venv\n",
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -184,7 +184,7 @@ def test_what_root_renders_in_a_checkout_belongs_to_its_owner(tmp_path: Path) ->
     assert {(path.lstat().st_uid, path.lstat().st_gid) for path in made} == {(12345, 54321)}
 
 
-@pytest.mark.parametrize("name", ["__init__", "environment", "filling", "pip", "progress", "uv"])
+@pytest.mark.parametrize("name", MAKERS)
 def test_pythons_that_are_too_old_can_read_what_tells_them_so(name: str) -> None:
     """Back to 3.6, of Ubuntu 18.04: `list[str]` is evaluated there, and fails, where it is no text."""
     tree = ast.parse((ROOT / f"generator/{name}.py").read_text(), feature_version=(3, 6))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.generator.front_door import ENVIRONMENT, ROOT, Outcome, process
+from tests.generator.front_door import ENVIRONMENT, MAKERS, ROOT, Outcome, process
 
 MAIN = "import sys\ndef run():\n    print({!r}, sys.version_info[:2])\n    return 0\n"
 HERE = "{}.{}".format(*sys.version_info)
@@ -33,9 +33,8 @@ def another() -> Path:
 def checkout(tmp_path: Path) -> Path:
     directory = tmp_path / "checkout"
     (directory / "generator").mkdir(parents=True)
-    for module in ("environment", "filling", "pip", "progress", "uv"):
+    for module in MAKERS:
         shutil.copy(ROOT / f"generator/{module}.py", directory / "generator")
-    (directory / "generator/__init__.py").touch()
     (directory / "generator/__main__.py").write_text(MAIN.format("original"))
     (directory / "service").mkdir()
     (directory / "pyproject.toml").touch()

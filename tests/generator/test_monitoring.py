@@ -167,6 +167,32 @@ def test_without_promtool_nothing_is_accepted(monkeypatch: pytest.MonkeyPatch, t
     assert (verdict.state, verdict.why) == ("not checked", "promtool is not installed")
 
 
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        (
+            "echo 'panic: runtime error: index out of range'; exit 2",
+            "status 2: panic: runtime error: index out of range",
+        ),
+        (
+            "echo \"promtool: error: unknown long flag '--lint-fatal', try --help\"; exit 1",
+            "status 1: promtool: error: un",
+        ),
+        ("exit 127", "status 127: "),
+        ("kill -SEGV $$", "was ended by SIGSEGV"),
+    ],
+)
+def test_a_promtool_that_fails_itself_has_refused_nothing(
+    program: str, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "promtool").write_text(f"#!/bin/sh\n{program}\n")
+    (tmp_path / "promtool").chmod(0o755)
+    with nothing_installed(monkeypatch, tmp_path):
+        ((verdict,),) = side_by_side([monitoring(render(deploy()), tmp_path / "root")])
+    assert (verdict.state, verdict.faults) == ("not checked", ())
+    assert why in str(verdict.why)
+
+
 HOST = 'job="chat",instance="a"'
 # For each alert: series with which it fires, and one of them as it is when all is well. `0+30x80`: 30 more each 15 s.
 FIRES: dict[str, tuple[dict[str, str], str]] = {

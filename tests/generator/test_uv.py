@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from generator import filling, pip, uv
-from tests.generator.front_door import ENVIRONMENT, ROOT, Outcome, process
+from tests.generator.front_door import ENVIRONMENT, MAKERS, ROOT, Outcome, process
 from tests.generator.wheel_maker import lock_of, make_wheel
 
 UV = Path(sys.executable).with_name("uv")
@@ -266,7 +266,7 @@ def test_a_wheel_that_is_not_the_locked_one_is_refused_by_uv_and_by_pip(lock: Pa
 
 @pytest.mark.slow
 def test_uv_of_an_archive_is_unpacked_and_used(lock: Path, tmp_path: Path) -> None:
-    for module in ("__init__", "environment", "filling", "pip", "progress", "uv"):
+    for module in MAKERS:
         (tmp_path / "archive/generator").mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / f"generator/{module}.py", tmp_path / "archive/generator")
     shutil.copytree(tmp_path, tmp_path / "archive/wheels", ignore=lambda *_: ["archive", "lock.txt"])

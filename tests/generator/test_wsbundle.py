@@ -455,7 +455,8 @@ def test_it_tells_its_version() -> None:
         (["check", "-f", ""], "-f"),
         (["init", ""], "init"),
         (["explain", ""], "explain"),
-        ([""], "wsbundle"),
+        (["render", "-o="], "-o"),
+        (["check", "-v", "-f="], "-f"),
     ],
 )
 def test_a_word_that_a_script_has_left_empty_is_no_default(arguments: list[str], option: str) -> None:
@@ -471,6 +472,12 @@ def test_a_word_that_is_empty_among_others_is_named_by_its_place() -> None:
 def test_the_directory_that_a_file_would_need_is_named(here: Path) -> None:
     outcome = wsbundle("init", "ws.mycompany.org", "-f", "none/deploy.yaml")
     assert outcome == Outcome(1, "", "none/deploy.yaml: No such file or directory; make the directory none\n")
+
+
+def test_an_empty_word_is_no_command() -> None:
+    outcome = wsbundle("")
+    assert outcome.code == 2
+    assert outcome.err.startswith("an empty word is not a command; use one of init, import, render")
 
 
 # A file to begin with.

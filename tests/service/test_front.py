@@ -77,6 +77,19 @@ async def test_a_handshake_may_come_byte_by_byte_and_with_what_follows() -> None
 
 
 @in_a_loop
+async def test_an_empty_line_before_a_handshake_is_ignored_however_it_comes() -> None:
+    for pieces in (
+        [b"\r\n" + HANDSHAKE + b"\r\n"],
+        [b"\r", b"\n", HANDSHAKE, b"\r\n"],
+        [b"\r\n\r\n", HANDSHAKE + b"\r\n"],
+    ):
+        transport = House().knock()
+        for piece in pieces:
+            transport.deliver(piece)
+        assert status(transport) == 101
+
+
+@in_a_loop
 async def test_all_else_is_uvicorns_with_every_byte_of_it() -> None:
     house = House()
     transport = house.knock()

@@ -423,6 +423,9 @@ VERSION_13 = b"Sec-WebSocket-Version: 13\r\n"
 # Each with the one answer that all shells give.
 HANDSHAKES = {
     "sound": (HANDSHAKE, 101),
+    "line_before": (b"\r\n" + HANDSHAKE, 101),
+    "lines_before": (3 * b"\r\n" + HANDSHAKE, 101),
+    "only_lines_before": (4 * b"\r\n" + b"GET /health HTTP/1.1\r\nHost: localhost\r\n", 200),
     "subprotocol_empty": (with_field("Sec-WebSocket-Protocol:"), 400),
     "subprotocol_of_two_words": (with_field("Sec-WebSocket-Protocol: a b"), 400),
     "subprotocol_comma": (with_field("Sec-WebSocket-Protocol: ,"), 400),

@@ -11,7 +11,8 @@ from service.core.identity import bearer_tokens
 from service.core.message import Message
 from service.core.plain_http import DRAINING, Answer
 from service.core.tally import Tally
-from service.web.publish import MAX_BUCKETS, MAX_REMEMBERED, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
+from service.web.publish import MAX_BUCKETS, TOO_LARGE, TOO_SLOW, Permit, Publisher, Request
+from service.web.remembered import MAX_REMEMBERED
 from tests.service.centers import TOO_DEEP, World, identity, limits
 
 
@@ -402,13 +403,30 @@ def test_two_keys_are_none() -> None:
     assert answer.status == 400
 
 
+def test_no_token_pushes_out_the_keys_of_another() -> None:
+    script = Script(limits=limits(messages_per_second=1_000_000))
+    script.world.tokens["L"] = identity("another", "*")
+    first = script.post("alice", token="L", idempotency_key="0")
+    for number in range(2 * MAX_REMEMBERED):
+        script.post("alice", idempotency_key=str(number))
+    assert script.post("bob", token="L", idempotency_key="0").status == 422
+    assert script.post("alice", token="L", idempotency_key="0") == first
+    # The one that has used most has lost its oldest, and only those.
+    assert script.post("bob", idempotency_key=str(MAX_REMEMBERED)).status == 202
+    assert script.post("bob", idempotency_key=str(2 * MAX_REMEMBERED - 1)).status == 422
+    assert script.post("alice", token="L", idempotency_key="1").status == 202
+    script.world.passes(300)
+    assert script.post("bob", token="L", idempotency_key="1").status == 202
+    assert len(script.publisher._remembered) == 1
+
+
 def test_what_scripts_make_the_service_remember_is_bounded() -> None:
     script = Script(limits=limits(messages_per_second=1_000_000))
     for number in range(MAX_REMEMBERED + 1):
         script.post("alice", idempotency_key=str(number))
     assert script.post("bob", idempotency_key=str(MAX_REMEMBERED)).status == 422
     assert script.post("bob", idempotency_key="0").status == 202
-    assert len(script.publisher._outcomes) == MAX_REMEMBERED
+    assert len(script.publisher._remembered) == MAX_REMEMBERED
     for number in range(MAX_BUCKETS + 1):
         script.world.tokens["L"] = identity(str(number), "*")
         script.post("alice", token="L")
