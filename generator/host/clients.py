@@ -48,7 +48,7 @@ def health(store: Store) -> dict[str, object]:
         connection.request("GET", "/health")
         told = json.loads(connection.getresponse().read())
         return told if isinstance(told, dict) else {}
-    except (OSError, ValueError, http.client.HTTPException):
+    except (OSError, ValueError, RecursionError, http.client.HTTPException):  # or another program answers
         return {}
     finally:
         connection.close()

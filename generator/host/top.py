@@ -56,12 +56,11 @@ def _stats(listener: str) -> Stats:
     """Raises: NoAnswer"""
     try:
         stats: Stats = json.loads(ask(listener, "/stats"))
-    except ValueError:
-        raise NoAnswer(f"{listener}: it answers something else than JSON") from None
-    if stats["format"] != _FORMAT:
-        raise CommandError(
-            f"the service answers in format {stats['format']}; use the wsbundle that it was installed with"
-        )
+        form = stats["format"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        raise NoAnswer(f"{listener}: another program answers there") from None
+    if form != _FORMAT:
+        raise CommandError(f"the service answers in format {form}; use the wsbundle that it was installed with")
     return stats
 
 

@@ -20,6 +20,7 @@ from generator.host.quantities import duration, number, size
 from generator.host.quantities import time as time_in_words
 from generator.host.rates import SORTS, Rates, WorkerRates, quantile, rates
 from generator.host.screen import screen
+from tests.clients.test_client import odd_server
 from tests.generator.front_door import COMMAND, ENVIRONMENT, ROOT, process, wsbundle
 from tests.ports import free_port
 from tests.service.shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
@@ -84,6 +85,14 @@ def test_where_nothing_answers_it_fails_and_says_where_it_asked() -> None:
     outcome = wsbundle(*arguments(port))
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err.startswith(f"queue-websocket does not answer at 127.0.0.1:{port}: Connection refused; see ")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]", b"5", b"[" * 100_000], ids=range(5))
+def test_where_another_program_answers_it_says_so(body: bytes) -> None:
+    with odd_server(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body) as port:
+        outcome = wsbundle(*arguments(port))
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith(f"queue-websocket does not answer at 127.0.0.1:{port}: another program answers there")
 
 
 @pytest.mark.slow
