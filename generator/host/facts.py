@@ -8,7 +8,7 @@ import pwd
 import re
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from hashlib import md5
@@ -28,7 +28,7 @@ UNLIMITED = 1 << 30  # files: more than any kernel opens
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """Who holds an address: the process as ss(8) shows it, `""` where it cannot be seen."""
+    """Who holds an address: a process, `""` where it cannot be seen."""
 
     address: str
     holder: str
@@ -205,16 +205,39 @@ def has_route() -> bool:
 
 
 def holder_of(host: str, port: int) -> str | None:
-    """Who listens where `host` and `port` would be bound; None where nobody does."""
+    """Who listens where `host` and `port` would be bound: a unit, or `NAME (process ID)`; `""` where only root sees it.
+
+    None where nobody does.
+    """
     if _bind(host, port) != errno.EADDRINUSE:
         return None
     units = run("systemctl", "list-sockets", "--no-legend", "--no-pager").output.splitlines()
     listening = [words[1] for line in units if len(words := line.split()) > 1 and words[0].endswith(f":{port}")]
     if listening:
         return listening[0]
-    shown = run("ss", "-Hltnp", f"sport = :{port}").output
-    users = re.search(r'users:\(\("([^"]+)",pid=(\d+)', shown)
-    return f"{users[1]} (process {users[2]})" if users else ""
+    sockets = set(_listening(port))
+    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):  # of a server, the main process
+        with suppress(OSError):  # it has ended, or is another user's
+            if _has_one(pid, sockets):
+                return f"{Path(f'/proc/{pid}/comm').read_text(errors='replace').strip()} (process {pid})"
+    return ""
+
+
+def _has_one(process: int, sockets: set[str]) -> bool:
+    for descriptor in os.listdir(f"/proc/{process}/fd"):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(f"/proc/{process}/fd/{descriptor}") in sockets:
+                return True
+    return False
+
+
+def _listening(port: int) -> Iterator[str]:
+    """The sockets that listen on a TCP port, as they stand in /proc/PID/fd. Source: proc_net(5); 0A is TCP_LISTEN."""
+    for table in ("tcp", "tcp6"):
+        with suppress(FileNotFoundError), open(f"/proc/net/{table}", encoding="ascii") as lines:  # no IPv6 at all
+            for words in map(str.split, lines):
+                if words[3] == "0A" and int(words[1].rpartition(":")[2], 16) == port:
+                    yield f"socket:[{words[9]}]"
 
 
 def unit_of(holder: str) -> str:

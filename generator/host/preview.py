@@ -62,7 +62,11 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def preview(deploy: Deploy, bundle: Bundle, store: Store, before: Side, after: Side, todo: Switch) -> Preview:
-    """What a switch from `before` to the rendered bundle takes, with all that it stands on."""
+    """What a switch from `before` to the rendered bundle takes, with all that it stands on.
+
+    Raises:
+        CommandError: the note of a switch that was cut short is damaged.
+    """
     user, keys = service_user(deploy), keys_file(deploy)
     is_new = before.name == ""
     is_ours = keys == f"/{Paths(store.name).keys}" and not serves_app(deploy)
@@ -128,6 +132,7 @@ def _effects(deploy: Deploy, store: Store, before: Side, todo: Switch) -> Iterat
     starts = todo.restarts_service or todo.restarts_program or todo.updates_supervisor
     again = "restarts" if before.name else "starts"
     due = {
+        **_of_a_cut(store),
         **_of_the_engine(deploy, store),
         f"stops {before.manager}'s copy of the service": todo.stops_systemd or todo.stops_supervisor,
         f"{again} the service": starts and not todo.reloads_service,
@@ -148,6 +153,14 @@ def _effects(deploy: Deploy, store: Store, before: Side, todo: Switch) -> Iterat
         f"asks for a certificate: {asks}": asks is not None,
     }
     return (effect for effect, is_due in due.items() if is_due)
+
+
+def _of_a_cut(store: Store) -> dict[str, bool]:
+    pending = store.pending
+    if pending is None:
+        return {}
+    aim = f"the switch to generation {pending.after}" if pending.after else "the uninstallation"
+    return {f"undoes {aim}, which was cut short": True}
 
 
 def _of_the_engine(deploy: Deploy, store: Store) -> dict[str, bool]:

@@ -57,6 +57,8 @@ def read_source(path: str, kind: Kind | None = None, included: Finder = lambda p
     if kind is None:
         what = "is neither a unit, nor a supervisor program, an nginx site, a gunicorn.conf.py or an .env"
         raise BadSource(path, Fault(what, "name one of these"))
+    if kind == "gunicorn":
+        _must_be_utf8(path, text)  # Python reads its comments, too
     try:
         entries = tuple(_site(text, path, included) if kind == "site" else _READERS[kind](text, path))
     except SyntaxError as error:
@@ -64,6 +66,8 @@ def read_source(path: str, kind: Kind | None = None, included: Finder = lambda p
         raise BadSource(where, Fault(f"is not Python: {error.msg}", "fix that line")) from None
     except (RecursionError, MemoryError, ValueError):
         raise BadSource(path, Fault("is too deep, or has a number that is too long", "write it otherwise")) from None
+    for entry in entries:
+        _must_be_utf8(entry.path, f"{entry.text} {entry.value}", entry.line)
     if not entries and not is_known:
         raise BadSource(path, Fault("says nothing: it is empty, or comments only", "leave it out"))
     return Source(path, kind, entries)
@@ -110,12 +114,16 @@ def _text(path: str) -> str:
         raise BadSource(path, Fault(f"is longer than {_MOST_BYTES} bytes", "name a configuration file"))
     if b"\0" in data:
         raise BadSource(path, Fault("is not text", "name a configuration file"))
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        what = f"holds the byte 0x{data[error.start]:02x}, which is not UTF-8"
-        raise BadSource(f"{path}:{line}", Fault(what, "save the file as UTF-8")) from None
+    # A comment may be in Latin-1: of nginx, systemd and supervisor nobody reads it.
+    return data.decode("utf-8-sig", "surrogateescape").replace("\r\n", "\n")
+
+
+def _must_be_utf8(path: str, text: str, line: int = 1) -> None:
+    found = re.search("[\udc80-\udcff]", text)
+    if found:
+        what = f"holds the byte 0x{ord(found[0]) - 0xDC00:02x}, which is not UTF-8"
+        where = f"{path}:{line + text.count(chr(10), 0, found.start())}"
+        raise BadSource(where, Fault(what, "save the file as UTF-8"))
 
 
 def _kind_of(path: str, text: str) -> Kind | None:

@@ -93,6 +93,24 @@ def test_where_nginx_is_still_to_be_installed_its_default_site_is_expected(
     assert list(neighbours.faults(proxied, facts.surroundings("a.org"))) == []
 
 
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_who_holds_a_port_is_seen_without_any_program(
+    family: socket.AddressFamily, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if host == "::1" and not facts.has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    monkeypatch.setattr(programs, "PATH", "/nowhere")
+    with socket.socket(family) as listener:
+        listener.bind((host, 0))
+        port = listener.getsockname()[1]
+        listener.listen()
+        name = Path("/proc/self/comm").read_text().strip()
+        assert facts.holder_of(host, port) == f"{name} (process {os.getpid()})"
+        with socket.create_connection((host, port)) as client:  # its own port is held, and nobody listens there
+            assert facts.holder_of(host, client.getsockname()[1]) in (None, "")
+    assert facts.holder_of(host, port) is None
+
+
 def test_the_lines_of_the_journal_stay_apart_and_come_in_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

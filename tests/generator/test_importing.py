@@ -185,7 +185,14 @@ def write(directory: Path, name: str, text: str | bytes) -> str:
 
 
 BROKEN: list[tuple[str, str | bytes, str]] = [
-    ("a.service", b"[Service]\n# caf\xe9\n", "a.service:2: holds the byte 0xe9, which is not UTF-8; save"),
+    ("a.service", b"[Service]\nUser=caf\xe9\n", "a.service:2: holds the byte 0xe9, which is not UTF-8; save"),
+    (
+        "site",
+        b"server {\n  listen 80; # \xfc\n  server_name caf\xe9;\n}\n",
+        "site:3: holds the byte 0xe9, which is not",
+    ),
+    ("values.env", b"# \xfc\nA=1\nB='caf\xe9'\n", "values.env:3: holds the byte 0xe9, which is not UTF-8; save"),
+    ("a.py", b"workers = 4\n# caf\xe9\n", "a.py:2: holds the byte 0xe9, which is not UTF-8; save"),
     ("empty", "", "empty: says nothing: it is empty, or comments only; leave it out"),
     ("comments.service", "# nothing\n", "comments.service: says nothing"),
     ("binary", b"\x7fELF\0\0", "binary: is not text; name a configuration file"),
@@ -209,6 +216,15 @@ def test_a_file_that_is_broken_is_named(
     assert main(["import", name]) == 2
     assert said in capsys.readouterr().err
     assert not Path("deploy.yaml").exists()
+
+
+def test_a_comment_may_be_in_latin_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here, "a.service", b"# gr\xfc\xdfe\n[Service]\n; \xe9\nExecStart=/v/uvicorn web.server:app --port 8765\n")
+    location = b"location / { proxy_pass http://127.0.0.1:8765; }"
+    write(here, "site", b"# \xe9\nserver {\n  server_name ws.mycompany.org; # \xe9\n  " + location + b"\n}\n")
+    write(here, "values.env", b"# \xe9\nA=1\n")
+    assert imported(capsys, "a.service", "site", "values.env")["lines"]
+    assert load_text(Path("deploy.yaml").read_text(), "deploy.yaml").deploy.domain == "ws.mycompany.org"
 
 
 def test_all_files_that_cannot_be_read_are_named_at_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,9 +19,10 @@ from generator.host.apply import side
 from generator.host.drift import drifts
 from generator.host.operate import _planned
 from generator.host.preview import Change, Preview, concealed, lines, preview
-from generator.host.store import Generation, Store
+from generator.host.store import Generation, Pending, Store
 from generator.host.switch import plan
 from generator.rendering.render import render
+from generator.report import CommandError
 
 NAME = "queue-websocket"
 SOCKET, ENV = f"/etc/systemd/system/{NAME}.socket", f"/etc/{NAME}/.env"
@@ -101,6 +102,23 @@ def test_a_fresh_host_is_shown_on_one_screen_and_in_full_where_that_is_asked_for
     assert "  starts the service" in short
     assert not any("restart" in line or "live connections" in line for line in short)
     assert {"Keys", "Files", "Code", "Effects"} <= set(short)
+
+
+def test_a_switch_that_was_cut_short_is_something_to_do(store: Store) -> None:
+    install(store, "")
+    store.begin(Pending(before=1, after=2))
+    assert shown(store).effects[0] == "undoes the switch to generation 2, which was cut short"
+    store.begin(Pending(before=1, after=None))
+    assert shown(store).effects[0] == "undoes the uninstallation, which was cut short"
+    store.end()
+    assert not any("cut short" in effect for effect in shown(store).effects)
+
+
+def test_a_damaged_note_of_a_switch_is_not_nothing_to_do(store: Store) -> None:
+    install(store, "")
+    (store.home / "pending.json").write_text("{")
+    with pytest.raises(CommandError, match=r"pending.json is damaged \(.+\); remove it, then `.*install`"):
+        shown(store)
 
 
 def test_what_stays_as_it_is_is_not_shown(store: Store) -> None:
