@@ -70,7 +70,8 @@ def site() -> Iterator[Stage]:
     with TemporaryDirectory(prefix="ws-") as directory:
         root = Path(directory)
         stage = Stage(root, tls="files", app={"callable": "main:app", "body_size": 100_000},
-                      limits={"header_timeout": 1, "connections_per_address": 40})  # fmt: skip
+                      # Also the time that a client has for its handshake, however busy the machine is.
+                      limits={"header_timeout": 4, "connections_per_address": 40})  # fmt: skip
         (root / "code/app").mkdir()
         (root / "code/app/main.py").write_text(APPLICATION)
         with nginx(stage), as_systemd(stage):
