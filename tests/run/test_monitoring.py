@@ -209,12 +209,17 @@ def direct(stage: Stage, address: str = "", **headers: str) -> Client:
 
 def full_while_clients_come_and_go(stage: Stage, there: Prometheus) -> None:
     """At the limit for a moment only, which no scrape sees: those who are refused meanwhile say it."""
+    next_at = 0.0
 
     def is_seen() -> bool:
-        with direct(stage, "192.0.2.2") as last:
-            assert last.status == 101
-            with direct(stage, "192.0.2.3") as client:
-                assert client.status == 503
+        nonlocal next_at
+        # On a busy machine a moment is long, and scrapes see each second one if there is another right after it.
+        if time.monotonic() >= next_at:
+            with direct(stage, "192.0.2.2") as last:
+                assert last.status == 101
+                with direct(stage, "192.0.2.3") as client:
+                    assert client.status == 503
+            next_at = time.monotonic() + 15
         unseen = there.value(f"max_over_time(wsbundle_connections[8s]) < {LIMIT}")
         return bool(unseen) and "Full" in there.firing()
 
