@@ -85,7 +85,7 @@ def _sizing(options: argparse.Namespace) -> Outcome:
 
 
 def _fairness(options: argparse.Namespace) -> Outcome:
-    seconds, ways = (0.5, fairness.QUICK_WAYS) if options.quick else (10.0, tuple(fairness.WAYS))
+    seconds, ways = (0.3, fairness.QUICK_WAYS) if options.quick else (10.0, tuple(fairness.WAYS))
     return fairness.report(fairness.measure(seconds, ways), seconds)
 
 
@@ -102,9 +102,9 @@ PARTS: dict[str, Callable[[argparse.Namespace], Outcome]] = {
     "sizing": _sizing,
     "fairness": _fairness,
     "watched": _watched,
-    "hosts": lambda options: hosts.report(*((1, 0.5) if options.quick else (5, 2.0))),
+    "hosts": lambda options: hosts.report(*((1, 0.2) if options.quick else (5, 2.0))),
     "mailbox": lambda options: mailbox.report(quick=options.quick),
-    "application": lambda options: application.report(application.measure(*((1, 0.5) if options.quick else (15, 1.0)))),
+    "application": lambda options: application.report(application.measure(*((1, 0.3) if options.quick else (15, 1.0)))),
 }
 
 

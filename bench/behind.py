@@ -94,7 +94,7 @@ class Plan(NamedTuple):
 
 
 FULL = Plan(rounds=5, seconds=1.0, connections=10_000, members=1000)
-QUICK = Plan(rounds=1, seconds=0.3, connections=500, members=100)
+QUICK = Plan(rounds=1, seconds=0.2, connections=200, members=100)
 
 
 class Goal(NamedTuple):

@@ -24,7 +24,7 @@ class Plan(NamedTuple):
 
 
 FULL = Plan(rounds=3, seconds=2.0, connections=10_000)
-QUICK = Plan(rounds=1, seconds=0.5, connections=1000)
+QUICK = Plan(rounds=1, seconds=0.2, connections=300)
 
 SCENARIOS: dict[str, Callable[[Running, float], Cost]] = {
     "W=1": lambda server, seconds: load.route(server, 1, seconds),

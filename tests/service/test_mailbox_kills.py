@@ -16,7 +16,7 @@ from tests.service.shells import COMMANDS, running
 from tests.service.test_mailbox_conformance import Kept
 
 # More of both with `make kills`.
-MESSAGES = int(os.environ.get("MAILBOX_MESSAGES", "10000"))
+MESSAGES = int(os.environ.get("MAILBOX_MESSAGES", "4000"))
 KILLS = int(os.environ.get("MAILBOX_KILLS", "5"))
 SENDERS = [f"sender-{number}" for number in range(4)]
 RECIPIENTS = [f"recipient-{number}" for number in range(4)]
