@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
+from tests.programs import wanted
+
 
 def pytest_xdist_auto_num_workers() -> int:
     """`-n auto`: most tests wait for processes of theirs, so three for each core keep it busy."""
@@ -40,6 +42,13 @@ def pytest_collection() -> Iterator[None]:
     yield
     gc.freeze()
     gc.enable()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How to get what tests were skipped for."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if (line := wanted(str(report.longrepr) for report in skipped)) is not None:
+        terminalreporter.write_line(line)
 
 
 class BySuite(LoadScopeScheduling):  # type: ignore[misc]

@@ -4,10 +4,11 @@ import pytest
 
 from tests.clients.chromium import CHROMIUM, Page
 from tests.clients.npm_tools import node_modules
+from tests.programs import missing
 
 in_a_browser = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt install chromium)"),
+    pytest.mark.skipif(CHROMIUM is None, reason=missing("chromium")),
 ]
 
 

@@ -19,6 +19,7 @@ from tests.clients.chromium import Browser, Page
 from tests.clients.client_behaviours import BEHAVIOURS, SECOND, Server
 from tests.clients.in_a_browser import in_a_browser
 from tests.ports import free_port
+from tests.programs import missing
 from tests.service.shells import COMMANDS, ROOT, Shell, running
 from wsbundle_client import conformance
 from wsbundle_client.driver import DEADLINE_S, Call, Driver, Frame
@@ -197,7 +198,7 @@ bob.close();
 """
 
 
-@pytest.mark.skipif(NODE is None, reason="Node is not installed (apt install nodejs)")
+@pytest.mark.skipif(NODE is None, reason=missing("node"))
 def test_it_works_in_node_with_the_service() -> None:
     assert NODE is not None
     has_websocket = (
@@ -238,7 +239,7 @@ client.open().catch((error) => console.log(error.message));
 """
 
 
-@pytest.mark.skipif(NODE is None, reason="Node is not installed (apt install nodejs)")
+@pytest.mark.skipif(NODE is None, reason=missing("node"))
 def test_a_handshake_that_fails_is_tried_again_at_once_where_no_close_is_told_of_it() -> None:
     assert NODE is not None
     flags = ["--experimental-websocket", "--no-warnings"] if node_major() < 22 else []
@@ -258,7 +259,7 @@ await client.open().catch(({name, message}) => console.log(`${name}: ${message}`
 """
 
 
-@pytest.mark.skipif(NODE is None, reason="Node is not installed (apt install nodejs)")
+@pytest.mark.skipif(NODE is None, reason=missing("node"))
 def test_a_node_without_websocket_is_refused_with_the_version_that_has_it() -> None:
     assert NODE is not None
     command = [NODE, "--input-type=module", "-e", WITHOUT_WEBSOCKET, "--", str(ROOT / "clients/js/client.js")]
@@ -312,7 +313,7 @@ try {
 """
 
 
-@pytest.mark.skipif(NODE is None, reason="Node is not installed (apt install nodejs)")
+@pytest.mark.skipif(NODE is None, reason=missing("node"))
 def test_a_mailbox_of_nobody_is_refused() -> None:
     assert NODE is not None
     command = [NODE, "--input-type=module", "-e", MAILBOX_OF_NOBODY, "--", str(ROOT / "clients/js/client.js")]

@@ -31,6 +31,7 @@ from generator.packing.wheelhouse import locked
 from generator.rendering.render import render
 from generator.report import CommandError, Report
 from tests.generator.front_door import ROOT, wsbundle
+from tests.programs import needs
 
 DEPLOY = """domain: shop.mycompany.org
 name: shop
@@ -392,7 +393,7 @@ def test_a_command_that_makes_files_may_write_where_they_are_and_another_may_not
     assert f"ReadWritePaths={place}" not in rehearsed(here)[1]
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@needs("systemd-analyze")
 def test_systemd_takes_the_unit_of_a_command(here: Path) -> None:
     def verified(lines: list[str]) -> subprocess.CompletedProcess[str]:
         unit = here / "shop.before.service"

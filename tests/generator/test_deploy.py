@@ -35,7 +35,7 @@ from generator.packing.wheelhouse import Target
 from generator.rendering.render import render
 from generator.report import CommandError, Report, UsageError
 from tests.generator.front_door import ROOT, wsbundle
-from tests.programs import needs
+from tests.programs import missing, needs
 
 LINES = (
     "wsbundle-host 1\npython=3.11\nmachine=x86_64\nlibc=glibc 2.36\nsystem=debian 12\ninit=systemd\n"
@@ -236,7 +236,7 @@ def test_a_destination_is_never_an_option() -> None:
 @pytest.mark.parametrize("shell", ["sh", "bash", "zsh", "fish", "tcsh"])
 def test_every_login_shell_passes_the_words_on(shell: str) -> None:
     if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
+        pytest.skip(missing(shell))
     if os.geteuid():
         pytest.skip("only root needs no sudo")
     given_words = ["a b", "$HOME", "*", "it's", 'a "quote"', ""]

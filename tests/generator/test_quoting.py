@@ -25,6 +25,7 @@ from generator import quoting
 from generator.quoting import Quoted, Unquotable
 from service.workers.release import read_env
 from tests.examples import EXAMPLES
+from tests.programs import missing
 
 SBIN = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 NGINX = shutil.which("nginx", path=SBIN)
@@ -73,7 +74,7 @@ read_back = settings(
 
 
 def needs(program: object, name: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(not program, reason=f"{name} is not installed")
+    return pytest.mark.skipif(not program, reason=missing(name))
 
 
 def accepted(quote: Callable[[str], Quoted], candidates: list[str]) -> dict[str, Quoted]:

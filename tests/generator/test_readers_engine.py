@@ -12,13 +12,14 @@ from generator.readers.engine import with_password
 from generator.readers.processes import find_program
 from tests.generator.front_door import ROOT
 from tests.generator.readings import NAME, broken, fault, line_of, nothing_installed, rendered, verdict
+from tests.programs import missing
 
 HERE = find_program("valkey-server") or find_program("redis-server")
 CONF, USERS = Paths(NAME).engine, Paths(NAME).engine_users
 SERVED: dict[str, Any] = {"serve": True, "url": "valkey://127.0.0.1:6390", "user": NAME}
 SERVED_OVER_TLS = {**SERVED, "url": "valkeys://[fd00::5]:6390", "cert": "/etc/a", "key": "/etc/b"}
 SERVED_BY_A_SOCKET = {**SERVED, "url": f"unix:///run/{NAME}-engine/engine.sock"}
-needs_one = pytest.mark.skipif(HERE is None, reason="needs valkey-server or redis-server")
+needs_one = pytest.mark.skipif(HERE is None, reason=missing("redis-server"))
 
 
 @needs_one

@@ -12,12 +12,13 @@ import pytest
 
 from generator.readers import supervisor
 from tests.generator.readings import NAME, broken, changed, fault, line_of, rendered, verdict
+from tests.programs import missing
 
 PROGRAM = f"etc/supervisor/conf.d/{NAME}.conf"
 
 pytestmark = pytest.mark.skipif(
     find_spec("supervisor") is None and not (supervisor.DISTRIBUTION / "supervisor").is_dir(),
-    reason="supervisor is not installed",
+    reason=missing("supervisord"),
 )
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from generator.host import recovery
+from tests.programs import missing
 
 NAME = "queue-websocket"
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not installed")
+        pytest.skip(missing("systemd-analyze"))
     _, unit, _ = recovery.put(NAME, tmp_path)
     words = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

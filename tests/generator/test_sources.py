@@ -13,7 +13,7 @@ from generator.config.load import ConfigError, load
 from generator.config.project import Project
 from generator.config.sources import project_of, with_project
 from tests.generator.front_door import wsbundle
-from tests.programs import needs
+from tests.programs import missing, needs
 
 DEPLOY = "domain: a.org\nname: shop\napp: {callable: 'shop.asgi:application'}\n"
 UV = Path(sys.executable).parent / "uv"
@@ -42,7 +42,7 @@ def put(directory: Path, name: str, text: str = "") -> Path:
 
 def git(directory: Path, *words: str) -> None:
     if shutil.which("git") is None:
-        pytest.skip("git is not installed")
+        pytest.skip(missing("git"))
     subprocess.run(["git", "-C", str(directory), *words], check=True, capture_output=True)
 
 

@@ -36,6 +36,7 @@ from generator.readers.stub_certificate import stub_pair
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import render
 from tests.ports import free_port
+from tests.programs import missing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOMAIN = "ws.example.com"
@@ -49,7 +50,7 @@ def needed(program: str) -> str:
     """Where a program is, or skip the test."""
     found = shutil.which(program, path=f"{Path(sys.executable).parent}:{SBIN}")
     if found is None:
-        pytest.skip(f"{program} is not installed")
+        pytest.skip(missing(program))
     return found
 
 

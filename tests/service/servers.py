@@ -24,7 +24,7 @@ def program(name: str) -> str:
     """The path of an engine, or of its Sentinel; the test is skipped where there is none."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/bin:/opt/valkey8/bin")
     if path is None:
-        pytest.skip(f"{name} is not installed: apt-get install {name.partition('-')[0]}-server, or .ci/valkey")
+        pytest.skip(f"{name} is not installed: apt-get install -y {name.partition('-')[0]}-server, or .ci/valkey")
     return path
 
 

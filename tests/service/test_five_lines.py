@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.programs import missing
 from tests.service.shells import COMMANDS, DEADLINE_S, ROOT, running
 
 NODE = shutil.which("node")
@@ -13,7 +14,7 @@ LINES = (ROOT / "tests/service/five_lines.js").read_text()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(NODE is None, reason="Node is not installed (apt install nodejs)")
+@pytest.mark.skipif(NODE is None, reason=missing("node"))
 def test_the_five_lines_of_the_readme_send_a_message_and_hear_that_it_was_delivered() -> None:
     assert NODE is not None
     with running(COMMANDS["runner"]) as shell:

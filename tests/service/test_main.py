@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.ports import free_port
+from tests.programs import needs
 from tests.service.shells import (
     COMMANDS,
     DEADLINE_S,
@@ -125,7 +125,7 @@ def test_the_drain_timeout_bounds_the_stop(command: str) -> None:
         assert time.monotonic() - begin < 8  # by default it is 10 s
 
 
-@pytest.mark.skipif(shutil.which("ss") is None, reason="ss is not installed (apt install iproute2)")
+@needs("ss")
 @pytest.mark.parametrize("command", OURS)
 def test_the_kernel_keeps_as_many_new_connections_as_come_back_after_a_restart(command: str) -> None:
     with running(command) as shell:
