@@ -5,6 +5,14 @@ It exits with 0 when all of them have been replaced, and with 1 and the reason w
 """
 
 import os
+import signal
+
+if __name__ == "__main__":
+    for stopping in (signal.SIGTERM, signal.SIGINT):
+        # From systemd, which stops the service or starts it anew: nobody waits for the outcome any more. An end by
+        # the signal, or with a status, would make the unit `failed`.
+        signal.signal(stopping, lambda *_: os._exit(0))
+
 import socket
 import sys
 

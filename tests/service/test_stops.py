@@ -2,12 +2,14 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from service.workers.reload import DIRECTORY_VARIABLE, NAME
 from tests.ports import free_port
 from tests.service.shells import DEADLINE_S, ROOT, answers, clean_environment, wait_until
 
@@ -98,3 +100,23 @@ def test_a_look_at_an_application_is_ended_by_a_signal_and_finds_nothing(sent: s
     words = [sys.executable, "-m", "service", "--check"]
     ended = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, timeout=DEADLINE_S, check=False)
     assert (ended.returncode, ended.stderr) == (-sent, b"")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
+def test_a_stop_that_comes_while_a_reload_is_waited_for_makes_the_unit_not_fail(
+    sent: signal.Signals, tmp_path: Path
+) -> None:
+    # systemd sends it to ExecReload= as well, and takes any status but 0 for a failure of the unit.
+    with socket.socket(socket.AF_UNIX) as manager:
+        manager.bind(str(tmp_path / NAME))
+        manager.listen()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service.workers.reload"],
+            cwd=ROOT,
+            env=clean_environment(**{DIRECTORY_VARIABLE: str(tmp_path)}),
+            stderr=subprocess.PIPE,
+        )
+        with manager.accept()[0]:
+            process.send_signal(sent)
+            _, told = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, told) == (0, b"")
