@@ -161,8 +161,9 @@ class Restarts:
         for begin in range(0, len(clients), _TOGETHER):
             far.announce(records.encode(records.Restarts(clients[begin : begin + _TOGETHER])))
         # Each alone: whoever answers has had all that was for all, and all that was for it. An engine may lose either.
-        for peer in self._asked:
-            peer.tell(records.Restarts([], self._number, len(clients)))
+        for peer in self._bus.peers.values():
+            if peer in self._asked:
+                peer.tell(records.Restarts([], self._number, len(clients)))
 
     def fenced(self, peer: Worker, record: records.Fenced) -> bool:
         """Whether it is an answer to us."""
