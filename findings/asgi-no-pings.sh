@@ -5,7 +5,7 @@
 # Guess: each server sends pings unless told otherwise, about every 20 seconds, as uvicorn and daphne do.
 # Seen with the versions below, with nothing but a port set: hypercorn, granian and gunicorn send none within 25 seconds.
 # There is no limit of idle time either: the connection, and the application's task, stay for as long as TCP lets them.
-# hypercorn has `--websocket-ping-interval`.
+# hypercorn has `--websocket-ping-interval`, but hypercorn-unanswered-pings.sh shows what that is worth.
 # Run by hand: bash findings/asgi-no-pings.sh. Fails when one of them behaves otherwise.
 set -euo pipefail
 folder=$(mktemp -d)
