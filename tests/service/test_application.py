@@ -26,6 +26,7 @@ from websockets.sync.client import ClientConnection, connect
 from service.application.connections import LOOK_S, QUIET_LOOKS, HttpConnection, State
 from service.process.descriptors import have_leaked
 from service.settings import Drain
+from tests.ports import free_port
 from tests.service.applications import Connection, project, serving, settings
 from tests.service.shells import DEADLINE_S, HANDSHAKE, ROOT, Shell, clean_environment, running, wait_until
 from tests.service.test_main import BECOME, Manager, manager
@@ -65,7 +66,7 @@ def close_code(client: ClientConnection) -> int | None:
 def started(home: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
     """A start that fails."""
     command = [sys.executable, "-m", "service"]
-    environ = clean_environment(**settings(home, **variables))
+    environ = clean_environment(**settings(home, WEBSOCKET_PORT=str(free_port()), **variables))
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=DEADLINE_S)
 
 
