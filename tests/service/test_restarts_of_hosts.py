@@ -91,6 +91,11 @@ class RestartingScene(Scene):
             self.ending = [name for name in self.ending if name in self.workers]
             self.asked_restart &= set(self.ending)
 
+    def quit(self) -> None:
+        """One goes, but not the last one: there would be nobody whom a restart concerns."""
+        if len(self.parties) > 1:
+            super().quit()
+
     @property
     def is_calm(self) -> bool:
         """Whether no client passes on, and all know each other."""
