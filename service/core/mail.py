@@ -35,6 +35,8 @@ class Mail:
         self._hub = hub
         self._soon = soon
         self._store: Store | None = None
+        self._held: list[Settled] | None = None
+        """While clients come back: what those are to be told who are not there yet."""
         self._news: set[Address] = set()
         """Boxes with something new whose owners may be in other workers."""
 
@@ -153,6 +155,17 @@ class Mail:
                 owner.tell_outcome(kind(id=settled.id, recipient_uuid=settled.recipient))
             elif owner is not None:
                 self._hub.bus.tell_settled(settled)
+            elif self._held is not None:
+                self._held.append(settled)
+
+    def hold(self) -> None:
+        """Clients come back from another process: what is to be told to those who are not there yet waits."""
+        self._held = []
+
+    def release(self) -> None:
+        """All are there."""
+        held, self._held = self._held or [], None
+        self.settle(held)
 
 
 class Hearer(Protocol):

@@ -131,6 +131,10 @@ class Store(Protocol):
         """Whether it can be asked now; one that is up again calls `Mail.look_again`."""
 
     @property
+    def is_busy(self) -> bool:
+        """Whether something that it was told to do is not done yet, or what came of it not told."""
+
+    @property
     def is_failing(self) -> bool:
         """Whether nothing could be stored when it was last tried, and the log says why."""
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 from service.core.addresses import Address
 from service.core.close_codes import RESTART, UNAUTHORIZED, CloseReason
 from service.core.handover import BoxState, ClientState, NotUnderstoodError, SessionState, unseal, unsent_of
-from service.core.mailbox import Opened, Position
+from service.core.mailbox import Opened, Position, Store
 from service.core.session import Session
 from service.core.tally import count_up
 from service.fast.fast import FastShell, WebSocket, close_frame
@@ -43,12 +43,14 @@ def freeze(clients: Iterable[WebSocket]) -> list[WebSocket]:
     return [client for client in tuple(clients) if client.freeze()]
 
 
-async def settle(clients: Iterable[WebSocket]) -> None:
-    """Wait until what has been begun for these clients has come to its end."""
+async def settle(clients: Iterable[WebSocket], store: Store | None = None) -> None:
+    """Wait until what has been begun for these clients has come to its end; with a store, also what they have
+    acknowledged, where nobody would be left to tell the senders.
+    """
     waiting = list(clients)
     for _ in range(round(SETTLING_S / _LOOK_S)):
         waiting = [client for client in waiting if not client.may_leave]
-        if not waiting:
+        if not waiting and not (store and store.is_busy):
             break
         await asyncio.sleep(_LOOK_S)
 

@@ -37,7 +37,7 @@ def can_keep(environ: Mapping[str, str]) -> bool:
 async def keep_clients(shell: FastShell, notifier: Notifier, environ: Mapping[str, str]) -> None:
     """Let go of all clients that the next process can serve; the others are still here, to be sent away."""
     frozen = freeze(shell.clients)
-    await settle(frozen)
+    await settle(frozen, shell.center.mail.store)
     await _meet("frozen", shell, notifier, environ)
     bus, followed = shell.center.hub.bus, asyncio.Event()
     bus.announce_restart([client.session for client in frozen], followed.set)
@@ -69,6 +69,7 @@ async def take_clients_back(
     await all_are_at("start", notifier, environ)  # from then on, each takes about the same number
     taking = Taking(shell, frozen=True)
     taking.bus.take_back(is_over=False)
+    shell.center.mail.hold()
     number = taken = 0
     with _no_collection():
         for some in _left_in(sets, notifier, environ):
@@ -78,6 +79,7 @@ async def take_clients_back(
     await _meet("taken", shell, notifier, environ)
     taking.bus.take_back(is_over=True)
     taking.finish()
+    shell.center.mail.release()
     if number:
         logger.info("%d clients are served on, %d have gone or could not be", taken, number - taken)
 

@@ -104,6 +104,10 @@ class Disk:
             return []
 
     @property
+    def is_busy(self) -> bool:
+        return self._waiting > 0
+
+    @property
     def latest(self) -> int:
         database = self._database  # which the other thread may close
         return max(self._last, 0 if database is None else database.now() - 1)

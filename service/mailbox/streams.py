@@ -78,6 +78,8 @@ class Streams:
         self._ahead = (time.time_ns() - time.monotonic_ns()) // 1000
         """Of the clock here is that of the engine, or a little less."""
         self._works: list[_Work] = []
+        self._asked: list[_Work] = []
+        """What the engine is yet to answer."""
         self._waiting_bytes = 0
         self._owed: dict[Address, tuple[int, int]] = {}
         """What was acknowledged while the engine was away: by which reader, up to which offset."""
@@ -105,6 +107,10 @@ class Streams:
         if self._refusal is not None:
             self._task.cancel()
             raise self._refusal
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._works or self._asked)
 
     @property
     def latest(self) -> int:
@@ -192,6 +198,7 @@ class Streams:
     def _lose(self) -> None:
         """For a while what comes waits; after that nobody waits any more."""
         now = self._loop.time()
+        self._asked = []
         if self.is_up:
             self.is_up, self._lost_at = False, now
         if now - self._lost_at >= self._engine.silence or not self._known[0]:
@@ -222,8 +229,10 @@ class Streams:
                 if self._till_sweep_s() <= 0:
                     self._swept_at = self._loop.time()
                     works += [_Work(call, _nothing, None, None) for call in self._chores()]
+                self._asked = works
                 if works:
                     await self._carry_out(stream, server, works)
+                    self._asked = []
         finally:
             watch.cancel()
             stream.abort()

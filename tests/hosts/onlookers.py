@@ -10,7 +10,6 @@ import json
 import random
 import ssl
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -105,7 +104,8 @@ class PhoneThatIsOn(Onlooker):
 
     def __init__(self, name: str, token: str) -> None:
         super().__init__(name, token)
-        self._given: list[Sent] = []
+        self._given: dict[str, Sent] = {}
+        """By number, and when it was sent."""
 
     async def live(self, is_on: asyncio.Event, until: asyncio.Event) -> None:
         async with Client(_URL, self.name, token=self.token, on_event=self.see) as client:
@@ -127,19 +127,21 @@ class PhoneThatIsOn(Onlooker):
         while not until.is_set():
             self.sent += 1
             try:
-                self._given.append(await client.send(PAGE, self.sent, ack="delivered"))
+                what = f"{time.strftime('%T')} {self.sent}"
+                self._given[what] = await client.send(PAGE, self.sent, ack="delivered")
             except RequestError as error:
                 self.notice(f"{self.sent} to {PAGE}: {error}")
             await asyncio.sleep(PERIOD_S)
 
     def look_back(self) -> None:
         """What became of its messages that should not have."""
-        outcomes = Counter(str(sent.outcomes) for sent in self._given if sent.outcomes != {PAGE: "delivered"})
-        self.noticed += [f"{number} messages to the page: {outcome}" for outcome, number in outcomes.items()]
+        for what, sent in self._given.items():
+            if sent.outcomes != {PAGE: "delivered"}:
+                self.noticed.append(f"{what} to {PAGE}: {sent.outcomes}")
 
     def waits(self) -> bool:
         """Whether receipts are to come."""
-        return not all(sent.outcomes for sent in self._given)
+        return not all(sent.outcomes for sent in self._given.values())
 
 
 class PhoneThatSleeps(Onlooker):

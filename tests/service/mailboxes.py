@@ -31,6 +31,7 @@ class DiskInTurns:
     def __init__(self, world: World, directory: Path, settings: Mailbox) -> None:
         self.is_broken = False
         self.is_up = True
+        self.is_busy = False
         self.holds = (0, 0)
         self._world = world
         self.database = Database(directory, "second", lambda: round(world.time * SECOND))
@@ -119,6 +120,7 @@ class StreamsInTurns:
     def __init__(self, world: World, directory: Path, settings: Mailbox, engine: Server, prefix: bytes = b"") -> None:
         self.is_broken = False
         self.is_up = True
+        self.is_busy = False
         self.holds = (0, 0)
         self._world = world
         self._settings = settings

@@ -15,12 +15,13 @@ from service.core.addresses import Address
 from service.core.close_codes import MAILBOX_UNAVAILABLE
 from service.core.figures import FIGURES, service
 from service.core.mail import WINDOW
-from service.core.mailbox import Kept, Kind, Letter
+from service.core.mailbox import Kept, Kind, Letter, Settled
+from service.core.session_v1 import SessionV1
 from service.engine.identity import boot_id
 from service.mailbox.database import Database
 from service.mailbox.ledger import Known, Ledger
 from service.settings import Mailbox
-from tests.service.centers import Party, identity
+from tests.service.centers import Party, World, identity
 from tests.service.mailboxes import Desk, DiskInTurns
 from tests.service.servers import PROGRAMS, Server
 
@@ -145,8 +146,6 @@ def test_nobody_gets_a_mailbox_who_has_not_asked_for_one(desk: Desk, alice: Part
 
 
 def test_without_mailboxes_nobody_hears_of_them(tmp_path: Path) -> None:
-    from tests.service.centers import World
-
     world = World(auth="token")
     bob = world.v1(identity=identity("bob", "*"))
     bob.say(type="hello", id=0, uuid="bob", mailbox={})
@@ -512,6 +511,22 @@ def test_a_sender_is_told_what_was_not_fetched_in_time(desk: Desk, alice: Party)
     desk.send(alice, "bob", "m", id="x", ack="delivered")
     desk.passes(DAY)
     assert [(frame["type"], frame["id"]) for frame in alice.heard()] == [("lost", "x")]
+
+
+def test_a_sender_that_is_yet_to_come_back_from_another_process_hears_what_is_told_meanwhile(desk: Desk) -> None:
+    alice = World("of-the-other-process-").v1("alice")
+    temporary, state = alice.session.temporary, alice.session.leave()
+    mail = desk.world.center.mail
+    mail.hold()
+    mail.settle([Settled(temporary, 1, Address("bob"), True)])
+    alice.session = SessionV1(desk.world.center, alice.client, state.identity, None, temporary)
+    alice.session.go_on(state, None)
+    assert alice.heard() == []
+    mail.release()
+    assert alice.heard() == [{"type": "delivered", "id": 1, "recipient_uuid": "bob"}]
+    mail.settle([Settled(Address("gone"), 2, Address("bob"), True)])
+    mail.release()
+    desk.close()
 
 
 def test_what_is_sent_again_is_stored_once(desk: Desk, alice: Party) -> None:

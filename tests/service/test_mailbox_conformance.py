@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from service.mailbox.database import FILE
 from service.mint import add_key, mint
 from tests.service.processes import OURS, Processes, several
+from tests.service.service_manager import Unit
 from tests.service.shells import COMMANDS, DEADLINE_S, Shell, clean_environment, running, wait_until
 from tests.service.test_v1_conformance import Caller
 
@@ -53,7 +54,7 @@ class Kept:
     def token(self, name: str) -> str:
         return mint(self.keys, name, 3600, ["*"])
 
-    def caller(self, shell: Shell, name: str, mailbox: dict[str, Any] | None = None) -> Caller:
+    def caller(self, shell: Shell | Unit, name: str, mailbox: dict[str, Any] | None = None) -> Caller:
         wanted = {} if mailbox is None else {"mailbox": mailbox}
         return Caller(shell, name, token=self.token(name), **wanted)
 

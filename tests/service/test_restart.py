@@ -18,11 +18,13 @@ from websockets.exceptions import ConnectionClosed
 
 from service.fast.handover import Given
 from service.fast.restart import keep_clients, take_clients_back
+from service.mailbox.database import Lock
 from service.process.descriptor_store import PER_MESSAGE, stored_sets
 from service.process.notify import Notifier
 from tests.service.service_manager import ServiceManager, Unit, managing
-from tests.service.shells import Client
+from tests.service.shells import DEADLINE_S, Client
 from tests.service.test_handover import CLOSE, LOOPS, TEXT, Guest, Process, give_all, run
+from tests.service.test_mailbox_conformance import Kept
 from tests.service.transports import frame
 
 
@@ -80,6 +82,29 @@ def test_clients_stay_over_restarts_and_what_they_send_meanwhile_arrives_in_orde
         assert {client.close_code() for pair in pairs for client in pair.clients} == {1012}
     assert "Traceback" not in unit.log.read_text()
     assert unit.manager.stored == []
+
+
+def test_what_a_recipient_has_acknowledged_is_told_to_the_sender_though_it_is_on_its_way_to_the_disk(
+    tmp_path: Path,
+) -> None:
+    kept = Kept(tmp_path)
+    with (
+        managing(tmp_path / "notify") as manager,
+        contextlib.closing(Unit(tmp_path, manager, **kept.settings())) as unit,
+    ):
+        unit.start()
+        with kept.caller(unit, "bob", {}) as bob, kept.caller(unit, "alice") as alice:
+            assert alice.ask("send", recipient_uuid="bob", message=1, ack="delivered")["receipts"] == 1
+            offset = bob.hear()["offset"]
+            with Lock(kept.mailbox / "lock").held():
+                bob.tell("ack", offset=offset)
+                bob.ask("ping")
+                assert unit.process is not None
+                unit.process.send_signal(signal.SIGINT)
+                time.sleep(0.2)
+            assert unit.process.wait(DEADLINE_S) == 0
+            unit.start()
+            assert alice.hear()["type"] == "delivered"
 
 
 async def say(guest: Guest, recipient: str, message: object) -> None:

@@ -16,13 +16,14 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from service.core.bounds import READ_AHEAD_FRAMES
+from tests.service.service_manager import Unit
 from tests.service.shells import COMMANDS, DEADLINE_S, TEXT, Peer, Shell, running, wait_until
 
 
 class Caller:
     """A client of nc.v1 that has said hello; `greeting` is the answer."""
 
-    def __init__(self, shell: Shell, uuid: str | None = None, **hello: object) -> None:
+    def __init__(self, shell: Shell | Unit, uuid: str | None = None, **hello: object) -> None:
         self._open = contextlib.ExitStack()
         self._socket = self._open.enter_context(
             connect(shell.url, proxy=None, compression=None, close_timeout=1, subprotocols=[Subprotocol("nc.v1")])
