@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from service.mint import add_key, mint
-from tests.run.stage import Stage, deployed, wait_until
+from tests.run.stage import DEADLINE_S, Stage, deployed, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +94,7 @@ def test_nothing_internal_gets_through(stage: Stage) -> None:
 def test_programs_of_this_host_see_it(stage: Stage) -> None:
     if stage.deploy.port == "none":
         pytest.skip("no port is open for them")
-    with urllib.request.urlopen(f"http://127.0.0.1:{stage.port}/metrics", timeout=10) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stage.port}/metrics", timeout=DEADLINE_S) as response:
         assert "wsbundle_connections " in response.read().decode()
 
 

@@ -29,7 +29,7 @@ def shown(world: World) -> Any:
 
 
 def ask(shell: Shell, path: str) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{shell.port}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{shell.port}{path}", timeout=DEADLINE_S) as answer:
         body: bytes = answer.read()
         return body
 

@@ -22,6 +22,7 @@ from service.fast.handover import Given, Taking, freeze, leave, settle
 from service.fast.passing import _is_alive
 from service.settings import Limits
 from tests.service.centers import World
+from tests.service.shells import DEADLINE_S
 from tests.service.transports import first_frame, frame, frames_in
 
 CONTINUATION, TEXT, CLOSE, PING, PONG = 0, 1, 8, 9, 10
@@ -31,7 +32,7 @@ LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_
 def run(new_loop: Callable[[], asyncio.AbstractEventLoop], test: Coroutine[Any, Any, None]) -> None:
     loop = new_loop()
     try:
-        loop.run_until_complete(asyncio.wait_for(test, 20))
+        loop.run_until_complete(asyncio.wait_for(test, DEADLINE_S))
     finally:
         loop.run_until_complete(everybody_goes())
         loop.close()

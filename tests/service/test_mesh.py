@@ -17,6 +17,7 @@ import service.core.bus_records as records
 from service.core.addresses import Address
 from service.workers.mesh import BATCH_BYTES, MAX_BATCH_BYTES, Mesh, MeshError, all_is_read
 from tests.service.centers import World
+from tests.service.shells import DEADLINE_S
 from tests.service.transports import in_a_loop, until
 
 HEAD = struct.Struct("!I")
@@ -101,7 +102,7 @@ async def heard_batch(wire: socket.socket) -> bytes:
     async def exactly(size: int) -> bytes:
         data = b""
         while len(data) < size:
-            data += await asyncio.wait_for(loop.sock_recv(wire, size - len(data)), 5)
+            data += await asyncio.wait_for(loop.sock_recv(wire, size - len(data)), DEADLINE_S)
         return data
 
     return await exactly(*HEAD.unpack(await exactly(HEAD.size)))
@@ -110,7 +111,7 @@ async def heard_batch(wire: socket.socket) -> bytes:
 async def ended(wire: socket.socket) -> bool:
     """Wait until the worker has closed a stream."""
     try:
-        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(wire, 1), 5) == b""
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(wire, 1), DEADLINE_S) == b""
     except ConnectionResetError:
         return True
 
@@ -165,7 +166,7 @@ async def test_what_the_others_were_told_is_read_when_they_have_read_it(
                     reading.recv(1)
             monkeypatch.setattr("service.workers.mesh.READING_S", 0.01)
             both.mesh.bus.tell_all(records.Came(Address("nobody reads it"), None))
-            await asyncio.wait_for(all_is_read(both.mesh.bus), 5)
+            await asyncio.wait_for(all_is_read(both.mesh.bus), DEADLINE_S)
             reading.recv(1)
         await all_is_read(World().center.hub.bus)  # there are no others
 
@@ -191,7 +192,7 @@ async def test_the_records_of_a_turn_leave_in_one_batch_and_many_in_several_that
 ) -> None:
     async with meeting(directory, monkeypatch) as both:
         listener, _ = both.listen(), both.connect()
-        heard, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listener), 5)
+        heard, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listener), DEADLINE_S)
         with heard:
             await until(lambda: both.mesh.bus.peers)
             await heard_batch(heard)  # of the meeting
@@ -233,7 +234,7 @@ async def opening(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     try:
         with wire:
             yield both, wire
-            await asyncio.wait_for(both.opened, 5)
+            await asyncio.wait_for(both.opened, DEADLINE_S)
     finally:
         await both.close()
 
@@ -326,7 +327,7 @@ async def _speak(directory: Path, mesh: Mesh, user: int, text: bytes) -> str:
         *(sys.executable, "-c", SPEAK, str(directory / f"{mesh.number}.sock"), str(user), text.hex()),
         stdout=asyncio.subprocess.PIPE,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 15)
+    output, _ = await asyncio.wait_for(process.communicate(), DEADLINE_S)
     return output.decode().strip()
 
 
@@ -403,7 +404,7 @@ async def test_what_a_killed_worker_left_is_removed(directory: Path, monkeypatch
 async def test_a_worker_that_leaves_leaves_nothing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with meeting(directory, monkeypatch) as both:
         listener, wire = both.listen(), both.connect()
-        heard, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listener), 5)
+        heard, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listener), DEADLINE_S)
         await until(lambda: both.mesh.bus.peers)
         client = both.world.v0()
         await both.mesh.close()
