@@ -37,6 +37,7 @@ def checkout(tmp_path: Path) -> Path:
         shutil.copy(ROOT / f"generator/{module}.py", directory / "generator")
     (directory / "generator/__main__.py").write_text(MAIN.format("original"))
     (directory / "service").mkdir()
+    shutil.copy(ROOT / "service/__init__.py", directory / "service")
     (directory / "pyproject.toml").touch()
     (directory / "requirements.txt").write_text("# none\n")
     return directory

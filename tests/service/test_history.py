@@ -49,6 +49,8 @@ class Life:
     ended: float = float("inf")
     was_cut: bool = False
     """By the client itself, which then does not hear what is on its way."""
+    held_at: float = float("inf")
+    """When the worker was held up until its end that had the client by then: it may have passed to that since."""
     heard: list[tuple[int, str]] = field(default_factory=list)
     """Message and to whom it was sent, in order."""
 
@@ -91,8 +93,8 @@ class History:
     def __init__(self) -> None:
         self.lives: list[Life] = []
         self.sent: dict[int, Sent] = {}
-        self.held: dict[int, float] = {}
-        """Workers that were held up until their end, and since when."""
+        self.held: set[int] = set()
+        """Workers that were held up until their end."""
         self.refused = 0
         self.late_s = 0.0
         """By how much our own loop was late at worst."""
@@ -175,7 +177,7 @@ class History:
         return any(life.owner == sent.to and self._stays(life, sent.at - self.margin_s, until) for life in self.lives)
 
     def _stays(self, life: Life, since: float, until: float) -> bool:
-        return life.lasts(since, until) and self.held.get(life.worker, float("inf")) > until
+        return life.lasts(since, until) and life.held_at > until
 
 
 class Ears(ClientConnection):
@@ -362,8 +364,19 @@ class Faults:
         if (pid := self._one(serving=True)) is not None:
             os.kill(pid, signal.SIGSTOP)
             self._held.add(pid)
-            self._history.held[pid] = time.monotonic()
+            self._history.held.add(pid)
+            held_at = time.monotonic()
+            self._note_who_is_held(pid, held_at)
+            # Who was just on its way there has come by then.
+            asyncio.get_running_loop().call_later(HELD_S / 2, self._note_who_is_held, pid, held_at)
         return pid
+
+    def _note_who_is_held(self, pid: int, since: float) -> None:
+        for actor in self._actors:
+            if actor.life is not None and actor.link is not None:
+                at = self._workers.worker_of(actor.link.local_address[1])
+                if at in (0, pid):  # 0: nobody has taken it there yet
+                    actor.life.held_at = min(actor.life.held_at, since)
 
     def _hang_up(self) -> object:
         self._workers.shell.process.send_signal(signal.SIGHUP)
