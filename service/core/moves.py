@@ -140,6 +140,10 @@ class _Fence(msgspec.Struct):
             self.is_told = True
             self.then(may_leave)
 
+    def has_answered(self, number: str) -> bool:
+        """Whether the worker with this number has, over whatever link."""
+        return any(worker.number == number for worker in self.answered)
+
     @property
     def clients(self) -> Set[Address]:
         """Whom it is about, by their first addresses."""
@@ -420,7 +424,8 @@ class Moves:
 
     def elsewhere(self, peer: Worker) -> Set[Address]:
         """Our clients to whose groups another worker sends where they were, or will be, and not here."""
-        ahead = (fence.clients for fence in self._fences.values() if peer in fence.answered)
+        # By its number: over a link that has ended since, it may have sent something to where they will be.
+        ahead = (fence.clients for fence in self._fences.values() if fence.has_answered(peer.number))
         behind = (each.clients.keys() - each.heard for each in self._behind.get(peer, {}).values())
         return set().union(*ahead, *behind)
 

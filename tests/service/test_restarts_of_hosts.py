@@ -232,6 +232,7 @@ class RestartingScene(Scene):
         for _ in range(round(8 * AWAY_S / SILENCE_S) + 8):
             self.tick()
             self.settle()
+        self.listen(1.0)
 
     def check_workers(self, some_are_dead: bool = False) -> None:
         super().check_workers(some_are_dead)
