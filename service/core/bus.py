@@ -108,6 +108,15 @@ def _open_receipt(worker: str, message: Open) -> OpenReceipt:
     return OpenReceipt(worker, 0, message.id, {message.recipient: message.recipient}, is_near=True)
 
 
+def _is_of_one_client(address: Address, before: Peer, after: Peer) -> bool:
+    """Whether a client has moved from worker to worker of another host, and the link that says so had ended.
+
+    On our own host nothing is lost, and two clients may get an address at one moment.
+    """
+    is_one_host = not after.is_near and before.host == after.host
+    return is_one_host and before.owned.get(address) == after.owned[address]
+
+
 def _is_late(peer: Peer, now: float) -> bool:
     return peer.asked_at is not None and now - peer.asked_at >= PATIENCE_S
 
@@ -710,12 +719,8 @@ class PeerBus:
         if owner is None:
             self.hub.note_owner(address, peer)
         elif not self.hub.is_ours(owner):
-            if (
-                isinstance(owner, Peer)
-                and owner is not peer
-                and (owner.host, owner.owned.get(address)) == (peer.host, since)
-            ):
-                del owner.owned[address]  # of the same client
+            if owner is not peer and isinstance(owner, Peer) and _is_of_one_client(address, owner, peer):
+                del owner.owned[address]
             heir = self.heir(address)
             assert heir is not None
             self.hub.note_owner(address, heir)

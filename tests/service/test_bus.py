@@ -300,6 +300,16 @@ def test_presence_spans_workers(host: Host) -> None:
     assert only(alice) == {"type": "presence", "uuid": "bob", "state": "offline"}
 
 
+def test_which_of_two_has_an_address_that_they_got_at_one_moment_all_agree() -> None:
+    host = Host(3)
+    for number in "01":
+        host.workers[number].v1("a")
+    host.settle()
+    third = host.workers["2"]
+    assert third.center.hub.owner_of(Address("a")) is third.peers["0"]
+    assert host.workers["1"].center.hub.owner_of(Address("a")) is host.workers["1"].peers["0"]
+
+
 @pytest.mark.parametrize("alive", [True, False])
 def test_nobody_takes_the_address_of_a_living_client_of_another_worker(host: Host, alive: bool) -> None:
     alice, mallory = host.workers["0"].v0(), host.workers["1"].v0()
