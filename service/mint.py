@@ -29,6 +29,12 @@ from service.core.identity import GROUP, TokenError
 from service.declaration import did_you_mean
 from service.tokens import MAX_TOKEN_LENGTH, Claims, Ed25519, Jwk, Keys, KeysError, KeySet, Secret, read_keys
 
+_FIXES = {
+    errno.EACCES: "; use sudo",
+    errno.EPERM: "; use sudo",
+    errno.ENOENT: "; make its directory",
+    errno.ENOSPC: "; make room there",
+}
 _ONLY_ITS_GROUP_READS = 0o640
 _NOBODY_ELSE_READS = 0o600
 
@@ -194,6 +200,4 @@ if __name__ == "__main__":
     except (MintError, KeysError) as fault:
         sys.exit(str(fault))
     except OSError as fault:
-        fixes = {errno.EACCES: "; use sudo", errno.EPERM: "; use sudo", errno.ENOENT: "; make its directory"}
-        fix = {**fixes, errno.ENOSPC: "; make room there"}.get(fault.errno or 0, "")
-        sys.exit(f"{sys.argv[2]}: {fault.strerror}{fix}")
+        sys.exit(f"{sys.argv[2]}: {fault.strerror}{_FIXES.get(fault.errno or 0, '')}")

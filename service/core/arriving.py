@@ -29,7 +29,7 @@ class Arriving:
     @property
     def temporary(self) -> Address:
         """Its first address."""
-        return self.moving.addresses[0][0]
+        return self.moving.temporary
 
     def yield_to(self, owner: Owner) -> None:
         """That is who has it."""

@@ -692,7 +692,7 @@ class PeerBus:
 
     def note_client(self, peer: Peer, client: records.Moving) -> None:
         """A client of another worker is there, with all that it has."""
-        temporary, others = client.addresses[0][0], client.addresses[1:]
+        temporary, others = client.temporary, client.addresses[1:]
         self._came(peer, records.Came(temporary, client.client_address))
         for address, since in others:
             self._owned(peer, records.Owns(address, since))

@@ -178,6 +178,11 @@ class Moving(msgspec.Struct, array_like=True, gc=False):
     addresses: list[tuple[Address, float]]
     groups: list[str]
 
+    @property
+    def temporary(self) -> Address:
+        """Its first address."""
+        return self.addresses[0][0]
+
 
 class Moves(_Record, tag=18):
     """The worker with the number `to` is to serve these clients of the sender, or the sender after all. Both are on one

@@ -147,7 +147,7 @@ class _Fence(msgspec.Struct):
     @property
     def clients(self) -> Set[Address]:
         """Whom it is about, by their first addresses."""
-        return _temporaries(self.record)
+        return _temporaries(self.record.clients)
 
 
 class _Behind(msgspec.Struct):
@@ -157,8 +157,8 @@ class _Behind(msgspec.Struct):
     heard: set[Address] = set()
 
 
-def _temporaries(record: records.Moves) -> Set[Address]:
-    return {client.addresses[0][0] for client in record.clients}
+def _temporaries(clients: Iterable[records.Moving]) -> Set[Address]:
+    return {client.temporary for client in clients}
 
 
 def stand_in(bus: Workers, arriving: Arriving, holder: Worker) -> None:
@@ -274,7 +274,7 @@ class Moves:
         """A client goes that was about to leave. Others may believe it here, or already with whom it was to pass to."""
         for fence in self._fences.values():
             if member.temporary in fence.clients:
-                clients = [each for each in fence.record.clients if each.addresses[0][0] != member.temporary]
+                clients = [each for each in fence.record.clients if each.temporary != member.temporary]
                 fence.record.clients = clients
                 self.leaving.discard(member.temporary)
                 gone = records.Moves(self._bus.next_number(), self._bus.number, [], gone=[self.moving(member)])
@@ -388,7 +388,7 @@ class Moves:
                     self._introduce(peer, arriving.moving)
 
     def _introduce(self, peer: Worker, client: records.Moving) -> None:
-        temporary = client.addresses[0][0]
+        temporary = client.temporary
         if behind := [each for each in self._behind[peer].values() if temporary in each.clients]:
             record = records.Moves(self._bus.next_number(), self._bus.number, [client])
             self._introduced[peer, record.number] = temporary, behind
@@ -469,8 +469,8 @@ class Moves:
 
         Returns: whether it could be acted on; else a worker of another host is yet to be met.
         """
-        clients = _temporaries(record)
-        aside = [each for each in self._aside.pop(peer, ()) if clients.isdisjoint(_temporaries(each))]
+        clients = _temporaries(record.clients)
+        aside = [each for each in self._aside.pop(peer, ()) if clients.isdisjoint(_temporaries(each.clients))]
         if aside:
             self._aside[peer] = aside
         siblings = self._bus.workers_of(peer.host)
@@ -502,7 +502,7 @@ class Moves:
         if peer.is_near and target is not None:
             self._bus.move_awaited(addresses, target)
         if is_ours:
-            coming = {client.addresses[0][0]: client for client in record.clients}
+            coming = {client.temporary: client for client in record.clients}
             for other in self._bus.peers.values():
                 self._behind.setdefault(other, {})[peer.number, record.number] = _Behind(coming)
         for client in record.clients if is_ours or target is not None else ():
@@ -517,14 +517,14 @@ class Moves:
         else:
             for client in record.gone:
                 self._forget(client, siblings)
-            gone = {client.addresses[0][0] for client in record.gone}
+            gone = _temporaries(record.gone)
             for each in self._aside.get(peer, ()):
-                each.clients = [client for client in each.clients if client.addresses[0][0] not in gone]
+                each.clients = [client for client in each.clients if client.temporary not in gone]
         self._drop(peer, record.gone)
 
     def _forget(self, client: records.Moving, siblings: Sequence[Worker]) -> None:
         """No worker of a host has this client."""
-        temporary = client.addresses[0][0]
+        temporary = client.temporary
         if temporary in self._arriving and self._arriving[temporary][0] in siblings:
             self.lost(temporary)
         for holder in siblings:
@@ -535,7 +535,7 @@ class Moves:
         """A worker has these clients no more, if we believe that it has."""
         for client in clients:
             for group in client.groups:
-                self._bus.leave_at(peer, group, client.addresses[0][0])
+                self._bus.leave_at(peer, group, client.temporary)
             for address, _ in client.addresses:
                 self._bus.free_at(peer, address)
             if peer.is_near:
@@ -553,7 +553,7 @@ class Moves:
                 del self._unsure[which]
 
     def _move(self, client: records.Moving, target: Worker | None, siblings: Sequence[Worker]) -> None:
-        temporary = client.addresses[0][0]
+        temporary = client.temporary
         if temporary in self._arriving:
             if target is not None:
                 self._give_back(temporary, target)
@@ -577,7 +577,7 @@ class Moves:
 
     def _pass(self, client: records.Moving, holder: Worker, target: Worker) -> None:
         """A third worker is to serve it."""
-        temporary = client.addresses[0][0]
+        temporary = client.temporary
         client_address = holder.client_addresses.pop(temporary)
         if temporary in target.client_addresses:
             self._bus.center.uncount(client_address)

@@ -201,7 +201,7 @@ class Restarts:
         """Clients of another host are about to leave."""
         restart = self._restarts.setdefault(peer, _Restart(peer.host))
         for client in record.clients:
-            temporary = client.addresses[0][0]
+            temporary = client.temporary
             if temporary not in peer.client_addresses:
                 self._bus.note_client(peer, client)  # we were just being told all that the other worker has
             away = self._away[temporary] = restart.away[temporary] = Away(client, restart, self._hub.tally)

@@ -78,8 +78,8 @@ class Streams:
         self._ahead = (time.time_ns() - time.monotonic_ns()) // 1000
         """Of the clock here is that of the engine, or a little less."""
         self._works: list[_Work] = []
-        self._asked: list[_Work] = []
-        """What the engine is yet to answer."""
+        self._is_asking = False
+        """Whether the engine is yet to answer."""
         self._waiting_bytes = 0
         self._owed: dict[Address, tuple[int, int]] = {}
         """What was acknowledged while the engine was away: by which reader, up to which offset."""
@@ -110,7 +110,7 @@ class Streams:
 
     @property
     def is_busy(self) -> bool:
-        return bool(self._works or self._asked)
+        return self._is_asking or bool(self._works)
 
     @property
     def latest(self) -> int:
@@ -198,7 +198,6 @@ class Streams:
     def _lose(self) -> None:
         """For a while what comes waits; after that nobody waits any more."""
         now = self._loop.time()
-        self._asked = []
         if self.is_up:
             self.is_up, self._lost_at = False, now
         if now - self._lost_at >= self._engine.silence or not self._known[0]:
@@ -229,10 +228,8 @@ class Streams:
                 if self._till_sweep_s() <= 0:
                     self._swept_at = self._loop.time()
                     works += [_Work(call, _nothing, None, None) for call in self._chores()]
-                self._asked = works
                 if works:
                     await self._carry_out(stream, server, works)
-                    self._asked = []
         finally:
             watch.cancel()
             stream.abort()
@@ -306,11 +303,14 @@ class Streams:
             runs[-1].append(work)
         commands = [self._evalsha([work.call for work in run], run[0].call.is_storing) for run in runs]
         began = self._loop.time()
+        self._is_asking = True
         try:
             said = await stream.ask(commands + server.waits)
         except BaseException:
             self._fail(works, [work.perhaps for work in works])
             raise
+        finally:
+            self._is_asking = False
         self._mail.note_commit(self._loop.time() - began)
         doubts = _doubts(server, said[len(runs) :])
         is_safe = not doubts
