@@ -1,8 +1,6 @@
 """Clients pass from worker to worker, while all write to each other: nobody can tell when."""
 
-import random
 from collections import Counter, defaultdict, deque
-from typing import Any
 
 import pytest
 
@@ -11,21 +9,18 @@ from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
 from tests.examples import seeds
 from tests.service.centers import Party
-from tests.service.workers import Host, Worker, newer_ones
+from tests.service.workers import Audience, Host, Worker, newer_ones
 
 NAMES = ("ann", "bob", "cem", "dan", "eve")
 
 
-class Scene:
+class Scene(Audience):
     """Three workers, and clients whom chance has write and move; it says as well when what is on its way arrives."""
 
     def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
+        super().__init__(seed)
         self.host = Host(3)
         self.at: dict[str, str] = {}
-        self.parties: dict[str, Party] = {}
-        self.still: set[str] = set()
-        """Those who are just moving, and are not read."""
         self.moving: dict[str, tuple[str, str]] = {}
         self.late: set[str] = set()
         """Those whose worker had died, of whom others had been told that they do not come."""
@@ -33,9 +28,6 @@ class Scene:
         self.said: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.asked: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.said_to_all: dict[str, list[int]] = defaultdict(list)
-        self.heard: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.unconfirmed: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        """Of them, those that are to be confirmed and were not yet."""
         self.number = 0
         self.numbers: dict[str, int] = {}
         for position, name in enumerate(NAMES):
@@ -143,17 +135,6 @@ class Scene:
         self.still.discard(name)
         self.moving.pop(name, None)
         del self.at[name]
-
-    def listen(self, confirmed: float) -> None:
-        """Everybody hears what has come, and confirms this part of what is to be confirmed and was not yet."""
-        for name, party in self.parties.items():
-            heard = party.heard()
-            self.heard[name] += heard
-            due = self.unconfirmed[name] + [frame for frame in heard if "key" in frame]
-            now = [] if name in self.still else [frame for frame in due if self.chance.random() < confirmed]
-            for frame in now:
-                party.say(type="ack", key=frame["key"])
-            self.unconfirmed[name] = [frame for frame in due if frame not in now]
 
     def check(self, name: str) -> None:
         """All that others have sent has come, once and in order, and all that was to be told was told, once."""

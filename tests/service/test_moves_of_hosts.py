@@ -20,7 +20,7 @@ from service.settings import Engine
 from tests.examples import seeds
 from tests.service.centers import Party
 from tests.service.engines import SILENCE_S, FakeTeller
-from tests.service.workers import FakeWire, Host, Worker, newer_ones
+from tests.service.workers import Audience, FakeWire, Host, Worker, newer_ones
 
 NAMES = ("ann", "bob", "cem", "dan", "eve", "fay")
 # By its host, and its number there.
@@ -83,26 +83,20 @@ class WorkerOfHost(Worker):
         engine.workers[name] = self
 
 
-class Scene:
+class Scene(Audience):
     """Clients whom chance has write and move; it says as well when what is on its way arrives."""
 
     def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
+        super().__init__(seed)
         self.engine = SlowEngine(self.chance)
         self.workers = self.engine.workers
         for name in WORKERS:
             self.start(name)
         self.at: dict[str, str] = {}
-        self.parties: dict[str, Party] = {}
-        self.still: set[str] = set()
-        """Those who are just moving, and are not read."""
         self.on_the_way: deque[tuple[str, bytes, str]] = deque()
         self.said: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.asked: dict[str, list[int]] = defaultdict(list)
         self.said_to_all: dict[str, list[int]] = defaultdict(list)
-        self.heard: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.unconfirmed: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        """Of them, those that are to be confirmed and were not yet."""
         self.number = 0
         self.numbers: dict[str, int] = {}
         self.moving: dict[str, tuple[str, str]] = {}
@@ -261,17 +255,6 @@ class Scene:
         self.moving.pop(name, None)
         self.numbers.pop(name, None)
         del self.at[name]
-
-    def listen(self, confirmed: float) -> None:
-        """Everybody hears what has come, and confirms this part of what is to be confirmed and was not yet."""
-        for name, party in self.parties.items():
-            heard = party.heard()
-            self.heard[name] += heard
-            due = self.unconfirmed[name] + [frame for frame in heard if "key" in frame]
-            now = [] if name in self.still else [frame for frame in due if self.chance.random() < confirmed]
-            for frame in now:
-                party.say(type="ack", key=frame["key"])
-            self.unconfirmed[name] = [frame for frame in due if frame not in now]
 
     def settle(self) -> None:
         """Let everything arrive, and what follows from it."""

@@ -188,66 +188,60 @@ def check_that_nobody_has_noticed(talkers: list[Talker]) -> None:
                 assert other.in_group[talker.name] == [number for number in numbers if to_group(number)]
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_nobody_notices_that_the_service_of_a_host_restarts(name: str, unit: Unit, tmp_path: Path) -> None:
-    with serving(name, tmp_path) as engine:
-        settings = {"WEBSOCKET_ENGINE_URL": engine.url, "WEBSOCKET_ENGINE_SILENCE": "4"}
+@contextlib.contextmanager
+def two_hosts(
+    engine: str, unit: Unit, tmp_path: Path, silence: str = "4", release: str = str(ROOT)
+) -> Iterator[tuple[Processes, dict[str, str]]]:
+    """One is a unit, and the other one, which is of that release, is given with what the unit is to be started with."""
+    with serving(engine, tmp_path) as server:
+        settings = {"WEBSOCKET_ENGINE_URL": server.url, "WEBSOCKET_ENGINE_SILENCE": silence}
         ours = {**settings, "WEBSOCKET_ENGINE_HOST": "a", "WEBSOCKET_BUS": str(tmp_path / "bus")}
         unit.start(WORKERS="2", **ours)
         with (
-            several("runner", 2, tmp_path / "b", str(ROOT), WEBSOCKET_ENGINE_HOST="b", **settings) as there,
+            several("runner", 2, tmp_path / "b", release, WEBSOCKET_ENGINE_HOST="b", **settings) as there,
             logged(here=unit.log.read_text, there=there.shell.log),
         ):
-            talkers = asyncio.run(restart(unit, there, (2, 1, 3), **ours))
+            yield there, ours
             assert "Traceback" not in there.shell.log()
-            check_that_nobody_has_noticed(talkers)
         assert unit.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_nobody_notices_that_the_service_of_a_host_restarts(name: str, unit: Unit, tmp_path: Path) -> None:
+    with two_hosts(name, unit, tmp_path) as (there, ours):
+        check_that_nobody_has_noticed(asyncio.run(restart(unit, there, (2, 1, 3), **ours)))
 
 
 def test_if_a_worker_of_another_host_is_slow_what_is_lost_is_told_and_nobody_is_disconnected(
     unit: Unit, tmp_path: Path
 ) -> None:
-    with serving(PROGRAMS[0], tmp_path) as engine:
-        settings = {"WEBSOCKET_ENGINE_URL": engine.url, "WEBSOCKET_ENGINE_SILENCE": "20"}
-        ours = {**settings, "WEBSOCKET_ENGINE_HOST": "a", "WEBSOCKET_BUS": str(tmp_path / "bus")}
-        unit.start(WORKERS="2", **ours)
-        with (
-            several("runner", 2, tmp_path / "b", str(ROOT), WEBSOCKET_ENGINE_HOST="b", **settings) as there,
-            logged(here=unit.log.read_text, there=there.shell.log),
-        ):
-            talkers = asyncio.run(restart_while_one_is_slow(unit, there, **ours))
-            assert "Traceback" not in there.shell.log()
-            by_name = {talker.name: talker for talker in talkers}
-            for talker in talkers:
-                assert [frame["type"] for frame in talker.others if frame["type"] != "presence"] == []
-                states = [frame["state"] for frame in talker.others]
-                assert states in ([], ["offline", "online"]), talker.name
-                for number in range(1, talker.sent + 1):
-                    assert talker.has_heard_of(number)
-                for numbers in (by_name[talker.other].heard, *talker.in_group.values()):
-                    assert numbers == sorted(set(numbers))
+    with two_hosts(PROGRAMS[0], unit, tmp_path, silence="20") as (there, ours):
+        talkers = asyncio.run(restart_while_one_is_slow(unit, there, **ours))
+        by_name = {talker.name: talker for talker in talkers}
+        for talker in talkers:
+            assert [frame["type"] for frame in talker.others if frame["type"] != "presence"] == []
+            states = [frame["state"] for frame in talker.others]
+            assert states in ([], ["offline", "online"]), talker.name
+            for number in range(1, talker.sent + 1):
+                assert talker.has_heard_of(number)
+            for numbers in (by_name[talker.other].heard, *talker.in_group.values()):
+                assert numbers == sorted(set(numbers))
 
-                told = {number for number, answers in talker.answers.items() if "delivered" in answers}
-                assert told <= {*by_name[talker.other].heard}
-        assert unit.end(signal.SIGTERM) == 0
+            told = {number for number, answers in talker.answers.items() if "delivered" in answers}
+            assert told <= {*by_name[talker.other].heard}
 
 
 def test_a_host_of_the_release_before_sees_them_go_and_come_back(unit: Unit, tmp_path: Path) -> None:
-    with serving(PROGRAMS[0], tmp_path) as engine:
-        settings = {"WEBSOCKET_ENGINE_URL": engine.url, "WEBSOCKET_ENGINE_SILENCE": "4"}
-        ours = {**settings, "WEBSOCKET_ENGINE_HOST": "a", "WEBSOCKET_BUS": str(tmp_path / "bus")}
-        unit.start(WORKERS="2", **ours)
-        before = release_before(tmp_path / "before")
-        with several("runner", 2, tmp_path / "b", before, WEBSOCKET_ENGINE_HOST="b", **settings) as there:
-            here, watcher = Client(unit, "here"), Client(there.shell, "watcher")
-            assert watcher.ask(type="presence", uuids=["here"], watch=True)["online"] == ["here"]
-            unit.restart(WORKERS="2", **ours)
-            assert [watcher.hear().get("state") for _ in range(2)] == ["offline", "online"]
-            assert here.send("watcher")["online"] == 1
-            assert watcher.hear()["message"] == "hi"
-            assert watcher.send("here")["online"] == 1
-            assert here.hear()["message"] == "hi"
-            assert "Traceback" not in there.shell.log()
-            assert "does not understand" not in there.shell.log() + unit.log.read_text()
-            here.close()
-            watcher.close()
+    before = release_before(tmp_path / "before")
+    with two_hosts(PROGRAMS[0], unit, tmp_path, release=before) as (there, ours):
+        here, watcher = Client(unit, "here"), Client(there.shell, "watcher")
+        assert watcher.ask(type="presence", uuids=["here"], watch=True)["online"] == ["here"]
+        unit.restart(WORKERS="2", **ours)
+        assert [watcher.hear().get("state") for _ in range(2)] == ["offline", "online"]
+        assert here.send("watcher")["online"] == 1
+        assert watcher.hear()["message"] == "hi"
+        assert watcher.send("here")["online"] == 1
+        assert here.hear()["message"] == "hi"
+        assert "does not understand" not in there.shell.log() + unit.log.read_text()
+        here.close()
+        watcher.close()

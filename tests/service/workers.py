@@ -1,7 +1,9 @@
 """Several workers of one host in one process: the test says when a record arrives, and when a worker dies."""
 
-from collections import deque
+import random
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from service.core.bus import PeerBus
 from service.core.bus_records import batch
@@ -86,6 +88,30 @@ class Host:
             if (sender, number) != but
         ):
             pass
+
+
+class Audience:
+    """Clients who hear from each other, and whom chance has confirm it."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.parties: dict[str, Party] = {}
+        self.still: set[str] = set()
+        """Those who are just moving, and are not read."""
+        self.heard: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.unconfirmed: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        """Of them, those that are to be confirmed and were not yet."""
+
+    def listen(self, confirmed: float) -> None:
+        """Everybody hears what has come, and confirms this part of what is to be confirmed and was not yet."""
+        for name, party in self.parties.items():
+            heard = party.heard()
+            self.heard[name] += heard
+            due = self.unconfirmed[name] + [frame for frame in heard if "key" in frame]
+            now = [] if name in self.still else [frame for frame in due if self.chance.random() < confirmed]
+            for frame in now:
+                party.say(type="ack", key=frame["key"])
+            self.unconfirmed[name] = [frame for frame in due if frame not in now]
 
 
 def newer_ones(source: str, others: Sequence[str], moving: Collection[tuple[str, str]]) -> list[str]:
