@@ -72,7 +72,7 @@ class Application:
     def __init__(self, settings: Settings) -> None:
         self.center = center_of(settings)
         self._mesh = Mesh(self.center)
-        self._hosts = Hosts(self.center)
+        self.hosts = Hosts(self.center)
         self._control = Control(self.center)
         self._exchange = Exchange(self.center)
         self._watching = Watching(self.center)
@@ -94,7 +94,7 @@ class Application:
             mailbox = await open_mailbox(self.center)
             await self._mesh.open()
             await self._control.open()
-            await self._hosts.open()
+            await self.hosts.open()
             if self.before_serving is not None:
                 await self.before_serving()
         except (EngineError, MailboxError, MeshError) as error:
@@ -105,7 +105,7 @@ class Application:
         if mailbox is not None:
             await mailbox.close()
         await self._control.close()
-        await self._hosts.close()
+        await self.hosts.close()
         await self._mesh.close()
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -443,6 +443,10 @@ class PeerBus:
     def announce_restart(self, members: Iterable[Member], then: Callable[[], None]) -> None:
         self.restarts.announce(members, then)
 
+    @property
+    def followers(self) -> Collection[str]:
+        return [peer.number for peer in self.restarts.followers]
+
     def lose_abroad(self) -> None:
         self._is_ending = True
         for peer in tuple(self.peers.values()):

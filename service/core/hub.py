@@ -311,6 +311,10 @@ class Bus(Protocol):
         `then` is called when nothing is on its way to them or from them any more, on hosts that keep what is for them.
         """
 
+    @property
+    def followers(self) -> Collection[str]:
+        """The workers of other hosts that know of it, and keep what is for these clients."""
+
     def lose_abroad(self) -> None:
         """This process ends: clients of other hosts can say no more what has become of the messages of ours, if their
         workers have not answered to the announcement.
@@ -337,6 +341,7 @@ class Alone:
 
     is_cut_off = False
     abroad = None
+    followers = ()
     elsewhere: Sequence[Elsewhere] = ()
     known: Mapping[str, bytes] = {}
     heard_at: Mapping[str, float] = {}

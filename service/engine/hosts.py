@@ -10,6 +10,7 @@ import math
 import os
 import secrets
 import socket
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from service.core.bus import PeerBus
@@ -36,6 +37,8 @@ class Hosts:
     def __init__(self, center: Center) -> None:
         self._center = center
         self._settings = center.settings.engine
+        self.expected: Collection[str] = ()
+        """The workers of other hosts that keep what is for the clients that a process before this one has left."""
         self._stream: Stream | None = None
         self._at: tuple[str, int] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -71,6 +74,7 @@ class Hosts:
             boot = boot_id()
         me = Identity(f"{host}.{os.getpid()}.{secrets.token_hex(8)}", host, boot, hostname)
         self.links = Links(bus, me, self._settings.silence, publish=self._publish, soon=loop.call_soon, teller=logger)
+        self.links.expect(self.expected)
         bus.far = self.links
         dialer = Dialer(self._settings)
         loop.set_exception_handler(_report)

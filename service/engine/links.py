@@ -7,7 +7,7 @@ is ever taken for delivered that an engine has dropped, whatever it says itself.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -42,6 +42,8 @@ STRANGE_BEATS = 40
 SEEKS_PER_SECOND = 100
 # To more than so many at once, all that we have is told on `all`.
 FEW = 2
+# For how long one is waited for that was alive when the process before this one ended.
+EXPECTED_S = 2.0
 
 
 class Identity(NamedTuple):
@@ -287,6 +289,12 @@ class Links:
             del self._missed[name]
         self.beat()
 
+    def expect(self, names: Iterable[str]) -> None:
+        """These workers of other hosts were alive a moment ago: `is_complete` waits for them as well, for a while."""
+        for name in names:
+            link = self._open(name, _host(name))
+            link.quiet_s = max(0.0, self.silence - EXPECTED_S)
+
     def begin(self) -> None:
         """The connections have been made anew."""
         self.is_heard = False
@@ -320,15 +328,17 @@ class Links:
                     *(envelope.host, *envelope.versions, *VERSIONS),
                 )
             return None
-        link = self._links.get(name)
-        if link is None:
-            link = Link(self.me.name, name, envelope.host, lambda said: self._publish_to(name, said), self._plan)
-            self._links[name] = link
-            link.mine = self._next_nonce()
+        link = self._links.get(name) or self._open(name, envelope.host)
         link.quiet_s = 0.0
         link.silence = envelope.silence
         link.version = min(envelope.versions[1], VERSIONS[1])
         self._compare_silence(envelope)
+        return link
+
+    def _open(self, name: str, host: str) -> Link:
+        link = Link(self.me.name, name, host, lambda said: self._publish_to(name, said), self._plan)
+        self._links[name] = link
+        link.mine = self._next_nonce()
         return link
 
     def _compare_silence(self, envelope: Beat | Greeting) -> None:
@@ -408,7 +418,7 @@ class Links:
         alive = {*(beat.pids or ())} - {_number(beat.sender)}
         later = {link.other for link in self._links.values() if link.boot == beat.boot and link.beat_at > beat.at}
         for name in {*self._links, *self._missed} - {beat.sender} - later:
-            if name.rpartition(".")[0].rpartition(".")[0] == beat.host and _number(name) not in alive:
+            if _host(name) == beat.host and _number(name) not in alive:
                 self._hear_bye(Bye(name))
 
     def _greet(self, link: Link) -> None:
@@ -554,3 +564,7 @@ def _parts(batch: list[bytes]) -> Iterator[list[bytes]]:
 def _number(name: str) -> str:
     """Of a worker on its host: a name is HOST.PID.RANDOM."""
     return name.split(".")[-2]
+
+
+def _host(name: str) -> str:
+    return name.rsplit(".", 2)[0]

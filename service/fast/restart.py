@@ -7,7 +7,10 @@ import logging
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 
+import msgspec
+
 from service.core.close_codes import RESTART
+from service.engine.envelope import UNREADABLE
 from service.fast.fast import FastShell
 from service.fast.handover import Given, Taking, freeze, leave, settle, turn_away
 from service.process.descriptor_store import Client, StoredSet, put
@@ -26,6 +29,9 @@ FOLLOWING_S = 2.0
 _SPARE = 16
 
 logger = logging.getLogger(__name__)
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[str]).decode
 
 
 def can_keep(environ: Mapping[str, str]) -> bool:
@@ -53,13 +59,22 @@ async def keep_clients(shell: FastShell, notifier: Notifier, environ: Mapping[st
                 for _ in range(_SPARE):
                     spare.enter_context(socket.socket(socket.AF_UNIX))
             given = leave(frozen)
-        kept = put(given, notifier, environ)
+        kept = put(given, notifier, environ, _encode([*bus.followers]))
     for each in given[:kept]:
         each.connection.close()
     for each in given[kept:]:
         turn_away(each, RESTART)
     bus.confirm_restart([each.address for each in given[kept:] if each.address is not None])
     logger.info("%d clients stay connected until the next process serves them", kept)
+
+
+def followers_in(sets: Iterable[StoredSet]) -> set[str]:
+    """The workers of other hosts that keep what is for these clients, as far as that can be read."""
+    followers: set[str] = set()
+    for stored in sets:
+        with contextlib.suppress(*UNREADABLE):  # a release before says nothing of them
+            followers.update(_decode(stored.before))
+    return followers
 
 
 async def take_clients_back(

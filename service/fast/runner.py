@@ -19,7 +19,7 @@ from service.core.center import Center
 from service.fast.fast import FastShell
 from service.fast.front import Reception
 from service.fast.passing import Door
-from service.fast.restart import can_keep, keep_clients, take_clients_back
+from service.fast.restart import can_keep, followers_in, keep_clients, take_clients_back
 from service.fast.uvicorn_options import uvicorn_options
 from service.fast.uvicorn_server import DrainingServer
 from service.process.descriptor_store import StoredSet
@@ -106,6 +106,7 @@ def run(settings: Settings, sockets: list[socket.socket], stored: Sequence[Store
     app = create_app(settings)
     config = uvicorn.Config(app, backlog=BACKLOG, log_config=None, **uvicorn_options(settings))
     server = Server(config, app.center, stored)
+    app.hosts.expected = followers_in(stored)
     app.before_serving = server.take_clients_back
     server.run(sockets)
     if server.is_restart:

@@ -6,6 +6,9 @@ and a file without a name, which has a state for each. A message of the queue ca
 dies while it reads loses no other connections than those that it has read, as it would lose any that are its own, and
 the next one finds the rest; and no state is ever used twice.
 
+What is to be known before any of them is read stands at the beginning of the file, and the name says how long it is. A
+release before looks for it no more than for anything else of which no message says where it begins.
+
 Source: sd_notify(3) on FDSTORE=1, sd_listen_fds(3), unix(7) on SCM_RIGHTS and ETOOMANYREFS.
 """
 
@@ -62,6 +65,9 @@ class StoredSet:
         self.descriptors = (queue.fileno(), states.fileno())
         self._queue = queue
         self._states = states
+        _, _, length = name.removeprefix(PREFIX).partition("-")
+        self.before = os.pread(states.fileno(), int(length), 0) if length.isascii() and length.isdigit() else b""
+        """What is to be known before any of its clients is read."""
 
     def close(self) -> None:
         """Leave what has not been read to others that have the same descriptors, if there are any."""
@@ -122,8 +128,9 @@ class StoredSet:
             logger.error("%s: the file of states ends too early; %d of them are missing", self.name, missing)
 
 
-def put(clients: Sequence[Client], notifier: Notifier, environ: Mapping[str, str]) -> int:
-    """Let systemd keep clients for the next process: the first so many, which is the result.
+def put(clients: Sequence[Client], notifier: Notifier, environ: Mapping[str, str], before: bytes = b"") -> int:
+    """Let systemd keep clients for the next process: the first so many, which is the result. It can read what is to be
+    known `before` any of them.
 
     All connections stay open here, too; those that are kept must not be used any more.
     """
@@ -132,7 +139,7 @@ def put(clients: Sequence[Client], notifier: Notifier, environ: Mapping[str, str
     try:
         try:
             while number < len(clients):
-                packed, count = _pack(clients[number:], environ.get(_DIRECTORY_VARIABLE))
+                packed, count = _pack(clients[number:], before, environ.get(_DIRECTORY_VARIABLE))
                 sets.append(packed)
                 number += count
                 if count == 0:
@@ -150,16 +157,17 @@ def put(clients: Sequence[Client], notifier: Notifier, environ: Mapping[str, str
     return number
 
 
-def _pack(clients: Sequence[Client], directory: str | None) -> tuple[StoredSet, int]:
+def _pack(clients: Sequence[Client], before: bytes, directory: str | None) -> tuple[StoredSet, int]:
     """A set of the first clients, as many as go into one. Raises: OSError: there cannot even be an empty one."""
     states = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115  it is the set's
     try:
+        _write(states, before)
         queue, entrance = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError:
         states.close()
         raise
     entrance.setblocking(False)
-    number = offset = 0
+    number, offset = 0, len(before)
     with entrance:
         while number < len(clients):
             some = clients[number : number + PER_MESSAGE]
@@ -175,7 +183,7 @@ def _pack(clients: Sequence[Client], directory: str | None) -> tuple[StoredSet, 
                 break
             number += len(some)
             offset += sum(lengths)
-    return StoredSet(f"{PREFIX}{secrets.token_hex(8)}", queue, states), number
+    return StoredSet(f"{PREFIX}{secrets.token_hex(8)}-{len(before)}", queue, states), number
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

@@ -35,8 +35,8 @@ class Crowd:
         self.ours = [stack.enter_context(ours) for _, ours in pairs]
         self.states = [b"state %d" % index * (index % 3) for index in range(number)]
 
-    def put(self, notifier: Notifier, environ: dict[str, str]) -> int:
-        return put(list(zip(self.states, self.ours, strict=True)), notifier, environ)
+    def put(self, notifier: Notifier, environ: dict[str, str], before: bytes = b"") -> int:
+        return put(list(zip(self.states, self.ours, strict=True)), notifier, environ, before)
 
 
 @pytest.fixture
@@ -96,6 +96,29 @@ def test_a_process_that_dies_half_way_leaves_the_rest_to_the_next_and_nothing_is
     assert len(clients_of(passed(manager), at_most=1)) == PER_MESSAGE
     assert [state for state, _ in clients_of(passed(manager))] == crowd.states[PER_MESSAGE:]
     assert clients_of(passed(manager)) == []
+
+
+def test_what_is_to_be_known_first_is_read_before_any_client(
+    manager: ServiceManager, notifier: Notifier, monkeypatch: pytest.MonkeyPatch, stack: ExitStack
+) -> None:
+    monkeypatch.setattr(descriptor_store, "PER_MESSAGE", 1)
+    crowd = Crowd(stack, 600)
+    crowd.put(notifier, {}, before=b"followers")
+    sets = passed(manager)
+    assert len(sets) > 1
+    assert {stored.before for stored in sets} == {b"followers"}
+    assert sorted(state for state, _ in clients_of(sets)) == sorted(crowd.states)
+
+
+def test_a_set_of_a_release_before_has_nothing_that_is_to_be_known_first(
+    manager: ServiceManager, notifier: Notifier, stack: ExitStack
+) -> None:
+    crowd = Crowd(stack, 3)
+    crowd.put(notifier, {})
+    manager.stored = [(f"{PREFIX}0123456789abcdef", descriptor) for _, descriptor in manager.stored]
+    (stored,) = passed(manager)
+    assert stored.before == b""
+    assert [state for state, _ in clients_of([stored])] == crowd.states
 
 
 def test_more_than_a_queue_holds_takes_another_set(

@@ -14,7 +14,7 @@ from service.core.close_codes import GIVEN_TWICE
 from service.core.peer import MAX_QUEUED_BYTES
 from service.engine.envelope import MAX_BYTES, VERSIONS, Batch, Beat, Bye, Greeting, Shared, Taken, decode, encode
 from service.engine.link import ACK_BYTES
-from service.engine.links import MISSED_S, SEEKS_PER_SECOND, STRANGE_BEATS
+from service.engine.links import EXPECTED_S, MISSED_S, SEEKS_PER_SECOND, STRANGE_BEATS
 from tests.service.centers import Party
 from tests.service.engines import SILENCE_S, FakeEngine, HostOfOne, hosts
 from tests.service.workers import FakeWire
@@ -530,6 +530,34 @@ def test_before_a_worker_has_told_whom_it_has_none_of_them_is_taken_to_be_offlin
     told = Counter(frame.get("code", frame["type"]) for frame in alice.heard())
     assert sum(told.values()) == len(clients)
     assert told.keys() == {"ok", 117}
+
+
+def test_one_that_is_expected_is_waited_for_until_it_has_told_whom_it_has() -> None:
+    engine, (_, there) = hosts(2)
+    bob = there.v1("bob")
+    bob.say(type="join", id=1, group="all")
+    there.is_deaf = True
+    successor = HostOfOne(engine, "a", pid="8")
+    successor.links.expect([there.links.me.name])
+    engine.passes(EXPECTED_S - 0.5)
+    assert successor.links.state == "up"
+    assert not successor.links.is_complete
+    there.is_deaf = False
+    engine.passes(0.5)
+    assert successor.links.is_complete
+    alice = successor.v1("alice")
+    alice.say(type="send", id=2, group="all", message="hi")
+    engine.settle()
+    assert bob.heard()[-1]["message"] == "hi"
+
+
+def test_one_that_is_expected_and_has_gone_is_not_waited_for_any_longer() -> None:
+    engine, (here,) = hosts(1)
+    here.links.expect(["b.7.1"])
+    assert not here.links.is_complete
+    engine.passes(EXPECTED_S + 1)
+    assert here.links.is_complete
+    assert not here.links.is_cut_off
 
 
 def test_to_many_all_is_told_once() -> None:

@@ -174,6 +174,20 @@ async def restart_while_one_is_slow(unit: Unit, there: Processes, **variables: s
     return talkers
 
 
+async def restart_while_one_stands_still(unit: Unit, there: Processes, **variables: str) -> list[Talker]:
+    """The same, once; a worker of the other host stands still while the next process hears of the others."""
+    async with talking(unit, there) as talkers:
+        still = there.pids()[0]
+        assert await asyncio.to_thread(unit.end, signal.SIGINT) == 0
+        os.kill(still, signal.SIGSTOP)
+        starting = asyncio.create_task(asyncio.to_thread(unit.start, WORKERS="2", **variables))
+        await asyncio.sleep(1.8)
+        os.kill(still, signal.SIGCONT)
+        await starting
+        await asyncio.sleep(0.3)
+    return talkers
+
+
 def check_that_nobody_has_noticed(talkers: list[Talker]) -> None:
     by_name = {talker.name: talker for talker in talkers}
     for talker in talkers:
@@ -210,6 +224,11 @@ def two_hosts(
 def test_nobody_notices_that_the_service_of_a_host_restarts(name: str, unit: Unit, tmp_path: Path) -> None:
     with two_hosts(name, unit, tmp_path) as (there, ours):
         check_that_nobody_has_noticed(asyncio.run(restart(unit, there, (2, 1, 3), **ours)))
+
+
+def test_the_next_process_waits_for_those_that_keep_what_is_for_its_clients(unit: Unit, tmp_path: Path) -> None:
+    with two_hosts(PROGRAMS[0], unit, tmp_path) as (there, ours):
+        check_that_nobody_has_noticed(asyncio.run(restart_while_one_stands_still(unit, there, **ours)))
 
 
 def test_if_a_worker_of_another_host_is_slow_what_is_lost_is_told_and_nobody_is_disconnected(
