@@ -236,6 +236,7 @@ class PeerBus:
     def ends(self, member: Member) -> None:
         if member.temporary in self.moves.leaving:
             self.moves.ends(member)
+        self._awaited.take_all_of(member.temporary)
 
     def frees(self, address: Address) -> None:
         del self._since[address]
@@ -500,8 +501,10 @@ class PeerBus:
 
     def _hold_near(self, sender: ReceiptTaker, receipt: OpenReceipt, name: Address, owner: Owner | None) -> None:
         before = self.peers.get(receipt.worker)
-        worker = owner if isinstance(owner, Peer) else before
-        if sender.temporary is not None and (worker is not None or not self.is_here(owner)):
+        worker: Peer | PeerBus | None = owner if isinstance(owner, Peer) else before
+        if worker is None and self.is_here(owner):
+            worker = self  # it may be lost, if it is yet to come, or was lost while the sender was on its way
+        if sender.temporary is not None:
             self._awaited.add(
                 Open(sender.temporary, receipt.id, name), worker, before=None if worker is before else before
             )

@@ -12,6 +12,7 @@ has to hear of the clients from the worker that gets them.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -542,9 +543,15 @@ class Moves:
                 self._lose_awaited(client)
 
     def _lose_awaited(self, client: records.Moving) -> None:
-        """A client was lost on its way from worker to worker, with what it would have confirmed."""
+        """A client was lost on its way from worker to worker, or counts as lost, with what it would have confirmed."""
         addresses = {address for address, _ in client.addresses}
         self._bus.lose_awaited(lambda message, *_: message.recipient in addresses)
+        # A sender that is on its way to us brings along what it is yet to be told.
+        for sender, (_, arriving) in self._arriving.items():
+            arriving.when_here(partial(self._lose_awaited_of, sender, addresses))
+
+    def _lose_awaited_of(self, sender: Address, recipients: Set[Address]) -> None:
+        self._bus.lose_awaited(lambda message, *_: message.sender == sender and message.recipient in recipients)
 
     def passed(self, peer: Worker, record: records.Passed) -> None:
         """A worker has these clients, and had all."""

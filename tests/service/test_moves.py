@@ -179,6 +179,7 @@ def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(se
         assert not worker.bus.moves._fences
         assert not worker.bus.moves._ahead
         assert not worker.bus.moves._behind
+        assert not worker.bus._awaited
 
 
 @pytest.mark.parametrize("seed", seeds(10, 30))
@@ -200,6 +201,7 @@ def test_when_a_worker_dies_meanwhile_nothing_is_doubled_or_overtaken_or_remains
     assert not worker.bus.moves._arriving
     assert not worker.bus.moves._fences
     assert not worker.bus.moves._behind
+    assert not worker.bus._awaited
     for name in scene.parties:
         messages = [frame for frame in scene.heard[name] if frame["type"] == "msg"]
         for other in NAMES:
@@ -364,6 +366,42 @@ def test_what_a_client_has_sent_to_one_that_moves_is_not_overtaken_when_it_moves
         host.settle()
         assert [frame["message"] for frame in recipient.heard()] == [1, 2]
     assert not any(worker.bus.moves._ahead or worker.bus.moves._behind for worker in host.workers.values())
+
+
+@pytest.mark.parametrize("order", ["dies, sender, recipient", "dies, recipient, sender", "sender, dies, recipient"])
+@pytest.mark.parametrize("to", ["0", "3"])
+def test_of_a_recipient_that_is_lost_a_sender_hears_that_is_on_its_way_as_well(to: str, order: str) -> None:
+    host = Host(4)
+    sender, recipient = host.workers["1"].v1("ann"), host.workers["2"].v1("bob")
+    host.settle()
+    sender.say(id=1, recipient_uuid="bob", message=1, ack="delivered")
+    host.settle()
+    moves = {"recipient": Move(host, recipient, "2", "0"), "sender": Move(host, sender, "1", to)}
+    host.settle()
+    for each in order.split(", "):
+        if each in moves:
+            moves[each].arrive()
+        else:
+            host.kill("2")
+        host.settle()
+    # The recipient had just left. It has come all the same, and of what it had to confirm nobody hears any more.
+    (key,) = (frame["key"] for frame in recipient.heard() if frame["type"] == "msg")
+    recipient.say(type="ack", key=key)
+    host.settle()
+    assert [frame["type"] for frame in sender.heard()] == ["ok", "lost"]
+
+
+def test_of_a_sender_that_has_gone_a_worker_does_not_remember_what_it_was_to_be_told() -> None:
+    host = Host(3)
+    recipient, sender = host.workers["0"].v1("ann"), host.workers["1"].v1("bob")
+    host.settle()
+    sender.say(id=1, recipient_uuid="ann", message=1, ack="delivered")
+    host.settle()
+    Move(host, recipient, "0", "2")
+    host.settle()
+    assert host.workers["1"].bus._awaited
+    sender.session.end()
+    assert not host.workers["1"].bus._awaited
 
 
 @pytest.mark.parametrize("are_others_asked", [False, True])
