@@ -1,6 +1,7 @@
 """What the programs of the service say when they are asked how they are used."""
 
 import re
+import signal
 import subprocess
 
 import pytest
@@ -38,6 +39,13 @@ def test_any_other_argument_is_wrong_usage(program: str) -> None:
     asked = run(program, "--no-such-option")
     assert (asked.returncode, asked.stdout) == (2, "")
     assert re.search(rf"python -m {program}|client\.py", asked.stderr)
+
+
+@pytest.mark.parametrize("program", ["service", "service.server"])
+def test_signals_that_a_program_holds_back_reach_what_is_started_afterwards(program: str) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    run(program, "--help")
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before == set()
 
 
 def test_a_token_for_a_time_that_is_not_a_number_is_wrong_usage() -> None:
