@@ -52,6 +52,12 @@ class SlowEngine:
             self.workers[name].links.hear(self.inboxes[name].popleft())
         return True
 
+    @property
+    def waiting(self) -> int:
+        """How many messages are on their way."""
+        published = sum(len(waiting) for waiting in self.published.values())
+        return published + sum(len(self.inboxes[name]) for name in self.workers)
+
     def _pass_on(self, name: str) -> None:
         channel, data = self.published[name].popleft()
         for other, worker in self.workers.items():
