@@ -15,6 +15,8 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.programs import wanted
 
+TESTS = Path(__file__).parent
+
 
 def pytest_xdist_auto_num_workers() -> int:
     """`-n auto`: most tests wait for processes of theirs, so three for each core keep it busy."""
@@ -22,17 +24,23 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Where several processes need all modules, each compiles a share of them first: together, on a clean clone."""
+    """Where several processes need the same modules, each compiles a share first: together, on a clean clone."""
     worker = getattr(session.config, "workerinput", None)
-    if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+    if worker is None:
         return
-    tests = Path(__file__).parent
-    share = sorted(tests.rglob("test_*.py"))[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]
+    share = _collected(session.config)[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]
     for path in share:
         # What is wrong with one is told when it is collected.
         with warnings.catch_warnings(), contextlib.suppress(Exception, pytest.skip.Exception):
             warnings.simplefilter("error")
-            importlib.import_module(".".join(path.relative_to(tests.parent).with_suffix("").parts))
+            importlib.import_module(".".join(path.relative_to(TESTS.parent).with_suffix("").parts))
+
+
+def _collected(config: pytest.Config) -> list[Path]:
+    """All modules of the directories that tests are to come from; of single ones nothing is saved."""
+    left_out = [Path(ignored).resolve() for ignored in config.getoption("ignore") or ()]
+    within = {path for place in config.args for path in Path(place).resolve().rglob("test_*.py")}
+    return sorted(path for path in within if not any(map(path.is_relative_to, left_out)))
 
 
 @pytest.hookimpl(hookwrapper=True)
