@@ -15,6 +15,8 @@ const STABLE_S = 30;
 const SILENT_PING_INTERVALS = 1.5;
 // How much of a token's life passes before a newer one is shown.
 const REFRESH_AT = 0.8;
+// The longest wait that a service is believed: by a slip of its configuration clients would stay away for days.
+const LONGEST_S = 3600;
 // What is longer, setTimeout takes for nothing.
 const LONGEST_DELAY_MS = 2 ** 31 - 1;
 // How often the address may be in use after a lost connection, which the service takes for alive until it has looked.
@@ -456,7 +458,7 @@ class NotificationClient extends EventTarget {
         break;
       case "goaway":
         if (link === this.#newest && !link.isLeaving) {
-          const toldS = Math.min(frame.reconnect_in_ms, frame.deadline_ms) / 1000;
+          const toldS = Math.min(frame.reconnect_in_ms / 1000, frame.deadline_ms / 1000, LONGEST_S);
           if (Number.isNaN(toldS)) throw new TypeError("a goaway without its times"); // or it would come back at once
           link.isLeaving = true;
           this.#comeBack({reason: "the service goes away", toldS}, link);
@@ -520,7 +522,7 @@ class NotificationClient extends EventTarget {
       return;
     }
     const waitS = this.#waitS(link, lost.toldS);
-    const delayMs = Math.min(waitS * this.#secondMs, LONGEST_DELAY_MS);
+    const delayMs = waitS * this.#secondMs;
     this.#nextTry = performance.now() + delayMs;
     this.#timer = setTimeout(() => this.#connect(), delayMs);
     if (!this.#link) this.#emit("disconnected", {reason: lost.reason, waitS});

@@ -421,6 +421,14 @@ async def a_goaway_soon_after_another_one_is_not_obeyed_before_the_wait_is_over(
 
 
 @behaviour
+async def a_goaway_for_longer_than_an_hour_is_not_believed(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    old = await connected(server, client)
+    await old.say("goaway", reconnect_in_ms=10**9, deadline_ms=10**9)
+    assert 3500 < await wait_after(server, client, old, 1012) <= 3600
+
+
+@behaviour
 async def an_odd_goaway_is_a_lost_connection(server: Server, client: Driver) -> None:
     await client.open(server.url)
     await (await connected(server, client)).say("goaway", reconnect_in_ms="soon", deadline_ms={})
@@ -770,6 +778,17 @@ async def it_waits_at_least_as_long_as_retry_after_says(server: Server, client: 
     await client.open(server.url)
     waits = [(await client.event("disconnected"))["wait_s"] for _ in range(5)]
     assert waits == [7, 2, 2, 4, 8]
+    await connected(server, client)
+
+
+@of_the_handshake
+async def retry_after_is_believed_for_an_hour(server: Server, client: Driver) -> None:
+    server.refusals = [Refusal(503, "3600"), Refusal(503, "3601"), Refusal(503, "9" * 400)]
+    await client.open(server.url, second=0.00001)
+    events = [await client.event("disconnected") for _ in range(3)]
+    assert [event["wait_s"] for event in events] == [3600, 3600, 3600]
+    assert "tried again" not in events[0]["reason"]
+    assert events[1]["reason"].endswith("; it asks for 3601 s, and is tried again in 3600 s")
     await connected(server, client)
 
 

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from wsbundle_client.errors import ClientError, GoneError, RequestError
 from wsbundle_client.link import Link, Request
-from wsbundle_client.losses import Backoff, Lost, closed, refused, why_unreachable
+from wsbundle_client.losses import LONGEST_S, Backoff, Lost, closed, refused, why_unreachable
 from wsbundle_client.mailbox import Keeper, Mailbox
 from wsbundle_client.messages import Event, Message, Sent
 from wsbundle_client.wire import (
@@ -473,7 +473,7 @@ class Client:
             if frame["uuid"] in self._watched:
                 self._see(frame["uuid"], frame["state"] == "online")
         elif kind == "goaway" and not link.lost.done():
-            told_s = min(frame["reconnect_in_ms"], frame["deadline_ms"]) / 1000
+            told_s = min(frame["reconnect_in_ms"] / 1000, frame["deadline_ms"] / 1000, LONGEST_S)
             link.lost.set_result(Lost("the service goes away", told_s=told_s))
 
     def _settled(self, link: Link, frame: dict[str, Any]) -> None:

@@ -17,6 +17,8 @@ BACKOFF_BASE_S = 0.5
 BACKOFF_CAP_S = 30.0
 # A connection that lasted this long was a good one. A shorter one may have been accepted only to be closed again.
 STABLE_S = 30.0
+# The longest wait that a server is believed: by a slip of its configuration clients would stay away for days.
+LONGEST_S = 3600.0
 
 
 class Backoff:
@@ -75,7 +77,9 @@ def refused(refusal: InvalidStatus) -> Lost:
     status, retry_after = refusal.response.status_code, refusal.response.headers.get("Retry-After", "")
     least_s = float(retry_after) if retry_after.isdecimal() else 0.0
     hint = f": {HINTS[status]}" if status in HINTS else ""
-    return Lost(f"refused with HTTP {status}{hint}", final=status in (401, 403), least_s=least_s)
+    if least_s > LONGEST_S:
+        hint += f"; it asks for {least_s:.0f} s, and is tried again in {LONGEST_S:.0f} s"
+    return Lost(f"refused with HTTP {status}{hint}", final=status in (401, 403), least_s=min(least_s, LONGEST_S))
 
 
 HINTS = {
