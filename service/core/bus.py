@@ -150,6 +150,8 @@ class PeerBus:
         self._is_ending = False
         self._untold: deque[Record] = deque(maxlen=MAX_UNTOLD)
         """What became of messages of clients of other hosts that were not known then."""
+        self._unsettled: deque[Settled] = deque(maxlen=MAX_UNTOLD)
+        """The same, of clients of this host."""
         self.moves = Moves(self)
         self.restarts = Restarts(self)
         self._acts: dict[type[Record], Callable[[Peer, Any], None]] = {
@@ -531,6 +533,14 @@ class PeerBus:
             owner.tell(records.Settled(*settled))
         elif isinstance(owner, Arriving):
             owner.when_here(lambda: self.center.mail.settle([settled]))
+        else:
+            self._unsettled.append(settled)
+
+    def settle_again(self) -> None:
+        """Some clients are known now that were not: we have just met a worker, or one that was to get them has died."""
+        unsettled = tuple(self._unsettled)
+        self._unsettled.clear()
+        self.center.mail.settle(unsettled)
 
     def _mail(self, peer: Peer, record: records.Mail) -> None:
         self.center.mail.heard(record.boxes)
@@ -680,6 +690,7 @@ class PeerBus:
     def _told(self, peer: Peer, record: records.Told) -> None:
         peer.has_told = not record.is_taking
         self.restarts.told(peer, record.is_taking)
+        self.settle_again()
         self.center.mail.look_again()
 
     def _came(self, peer: Peer, record: records.Came) -> None:

@@ -153,10 +153,10 @@ class Mail:
                 self._hub.bus.was_told(settled)
                 kind = Delivered if settled.is_delivered else Lost
                 owner.tell_outcome(kind(id=settled.id, recipient_uuid=settled.recipient))
-            elif owner is not None:
-                self._hub.bus.tell_settled(settled)
-            elif self._held is not None:
+            elif owner is None and self._held is not None:
                 self._held.append(settled)
+            else:
+                self._hub.bus.tell_settled(settled)
 
     def hold(self) -> None:
         """Clients come back from another process: what is to be told to those who are not there yet waits."""

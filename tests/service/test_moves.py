@@ -391,6 +391,38 @@ def test_of_a_recipient_that_is_lost_a_sender_hears_that_is_on_its_way_as_well(t
     assert [frame["type"] for frame in sender.heard()] == ["ok", "lost"]
 
 
+def test_a_sender_that_stays_because_the_next_worker_has_died_hears_what_was_confirmed_meanwhile() -> None:
+    host = Host(3)
+    sender, recipient = host.workers["0"].v1("ann"), host.workers["1"].v1("bob")
+    host.settle()
+    sender.say(id=1, recipient_uuid="bob", message=1, ack="delivered")
+    host.settle()
+    bus = host.workers["0"].bus
+    bus.moves.announce([sender.session], bus.peers["2"], lambda _: bus.moves.withdraw([sender.session]))
+    host.settle(but=("1", "0"))
+    host.kill("2")
+    (key,) = (frame["key"] for frame in recipient.heard())
+    recipient.say(type="ack", key=key)
+    host.settle()
+    assert [frame["type"] for frame in sender.heard()] == ["ok", "delivered"]
+
+
+def test_a_sender_hears_what_was_confirmed_at_a_worker_that_has_not_heard_of_it_yet() -> None:
+    host = Host(2)
+    sender, recipient = host.workers["0"].v1("ann"), host.workers["1"].v1("bob")
+    host.settle()
+    sender.say(id=1, recipient_uuid="bob", message=1, ack="delivered")
+    host.settle()
+    host.add("2")
+    moving = Move(host, recipient, "1", "2")
+    host.settle(but=("0", "2"))
+    moving.arrive()
+    (key,) = (frame["key"] for frame in recipient.heard())
+    recipient.say(type="ack", key=key)
+    host.settle()
+    assert [frame["type"] for frame in sender.heard()] == ["ok", "delivered"]
+
+
 def test_of_a_sender_that_has_gone_a_worker_does_not_remember_what_it_was_to_be_told() -> None:
     host = Host(3)
     recipient, sender = host.workers["0"].v1("ann"), host.workers["1"].v1("bob")
