@@ -466,6 +466,7 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "alerts": alerts,
     "rule_group": lambda d: f"wsbundle-{d.name}",
     "scrape_target": _scrape_target,
+    "is_one_of_several": lambda d: d.engine.url is not None,
     "scrape_path": lambda d: f"{prefix(d) if _is_scraped_through_nginx(d) else ''}/metrics",
     "scrape_scheme": lambda d: "https" if _is_scraped_through_nginx(d) and d.tls != "off" else "http",
     "metrics_from": lambda d: d.nginx.metrics_from,

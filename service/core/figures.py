@@ -35,7 +35,7 @@ REFUSED = {
 }
 _REASONS = sorted(value for value in vars(close_codes).values() if isinstance(value, CloseReason))
 CLOSED = tuple(dict.fromkeys(reason.code for reason in _REASONS))
-PUBLISHED = (201, 202, 400, 401, 403, 405, 408, 409, 413, 422, 429, 503, 507)
+PUBLISHED = (201, 202, 400, 401, 403, 405, 408, 409, 413, 415, 422, 429, 503, 507)
 """Every status that a publication can be answered with."""
 # As in `service.engine.links`: why a link to a worker of another host has ended.
 ENDS = ("bye", "silence", "gap", "anew", "garbage")

@@ -1,7 +1,8 @@
 """A message from a script: `POST /publish/ADDRESS` or `POST /publish/group:NAME`, with a token that allows it.
 
 Pure: a shell asks `Publisher.admit` before it reads the body, and `Publisher.publish` with it.
-Source of `Idempotency-Key`: draft-ietf-httpapi-idempotency-key-header; of `WWW-Authenticate`: RFC 6750, section 3.
+Source of `Idempotency-Key`: draft-ietf-httpapi-idempotency-key-header; of `WWW-Authenticate`: RFC 6750, section 3; of
+415: RFC 9110, section 15.5.16.
 """
 
 import re
@@ -39,6 +40,10 @@ _CLOSE = ("connection", "close")
 METHOD_NOT_ALLOWED = say(405, "Publish with POST\n", ("allow", "POST"))
 TOO_SLOW = say(408, "The body did not come in time\n", _CLOSE)
 TOO_LARGE = say(413, "The message is longer than limits.message_size\n", _CLOSE)
+# Any of them would be passed on as it is, in words that nobody has sent.
+_COMPRESSED = say(415, "The body is compressed; send it as it is\n", ("accept-encoding", "identity"), _CLOSE)
+_FORM_OF_PARTS = say(415, "A form of several parts is not a message; send the text, or JSON, alone\n", _CLOSE)
+_NOT_LIKE_ASCII = say(415, "The body must be in UTF-8\n", _CLOSE)
 # How long a script waits to hear whether its message has left. nginx gives the service longer, as it may be restarting.
 PATIENCE_S = 3.0
 NOT_LEFT_YET = say(
@@ -54,11 +59,13 @@ _RECIPIENT_LOST = say(503, "The recipient was lost; the message may have arrived
 _REFUSALS = {Kept.FULL: _MAILBOX_FULL, Kept.FAILED: _MAILBOX_UNAVAILABLE, Kept.UNSURE: _MAILBOX_UNSURE}
 _CUT_OFF = say(503, "Other hosts cannot be reached now\n", ("retry-after", "1"))
 _DROPS = {
-    **dict.fromkeys((400, 408, 422), drops.BAD_REQUEST),
+    **dict.fromkeys((400, 408, 415, 422), drops.BAD_REQUEST),
     **dict.fromkeys((401, 403), drops.FORBIDDEN),
     **dict.fromkeys((413, 429), drops.LIMIT),
 }
 _KEY = re.compile("[!-~]{1,128}")
+# Those in which a text of ASCII has other bytes: in all others it is the same, whatever a library writes there.
+_WIDE = re.compile(r"""charset\s*=\s*["']?(utf-?(16|32|7)|ucs-?[24])""")
 
 
 class Request(NamedTuple):
@@ -131,9 +138,7 @@ class Publisher:
             return say(400, "An Idempotency-Key has 1 to 128 visible ASCII characters\n")
         if not identity.may_send(target):
             return say(403, "The token does not allow to send there\n")
-        if (request.length or 0) > center.settings.limits.message_size:
-            return TOO_LARGE
-        if refusal := self._too_much(self._bucket(identity.subject)):
+        if refusal := self._unfit(request) or self._too_much(self._bucket(identity.subject)):
             return refusal
         media_type = request.value("content-type").partition(";")[0].strip().lower()
         return Permit(identity.subject, target, media_type == "application/json", "".join(keys))
@@ -277,6 +282,11 @@ class Publisher:
         bucket.size = min(size, bucket.size + elapsed * size)
         return bucket
 
+    def _unfit(self, request: Request) -> Answer | None:
+        """Why the body of a request cannot be a message, as far as its head says so."""
+        is_too_large = (request.length or 0) > self._center.settings.limits.message_size
+        return TOO_LARGE if is_too_large else _disguised(request)
+
     def _too_much(self, bucket: Bucket) -> Answer | None:
         """Why nothing may be taken from a bucket, and for how long; None when something may."""
         limits = self._center.settings.limits
@@ -284,6 +294,21 @@ class Publisher:
         if wait_s <= 0:
             return None
         return say(429, "The token has published too much\n", ("retry-after", str(ceil(wait_s))))
+
+
+def _disguised(request: Request) -> Answer | None:
+    """Why the body is not the message itself, although its bytes may look like one; None when it is."""
+    content_type = request.value("content-type").lower()
+    if _codings(request, "content-encoding") - {"identity"} or _codings(request, "transfer-encoding") - {"chunked"}:
+        return _COMPRESSED
+    if content_type.startswith("multipart/"):
+        return _FORM_OF_PARTS
+    return _NOT_LIKE_ASCII if _WIDE.search(content_type) else None
+
+
+def _codings(request: Request, name: str) -> set[str]:
+    members = ",".join(request.values(name)).lower().split(",")
+    return {coding for member in members if (coding := member.strip())}
 
 
 def _unauthorized(what: str) -> Answer:

@@ -114,6 +114,12 @@ def test_prometheus_is_sent_where_it_gets_an_answer(settings: dict[str, Any], sc
     assert (job["job_name"], job["scheme"], job["static_configs"]) == ("chat", scheme, [{"targets": [target]}])
 
 
+def test_the_target_of_one_of_several_hosts_says_that_there_are_others() -> None:
+    note = "This is one of several hosts"
+    assert note in text(PATHS.scraping, engine={"url": "unix:///run/valkey/engine.sock"})
+    assert note not in text(PATHS.scraping)
+
+
 def test_panels_lie_beside_each_other_and_have_their_numbers() -> None:
     panels = json.loads(text(PATHS.dashboard))["panels"]
     assert [panel["id"] for panel in panels] == list(range(1, len(panels) + 1))

@@ -1,6 +1,7 @@
 """The rendered monitoring, really run: a Prometheus scrapes, each alert fires on its fault, and panels have data."""
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -29,7 +30,7 @@ from generator.paths import Paths
 from generator.rendering import dashboard
 from generator.rendering.alerts import PREFIX, RULES
 from tests.ports import free_port
-from tests.run.stage import NAME, SBIN, Client, Stage, deployed, needed, process, wait_until
+from tests.run.stage import DOMAIN, NAME, SBIN, Client, Stage, deployed, needed, process, wait_until
 from tests.run.test_doctor import findings
 
 pytestmark = pytest.mark.slow
@@ -51,6 +52,14 @@ def test_a_prometheus_elsewhere_gets_the_figures_where_it_is_listed_and_nothing_
         assert (status, "wsbundle_connections 0.0" in body) == (200, True)
         assert fields["content-type"].startswith("text/plain; version=0.0.4")
         assert [stage.get(path)[0] for path in ("/stats", "/status", "/livez", "/readyz")] == [404] * 4
+
+
+def test_each_of_several_hosts_gives_its_figures_by_a_name_of_its_own(root: Path) -> None:
+    nginx = {"metrics_from": ["127.0.0.1"], "default_server": True}
+    with deployed(root, domain=[DOMAIN, "ws1.example.com"], nginx=nginx) as (stage, _):
+        assert stage.get("/metrics", headers={"Host": "ws1.example.com"})[0] == 200
+        with pytest.raises(http.client.RemoteDisconnected):
+            stage.get("/metrics", headers={"Host": "127.0.0.1"})
 
 
 def test_curl_and_nginx_get_the_figures_on_a_unix_socket_and_a_page_from_elsewhere_does_not(root: Path) -> None:

@@ -220,6 +220,7 @@ def test_a_script_is_told_what_is_wrong_in_one_line(publishing: Service) -> None
         403: publishing.post("alice", b"hello", "bob"),
         405: publishing.ask("PUT", "/publish/alice", b"hello"),
         413: publishing.post("alice", b"x" * 1025, "*"),
+        415: publishing.post("alice", b"hello", "*", Content_Encoding="gzip"),
     }
     for status, answered in answers.items():
         assert answered.status == status

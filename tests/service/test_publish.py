@@ -153,6 +153,38 @@ def test_a_body_that_is_not_what_it_says_is_refused(content_type: str, body: byt
     assert script.world.dropped("bad_request") == 1
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"content_encoding": "gzip"},
+        {"content_encoding": "identity, BR"},
+        {"transfer_encoding": "gzip, chunked"},
+        {"content_type": "Multipart/form-data; boundary=b"},
+        {"content_type": "text/plain; charset=UTF-16LE"},
+        {"content_type": 'application/json; charset="utf32"'},
+    ],
+)
+def test_a_body_that_is_not_the_message_itself_is_refused_before_it_is_read(fields: dict[str, Any]) -> None:
+    script = Script()
+    answer = script.post("alice", **fields)
+    assert (answer.status, dict(answer.headers)["connection"]) == (415, "close")
+    assert dict(answer.headers).get("accept-encoding") == (None if "content_type" in fields else "identity")
+    assert script.world.dropped("bad_request") == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"content_encoding": " Identity ,"},
+        {"content_encoding": ""},
+        {"transfer_encoding": "Chunked"},
+        {"content_type": "text/plain; charset=ISO-8859-1"},
+    ],
+)
+def test_what_leaves_the_bytes_as_they_are_is_no_disguise(fields: dict[str, Any]) -> None:
+    assert Script().post("alice", **fields).status == 202
+
+
 @pytest.mark.parametrize("target", ["", "u" * 129, "group:", "group:" + "g" * 129])
 def test_an_address_must_have_a_length_that_addresses_have(target: str) -> None:
     assert Script().post(target).status == 400
