@@ -24,6 +24,8 @@ from generator.readers.nginx_sites import Listen, Server, servers
 
 PYTHON = "/usr/bin/python3"
 _START_PATIENCE_S = 30.0
+NGINX_GROUP = "www-data"
+"""Who may connect to the sockets of a deployment: nginx, on Debian."""
 UNLIMITED = 1 << 30  # files: more than any kernel opens
 
 
@@ -111,6 +113,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     around: Surroundings
     own_main_context: dict[str, tuple[str, str]]
     nginx_carries: Carries | None
+    nginx_outsider: str
+    """The user that nginx runs as, where our sockets are not open to it; else nothing."""
     cores: int
     has_foreign_default_site: bool
     astray: tuple[str, ...]
@@ -307,6 +311,24 @@ def nginx_carries(main: str) -> Carries:
         int(connections) if connections.isdecimal() else 512,
         cores if processes == "auto" else int(processes) if processes.isdecimal() else 1,
     )
+
+
+def nginx_outsider(main: str) -> str:
+    """The user of an nginx.conf, if it is not in the group `NGINX_GROUP`; nothing if it is, or if the file names none.
+
+    Its own group is the one that is named behind it, or has its name. Source: ngx_core_module, "user".
+    """
+    found = re.search(r"(?m)^\s*user\s+([\w.-]+)(?:\s+([\w.-]+))?\s*;", re.sub(r"#.*", "", main))
+    if found is None:
+        return ""
+    user, group = found[1], found[2] or found[1]
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        return ""  # nginx refuses it itself
+    own = group_of(group)
+    groups = os.getgrouplist(user, entry.pw_gid if own is None else own)
+    return "" if entry.pw_uid == 0 or group_of(NGINX_GROUP) in groups else user
 
 
 def account_of(user: str) -> Account | None:

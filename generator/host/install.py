@@ -22,7 +22,8 @@ from generator.host.engine import Password, flavour_of
 from generator.host.facts import is_active, runs
 from generator.host.fitting import fitted
 from generator.host.packages import install_packages
-from generator.host.preflight import certificate_will_do, preflight
+from generator.host.preflight import certificate_will_do, is_clear, preflight
+from generator.host.probe import CLIENTS_PATIENCE_S, silence
 from generator.host.programs import StepFailed
 from generator.host.provide import (
     app_id,
@@ -60,9 +61,8 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
         previous, same = store.current, _is_same(store, bundle, runtime, app)
         is_due = not (sound and same) or bool(found) or Password(store).has_changed()
         is_due = is_due or bool(ByHand(store).standing(deploy.replaces))
-        if not is_due and _all_runs(store, deploy.manager):
-            if not certificate_will_do(loaded, report):
-                raise CommandError(f"{store.name} runs, and clients refuse its certificate. Nothing was changed.")
+        if not is_due and all_runs(store, deploy.manager):
+            _must_serve(loaded, store, bundle, report)
             certificates.obtain(deploy, Place(deploy.name), report)
             report.fact(generation=store.current, changed=False)
             report.line(f"Nothing to do: generation {store.current} of {store.name} is current and runs.")
@@ -236,10 +236,32 @@ def _is_same(store: Store, bundle: Bundle, runtime: str, app: str) -> bool:
     return bool(json.loads(bundle.manifest())["files"] == list(store.manifest(store.current).values()))
 
 
-def _all_runs(store: Store, manager: str) -> bool:
+def all_runs(store: Store, manager: str) -> bool:
     """Whether nothing of what is installed has stopped."""
     engine = store.engine_unit(store.current)
     return is_active("nginx.service") and runs(store.name, manager) and (not engine or is_active(engine))
+
+
+def _must_serve(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> None:
+    """See whether what runs is of use to clients.
+
+    Raises:
+        CommandError: it is not.
+    """
+    if not certificate_will_do(loaded, report):
+        raise CommandError(f"{store.name} runs, and clients refuse its certificate. Nothing was changed.")
+    if not gets_through(loaded, store, bundle, report):
+        raise CommandError(f"{store.name} runs, and no client gets through to it. Nothing was changed.")
+
+
+def gets_through(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bool:
+    """Whether clients reach what is installed and runs; says why not, and what of the host is in their way."""
+    assert store.current is not None
+    why = silence(endpoint(store.generation(store.current)), CLIENTS_PATIENCE_S)
+    if why is not None:
+        is_clear(loaded, store, bundle, report)
+        report.error(f"no client gets through: {why}; `{AS_ROOT} doctor` looks at each setting")
+    return why is None
 
 
 def _drifts(store: Store, report: Report, overwrite: bool) -> list[Drift]:

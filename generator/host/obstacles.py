@@ -8,7 +8,7 @@ from pathlib import PurePath
 from generator.config.schema import Deploy, mailbox
 from generator.environment import OLDEST_PYTHON
 from generator.host import neighbours
-from generator.host.facts import Account, Carries, Facts, Listener
+from generator.host.facts import NGINX_GROUP, Account, Carries, Facts, Listener
 from generator.paths import Paths
 from generator.readers.nginx import DEFAULT_SITE, without_ipv6
 from generator.rendering.render import (
@@ -112,6 +112,9 @@ def _of_what_we_need(facts: Facts) -> Iterator[Fault]:
         yield Fault(f"nginx is broken already: {facts.nginx_fault}", "fix that file first")
     for unit in facts.masked:
         yield Fault(f"{unit} is masked, so that systemd does not start it", f"systemctl unmask {unit}")
+    if user := facts.nginx_outsider:
+        what = f"nginx runs as {user}, and only the group {NGINX_GROUP} may connect to the service"
+        yield Fault(what, f"`usermod -aG {NGINX_GROUP} {user} && systemctl reload nginx`")
     for line in facts.missing_includes:
         where = "at its top" if "modules" in line else "in its http block"
         yield Fault(

@@ -12,7 +12,7 @@ from generator.host.apply import side
 from generator.host.drift import drifts
 from generator.host.engine import flavour_of
 from generator.host.fitting import fitted
-from generator.host.install import EDITED
+from generator.host.install import EDITED, all_runs, gets_through
 from generator.host.logs import logs
 from generator.host.people import clients, kick
 from generator.host.preflight import certificate_will_do, is_clear
@@ -90,8 +90,12 @@ def _may_go_on(loaded: Loaded, bundle: Bundle, store: Store, report: Report, is_
         report.line(str(drift))
     if found:
         report.error(EDITED)
-    # Where nothing is to be done, an installation looks at the certificate alone.
-    clear = is_clear(loaded, store, bundle, report, joins) if is_due else certificate_will_do(loaded, report)
+    if is_due:
+        return is_clear(loaded, store, bundle, report, joins) and not found
+    # Where nothing is to be done, an installation looks whether clients take the certificate and get through.
+    clear = certificate_will_do(loaded, report)
+    if clear and all_runs(store, loaded.deploy.manager):
+        clear = gets_through(loaded, store, bundle, report)
     return clear and not found
 
 

@@ -140,6 +140,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         own_main_context=own_main_context(HOST / "nginx.conf"),
         missing_includes=() if main is None else tuple(missing_includes(main)),
         nginx_carries=None if main is None else facts.nginx_carries(main),
+        nginx_outsider="" if main is None else facts.nginx_outsider(main),
         cores=os.cpu_count() or 1,
         primary_group=facts.primary_group(user),
         account=None if user in mine.users else account,

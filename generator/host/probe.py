@@ -15,6 +15,8 @@ import msgspec
 from generator.host.clients import listener
 
 PATIENCE_S = 30.0
+# As long as a client would wait.
+CLIENTS_PATIENCE_S = 5.0
 _PAUSE_S = 0.2
 _EXCHANGE_S = 10.0
 # By the PROXY protocol: it is for no other client, and has its own address.

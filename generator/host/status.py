@@ -18,7 +18,7 @@ from generator.host.drift import drifts
 from generator.host.facts import is_active, runs
 from generator.host.fitting import fitted
 from generator.host.hosts import RefusedError, has_met, heard
-from generator.host.probe import silence
+from generator.host.probe import CLIENTS_PATIENCE_S, silence
 from generator.host.provide import app_id, outdated, runtime_id
 from generator.host.store import Generation, Store
 from generator.host.transaction import endpoint, is_under_way
@@ -29,8 +29,6 @@ from generator.report import NOT_ROOT, CommandError, Report
 from service.engine.identity import name_of_this_host
 
 DRIFT_FOUND = 4
-# As long as a client would wait.
-_PATIENCE_S = 5.0
 
 
 def status(options: Namespace, report: Report) -> int:
@@ -78,7 +76,7 @@ def _of_the_service(store: Store, generation: Generation, report: Report) -> tup
     # supervisor answers root alone; whether clients get through can be asked all the same.
     active = runs(store.name, generation.manager) or (os.geteuid() != 0 and generation.manager == "supervisor")
     nginx = is_active("nginx.service")
-    why = silence(endpoint(generation), _PATIENCE_S) if active and nginx else None
+    why = silence(endpoint(generation), CLIENTS_PATIENCE_S) if active and nginx else None
     answers = active and nginx and why is None
     number = connections(store) if why is None else None
     report.fact(running=active, answering=answers, nginx=nginx, connections=number)

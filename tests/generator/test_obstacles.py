@@ -9,7 +9,16 @@ from msgspec.structs import replace
 
 from generator.config.load import load_text
 from generator.config.schema import Deploy
-from generator.host.facts import Account, Carries, Facts, Listener, nginx_carries, operating_system, primary_group
+from generator.host.facts import (
+    Account,
+    Carries,
+    Facts,
+    Listener,
+    nginx_carries,
+    nginx_outsider,
+    operating_system,
+    primary_group,
+)
 from generator.host.neighbours import Surroundings
 from generator.host.obstacles import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, SUPPORTED, packages, problems, warnings
 
@@ -50,6 +59,7 @@ GOOD = Facts(
     around=Surroundings(),
     own_main_context={},
     nginx_carries=Carries(768, 4),
+    nginx_outsider="",
     cores=2,
     has_foreign_default_site=False,
     astray=(),
@@ -128,6 +138,11 @@ def test_the_port_of_a_service_that_is_taken_over_is_not_free_yet(unit: str) -> 
         (
             {"not_here": ("::",), "has_ipv6": False},
             "this host has no IPv6, so nginx could not listen on ::; write `listen: [0.0.0.0]` below `nginx:`",
+        ),
+        (
+            {"nginx_outsider": "nginx"},
+            "nginx runs as nginx, and only the group www-data may connect to the service; "
+            "`usermod -aG www-data nginx && systemctl reload nginx`",
         ),
         (
             {"missing_includes": ("include /etc/nginx/sites-enabled/*;",)},
@@ -344,6 +359,22 @@ def test_mailboxes_that_are_turned_off_with_messages_in_them_are_named() -> None
 )
 def test_what_nginx_takes_is_read_from_its_own_file(text: str, carries: Carries) -> None:
     assert nginx_carries(text) == carries
+
+
+@pytest.mark.parametrize(
+    ("text", "outsider"),
+    [
+        ("worker_processes 3;\nuser nobody;\n", "nobody"),
+        ("user nobody nogroup; # user www-data;\n", "nobody"),
+        ("user  nobody\twww-data ;", ""),
+        ("user www-data;", ""),
+        ("user root;", ""),
+        ("# user nobody;\nevents {}\n", ""),
+        ("user no-such-user;", ""),  # which nginx refuses
+    ],
+)
+def test_who_nginx_runs_as_may_not_be_one_who_may_connect(text: str, outsider: str) -> None:
+    assert nginx_outsider(text) == outsider
 
 
 def test_a_user_has_a_primary_group() -> None:

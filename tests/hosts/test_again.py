@@ -29,6 +29,29 @@ def test_a_second_installation_changes_nothing_restarts_nothing_and_takes_a_seco
     assert installed.listing() == listing
 
 
+def test_a_second_installation_says_that_no_client_gets_through_and_why(installed: Console) -> None:
+    conf = "/etc/nginx/nginx.conf"
+
+    def refused() -> str:
+        said = installed.wsbundle("plan", code=1)
+        assert "no client gets through: " in said
+        assert "Nothing to do" not in said
+        return installed.wsbundle("install", code=1)
+
+    installed.configure()
+    installed.run("sed", "-i", "s/^user .*/user games;/", conf)
+    installed.run("systemctl", "restart", "nginx")
+    said = refused()
+    assert "nginx runs as games, and only the group www-data may connect to the service" in said
+    assert "no client gets through: server rejected WebSocket connection: HTTP 502" in said
+    installed.run("sh", "-c", "usermod -aG www-data games && systemctl reload nginx")
+    assert installed.comes_to_route()
+    assert "Nothing to do" in installed.wsbundle("install")
+    installed.run("sed", "-i", "/sites-enabled/d", conf)
+    installed.run("systemctl", "restart", "nginx")
+    assert "write `include /etc/nginx/sites-enabled/*;` into /etc/nginx/nginx.conf" in refused()
+
+
 def test_another_port_changes_the_files_that_name_it_and_restarts_what_reads_them(installed: Console) -> None:
     before = installed.main_pids()
     facts = planned(installed, port=9000)
