@@ -363,14 +363,14 @@ class PeerBus:
         """A worker has the recipient of a message, which may have moved on meanwhile."""
         waiting = peer.receipts[key]
         waiting.is_decided = True
-        for recipient in tuple(waiting.outstanding):
+        for recipient, name in tuple(waiting.outstanding.items()):
             owner = self.hub.owner_of(recipient)
             if peer.is_near:
                 if owner is not peer:
                     del peer.receipts[key]
                     if waiting.early is None:
                         worker = owner if isinstance(owner, Peer) else peer
-                        self.await_outcome(key, waiting.receipt, recipient, worker, peer)
+                        self.await_outcome(key, waiting.receipt, name, worker, peer)
                 continue
             if waiting.early is not None:
                 peer.settle(key, recipient, *waiting.early)

@@ -4,7 +4,7 @@ The worker that has them has stopped to read what they send. It tells the other 
 from then on, what is for these clients goes to the other worker, which keeps it, and each answers behind all that it
 had sent before. When all have answered, nothing is on its way any more, in either direction, and the clients leave: of
 what two clients send to each other nothing is overtaken, lost or told twice, and at no moment has an address no owner
-or two.
+or two. Until the rest are told, clients can stay after all; from then on, they can only leave, or end.
 
 A link to a worker of another host may end meanwhile. What was on its way is lost then, so nobody waits for it; but it
 has to hear of the clients from the worker that gets them.
@@ -136,6 +136,8 @@ class _Fence(msgspec.Struct):
     are_others_asked: bool = False
     answered: set[Any] = set()
     is_told: bool = False
+    withdrawal: int = 0
+    """The number of the `Moves` that takes it back, to which the one that was to get the clients is yet to answer."""
 
     def tell(self, may_leave: bool) -> None:
         """Say it once."""
@@ -238,8 +240,8 @@ class Moves:
     def announce(self, sessions: Iterable[Session], to: Worker, then: Callable[[bool], None]) -> int:
         """Tell all others that these clients are about to be served by another worker.
 
-        `then` hears once whether nothing is on its way any more: the clients may leave, or stay after all. That all
-        have left or stay is to be said with the number that is returned.
+        `then` hears once whether nothing is on its way any more, so that the clients may leave: False if the other
+        worker has died. That all have left, stay or have ended is to be said with the number that is returned.
         """
         clients = [self.moving(session) for session in sessions]
         record = records.Moves(self._bus.next_number(), to.number, clients)
@@ -254,24 +256,37 @@ class Moves:
             self._bus.look_for_receipts(fence.clients)
 
     def finish(self, number: int, to: Worker) -> None:
-        """All of these clients have left, or stay."""
-        fence = self._close(number)
+        """All of these clients have left, stay, or have ended."""
+        fence = self._fences.get(number)
+        if fence is not None and not fence.withdrawal:
+            self._close(number)
         answered = [peer.number for peer in fence.answered if not peer.is_near] if fence else []
         to.tell(records.Fenced(number, self._bus.number, answered))
 
-    def _close(self, number: int) -> _Fence | None:
-        fence = self._fences.pop(number, None)
-        if fence is not None:
-            self.leaving -= fence.clients
-        return fence
+    def _close(self, number: int) -> None:
+        self.leaving -= self._fences.pop(number).clients
 
-    def withdraw(self, sessions: Sequence[Session]) -> None:
-        """They stay."""
-        if sessions:
-            clients = [self.moving(session) for session in sessions]
-            record = records.Moves(self._bus.next_number(), self._bus.number, clients)
-            for peer in tuple(self._bus.peers.values()):
-                self._tell(peer, record)
+    def may_withdraw(self, number: int) -> bool:
+        """Whether the clients can stay: only the worker that was to get them knows of it, or that one has died.
+
+        Others would send what is for them here, there and here again, and it would come twice, late or never.
+        """
+        fence = self._fences.get(number)
+        return fence is None or not fence.are_others_asked
+
+    def withdraw(self, number: int, sessions: Sequence[Session]) -> None:
+        """All of these clients stay, which they may, but for those that have ended."""
+        fence = self._fences.get(number)
+        if fence is None and not sessions:
+            return
+        clients = [self.moving(session) for session in sessions]
+        record = records.Moves(self._bus.next_number(), self._bus.number, clients)
+        if fence is not None:
+            record.instead = self._bus.number, number
+            fence.withdrawal, fence.is_told = record.number, True
+            self.leaving -= fence.clients
+        for peer in tuple(self._bus.peers.values()):
+            self._tell(peer, record)
 
     def ends(self, member: Member) -> None:
         """A client goes that was about to leave. Others may believe it here, or already with whom it was to pass to."""
@@ -340,6 +355,9 @@ class Moves:
             for temporary in self._behind_in(peer, which):
                 self._bus.lose_receipts(peer, temporary)  # it may have told us before the link to it was up
             self._caught_up(peer, which)
+        for of, fence in tuple(self._fences.items()):
+            if fence.withdrawal == number and fence.to is peer:
+                del self._fences[of]
 
     def _behind_in(self, peer: Worker, which: tuple[str, int]) -> Mapping[Address, records.Moving]:
         behind = self._behind.get(peer, {}).get(which)
@@ -433,6 +451,8 @@ class Moves:
         return set().union(*ahead, *behind)
 
     def _go_on(self, number: int, fence: _Fence) -> None:
+        if fence.withdrawal:
+            return
         if not fence.asked and not fence.are_others_asked:
             fence.are_others_asked = True
             others = [peer for peer in self._bus.peers.values() if peer is not fence.to]
@@ -518,6 +538,8 @@ class Moves:
         if record.instead is not None:
             of, number = record.instead
             self._replaced += [(each.number, number) for each in siblings if each.local_number == of]
+            for other in tuple(self._behind) if peer.is_near else ():
+                self._caught_up(other, record.instead)  # it was withdrawn, and they never hear of it
         else:
             for client in record.gone:
                 self._forget(client, siblings)
@@ -685,7 +707,9 @@ class Moves:
             self.lost_of(peer.number)
             self._ask_instead_of(peer)
         for number, fence in tuple(self._fences.items()):
-            if fence.to is peer:
+            if fence.to is peer and fence.withdrawal:
+                del self._fences[number]
+            elif fence.to is peer:
                 self._close(number)
                 fence.tell(False)
             else:

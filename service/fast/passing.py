@@ -24,6 +24,7 @@ from service.core.peer import Peer
 from service.fast.fast import FastShell, WebSocket
 from service.fast.handover import Given, Taking, freeze, leave, settle, turn_away
 from service.process.unix_sockets import OURS_ALONE, open_to, peer_of
+from service.workers.manager import WATCHDOG_S
 
 BATCH = 200
 # Clients that have let more pile up than this go in several batches.
@@ -32,12 +33,15 @@ BATCH_BYTES = 64 * 1024 * 1024
 MAX_FAILURES = 2
 # Clients that do not come to an end with what they are about are not waited for any longer.
 MAX_ROUNDS_IN_VAIN = 2
-# How long the other workers may take to say that nothing is on its way any more, and the new one to read a batch. When
-# one of them is stuck, clients stay, and are sent away. One of another host may take longer: until its link ends.
+# How long the new worker may take to answer, and to read a batch; when it is stuck, clients stay, and are sent away.
+# One of another host may take longer to say that nothing is on its way any more: until its link ends.
 PATIENCE_S = 2.0
-# How often it is seen whether a host that restarts is back, which is waited for.
+# How long clients then wait that others believe with the new worker already, and that cannot stay: until one that is
+# stuck has been killed.
+OTHERS_S = 1.5 * WATCHDOG_S
+# How often it is seen whether a worker that is stuck, or a host that restarts, is back, which is waited for.
 LOOK_S = 0.1
-# How long the new one may take to answer: it serves the clients on all the same, on a slow disk just later.
+# How long the new one may take to answer to a batch: it serves the clients on all the same, on a slow disk just later.
 ANSWER_S = 10.0
 # No batch is longer; one client may have let so much pile up with the largest limits.
 MAX_BYTES = 2 * 1024**3
@@ -161,7 +165,7 @@ class Door:
                 batch = _first(waiting)
                 del waiting[: len(batch)]
                 try:
-                    number += await self._pass(batch, *successor)
+                    number += await self._pass(batch, *successor, go_on)
                     go_on()
                 except (OSError, PassingError) as error:
                     logger.warning("worker %s takes no clients: %s", successor[0].number, error)
@@ -170,7 +174,7 @@ class Door:
         logger.info("%d clients are served on by other workers", number)
         return number
 
-    async def _pass(self, batch: Sequence[WebSocket], to: Peer, path: Path) -> int:
+    async def _pass(self, batch: Sequence[WebSocket], to: Peer, path: Path, go_on: Callable[[], object]) -> int:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.setblocking(False)
             await self._loop.sock_connect(connection, str(path))
@@ -180,7 +184,7 @@ class Door:
             for client in frozen:
                 if client not in leaving:
                     client.thaw()
-            given, have_answered = await self._leave(leaving, to)
+            given, have_answered = await self._leave(leaving, to, go_on)
             # Also when none leaves: if the stream just ends, the other worker takes those for lost that it waits for,
             # and hears later that they stay.
             try:
@@ -200,10 +204,12 @@ class Door:
             raise PassingError("a worker does not answer")
         return taken
 
-    async def _leave(self, leaving: Sequence[WebSocket], to: Peer) -> tuple[list[Given], bool]:
+    async def _leave(
+        self, leaving: Sequence[WebSocket], to: Peer, go_on: Callable[[], object]
+    ) -> tuple[list[Given], bool]:
         """Let clients leave when nothing is on its way to them or from them any more.
 
-        Returns: those that have left, and whether all workers have answered; if not, all stay.
+        Returns: those that have left, and whether all workers have answered; if not, all stay, or are closed.
         """
         moves = self._bus.moves
         given: list[Given] = []
@@ -214,24 +220,30 @@ class Door:
                 fenced.set_result(may_leave)
 
         number = moves.announce([client.session for client in leaving], to, answered)
-        try:
-            may_leave = await asyncio.wait_for(
-                fenced, PATIENCE_S + (self._bus.far.patience_s if self._bus.far else 0.0)
-            )
-        except asyncio.TimeoutError:
-            may_leave = False
+        await asyncio.wait([fenced], timeout=PATIENCE_S + (self._bus.far.patience_s if self._bus.far else 0.0))
+        until = self._loop.time() + OTHERS_S
+        while not (fenced.done() or moves.may_withdraw(number)) and self._loop.time() < until:
+            go_on()
+            await asyncio.wait([fenced], timeout=LOOK_S)
+        may_leave = fenced.done() and fenced.result()
         moves.prepare(number)
         staying = []
         for client in leaving:
+            client.session.answer_probes()
             if may_leave and (left := leave([client])):
                 given += left
                 moves.left(client.session, to)
             else:
                 staying.append(client)
-        moves.withdraw([client.session for client in staying if client.session in self._bus.hub.members])
-        moves.finish(number, to)
+        may_stay = moves.may_withdraw(number)
+        if may_stay:
+            moves.withdraw(number, [client.session for client in staying if client.session in self._bus.hub.members])
         for client in staying:
             client.thaw()
+            if not may_stay:
+                client.session.close(RESTART)
+                client.session.end()
+        moves.finish(number, to)
         return given, may_leave
 
 

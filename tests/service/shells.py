@@ -127,6 +127,12 @@ class Client:
         """What the welcome names."""
         return self.welcome.split()[-1]
 
+    @property
+    def port(self) -> int:
+        """Its own end of the connection."""
+        port: int = self._socket.socket.getsockname()[1]
+        return port
+
     def receive(self) -> str:
         """The next text; fails when none comes in time."""
         text = self._socket.recv(timeout=DEADLINE_S)

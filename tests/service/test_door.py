@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ import uvloop
 
 from service.core.addresses import Address
 from service.core.bus_records import Moving, Passed, Restarts
+from service.core.close_codes import RESTART
 from service.core.frames import SUBPROTOCOL
 from service.core.restarts import AWAY_S
 from service.core.session import Session
@@ -27,6 +28,7 @@ from service.fast.handover import Given, freeze
 from service.fast.handover import settle as until_settled
 from service.fast.passing import Door, PassingError
 from service.process.notify import Notifier
+from tests.service.centers import Party
 from tests.service.engines import FakeTeller
 from tests.service.test_handover import CLOSE, PING, PONG, TEXT, Guest, Process, run, to
 from tests.service.transports import frame
@@ -428,38 +430,61 @@ class FakeWebSocket:
         pass
 
 
-def test_who_stays_because_a_third_worker_does_not_answer_is_not_lost(
+async def pass_in_vain(directory: Path, stuck: str, others: Callable[[], object]) -> tuple[Party, Party, list[Worker]]:
+    """Ann is to pass from the first worker to the next one, of which the first hears nothing, or of the third one."""
+    shell: Any = SimpleNamespace(loop=asyncio.get_running_loop())
+    source, target, third = workers = [Worker(str(os.getpid())), Worker("1"), Worker("2")]
+    for worker, other in ((target, source), (third, source), (third, target)):
+        worker.meet(other)
+    ann, watcher = source.v1("ann"), target.v1("watcher")
+    while target.arrive(source.number) or source.arrive("1"):
+        pass
+    watcher.say(type="presence", id=0, uuids=["ann"], watch=True)
+    assert watcher.heard()[0]["online"] == ["ann"]
+    door, source_door = (Door(shell, worker.bus, directory, 1) for worker in (target, source))
+    door.open()
+    clients: Any = [FakeWebSocket(ann.session)]
+    leaving = asyncio.create_task(source_door._pass(clients, source.peers["1"], door._path, others))
+    while not leaving.done():
+        if source.bus.moves.leaving:  # what follows is heard of later
+            target.arrive(source.number)
+            if stuck != "1":
+                source.arrive("1")
+        await asyncio.sleep(0)
+    assert isinstance(leaving.exception(), PassingError)
+    await asyncio.gather(*door._tasks)
+    assert len(target.bus.moves._arriving) == 1
+    while any(worker.arrive(sender) for worker in workers for sender in worker.peers):
+        pass
+    door.close()
+    source_door.close()
+    for worker in workers:
+        moves = worker.bus.moves
+        assert not any((moves._arriving, moves._fences, moves._behind, moves.leaving))
+    return ann, watcher, workers
+
+
+def test_who_stays_because_the_next_worker_does_not_answer_in_time_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(passing, "PATIENCE_S", 0.05)
+    ann, watcher, (source, *others) = asyncio.run(pass_in_vain(tmp_path, "1", lambda: None))
+    assert watcher.heard() == []
+    assert ann.client.closed == []
+    for worker in others:
+        assert worker.center.hub.owner_of(ann.session.addresses[1]) is worker.peers[source.number]
 
-    async def pass_in_vain() -> None:
-        shell: Any = SimpleNamespace(loop=asyncio.get_running_loop())
-        source, target, stuck = Worker(str(os.getpid())), Worker("1"), Worker("2")
-        for worker, other in ((target, source), (stuck, source), (stuck, target)):
-            worker.meet(other)
-        ann, watcher = source.v1("ann"), target.v1("watcher")
-        while target.arrive(source.number) or source.arrive("1"):
-            pass
-        watcher.say(type="presence", id=0, uuids=["ann"], watch=True)
-        assert watcher.heard()[0]["online"] == ["ann"]
-        door, source_door = (Door(shell, worker.bus, tmp_path, 1) for worker in (target, source))
-        door.open()
-        clients: Any = [FakeWebSocket(ann.session)]
-        leaving = asyncio.create_task(source_door._pass(clients, source.peers["1"], door._path))
-        while not leaving.done():
-            if source.bus.moves._fences:  # that they stay is heard of later
-                target.arrive(source.number)
-                source.arrive("1")
-            await asyncio.sleep(0)
-        assert isinstance(leaving.exception(), PassingError)
-        await asyncio.gather(*door._tasks)
-        assert len(target.bus.moves._arriving) == 1
-        while target.arrive(source.number):
-            pass
-        door.close()
-        source_door.close()
-        assert watcher.heard() == []
-        assert target.center.hub.owner_of(ann.session.addresses[1]) is target.peers[source.number]
 
-    asyncio.run(pass_in_vain())
+def test_who_can_stay_no_more_because_a_third_worker_is_stuck_is_waited_for_and_then_closed_with_1012(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passing, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(passing, "OTHERS_S", 0.05)
+    signs: list[float] = []
+    ann, watcher, workers = asyncio.run(pass_in_vain(tmp_path, "2", lambda: signs.append(0.0)))
+    assert signs
+    assert ann.client.closed == [RESTART]
+    assert [(frame["type"], frame["state"]) for frame in watcher.heard()] == [("presence", "offline")]
+    for worker in workers:
+        assert worker.center.hub.owner_of(ann.session.addresses[1]) is None
+        assert not worker.center.hub.is_ours(ann.session)

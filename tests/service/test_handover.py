@@ -286,6 +286,27 @@ def test_one_whose_queue_runs_over_in_the_turn_in_which_it_leaves_is_closed_and_
     run(new_loop, go_on())
 
 
+@LOOPS
+def test_one_that_is_read_no_further_leaves_though_somebody_asks_again_and_again_whether_it_is_alive(
+    new_loop: Any,
+) -> None:
+    async def go_on() -> None:
+        old, new = Process("old-"), Process("new-")
+        guest = await old.connect()
+        (client,) = freeze(old.shell.clients)
+        verdicts: list[bool] = []
+        for _ in range(2):
+            client.session.probe(client.session.temporary, False, verdicts.append)
+        assert not client.may_leave
+        client.session.answer_probes()
+        assert verdicts == [True, True]
+        assert await new.take(leave([client])) == [True]
+        await guest.say(frame(PING, b"still here"))
+        assert await guest.hears() == (PONG, b"still here")
+
+    run(new_loop, go_on())
+
+
 def test_a_process_of_another_user_or_none_is_not_a_worker_that_is_alive() -> None:
     if (child := os.fork()) == 0:
         with contextlib.suppress(BaseException):

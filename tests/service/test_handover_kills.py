@@ -143,6 +143,27 @@ def test_at_a_reload(step: str, dies: str, tmp_path: Path) -> None:
         assert "Traceback" not in workers.shell.log()
 
 
+def test_clients_that_can_stay_no_more_leave_when_a_worker_that_does_not_answer_has_been_killed(tmp_path: Path) -> None:
+    variables = dying.environment(tmp_path, "service.core.moves:Moves.announce:before", "stopped")
+    with ExitStack() as stack:
+        deployment = Deployment(tmp_path / "deployment", "runner", stack, **variables)
+        workers = deployment.workers
+        with clients(workers.shell.url) as there:
+            old = workers.pids()
+            workers.shell.process.send_signal(signal.SIGHUP)
+            leaving = mark_of(tmp_path)
+            (stuck,) = {*old} - {leaving}
+            with_it = {name for name, client in there.items() if workers.worker_of(client.port) == leaving}
+            os.kill(stuck, signal.SIGSTOP)
+            os.kill(leaving, signal.SIGCONT)
+            wait_until(lambda: DONE in workers.shell.log())
+            workers.wait()
+            assert with_it
+            assert who_is_served(there) == with_it
+        assert f"worker {stuck} gave no sign of life for too long; it is killed" in workers.shell.log()
+        assert "Traceback" not in workers.shell.log()
+
+
 @pytest.mark.parametrize("step", KEEPING + TAKING_BACK)
 def test_at_a_restart(step: str, tmp_path: Path) -> None:
     variables = dying.environment(tmp_path, step, "killed")

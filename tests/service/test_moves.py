@@ -1,6 +1,7 @@
 """Clients pass from worker to worker, while all write to each other: nobody can tell when."""
 
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 
 import pytest
 
@@ -40,12 +41,10 @@ class Scene(Audience):
             party.say(type="presence", id=0, uuids=others, watch=True)
             party.heard()
 
-    def turn(self) -> None:
+    def turn(self, *others: Callable[[], None]) -> None:
         """Something happens."""
-        kind = self.chance.choices(
-            [self.write, self.write_to_all, self.arrive, self.move, self.adopt], [4, 1, 20, 1, 4]
-        )
-        kind[0]()
+        acts = [self.write, self.write_to_all, self.arrive, self.move, self.adopt]
+        self.chance.choices([*acts, *others], [4, 1, 20, 1, 4, *(1 for _ in others)])[0]()
         for worker in self.host.workers.values():
             worker.turns()
 
@@ -97,11 +96,21 @@ class Scene(Audience):
             self.on_the_way.append((name, session.leave(), target))
             bus.moves.left(session, bus.peers[target])
         else:
-            bus.moves.withdraw([session])
+            bus.moves.withdraw(self.numbers[name], [session])
             self.still.discard(name)
             self.moving.pop(name, None)
+        number = self.numbers.pop(name)
         if target in bus.peers:
-            bus.moves.finish(self.numbers.pop(name), bus.peers[target])
+            bus.moves.finish(number, bus.peers[target])
+
+    def lose_patience(self) -> None:
+        """A worker does not answer in time, to whom clients were to pass."""
+        waiting = [name for name in sorted(self.numbers) if name in self.moving]
+        if waiting:
+            name = self.chance.choice(waiting)
+            source, target = self.moving[name]
+            if self.host.workers[source].bus.moves.may_withdraw(self.numbers[name]):
+                self.leave(name, source, target, False)
 
     def adopt(self) -> None:
         if self.on_the_way:
@@ -183,13 +192,31 @@ def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(se
 
 
 @pytest.mark.parametrize("seed", seeds(10, 30))
+def test_when_clients_stay_after_all_nothing_is_lost_or_doubled_or_overtaken(seed: int) -> None:
+    scene = Scene(seed)
+    for _ in range(400):
+        scene.turn(scene.lose_patience)
+        scene.listen(0.7)
+    scene.finish()
+    scene.listen(1.0)
+    scene.finish()
+    scene.listen(1.0)
+    assert not scene.still
+    for name in scene.parties:
+        scene.check(name)
+    for worker in scene.host.workers.values():
+        moves = worker.bus.moves
+        assert not any((moves._arriving, moves._fences, moves._ahead, moves._behind, moves.leaving))
+
+
+@pytest.mark.parametrize("seed", seeds(10, 30))
 def test_when_a_worker_dies_meanwhile_nothing_is_doubled_or_overtaken_or_remains(seed: int) -> None:
     scene = Scene(seed)
     for number in range(400):
         if number in (150, 280):
             scene.kill()
         if scene.parties:
-            scene.turn()
+            scene.turn(scene.lose_patience)
         scene.listen(0.7)
     scene.finish()
     scene.listen(1.0)
@@ -263,8 +290,9 @@ def test_a_message_to_a_group_for_one_who_stays_after_all_comes_once_to_each_mem
     number = source.bus.moves.announce([moving], source.bus.peers["1"], lambda _: None)
     target.arrive("0")
     sender.say(type="send", id=1, group="g", message=1, ack="delivered")
-    host.settle()
-    source.bus.moves.withdraw([moving])
+    host.settle(but=("1", "0"))
+    assert source.bus.moves.may_withdraw(number)
+    source.bus.moves.withdraw(number, [moving])
     source.bus.moves.finish(number, source.bus.peers["1"])
     if ends:
         moving.end()
@@ -285,6 +313,66 @@ def test_a_message_to_a_group_for_one_who_stays_after_all_comes_once_to_each_mem
         ("delivered", "cem", None) if not ends else ("lost", "ann", None),
         ("ok", None, 3),
     ]
+
+
+def test_of_one_who_stays_twice_a_sender_hears_what_has_become_of_a_message_that_was_kept_for_it() -> None:
+    host = Host(2)
+    source, target = host.workers.values()
+    ann, sender, to = source.v1("ann"), target.v1("sender"), source.bus.peers["1"]
+    ann.say(type="join", id=0, group="g")
+    ann.heard()
+    host.settle()
+    number = source.bus.moves.announce([ann.session], to, lambda _: None)
+    target.arrive("0")
+    sender.say(type="send", id=1, group="g", message=1, ack="delivered")
+    source.bus.moves.withdraw(number, [ann.session])
+    source.bus.moves.finish(number, to)
+    target.arrive("0")
+    number = source.bus.moves.announce([ann.session], to, lambda _: None)
+    while not ann.client.sent:
+        source.arrive("1")
+    while target.arrive("0"):
+        pass
+    source.bus.moves.withdraw(number, [ann.session])
+    source.bus.moves.finish(number, to)
+    host.settle()
+    (frame,) = ann.heard()
+    ann.say(type="ack", key=frame["key"])
+    host.settle()
+    assert [(frame["type"], frame.get("recipient_uuid")) for frame in sender.heard()] == [
+        ("ok", None),
+        ("delivered", "ann"),
+    ]
+
+
+def test_clients_may_not_stay_when_others_than_the_next_worker_know_that_they_leave() -> None:
+    host = Host(3)
+    source, target, _ = host.workers.values()
+    ann = source.v1("ann").session
+    number = source.bus.moves.announce([ann], source.bus.peers["1"], lambda _: None)
+    target.arrive("0")
+    assert source.bus.moves.may_withdraw(number)
+    host.settle()
+    assert not source.bus.moves.may_withdraw(number)
+    host.kill("1")
+    assert source.bus.moves.may_withdraw(number)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_nothing_remains_of_a_move_that_was_withdrawn_before_the_next_worker_knew(dies: bool) -> None:
+    host = Host(3)
+    source, target, _ = host.workers.values()
+    ann, to = source.v1("ann"), source.bus.peers["1"]
+    host.settle()
+    number = source.bus.moves.announce([ann.session], to, lambda _: None)
+    source.bus.moves.withdraw(number, [ann.session])
+    source.bus.moves.finish(number, to)
+    assert not source.bus.moves.leaving
+    if dies:
+        host.kill("1")
+    host.settle()
+    assert not source.bus.moves._fences
+    assert not target.bus.moves._behind or dies
 
 
 def test_a_worker_that_starts_in_the_middle_sends_what_is_for_a_group_to_one_who_has_moved() -> None:
@@ -398,7 +486,8 @@ def test_a_sender_that_stays_because_the_next_worker_has_died_hears_what_was_con
     sender.say(id=1, recipient_uuid="bob", message=1, ack="delivered")
     host.settle()
     bus = host.workers["0"].bus
-    bus.moves.announce([sender.session], bus.peers["2"], lambda _: bus.moves.withdraw([sender.session]))
+    to = bus.peers["2"]
+    number = bus.moves.announce([sender.session], to, lambda _: bus.moves.withdraw(number, [sender.session]))
     host.settle(but=("1", "0"))
     host.kill("2")
     (key,) = (frame["key"] for frame in recipient.heard())

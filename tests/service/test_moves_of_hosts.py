@@ -187,13 +187,27 @@ class Scene(Audience):
             bus.moves.prepare(self.numbers[name])
             self.on_the_way.append((name, msgspec.msgpack.encode(session.leave()), target))
             bus.moves.left(session, bus.peers[to])
-        else:
-            bus.moves.withdraw([self.parties[name].session])
+        elif bus.moves.may_withdraw(self.numbers[name]):
+            bus.moves.withdraw(self.numbers[name], [self.parties[name].session])
             self.still.discard(name)
             self.moving.pop(name, None)
+        else:  # it cannot leave, nor stay
+            number = self.numbers[name]
+            self.parties[name].session.end()
+            self.forget(name)
+            self.numbers[name] = number
         number = self.numbers.pop(name)
         if to in bus.peers:
             bus.moves.finish(number, bus.peers[to])
+
+    def lose_patience(self, must_stay: bool = True) -> None:
+        """Somebody does not answer in time."""
+        waiting = [name for name in sorted(self.numbers) if name in self.parties]
+        if waiting:
+            name = self.chance.choice(waiting)
+            source, target = self.moving[name]
+            if not must_stay or self.workers[source].bus.moves.may_withdraw(self.numbers[name]):
+                self.leave(name, source, target, False)
 
     def adopt(self) -> None:
         if self.on_the_way:
@@ -389,6 +403,20 @@ def test_when_links_end_meanwhile_nothing_is_doubled_or_overtaken_and_what_is_lo
     scene.check_workers()
 
 
+@pytest.mark.parametrize("seed", seeds(10, 30))
+def test_when_clients_stay_after_all_nothing_is_lost_or_doubled_or_overtaken(seed: int) -> None:
+    scene = Scene(seed)
+    for _ in range(600):
+        scene.turn(*[scene.lose_patience] * 4)
+        scene.listen(0.7)
+    scene.finish()
+    assert len(scene.parties) == len(NAMES)
+    for name in scene.parties:
+        scene.check(name)
+        scene.check_whole(name)
+    scene.check_workers()
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_when_workers_die_as_well_nothing_is_doubled_or_overtaken_or_remains(seed: int) -> None:
     scene = Scene(seed)
@@ -414,6 +442,22 @@ def test_when_clients_go_or_are_not_served_on_as_well_nobody_is_believed_in_whom
             scene.turn(scene.engine.cut, scene.quit, scene.refuse)
         scene.listen(0.7)
     scene.finish()
+    scene.check_workers(some_are_dead=True)
+
+
+@pytest.mark.parametrize("seed", seeds(10, 30))
+def test_when_clients_stay_or_can_neither_leave_nor_stay_nothing_is_doubled_or_overtaken_or_remains(seed: int) -> None:
+    scene = Scene(seed)
+    for number in range(600):
+        if number in (250, 400):
+            scene.kill()
+        if scene.parties:
+            impatient = [scene.lose_patience, lambda: scene.lose_patience(must_stay=False)] * 2
+            scene.turn(scene.engine.cut, scene.refuse, *impatient)
+        scene.listen(0.7)
+    scene.finish()
+    for name in scene.parties:
+        scene.check(name, some_are_dead=True)
     scene.check_workers(some_are_dead=True)
 
 
@@ -509,7 +553,7 @@ def test_who_is_said_to_be_with_another_worker_of_its_host_is_with_that_one_alon
         worker = scene.workers[name]
         worker.bus.part(worker.peers.pop("0"))
         scene.engine.pass_on_all(name)
-    source.bus.moves.withdraw([bob])
+    source.bus.moves.withdraw(number, [bob])
     source.links._end(source.links._links[there.links.me.name], "silence")
     # Nobody of the other host hears that this one is dead, before the link to it ends.
     scene.engine.inboxes.clear()
