@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from service.core.addresses import Address
 from service.core.frames import Id
+from service.core.mailbox import Settled
 
 _What = tuple[Id, Address]
 """Of a message: its id, and as whom others know the recipient."""
@@ -85,3 +86,26 @@ class Awaited:
                     waiting[what] = where._replace(worker=where.before, before=None)
                 elif where.before is worker:
                     waiting[what] = where._replace(before=None)
+
+
+class Unsettled:
+    """What became of messages of clients of this host that were not known then: a worker may have died to which one was
+    about to pass, or we had just met the worker that has it. At most so many are remembered, by the sender.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._of: dict[Address, list[Settled]] = {}
+        self._in_all = 0
+
+    def add(self, settled: Settled) -> None:
+        self._of.setdefault(settled.temporary, []).append(settled)
+        self._in_all += 1
+        while self._in_all > self._limit:
+            self.take_all_of(next(iter(self._of)))
+
+    def take_all_of(self, sender: Address) -> list[Settled]:
+        """The sender is known again."""
+        found = self._of.pop(sender, [])
+        self._in_all -= len(found)
+        return found

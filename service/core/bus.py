@@ -20,7 +20,7 @@ import service.core.bus_records as records
 from service.core import drops
 from service.core.addresses import Address
 from service.core.arriving import Arriving
-from service.core.awaited import Awaited, Open
+from service.core.awaited import Awaited, Open, Unsettled
 from service.core.bus_records import Record
 from service.core.center import Center
 from service.core.envelope import open_envelope
@@ -150,7 +150,7 @@ class PeerBus:
         self._is_ending = False
         self._untold: deque[Record] = deque(maxlen=MAX_UNTOLD)
         """What became of messages of clients of other hosts that were not known then."""
-        self._unsettled: deque[Settled] = deque(maxlen=MAX_UNTOLD)
+        self._unsettled = Unsettled(MAX_UNTOLD)
         """The same, of clients of this host."""
         self.moves = Moves(self)
         self.restarts = Restarts(self)
@@ -256,6 +256,7 @@ class PeerBus:
 
     def arrived(self, member: Member) -> None:
         self.moves.arrived(member)
+        self.center.mail.settle(self._unsettled.take_all_of(member.temporary))
         # What had been told meanwhile has been passed on to it by now.
         self.lose_awaited(lambda message, worker, _: worker is None and message.sender == member.temporary)
 
@@ -534,13 +535,7 @@ class PeerBus:
         elif isinstance(owner, Arriving):
             owner.when_here(lambda: self.center.mail.settle([settled]))
         else:
-            self._unsettled.append(settled)
-
-    def settle_again(self) -> None:
-        """Some clients are known now that were not: we have just met a worker, or one that was to get them has died."""
-        unsettled = tuple(self._unsettled)
-        self._unsettled.clear()
-        self.center.mail.settle(unsettled)
+            self._unsettled.add(settled)
 
     def _mail(self, peer: Peer, record: records.Mail) -> None:
         self.center.mail.heard(record.boxes)
@@ -690,7 +685,6 @@ class PeerBus:
     def _told(self, peer: Peer, record: records.Told) -> None:
         peer.has_told = not record.is_taking
         self.restarts.told(peer, record.is_taking)
-        self.settle_again()
         self.center.mail.look_again()
 
     def _came(self, peer: Peer, record: records.Came) -> None:
@@ -703,6 +697,7 @@ class PeerBus:
             peer.client_addresses[record.temporary] = record.client_address
             self.center.count(record.client_address)
         self.note(peer, record.temporary, 0.0)
+        self.center.mail.settle(self._unsettled.take_all_of(record.temporary))
 
     def _passed(self, peer: Peer, record: records.Passed) -> None:
         self.moves.passed(peer, record)

@@ -83,8 +83,6 @@ class Workers(Protocol):
 
     def hand_over_to_member(self, peer: Any, message: Message, temporary: Address, receipt: Receipt) -> None: ...
 
-    def settle_again(self) -> None: ...
-
     def tell_origin(self, temporary: Address, origin: Origin, outcome: Delivered | Lost) -> None: ...
 
     def workers_of(self, host: str | None) -> Sequence[Any]: ...
@@ -530,7 +528,6 @@ class Moves:
                 self._behind.setdefault(other, {})[peer.number, record.number] = _Behind(coming)
         for client in record.clients if is_ours or target is not None else ():
             self._move(client, target, siblings)
-        self._bus.settle_again()
         self._replace(peer, record, siblings)
 
     def _replace(self, peer: Worker, record: records.Moves, siblings: Sequence[Worker]) -> None:

@@ -5,7 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
+from service.core.addresses import Address
+from service.core.awaited import Unsettled
 from service.core.handover import SessionState
+from service.core.mailbox import Settled
 from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
 from tests.examples import seeds
@@ -23,8 +26,6 @@ class Scene(Audience):
         self.host = Host(3)
         self.at: dict[str, str] = {}
         self.moving: dict[str, tuple[str, str]] = {}
-        self.late: set[str] = set()
-        """Those whose worker had died, of whom others had been told that they do not come."""
         self.on_the_way: deque[tuple[str, SessionState, str]] = deque()
         self.said: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.asked: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -119,8 +120,6 @@ class Scene(Audience):
                 self.forget(name)
                 return
             party = self.parties[name]
-            if party.session.temporary not in self.host.workers[target].bus.moves._arriving:
-                self.late.add(name)
             kind: type[Session] = SessionV1 if state.protocol == "nc.v1" else SessionV0
             center = self.host.workers[target].center
             party.session = kind(center, party.client, state.identity, state.client_address, state.addresses[0][0])
@@ -246,7 +245,7 @@ def test_when_a_worker_dies_meanwhile_nothing_is_doubled_or_overtaken_or_remains
         assert set(told.values()) <= {1}, name
         expected = {each["id"]: each["receipts"] for each in scene.heard[name] if each.get("receipts")}
         counted = Counter(number for number, _ in told)
-        assert counted == expected or (name in scene.late and counted <= Counter(expected)), name
+        assert counted == expected, name
 
 
 def test_the_worker_that_a_sender_has_left_does_not_say_that_its_message_was_lost() -> None:
@@ -510,6 +509,34 @@ def test_a_sender_hears_what_was_confirmed_at_a_worker_that_has_not_heard_of_it_
     recipient.say(type="ack", key=key)
     host.settle()
     assert [frame["type"] for frame in sender.heard()] == ["ok", "delivered"]
+
+
+@pytest.mark.parametrize("at", ["0", "2"])
+def test_a_sender_that_comes_although_it_was_lost_hears_what_was_confirmed_meanwhile(at: str) -> None:
+    host = Host(3)
+    sender, recipient = host.workers["1"].v1("ann"), host.workers[at].v1("bob")
+    host.settle()
+    sender.say(id=1, recipient_uuid="bob", message=1, ack="delivered")
+    host.settle()
+    moving = Move(host, sender, "1", "2")
+    host.settle()
+    host.kill("1")
+    host.settle()
+    (key,) = (frame["key"] for frame in recipient.heard())
+    recipient.say(type="ack", key=key)
+    moving.arrive()
+    host.settle()
+    assert [frame["type"] for frame in sender.heard()] == ["ok", "delivered"]
+
+
+def test_of_what_senders_are_to_be_told_that_have_gone_only_so_much_is_remembered() -> None:
+    unsettled = Unsettled(3)
+    told = [Settled(Address(sender), number, Address("bob"), True) for number, sender in enumerate("aabbc")]
+    for each in told:
+        unsettled.add(each)
+    assert unsettled.take_all_of(Address("a")) == []
+    assert unsettled.take_all_of(Address("b")) == told[2:4]
+    assert unsettled.take_all_of(Address("c")) == told[4:]
 
 
 def test_of_a_sender_that_has_gone_a_worker_does_not_remember_what_it_was_to_be_told() -> None:
