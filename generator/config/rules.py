@@ -30,6 +30,7 @@ _EXAMPLES = ("example", "example.com", "example.net", "example.org", "invalid")
 _MAY_BE_PLACEHOLDERS = ("name", "user", "socket", "certificate.file", "certificate.key")
 _NOT_PUBLIC = (*_EXAMPLES, "internal", "local", "localhost", "test")
 # What templates and guides leave to be filled in; as a whole word, since companies are called YourHosting.
+_ENDS_IN_A_NUMBER = r"(^|\.)([0-9]+|0x[0-9a-f]*)$"
 PLACEHOLDER = r"(?<![a-z0-9-])(?:your-?(?:domain|host)|changeme)(?![a-z0-9-])|YOUR_\w+|YOUR/PATH|/path/to"
 
 # Other packages' files stand under these names in /etc, /etc/systemd/system, /etc/nginx or /var/lib.
@@ -71,6 +72,18 @@ def domain_is_real(deploy: Deploy, _: Origins) -> Findings:
     for domain in domains(deploy):
         if re.search(PLACEHOLDER, domain):
             yield "domain", Fault(f"'{domain}' is a placeholder", "write the host name that clients will use")
+
+
+@rule(
+    "domain",
+    because="Clients read a name whose last part is a number as an IPv4 address, and `192.168.1` as 192.168.0.1 (URL "
+    "Standard, section 3.5); most refuse what is not one.",
+)
+def domain_is_a_name_or_an_address(deploy: Deploy, _: Origins) -> Findings:
+    for domain in domains(deploy):
+        if re.search(_ENDS_IN_A_NUMBER, domain) and not is_address(domain):
+            fix = "write the host name that clients will use, or all four parts of the address"
+            yield "domain", Fault(f"'{domain}' ends in a number, and is not an IPv4 address", fix)
 
 
 @rule("domain", because="nginx ignores a name that a site has already, and says so at every start.")

@@ -167,6 +167,12 @@ GOOD = {
         "engine: {serve: true, url: 'unix:///run/queue-websocket-engine/e.sock', user: a}",
         "engine: {url: 'unix:///run/e.sock', sentinels: ['10.0.0.5:1']}",
     ],
+    "domain-is-a-name-or-an-address": [
+        "domain: 192.168.1.3",
+        "domain: ws1.mycompany.org2",
+        "domain: 1.mycompany.org",
+        "domain: 0xcafe.org",
+    ],
     "domain-is-real": [
         "domain: yourhosting.com",
         "domain: your-hostel.org",
@@ -494,6 +500,12 @@ BAD = {
         "engine: {serve: true, url: 'unix:///run/queue-websocket/e.sock', user: a}",
         "engine: {serve: true, url: 'unix:///run/queue-websocket-engine/a/e.sock', user: a}",
         "engine: {serve: true, url: 'valkeys://10.0.0.5', user: a, sentinels: ['10.0.0.6:1']}",
+    ],
+    "domain-is-a-name-or-an-address": [
+        "domain: 192.168.1",
+        "domain: 192.168.1.300",
+        "domain: '10'",
+        "domain: [a.org, ws.mycompany.0x1f]",
     ],
     "domain-is-real": [
         "domain: [a.org, yourdomain.com]",
