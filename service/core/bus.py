@@ -757,13 +757,13 @@ class PeerBus:
             self.hub.forget_owner(address)
 
     def _joined(self, peer: Peer, record: records.Joined) -> None:
-        if not self.restarts.is_early(peer, record):
-            self.join_at(peer, record.group, record.temporary, record.name)
+        self.join_at(peer, record.group, record.temporary, record.name)
 
     def join_at(self, peer: Peer, group: str, temporary: Address, name: Address) -> None:
         """A client of another worker is in a group."""
-        peer.groups.setdefault(group, {})[temporary] = name
-        self.hub.note_in_group(peer, group)
+        if not self.restarts.is_early(peer, group, temporary, name):
+            peer.groups.setdefault(group, {})[temporary] = name
+            self.hub.note_in_group(peer, group)
 
     def _left(self, peer: Peer, record: records.Left) -> None:
         self.restarts.left(peer, record)

@@ -133,7 +133,7 @@ class Restarts:
         self._restarts: dict[Worker, _Restart] = {}
         self._away: dict[Address, Away] = {}
         self._joined: dict[Worker, dict[tuple[str, Address], Address]] = {}
-        """Of workers that are taking clients back: who is in which group, and its name."""
+        """Of workers that are taking clients back, or may have: who is in which group, and its name."""
 
     @property
     def are_under_way(self) -> bool:
@@ -235,13 +235,16 @@ class Restarts:
         """Whether this is a client of which a worker tells what is known from the one before."""
         return isinstance(owner, Away) and owner.back is peer
 
-    def is_early(self, peer: Worker, record: records.Joined) -> bool:
+    def is_early(self, peer: Worker, group: str, temporary: Address, name: Address) -> bool:
         """Whether a client is in a group only when all are there: to others that are away yet, a message to the group
         would come twice.
         """
+        # That it takes clients back, it may have said over a link that has ended.
+        if not peer.has_told and any(away.restart.host == peer.host for away in self._away.values()):
+            self._joined.setdefault(peer, {})
         joined = self._joined.get(peer)
         if joined is not None:
-            joined[record.group, record.temporary] = record.name
+            joined[group, temporary] = name
         return joined is not None
 
     def left(self, peer: Worker, record: records.Left) -> None:
@@ -257,7 +260,8 @@ class Restarts:
         for away in [away for away in self._away.values() if away.back is peer]:
             self._give_back(away, peer)
         for (group, temporary), name in self._joined.pop(peer, {}).items():
-            self._bus.join_at(peer, group, temporary, name)
+            if temporary in peer.client_addresses:  # it may have moved on
+                self._bus.join_at(peer, group, temporary, name)
 
     def _give_back(self, away: Away, peer: Worker) -> None:
         self._forget(away)

@@ -10,6 +10,7 @@ from service.engine import links
 from service.engine.envelope import RESTARTS
 from tests.service.centers import Party
 from tests.service.engines import SILENCE_S, FakeEngine, HostOfOne, hosts
+from tests.service.workers import FakeWire
 
 ALICE = Address("alice")
 
@@ -174,6 +175,29 @@ def test_one_that_moved_while_the_link_to_whoever_had_taken_it_was_down_is_where
     assert gets.groups == {"g": {alice.session.temporary: ALICE}}
     there.passes(AWAY_S)
     assert bob.heard() == []
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_message_to_a_group_comes_once_to_one_that_is_back_at_a_worker_that_is_met_anew(moves: bool) -> None:
+    engine, here, alice, bob = alice_and_who_watches_her()
+    alice.say(type="join", id=0, group="g")
+    engine.settle()
+    moving = here.bus.moves.moving(alice.session)
+    leave(here, alice, engine=engine)
+    there, wire = engine.hosts["b.7"], FakeWire()
+    said = there.bus.meet_far("a.8.x", FakeWire(), "b.7.x", "a", "8")
+    gets = there.bus.meet_far("a.9.x", wire, "b.7.x", "a", "9")
+    if moves:
+        there.bus.act(said, records.Moves(1, "9", [moving]))
+    else:
+        there.bus.act(gets, records.Came(moving.temporary, None))
+        there.bus.act(gets, records.Joined("g", moving.temporary, ALICE))
+    bob.say(type="send", id=1, group="g", message=1, ack="delivered")
+    assert bob.heard() == [{"type": "ok", "id": 1, "online": 1, "receipts": 1}]
+    there.bus.act(gets, records.Told())
+    bob.say(type="send", id=2, group="g", message=2)
+    sent = [record for record in map(records.decode, wire.records) if isinstance(record, records.Said)]
+    assert [record.body for record in sent] == [b"1", b"2"]
 
 
 def test_another_host_has_no_say_in_who_comes_back() -> None:
