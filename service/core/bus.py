@@ -785,7 +785,7 @@ class PeerBus:
         try:
             recipient = record.recipient or open_envelope(record.text).recipient_uuid
             owner = self.hub.owner_of(recipient)
-            if self.is_here(owner):
+            if self.is_here(owner) and not (record.number and owner.temporary in self.moves.elsewhere(peer)):
                 owner.forward(record.text, record, recipient)
                 is_here = True
             elif not record.number:
@@ -825,7 +825,8 @@ class PeerBus:
                 # It has moved since the sender heard of it.
                 self.seek_to_deliver(message, receipt, told)
         elif record.seeks and owner.temporary in self.moves.elsewhere(peer):
-            told(Reach())  # the worker that it moves from, or to, has heard of the message as well
+            # The worker that it moves from, or to, has heard of the message as well, and takes it, or nobody does.
+            told(Reach(lost=1))
         elif recipient in self.center.mail.boxes and receipt is None:
             self._keep(message, recipient, told)
         elif record.number:

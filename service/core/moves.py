@@ -134,6 +134,8 @@ class _Fence(msgspec.Struct):
     are_others_asked: bool = False
     answered: set[Any] = set()
     is_told: bool = False
+    unsure: set[str] = set()
+    """The numbers of those that may have heard of it: the link to them has ended before they had answered."""
     withdrawal: int = 0
     """The number of the `Moves` that takes it back, to which the one that was to get the clients is yet to answer."""
 
@@ -143,9 +145,15 @@ class _Fence(msgspec.Struct):
             self.is_told = True
             self.then(may_leave)
 
-    def has_answered(self, number: str) -> bool:
-        """Whether the worker with this number has, over whatever link."""
-        return any(worker.number == number for worker in self.answered)
+    def ask_no_more(self, peer: Any) -> None:
+        """It has gone, or the link to it has ended."""
+        if peer in self.asked:
+            self.asked.discard(peer)
+            self.unsure.add(peer.number)
+
+    def may_have_heard(self, number: str) -> bool:
+        """Whether the worker with this number has answered, or may know of it all the same, over whatever link."""
+        return number in self.unsure or any(worker.number == number for worker in self.answered)
 
     @property
     def clients(self) -> Set[Address]:
@@ -444,7 +452,7 @@ class Moves:
     def elsewhere(self, peer: Worker) -> Set[Address]:
         """Our clients to whose groups another worker sends where they were, or will be, and not here."""
         # By its number: over a link that has ended since, it may have sent something to where they will be.
-        ahead = (fence.clients for fence in self._fences.values() if fence.has_answered(peer.number))
+        ahead = (fence.clients for fence in self._fences.values() if fence.may_have_heard(peer.number))
         behind = (each.clients.keys() - each.heard for each in self._behind.get(peer, {}).values())
         return set().union(*ahead, *behind)
 
@@ -710,5 +718,5 @@ class Moves:
                 self._close(number)
                 fence.tell(False)
             else:
-                fence.asked.discard(peer)
+                fence.ask_no_more(peer)
                 self._go_on(number, fence)
