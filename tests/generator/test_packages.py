@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
-from threading import Timer
+from typing import IO
 
 import pytest
 
@@ -40,16 +40,25 @@ def command(root: Path, program: str, words: tuple[str, ...]) -> tuple[str, ...]
     return (program, *options, "-o", "DPkg::Lock::Timeout=0", *words)
 
 
+class Told(Report):
+    """It closes a file when it has said something."""
+
+    def __init__(self, held: IO[str]) -> None:
+        super().__init__()
+        self._held = held
+
+    def line(self, text: str = "") -> None:
+        super().line(text)
+        self._held.close()
+
+
 @pytest.mark.parametrize(("lock", "program", "words"), LOCKS)
 def test_a_lock_that_another_program_holds_is_waited_for_and_that_is_said(
     lock: str, program: str, words: tuple[str, ...], root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held = (root / lock).open("w")
     fcntl.lockf(held, fcntl.LOCK_EX)
-    release = Timer(0.3, held.close)
-    release.start()
-    outcome = patiently(Report(), *command(root, program, words))
-    release.join()
+    outcome = patiently(Told(held), *command(root, program, words))
     (waiting,) = capsys.readouterr().out.splitlines()
     assert waiting.startswith("  waiting for ")
     assert f", held by process {os.getpid()}" in waiting

@@ -461,7 +461,11 @@ def test_a_client_without_a_token_is_not_served_on_where_one_is_asked_for() -> N
 
 
 @LOOPS
-def test_a_client_that_is_just_going_or_has_something_under_way_stays(new_loop: Any) -> None:
+def test_a_client_that_is_just_going_or_has_something_under_way_stays(
+    new_loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.fast.fast.PROBE_TIMEOUT_S", DEADLINE_S)
+
     async def stay() -> None:
         old = Process("old-")
         ann = await old.connect(SUBPROTOCOL)
