@@ -41,9 +41,9 @@ METHOD_NOT_ALLOWED = say(405, "Publish with POST\n", ("allow", "POST"))
 TOO_SLOW = say(408, "The body did not come in time\n", _CLOSE)
 TOO_LARGE = say(413, "The message is longer than limits.message_size\n", _CLOSE)
 # Any of them would be passed on as it is, in words that nobody has sent.
-_COMPRESSED = say(415, "The body is compressed; send it as it is\n", ("accept-encoding", "identity"), _CLOSE)
-_FORM_OF_PARTS = say(415, "A form of several parts is not a message; send the text, or JSON, alone\n", _CLOSE)
-_NOT_LIKE_ASCII = say(415, "The body must be in UTF-8\n", _CLOSE)
+_COMPRESSED = say(415, "The body is compressed; send it as it is\n", ("accept-encoding", "identity"))
+_FORM_OF_PARTS = say(415, "A form of several parts is not a message; send the text, or JSON, alone\n")
+_NOT_LIKE_ASCII = say(415, "The body must be in UTF-8\n")
 # How long a script waits to hear whether its message has left. nginx gives the service longer, as it may be restarting.
 PATIENCE_S = 3.0
 NOT_LEFT_YET = say(

@@ -167,7 +167,8 @@ def test_a_body_that_is_not_what_it_says_is_refused(content_type: str, body: byt
 def test_a_body_that_is_not_the_message_itself_is_refused_before_it_is_read(fields: dict[str, Any]) -> None:
     script = Script()
     answer = script.post("alice", **fields)
-    assert (answer.status, dict(answer.headers)["connection"]) == (415, "close")
+    assert answer.status == 415
+    assert "connection" not in dict(answer.headers)  # else one that still sends the body would not read this
     assert dict(answer.headers).get("accept-encoding") == (None if "content_type" in fields else "identity")
     assert script.world.dropped("bad_request") == 1
 
