@@ -341,6 +341,7 @@ class Moves:
             self._answered(peer, record.number)
             return
         which = record.of, record.number
+        self._tell_who_has_gone(peer, self._behind_in(peer, which))
         self._caught_up(peer, which)
         if which in self._left_over and not peer.is_near:
             self._claim(peer, which, self._left_over[which])
@@ -397,12 +398,23 @@ class Moves:
                 if temporary not in self.leaving:  # else it is told of the next move
                     clients.append(self.moving(owner))
             else:
-                # Another client may have come since under an address that it had.
-                free = [each for each in moving.addresses if not self._bus.is_here(self._hub.owner_of(each[0]))]
-                gone.append(structs.replace(moving, addresses=free))
+                gone.append(self._what_has_gone(moving))
         record = records.Moves(self._bus.next_number(), self._bus.number, clients, which, gone)
         self._claims[peer, record.number] = which
         self._tell(peer, record)
+
+    def _what_has_gone(self, client: records.Moving) -> records.Moving:
+        """All of it, but for an address that another client of ours has by now."""
+        free = [each for each in client.addresses if not self._bus.is_here(self._hub.owner_of(each[0]))]
+        return structs.replace(client, addresses=free)
+
+    def _tell_who_has_gone(self, peer: Worker, coming: Mapping[Address, records.Moving]) -> None:
+        """A worker of another host believes with us whom we have given up already: it may have heard of the move after
+        that, and of what follows nothing, since the link to where they were had ended.
+        """
+        clients = [self._what_has_gone(each) for each in coming.values() if self._hub.owner_of(each.temporary) is None]
+        if clients and not peer.is_near:
+            self._tell(peer, records.Moves(self._bus.next_number(), self._bus.number, [], gone=clients))
 
     def introduce(self, temporary: Address) -> None:
         """All are about to hear that we have this client. One that has met us since we heard of the move may hear of it

@@ -487,6 +487,30 @@ def test_who_may_have_heard_of_a_move_has_heard_of_it_over_a_new_link_as_well(is
     assert source.bus.moves.elsewhere(again) == {ann.temporary}
 
 
+def test_who_hears_of_a_move_when_the_next_worker_has_given_the_client_up_hears_that_it_has_gone() -> None:
+    scene = Scene(0)
+    source, target, there = (scene.workers[name] for name in ("a0", "a1", "b0"))
+    link = there.links._links[target.links.me.name]
+    there.links._end(link, "silence", greets=False)
+    target.links._end(target.links._links[there.links.me.name], "silence", greets=False)
+    ann = scene.parties["ann"].session
+    source.bus.moves.announce([ann], source.bus.peers["1"], lambda _: None)
+    target.arrive("0")
+    source.arrive("1")
+    source.turns()
+    # It is on its way there when its worker ends the link, over which that would have heard that the client goes.
+    source.links._end(source.links._links[there.links.me.name], "silence", greets=False)
+    ann.end()
+    while target.arrive("0") or source.arrive("1"):
+        pass
+    there.links._greet(link)
+    scene.settle()
+    assert link.peer is not None
+    assert there.center.hub.owner_of(ann.temporary) is None
+    assert there.center.hub.owner_of("ann") is None  # type: ignore[arg-type]
+    assert "all" not in link.peer.groups or ann.temporary not in link.peer.groups["all"]
+
+
 def test_a_message_of_v0_that_seeks_a_client_which_moves_comes_once() -> None:
     scene = Scene(0)
     source, target, there = (scene.workers[name] for name in ("a0", "a1", "b0"))
