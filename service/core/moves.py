@@ -41,6 +41,7 @@ class Worker(Owner, Protocol):
     host: str | None
     local_number: str
     is_near: bool
+    is_gone: bool
     has_told: bool
     owned: dict[Address, float]
     client_addresses: dict[Address, str | None]
@@ -137,7 +138,7 @@ class _Fence(msgspec.Struct):
     unsure: set[str] = set()
     """The numbers of those that may have heard of it: the link to them has ended before they had answered."""
     withdrawal: int = 0
-    """The number of the `Moves` that takes it back, to which the one that was to get the clients is yet to answer."""
+    """The number of the `Moves` that takes it back, to which those that are `asked` are yet to answer."""
 
     def tell(self, may_leave: bool) -> None:
         """Say it once."""
@@ -145,15 +146,26 @@ class _Fence(msgspec.Struct):
             self.is_told = True
             self.then(may_leave)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the clients stay, or are about to."""
+        return self.withdrawal > 0 or self.to.is_gone
+
     def ask_no_more(self, peer: Any) -> None:
         """It has gone, or the link to it has ended."""
-        if peer in self.asked:
-            self.asked.discard(peer)
+        if peer in self.asked and not self.withdrawal:
             self.unsure.add(peer.number)
+        self.asked.discard(peer)
 
     def may_have_heard(self, number: str) -> bool:
         """Whether the worker with this number has answered, or may know of it all the same, over whatever link."""
         return number in self.unsure or any(worker.number == number for worker in self.answered)
+
+    def has_heard_of_withdrawal(self, peer: Any) -> None:
+        """It has answered to that."""
+        self.asked.discard(peer)
+        self.answered = {worker for worker in self.answered if worker.number != peer.number}
+        self.unsure.discard(peer.number)
 
     @property
     def clients(self) -> Set[Address]:
@@ -278,21 +290,24 @@ class Moves:
         Others would send what is for them here, there and here again, and it would come twice, late or never.
         """
         fence = self._fences.get(number)
-        return fence is None or not fence.are_others_asked
+        return fence is None or not fence.are_others_asked or fence.to.is_gone
 
     def withdraw(self, number: int, sessions: Sequence[Session]) -> None:
         """All of these clients stay, which they may, but for those that have ended."""
-        fence = self._fences.get(number)
-        if fence is None and not sessions:
-            return
+        fence = self._fences[number]
         clients = [self.moving(session) for session in sessions]
         record = records.Moves(self._bus.next_number(), self._bus.number, clients)
-        if fence is not None:
+        if not fence.to.is_gone:
             record.instead = self._bus.number, number
-            fence.withdrawal, fence.is_told = record.number, True
-            self.leaving -= fence.clients
+        fence.withdrawal, fence.is_told = record.number, True
+        self.leaving -= fence.clients
+        fence.asked = {*self._bus.peers.values()}
         for peer in tuple(self._bus.peers.values()):
             self._tell(peer, record)
+        self._forget_withdrawn()
+
+    def _forget_withdrawn(self) -> None:
+        self._fences = {number: fence for number, fence in self._fences.items() if fence.asked or not fence.withdrawal}
 
     def ends(self, member: Member) -> None:
         """A client goes that was about to leave. Others may believe it here, or already with whom it was to pass to."""
@@ -332,10 +347,7 @@ class Moves:
             return
         fence = self._fences.get(record.number) if record.of == self._bus.number else None
         if fence is not None:
-            if not record.again:
-                fence.asked.discard(peer)
-            fence.answered.add(peer)
-            self._go_on(record.number, fence)
+            self._note_answer(peer, record, fence)
             return
         if record.of == self._bus.number:
             self._answered(peer, record.number)
@@ -352,6 +364,14 @@ class Moves:
                 if not other.is_near and (coming := self._behind_in(other, which)):
                     self._claim(other, which, coming)
 
+    def _note_answer(self, peer: Worker, record: records.Fenced, fence: _Fence) -> None:
+        """A worker has acted on a `Moves` of ours. If that was withdrawn, it is yet to say so of that, or has."""
+        if not fence.withdrawal or peer in fence.asked:
+            fence.answered.add(peer)
+        if not fence.withdrawal and not record.again:
+            fence.asked.discard(peer)
+        self._go_on(record.number, fence)
+
     def _answered(self, peer: Worker, number: int) -> None:
         """A worker has acted on a `Moves` of ours for which no client waits."""
         if (introduced := self._introduced.pop((peer, number), None)) is not None:
@@ -362,9 +382,10 @@ class Moves:
             for temporary in self._behind_in(peer, which):
                 self._bus.lose_receipts(peer, temporary)  # it may have told us before the link to it was up
             self._caught_up(peer, which)
-        for of, fence in tuple(self._fences.items()):
-            if fence.withdrawal == number and fence.to is peer:
-                del self._fences[of]
+        for fence in self._fences.values():
+            if fence.withdrawal == number:
+                fence.has_heard_of_withdrawal(peer)
+        self._forget_withdrawn()
 
     def _behind_in(self, peer: Worker, which: tuple[str, int]) -> Mapping[Address, records.Moving]:
         behind = self._behind.get(peer, {}).get(which)
@@ -441,7 +462,7 @@ class Moves:
     def met(self, peer: Worker) -> None:
         """Another worker is there."""
         for fence in self._fences.values():
-            if fence.are_others_asked:
+            if fence.are_others_asked and not fence.is_over:
                 self._tell(peer, fence.record)
         behind = {
             which: _Behind(each.clients)
@@ -469,7 +490,7 @@ class Moves:
         return set().union(*ahead, *behind)
 
     def _go_on(self, number: int, fence: _Fence) -> None:
-        if fence.withdrawal:
+        if fence.is_over:
             return
         if not fence.asked and not fence.are_others_asked:
             fence.are_others_asked = True
@@ -724,11 +745,9 @@ class Moves:
             self.lost_of(peer.number)
             self._ask_instead_of(peer)
         for number, fence in tuple(self._fences.items()):
-            if fence.to is peer and fence.withdrawal:
-                del self._fences[number]
-            elif fence.to is peer:
-                self._close(number)
+            fence.ask_no_more(peer)
+            if fence.to is peer:
                 fence.tell(False)
             else:
-                fence.ask_no_more(peer)
                 self._go_on(number, fence)
+        self._forget_withdrawn()

@@ -8,6 +8,7 @@ import msgspec
 import service.core.bus_records as records
 from service.core import drops
 from service.core.addresses import Address
+from service.core.arriving import Arriving
 from service.core.bus_records import Record
 from service.core.frames import Delivered, Lost
 from service.core.hub import Named, Origin, Proof, Receipt, TellReach, TooManyUnconfirmedError
@@ -234,7 +235,9 @@ class SenderElsewhere:
 
     def tell_outcome(self, outcome: Delivered | Lost) -> None:
         owner = self._peer if self.temporary is None else self._bus.hub.owner_of(self.temporary)
-        if owner is self._peer or (owner is None and self.origin is not None and not self._peer.is_gone):
+        if isinstance(owner, Arriving):
+            owner.when_here(lambda: self.tell_outcome(outcome))  # it may stay where it is
+        elif owner is self._peer or (owner is None and self.origin is not None and not self._peer.is_gone):
             delivered = isinstance(outcome, Delivered)
             temporary = self.temporary if self.origin else None
             self._peer.tell(records.Outcome(self._key, self._recipient, outcome.recipient_uuid, delivered, temporary))

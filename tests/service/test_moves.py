@@ -374,6 +374,33 @@ def test_nothing_remains_of_a_move_that_was_withdrawn_before_the_next_worker_kne
     assert not target.bus.moves._behind or dies
 
 
+def test_what_counts_as_lost_with_the_next_worker_of_a_client_does_not_come_to_the_client_that_stays() -> None:
+    host = Host(3)
+    ann, bob, sender = (host.workers[number].v1(name) for number, name in (("0", "ann"), ("0", "bob"), ("1", "sender")))
+    for member in (ann, bob):
+        member.say(type="join", id=0, group="g")
+        member.heard()
+    host.settle()
+    bus = host.workers["0"].bus
+    number = bus.moves.announce([ann.session], bus.peers["2"], lambda _: None)
+    host.settle(but=("1", "0"))
+    sender.say(type="send", id=1, group="g", message=1, ack="delivered")
+    host.kill("2")
+    bus.moves.withdraw(number, [ann.session])
+    host.settle()
+    (frame,) = bob.heard()
+    bob.say(type="ack", key=frame["key"])
+    sender.say(type="send", id=2, group="g", message=2, ack="none")
+    host.settle()
+    assert [frame["message"] for frame in (*ann.heard(), *bob.heard())] == [2, 2]
+    assert [(frame["type"], frame.get("recipient_uuid")) for frame in sender.heard()] == [
+        ("ok", None),
+        ("lost", "ann"),
+        ("delivered", "bob"),
+    ]
+    assert not bus.moves._fences
+
+
 def test_a_worker_that_starts_in_the_middle_sends_what_is_for_a_group_to_one_who_has_moved() -> None:
     host = Host(2)
     source, target = host.workers.values()
@@ -492,6 +519,23 @@ def test_a_sender_that_stays_because_the_next_worker_has_died_hears_what_was_con
     (key,) = (frame["key"] for frame in recipient.heard())
     recipient.say(type="ack", key=key)
     host.settle()
+    assert [frame["type"] for frame in sender.heard()] == ["ok", "delivered"]
+
+
+def test_a_sender_that_stays_hears_once_what_was_confirmed_meanwhile() -> None:
+    host = Host(2)
+    sender, recipient = host.workers["0"].v1("ann"), host.workers["1"].v1("bob")
+    host.settle()
+    sender.say(id=1, recipient_uuid="bob", message=1, ack="delivered")
+    host.settle()
+    bus = host.workers["0"].bus
+    number = bus.moves.announce([sender.session], bus.peers["1"], lambda _: None)
+    host.settle(but=("1", "0"))
+    (key,) = (frame["key"] for frame in recipient.heard())
+    recipient.say(type="ack", key=key)
+    bus.moves.withdraw(number, [sender.session])
+    host.settle()
+    host.kill("1")
     assert [frame["type"] for frame in sender.heard()] == ["ok", "delivered"]
 
 

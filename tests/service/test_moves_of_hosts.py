@@ -183,6 +183,8 @@ class Scene(Audience):
         bus, to = self.workers[source].bus, target[1:]
         if name not in self.parties:  # it has gone meanwhile
             self.moving.pop(name)
+            if bus.moves.may_withdraw(self.numbers[name]):
+                bus.moves.withdraw(self.numbers[name], [])
         elif may and (session := self.parties[name].session).may_leave:
             bus.moves.prepare(self.numbers[name])
             self.on_the_way.append((name, msgspec.msgpack.encode(session.leave()), target))
