@@ -47,7 +47,7 @@ def main() -> None:
         check(settings)
     configure_logging(settings.log)
     is_worker = FDS_VARIABLE in os.environ
-    ignore_hangups()
+    ignore_hangups(is_worker)
     stored = stored_descriptors(os.environ)
     try:
         sockets = listening_sockets(settings, os.environ)

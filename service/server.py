@@ -333,8 +333,8 @@ def main() -> None:
     chosen = {} if port is None else {"WEBSOCKET_PORT": port, "WEBSOCKET_SOCKET": ""}
     settings = settings_or_exit({**os.environ, **chosen})
     configure_logging(settings.log)
-    ignore_hangups()
     is_worker = FDS_VARIABLE in os.environ
+    ignore_hangups(is_worker)
     try:
         listeners = listening_sockets(settings, os.environ)
         if settings.workers != 1 and not is_worker:

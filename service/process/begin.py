@@ -11,6 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from service.process.journal import prefix_stderr
+from service.process.stops import Terminal
 from service.settings import Settings, SettingsError, from_environ
 
 logger = logging.getLogger("service")
@@ -31,10 +32,19 @@ def exit_for(error: SettingsError) -> NoReturn:
     sys.exit(2)
 
 
-def ignore_hangups() -> None:
-    """Survive SIGHUP, of which a process dies otherwise: many a service reads its settings anew, and admins try it."""
+def ignore_hangups(is_worker: bool) -> None:
+    """Survive SIGHUP, of which a process dies otherwise: many a service reads its settings anew, and admins try it.
+
+    Where it comes because the terminal was closed it is a stop: Ctrl-C, with which the service ends, is gone as well.
+    """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return
+    terminal = None if is_worker else Terminal()
 
     def ignore(signal_number: int, frame: FrameType | None) -> None:
+        if terminal is not None and terminal.is_gone():
+            signal.raise_signal(signal.SIGTERM)
+            return
         logger.warning("SIGHUP is ignored: settings are read at the start; restart the service to change them")
 
     signal.signal(signal.SIGHUP, ignore)

@@ -38,6 +38,30 @@ def stop_signals() -> list[signal.Signals]:
     return [each for each in signals if signal.getsignal(each) is not signal.SIG_IGN]
 
 
+class Terminal:
+    """The terminal that this process was started in, if there is one. Its workers are not asked: they end with it.
+
+    Closing it sends SIGHUP, as whoever wants a reload does. `nohup` has it ignored, and then it may be closed.
+
+    Source: termios(3p), "Modem Disconnect"; tty(4).
+    """
+
+    def __init__(self) -> None:
+        self._of = os.getpid() if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal() else None
+
+    def is_gone(self) -> bool:
+        """Whether it was there, and was closed."""
+        return self._of == os.getpid() and not _has_terminal()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        return False
+    return True
+
+
 def end(status: int) -> NoReturn:
     """End at once: without a wait for threads, and with all that was printed, if that is still possible."""
     with suppress(Exception):  # an application may have closed stdout

@@ -29,7 +29,7 @@ from service.core.status import together
 from service.process.listen import FDS_VARIABLE, STORED_VARIABLE
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
-from service.process.stops import end, hold_signals, let_signals_through, stop_signals
+from service.process.stops import Terminal, end, hold_signals, let_signals_through, stop_signals
 from service.settings import Settings
 from service.workers.meeting import AT, LIFELINE_VARIABLE, Meeting
 from service.workers.release import HERE, RELEASE_VARIABLE, Deployment, Release, ReleaseError
@@ -147,6 +147,7 @@ class Workers:
         self._stored = list(stored)
         self._meeting = Meeting()
         self.stops_by = signal.SIGTERM
+        self._terminal = Terminal()
         """By which signal it was asked to stop; SIGINT says that this is a restart."""
         self._workers: dict[int, _Worker] = {}
         self._kept: set[asyncio.Task[None]] = set()
@@ -202,7 +203,7 @@ class Workers:
         loop = asyncio.get_running_loop()
         for stopping in stop_signals():
             loop.add_signal_handler(stopping, self._stop_all, stopping)
-        loop.add_signal_handler(signal.SIGHUP, self._is_asked_to_reload.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hear_a_hangup)
         let_signals_through()
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, self._directory)
@@ -238,6 +239,12 @@ class Workers:
         if not self._stopped.is_set():
             self.stops_by = by
             self._stopped.set()
+
+    def _hear_a_hangup(self) -> None:
+        if self._terminal.is_gone():
+            self._stop_all(signal.SIGTERM)
+        else:
+            self._is_asked_to_reload.set()
 
     async def _tell_the_service_manager(self) -> None:
         await self._complete.wait()

@@ -1,11 +1,14 @@
 """Signals that come while the service starts are neither lost nor a crash, at whatever moment they come."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -120,3 +123,61 @@ def test_a_stop_that_comes_while_a_reload_is_waited_for_makes_the_unit_not_fail(
             process.send_signal(sent)
             _, told = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, told) == (0, b"")
+
+
+@contextlib.contextmanager
+def in_a_terminal(words: list[str], workers: int, tmp_path: Path) -> "Iterator[tuple[Running, Path]]":
+    """The service in a terminal of its own, as a shell starts it, and what closes that; and its log."""
+    port, log = free_port(), tmp_path / "log"
+    environ = clean_environment(WEBSOCKET_PORT=str(port), WORKERS=str(workers), LOG_LEVEL="info")
+    end, terminal = os.openpty()
+
+    def close() -> None:
+        os.close(end)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended already
+            os.killpg(process.pid, signal.SIGHUP)  # the kernel sends it to the first process, and a shell to all
+
+    with log.open("wb") as file:
+        setsid = ["setsid", "--ctty", *words]
+        process = subprocess.Popen(setsid, cwd=ROOT, env=environ, stdin=terminal, stdout=file, stderr=file)
+    os.close(terminal)
+    try:
+        wait_until(lambda: process.poll() is not None or answers(port))
+        yield Running(process, port, close), log
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+class Running(NamedTuple):
+    process: "subprocess.Popen[bytes]"
+    port: int
+    close_terminal: Callable[[], None]
+
+
+HEARD = {1: "SIGHUP is ignored: settings are read at the start", 2: "all workers have been replaced"}
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("runner", 1), ("runner", 2), ("standalone", 1), ("standalone", 2)])
+def test_closing_its_terminal_ends_the_service_in_order_and_a_mere_hangup_does_not(
+    kind: str, workers: int, tmp_path: Path
+) -> None:
+    with in_a_terminal([sys.executable, *KINDS[kind].split()], workers, tmp_path) as (service, log):
+        service.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: HEARD[workers] in log.read_text())
+        service.close_terminal()
+        assert service.process.wait(DEADLINE_S) == 0
+    for odd in ("Traceback", "ended with", "does not start"):
+        assert odd not in log.read_text()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_under_nohup_the_terminal_may_be_closed(workers: int, tmp_path: Path) -> None:
+    with in_a_terminal(["nohup", sys.executable, "-m", "service"], workers, tmp_path) as (service, _):
+        service.close_terminal()
+        with pytest.raises(subprocess.TimeoutExpired):
+            service.process.wait(2)
+        assert answers(service.port)
+        service.process.terminate()
+        assert service.process.wait(DEADLINE_S) == 0
