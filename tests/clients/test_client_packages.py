@@ -14,6 +14,7 @@ import pytest
 import generator
 import wsbundle_client
 from tests.clients.npm_tools import NODE, NPM, node_flags, node_modules, require_npm, run
+from tests.made_once import made_once
 from tests.service.shells import COMMANDS, ROOT, Shell, running
 from tools.classic_script import MODULE, SCRIPT, classic
 
@@ -39,27 +40,31 @@ def test_every_package_has_the_license(directory: str) -> None:
 # For Python
 
 
+# Into an environment that has no pip: to install that would take most of the time.
+PIP = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check"]
+
+
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment that has the package, from its wheel, and what that asks for."""
-    directory = tmp_path_factory.mktemp("python")
-    venv.create(directory / "venv", with_pip=True)
-    python = directory / "venv/bin/python"
-    pip = [str(python), "-I", "-m", "pip", "--disable-pip-version-check"]
+    return made_once("environment-of-the-client", tmp_path_factory, _install_the_package) / "venv/bin/python"
+
+
+def _install_the_package(directory: Path) -> None:
+    venv.create(directory / "venv")
     sources = directory / "sources"  # a build leaves files beside them
     shutil.copytree(ROOT / "clients/python", sources, ignore=shutil.ignore_patterns("build", "*.egg-info"))
-    if subprocess.run([*pip, "download", "-q", "--no-deps", "-d", str(directory), "setuptools"]).returncode:
+    if subprocess.run([*PIP, "download", "-q", "--no-deps", "-d", str(directory), "setuptools"]).returncode:
         pytest.skip("pip cannot fetch what a build needs")
-    run(*pip, "wheel", "-q", "--no-deps", "-w", directory, sources, cwd=directory)
+    run(*PIP, "wheel", "-q", "--no-deps", "-w", directory, sources, cwd=directory)
     (wheel,) = directory.glob("wsbundle_client-*-py3-none-any.whl")
-    run(*pip, "install", "-q", wheel, cwd=directory)
-    return python
+    run(*PIP, "--python", directory / "venv/bin/python", "install", "-q", wheel, cwd=directory)
 
 
 @pytest.mark.slow
 def test_the_python_package_needs_nothing_but_websockets(python: Path, tmp_path: Path) -> None:
-    installed = json.loads(run(python, "-I", "-m", "pip", "list", "--format", "json", cwd=tmp_path))
-    assert {package["name"] for package in installed} - {"pip", "setuptools"} == {"websockets", "wsbundle-client"}
+    installed = json.loads(run(*PIP, "--python", python, "list", "--format", "json", cwd=tmp_path))
+    assert {package["name"] for package in installed} == {"websockets", "wsbundle-client"}
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from generator import __version__
 from generator.command_line import COMMANDS
 from generator.program import sources
 from tests.generator.front_door import ROOT, Outcome, process
+from tests.made_once import made_once
 
 pytestmark = pytest.mark.slow
 
@@ -48,16 +49,19 @@ def built(source: Path, target: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(ROOT, tmp_path_factory.mktemp("wheel"))
+    (wheel,) = made_once("wheel", tmp_path_factory, lambda directory: built(ROOT, directory)).glob("*.whl")
+    return wheel
 
 
 @pytest.fixture(scope="session")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment that has the wheel, and what pip installs with it."""
-    directory = tmp_path_factory.mktemp("environment") / "venv"
-    venv.create(directory, with_pip=True)
-    subprocess.run([directory / "bin/pip", "install", "--quiet", wheel], check=True, capture_output=True)
-    return directory
+
+    def make(directory: Path) -> None:
+        venv.create(directory, with_pip=True)
+        subprocess.run([directory / "bin/pip", "install", "--quiet", wheel], check=True, capture_output=True)
+
+    return made_once("environment-of-the-wheel", tmp_path_factory, make)
 
 
 @pytest.fixture
