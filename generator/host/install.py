@@ -23,7 +23,7 @@ from generator.host.facts import is_active, runs
 from generator.host.fitting import fitted
 from generator.host.packages import install_packages
 from generator.host.preflight import certificate_will_do, is_clear, preflight
-from generator.host.probe import CLIENTS_PATIENCE_S, silence
+from generator.host.probe import CLIENTS_PATIENCE_S, Unhealthy, probe
 from generator.host.programs import StepFailed
 from generator.host.provide import (
     app_id,
@@ -257,11 +257,13 @@ def _must_serve(loaded: Loaded, store: Store, bundle: Bundle, report: Report) ->
 def gets_through(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bool:
     """Whether clients reach what is installed and runs; says why not, and what of the host is in their way."""
     assert store.current is not None
-    why = silence(endpoint(store.generation(store.current)), CLIENTS_PATIENCE_S)
-    if why is not None:
+    try:
+        probe(endpoint(store.generation(store.current)), CLIENTS_PATIENCE_S)  # it may have been started just now
+    except Unhealthy as error:
         is_clear(loaded, store, bundle, report)
-        report.error(f"no client gets through: {why}; `{AS_ROOT} doctor` looks at each setting")
-    return why is None
+        report.error(f"no client gets through: {error}; `{AS_ROOT} doctor` looks at each setting")
+        return False
+    return True
 
 
 def _drifts(store: Store, report: Report, overwrite: bool) -> list[Drift]:
