@@ -5,7 +5,7 @@ Who has a recipient says what becomes of a message, wherever the sender is by th
 would say it: then the message was lost, and the worker of the sender, which knows of it by this, says so.
 """
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any, NamedTuple
 
 from service.core.addresses import Address
@@ -39,12 +39,23 @@ class Awaited:
 
     def __init__(self) -> None:
         self._of: dict[Address, dict[_What, _Where]] = {}
+        self._sent: dict[tuple[Any, int], dict[Address, Open]] = {}
+        """Those to a group, by the worker and key, of which that worker has yet to say of whom it expects to hear."""
 
     def __bool__(self) -> bool:
         return bool(self._of)
 
     def add(self, message: Open, worker: Any, key: int = 0, before: Any = None) -> None:
         self._of.setdefault(message.sender, {})[message.id, message.recipient] = _Where(worker, key, before)
+
+    def sent_to(self, worker: Any, key: int, address: Address, message: Open) -> None:
+        """A worker has yet to say whether it expects to hear of this message from the client with this address."""
+        self._sent.setdefault((worker, key), {})[address] = message
+
+    def unexpected(self, worker: Any, key: int, expected: Sequence[Address]) -> set[Open]:
+        """A worker has said it. Returns: those of which nobody will hear."""
+        sent = self._sent.pop((worker, key), {})
+        return {message for address, message in sent.items() if address not in expected}
 
     def take(self, message: Open) -> bool:
         """It is told now. Returns: whether it was to be."""
@@ -80,6 +91,7 @@ class Awaited:
 
     def part(self, worker: Any) -> None:
         """A worker has gone: who was to come to it may have stayed."""
+        self._sent = {sent: messages for sent, messages in self._sent.items() if sent[0] is not worker}
         for waiting in self._of.values():
             for what, where in waiting.items():
                 if where.worker is worker and where.before is not None:

@@ -407,6 +407,11 @@ class PeerBus:
         if (sender := receipt.sender.temporary) is not None and self.hub.is_ours(self.hub.owner_of(sender)):
             self._awaited.add(Open(sender, receipt.id, recipient), worker, key, None if before is worker else before)
 
+    def note_sent(self, worker: Peer, key: int, address: Address, receipt: Receipt, name: Address) -> None:
+        """A worker of this host has yet to say whether it expects to hear of a message to a group from this client."""
+        if (sender := receipt.sender.temporary) is not None:
+            self._awaited.sent_to(worker, key, address, Open(sender, receipt.id, name))
+
     def move_awaited(self, recipients: Set[Address], worker: Peer) -> None:
         """These recipients are with this worker from now on."""
         self._awaited.move(recipients, worker)
@@ -914,6 +919,8 @@ class PeerBus:
 
     def _expected(self, peer: Peer, record: records.Expected) -> None:
         peer.settle_others(record.key, record.recipients)
+        if unexpected := self._awaited.unexpected(peer, record.key, record.recipients):
+            self.lose_awaited(lambda message, *_: message in unexpected)
 
     # Figures
 

@@ -43,6 +43,7 @@ class Worker(Owner, Protocol):
     is_near: bool
     is_gone: bool
     has_told: bool
+    receipts: dict[int, Any]
     owned: dict[Address, float]
     client_addresses: dict[Address, str | None]
 
@@ -107,6 +108,8 @@ class Workers(Protocol):
     ) -> None: ...
 
     def lose_awaited(self, is_meant: Callable[[Open, Any, int], bool]) -> None: ...
+
+    def note_sent(self, worker: Any, key: int, address: Address, receipt: Receipt, name: Address) -> None: ...
 
     def move_awaited(self, recipients: Set[Address], worker: Any) -> None: ...
 
@@ -557,8 +560,11 @@ class Moves:
         addresses = {address for client in record.clients for address, _ in client.addresses}
         for holder in siblings:
             if peer.is_near:
-                for key, receipt, _, name in holder.forget_receipts(addresses):
+                unsure = {key for key, waiting in holder.receipts.items() if not waiting.is_expected}
+                for key, receipt, address, name in holder.forget_receipts(addresses):
                     self._bus.await_outcome(key, receipt, name, target or holder, holder)
+                    if key in unsure:
+                        self._bus.note_sent(holder, key, address, receipt, name)
             elif target not in (None, holder) and (passed := holder.pass_receipts(addresses, target)):
                 self._unsure[holder, peer.local_number, record.number] = (target, passed)
         if peer.is_near and target is not None:

@@ -45,6 +45,8 @@ class Receipts(msgspec.Struct):
     early: tuple[type[Delivered | Lost], Address] | None = None
     """What came of it, said by another worker that the recipient has moved to, before it is decided."""
     passed: dict[Address, "Peer | None"] = {}
+    is_expected: bool = True
+    """Of a message to a group: whether the worker has said of whom it expects to hear."""
 
 
 class Peer:
@@ -138,7 +140,7 @@ class Peer:
             raise TooManyUnconfirmedError
         outstanding = dict(self.groups.get(str(message.group), {}))
         if outstanding:
-            self.receipts[key] = Receipts(receipt, outstanding)
+            self.receipts[key] = Receipts(receipt, outstanding, is_expected=False)
         return len(outstanding)
 
     def settle(
@@ -160,6 +162,8 @@ class Peer:
     def settle_others(self, key: int, expected: Sequence[Address]) -> None:
         """Members that left the group before the message came will never confirm it."""
         waiting = self.receipts.get(key)
+        if waiting is not None:
+            waiting.is_expected = True
         for recipient in waiting.outstanding.keys() - {*expected, *waiting.passed} if waiting else ():
             self.settle(key, recipient, Lost)
         for peer in () if self.is_near else self._bus.workers_of(self.host):

@@ -188,6 +188,7 @@ def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(se
         assert not worker.bus.moves._ahead
         assert not worker.bus.moves._behind
         assert not worker.bus._awaited
+        assert not worker.bus._awaited._sent
 
 
 @pytest.mark.parametrize("seed", seeds(10, 30))
@@ -228,6 +229,7 @@ def test_when_a_worker_dies_meanwhile_nothing_is_doubled_or_overtaken_or_remains
     assert not worker.bus.moves._fences
     assert not worker.bus.moves._behind
     assert not worker.bus._awaited
+    assert not worker.bus._awaited._sent
     for name in scene.parties:
         messages = [frame for frame in scene.heard[name] if frame["type"] == "msg"]
         for other in NAMES:
@@ -399,6 +401,23 @@ def test_what_counts_as_lost_with_the_next_worker_of_a_client_does_not_come_to_t
         ("delivered", "bob"),
     ]
     assert not bus.moves._fences
+
+
+def test_of_one_who_leaves_a_group_and_moves_before_a_message_comes_the_sender_is_told() -> None:
+    host = Host(3)
+    ann, bob, sender = (host.workers[number].v1(name) for number, name in (("0", "ann"), ("0", "bob"), ("1", "sender")))
+    for member in (ann, bob):
+        member.say(type="join", id=0, group="g")
+        member.heard()
+    host.settle()
+    sender.say(type="send", id=1, group="g", message=1, ack="delivered")
+    ann.say(type="leave", id=1, group="g")
+    moving = Move(host, ann, "0", "2")
+    host.settle(but=("1", "0"))
+    host.settle()
+    moving.arrive()
+    host.settle()
+    assert [(frame["type"], frame.get("recipient_uuid")) for frame in sender.heard()] == [("ok", None), ("lost", "ann")]
 
 
 def test_a_worker_that_starts_in_the_middle_sends_what_is_for_a_group_to_one_who_has_moved() -> None:
