@@ -27,6 +27,8 @@ SECONDS = float(os.environ.get("KEEP_SECONDS", "0"))
 AT_LEAST = 3
 # As `watch` waits between two of them.
 PAUSE_S = 2.0
+# Of all that was noticed; when something goes wrong for good, it is thousands.
+SHOWN = 100
 
 
 class Operator:
@@ -158,4 +160,5 @@ def test_nobody_can_tell_when_it_is_installed(installed: Console, tmp_path: Path
         *looked.noticed(),
         *re.findall(".*(?:Traceback|takes no clients).*", said),
     ]
+    print(*faults[:SHOWN], sep="\n", file=sys.stderr)
     assert faults == [], said[-20_000:]
