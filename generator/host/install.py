@@ -52,7 +52,7 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
     deploy, store = loaded.deploy, Store(loaded.deploy.name)
     user = service_user(deploy)
     mine = belongings.recorded(store, user)
-    if os.geteuid() or _is_anothers(store, mine):
+    if os.geteuid() or is_anothers(store, mine):
         preflight(loaded, store, bundle, report)  # says so, among all else that is wrong
     with alone(store, report):
         sound = finish_pending(store, report)
@@ -107,7 +107,7 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
     """
     name, store = deploy.name, Store(deploy.name)
     _must_be_root()
-    if _is_anothers(store, belongings.recorded(store, service_user(deploy))):
+    if is_anothers(store, belongings.recorded(store, service_user(deploy))):
         raise CommandError(f"{name} is not installed; {store.home} is not ours")
     with alone(store, report):
         sound = finish_pending(store, report)
@@ -159,7 +159,7 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
     name, store = deploy.name, Store(deploy.name)
     _must_be_root()
     mine = belongings.recorded(store, service_user(deploy))
-    if _is_anothers(store, mine) or not (store.home.is_dir() or (purge and mine)):
+    if is_anothers(store, mine) or not (store.home.is_dir() or (purge and mine)):
         report.line(f"Nothing to do: {name} is not installed.")
         for path in belongings.foreign(store, deploy, mine):
             report.line(f"{path} is not ours, and stays as it is.")
@@ -209,7 +209,7 @@ def _say_goodbye(store: Store, mine: Belongings, report: Report, purge: bool) ->
         report.line(f"What its engine has stored is kept in /var/lib/{name}-engine.")
 
 
-def _is_anothers(store: Store, mine: Belongings) -> bool:
+def is_anothers(store: Store, mine: Belongings) -> bool:
     """Whether /opt/<name> is there and no installation has made it: nothing in it may be read as ours."""
     return os.path.lexists(store.home) and f"/opt/{store.name}" not in mine.directories
 

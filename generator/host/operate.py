@@ -7,12 +7,13 @@ import msgspec
 
 from generator.commands import loaded_for, verified
 from generator.config.load import Loaded
+from generator.host import belongings
 from generator.host import install as installing
 from generator.host.apply import side
 from generator.host.drift import drifts
 from generator.host.engine import flavour_of
 from generator.host.fitting import fitted
-from generator.host.install import EDITED, all_runs, gets_through
+from generator.host.install import EDITED, all_runs, gets_through, is_anothers
 from generator.host.logs import logs
 from generator.host.people import clients, kick
 from generator.host.preflight import certificate_will_do, is_clear
@@ -26,7 +27,7 @@ from generator.host.top import top
 from generator.host.transaction import is_under_way
 from generator.paths import engine_unit
 from generator.rendering.bundle import Bundle
-from generator.rendering.render import engine_settings, keeps_clients, replaces_workers
+from generator.rendering.render import engine_settings, keeps_clients, replaces_workers, service_user
 from generator.report import NOT_ROOT, CommandError, Report
 
 __all__ = [
@@ -57,6 +58,8 @@ def show_plan(options: Namespace, report: Report) -> int:
     store = Store(loaded.deploy.name)
     if is_under_way():
         raise CommandError("an installation is under way; ask again when it has ended")
+    # Read even if nothing is to be done, as by an installation.
+    takes_over = is_anothers(store, belongings.recorded(store, service_user(loaded.deploy)))
     before, after = side(store, store.current), _planned(loaded, bundle)
     todo = plan(before, after)
     shown = preview(loaded.deploy, bundle, store, before, after, todo)
@@ -67,7 +70,7 @@ def show_plan(options: Namespace, report: Report) -> int:
         reloads_service=todo.reloads_service,
     )
     is_due = bool(shown.changes or shown.effects)
-    may_go_on = _may_go_on(loaded, bundle, store, report, is_due, options.joins)
+    may_go_on = _may_go_on(loaded, bundle, store, report, is_due or takes_over, options.joins)
     if is_due:
         for line in lines(shown, options.full):
             report.line(line)
@@ -79,7 +82,7 @@ def show_plan(options: Namespace, report: Report) -> int:
     return CHANGES_PENDING if is_due else 0
 
 
-def _may_go_on(loaded: Loaded, bundle: Bundle, store: Store, report: Report, is_due: bool, joins: bool) -> bool:
+def _may_go_on(loaded: Loaded, bundle: Bundle, store: Store, report: Report, looks: bool, joins: bool) -> bool:
     """Whether `install` would do what is planned; reports what would stop it. Only root can tell."""
     if os.geteuid():
         report.warning(NOT_ROOT)
@@ -90,7 +93,7 @@ def _may_go_on(loaded: Loaded, bundle: Bundle, store: Store, report: Report, is_
         report.line(str(drift))
     if found:
         report.error(EDITED)
-    if is_due:
+    if looks:
         return is_clear(loaded, store, bundle, report, joins) and not found
     # Where nothing is to be done, an installation looks whether clients take the certificate and get through.
     clear = certificate_will_do(loaded, report)

@@ -3,11 +3,14 @@
 import json
 from typing import Any
 
+import pytest
+
 from tests.hosts.console import DOMAIN, NAME, Console
 
 UNIT, SOCKET = f"/etc/systemd/system/{NAME}.service", f"/etc/systemd/system/{NAME}.socket"
 ENV, SITE = f"/etc/{NAME}/.env", f"/etc/nginx/sites-available/{NAME}"
 PROGRAM = f"/etc/supervisor/conf.d/{NAME}.conf"
+RECORD = f"/var/lib/wsbundle.d/{NAME}.json"
 
 
 def planned(console: Console, **settings: object) -> dict[str, object]:
@@ -129,6 +132,20 @@ def test_plan_shows_the_difference_its_effects_and_how_many_connections_end(inst
     assert "+KEY=(hidden)" in said
     assert "secret" not in said
     assert "make: ***" not in installed.run("make", "plan")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("", f"{RECORD} is damaged"), ("{}", f"/opt/{NAME} is there, and is not ours")],
+    ids=["damaged", "empty"],
+)
+def test_plan_says_what_install_says_of_a_record_that_is_wrong(installed: Console, text: str, why: str) -> None:
+    installed.configure()
+    installed.write(RECORD, text)
+    for word in ("plan", "install"):
+        said = installed.wsbundle(word, code=1)
+        assert why in said, said
+        assert "Nothing to do" not in said
 
 
 def test_plan_on_a_host_without_it_names_every_file_and_all_else_that_is_made(fresh: Console) -> None:
