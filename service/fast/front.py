@@ -5,6 +5,7 @@ holds a connection by never finishing a request.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
@@ -31,7 +32,6 @@ _END_OF_HEAD = b"\r\n\r\n"
 _TOO_LONG = say(431, "The head of the request is too long")
 _TOO_SLOW = say(408, "The request takes too long")
 _NOT_HTTP = say(400, "This is not HTTP/1.1")
-_TOO_MANY = say(429, f"More than {MAX_PIPELINED} requests wait for an answer")
 
 # A protocol takes away the bytes that it has read here before another one reads: all connections share the buffer.
 _room = memoryview(bytearray(64 * 1024))
@@ -178,6 +178,7 @@ class TooManyRequestsError(Exception):
 class PlainHttp(HttpToolsProtocol):
     """uvicorn's protocol for HTTP, with a deadline for each request; a handshake that comes late is handed back.
 
+    No answer that is due is lost to what follows the request: RFC 9112, section 9.3.2. A handshake waits for its turn.
     A request that cannot be read is counted and refused without a warning in the log, which anybody could fill. And an
     offer of another protocol is ignored, where uvicorn loses the body that comes with it: RFC 9110, section 7.8.
     """
@@ -193,6 +194,7 @@ class PlainHttp(HttpToolsProtocol):
         self._patience: asyncio.TimerHandle | None = None
         self._has_come_further = False
         self._has_given_up = False
+        self._handshake: tuple[Upgrade, bytes] | None = None
         self._head_bytes = 0
 
     def data_received(self, data: bytes) -> None:
@@ -208,7 +210,10 @@ class PlainHttp(HttpToolsProtocol):
             self._decide(data[offer.args[0] :])
             return
         except httptools.HttpParserError as error:
-            self._give_up(_TOO_MANY if isinstance(error.__context__, TooManyRequestsError) else _NOT_HTTP)
+            if isinstance(error.__context__, TooManyRequestsError):
+                self._end_with_the_last_answer()
+            else:
+                self._give_up(_NOT_HTTP)
             return
         # The parser keeps a head that does not end, and trailers, however long they are: gigabytes within the deadline.
         self._head_bytes = 0 if self._has_come_further else self._head_bytes + len(data)
@@ -230,7 +235,10 @@ class PlainHttp(HttpToolsProtocol):
             self._start_parser()
             self.data_received(self._head(without=b"upgrade") + rest)
         elif self.cycle is not None and not self.cycle.response_complete:
-            self.transport.abort()  # the answer to the request before would come after that to the handshake
+            self._handshake = upgrade, rest
+            # Not by `flow`, which reads on after each answer.
+            self.flow.resume_reading()
+            self.transport.pause_reading()
         else:
             self._hand_back().open(upgrade, rest)
 
@@ -249,27 +257,47 @@ class PlainHttp(HttpToolsProtocol):
 
     def _give_up(self, answer: Answer) -> None:
         """The bytes received are not HTTP. The requests before them are answered all the same."""
-        self._has_given_up = True
         self._cancel_deadline()
         if self.cycle is None or self.cycle.response_complete or (self.cycle.more_body and not self._has_begun()):
+            self._has_given_up = True
             self._hand_back().give_up(answer)
             return
         note_refusal(self._center, answer, None)
-        if self.cycle.more_body:
-            self.transport.abort()
+        if not self.cycle.more_body:
+            self._end_with_the_last_answer()
+        elif self.pipeline:  # its own turn has not come
+            self._has_given_up = True
+            self.pipeline[0] = (self.cycle, _refusing(answer))
         else:
-            self.cycle.keep_alive = False
+            self.transport.abort()
+
+    def _end_with_the_last_answer(self) -> None:
+        """Answer the requests that have come whole, and read no other one."""
+        self._has_given_up = True
+        self._cancel_deadline()
+        self.cycle.keep_alive = False
 
     def _too_late(self) -> None:
-        note_refusal(self._center, _TOO_SLOW, None)
-        self.transport.abort()
+        self._give_up(_TOO_SLOW)
+
+    def _body_too_late(self) -> None:
+        if self.pipeline:
+            self._give_up(_TOO_SLOW)
+        else:
+            self.transport.abort()
 
     def _has_begun(self) -> bool:
         """Whether an answer has begun, or must come first, so that no other one may be written."""
         return bool(self.cycle.response_started or self.pipeline)
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._handshake is not None and self.cycle.response_complete and not self.transport.is_closing():
+            self._hand_back().open(*self._handshake)
+
     def _hand_back(self) -> Front:
         # For uvicorn the connection ends here.
+        self._unset_keepalive_if_required()
         self.connection_lost(ConnectionAbortedError())
         front = self._reception(self.config, self.server_state, self.app_state)
         front.connection_made(self.transport)
@@ -287,7 +315,7 @@ class PlainHttp(HttpToolsProtocol):
         super().on_headers_complete()
         # The application gives a body as long as this, and has an answer to one that takes longer.
         self._cancel_deadline()
-        self._deadline = self.loop.call_later(self._header_timeout + CLOSE_GRACE_S, self.transport.abort)
+        self._deadline = self.loop.call_later(self._header_timeout + CLOSE_GRACE_S, self._body_too_late)
 
     def on_body(self, body: bytes) -> None:
         self._has_come_further = True
@@ -321,6 +349,17 @@ class PlainHttp(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _refusing(answer: Answer) -> Any:
+    """An application that answers so, whatever it is asked, and lets the connection end."""
+
+    async def refuse(scope: object, receive: object, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+        headers = [(name.encode(), value.encode()) for name, value in (*answer.headers, ("connection", "close"))]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    return refuse
 
 
 def hand_over(transport: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:

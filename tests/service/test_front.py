@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import socket
 import time
@@ -17,9 +18,10 @@ from service.fast.front import MAX_PIPELINED, Front, Reception
 from service.fast.handshake import MAX_HEAD_BYTES
 from service.settings import Limits, Settings
 from tests.service.shells import COMMANDS, DEADLINE_S, HANDSHAKE, Peer, Shell, running, wait_until
-from tests.service.transports import PEER, FakeTransport, frame, in_a_loop
+from tests.service.transports import PEER, FakeTransport, frame, in_a_loop, until
 
 PLAIN = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKED = b"POST /elsewhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 OURS = [COMMANDS["runner"], COMMANDS["gunicorn"]]
 
 
@@ -121,12 +123,66 @@ async def test_a_handshake_after_other_requests_makes_a_websocket() -> None:
 
 
 @in_a_loop
-async def test_a_handshake_while_another_request_is_unanswered_ends_the_connection() -> None:
+async def test_a_handshake_waits_until_the_requests_before_it_are_answered() -> None:
     house = House()
     transport = house.knock()
-    transport.deliver(PLAIN + HANDSHAKE + b"\r\n")
-    assert transport.done[-1] == "abort"
+    transport.deliver(PLAIN * 3 + HANDSHAKE + b"\r\n" + frame(9, b"early"))
+    front, before = transport.protocol, len(transport.done)
+    assert transport.done[-1] == "pause_reading"
+    await until(lambda: house.app.center.connections)
+    heard = b"".join(transport.writes)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", heard) == [b"200", b"200", b"200", b"101"]
+    assert transport.done[before:] == ["pause_reading", "resume_reading"]  # when it is handed back
+    assert front._deadline is front.timeout_keep_alive_task is None
+    del transport.writes[: transport.writes.index(next(each for each in transport.writes if b" 101 " in each))]
+    await asyncio.sleep(0)
+    assert (10, b"early") in transport.frames()
+    assert not transport.is_closing()
+
+
+@in_a_loop
+async def test_a_handshake_after_the_last_request_of_a_connection_is_not_read() -> None:
+    house = House()
+    transport = house.knock()
+    transport.deliver(PLAIN[:-2] + b"Connection: close\r\n\r\n" + HANDSHAKE + b"\r\n")
+    await until(transport.is_closing)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", b"".join(transport.writes)) == [b"200"]
+    assert transport.done[-1] == "close"
     assert house.app.center.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "answers"),
+    [
+        (HANDSHAKE.replace(b"13", b"12") + b"\r\n", [b"200"]),
+        (b"\xff\r\n\r\n", [b"200"]),
+        (CHUNKED + b"zz\r\n", [b"200", b"400"]),
+    ],
+    ids=["handshake", "head", "body"],
+)
+@in_a_loop
+async def test_a_request_is_answered_whatever_is_wrong_with_the_next_one(bad: bytes, answers: list[bytes]) -> None:
+    transport = House().knock()
+    transport.deliver(PLAIN + bad)
+    await until(transport.is_closing)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", b"".join(transport.writes)) == answers
+    assert transport.done[-1] == "close"
+
+
+@pytest.mark.parametrize(
+    ("half", "answers"),
+    [(b"GET / HT", [b"200"]), (CHUNKED, [b"200", b"408"])],
+    ids=["head", "body"],
+)
+@in_a_loop
+async def test_a_request_is_answered_however_long_the_next_one_takes(half: bytes, answers: list[bytes]) -> None:
+    transport = House().knock()
+    transport.deliver(PLAIN)
+    transport.deliver(half)
+    transport.protocol._deadline._run()
+    await until(transport.is_closing)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", b"".join(transport.writes)) == answers
+    assert transport.done[-1] == "close"
 
 
 @in_a_loop
@@ -179,9 +235,6 @@ async def test_a_head_that_is_too_long_and_complete_is_refused_with_431() -> Non
     assert status(transport) == 431
 
 
-CHUNKED = b"POST /elsewhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
 @pytest.mark.parametrize(
     ("begin", "piece"),
     [
@@ -232,7 +285,7 @@ async def test_who_asks_without_end_and_waits_for_no_answer_is_cut_off() -> None
         await asyncio.sleep(0)
     assert b"".join(transport.writes).count(b"HTTP/1.1 200 ") == MAX_PIPELINED + 1
     assert transport.done[-1] == "close"
-    assert house.app.center.hub.tally.refused == {429: 1}
+    assert house.app.center.hub.tally.refused == {}  # no handshake, and no sign of too many connections
     transport.protocol.connection_lost(None)
 
 
