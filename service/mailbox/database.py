@@ -123,7 +123,7 @@ class Database:
             raise _explained(error, directory) from None
 
     def _open(self, directory: Path, open_files: contextlib.ExitStack) -> None:
-        if not directory.exists():
+        with contextlib.suppress(FileExistsError):  # also if another worker has made it just now
             directory.mkdir(mode=0o700)
             sync_directory(directory.parent)
         self.lock = Lock(directory / "lock")

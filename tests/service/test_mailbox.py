@@ -662,6 +662,22 @@ def test_of_workers_that_start_at_once_whoever_makes_the_store_takes_it_for_the_
     desk.close()
 
 
+def test_workers_that_make_the_directory_at_the_same_moment_both_start(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = Path.mkdir
+
+    def make(path: Path, mode: int = 0o777) -> None:
+        if path == directory:
+            mkdir(path, mode)  # the other one was first
+        mkdir(path, mode)
+
+    monkeypatch.setattr(Path, "mkdir", make)
+    desk = Desk(directory)
+    assert desk.arrives("bob")[1]["whole"] is True
+    desk.close()
+
+
 def test_what_is_set_aside_is_lost_though_nobody_has_noted_yet_what_it_was_like(directory: Path) -> None:
     directory.mkdir()
     (directory / "mail.db").write_bytes(b"not a database" * 1000)
