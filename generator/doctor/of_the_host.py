@@ -163,8 +163,8 @@ def the_edits(patient: Patient) -> list[str]:
 
 @check("drift", "name", see=the_edits, expects="every file is as it was installed")
 def drift(_: Deploy, seen: list[str]) -> Verdict:
-    """No file was edited, replaced or removed by hand."""
-    fix = f"move it into deploy.yaml, then {AS_ROOT} install --overwrite; {AS_ROOT} status shows the difference"
+    """No file was edited, replaced, removed or given another owner or mode by hand."""
+    fix = f"move an edit into deploy.yaml, then {AS_ROOT} install --overwrite; {AS_ROOT} status shows the difference"
     return failed("; ".join(seen), fix) if seen else ok("none differs")
 
 

@@ -1,4 +1,4 @@
-"""Files on the host that are not as they were installed: edited, replaced or removed by hand."""
+"""Files on the host that are not as they were installed: edited, replaced, removed or given away by hand."""
 
 import difflib
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from generator.host import default_site
+from generator.host.permissions import differences
 from generator.host.store import Store
 from generator.paths import SHARED, Paths
 from generator.readers.nginx import DEFAULT_SITE, HOST
@@ -61,9 +62,12 @@ def _files(store: Store, number: int) -> Iterator[Drift]:
         target = (store.root if path in on_the_host else directory) / path
         if path in on_the_host and target.is_symlink():
             yield Drift(path, _replaced_by(target), _diff(store, path, target))
-        elif "sha256" in entry and _differs(target, entry["sha256"]):
-            what = "is missing" if path in on_the_host and not target.exists() else "was edited"
-            yield Drift(path, what, _diff(store, path, target))
+        elif "sha256" in entry:
+            found = differences(target, entry)
+            if _differs(target, entry["sha256"]):
+                found.insert(0, "is missing" if path in on_the_host and not target.exists() else "was edited")
+            if found:
+                yield Drift(path, ", ".join(found), _diff(store, path, target))
 
 
 def _replaced_by(link: Path) -> str:
@@ -77,9 +81,10 @@ def copies(store: Store, number: int | None) -> Path:
 
 
 def keep_copy(drift: Drift, store: Store, directory: Path) -> None:
-    """Keep copies of files that are about to be overwritten or removed; for root only, since .env may be one."""
-    source = store.root / drift.path
-    if source.is_file():
+    """Keep copies of files whose content is about to be lost; for root only, since .env may be one."""
+    source, number = store.root / drift.path, store.current
+    is_pristine = number is not None and _hash(source) == _hash(store.pristine(number, drift.path))
+    if source.is_file() and not is_pristine:
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
         copy = directory / drift.path

@@ -44,7 +44,7 @@ from generator.rendering.render import service_user
 from generator.report import CommandError, Report
 
 KEPT_GENERATIONS = 5
-EDITED = "Edited by hand; take the edits into deploy.yaml, or install with --overwrite (copies are kept)."
+EDITED = "Changed by hand; take edits into deploy.yaml, or install with --overwrite (copies of them are kept)."
 
 
 def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> int:

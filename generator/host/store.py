@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from generator.host import recovery
+from generator.host.permissions import differences
 from generator.paths import UNITS, Paths, engine_unit
 from generator.program import AS_ROOT
 from generator.rendering.bundle import MANIFEST, Bundle
@@ -256,13 +257,13 @@ class Store:
         return self.directory(number) / PRISTINE / path
 
     def restore(self, number: int) -> None:
-        """Take back what was edited in a generation since it was written."""
+        """Take back what was edited in a generation, or given away, since it was written."""
         directory = self.directory(number)
         for path, entry in self.manifest(number).items():
-            pristine = self.pristine(number, path)
-            if "sha256" in entry and not _same(pristine, directory / path):
+            pristine, target = self.pristine(number, path), directory / path
+            if "sha256" in entry and (not _same(pristine, target) or differences(target, entry)):
                 owner = (entry["owner"], entry["group"])
-                put_text(directory / path, pristine.read_text(encoding="utf-8"), int(entry["mode"], 8), owner)
+                put_text(target, pristine.read_text(encoding="utf-8"), int(entry["mode"], 8), owner)
 
     def make_current(self, number: int | None) -> None:
         """The switch."""

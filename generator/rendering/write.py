@@ -190,11 +190,12 @@ def put_new_text(target: Path, text: str, mode: int = 0o666) -> None:
 
 
 def put_copy(source: Path, target: Path) -> None:
-    """Make a file hold what another one holds, with its mode and times; one that does already is left as it is."""
+    """Make a file of our own hold what another one holds, with its mode and times; one that does already stays."""
     if _is_copy(source, target):
         return
     with _replacing(target) as temporary:
         shutil.copy2(source, temporary)
+        os.chown(temporary, os.geteuid(), os.getegid())  # the group may be that of the directory
         descriptor = os.open(temporary, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -210,6 +211,7 @@ def _is_copy(source: Path, target: Path) -> bool:
     return (
         stat.S_ISREG(status.st_mode)
         and stat.S_IMODE(status.st_mode) == stat.S_IMODE(source.stat().st_mode)
+        and (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
         and target.read_bytes() == source.read_bytes()
     )
 

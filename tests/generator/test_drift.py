@@ -1,12 +1,18 @@
 """What on a host is not as it was installed."""
 
+import grp
+import os
+import pwd
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from generator.config.load import load_text
 from generator.host.drift import copies, drifts, keep_copy, put_back
+from generator.host.permissions import differences
 from generator.host.store import Generation, Store
 from generator.readers.nginx import DEFAULT_SITE
 from generator.rendering.render import render
@@ -21,9 +27,10 @@ UNIT = f"etc/systemd/system/{NAME}.service"
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Generation 1, installed below a directory; its links lead there too."""
-    monkeypatch.setattr("shutil.chown", lambda *_: None)  # only root may give files away
     store = Store(NAME, tmp_path)
     bundle = render(load_text("domain: a.org\n", "deploy.yaml").deploy)
+    me = {"owner": pwd.getpwuid(os.geteuid()).pw_name, "group": grp.getgrgid(os.getegid()).gr_name}
+    bundle = replace(bundle, files=tuple(replace(file, **me) for file in bundle.files))  # only root may give files away
     where = ("127.0.0.1:8765", "a.org", "off")
     store.add(bundle, Generation(1, "r1", 0.0, "uvicorn", "systemd", *where, healthy=True, has_files=True))
     store.make_current(1)
@@ -99,6 +106,68 @@ def test_an_edited_unit_is_shown_and_put_back(store: Store) -> None:
 
 def test_an_edit_of_what_a_unit_is_copied_from_changes_nothing_on_the_host(store: Store) -> None:
     (store.directory(1) / UNIT).write_text("mine")
+    assert drifts(store) == []
+
+
+@pytest.mark.parametrize("path", [ENV, SITE, UNIT])
+def test_another_mode_is_told_and_taken_back(store: Store, path: str) -> None:
+    expected = store.manifest(1)[path]["mode"]
+    (store.root / path).chmod(0o604)
+    (drift,) = drifts(store)
+    assert (drift.path, drift.what, drift.diff) == (path, f"has mode 0604 instead of {expected}", "")
+    keep_copy(drift, store, copies(store, 1))
+    assert not copies(store, 1).exists()  # nothing of it is lost
+    store.restore(1)
+    for copied in store.files(1):
+        put_copy(store.directory(1) / copied, store.root / copied)
+    assert drifts(store) == []
+
+
+def test_an_edit_and_another_mode_are_told_together(store: Store) -> None:
+    (store.root / UNIT).write_text("mine")
+    (store.root / UNIT).chmod(0o600)
+    assert [drift.what for drift in drifts(store)] == ["was edited, has mode 0600 instead of 0644"]
+
+
+def entry_of(path: Path, **other: str) -> Mapping[str, Any]:
+    """The entry of a file in a manifest, as it stands, but for what is given."""
+    status = path.stat()
+    owner, group = pwd.getpwuid(status.st_uid).pw_name, grp.getgrgid(status.st_gid).gr_name
+    return {"owner": owner, "group": group, "mode": f"{status.st_mode & 0o7777:04o}", **other}
+
+
+def test_another_owner_or_group_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("text")
+    file.chmod(0o640)
+    said = entry_of(file)
+    somebody = next(user.pw_name for user in pwd.getpwall() if user.pw_uid != os.geteuid())
+    others = next(group.gr_name for group in grp.getgrall() if group.gr_gid != os.getegid())
+    assert differences(file, said) == []
+    assert differences(file, entry_of(file, owner=somebody, group=others, mode="2640")) == [
+        f"has owner {said['owner']} instead of {somebody}",
+        f"has group {said['group']} instead of {others}",
+        "has mode 0640 instead of 2640",
+    ]
+
+
+def test_a_user_that_the_host_does_not_know_and_a_file_that_is_gone_are_told_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    assert (
+        differences(tmp_path / "file", entry_of(tmp_path / "file", owner="no-such-user", group="no-such-group")) == []
+    )
+    assert differences(tmp_path / "gone", entry_of(tmp_path / "file")) == []
+    assert differences(tmp_path / "file/below", entry_of(tmp_path / "file")) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_file_that_was_given_away_is_told_and_taken_back(store: Store) -> None:
+    for path in (SITE, UNIT):
+        os.chown(store.root / path, 12345, 54321)
+    what = "has owner 12345 instead of root, has group 54321 instead of root"
+    assert {(drift.path, drift.what) for drift in drifts(store)} == {(SITE, what), (UNIT, what)}
+    store.restore(1)
+    put_copy(store.directory(1) / UNIT, store.root / UNIT)
     assert drifts(store) == []
 
 

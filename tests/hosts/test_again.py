@@ -134,6 +134,38 @@ def test_plan_shows_the_difference_its_effects_and_how_many_connections_end(inst
     assert "make: ***" not in installed.run("make", "plan")
 
 
+def test_owner_group_and_mode_are_as_installed_or_told_and_put_right(installed: Console) -> None:
+    changes: tuple[dict[str, Any], ...] = (
+        {},
+        {"user": "another"},
+        {"manager": "supervisor", "server": "gunicorn"},
+        {"nginx": {"default_server": True}},
+    )
+    for settings in changes:
+        installed.install(**settings)
+        assert "instead of" not in installed.status()
+    installed.wsbundle("rollback")
+    assert "instead of" not in installed.status()
+    installed.install()
+    installed.run("sh", "-c", f"chown games {ENV}; chmod 600 {UNIT}; chown games:games {SOCKET} {SITE}")
+    expected = [
+        f"{ENV}: has owner games instead of root\n",
+        f"{UNIT}: has mode 0600 instead of 0644\n",
+        *(f"{path}: has owner games instead of root, has group games instead of root\n" for path in (SOCKET, SITE)),
+    ]
+    said = (installed.status(code=4), installed.wsbundle("plan", code=1), installed.wsbundle("install", code=1))
+    for each in said:
+        assert [line for line in expected if line not in each] == []
+    installed.wsbundle("install", "--overwrite")
+    assert "instead of" not in installed.status()
+    assert installed.run("stat", "-Lc", "%U:%G %a", UNIT, SOCKET, SITE, ENV).split("\n")[:4] == [
+        *["root:root 644"] * 3,
+        f"root:{NAME} 640",
+    ]
+    assert installed.run("sh", "-c", f"ls /opt/{NAME}/edited 2>/dev/null || true") == ""  # nothing was edited
+    assert installed.routes()
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [("", f"{RECORD} is damaged"), ("{}", f"/opt/{NAME} is there, and is not ours")],
