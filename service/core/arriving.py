@@ -1,6 +1,6 @@
 """Stands for a client that another worker is about to hand over: it has the client's addresses and is in its groups."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from service.core import drops
 from service.core.addresses import Address
@@ -18,6 +18,10 @@ class Arriving:
 
     def __init__(self, moving: Moving) -> None:
         self.moving = moving
+        self.without: list[tuple[Set[Address], str]] = []
+        """Recipients that have ended, or were lost, since it stopped: their addresses, each with the `teller` of a
+        `service.core.bus_records.Moves`.
+        """
         self._acts: list[Callable[[Owner], None]] = []
         self._receipts: dict[int, Receipt] = {}
         """For messages to a group that are about to be delivered, by key."""

@@ -81,12 +81,14 @@ class Awaited:
             self.take(message)
         return found
 
-    def move(self, recipients: Set[Address], worker: Any) -> None:
-        """These recipients are with another worker from now on, or are to be."""
-        for waiting in self._of.values():
+    def move(self, recipients: Set[Address], worker: Any, is_there: bool, sender: Address | None) -> None:
+        """These recipients are to be with another worker from now on, or each `is_there` for good: what all senders, or
+        this one, have sent to them.
+        """
+        for waiting in self._of.values() if sender is None else [self._of.get(sender, {})]:
             for what, where in waiting.items():
-                if what[1] in recipients and where.worker is not worker:
-                    before = None if where.before is worker else where.worker
+                if what[1] in recipients and (is_there or where.worker is not worker):
+                    before = None if is_there or where.before is worker else where.worker
                     waiting[what] = where._replace(worker=worker, before=before)
 
     def part(self, worker: Any) -> None:

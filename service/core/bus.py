@@ -412,9 +412,11 @@ class PeerBus:
         if (sender := receipt.sender.temporary) is not None:
             self._awaited.sent_to(worker, key, address, Open(sender, receipt.id, name))
 
-    def move_awaited(self, recipients: Set[Address], worker: Peer) -> None:
-        """These recipients are with this worker from now on."""
-        self._awaited.move(recipients, worker)
+    def move_awaited(
+        self, recipients: Set[Address], worker: Peer, is_there: bool = False, sender: Address | None = None
+    ) -> None:
+        """As `service.core.awaited.Awaited.move`."""
+        self._awaited.move(recipients, worker, is_there, sender)
 
     def look_for_receipts(self, senders: Set[Address]) -> None:
         """These clients are about to leave, in this turn: find what they have sent to others that stay."""

@@ -188,7 +188,8 @@ class Moves(_Record, tag=18):
     """The worker with the number `to` is to serve these clients of the sender, or the sender after all. Both are on one
     host. `instead`: of a worker, by its number, and the number of its `Moves`, which is not to be acted on any more; of
     its clients the sender has these by now, and those that are `gone` no more, with all that they had. Without it, no
-    worker of the host has those.
+    worker of the host has those; what becomes of what they had yet to confirm, the worker with the number `teller`
+    says itself, unless it dies before.
     """
 
     number: int
@@ -196,6 +197,7 @@ class Moves(_Record, tag=18):
     clients: list[Moving]
     instead: tuple[str, int] | None = None
     gone: list[Moving] = []
+    teller: str = ""
 
 
 class Fenced(_Record, tag=19):

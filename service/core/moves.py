@@ -12,7 +12,6 @@ has to hear of the clients from the worker that gets them.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -111,7 +110,9 @@ class Workers(Protocol):
 
     def note_sent(self, worker: Any, key: int, address: Address, receipt: Receipt, name: Address) -> None: ...
 
-    def move_awaited(self, recipients: Set[Address], worker: Any) -> None: ...
+    def move_awaited(
+        self, recipients: Set[Address], worker: Any, is_there: bool = False, sender: Address | None = None
+    ) -> None: ...
 
     def look_for_receipts(self, senders: Set[Address]) -> None: ...
 
@@ -232,8 +233,8 @@ class Moves:
         """Clients of ours that are about to leave."""
         self._fences: dict[int, _Fence] = {}
         self._arriving: dict[Address, tuple[Worker, Arriving]] = {}
-        self._lost: dict[Address, str] = {}
-        """Clients of whom all have been told that they do not come, for their worker has died, and its number."""
+        self._lost: dict[Address, tuple[Worker, Arriving]] = {}
+        """Clients of whom all have been told that they do not come, for their worker has died."""
         self._behind: dict[Worker, dict[tuple[str, int], _Behind]] = {}
         """Of workers that have yet to say `Fenced`: the clients that they believe elsewhere."""
         self._claims: dict[tuple[Worker, int], tuple[str, int]] = {}
@@ -319,7 +320,8 @@ class Moves:
                 clients = [each for each in fence.record.clients if each.temporary != member.temporary]
                 fence.record.clients = clients
                 self.leaving.discard(member.temporary)
-                gone = records.Moves(self._bus.next_number(), self._bus.number, [], gone=[self.moving(member)])
+                number, us = self._bus.next_number(), self._bus.number
+                gone = records.Moves(number, us, [], gone=[self.moving(member)], teller=us)
                 for peer in tuple(self._bus.peers.values()):
                     self._tell(peer, gone)
 
@@ -586,17 +588,19 @@ class Moves:
                 self._caught_up(other, record.instead)  # it was withdrawn, and they never hear of it
         else:
             for client in record.gone:
-                self._forget(client, siblings)
+                self._forget(client, siblings, record.teller)
+                if peer.is_near:
+                    self._lose_awaited(client, record.teller)
             gone = _temporaries(record.gone)
             for each in self._aside.get(peer, ()):
                 each.clients = [client for client in each.clients if client.temporary not in gone]
         self._drop(peer, record.gone)
 
-    def _forget(self, client: records.Moving, siblings: Sequence[Worker]) -> None:
+    def _forget(self, client: records.Moving, siblings: Sequence[Worker], teller: str) -> None:
         """No worker of a host has this client."""
         temporary = client.temporary
         if temporary in self._arriving and self._arriving[temporary][0] in siblings:
-            self.lost(temporary)
+            self.lost(temporary, teller)
         for holder in siblings:
             if temporary in holder.client_addresses:
                 self._drop(holder, [client])
@@ -608,19 +612,22 @@ class Moves:
                 self._bus.leave_at(peer, group, client.temporary)
             for address, _ in client.addresses:
                 self._bus.free_at(peer, address)
-            if peer.is_near:
-                self._lose_awaited(client)
 
-    def _lose_awaited(self, client: records.Moving) -> None:
-        """A client was lost on its way from worker to worker, or counts as lost, with what it would have confirmed."""
+    def _lose_awaited(self, client: records.Moving, teller: str) -> None:
+        """A client has ended, was lost on its way from worker to worker, or counts as lost, with what it would have
+        confirmed. What it had yet to confirm, the worker with the number `teller` says, if that lives.
+        """
         addresses = {address for address, _ in client.addresses}
-        self._bus.lose_awaited(lambda message, *_: message.recipient in addresses)
+        self._lose_awaited_of(addresses, teller)
         # A sender that is on its way to us brings along what it is yet to be told.
-        for sender, (_, arriving) in self._arriving.items():
-            arriving.when_here(partial(self._lose_awaited_of, sender, addresses))
+        for _, arriving in (*self._arriving.values(), *self._lost.values()):
+            arriving.without.append((addresses, teller))
 
-    def _lose_awaited_of(self, sender: Address, recipients: Set[Address]) -> None:
-        self._bus.lose_awaited(lambda message, *_: message.sender == sender and message.recipient in recipients)
+    def _lose_awaited_of(self, recipients: Set[Address], teller: str, sender: Address | None = None) -> None:
+        if teller in self._bus.peers:
+            self._bus.move_awaited(recipients, self._bus.peers[teller], True, sender)
+            return
+        self._bus.lose_awaited(lambda each, *_: each.recipient in recipients and sender in (None, each.sender))
 
     def passed(self, peer: Worker, record: records.Passed) -> None:
         """A worker has these clients, and had all."""
@@ -680,12 +687,17 @@ class Moves:
             for group in arriving.moving.groups:
                 self._hub.forget_in_group(arriving, group)
             arriving.yield_to(session)
-        elif self._lost.pop(session.temporary, None) is not None:
+        elif session.temporary in self._lost:
             # Its worker had died, but it had just left.
+            _, arriving = self._lost.pop(session.temporary)
             session.forget_unconfirmed()
+        else:
+            return
+        for recipients, teller in arriving.without:
+            self._lose_awaited_of(recipients, teller, session.temporary)
 
-    def lost(self, temporary: Address) -> None:
-        """A client cannot be served by us, or does not come any more."""
+    def lost(self, temporary: Address, teller: str = "") -> None:
+        """A client cannot be served by us, or does not come any more. `teller` is as in `records.Moves`."""
         if temporary not in self._arriving:
             return
         _, arriving = self._arriving.pop(temporary)
@@ -695,19 +707,19 @@ class Moves:
             if self._hub.owner_of(address) is arriving:
                 self._bus.tell_all(records.Frees(address))
         give_up(self._bus, arriving)
-        gone = records.Moves(self._bus.next_number(), self._bus.number, [], gone=[arriving.moving])
+        gone = records.Moves(self._bus.next_number(), self._bus.number, [], gone=[arriving.moving], teller=teller)
         for peer in self._bus.workers_of(None):
             peer.tell(gone)
-        self._lose_awaited(arriving.moving)
+        self._lose_awaited(arriving.moving, teller)
 
-    def lost_of(self, number: str) -> None:
+    def lost_of(self, number: str, teller: str = "") -> None:
         """None of those that are still to come from this worker comes any more."""
         for temporary in self._coming_from(number):
-            self.lost(temporary)
+            self.lost(temporary, teller)
 
     def nobody_comes(self, number: str) -> None:
         """What this worker has handed over has been taken, as far as that can be, whether it lives or not."""
-        self._lost = {temporary: of for temporary, of in self._lost.items() if of != number}
+        self._lost = {temporary: each for temporary, each in self._lost.items() if each[0].number != number}
 
     def _coming_from(self, number: str) -> list[Address]:
         return [temporary for temporary, (holder, _) in self._arriving.items() if holder.number == number]
@@ -747,8 +759,8 @@ class Moves:
                 for key, recipient in messages:
                     self._bus.settle(key, recipient, Lost)
         if peer.is_near:
-            self._lost |= dict.fromkeys(self._coming_from(peer.number), peer.number)
-            self.lost_of(peer.number)
+            self._lost |= {temporary: self._arriving[temporary] for temporary in self._coming_from(peer.number)}
+            self.lost_of(peer.number, peer.number)
             self._ask_instead_of(peer)
         for number, fence in tuple(self._fences.items()):
             fence.ask_no_more(peer)

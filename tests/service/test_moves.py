@@ -524,6 +524,53 @@ def test_of_a_recipient_that_is_lost_a_sender_hears_that_is_on_its_way_as_well(t
     assert [frame["type"] for frame in sender.heard()] == ["ok", "lost"]
 
 
+@pytest.mark.parametrize("to", ["0", "2"])
+def test_a_sender_that_comes_although_it_was_lost_hears_of_a_recipient_that_was_lost_as_well(to: str) -> None:
+    host = Host(3)
+    sender, recipient = (host.workers["1"].v1(name) for name in ("ann", "bob"))
+    host.settle()
+    sender.say(id=1, recipient_uuid="bob", message=1, ack="delivered")
+    moves = [Move(host, recipient, "1", to)]
+    host.settle()
+    moves.append(Move(host, sender, "1", "0"))
+    host.settle()
+    host.kill("1")
+    host.settle()
+    for each in moves:
+        each.arrive()
+        host.settle()
+    assert [frame["type"] for frame in sender.heard()] == ["ok", "lost"]
+    assert not host.workers["0"].bus._awaited
+
+
+@pytest.mark.parametrize("hears_from", ["both", "the next worker first", "the next worker alone"])
+@pytest.mark.parametrize("moves", [False, True])
+def test_of_one_who_ends_in_the_middle_of_its_move_a_sender_hears_once(moves: bool, hears_from: str) -> None:
+    host = Host(4)
+    recipient, sender = host.workers["0"].v1("ann"), host.workers["2"].v1("bob")
+    host.settle()
+    sender.say(id=1, recipient_uuid="ann", message=1, ack="delivered")
+    host.settle()
+    bus, at = host.workers["0"].bus, "3" if moves else "2"
+    bus.moves.announce([recipient.session], bus.peers["1"], lambda _: None)
+    host.settle()
+    if moves:
+        move = Move(host, sender, "2", at)
+        host.settle()
+    recipient.session.end()
+    if hears_from != "both":
+        host.settle(but=("0", at))
+    if hears_from == "the next worker alone":  # the other one dies before it has said it
+        host.workers[at].incoming["0"].records.clear()
+        host.kill("0")
+    host.settle()
+    if moves:
+        move.arrive()
+        host.settle()
+    assert [frame["type"] for frame in sender.heard()] == ["ok", "lost"]
+    assert not host.workers[at].bus._awaited
+
+
 def test_a_sender_that_stays_because_the_next_worker_has_died_hears_what_was_confirmed_meanwhile() -> None:
     host = Host(3)
     sender, recipient = host.workers["0"].v1("ann"), host.workers["1"].v1("bob")
