@@ -235,6 +235,8 @@ class Moves:
         self._arriving: dict[Address, tuple[Worker, Arriving]] = {}
         self._lost: dict[Address, tuple[Worker, Arriving]] = {}
         """Clients of whom all have been told that they do not come, for their worker has died."""
+        self._left_to: set[Worker] = set()
+        """Workers to which clients of ours have passed."""
         self._behind: dict[Worker, dict[tuple[str, int], _Behind]] = {}
         """Of workers that have yet to say `Fenced`: the clients that they believe elsewhere."""
         self._claims: dict[tuple[Worker, int], tuple[str, int]] = {}
@@ -328,6 +330,7 @@ class Moves:
     def left(self, session: Session, to: Worker) -> None:
         """A client has left: the other worker has what it had."""
         moving = self.moving(session)
+        self._left_to.add(to)
         to.client_addresses[session.temporary] = moving.client_address
         for address, since in moving.addresses:
             to.owned[address] = since
@@ -742,6 +745,16 @@ class Moves:
         while len(self._left_over) > MAX_LEFT_OVER:
             del self._left_over[next(iter(self._left_over))]
 
+    def _tell_who_has_left(self, peer: Worker) -> None:
+        """A worker has gone, and clients that had passed to it from us: others do not know which have stayed."""
+        owned = [each for each in peer.owned.items() if self._hub.owner_of(each[0]) is peer]
+        if peer in self._left_to and owned:
+            gone = records.Moving(None, peer.name, owned, [])
+            record = records.Moves(self._bus.next_number(), self._bus.number, [], gone=[gone], teller=peer.number)
+            for other in self._bus.workers_of(None):
+                other.tell(record)
+        self._left_to.discard(peer)
+
     def parted(self, peer: Worker) -> None:
         """A worker has gone."""
         self._ahead = [ahead for ahead in self._ahead if ahead[0] is not peer]
@@ -759,6 +772,7 @@ class Moves:
                 for key, recipient in messages:
                     self._bus.settle(key, recipient, Lost)
         if peer.is_near:
+            self._tell_who_has_left(peer)
             self._lost |= {temporary: self._arriving[temporary] for temporary in self._coming_from(peer.number)}
             self.lost_of(peer.number, peer.number)
             self._ask_instead_of(peer)

@@ -543,6 +543,30 @@ def test_a_sender_that_comes_although_it_was_lost_hears_of_a_recipient_that_was_
     assert not host.workers["0"].bus._awaited
 
 
+@pytest.mark.parametrize("arrives", [False, True])
+@pytest.mark.parametrize("is_late", [False, True])
+def test_of_one_who_has_passed_to_a_worker_that_dies_a_sender_hears(is_late: bool, arrives: bool) -> None:
+    host = Host(3)
+    sender, recipient = host.workers["0"].v1("ann"), host.workers["1"].v1("bob")
+    host.settle()
+    sender.say(id=1, recipient_uuid="bob", message=1, ack="delivered")
+    host.settle()
+    moving = Move(host, recipient, "1", "2")
+    host.settle()
+    if arrives:
+        moving.arrive()
+        host.settle()
+    if is_late:  # the sender's worker sees it after the other one
+        del host.workers["2"]
+        for number in ("1", "0"):
+            host.workers[number].bus.part(host.workers[number].peers.pop("2"))
+            host.settle()
+    else:
+        host.kill("2")
+    host.settle()
+    assert [frame["type"] for frame in sender.heard()] == ["ok", "lost"]
+
+
 @pytest.mark.parametrize("hears_from", ["both", "the next worker first", "the next worker alone"])
 @pytest.mark.parametrize("moves", [False, True])
 def test_of_one_who_ends_in_the_middle_of_its_move_a_sender_hears_once(moves: bool, hears_from: str) -> None:
