@@ -157,7 +157,7 @@ class _Fence(msgspec.Struct):
 
     def ask_no_more(self, peer: Any) -> None:
         """It has gone, or the link to it has ended."""
-        if peer in self.asked and not self.withdrawal:
+        if peer in self.asked and (self.are_others_asked or not self.withdrawal):
             self.unsure.add(peer.number)
         self.asked.discard(peer)
 
@@ -311,6 +311,13 @@ class Moves:
         for peer in tuple(self._bus.peers.values()):
             self._tell(peer, record)
         self._forget_withdrawn()
+
+    def _tell_of_withdrawal(self, peer: Worker, fence: _Fence) -> None:
+        """Of those that are still here, a worker that is met anew may have heard over a link that has ended."""
+        owners = [self._hub.owner_of(temporary) for temporary in fence.clients - self.leaving]
+        clients = [self.moving(owner) for owner in owners if self._hub.is_ours(owner)]
+        fence.asked.add(peer)
+        self._tell(peer, records.Moves(fence.withdrawal, self._bus.number, clients))
 
     def _forget_withdrawn(self) -> None:
         self._fences = {number: fence for number, fence in self._fences.items() if fence.asked or not fence.withdrawal}
@@ -470,7 +477,9 @@ class Moves:
     def met(self, peer: Worker) -> None:
         """Another worker is there."""
         for fence in self._fences.values():
-            if fence.are_others_asked and not fence.is_over:
+            if fence.withdrawal and fence.may_have_heard(peer.number):
+                self._tell_of_withdrawal(peer, fence)
+            elif fence.are_others_asked and not fence.is_over:
                 self._tell(peer, fence.record)
         behind = {
             which: _Behind(each.clients)

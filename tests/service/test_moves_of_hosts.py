@@ -489,6 +489,44 @@ def test_who_may_have_heard_of_a_move_has_heard_of_it_over_a_new_link_as_well(is
     assert source.bus.moves.elsewhere(again) == {ann.temporary}
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_who_has_heard_over_a_new_link_that_a_client_stays_is_not_taken_to_believe_it_elsewhere(
+    is_answered: bool,
+) -> None:
+    scene = Scene(0)
+    source, stuck, there = (scene.workers[name] for name in ("a0", "a2", "b0"))
+    ann = scene.parties["ann"].session
+    number = source.bus.moves.announce([ann], source.bus.peers["1"], lambda _: None)
+    scene.workers["a1"].arrive("0")
+    source.arrive("1")
+    if is_answered:
+        scene.settle()
+    del scene.workers["a1"]
+    for worker in (source, stuck):
+        worker.bus.part(worker.peers.pop("1"))
+    source.bus.moves.withdraw(number, [ann])
+    source.links._end(source.links._links[there.links.me.name], "silence")
+
+    def go_on() -> None:  # but for what the one that is stuck has to answer
+        while scene.engine.go_on() or source._next_turn or there._next_turn:
+            source.turns()
+            there.turns()
+
+    elsewhere = source.bus.moves.elsewhere
+    while there.links.me.name not in source.bus.peers:
+        assert scene.engine.go_on()
+    assert elsewhere(source.bus.peers[there.links.me.name]) == {ann.temporary}
+    go_on()
+    assert number in source.bus.moves._fences
+    assert elsewhere(source.bus.peers[there.links.me.name]) == set()
+    scene.parties["dan"].say(id=1, group="all", message=1, ack="none")
+    there.turns()
+    go_on()
+    assert [frame["message"] for frame in scene.parties["ann"].heard() if frame["type"] == "msg"] == [1]
+    scene.settle()
+    assert number not in source.bus.moves._fences
+
+
 def test_who_hears_of_a_move_when_the_next_worker_has_given_the_client_up_hears_that_it_has_gone() -> None:
     scene = Scene(0)
     source, target, there = (scene.workers[name] for name in ("a0", "a1", "b0"))
