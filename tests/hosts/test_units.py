@@ -7,6 +7,7 @@ import pytest
 from tests.hosts.console import NAME, Console
 from tests.hosts.older_release import as_an_older_release_installed_it
 from tests.hosts.test_ended_at_every_step import BY_SUPERVISOR, leaves_nothing_behind
+from tests.hosts.test_faults import DOES_NOT_START
 
 SERVICE, SOCKET = UNITS = (f"{NAME}.service", f"{NAME}.socket")
 DIRECTORY = "/etc/systemd/system"
@@ -96,10 +97,10 @@ def test_links_of_an_older_release_become_files_and_come_back_when_that_fails(in
     as_an_older_release_installed_it(installed)
     installed.status()
     listing = in_etc(installed)
-    installed.run("sh", "-c", "echo 'raise SystemExit(1)' >>service/process/listen.py")
+    installed.run("sh", "-c", f'echo "{DOES_NOT_START}" >>service/process/listen.py')
     assert "generation 1 runs again" in installed.install(port=9000, code=1)
     assert in_etc(installed) == listing
-    installed.run("sed", "-i", "/raise SystemExit(1)/d", "service/process/listen.py")
+    installed.run("sed", "-i", "/broken code/d", "service/process/listen.py")
     installed.install()
     assert installed.run("find", DIRECTORY, "-maxdepth", "1", "-type", "l", "-name", f"{NAME}*") == ""
     assert installed.run("cmp", f"{DIRECTORY}/{SERVICE}", f"/opt/{NAME}/current{DIRECTORY}/{SERVICE}") == ""
