@@ -31,7 +31,7 @@ from service.process.notify import Notifier
 from tests.service.centers import Party
 from tests.service.engines import FakeTeller
 from tests.service.test_handover import CLOSE, PING, PONG, TEXT, Guest, Process, run, to
-from tests.service.transports import frame
+from tests.service.transports import frame, until
 from tests.service.workers import Host, Worker
 
 
@@ -291,11 +291,10 @@ def test_when_the_states_cannot_be_sent_clients_are_closed_with_1012(
         assert await two.doors[0].pass_on() == 0
         opcode, payload = await guest.hears()
         assert (opcode, payload[:2]) == (CLOSE, b"\x03\xf4")
-        await asyncio.sleep(0.05)
-        assert two.is_tidy()
         for worker in (two.old, two.new):
-            assert worker.center.hub.owner_of("me") is None  # type: ignore[arg-type]
+            await until(lambda: worker.center.hub.owner_of("me") is None)  # type: ignore[arg-type]  # noqa: B023
             assert worker.center.connections == 0
+        await until(two.is_tidy)
         two.doors[1].close()
         two.close()
 
@@ -335,8 +334,7 @@ def test_who_says_nothing_sensible_is_logged_and_nobody_waits_for_its_clients(
         with socket.socket(socket.AF_UNIX) as other:
             other.connect(str(two.doors[1]._path))
             other.sendall(said)
-        await asyncio.sleep(0.05)
-        assert two.is_tidy()
+        await until(two.is_tidy)
         assert two.new.center.hub.owner_of("me") is None  # type: ignore[arg-type]
         assert guest.rest == b""
         two.doors[1].close()

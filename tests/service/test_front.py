@@ -97,11 +97,10 @@ async def test_all_else_is_uvicorns_with_every_byte_of_it() -> None:
     transport = house.knock()
     transport.deliver(PLAIN[:10])
     transport.deliver(PLAIN[10:])
-    await asyncio.sleep(0.01)
+    await until(lambda: transport.writes)
     assert status(transport) == 200
     transport.deliver(PLAIN * 2)
-    await asyncio.sleep(0.01)
-    assert b"".join(transport.writes).count(b"HTTP/1.1 200") == 3
+    await until(lambda: b"".join(transport.writes).count(b"HTTP/1.1 200") == 3)
     assert house.connections == {transport.protocol}
     transport.protocol.connection_lost(None)
     assert house.connections == set()
@@ -189,7 +188,7 @@ async def test_a_request_is_answered_however_long_the_next_one_takes(half: bytes
 async def test_another_upgrade_is_ignored_without_a_word_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     transport = House().knock()
     transport.deliver(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
-    await asyncio.sleep(0.01)
+    await until(lambda: transport.writes)
     assert status(transport) == 200
     assert caplog.text == ""
 
