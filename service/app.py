@@ -129,7 +129,7 @@ class Application:
         else:
             host = ",".join(fields.get("host", ()))
             response = await self._watching.answer(scope["method"], scope["path"], passed_on(fields), host)
-        await _respond(send, "http", response)
+        await send_answer(send, "http", response)
 
     async def _publish(self, request: Request, receive: Receive) -> Answer:
         response = self._publisher.admit(request)
@@ -198,12 +198,13 @@ def _handshake(scope: Scope) -> Handshake:
 
 async def _refuse(refusal: Answer, scope: Scope, send: SendEvent) -> None:
     if "websocket.http.response" in (scope.get("extensions") or {}):
-        await _respond(send, "websocket.http", refusal)
+        await send_answer(send, "websocket.http", refusal)
     else:
         await send({"type": "websocket.close", "code": FULL.code, "reason": FULL.reason})
 
 
-async def _respond(send: SendEvent, kind: str, response: Answer) -> None:
+async def send_answer(send: SendEvent, kind: str, response: Answer) -> None:
+    """Send an answer; `kind` is `http`, or `websocket.http` for a handshake that is refused."""
     headers = [(name.encode(), value.encode()) for name, value in response.headers]
     await send({"type": f"{kind}.response.start", "status": response.status, "headers": headers})
     await send({"type": f"{kind}.response.body", "body": response.body})

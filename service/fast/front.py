@@ -5,7 +5,6 @@ holds a connection by never finishing a request.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
@@ -16,6 +15,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from service.app import SendEvent, send_answer
 from service.core.admission import Handshake, admit, client_address, note_refusal
 from service.core.bounds import CLOSE_GRACE_S
 from service.core.center import Center
@@ -354,10 +354,8 @@ class PlainHttp(HttpToolsProtocol):
 def _refusing(answer: Answer) -> Any:
     """An application that answers so, whatever it is asked, and lets the connection end."""
 
-    async def refuse(scope: object, receive: object, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
-        headers = [(name.encode(), value.encode()) for name, value in (*answer.headers, ("connection", "close"))]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+    async def refuse(scope: object, receive: object, send: SendEvent) -> None:
+        await send_answer(send, "http", answer._replace(headers=(*answer.headers, ("connection", "close"))))
 
     return refuse
 

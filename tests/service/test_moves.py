@@ -167,6 +167,13 @@ class Scene(Audience):
                 worker.turns()
             self.adopt()
 
+    def come_to_rest(self) -> None:
+        """Nobody writes any more, and all that follows from what was written has followed."""
+        for _ in range(2):
+            self.finish()
+            self.listen(1.0)
+        assert not self.still
+
 
 @pytest.mark.parametrize("seed", seeds(10, 30))
 def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(seed: int) -> None:
@@ -174,11 +181,7 @@ def test_of_what_is_written_meanwhile_nothing_is_lost_or_doubled_or_overtaken(se
     for _ in range(400):
         scene.turn()
         scene.listen(0.7)
-    scene.finish()
-    scene.listen(1.0)
-    scene.finish()
-    scene.listen(1.0)
-    assert not scene.still
+    scene.come_to_rest()
     for name in scene.parties:
         scene.check(name)
     for worker in scene.host.workers.values():
@@ -197,11 +200,7 @@ def test_when_clients_stay_after_all_nothing_is_lost_or_doubled_or_overtaken(see
     for _ in range(400):
         scene.turn(scene.lose_patience)
         scene.listen(0.7)
-    scene.finish()
-    scene.listen(1.0)
-    scene.finish()
-    scene.listen(1.0)
-    assert not scene.still
+    scene.come_to_rest()
     for name in scene.parties:
         scene.check(name)
     for worker in scene.host.workers.values():
@@ -218,11 +217,7 @@ def test_when_a_worker_dies_meanwhile_nothing_is_doubled_or_overtaken_or_remains
         if scene.parties:
             scene.turn(scene.lose_patience)
         scene.listen(0.7)
-    scene.finish()
-    scene.listen(1.0)
-    scene.finish()
-    scene.listen(1.0)
-    assert not scene.still
+    scene.come_to_rest()
     (worker,) = scene.host.workers.values()
     assert worker.center.connections == len(scene.parties) == len(worker.center.hub.members)
     assert not worker.bus.moves._arriving
