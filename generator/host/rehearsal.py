@@ -24,7 +24,6 @@ _OF_SERVICES = (
         "Type",
         "NotifyAccess",
         "TimeoutStartSec",
-        "ExecStartPre",
         "ExecStart",
         "ExecReload",
         "Restart",

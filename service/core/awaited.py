@@ -69,12 +69,12 @@ class Awaited:
         """The sender leaves. Returns: its messages, each with the worker."""
         return [(Open(sender, *what), where.worker) for what, where in self._of.pop(sender, {}).items()]
 
-    def take_where(self, is_meant: Callable[[Open, Any, int], bool]) -> list[Open]:
-        """What is told now."""
+    def take_where(self, is_meant: Callable[[Open, Any, int], bool], of: Address | None = None) -> list[Open]:
+        """What is told now, to all senders or to this one."""
         found = [
             message
-            for sender, waiting in self._of.items()
-            for what, where in waiting.items()
+            for sender in (self._of if of is None else (of,))
+            for what, where in self._of.get(sender, {}).items()
             if is_meant(message := Open(sender, *what), where.worker, where.key)
         ]
         for message in found:

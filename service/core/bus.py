@@ -146,6 +146,7 @@ class PeerBus:
         self._news = b""
         self._awaited = Awaited()
         self._receipts_here: dict[Address, list[Open]] = {}
+        self._receipts_there: dict[ReceiptTaker, list[tuple[Peer, int]]] = {}
         """What clients that are leaving have sent to others that stay."""
         self._is_ending = False
         self._untold: deque[Record] = deque(maxlen=MAX_UNTOLD)
@@ -258,7 +259,7 @@ class PeerBus:
         self.moves.arrived(member)
         self.center.mail.settle(self._unsettled.take_all_of(member.temporary))
         # What had been told meanwhile has been passed on to it by now.
-        self.lose_awaited(lambda message, worker, _: worker is None and message.sender == member.temporary)
+        self.lose_awaited(lambda message, worker, _: worker is None, member.temporary)
 
     def forget_since(self, address: Address) -> None:
         """None of our members has an address any more, and another worker says so to all."""
@@ -418,10 +419,16 @@ class PeerBus:
         """As `service.core.awaited.Awaited.move`."""
         self._awaited.move(recipients, worker, is_there, sender)
 
-    def look_for_receipts(self, senders: Set[Address]) -> None:
-        """These clients are about to leave, in this turn: find what they have sent to others that stay."""
+    def look_for_receipts(self, senders: Set[Address] = frozenset()) -> None:
+        """Clients are about to leave, in this turn: find what they have yet to be told, in one go for all of them.
+        `senders`: these, where others stay to whom they may have sent something.
+        """
         self._receipts_here.clear()
-        for member in self.hub.members:
+        self._receipts_there.clear()
+        for peer in self.peers.values():
+            for key, waiting in peer.receipts.items():
+                self._receipts_there.setdefault(waiting.receipt.sender, []).append((peer, key))
+        for member in self.hub.members if senders else ():
             for _, receipt, recipient in member.unconfirmed():
                 if (sender := receipt.sender.temporary) is not None and sender in senders:
                     message = Open(sender, receipt.id, recipient)
@@ -441,12 +448,14 @@ class PeerBus:
                 if waiting is not None and (waiting.receipt.sender.temporary, waiting.receipt.id) == message[:2]:
                     waiting.early = Delivered if settled.is_delivered else Lost, settled.recipient
 
-    def lose_awaited(self, is_meant: Callable[[Open, Any, int], bool]) -> None:
-        """Nobody will say any more what becomes of these messages."""
-        self._settle_awaited(Lost, is_meant)
+    def lose_awaited(self, is_meant: Callable[[Open, Any, int], bool], of: Address | None = None) -> None:
+        """Nobody will say any more what becomes of these messages, of all senders or of this one."""
+        self._settle_awaited(Lost, is_meant, of)
 
-    def _settle_awaited(self, outcome: type[Delivered | Lost], is_meant: Callable[[Open, Any, int], bool]) -> None:
-        for message in self._awaited.take_where(is_meant):
+    def _settle_awaited(
+        self, outcome: type[Delivered | Lost], is_meant: Callable[[Open, Any, int], bool], of: Address | None = None
+    ) -> None:
+        for message in self._awaited.take_where(is_meant, of):
             sender = self.hub.owner_of(message.sender)
             if self.hub.is_ours(sender):
                 sender.tell_outcome(outcome(id=message.id, recipient_uuid=message.recipient))
@@ -464,6 +473,7 @@ class PeerBus:
             if not peer.is_near and peer not in self.restarts.followers:
                 self._answer_for(peer)  # else clients that wait for it could not leave
                 self._lose_all(peer)
+        self.look_for_receipts()
 
     def _lose_all(self, peer: Peer) -> None:
         for key, waiting in tuple(peer.receipts.items()):
@@ -481,12 +491,9 @@ class PeerBus:
 
     def open_receipts(self, sender: ReceiptTaker) -> list[OpenReceipt]:
         receipts: list[OpenReceipt] = []
-        for peer in self.peers.values():
-            for key, waiting in tuple(peer.receipts.items()):
-                if waiting.receipt.sender is sender:
-                    del peer.receipts[key]
-                    of, outstanding = waiting.receipt.id, waiting.outstanding
-                    receipts.append(OpenReceipt(peer.number, key, of, outstanding, peer.is_near))
+        for peer, key in self._receipts_there.pop(sender, ()):
+            if waiting := peer.receipts.pop(key, None):
+                receipts.append(OpenReceipt(peer.number, key, waiting.receipt.id, waiting.outstanding, peer.is_near))
         if (temporary := sender.temporary) is not None:
             awaited = self._awaited.take_all_of(temporary)
             receipts += [_open_receipt(worker.number, message) for message, worker in awaited]

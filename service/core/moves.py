@@ -106,7 +106,7 @@ class Workers(Protocol):
         self, key: int, receipt: Receipt, recipient: Address, worker: Any, before: Any = None
     ) -> None: ...
 
-    def lose_awaited(self, is_meant: Callable[[Open, Any, int], bool]) -> None: ...
+    def lose_awaited(self, is_meant: Callable[[Open, Any, int], bool], of: Address | None = None) -> None: ...
 
     def note_sent(self, worker: Any, key: int, address: Address, receipt: Receipt, name: Address) -> None: ...
 
@@ -276,8 +276,8 @@ class Moves:
 
     def prepare(self, number: int) -> None:
         """All that can leave do so in this turn of the loop."""
-        if fence := self._fences.get(number):
-            self._bus.look_for_receipts(fence.clients)
+        fence = self._fences.get(number)
+        self._bus.look_for_receipts(fence.clients if fence else frozenset())
 
     def finish(self, number: int, to: Worker) -> None:
         """All of these clients have left, stay, or have ended."""
@@ -639,7 +639,7 @@ class Moves:
         if teller in self._bus.peers:
             self._bus.move_awaited(recipients, self._bus.peers[teller], True, sender)
             return
-        self._bus.lose_awaited(lambda each, *_: each.recipient in recipients and sender in (None, each.sender))
+        self._bus.lose_awaited(lambda each, *_: each.recipient in recipients, sender)
 
     def passed(self, peer: Worker, record: records.Passed) -> None:
         """A worker has these clients, and had all."""

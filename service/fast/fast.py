@@ -296,8 +296,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def wait_for_others(self) -> None:
         """Carry out nothing before `thaw`, even if something is read."""
-        self._is_held = self._is_set_aside = True
-        self.freeze()
+        self._is_frozen = self._is_held = self._is_set_aside = True
 
     def thaw(self) -> None:
         """The inverse of `freeze`, also when it has gone meanwhile; once is enough, twice does no harm."""
@@ -309,8 +308,10 @@ class WebSocket(asyncio.BufferedProtocol):
             self._pause()
         else:
             self.transport.resume_reading()
-        if self._is_held:
+        if self._kept or self._is_paused:
             self._wait_for_turn()
+        else:
+            self._is_held, self._is_set_aside = False, not self._is_heard
 
     @property
     def session(self) -> Session:
@@ -330,8 +331,11 @@ class WebSocket(asyncio.BufferedProtocol):
         """Whether another process can serve it on now; it is frozen."""
         return self._is_open and not self.transport.is_closing() and self._session.may_leave
 
-    def leave(self) -> tuple[bytes, socket.socket]:
-        """Let another process serve it, with this state on this socket. It may leave, and nothing waits for `flush`."""
+    def leave(self, ends: bool = False) -> tuple[bytes, socket.socket]:
+        """Let another process serve it, with this state on this socket. It may leave, and nothing waits for `flush`.
+
+        Where this process `ends` at once, its own end stays open until then: closing thousands takes longer.
+        """
         message = self._fragments
         frames, fault = self._kept.pack()
         stream = StreamState(
@@ -347,7 +351,8 @@ class WebSocket(asyncio.BufferedProtocol):
         self._shut()
         self._reader = None
         self.transport.set_protocol(asyncio.Protocol())
-        self.transport.abort()  # which drops what it has not written
+        if unsent or not ends:
+            self.transport.abort()  # which drops what it has not written
         unsent = unsent[_send(connection, unsent) :]
         leaving, self._leaving = self._leaving or (), None
         for position, then in leaving:

@@ -55,14 +55,14 @@ async def settle(clients: Iterable[WebSocket], store: Store | None = None) -> No
         await asyncio.sleep(_LOOK_S)
 
 
-def leave(clients: Iterable[WebSocket]) -> list[Given]:
-    """Let those leave that can, and the others go on here."""
+def leave(clients: Iterable[WebSocket], ends: bool = False) -> list[Given]:
+    """Let those leave that can, and the others go on here. `ends`: as of `WebSocket.leave`."""
     given = []
     for client in clients:
         client.flush()  # here: one whose queue runs over with it is closed, and no longer ours to give
         if client.may_leave:
             try:
-                given.append(Given(*client.leave()))
+                given.append(Given(*client.leave(ends)))
                 continue
             except OSError as error:  # there is no descriptor left for a duplicate
                 logger.error("a client cannot be handed over: %s", error.strerror)

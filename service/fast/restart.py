@@ -41,7 +41,10 @@ def can_keep(environ: Mapping[str, str]) -> bool:
 
 
 async def keep_clients(shell: FastShell, notifier: Notifier, environ: Mapping[str, str]) -> None:
-    """Let go of all clients that the next process can serve; the others are still here, to be sent away."""
+    """Let go of all clients that the next process can serve; the others are still here, to be sent away.
+
+    This process is to end at once, which closes the connections here.
+    """
     frozen = freeze(shell.clients)
     await settle(frozen, shell.center.mail.store)
     await _meet("frozen", shell, notifier, environ)
@@ -58,7 +61,7 @@ async def keep_clients(shell: FastShell, notifier: Notifier, environ: Mapping[st
             with contextlib.suppress(OSError):
                 for _ in range(_SPARE):
                     spare.enter_context(socket.socket(socket.AF_UNIX))
-            given = leave(frozen)
+            given = leave(frozen, ends=True)
         kept = put(given, notifier, environ, _encode([*bus.followers]))
     for each in given[:kept]:
         each.connection.close()

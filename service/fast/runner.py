@@ -86,6 +86,11 @@ class Server(InformingServer, DrainingServer):
         if self._stored:
             await take_clients_back(self._shell, self._stored, Notifier(os.environ), os.environ)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.is_restart:
+            end(0)  # at once, and without closing the loop, which takes its time: clients wait for the next process
+
     async def let_clients_stay(self) -> None:
         if self._door is not None:
             self._door.close()
@@ -109,5 +114,3 @@ def run(settings: Settings, sockets: list[socket.socket], stored: Sequence[Store
     app.hosts.expected = followers_in(stored)
     app.before_serving = server.take_clients_back
     server.run(sockets)
-    if server.is_restart:
-        end(0)  # at once: clients wait for the next process

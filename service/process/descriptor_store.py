@@ -98,7 +98,7 @@ class StoredSet:
         except OSError:
             os.close(descriptor)
         else:
-            if connection.type == socket.SOCK_STREAM:
+            if connection.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM:
                 return connection
             connection.close()
         logger.error("%s: a descriptor is not a connection; it is closed", self.name)

@@ -654,7 +654,7 @@ def test_a_service_whose_python_is_gone_says_what_to_do(manager: str, stream: st
     """As after an upgrade of the host: all there is then is a shell."""
     files = rendered(manager=manager)
     if manager == "systemd":
-        command = re.search(r"(?m)^ExecStartPre=(.*)$", files["etc/systemd/system/chat.service"])
+        command = re.search(r"(?m)^ExecStart=(.*)$", files["etc/systemd/system/chat.service"])
     else:
         command = re.search(r"(?m)^command=(.*)$", files["etc/supervisor/conf.d/chat.conf"])
     assert command is not None

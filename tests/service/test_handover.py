@@ -42,6 +42,9 @@ async def everybody_goes() -> None:
     for guest in Guest.all:
         guest.connection.close()
     Guest.all.clear()
+    for transport in _Opening.transports:
+        transport.abort()  # also of one that has left, where the process is to end
+    _Opening.transports.clear()
     for _ in range(1000):
         if not any(process.shell.clients for process in Process.all):
             break
@@ -81,10 +84,13 @@ class Process:
 
 
 class _Opening(asyncio.BufferedProtocol):
+    transports: ClassVar[list[Any]] = []
+
     def __init__(self, shell: FastShell, admission: Admission) -> None:
         self.shell, self.admission = shell, admission
 
     def connection_made(self, transport: Any) -> None:
+        self.transports.append(transport)
         self.shell.open(transport, self.admission, b"", b"")
 
 

@@ -253,9 +253,11 @@ def test_the_worker_that_a_sender_has_left_does_not_say_that_its_message_was_los
     sender.say(id=1, recipient_uuid="bob", message=1, ack="delivered")
     host.settle()
     (key,) = (frame["key"] for frame in recipient.heard())
-    to, states = source.bus.peers["1"], []
+    to = source.bus.peers["1"]
+    states: list[SessionState] = []
 
     def leave(_: bool) -> None:
+        source.bus.moves.prepare(number)
         states.append(session.leave())
         source.bus.moves.left(session, to)
 
