@@ -85,7 +85,8 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
     """Make or renew the environment; the project itself can be imported in it, and started as `wsbundle`.
 
     Raises:
-        MissingError: Python is too old, or comes without venv; or no program can run from that directory.
+        MissingError: Python is too old, or comes without venv; or that directory is a link, or no program can run
+            from it.
         CalledProcessError: pip failed; its own words are on the terminal.
     """
     if sys.version_info < OLDEST_PYTHON:
@@ -103,6 +104,11 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
             "python{}.{}-venv".format(*sys.version_info)
         ) from None
     _refuse_other_targets()
+    if directory.is_symlink():  # what it leads to may belong to another checkout, and would be emptied first
+        raise MissingError(
+            f"{directory} is a link, and an environment stands where it is used; remove the link, or name the place "
+            f"itself: make VENV={os.path.realpath(str(directory))} ... Nothing was changed."
+        )
     parent = directory.resolve().parent
     if os.statvfs(str(parent)).f_flag & os.ST_NOEXEC:
         raise MissingError(

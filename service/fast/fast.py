@@ -131,7 +131,8 @@ class FastShell:
         session = kind(self.center, client, at.identity, at.client_address, at.addresses[0][0])
         client.go_on(session, state, unsent, opened)
         self._wake()
-        feed(client, state.stream.begun)
+        if state.stream.begun:
+            feed(client, state.stream.begun)
         return session
 
     def _read(self, transport: asyncio.Transport) -> "WebSocket":

@@ -84,6 +84,19 @@ def test_a_python_that_is_replaced_under_it_meets_words_and_no_traceback(checkou
     assert wsbundle(checkout).code == 0
 
 
+def test_a_link_is_refused_before_anything_that_it_leads_to_is_touched(checkout: Path) -> None:
+    theirs = checkout.with_name("theirs")
+    theirs.mkdir()
+    (theirs / "ready").write_text("of another checkout\n")
+    (checkout / ".venv").symlink_to(theirs)
+    command = [sys.executable, "-IB", "generator/environment.py", ".venv", "requirements.txt"]
+    outcome = process(command, cwd=checkout, env={"PATH": ENVIRONMENT["PATH"]})
+    assert outcome.code == 1
+    assert outcome.err.startswith("wsbundle: .venv is a link")
+    assert f"make VENV={theirs}" in outcome.err
+    assert (theirs / "ready").read_text() == "of another checkout\n"
+
+
 @pytest.mark.slow
 def test_a_copy_of_a_checkout_never_runs_the_originals_code(checkout: Path) -> None:
     make(checkout)
