@@ -11,10 +11,10 @@ if __name__ == "__main__":
 
 import logging
 import os
-import sys
 
 from service.process.begin import declared_settings_or_exit, ignore_hangups
 from service.process.descriptor_store import stored_sets
+from service.process.journal import fail
 from service.process.listen import FDS_VARIABLE, ListenError, listening_sockets, name_of, stored_descriptors
 from service.process.logs import configure_logging
 from service.process.usage import take_option
@@ -39,7 +39,7 @@ def main() -> None:
         from service.process.entry import check_or_exit
 
         if is_check:
-            sys.exit("there is no application to check: set WEBSOCKET_APP to module:attribute")
+            fail("there is no application to check: set WEBSOCKET_APP to module:attribute")
         check_or_exit(settings)
     elif is_check:
         from service.application.start import check
@@ -52,7 +52,7 @@ def main() -> None:
     try:
         sockets = listening_sockets(settings, os.environ)
     except ListenError as error:
-        sys.exit(str(error))
+        fail(error)
     is_center = settings.app.callable is None
     if is_center:
         from service.fast.runner import run  # before workers are forked, which need it

@@ -7,14 +7,14 @@ import signal
 import socket
 from collections.abc import Generator
 
-import uvicorn
+import uvicorn.server
 
 from service.process.notify import Notifier
 from service.process.stops import hold_signals, let_signals_through, stop_signals
 from service.workers.manager import end_with_manager
 
 
-class InformingServer(uvicorn.Server):
+class InformingServer(uvicorn.server.Server):
     """Keeps the service manager informed, which is another process of ours if there are several workers."""
 
     def status(self) -> str:

@@ -55,6 +55,7 @@ from service.process.control import Control
 from service.process.drain import LAST_HANDSHAKES_S, drain
 from service.process.entry import center_of, settings_or_exit
 from service.process.hangups import has_hung_up
+from service.process.journal import fail
 from service.process.listen import BACKLOG, FDS_VARIABLE, ListenError, listening_sockets, name_of
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
@@ -342,7 +343,7 @@ def main() -> None:
         else:
             asyncio.run(run(settings, listeners))
     except (EngineError, ListenError, MailboxError, MeshError) as error:
-        sys.exit(str(error))
+        fail(error)
 
 
 if __name__ == "__main__":

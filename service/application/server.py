@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import uvicorn
+import uvicorn.server
 from uvicorn.lifespan.on import LifespanOn
 
 from service.application.connections import HttpConnection, State
@@ -43,7 +43,7 @@ class Lifespan(LifespanOn):
         await super().send(message)
 
 
-class _Server(uvicorn.Server):
+class _Server(uvicorn.server.Server):
     server_state: State
 
     def __init__(self, config: uvicorn.Config, state: State, drain_s: float, begins: Callable[[], None]) -> None:

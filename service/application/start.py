@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from service.application.load import ROOT_PATH_VARIABLE, ApplicationError, below, enter_directory, load
 from service.process.base_options import base_options
-from service.process.journal import prefix_stderr
+from service.process.journal import prefix_stderr, say
 from service.process.listen import BACKLOG
 from service.process.logs import keep_requests_out
 from service.process.stops import end, let_signals_through, stop_signals
@@ -104,7 +104,7 @@ def _loaded_or_exit(settings: Settings) -> Any:
         application = load(settings.app.callable, enter_directory(os.environ))
     except ApplicationError as error:
         prefix_stderr()
-        print(error, file=sys.stderr)
+        say(error)
         end(1)
     return below(os.environ.get(ROOT_PATH_VARIABLE, ""), application)
 

@@ -12,6 +12,8 @@ from types import FrameType
 from typing import cast
 
 import uvicorn
+import uvicorn.lifespan.on
+from uvicorn.loops.auto import auto_loop_factory
 
 from service.app import create_app
 from service.core.bus import PeerBus
@@ -35,6 +37,9 @@ from service.workers.release import RELEASE_VARIABLE
 ANSWERS_S = 1.0
 
 logger = logging.getLogger(__name__)
+
+# It imports uvloop, if that is there; uvicorn would later, in each of the workers that are forked from here.
+auto_loop_factory()
 
 
 class Server(InformingServer, DrainingServer):

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 
-import uvicorn
+import uvicorn.server
 
 from service.core.center import Center
 from service.process.drain import LAST_HANDSHAKES_S, drain
@@ -13,7 +13,7 @@ from service.workers.shares import share_listeners
 RECEIVE_BUFFER_BYTES = 64 * 1024
 
 
-class DrainingServer(uvicorn.Server):
+class DrainingServer(uvicorn.server.Server):
     """A server that sends its clients away one after another before it stops."""
 
     def __init__(self, config: uvicorn.Config, center: Center) -> None:

@@ -5,12 +5,11 @@ Exit codes: 1 when the service cannot start, 2 when its settings are wrong. The 
 
 import logging
 import signal
-import sys
 from collections.abc import Mapping
 from types import FrameType
 from typing import NoReturn
 
-from service.process.journal import prefix_stderr
+from service.process.journal import fail, prefix_stderr
 from service.process.stops import Terminal
 from service.settings import Settings, SettingsError, from_environ
 
@@ -28,8 +27,7 @@ def declared_settings_or_exit(environ: Mapping[str, str]) -> Settings:
 
 def exit_for(error: SettingsError) -> NoReturn:
     """Print all faults of the settings, and end the process."""
-    print(error, file=sys.stderr)
-    sys.exit(2)
+    fail(error, status=2)
 
 
 def ignore_hangups(is_worker: bool) -> None:

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 _ERROR = 3
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, _ERROR), (logging.WARNING, 4), (logging.INFO, 6))
@@ -39,18 +39,33 @@ def prefix_stderr() -> None:
         sys.stderr = _Prefixed(sys.stderr)
 
 
+def fail(reason: object, status: int = 1) -> NoReturn:
+    """End this process, and say why on stderr."""
+    say(reason)
+    sys.exit(status)
+
+
+def say(reason: object) -> None:
+    """Write to stderr in one piece: `print` and `sys.exit` write the end of a line by itself, and another worker may
+    come between.
+    """
+    print(f"{reason}\n", end="", file=sys.stderr)
+
+
 class _Prefixed(io.TextIOBase):
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._begins = True
 
     def write(self, text: str) -> int:
+        pieces = []
         for line in io.StringIO(text):
             # The log's own lines have theirs.
             if self._begins and not _has_priority(line):
-                self._stream.write(f"<{_ERROR}>")
-            self._stream.write(line)
+                pieces.append(f"<{_ERROR}>")
+            pieces.append(line)
             self._begins = line.endswith("\n")
+        self._stream.write("".join(pieces))
         return len(text)
 
     def flush(self) -> None:

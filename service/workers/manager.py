@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from service.core.status import together
+from service.process.journal import fail
 from service.process.listen import FDS_VARIABLE, STORED_VARIABLE
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
@@ -546,7 +547,7 @@ def run_workers(
     except ReleaseError as error:
         for listener in sockets:
             listener.close()
-        sys.exit(str(error))
+        fail(error)
     workers.listen()
     if may_fork and has_descriptors and workers.fork():
         return True

@@ -1,9 +1,10 @@
 """The command `wsbundle` as a test calls it: in this process, or in one of its own where the process matters."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,3 +40,13 @@ def process(command: Sequence[str | Path], **options: Any) -> Outcome:
         command, check=False, **{"env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 300, **options}
     )
     return Outcome(done.returncode, done.stdout or "", done.stderr or "")
+
+
+def shown_on(terminal: int) -> str:
+    """All that is written to a terminal until its other end is closed; this one is closed then. It comes in pieces."""
+    shown = b""
+    with suppress(OSError):  # EIO: the last process that had the other end is gone
+        while part := os.read(terminal, 65536):
+            shown += part
+    os.close(terminal)
+    return shown.decode()

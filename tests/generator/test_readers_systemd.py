@@ -68,9 +68,9 @@ def test_a_fault_is_told_at_its_line(path: str, old: str, new: str, message: str
 
 @needs_analyze
 def test_a_command_without_an_absolute_path_is_told() -> None:
-    bundle = broken(rendered(), SERVICE, "ExecStart=/opt", "ExecStart=opt/")
+    bundle = broken(rendered(), SERVICE, "ExecStart=/bin", "ExecStart=bin")
     found = verdict(systemd.units, bundle).faults
-    assert (found[0].path, found[0].line) == (SERVICE, line_of(bundle, SERVICE, "ExecStart=opt/"))
+    assert (found[0].path, found[0].line) == (SERVICE, line_of(bundle, SERVICE, "ExecStart=bin"))
 
 
 @needs_analyze

@@ -7,13 +7,12 @@ import struct
 import subprocess
 import sys
 import termios
-from contextlib import suppress
 
 import pytest
 
 from generator.report import Report, folded, wrapped
 from service.declaration import Fault
-from tests.generator.front_door import ENVIRONMENT
+from tests.generator.front_door import ENVIRONMENT, shown_on
 
 
 def test_a_warning_that_comes_again_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,14 +29,9 @@ def on_a_terminal(program: str, columns: int = 80) -> str:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     code = f"from generator.report import Report\nreport = Report()\n{program}"
     environment = {**ENVIRONMENT, "NO_COLOR": "1"}
-    said = ""
-    with os.fdopen(main, "rb") as screen:
-        done = subprocess.run(
-            [sys.executable, "-c", code], stdout=terminal, stderr=terminal, env=environment, check=False
-        )
-        os.close(terminal)
-        with suppress(OSError):  # nothing was said at all
-            said = screen.read1().decode()
+    done = subprocess.run([sys.executable, "-c", code], stdout=terminal, stderr=terminal, env=environment, check=False)
+    os.close(terminal)
+    said = shown_on(main)
     assert done.returncode == 0, said
     return said.replace("\r\n", "\n")
 

@@ -17,7 +17,7 @@ from generator.command_line import COMMANDS, parser
 from generator.config.schema import Deploy
 from generator.program import starting
 from service.declaration import settings_of
-from tests.generator.front_door import COMMAND, ENVIRONMENT, Outcome, process, wsbundle
+from tests.generator.front_door import COMMAND, ENVIRONMENT, Outcome, process, shown_on, wsbundle
 
 SOUND = "domain: ws.mycompany.org\nping: {interval: 50}\n"
 FAULTY = "domain: ws.mycompany.org\nport: 80\ncolour: blue\n"
@@ -358,18 +358,7 @@ def on_a_terminal(*arguments: str, **environment: str) -> str:
     terminal, end = pty.openpty()
     with subprocess.Popen([*COMMAND, *arguments], stdout=end, stderr=end, env={**ENVIRONMENT, **environment}):
         os.close(end)
-        shown = b""
-        while part := _read_terminal(terminal):
-            shown += part
-    os.close(terminal)
-    return shown.decode()
-
-
-def _read_terminal(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 65536)
-    except OSError:  # EIO: the last process that had it open is gone
-        return b""
+        return shown_on(terminal)
 
 
 @pytest.mark.parametrize("arguments", [["explain", "port"], ["show", "--origin"], ["show", "--set", "port=80"]])

@@ -63,11 +63,13 @@ def close_code(client: ClientConnection) -> int | None:
     return client.close_code
 
 
-def started(home: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+def started(home: Path, stderr: int = subprocess.PIPE, **variables: str) -> "subprocess.CompletedProcess[str]":
     """A start that fails."""
     command = [sys.executable, "-m", "service"]
     environ = clean_environment(**settings(home, WEBSOCKET_PORT=str(free_port()), **variables))
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=DEADLINE_S)
+    return subprocess.run(
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=DEADLINE_S
+    )
 
 
 def test_it_is_imported_and_run_where_its_code_is(home: Path, tmp_path: Path) -> None:
@@ -182,6 +184,16 @@ def test_an_import_that_fails_is_a_start_that_fails_in_one_line(workers: str, tm
     assert ended.returncode == 1
     told = "shop.asgi:application cannot be imported: shop/asgi.py:2: ModuleNotFoundError: No module named 'rediss'"
     assert {line for line in ended.stderr.splitlines() if "could serve" not in line} == {told}
+
+
+def test_why_it_does_not_start_is_said_in_one_piece(tmp_path: Path) -> None:
+    """Other workers say it at the same moment, to the same stderr. Here each piece that is written is a message."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.settimeout(DEADLINE_S)
+        ended = started(project(tmp_path / "home", "import rediss\n"), stderr=theirs.fileno())
+        assert ended.returncode == 1
+        assert ours.recv(1000).endswith(b"No module named 'rediss'\n")
 
 
 def test_a_request_that_runs_is_answered_while_it_stops(home: Path) -> None:
