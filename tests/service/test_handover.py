@@ -23,7 +23,7 @@ from service.fast.passing import _is_alive
 from service.settings import Limits
 from tests.service.centers import World
 from tests.service.shells import DEADLINE_S
-from tests.service.transports import first_frame, frame, frames_in
+from tests.service.transports import first_frame, frame, frames_in, until
 
 CONTINUATION, TEXT, CLOSE, PING, PONG = 0, 1, 8, 9, 10
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -234,7 +234,7 @@ def test_what_a_client_has_not_taken_yet_comes_after_that_and_once(new_loop: Any
         for number in range(150):
             sent.append(to("slow", f"{number:05} " + "z" * (number * 37 % 5000)))
             await sender.say(frame(TEXT, sent[-1]))
-        await asyncio.sleep(0.05)
+        await until(lambda: old.world.center.hub.tally.routed == len(sent))  # else it would find nobody there
         transports = [client.transport for client in old.shell.clients]
         assert any(transport.get_write_buffer_size() for transport in transports)
         assert await new.take(await give_all(old.shell)) == [True, True]
