@@ -17,6 +17,8 @@ MOST = 5000
 _SPARE_FILES = 200
 _FLOOD_BYTES = 64 * 1024 * 1024
 _CHUNK = 32 * 1024
+# Who has not had a refusal by then opens connections more slowly than they may be opened.
+_LONG_ENOUGH_S = 10.0
 
 
 class Burst(NamedTuple):
@@ -30,13 +32,18 @@ class Burst(NamedTuple):
 def a_burst(patient: Patient) -> Burst:
     patient.must_answer()
     patient.must_come_through_nginx()
-    most = patient.deploy.limits.handshake_burst + patient.deploy.limits.handshakes_per_second * 60
-    if patient.deploy.limits.handshake_burst > MOST:
+    at_once, per_second = patient.deploy.limits.handshake_burst, patient.deploy.limits.handshakes_per_second
+    if at_once > MOST:
         raise Unseen(f"more than {MOST} handshakes would be needed")
+    most = at_once + per_second * 60
     began = time.monotonic()
     for number in range(most):
-        if ask(connected(patient.endpoint), patient.endpoint.path, patient.endpoint.domain).status == 429:
-            return Burst(number, time.monotonic() - began)
+        refused = ask(connected(patient.endpoint), patient.endpoint.path, patient.endpoint.domain).status == 429
+        seconds = time.monotonic() - began
+        if refused:
+            return Burst(number, seconds)
+        if seconds > _LONG_ENOUGH_S and at_once < number < at_once + per_second * seconds:
+            raise Unseen(f"{number / seconds:.0f} handshakes a second are all that can be made from here")
     return Burst(most, time.monotonic() - began)
 
 
