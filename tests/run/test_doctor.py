@@ -217,9 +217,8 @@ def test_a_machine_that_opens_connections_too_slowly_to_be_refused_shows_no_limi
     with patient(limits=limits) as (of, _):
         of.under_stress = True
         found = findings(of, *STRESS[:2])
-        assert {(found[name].state, found[name].seen[-29:]) for name in STRESS[:2]} == {
-            ("skipped", "all that can be made from here")
-        }
+        assert {found[name].state for name in STRESS[:2]} == {"skipped"}
+        assert all("handshakes a second are all that can be made" in found[name].seen for name in STRESS[:2])
 
 
 def test_the_path_at_which_clients_get_through_is_seen() -> None:
