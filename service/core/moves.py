@@ -27,6 +27,8 @@ from service.core.hub import Hub, Member, Origin, Owner, Receipt, TellReach
 from service.core.message import Message
 from service.core.session import Session
 
+# What has left a worker that has died is here by then: we read it from that worker's connection as soon as we can.
+COMES_S = 60.0
 # So many announcements of other hosts are remembered in the place of which another one has come.
 MAX_REPLACED = 1000
 # Of so many workers that have died in the middle of a move it is remembered who was to come from them.
@@ -733,6 +735,10 @@ class Moves:
         """What this worker has handed over has been taken, as far as that can be, whether it lives or not."""
         self._lost = {temporary: each for temporary, each in self._lost.items() if each[0].number != number}
 
+    def _forget_lost(self) -> None:
+        """Those that have not come by now never left: their worker had died before."""
+        self._lost.clear()
+
     def _coming_from(self, number: str) -> list[Address]:
         return [temporary for temporary, (holder, _) in self._arriving.items() if holder.number == number]
 
@@ -782,7 +788,9 @@ class Moves:
                     self._bus.settle(key, recipient, Lost)
         if peer.is_near:
             self._tell_who_has_left(peer)
-            self._lost |= {temporary: self._arriving[temporary] for temporary in self._coming_from(peer.number)}
+            if coming := self._coming_from(peer.number):
+                self._lost |= {temporary: self._arriving[temporary] for temporary in coming}
+                self._bus.center.deadlines[self._forget_lost] = self._bus.center.clock() + COMES_S
             self.lost_of(peer.number, peer.number)
             self._ask_instead_of(peer)
         for number, fence in tuple(self._fences.items()):

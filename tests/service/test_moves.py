@@ -9,6 +9,7 @@ from service.core.addresses import Address
 from service.core.awaited import Unsettled
 from service.core.handover import SessionState
 from service.core.mailbox import Settled
+from service.core.moves import COMES_S
 from service.core.session import Session, SessionV0
 from service.core.session_v1 import SessionV1
 from tests.examples import seeds
@@ -519,6 +520,20 @@ def test_of_a_recipient_that_is_lost_a_sender_hears_that_is_on_its_way_as_well(t
     recipient.say(type="ack", key=key)
     host.settle()
     assert [frame["type"] for frame in sender.heard()] == ["ok", "lost"]
+
+
+def test_of_clients_that_do_not_come_because_their_worker_has_died_nothing_is_kept_for_ever() -> None:
+    host = Host(2)
+    source, target = host.workers.values()
+    leaving = source.v1("ann")
+    host.settle()
+    source.bus.moves.announce([leaving.session], source.bus.peers["1"], lambda _: None)
+    host.settle()
+    host.kill("0")
+    assert target.bus.moves._lost
+    target.passes(COMES_S)
+    assert not target.bus.moves._lost
+    assert not target.center.deadlines
 
 
 @pytest.mark.parametrize("to", ["0", "2"])
