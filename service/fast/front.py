@@ -175,6 +175,25 @@ class TooManyRequestsError(Exception):
     """More of them than `MAX_PIPELINED` wait for an answer."""
 
 
+class _Parting:
+    """A transport as uvicorn has it, of a `PlainHttp`: what was said last is heard, though uvicorn closes."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._has_parted = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._has_parted or self._transport.is_closing()
+
+    def close(self) -> None:
+        if not self.is_closing():
+            self._has_parted = True
+            cast(PlainHttp, self._transport.get_protocol()).part()
+
+
 class PlainHttp(HttpToolsProtocol):
     """uvicorn's protocol for HTTP, with a deadline for each request; a handshake that comes late is handed back.
 
@@ -182,6 +201,8 @@ class PlainHttp(HttpToolsProtocol):
     A request that cannot be read is counted and refused without a warning in the log, which anybody could fill. And an
     offer of another protocol is ignored, where uvicorn loses the body that comes with it: RFC 9110, section 7.8.
     """
+
+    _connection: asyncio.Transport
 
     def __init__(
         self, reception: Reception, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]
@@ -196,6 +217,12 @@ class PlainHttp(HttpToolsProtocol):
         self._has_given_up = False
         self._handshake: tuple[Upgrade, bytes] | None = None
         self._head_bytes = 0
+        self._answering: Any = None
+        """The request whose turn it is, where uvicorn knows the last one that has come."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._connection = cast(asyncio.Transport, transport)
+        super().connection_made(cast(asyncio.Transport, _Parting(self._connection)))
 
     def data_received(self, data: bytes) -> None:
         if self._has_given_up:
@@ -207,18 +234,28 @@ class PlainHttp(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
-            self._decide(data[offer.args[0] :])
-            return
+            rest = data[offer.args[0] :]
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, TooManyRequestsError):
                 self._end_with_the_last_answer()
             else:
                 self._give_up(_NOT_HTTP)
             return
+        else:
+            self._look_after(data)
+            return
+        self._decide(rest)  # not above, where the offer would be the context of all other errors
+
+    def _look_after(self, data: bytes) -> None:
         # The parser keeps a head that does not end, and trailers, however long they are: gigabytes within the deadline.
         self._head_bytes = 0 if self._has_come_further else self._head_bytes + len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
             self._give_up(_TOO_LONG)
+        elif self._deadline is None and self.cycle.response_complete:
+            # A body has ended behind its answer, and uvicorn waits for the next request only from the answer on.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _decide(self, rest: bytes) -> None:
         """Another protocol is offered, or a tunnel asked for. `rest` is what follows on the head of the request."""
@@ -234,13 +271,23 @@ class PlainHttp(HttpToolsProtocol):
             # The parser has made up its mind not to read the body; a new one reads the request without the offer.
             self._start_parser()
             self.data_received(self._head(without=b"upgrade") + rest)
-        elif self.cycle is not None and not self.cycle.response_complete:
+        else:
             self._handshake = upgrade, rest
             # Not by `flow`, which reads on after each answer.
             self.flow.resume_reading()
-            self.transport.pause_reading()
-        else:
-            self._hand_back().open(upgrade, rest)
+            self._connection.pause_reading()
+            self._open()
+
+    def _open(self) -> None:
+        """Hand back the handshake that waits, if all answers before it are given, and the system has taken them: a
+        WebSocket takes all that waits in its transport for its own.
+        """
+        is_its_turn = self.cycle is None or self.cycle.response_complete
+        if self._handshake is None or not is_its_turn or self.transport.is_closing():
+            return
+        self._connection.set_write_buffer_limits(0)  # `resume_writing` is called when nothing waits
+        if not self._connection.get_write_buffer_size():
+            self._hand_back().open(*self._handshake)
 
     def _head(self, without: bytes = b"") -> bytes:
         lines = [self.scope["method"].encode() + b" " + self.url + b" HTTP/" + self.scope["http_version"].encode()]
@@ -291,18 +338,31 @@ class PlainHttp(HttpToolsProtocol):
         return bool(self.cycle.response_started or self.pipeline)
 
     def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._answering = self.pipeline[-1][0]
         super().on_response_complete()
-        if self._handshake is not None and self.cycle.response_complete and not self.transport.is_closing():
-            self._hand_back().open(*self._handshake)
+        self._open()
 
     def _hand_back(self) -> Front:
         # For uvicorn the connection ends here.
         self._unset_keepalive_if_required()
         self.connection_lost(ConnectionAbortedError())
         front = self._reception(self.config, self.server_state, self.app_state)
-        front.connection_made(self.transport)
-        hand_over(self.transport, front)
+        front.connection_made(self._connection)
+        hand_over(self._connection, front)
         return front
+
+    def part(self) -> None:
+        """uvicorn ends the connection: with an answer, after a while without a request, or because it stops."""
+        self._has_given_up = True
+        self._cancel_deadline()
+        self._cancel_patience()
+        is_idle = self._answering is None or self._answering.keep_alive
+        if is_idle and not self._connection.get_write_buffer_size():
+            self._connection.close()
+        else:
+            self._connection.pause_reading()  # as in `hand_over`
+            Farewell(self._connection, partial(self.connection_lost, None))
 
     def on_message_begin(self) -> None:
         self._has_come_further = True
@@ -312,7 +372,12 @@ class PlainHttp(HttpToolsProtocol):
         self._has_come_further = True
         if len(self.pipeline) >= MAX_PIPELINED:
             raise TooManyRequestsError
+        if self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # such a client would take it for the answer: RFC 9110, section 10.1.1
         super().on_headers_complete()
+        self.headers = []  # from here on trailers, which nobody may take for the head: RFC 9110, section 6.5.1
+        if not self.pipeline:
+            self._answering = self.cycle
         # The application gives a body as long as this, and has an answer to one that takes longer.
         self._cancel_deadline()
         self._deadline = self.loop.call_later(self._header_timeout + CLOSE_GRACE_S, self._body_too_late)
@@ -329,6 +394,9 @@ class PlainHttp(HttpToolsProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._cancel_deadline()
         self._cancel_patience()
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True  # else it would write to what is closed
+            self._answering.message_event.set()
         super().connection_lost(error)
 
     def pause_writing(self) -> None:
@@ -339,6 +407,7 @@ class PlainHttp(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._cancel_patience()
         super().resume_writing()
+        self._open()
 
     def _cancel_patience(self) -> None:
         if self._patience is not None:

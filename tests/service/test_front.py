@@ -17,10 +17,12 @@ from service.app import create_app
 from service.fast.front import MAX_PIPELINED, Front, Reception
 from service.fast.handshake import MAX_HEAD_BYTES
 from service.settings import Limits, Settings
+from tests.service.centers import identity
 from tests.service.shells import COMMANDS, DEADLINE_S, HANDSHAKE, Peer, Shell, running, wait_until
-from tests.service.transports import PEER, FakeTransport, frame, in_a_loop, until
+from tests.service.transports import PEER, FakeTransport, frame, frames_in, in_a_loop, until
 
 PLAIN = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+H2C = PLAIN[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 CHUNKED = b"POST /elsewhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 OURS = [COMMANDS["runner"], COMMANDS["gunicorn"]]
 
@@ -144,10 +146,119 @@ async def test_a_handshake_after_the_last_request_of_a_connection_is_not_read() 
     house = House()
     transport = house.knock()
     transport.deliver(PLAIN[:-2] + b"Connection: close\r\n\r\n" + HANDSHAKE + b"\r\n")
-    await until(transport.is_closing)
+    await until(lambda: "write_eof" in transport.done)
     assert re.findall(rb"HTTP/1.1 (\d+) ", b"".join(transport.writes)) == [b"200"]
-    assert transport.done[-1] == "close"
+    assert transport.done[-1] == "write_eof"
     assert house.app.center.connections == 0
+
+
+@in_a_loop
+async def test_a_handshake_waits_until_the_answers_before_it_are_taken() -> None:
+    house = House()
+    transport = house.knock()
+    transport.buffered = 1  # as after a write that the system does not take
+    transport.deliver(PLAIN + HANDSHAKE + b"\r\n" + frame(9, b"early"))
+    http = transport.protocol
+    await until(lambda: http.cycle.response_complete)
+    assert transport.most == 0
+    assert house.app.center.connections == 0
+    transport.buffered = 0
+    http.resume_writing()
+    assert house.app.center.connections == 1
+    assert transport.most == house.app.center.settings.limits.queue
+    await until(lambda: (10, b"early") in [*frames_in(b"".join(transport.writes).rpartition(b"\r\n\r\n")[2])])
+
+
+@in_a_loop
+async def test_a_connection_is_not_kept_for_ever_whose_request_ends_behind_the_answer() -> None:
+    transport = House().knock()
+    transport.deliver(b"POST /publish/alice HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+    await until(lambda: transport.protocol.timeout_keep_alive_task)
+    assert status(transport) == 401
+    transport.deliver(b"he")
+    http = transport.protocol
+    assert http.timeout_keep_alive_task is None
+    transport.deliver(b"llo")
+    assert http.timeout_keep_alive_task is not None
+    transport.protocol.timeout_keep_alive_handler()
+    assert transport.done[-1] == "close"
+    transport.protocol.connection_lost(None)
+
+
+@in_a_loop
+async def test_trailers_are_no_fields_of_the_head() -> None:
+    transport = House().knock()
+    transport.deliver(CHUNKED.replace(b"POST /elsewhere", b"GET /livez") + b"0\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
+    await until(lambda: transport.writes)
+    assert status(transport) == 200
+    transport.protocol.connection_lost(None)
+
+
+@pytest.mark.parametrize(("version", "answers"), [(b"1.1", [b"100", b"202"]), (b"1.0", [b"202"])])
+@in_a_loop
+async def test_who_speaks_http_1_0_is_not_told_to_continue(version: bytes, answers: list[bytes]) -> None:
+    house = House()
+    house.app.center.verify = lambda token: identity("the-script", "*")
+    transport = house.knock()
+    transport.deliver(
+        b"POST /publish/alice HTTP/%b\r\nHost: x\r\nAuthorization: Bearer K\r\n" % version
+        + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    )
+    await until(lambda: house.state.tasks)
+    await asyncio.sleep(0)
+    transport.deliver(b"hi")
+    await until(lambda: b" 202 " in b"".join(transport.writes))
+    assert re.findall(rb"HTTP/1.1 (\d+) ", b"".join(transport.writes)) == answers
+    transport.protocol.connection_lost(None)
+
+
+@in_a_loop
+async def test_who_leaves_is_not_answered_however_many_requests_are_under_way() -> None:
+    house = House()
+    transport = house.knock()
+    transport.deliver(PLAIN * 3)
+    transport.protocol.connection_lost(ConnectionResetError())
+    await until(lambda: not house.state.tasks)
+    assert transport.writes == []  # which raises with uvloop
+
+
+@in_a_loop
+async def test_who_takes_no_last_answer_is_not_waited_for() -> None:
+    house = House()
+    transport = house.knock()
+    transport.deliver(PLAIN)
+    http = transport.protocol
+    await until(lambda: http.timeout_keep_alive_task)
+    transport.buffered = 1
+    http.timeout_keep_alive_handler()
+    http.timeout_keep_alive_handler()
+    assert transport.done[-1] == "write_eof"
+    assert house.connections == {http}
+    transport.protocol._timer._run()
+    assert transport.done[-1] == "abort"
+    transport.protocol.connection_lost(None)
+    assert house.connections == set()
+
+
+@in_a_loop
+async def test_a_stop_ends_a_connection_at_once_that_waits_for_nothing() -> None:
+    transport = House().knock()
+    transport.deliver(PLAIN)
+    await until(lambda: transport.protocol.timeout_keep_alive_task)
+    transport.protocol.shutdown()
+    assert transport.done[-1] == "close"
+    transport.protocol.connection_lost(None)
+
+
+@in_a_loop
+async def test_too_many_requests_are_no_refused_handshake_whatever_they_offer() -> None:
+    house = House()
+    transport = house.knock()
+    transport.deliver(H2C * 40)
+    await until(lambda: "write_eof" in transport.done)
+    assert b"".join(transport.writes).count(b"HTTP/1.1 200 ") == MAX_PIPELINED + 1
+    assert house.app.center.hub.tally.refused == {}
+    transport.protocol.connection_lost(None)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +274,9 @@ async def test_a_handshake_after_the_last_request_of_a_connection_is_not_read() 
 async def test_a_request_is_answered_whatever_is_wrong_with_the_next_one(bad: bytes, answers: list[bytes]) -> None:
     transport = House().knock()
     transport.deliver(PLAIN + bad)
-    await until(transport.is_closing)
+    await until(lambda: "write_eof" in transport.done)
     assert re.findall(rb"HTTP/1.1 (\d+) ", b"".join(transport.writes)) == answers
-    assert transport.done[-1] == "close"
+    assert transport.done[-1] == "write_eof"
 
 
 @pytest.mark.parametrize(
@@ -179,15 +290,15 @@ async def test_a_request_is_answered_however_long_the_next_one_takes(half: bytes
     transport.deliver(PLAIN)
     transport.deliver(half)
     transport.protocol._deadline._run()
-    await until(transport.is_closing)
+    await until(lambda: "write_eof" in transport.done)
     assert re.findall(rb"HTTP/1.1 (\d+) ", b"".join(transport.writes)) == answers
-    assert transport.done[-1] == "close"
+    assert transport.done[-1] == "write_eof"
 
 
 @in_a_loop
 async def test_another_upgrade_is_ignored_without_a_word_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     transport = House().knock()
-    transport.deliver(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    transport.deliver(H2C)
     await until(lambda: transport.writes)
     assert status(transport) == 200
     assert caplog.text == ""
@@ -283,7 +394,7 @@ async def test_who_asks_without_end_and_waits_for_no_answer_is_cut_off() -> None
     for _ in range(20 * MAX_PIPELINED):
         await asyncio.sleep(0)
     assert b"".join(transport.writes).count(b"HTTP/1.1 200 ") == MAX_PIPELINED + 1
-    assert transport.done[-1] == "close"
+    assert transport.done[-1] == "write_eof"
     assert house.app.center.hub.tally.refused == {}  # no handshake, and no sign of too many connections
     transport.protocol.connection_lost(None)
 
@@ -420,6 +531,15 @@ def test_a_refusal_arrives_though_the_client_is_still_sending() -> None:
             with socket.create_connection(("127.0.0.1", shell.port), timeout=DEADLINE_S) as client:
                 client.sendall(HANDSHAKE + b"Content-Length: 200000\r\n\r\n" + b"x" * 200_000)
                 assert read_to_the_end(client).startswith(b"HTTP/1.1 400 ")
+
+
+def test_an_answer_arrives_that_ends_the_connection_though_the_client_is_still_sending() -> None:
+    length = 5_000_000
+    with running(COMMANDS["runner"]) as shell:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", shell.port), timeout=DEADLINE_S) as client:
+                client.sendall(PLAIN[:-2] + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % length + bytes(length))
+                assert read_to_the_end(client).startswith(b"HTTP/1.1 200 ")
 
 
 def read_to_the_end(client: socket.socket) -> bytes:
