@@ -302,7 +302,11 @@ class WebSocket(asyncio.BufferedProtocol):
     def thaw(self) -> None:
         """The inverse of `freeze`, also when it has gone meanwhile; once is enough, twice does no harm."""
         was_frozen, self._is_frozen = self._is_frozen, False
-        if not was_frozen or not self._is_open:
+        if not was_frozen:
+            return
+        if not self._is_open:
+            if self._kept:  # its last words
+                self._wait_for_turn()
             return
         self._begin(self._session)
         if self._is_paused:

@@ -562,6 +562,21 @@ async def test_a_client_that_owes_and_goes_is_gone_at_once_and_what_it_has_said_
 
 
 @in_a_loop
+async def test_what_a_client_has_said_goes_out_though_it_goes_while_it_is_frozen() -> None:
+    site = Site(limits=limits(messages_per_second=50))
+    alice = site.connect()
+    guest = owing(site)
+    guest.say(*[frame(PING)] * 100, frame(TEXT, to("temporary-1", "and good luck")))
+    assert guest.client.freeze()
+    guest.lose()
+    guest.client._go_on()  # its turn comes, and passes
+    await alice.heard()
+    guest.session._messages_left = 1e6
+    guest.client.thaw()
+    assert await alice.heard() == [(TEXT, to("temporary-1", "and good luck"))]
+
+
+@in_a_loop
 async def test_what_a_client_has_said_before_it_went_is_dropped_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.fast.fast.LAST_WORDS_S", 0.01)
     site = Site(limits=limits(messages_per_second=1))

@@ -142,6 +142,29 @@ def test_nobody_is_read_before_all_are_there(
         run(new_loop, play(manager))
 
 
+@LOOPS
+def test_who_sends_something_and_goes_while_no_process_runs_is_heard(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
+) -> None:
+    async def play(manager: ServiceManager) -> None:
+        old, new = Process("old-"), Process("new-")
+        environ = {"RUNTIME_DIRECTORY": str(tmp_path)}
+        notifier = Notifier({"NOTIFY_SOCKET": manager.path})
+        alice, bob = await old.connect(), await old.connect()
+        await say(alice, "alice", "connected")
+        await say(alice, "alice", "me")
+        assert b"me" in (await alice.hears())[1]
+        await keep_clients(old.shell, notifier, environ)
+        await say(bob, "alice", "goodbye")
+        await bob.say(frame(CLOSE, b"\x03\xe8"))
+        sets = list(stored_sets([(name, os.dup(descriptor)) for name, descriptor in manager.stored]))
+        await take_clients_back(new.shell, sets, notifier, environ)
+        assert b"goodbye" in (await alice.hears())[1]
+
+    with managing(tmp_path / "notify") as manager:
+        run(new_loop, play(manager))
+
+
 def test_what_cannot_be_kept_is_closed_with_1012(tmp_path: Path) -> None:
     async def play() -> None:
         old = Process("old-")
