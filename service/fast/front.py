@@ -364,6 +364,13 @@ class PlainHttp(HttpToolsProtocol):
             self._connection.pause_reading()  # as in `hand_over`
             Farewell(self._connection, partial(self.connection_lost, None))
 
+    def shutdown(self) -> None:
+        """uvicorn stops, and waits for all connections."""
+        if not self.transport.is_closing():
+            super().shutdown()
+        elif not self._connection.get_write_buffer_size():
+            self._connection.abort()
+
     def on_message_begin(self) -> None:
         self._has_come_further = True
         super().on_message_begin()

@@ -251,6 +251,21 @@ async def test_a_stop_ends_a_connection_at_once_that_waits_for_nothing() -> None
 
 
 @in_a_loop
+async def test_a_stop_waits_for_nobody_who_has_the_last_answer() -> None:
+    transport = House().knock()
+    transport.deliver(PLAIN[:-2] + b"Connection: close\r\n\r\n")
+    http = transport.protocol
+    await until(lambda: transport.done[-1] == "write_eof")
+    transport.buffered = 1
+    http.shutdown()
+    assert transport.done[-1] == "write_eof"
+    transport.buffered = 0
+    http.shutdown()
+    assert transport.done[-1] == "abort"
+    transport.protocol.connection_lost(None)
+
+
+@in_a_loop
 async def test_too_many_requests_are_no_refused_handshake_whatever_they_offer() -> None:
     house = House()
     transport = house.knock()
