@@ -338,8 +338,10 @@ class PlainHttp(HttpToolsProtocol):
         return bool(self.cycle.response_started or self.pipeline)
 
     def on_response_complete(self) -> None:
-        if self.pipeline:
+        if self.pipeline and not self.transport.is_closing():
             self._answering = self.pipeline[-1][0]
+            if self._answering.more_body:
+                self._expect_body()  # the application begins to wait for it now
         super().on_response_complete()
         self._open()
 
@@ -385,6 +387,9 @@ class PlainHttp(HttpToolsProtocol):
         self.headers = []  # from here on trailers, which nobody may take for the head: RFC 9110, section 6.5.1
         if not self.pipeline:
             self._answering = self.cycle
+        self._expect_body()
+
+    def _expect_body(self) -> None:
         # The application gives a body as long as this, and has an answer to one that takes longer.
         self._cancel_deadline()
         self._deadline = self.loop.call_later(self._header_timeout + CLOSE_GRACE_S, self._body_too_late)

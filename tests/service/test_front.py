@@ -311,6 +311,18 @@ async def test_a_request_is_answered_however_long_the_next_one_takes(half: bytes
 
 
 @in_a_loop
+async def test_the_time_for_a_body_begins_anew_when_it_is_the_turn_of_its_request() -> None:
+    transport = House().knock()
+    transport.deliver(PLAIN + CHUNKED)
+    http = transport.protocol
+    before = http._deadline
+    await until(lambda: b" 200 " in b"".join(transport.writes))
+    assert before.cancelled()
+    assert http._deadline.when() > before.when()
+    http.connection_lost(None)
+
+
+@in_a_loop
 async def test_another_upgrade_is_ignored_without_a_word_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     transport = House().knock()
     transport.deliver(H2C)
