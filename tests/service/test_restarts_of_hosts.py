@@ -223,11 +223,10 @@ class RestartingScene(Scene):
         return True
 
     def finish(self) -> None:
-        for _ in range(2 * PATIENCE + 100):
-            if self.step is not None:
-                self.settle()
-                self.adopt()
-                self.go_on()
+        while self.step is not None:  # each waits no longer than `PATIENCE`
+            self.settle()
+            self.adopt()
+            self.go_on()
             if self.waited % 100 == 99:
                 self.tick()  # a worker that has gone without a word is not waited for
         super().finish()
@@ -245,8 +244,9 @@ class RestartingScene(Scene):
 
 TURNS = 3000
 RESTARTS_AT = (200, 1500)
-# In 248, the first beat of a worker comes after the one that has started behind it is met. In 801, an engine is behind.
-SEEDS = [*seeds(10, 30), 248, 801]
+# In 92, the second restart has just begun at the end. In 248, the first beat of a worker comes after the one that has
+# started behind it is met. In 801, an engine is behind.
+SEEDS = [*seeds(10, 30), 92, 248, 801]
 
 
 def play(scene: RestartingScene, *others: Callable[[], None]) -> None:
