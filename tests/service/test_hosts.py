@@ -152,7 +152,8 @@ def test_a_host_of_the_release_before_and_one_of_this_are_one_also_when_workers_
         this = deployment.workers.shell
         all_reach(this, before)
         client, watcher = Client(this, "client"), Client(before, "watcher")
-        assert watcher.ask(type="presence", uuids=["client"], watch=True)["online"] == ["client"]
+        # The other host hears of it a moment later.
+        wait_until(lambda: watcher.ask(type="presence", uuids=["client"], watch=True)["online"] == ["client"])
         deployment.reload_to(2)
         assert watcher.send("client")["online"] == 1
         assert client.hear()["message"] == "hi"
