@@ -254,7 +254,7 @@ def test_a_host_of_the_release_before_sees_them_go_and_come_back(unit: Unit, tmp
     before = release_before(tmp_path / "before")
     with two_hosts(PROGRAMS[0], unit, tmp_path, release=before) as (there, ours):
         here, watcher = Client(unit, "here"), Client(there.shell, "watcher")
-        assert watcher.ask(type="presence", uuids=["here"], watch=True)["online"] == ["here"]
+        wait_until(lambda: watcher.ask(type="presence", uuids=["here"], watch=True)["online"] == ["here"])
         unit.restart(WORKERS="2", **ours)
         assert [watcher.hear().get("state") for _ in range(2)] == ["offline", "online"]
         assert here.send("watcher")["online"] == 1
