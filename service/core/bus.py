@@ -146,8 +146,9 @@ class PeerBus:
         self._news = b""
         self._awaited = Awaited()
         self._receipts_here: dict[Address, list[Open]] = {}
-        self._receipts_there: dict[ReceiptTaker, list[tuple[Peer, int]]] = {}
         """What clients that are leaving have sent to others that stay."""
+        self._receipts_there: dict[ReceiptTaker, list[tuple[Peer, int]]] = {}
+        """What clients that are leaving are yet to be told by other workers, by the key there."""
         self._is_ending = False
         self._untold: deque[Record] = deque(maxlen=MAX_UNTOLD)
         """What became of messages of clients of other hosts that were not known then."""

@@ -12,7 +12,6 @@ from types import FrameType
 from typing import cast
 
 import uvicorn
-import uvicorn.lifespan.on
 from uvicorn.loops.auto import auto_loop_factory
 
 from service.app import create_app

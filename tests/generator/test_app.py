@@ -378,7 +378,7 @@ def test_a_command_is_confined_as_the_application_is(here: Path) -> None:
 
 def test_a_command_starts_nothing_of_the_service_and_leaves_its_directory(here: Path) -> None:
     _, lines = rehearsed(here)
-    for name in ("RuntimeDirectory", "ExecReload", "Restart", "WatchdogSec", "NotifyAccess"):
+    for name in ("RuntimeDirectory", "ExecReload", "Restart", "WatchdogSec", "NotifyAccess", "ExecStartPre"):
         assert not [line for line in lines if line.startswith(f"{name}=")]
     assert [line for line in lines if line.startswith("Type=")] == ["Type=oneshot"]
     assert sum(line.startswith("ExecStart=") for line in lines) == 1
