@@ -187,7 +187,10 @@ def measure(rounds: int, seconds: float) -> Measured:
 
 def _run(measured: Measured, name: str, server: Running, seconds: float, dialect: Dialect | None = None) -> None:
     for window in WINDOWS:
-        cost = load.route(server, window, seconds, dialect=dialect)
+        try:
+            cost = load.route(server, window, seconds, dialect=dialect)
+        except load.LoadError as error:
+            raise load.LoadError(f"{name}: {error}") from None
         measured.costs.setdefault((name, window), []).append(1e6 / cost.per_server_second)
 
 

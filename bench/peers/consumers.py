@@ -3,15 +3,26 @@
 A client is in the group of its address, and what is said to an address goes to its group on all nodes.
 """
 
+import asyncio
 import json
 import os
 from typing import Any
 
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
+from redis.asyncio import Redis
 
 LAYER = {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [os.environ["ENGINE"]]}}
 settings.configure(CHANNEL_LAYERS={"default": LAYER})
+
+
+async def _subscribed(group: str) -> None:
+    """Wait until the engine knows of it: `group_add` asks on one connection, `group_send` overtakes it on another."""
+    while True:
+        ((_, subscribers),) = await _engine.pubsub_numsub(f"asgi__group__{group}")
+        if subscribers:
+            return
+        await asyncio.sleep(0.01)
 
 
 class Client(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -28,6 +39,7 @@ class Client(AsyncWebsocketConsumer):  # type: ignore[misc]
         recipient = data["recipient_uuid"]
         if data["message"] == "connected":
             await self.channel_layer.group_add(recipient, self.channel_name)
+            await _subscribed(recipient)
         else:
             await self.channel_layer.group_send(recipient, {"type": "route", "text": text_data})
 
@@ -46,3 +58,4 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 _consumer = Client.as_asgi()
+_engine = Redis.from_url(os.environ["ENGINE"])
