@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import shutil
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +14,7 @@ from generator.host.store import Store
 from generator.paths import SHARED, Paths
 from generator.readers.nginx import DEFAULT_SITE, HOST
 from generator.readers.nginx_sites import own_main_context
-from generator.rendering.write import put_copy
+from generator.rendering.write import put_copy, put_link
 
 
 class Drift(msgspec.Struct, frozen=True):
@@ -81,29 +80,45 @@ def copies(store: Store, number: int | None) -> Path:
 
 
 def keep_copy(drift: Drift, store: Store, directory: Path) -> None:
-    """Keep copies of files whose content is about to be lost; for root only, since .env may be one."""
-    source, number = store.root / drift.path, store.current
+    """Keep what is about to be lost, a link or a file with owner and mode; for root only, since .env may be one."""
+    source, copy = store.root / drift.path, directory / drift.path
+    is_foreign, number = _is_foreign_link(store, drift.path), store.current
     is_pristine = number is not None and _hash(source) == _hash(store.pristine(number, drift.path))
-    if source.is_file() and not is_pristine:
-        directory.mkdir(parents=True, exist_ok=True)
-        directory.chmod(0o700)
-        copy = directory / drift.path
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source, copy)
+    # What our own link leads to stays where it is, its mode as well, and only an uninstallation removes it.
+    if not is_foreign and (not source.is_file() or (source.is_symlink() and is_pristine)):
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    if is_foreign:
+        put_link(copy, str(source.readlink()))
+    else:
+        put_copy(source, copy, keeps_owner=True)
 
 
 def put_back(store: Store, number: int) -> bool:
-    """Restore files of the operator that were moved away; those edited through a link never were.
+    """Restore what of the operator was moved away; files that were edited through a link never were.
 
-    Returns: whether there were any.
+    Returns: whether there was any.
     """
     directory, found = copies(store, number), False
     for path in (*store.links(number), *store.files(number)):
         copy, target = directory / path, store.root / path
-        if copy.is_file() and target.is_file() and copy.read_bytes() != target.read_bytes():
-            put_copy(copy, target)
-            found = True
+        if copy.is_symlink():
+            put_link(target, str(copy.readlink()))
+        elif copy.is_file() and not (target.is_symlink() and _hash(target) == _hash(copy)):
+            put_copy(copy, target, keeps_owner=True)
+        else:
+            continue
+        found = True
     return found
+
+
+def _is_foreign_link(store: Store, path: str) -> bool:
+    """Whether a link stands there that no installation has put."""
+    target, number = store.root / path, store.current
+    ours = {} if number is None else store.links(number)
+    return target.is_symlink() and not (path in ours and _leads_to(store, target, ours[path]))
 
 
 def _missing(store: Store, path: str) -> str:

@@ -59,9 +59,9 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
         found = _drifts(store, report, overwrite)
         runtime, app = runtime_id(loaded.project), app_id(deploy, loaded.project)
         previous, same = store.current, _is_same(store, bundle, runtime, app)
-        is_due = not (sound and same) or bool(found) or Password(store).has_changed()
-        is_due = is_due or bool(ByHand(store).standing(deploy.replaces))
-        if not is_due and all_runs(store, deploy.manager):
+        wrong = amiss(store)
+        is_due = not (sound and same) or bool(found or wrong or ByHand(store).standing(deploy.replaces))
+        if not is_due:
             _must_serve(loaded, store, bundle, report)
             certificates.obtain(deploy, Place(deploy.name), report)
             report.fact(generation=store.current, changed=False)
@@ -82,7 +82,7 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
             kept = copies(store, store.current)
             for drift in found:
                 keep_copy(drift, store, kept)
-            change(store, number, report, everything=same or bool(found) or not sound)
+            change(store, number, report, everything=bool(found or wrong) or not sound)
         finally:
             belongings.settle(store, user)
         if found and kept.exists():
@@ -127,7 +127,7 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
         for drift in found:
             report.line(str(drift))
             keep_copy(drift, store, copies(store, store.current))
-        change(store, target, report, everything=bool(found) or not sound)
+        change(store, target, report, everything=bool(found or amiss(store)) or not sound)
         report.fact(generation=target)
         generation = store.generation(target)
         certificates.obtain(replace(deploy, domain=generation.domains, tls=generation.tls), Place(name), report)
@@ -236,10 +236,22 @@ def _is_same(store: Store, bundle: Bundle, runtime: str, app: str) -> bool:
     return bool(json.loads(bundle.manifest())["files"] == list(store.manifest(store.current).values()))
 
 
-def all_runs(store: Store, manager: str) -> bool:
-    """Whether nothing of what is installed has stopped."""
-    engine = store.engine_unit(store.current)
-    return is_active("nginx.service") and runs(store.name, manager) and (not engine or is_active(engine))
+def amiss(store: Store) -> list[str]:
+    """What of the host is not as the current generation left it, beside its files, in words; only root can tell.
+
+    Where there is any, an installation takes nothing for granted, and starts and reloads everything again.
+    """
+    if store.current is None:
+        return []
+    generation, engine = store.generation(store.current), store.engine_unit(store.current)
+    found = {
+        "nginx does not run": not is_active("nginx.service"),
+        f"{store.name} does not run": not runs(store.name, generation.manager),
+        f"{engine} does not run": engine and not is_active(engine),
+        f"the engine knows another password than {generation.joined.password_file}": Password(store).has_changed(),
+        **{f"{path} is there again": True for path in ByHand(store).standing(generation.replaces)},
+    }
+    return [what for what, is_so in found.items() if is_so]
 
 
 def _must_serve(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> None:

@@ -13,7 +13,7 @@ from generator.host.apply import side
 from generator.host.drift import drifts
 from generator.host.engine import flavour_of
 from generator.host.fitting import fitted
-from generator.host.install import EDITED, all_runs, gets_through, is_anothers
+from generator.host.install import EDITED, amiss, gets_through, is_anothers
 from generator.host.logs import logs
 from generator.host.people import clients, kick
 from generator.host.preflight import certificate_will_do, is_clear
@@ -61,8 +61,9 @@ def show_plan(options: Namespace, report: Report) -> int:
     # Read even if nothing is to be done, as by an installation.
     takes_over = is_anothers(store, belongings.recorded(store, service_user(loaded.deploy)))
     before, after = side(store, store.current), _planned(loaded, bundle)
-    todo = plan(before, after)
-    shown = preview(loaded.deploy, bundle, store, before, after, todo)
+    wrong = [] if os.geteuid() else amiss(store)
+    todo = plan(before, after, everything=bool(wrong))
+    shown = preview(loaded.deploy, bundle, store, before, after, todo, wrong)
     report.fact(
         **msgspec.to_builtins(shown),
         counts=shown.counts,
@@ -96,10 +97,7 @@ def _may_go_on(loaded: Loaded, bundle: Bundle, store: Store, report: Report, loo
     if looks:
         return is_clear(loaded, store, bundle, report, joins) and not found
     # Where nothing is to be done, an installation looks whether clients take the certificate and get through.
-    clear = certificate_will_do(loaded, report)
-    if clear and all_runs(store, loaded.deploy.manager):
-        clear = gets_through(loaded, store, bundle, report)
-    return clear and not found
+    return certificate_will_do(loaded, report) and gets_through(loaded, store, bundle, report) and not found
 
 
 def history(options: Namespace, report: Report) -> int:

@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -61,8 +61,12 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
         return {action: sum(change.action == action for change in self.changes) for action in _SIGNS}
 
 
-def preview(deploy: Deploy, bundle: Bundle, store: Store, before: Side, after: Side, todo: Switch) -> Preview:
+def preview(
+    deploy: Deploy, bundle: Bundle, store: Store, before: Side, after: Side, todo: Switch, wrong: Sequence[str] = ()
+) -> Preview:
     """What a switch from `before` to the rendered bundle takes, with all that it stands on.
+
+    `wrong` is what calls for all of it: `generator.host.install.amiss`.
 
     Raises:
         CommandError: the note of a switch that was cut short is damaged.
@@ -79,7 +83,7 @@ def preview(deploy: Deploy, bundle: Bundle, store: Store, before: Side, after: S
         keys=[*([Change(str(keys), "add")] if makes_keys else []), *_passwords(deploy, bundle, store)],
         code=list(_code(store, before, after)),
         files=list(_files(store, before, after, bundle)),
-        effects=[*_effects(deploy, store, before, todo), *([farewell(store, todo)] if replaces else [])],
+        effects=[*_effects(deploy, store, before, todo, wrong), *([farewell(store, todo)] if replaces else [])],
         connections=connections(store) if ends else 0 if replaces else None,
         drain_seconds=drain_window(store) if ends else None,
     )
@@ -125,7 +129,7 @@ def _code(store: Store, before: Side, after: Side) -> Iterator[Change]:
         yield Change(f"{whose}: /opt/{store.name}/runtimes/{after.runtime}", action)
 
 
-def _effects(deploy: Deploy, store: Store, before: Side, todo: Switch) -> Iterator[str]:
+def _effects(deploy: Deploy, store: Store, before: Side, todo: Switch, wrong: Sequence[str]) -> Iterator[str]:
     """In words. What is not installed is started, not restarted."""
     # Only root can see certbot's.
     asks = None if os.geteuid() else certificates.due(deploy, certificates.Place(store.name), time.time())
@@ -133,6 +137,7 @@ def _effects(deploy: Deploy, store: Store, before: Side, todo: Switch) -> Iterat
     again = "restarts" if before.name else "starts"
     due = {
         **_of_a_cut(store),
+        f"starts and reloads everything again: {', '.join(wrong)}": bool(wrong),
         **_of_the_engine(deploy, store),
         f"stops {before.manager}'s copy of the service": todo.stops_systemd or todo.stops_supervisor,
         f"{again} the service": starts and not todo.reloads_service,

@@ -104,6 +104,7 @@ class Pending(msgspec.Struct, frozen=True):
 
     `makes_keys` says that there were no keys before, `makes_password` the same of the engine's password, `proves`
     that the generation was not proven healthy before, and `everything` that also what is the same in both was touched.
+    `disabled` are the links that somebody had taken away, so that units do not start at boot.
     """
 
     before: int | None
@@ -112,6 +113,7 @@ class Pending(msgspec.Struct, frozen=True):
     makes_password: bool = False
     proves: bool = False
     everything: bool = True
+    disabled: tuple[str, ...] = ()
 
 
 class _Manifest(msgspec.Struct, frozen=True):
@@ -221,6 +223,12 @@ class Store:
             f"{UNITS}sockets.target.wants/{socket}": f"/{UNITS}{socket}",
             f"{UNITS}multi-user.target.wants/{service}": f"/{UNITS}{service}",
         }
+
+    def disabled(self, number: int | None) -> tuple[str, ...]:
+        """Those of them that a generation has, and that are gone."""
+        return tuple(
+            path for path in self.wants if path in self.links(number) and not os.path.lexists(self.root / path)
+        )
 
     def add(self, bundle: Bundle, generation: Generation) -> None:
         """Write a generation as a whole: until its record stands, `numbers` may list it and nothing refers to it."""

@@ -94,7 +94,7 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
     password = Password(store)
     makes_keys, makes_password = keys.are_missing(number), password.is_missing(number)
     proves = not generation.healthy
-    store.begin(Pending(before, number, makes_keys, makes_password, proves, everything))
+    store.begin(Pending(before, number, makes_keys, makes_password, proves, everything, store.disabled(before)))
     try:
         store.restore(number)
         if makes_keys:
@@ -189,7 +189,10 @@ def _undo(store: Store, before: int | None, after: int | None, report: Report) -
             KeysPlace(store).remove()
         if store.pending is not None and store.pending.makes_password:
             Password(store).remove()
-        if before is not None and put_back(store, before):
+        disabled = store.pending.disabled if store.pending is not None else ()
+        for path in disabled:
+            (store.root / path).unlink(missing_ok=True)
+        if before is not None and (put_back(store, before) or disabled):
             run("systemctl", "daemon-reload")
         for failure in failures:
             report.error(f"Not undone: {failure}")

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -160,18 +160,20 @@ def put_text(target: Path, text: str, mode: int = 0o644, owner: tuple[str, str] 
 
 def put_bytes(target: Path, content: bytes, mode: int = 0o644, owner: tuple[str, str] | None = None) -> None:
     """The same for bytes."""
-    with _replacing(target) as temporary:
-        # Never readable by others before it has its mode: .env may hold secrets.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            if owner is not None:
-                shutil.chown(descriptor, *owner)
-            else:
-                hand_over(temporary)
-            os.fchmod(descriptor, mode)
-            stream.flush()
-            os.fsync(descriptor)
+    with _replacing(target) as temporary, _for_us_alone(temporary) as stream:
+        stream.write(content)
+        stream.flush()
+        if owner is not None:
+            shutil.chown(stream.fileno(), *owner)
+        else:
+            hand_over(temporary)
+        os.fchmod(stream.fileno(), mode)
+        os.fsync(stream.fileno())
+
+
+def _for_us_alone(path: Path) -> BinaryIO:
+    """A new file, never readable by others before it has its mode: .env may hold secrets."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def put_new_text(target: Path, text: str, mode: int = 0o666) -> None:
@@ -189,21 +191,21 @@ def put_new_text(target: Path, text: str, mode: int = 0o666) -> None:
         raise
 
 
-def put_copy(source: Path, target: Path) -> None:
-    """Make a file of our own hold what another one holds, with its mode and times; one that does already stays."""
-    if _is_copy(source, target):
+def put_copy(source: Path, target: Path, keeps_owner: bool = False) -> None:
+    """Make a file hold what another one holds, with its mode and times, and its owner or ours; such a copy stays."""
+    status = source.stat()
+    owner = (status.st_uid, status.st_gid) if keeps_owner else (os.geteuid(), os.getegid())
+    if _is_copy(source, target, owner):
         return
-    with _replacing(target) as temporary:
-        shutil.copy2(source, temporary)
-        os.chown(temporary, os.geteuid(), os.getegid())  # the group may be that of the directory
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    with _replacing(target) as temporary, _for_us_alone(temporary) as stream:
+        stream.write(source.read_bytes())
+        stream.flush()
+        os.fchown(stream.fileno(), *owner)  # the group may be that of the directory
+        shutil.copystat(source, temporary)
+        os.fsync(stream.fileno())
 
 
-def _is_copy(source: Path, target: Path) -> bool:
+def _is_copy(source: Path, target: Path, owner: tuple[int, int]) -> bool:
     try:
         status = target.lstat()
     except FileNotFoundError:
@@ -211,7 +213,7 @@ def _is_copy(source: Path, target: Path) -> bool:
     return (
         stat.S_ISREG(status.st_mode)
         and stat.S_IMODE(status.st_mode) == stat.S_IMODE(source.stat().st_mode)
-        and (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
+        and (status.st_uid, status.st_gid) == owner
         and target.read_bytes() == source.read_bytes()
     )
 

@@ -116,7 +116,7 @@ def test_another_mode_is_told_and_taken_back(store: Store, path: str) -> None:
     (drift,) = drifts(store)
     assert (drift.path, drift.what, drift.diff) == (path, f"has mode 0604 instead of {expected}", "")
     keep_copy(drift, store, copies(store, 1))
-    assert not copies(store, 1).exists()  # nothing of it is lost
+    assert copies(store, 1).exists() == (path == UNIT)  # what our link leads to stays where it is
     store.restore(1)
     for copied in store.files(1):
         put_copy(store.directory(1) / copied, store.root / copied)
@@ -221,3 +221,45 @@ def test_what_was_edited_through_a_link_is_not_put_back_as_a_file(store: Store) 
     keep_copy(drifts(store)[0], store, copies(store, 1))
     put_back(store, 1)
     assert (store.root / SITE).is_symlink()
+
+
+def kept_and_put_back(store: Store, path: str) -> None:
+    """As an installation that overwrites it does, and fails."""
+    for drift in drifts(store):
+        keep_copy(drift, store, copies(store, 1))
+    ours = store.root / path
+    ours.unlink()
+    if path in store.links(1):
+        ours.symlink_to(store.links(1)[path])
+    else:
+        put_copy(store.directory(1) / path, ours)
+    assert drifts(store) == []
+    assert put_back(store, 1)
+
+
+@pytest.mark.parametrize("target", ["/dev/null", "/etc/elsewhere"], ids=["masked", "led elsewhere"])
+@pytest.mark.parametrize("path", [UNIT, SITE])
+def test_a_link_of_the_operator_is_put_back_as_a_link(store: Store, path: str, target: str) -> None:
+    put_link(store.root / path, target)
+    kept_and_put_back(store, path)
+    assert str((store.root / path).readlink()) == target
+
+
+def test_another_mode_and_time_are_put_back(store: Store) -> None:
+    unit = store.root / UNIT
+    unit.chmod(0o600)
+    os.utime(unit, (1, 1))
+    kept_and_put_back(store, UNIT)
+    assert (unit.stat().st_mode & 0o777, unit.stat().st_mtime) == (0o600, 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.parametrize("path", [UNIT, SITE])
+def test_another_owner_is_put_back(store: Store, path: str) -> None:
+    theirs = store.root / path
+    content = theirs.read_bytes() + b"# mine\n"
+    theirs.unlink()
+    theirs.write_bytes(content)
+    os.chown(theirs, 1, 2)
+    kept_and_put_back(store, path)
+    assert (theirs.stat().st_uid, theirs.stat().st_gid, theirs.read_bytes()) == (1, 2, content)

@@ -114,6 +114,18 @@ def test_a_switch_that_was_cut_short_is_something_to_do(store: Store) -> None:
     assert not any("cut short" in effect for effect in shown(store).effects)
 
 
+def test_what_calls_for_everything_is_something_to_do(store: Store) -> None:
+    install(store, "")
+    loaded = load_text("domain: a.org\n", "deploy.yaml")
+    bundle, before = render(loaded.deploy), side(store, 1)
+    assert preview(loaded.deploy, bundle, store, before, before, plan(before, before)).effects == []
+    found = preview(
+        loaded.deploy, bundle, store, before, before, plan(before, before, everything=True), ["nginx does not run"]
+    )
+    assert "starts and reloads everything again: nginx does not run" in found.effects
+    assert {"restarts the service", "reloads nginx"} <= set(found.effects)
+
+
 def test_a_damaged_note_of_a_switch_is_not_nothing_to_do(store: Store) -> None:
     install(store, "")
     (store.home / "pending.json").write_text("{")

@@ -13,10 +13,10 @@ PROGRAM = f"/etc/supervisor/conf.d/{NAME}.conf"
 RECORD = f"/var/lib/wsbundle.d/{NAME}.json"
 
 
-def planned(console: Console, **settings: object) -> dict[str, object]:
+def planned(console: Console, **settings: object) -> dict[str, Any]:
     """What `plan` says as JSON; it must find that there is something to do."""
     console.configure(**settings)
-    facts: dict[str, object] = json.loads(console.wsbundle("plan", "--format", "json", code=3))
+    facts: dict[str, Any] = json.loads(console.wsbundle("plan", "--format", "json", code=3))
     return facts
 
 
@@ -58,7 +58,7 @@ def test_a_second_installation_says_that_no_client_gets_through_and_why(installe
 def test_another_port_changes_the_files_that_name_it_and_restarts_what_reads_them(installed: Console) -> None:
     before = installed.main_pids()
     facts = planned(installed, port=9000)
-    assert {file["what"] for file in facts["files"]} == {ENV, SOCKET}  # type: ignore[attr-defined]
+    assert {file["what"] for file in facts["files"]} == {ENV, SOCKET}
     assert not facts["disconnects"]
     installed.install(port=9000)
     assert installed.routes()
@@ -73,7 +73,7 @@ def test_another_port_changes_the_files_that_name_it_and_restarts_what_reads_the
 def test_another_ping_interval_restarts_the_service_and_lets_its_socket_stand(installed: Console) -> None:
     since = installed.run("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", f"{NAME}.socket")
     facts = planned(installed, ping={"interval": 20, "timeout": 10})
-    assert {file["what"] for file in facts["files"]} == {ENV, SITE}  # type: ignore[attr-defined]
+    assert {file["what"] for file in facts["files"]} == {ENV, SITE}
     installed.install(ping={"interval": 20, "timeout": 10})
     assert installed.routes()
     assert installed.run("systemctl", "show", "--property=NeedDaemonReload", f"{NAME}.service").strip().endswith("=no")
@@ -110,10 +110,20 @@ def test_what_was_stopped_by_hand_is_started_again(installed: Console) -> None:
     installed.install(port=9000)
     installed.run("systemctl", "stop", "nginx.service", f"{NAME}.socket", f"{NAME}.service")
     installed.status(code=1)
+    said = planned(installed, port=9000)
+    assert said["effects"][0] == f"starts and reloads everything again: nginx does not run, {NAME} does not run"
+    assert said["counts"] == {"add": 0, "change": 0, "remove": 0}
     installed.install(port=9000)
     assert installed.routes()
     # What was put right is no generation to go back to: there is one of port 8765, and one of port 9000.
     assert len(json.loads(installed.wsbundle("history", "--format", "json"))["generations"]) == 2
+    # Beside a change that nginx does not need to know of, and on the way back.
+    installed.run("systemctl", "stop", "nginx.service")
+    installed.install(port=9000, ping={"interval": 30})
+    assert installed.routes()
+    installed.run("systemctl", "stop", "nginx.service")
+    installed.wsbundle("rollback")
+    assert installed.routes()
     installed.install(manager="supervisor")
     installed.run("systemctl", "stop", "supervisor")
     installed.status(code=1)

@@ -49,6 +49,23 @@ def test_an_edit_survives_an_installation_that_overwrites_it_and_fails(installed
     assert "# two" in installed.run("cat", UNIT)
 
 
+def test_what_was_disabled_given_away_or_led_elsewhere_is_so_after_an_installation_that_fails(
+    installed: Console,
+) -> None:
+    wants = "/etc/systemd/system/multi-user.target.wants"
+    installed.run("sh", "-c", f"systemctl disable {NAME}.service; chown daemon:adm {UNIT}; chmod 600 {UNIT}")
+    installed.run("ln", "-sf", "/etc/elsewhere", SITE)
+    installed.run("sh", "-c", "mv /usr/bin/systemd-tmpfiles /tmp; ln -s /bin/false /usr/bin/systemd-tmpfiles")
+    installed.install("--overwrite", socket=f"/run/{NAME}/ws.sock", code=1)
+    assert installed.run("stat", "-c", "%U:%G %a", UNIT).strip() == "daemon:adm 600"
+    assert installed.run("readlink", SITE).strip() == "/etc/elsewhere"
+    assert f"{NAME}.service" not in installed.run("ls", wants)
+    installed.run("mv", "/tmp/systemd-tmpfiles", "/usr/bin/systemd-tmpfiles")
+    installed.install("--overwrite")
+    assert installed.routes()
+    assert installed.status()
+
+
 def test_a_file_that_was_removed_is_noticed_and_put_back(installed: Console) -> None:
     installed.install(port=9000)
     installed.run("rm", SITE)

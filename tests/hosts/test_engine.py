@@ -106,10 +106,15 @@ def test_a_configuration_that_it_would_not_read_changes_nothing(empty: Console) 
 
 def test_another_password_is_told_to_engine_and_service(empty: Console) -> None:
     empty.install(engine=SERVED)
-    empty.run("sh", "-c", f"echo another >{PASSWORD}")
-    empty.install(engine=SERVED)
-    assert asks(empty, "ping", password="another").strip() == "PONG"
-    assert empty.status()
+    beside: dict[str, Any] = {"ping": {"interval": 30}}
+    for password, others in ("another", {}), ("third", beside):
+        empty.run("sh", "-c", f"echo '{password}' >{PASSWORD}")
+        empty.configure(engine=SERVED, **others)
+        said = empty.wsbundle("plan", code=3)
+        assert f"starts and reloads everything again: the engine knows another password than {PASSWORD}" in said
+        empty.install(engine=SERVED, **others)
+        assert asks(empty, "ping", password=password).strip() == "PONG"
+        assert empty.status()
 
 
 def test_the_password_is_no_part_of_what_everybody_reads(empty: Console) -> None:
