@@ -2,14 +2,16 @@
 
 uvicorn closes a connection that has not sent its first request yet at once, and one that waits for the next request as
 well: whoever sends it at that moment gets no answer. And it answers 500 to a WebSocket that is about to be accepted.
-Ours are closed when they have been quiet for a moment, and say with every answer that it is the last one.
+Ours are closed when they have been quiet for a moment, and say with every answer that it is the last one. What is said
+last arrives though the client is still sending, and no client keeps a connection on which nothing happens.
 
 Source: RFC 9112, section 9.6; uvicorn's `Server.shutdown`.
 """
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
@@ -17,7 +19,9 @@ from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from uvicorn.server import ServerState
 
 from service.process.drain_time import duration
+from service.process.farewell import PatientFarewell
 from service.process.hangups import unread_bytes
+from service.process.orderly_http import OrderlyHttp, Parting, say_farewell
 from service.settings import Drain
 
 # A connection is closed after so many looks at which it had neither a request nor a byte.
@@ -33,11 +37,15 @@ _FULL = (
 
 
 class State(ServerState):
-    """What uvicorn's connections share; ours may be as many as `limit`, and know when the service stops."""
+    """What uvicorn's connections share; ours may be as many as `limit`, and know when the service stops.
 
-    def __init__(self, limit: int, is_alone: bool, drain: Drain) -> None:
+    `patience` is the time in seconds for which nothing of a request may come.
+    """
+
+    def __init__(self, limit: int, is_alone: bool, drain: Drain, patience: float) -> None:
         super().__init__()
         self.limit = limit
+        self.patience = patience
         self.is_stopping = False
         self._is_alone = is_alone
         self._drain = drain
@@ -64,10 +72,11 @@ class State(ServerState):
         return sum(not isinstance(connection, HttpConnection) for connection in self.connections)
 
 
-class HttpConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+class HttpConnection(OrderlyHttp, AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """A connection of HTTP/1.1."""
 
     server_state: State
+    farewell = PatientFarewell
     _quiet = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -75,14 +84,35 @@ class HttpConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         _name_nginx(self, transport)
         if self.server_state.is_stopping:  # it was accepted a moment before
             self.shutdown()
+        else:
+            self._expect_more()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.server_state.is_stopping:
             self._quiet = 0
             self._answer_for_the_last_time()
+        elif self.timeout_keep_alive_task is None and self._is_waiting():
+            self._expect_more()
+
+    def _is_waiting(self) -> bool:
+        """Whether nothing but more of a request can go on with the connection."""
+        return self.is_idle and not self.transport.is_closing() and self.transport.get_protocol() is self
+
+    def _expect_more(self) -> None:
+        """uvicorn waits for ever, but behind an answer until anything comes; even for the rest of that request."""
+        self.timeout_keep_alive_task = self.loop.call_later(self.server_state.patience, self.timeout_keep_alive_handler)
 
     def handle_websocket_upgrade(self, *event: Any) -> None:
+        if self.is_idle:
+            self._open_websocket(*event)
+        else:
+            self.when_answered(partial(self._open_websocket, *event))
+
+    def _open_websocket(self, *event: Any) -> None:
+        # As they were before it had to wait.
+        self._connection.set_write_buffer_limits()
+        self._connection.resume_reading()
         if len(self.connections) > self.server_state.limit:  # which uvicorn asks of other requests only
             self.transport.write(_FULL)
             self.transport.close()
@@ -91,8 +121,11 @@ class HttpConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
     def shutdown(self) -> None:
         """Called once, when the service begins to stop."""
-        self._answer_for_the_last_time()
-        self._look_again()
+        if self.transport.is_closing():
+            super().shutdown()
+        else:
+            self._answer_for_the_last_time()
+            self._look_again()
 
     def _answer_for_the_last_time(self) -> None:
         cycle = self.cycle
@@ -105,26 +138,29 @@ class HttpConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     def _look(self) -> None:
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             return
-        is_idle = self.cycle is None or self.cycle.response_complete
-        self._quiet = self._quiet + 1 if is_idle else 0
+        self._quiet = self._quiet + 1 if self.is_idle else 0
         # What has arrived meanwhile may be a request.
         if self._quiet < QUIET_LOOKS or unread_bytes(self.transport):
             self._look_again()
         else:
-            self.transport.close()
+            self.close_idle()
 
 
 _WebSocketProtocol: Any = AutoWebSocketsProtocol or asyncio.Protocol
 
 
 class WebSocketConnection(_WebSocketProtocol):  # type: ignore[misc]
-    """A WebSocket, of whichever library uvicorn has found."""
+    """A WebSocket, of whichever library uvicorn has found; an `HttpConnection` opens it."""
+
+    transport: Parting
 
     def __init__(self, config: uvicorn.Config, server_state: State, **more: Any) -> None:
         super().__init__(config=config, server_state=server_state, **more)
         self.server_state = server_state
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        parting = cast(Parting, transport)
+        parting.part = partial(say_farewell, parting.transport, self, PatientFarewell)
         super().connection_made(transport)
         _name_nginx(self, transport)
         if self.server_state.is_stopping:

@@ -47,7 +47,8 @@ def run(settings: Settings, sockets: list[socket.socket]) -> None:
 
     keep_requests_out()
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Application startup failed. Exiting.")
-    state = State(_share(settings), is_alone=settings.workers == 1, drain=settings.drain)
+    patience = settings.limits.header_timeout
+    state = State(_share(settings), is_alone=settings.workers == 1, drain=settings.drain, patience=patience)
     options = {
         **base_options(settings),
         **protocols(),

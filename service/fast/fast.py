@@ -37,9 +37,9 @@ from service.core.handover import ClientState, StreamState, seal
 from service.core.mailbox import Opened
 from service.core.session import Session
 from service.core.turns import NEXT_TURN
-from service.fast.farewell import Farewell
 from service.fast.frame_reader import FrameReader, begun_frame, begun_length, feed
 from service.fast.kept import Kept
+from service.process.farewell import Farewell
 from service.process.hangups import Hangups, has_hung_up, unread_bytes
 from service.process.ticker import Ticker
 

@@ -21,9 +21,10 @@ from service.core.bounds import CLOSE_GRACE_S
 from service.core.center import Center
 from service.core.plain_http import Answer, say
 from service.fast.deadlines import Deadlines
-from service.fast.farewell import Farewell
 from service.fast.fast import FastShell
 from service.fast.handshake import MAX_HEAD_BYTES, HandshakeError, Upgrade, read_handshake
+from service.process.farewell import Farewell
+from service.process.orderly_http import OrderlyHttp
 
 # uvicorn keeps every request that comes before the last one is answered, and reads on.
 MAX_PIPELINED = 16
@@ -175,34 +176,13 @@ class TooManyRequestsError(Exception):
     """More of them than `MAX_PIPELINED` wait for an answer."""
 
 
-class _Parting:
-    """A transport as uvicorn has it, of a `PlainHttp`: what was said last is heard, though uvicorn closes."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._has_parted = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def is_closing(self) -> bool:
-        return self._has_parted or self._transport.is_closing()
-
-    def close(self) -> None:
-        if not self.is_closing():
-            self._has_parted = True
-            cast(PlainHttp, self._transport.get_protocol()).part()
-
-
-class PlainHttp(HttpToolsProtocol):
+class PlainHttp(OrderlyHttp, HttpToolsProtocol):
     """uvicorn's protocol for HTTP, with a deadline for each request; a handshake that comes late is handed back.
 
     No answer that is due is lost to what follows the request: RFC 9112, section 9.3.2. A handshake waits for its turn.
     A request that cannot be read is counted and refused without a warning in the log, which anybody could fill. And an
     offer of another protocol is ignored, where uvicorn loses the body that comes with it: RFC 9110, section 7.8.
     """
-
-    _connection: asyncio.Transport
 
     def __init__(
         self, reception: Reception, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]
@@ -215,14 +195,7 @@ class PlainHttp(HttpToolsProtocol):
         self._patience: asyncio.TimerHandle | None = None
         self._has_come_further = False
         self._has_given_up = False
-        self._handshake: tuple[Upgrade, bytes] | None = None
         self._head_bytes = 0
-        self._answering: Any = None
-        """The request whose turn it is, where uvicorn knows the last one that has come."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._connection = cast(asyncio.Transport, transport)
-        super().connection_made(cast(asyncio.Transport, _Parting(self._connection)))
 
     def data_received(self, data: bytes) -> None:
         if self._has_given_up:
@@ -251,7 +224,7 @@ class PlainHttp(HttpToolsProtocol):
         self._head_bytes = 0 if self._has_come_further else self._head_bytes + len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
             self._give_up(_TOO_LONG)
-        elif self._deadline is None and self.cycle.response_complete:
+        elif self._deadline is None and self.is_idle:
             # A body has ended behind its answer, and uvicorn waits for the next request only from the answer on.
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -272,22 +245,8 @@ class PlainHttp(HttpToolsProtocol):
             self._start_parser()
             self.data_received(self._head(without=b"upgrade") + rest)
         else:
-            self._handshake = upgrade, rest
-            # Not by `flow`, which reads on after each answer.
-            self.flow.resume_reading()
-            self._connection.pause_reading()
-            self._open()
-
-    def _open(self) -> None:
-        """Hand back the handshake that waits, if all answers before it are given, and the system has taken them: a
-        WebSocket takes all that waits in its transport for its own.
-        """
-        is_its_turn = self.cycle is None or self.cycle.response_complete
-        if self._handshake is None or not is_its_turn or self.transport.is_closing():
-            return
-        self._connection.set_write_buffer_limits(0)  # `resume_writing` is called when nothing waits
-        if not self._connection.get_write_buffer_size():
-            self._hand_back().open(*self._handshake)
+            # A WebSocket takes all that waits in its transport for its own.
+            self.when_answered(lambda: self._hand_back().open(upgrade, rest))
 
     def _head(self, without: bytes = b"") -> bytes:
         lines = [self.scope["method"].encode() + b" " + self.url + b" HTTP/" + self.scope["http_version"].encode()]
@@ -305,7 +264,7 @@ class PlainHttp(HttpToolsProtocol):
     def _give_up(self, answer: Answer) -> None:
         """The bytes received are not HTTP. The requests before them are answered all the same."""
         self._cancel_deadline()
-        if self.cycle is None or self.cycle.response_complete or (self.cycle.more_body and not self._has_begun()):
+        if self.is_idle or (self.cycle.more_body and not self._has_begun()):
             self._has_given_up = True
             self._hand_back().give_up(answer)
             return
@@ -338,12 +297,9 @@ class PlainHttp(HttpToolsProtocol):
         return bool(self.cycle.response_started or self.pipeline)
 
     def on_response_complete(self) -> None:
-        if self.pipeline and not self.transport.is_closing():
-            self._answering = self.pipeline[-1][0]
-            if self._answering.more_body:
-                self._expect_body()  # the application begins to wait for it now
+        if self.pipeline and not self.transport.is_closing() and self.pipeline[-1][0].more_body:
+            self._expect_body()  # the application begins to wait for it now
         super().on_response_complete()
-        self._open()
 
     def _hand_back(self) -> Front:
         # For uvicorn the connection ends here.
@@ -355,23 +311,10 @@ class PlainHttp(HttpToolsProtocol):
         return front
 
     def part(self) -> None:
-        """uvicorn ends the connection: with an answer, after a while without a request, or because it stops."""
         self._has_given_up = True
         self._cancel_deadline()
         self._cancel_patience()
-        is_idle = self._answering is None or self._answering.keep_alive
-        if is_idle and not self._connection.get_write_buffer_size():
-            self._connection.close()
-        else:
-            self._connection.pause_reading()  # as in `hand_over`
-            Farewell(self._connection, partial(self.connection_lost, None))
-
-    def shutdown(self) -> None:
-        """uvicorn stops, and waits for all connections."""
-        if not self.transport.is_closing():
-            super().shutdown()
-        elif not self._connection.get_write_buffer_size():
-            self._connection.abort()
+        super().part()
 
     def on_message_begin(self) -> None:
         self._has_come_further = True
@@ -381,12 +324,7 @@ class PlainHttp(HttpToolsProtocol):
         self._has_come_further = True
         if len(self.pipeline) >= MAX_PIPELINED:
             raise TooManyRequestsError
-        if self.parser.get_http_version() == "1.0":
-            self.expect_100_continue = False  # such a client would take it for the answer: RFC 9110, section 10.1.1
         super().on_headers_complete()
-        self.headers = []  # from here on trailers, which nobody may take for the head: RFC 9110, section 6.5.1
-        if not self.pipeline:
-            self._answering = self.cycle
         self._expect_body()
 
     def _expect_body(self) -> None:
@@ -406,9 +344,6 @@ class PlainHttp(HttpToolsProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._cancel_deadline()
         self._cancel_patience()
-        if self._answering is not None and not self._answering.response_complete:
-            self._answering.disconnected = True  # else it would write to what is closed
-            self._answering.message_event.set()
         super().connection_lost(error)
 
     def pause_writing(self) -> None:
@@ -419,7 +354,6 @@ class PlainHttp(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._cancel_patience()
         super().resume_writing()
-        self._open()
 
     def _cancel_patience(self) -> None:
         if self._patience is not None:

@@ -25,12 +25,13 @@ from websockets.sync.client import ClientConnection, connect
 
 from service.application.connections import LOOK_S, QUIET_LOOKS, HttpConnection, State
 from service.process.descriptors import have_leaked
+from service.process.farewell import PatientFarewell
 from service.settings import Drain
 from tests.ports import free_port
 from tests.service.applications import Connection, project, serving, settings
 from tests.service.shells import DEADLINE_S, HANDSHAKE, ROOT, Shell, clean_environment, running, wait_until
 from tests.service.test_main import BECOME, Manager, manager
-from tests.service.transports import in_a_loop
+from tests.service.transports import FakeTransport, frame, in_a_loop, until
 
 __all__ = ["manager"]
 
@@ -100,7 +101,14 @@ def meager(tmp_path: Path) -> dict[str, str]:
 
 
 NEEDED = {
-    *("service", "service.core", "service.core.status", "service.declaration", "service.explanations"),
+    *(
+        "service",
+        "service.core",
+        "service.core.bounds",
+        "service.core.status",
+        "service.declaration",
+        "service.explanations",
+    ),
     *("service.origins", "service.settings", "service.__main__", "service.runner"),
 }
 
@@ -255,18 +263,25 @@ def test_connections_that_are_quiet_do_not_hold_up_the_stop(home: Path) -> None:
         assert shell.process.wait(DEADLINE_S) == 0
 
 
-@in_a_loop
-async def test_a_connection_that_was_accepted_a_moment_before_the_stop_does_not_hold_it_up() -> None:
-    async def application(scope: object, receive: object, send: object) -> None: ...
+def connection_factory(state: State) -> partial[HttpConnection]:
+    """Makes connections of an application that answers all with 204."""
 
-    state = State(limit=10, is_alone=True, drain=Drain())
-    state.is_stopping = True
+    async def application(scope: object, receive: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
     config = uvicorn.Config(application, log_config=None, interface="asgi3")
     config.load()
+    return partial(HttpConnection, config=config, server_state=state, app_state={})
+
+
+@in_a_loop
+async def test_a_connection_that_was_accepted_a_moment_before_the_stop_does_not_hold_it_up() -> None:
+    state = State(limit=10, is_alone=True, drain=Drain(), patience=10)
+    state.is_stopping = True
     ours, client = socket.socketpair()
     loop = asyncio.get_running_loop()
-    make = partial(HttpConnection, config=config, server_state=state, app_state={})
-    await loop.connect_accepted_socket(make, ours)
+    await loop.connect_accepted_socket(connection_factory(state), ours)
     client.setblocking(False)
     with contextlib.closing(client):
         assert await asyncio.wait_for(loop.sock_recv(client, 1), DEADLINE_S) == b""
@@ -468,6 +483,172 @@ def test_one_connection_too_many_is_refused_with_503(home: Path) -> None:
         wait_until(lambda: shell.get("/").status == 200)
 
 
+# `/early` and `/raise` answer before the body has come, `/gone` waits until its client has gone.
+EARLY = """
+from pathlib import Path
+from shop.plain import application as plain
+
+async def application(scope, receive, send):
+    if scope.get("path") in ("/early", "/last"):
+        fields = [(b"connection", b"close")] if scope["path"] == "/last" else []
+        await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0"), *fields]})
+        await send({"type": "http.response.body"})
+    elif scope.get("path") == "/raise":
+        raise ValueError
+    elif scope.get("path") == "/gone":
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        Path("heard").touch()
+    elif scope.get("path") == "/trailers":
+        while (await receive()).get("more_body"):
+            pass
+        names = b" ".join(name for name, value in scope["headers"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-names", names)]})
+        await send({"type": "http.response.body"})
+    else:
+        await plain(scope, receive, send)
+"""
+of_each_library = pytest.mark.parametrize("libraries", ["all", "meager"])
+
+
+@pytest.fixture
+def variables(libraries: str, meager: dict[str, str]) -> dict[str, str]:
+    return meager if libraries == "meager" else {}
+
+
+@of_each_library
+def test_an_answer_arrives_that_ends_the_connection_though_the_client_is_still_sending(
+    home: Path, variables: dict[str, str]
+) -> None:
+    wrap(home, EARLY)
+    length = 5_000_000
+    with serving(home, **variables) as shell:
+        for path, status in (("/last", 413), ("/raise", 500), ("/chunks", 400)):
+            for _ in range(5):
+                with Connection(shell.port) as client:
+                    framing = "Transfer-Encoding: chunked" if status == 400 else f"Content-Length: {length}"
+                    head = f"POST {path} HTTP/1.1\r\nHost: shop\r\n{framing}\r\n\r\n"
+                    client._socket.sendall(head.encode() + b"z" * length)
+                    assert client.head().status == status
+                    client.rest()
+
+
+@of_each_library
+def test_a_close_frame_arrives_though_the_client_is_still_sending(home: Path, variables: dict[str, str]) -> None:
+    with serving(home, WEBSOCKET_MAX_MESSAGE_SIZE="128", **variables) as shell:
+        for _ in range(10):
+            with websocket(shell) as client:
+                client.send("x" * 5_000_000)
+                assert close_code(client) == 1009
+
+
+def test_a_connection_on_which_nothing_happens_is_closed_and_no_other_one(home: Path) -> None:
+    wrap(home, EARLY)
+    early = b"POST /early HTTP/1.1\r\nHost: shop\r\nContent-Length: 5\r\n\r\n"
+    with (
+        serving(home, WEBSOCKET_HEADER_TIMEOUT="1") as shell,
+        contextlib.ExitStack() as stack,
+        websocket(shell) as lasting,
+    ):
+        clients = [stack.enter_context(Connection(shell.port)) for _ in range(6)]
+        silent, half, rest, more, slow, waiting = clients
+        half._socket.sendall(b"GET / HTTP/1.1\r\nX")
+        for client, piece in ((rest, b"hello"), (more, b"he")):
+            client._socket.sendall(early)
+            assert client.head().status == 413
+            client._socket.sendall(piece)
+        slow._socket.sendall(early.replace(b"early", b"slow") + b"hell")
+        waiting.ask("/wait")
+        assert [client.rest() for client in (silent, half, rest, more)] == [b""] * 4
+        slow._socket.sendall(b"o")
+        assert slow.response().status == 200
+        (home / "go").touch()
+        assert waiting.response().status == 200
+        lasting.send("still here")
+        assert lasting.recv() == "still here"
+
+
+@in_a_loop
+async def test_a_request_that_came_while_the_loop_was_held_up_is_not_taken_for_silence() -> None:
+    state = State(limit=10, is_alone=True, drain=Drain(), patience=10)
+    transport = FakeTransport()
+    transport.set_protocol(connection := connection_factory(state)())
+    connection.connection_made(transport)
+    transport.ends[1].send(b"GET")
+    connection.timeout_keep_alive_handler()
+    assert transport.done == []
+    transport.ends[0].recv(3)
+    connection.timeout_keep_alive_handler()
+    assert transport.done == ["close"]
+    connection.connection_lost(None)
+
+
+@in_a_loop
+async def test_who_does_not_take_the_last_answer_is_not_waited_for_for_ever() -> None:
+    state = State(limit=10, is_alone=True, drain=Drain(), patience=10)
+    transport = FakeTransport()
+    transport.set_protocol(connection := connection_factory(state)())
+    connection.connection_made(transport)
+    transport.buffered = 1
+    transport.deliver(b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
+    await until(lambda: "write_eof" in transport.done)
+    assert isinstance(transport.protocol, PatientFarewell)
+    assert state.connections == {connection}
+    connection.transport.write(b"more")
+    connection.shutdown()
+    assert transport.done[-1] == "write_eof"
+    transport.buffered = 0
+    connection.shutdown()
+    assert transport.done[-1] == "abort"
+    transport.protocol.connection_lost(None)
+    assert state.connections == set()
+
+
+@of_each_library
+def test_who_leaves_is_missed_by_the_request_whose_turn_it_is(home: Path, variables: dict[str, str]) -> None:
+    wrap(home, EARLY)
+    with serving(home, **variables) as shell:
+        with Connection(shell.port) as client:
+            client._socket.sendall(b"GET /gone HTTP/1.1\r\nHost: shop\r\n\r\n" * 3)
+            client._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wait_until((home / "heard").exists)
+        about(shell)
+        assert "Traceback" not in shell.log()
+
+
+@of_each_library
+def test_a_handshake_waits_until_the_requests_before_it_are_answered(home: Path, variables: dict[str, str]) -> None:
+    request = b"GET /wait HTTP/1.1\r\nHost: shop\r\n\r\n"
+    with serving(home, **variables) as shell, Connection(shell.port) as client:
+        client._socket.sendall(request * 2 + HANDSHAKE + b"\r\n")
+        wait_until((home / "waiting").exists)
+        about(shell)
+        (home / "go").touch()
+        assert [client.response().status, client.response().status, client.head().status] == [200, 200, 101]
+        client._socket.sendall(frame(1, b"hello"))
+        assert client._reader.read(7) == b"\x81\x05hello"
+
+
+@of_each_library
+def test_trailers_are_no_fields_of_the_head_and_http_1_0_is_not_told_to_continue(
+    home: Path, variables: dict[str, str]
+) -> None:
+    wrap(home, EARLY)
+    with serving(home, **variables) as shell:
+        with Connection(shell.port) as client:
+            head = b"POST /trailers HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n"
+            client._socket.sendall(head + b"0\r\nAuthorization: x\r\n\r\n")
+            assert client.head().headers["x-names"] == "host transfer-encoding"
+        for version, expected in (("1.1", [100, 200]), ("1.0", [200])):
+            with Connection(shell.port) as client:
+                fields = "Host: shop\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+                client._socket.sendall(f"POST / HTTP/{version}\r\n{fields}".encode())
+                statuses = [client.head().status] if version == "1.1" else []
+                about(shell)
+                client._socket.sendall(b"hi")
+                assert [*statuses, client.head().status] == expected
+
+
 def test_a_message_that_is_too_long_closes_its_websocket(home: Path) -> None:
     with serving(home, WEBSOCKET_MAX_MESSAGE_SIZE="128") as shell, websocket(shell) as client:
         client.send("x" * 128)
@@ -637,12 +818,9 @@ async def application(scope, receive, send):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("libraries", ["all", "meager"])
-def test_no_request_fails_while_workers_are_replaced_again_and_again(
-    libraries: str, home: Path, meager: dict[str, str]
-) -> None:
+@of_each_library
+def test_no_request_fails_while_workers_are_replaced_again_and_again(home: Path, variables: dict[str, str]) -> None:
     wrap(home, COUNTING)
-    variables = meager if libraries == "meager" else {}
     with serving(home, WORKERS="2", LOG_LEVEL="info", **variables) as shell:
         with Load(shell.port, 8) as load:
             for number in range(1, 5):

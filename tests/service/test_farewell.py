@@ -4,13 +4,14 @@ import asyncio
 
 import pytest
 
-from service.fast.farewell import Farewell
-from tests.service.transports import FakeTransport
+from service.core.bounds import CLOSE_GRACE_S
+from service.process.farewell import STALL_S, Farewell, PatientFarewell
+from tests.service.transports import FakeTransport, in_a_loop
 
 
 def leave(transport: FakeTransport, monkeypatch: pytest.MonkeyPatch) -> int:
     """Leave a peer that does not close, and do not wait for long; the result is how often the end was told."""
-    monkeypatch.setattr("service.fast.farewell.CLOSE_GRACE_S", 0.01)
+    monkeypatch.setattr("service.process.farewell.CLOSE_GRACE_S", 0.01)
     ends: list[None] = []
 
     async def play() -> None:
@@ -44,7 +45,7 @@ def test_a_connection_that_is_ending_already_is_let_alone(monkeypatch: pytest.Mo
 
 
 def test_a_peer_that_closes_in_time_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.fast.farewell.CLOSE_GRACE_S", 0.01)
+    monkeypatch.setattr("service.process.farewell.CLOSE_GRACE_S", 0.01)
     transport = FakeTransport()
 
     async def play() -> None:
@@ -55,3 +56,58 @@ def test_a_peer_that_closes_in_time_is_not_cut_off(monkeypatch: pytest.MonkeyPat
 
     asyncio.run(play())
     assert "abort" not in transport.done
+
+
+def looks(farewell: PatientFarewell, transport: FakeTransport) -> int:
+    """After how many looks it is cut off, of those that a peer has that takes nothing."""
+    for number in range(100):
+        if transport.is_closing():
+            return number
+        farewell._timer._run()
+    raise AssertionError("it is waited for without end")
+
+
+@in_a_loop
+async def test_a_peer_may_take_a_long_answer_slowly_and_not_stop() -> None:
+    transport = FakeTransport()
+    farewell = PatientFarewell(transport, lambda: None)
+    for left in range(200, 100, -1):
+        transport.buffered = left
+        farewell._timer._run()
+        assert not transport.is_closing()
+    assert looks(farewell, transport) == STALL_S / CLOSE_GRACE_S
+    farewell.connection_lost(None)
+
+
+@in_a_loop
+async def test_what_the_system_has_and_the_peer_does_not_is_not_taken() -> None:
+    transport = FakeTransport()
+    transport.ends[0].send(b"answer")
+    farewell = PatientFarewell(transport, lambda: None)
+    farewell._timer._run()
+    farewell._timer._run()
+    assert not transport.is_closing()
+    transport.ends[1].recv(100)
+    assert looks(farewell, transport) == 2  # it has just taken the rest
+    farewell.connection_lost(None)
+
+
+@in_a_loop
+async def test_a_peer_that_has_all_may_go_on_with_what_it_sends_for_a_while() -> None:
+    transport = FakeTransport()
+    farewell = PatientFarewell(transport, lambda: None)
+    for _ in range(int(STALL_S / CLOSE_GRACE_S) - 1):
+        transport.deliver(b"more")
+        farewell._timer._run()
+        assert not transport.is_closing()
+    transport.deliver(b"more")
+    assert looks(farewell, transport) == 1
+    farewell.connection_lost(None)
+
+
+@in_a_loop
+async def test_a_peer_that_has_all_and_sends_nothing_is_cut_off_at_once() -> None:
+    transport = FakeTransport()
+    farewell = PatientFarewell(transport, lambda: None)
+    assert looks(farewell, transport) == 1
+    farewell.connection_lost(None)

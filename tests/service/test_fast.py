@@ -292,7 +292,7 @@ async def test_what_follows_a_close_frame_is_not_looked_at(given: bytes, rest: b
 
 @in_a_loop
 async def test_a_client_that_closes_and_does_not_read_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.fast.farewell.CLOSE_GRACE_S", 0.01)
+    monkeypatch.setattr("service.process.farewell.CLOSE_GRACE_S", 0.01)
     guest = Site().connect()
     guest.transport.buffered = 1
     guest.say(frame(CLOSE))
