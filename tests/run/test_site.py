@@ -98,8 +98,18 @@ def test_a_trusted_proxy_says_who_the_client_is_and_the_client_itself_cannot() -
 
 def test_only_a_handshake_is_upgraded() -> None:
     with probed() as stage:
-        assert "upgrade" not in seen(stage, {})[2].get("connection", [])
-        assert seen(stage, {"Upgrade": "h2c"})[2]["connection"] == ["upgrade"]
+        for fields in ({}, {"Upgrade": "h2c"}):
+            assert "upgrade" not in seen(stage, fields)[2].get("connection", [])
+
+
+def test_a_request_that_offers_another_protocol_keeps_its_body() -> None:
+    with TemporaryDirectory(prefix="ws-") as directory:
+        stage = Stage(Path(directory), app={"callable": "main:app"})
+        (stage.root / "code/app").mkdir()
+        (stage.root / "code/app/main.py").write_text(APPLICATION)
+        with nginx(stage), as_systemd(stage):
+            for fields in ({}, {"Upgrade": "h2c", "Connection": "Upgrade, HTTP2-Settings"}):
+                assert stage.ask("POST", "/", b"hello", headers=fields)[2] == "hello"
 
 
 def test_one_address_cannot_knock_faster_than_allowed() -> None:
@@ -109,6 +119,9 @@ def test_one_address_cannot_knock_faster_than_allowed() -> None:
 
 APPLICATION = """
 async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": (await receive())["body"]})
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
