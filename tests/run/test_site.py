@@ -100,6 +100,8 @@ def test_only_a_handshake_is_upgraded() -> None:
     with probed() as stage:
         for fields in ({}, {"Upgrade": "h2c"}):
             assert "upgrade" not in seen(stage, fields)[2].get("connection", [])
+        # RFC 9110, section 7.8: a list, and in any case.
+        assert seen(stage, {"Upgrade": "h2c, WebSocket"})[2]["connection"] == ["upgrade"]
 
 
 def test_a_request_that_offers_another_protocol_keeps_its_body() -> None:
