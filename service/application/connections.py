@@ -28,6 +28,8 @@ from service.settings import Drain
 LOOK_S = 0.1
 QUIET_LOOKS = 10
 _CLOSE = (b"connection", b"close")
+# What may wait in a transport before it pauses who writes: asyncio's own default.
+_HIGH_WATER_BYTES = 64 * 1024
 # As whom nginx comes over a Unix socket: a proxy of this host, which `service.process.base_options` has believed.
 _NGINX = ("127.0.0.1", 0)
 _FULL = (
@@ -107,12 +109,15 @@ class HttpConnection(OrderlyHttp, AutoHTTPProtocol):  # type: ignore[misc, valid
         if self.is_idle:
             self._open_websocket(*event)
         else:
-            self.when_answered(partial(self._open_websocket, *event))
+            self.when_answered(partial(self._open_late, *event))
+
+    def _open_late(self, *event: Any) -> None:
+        """Open a WebSocket that had to wait; it finds the transport as any other one does."""
+        self._connection.set_write_buffer_limits(_HIGH_WATER_BYTES)
+        self._connection.resume_reading()
+        self._open_websocket(*event)
 
     def _open_websocket(self, *event: Any) -> None:
-        # As they were before it had to wait.
-        self._connection.set_write_buffer_limits()
-        self._connection.resume_reading()
         if len(self.connections) > self.server_state.limit:  # which uvicorn asks of other requests only
             self.transport.write(_FULL)
             self.transport.close()

@@ -23,7 +23,7 @@ import uvicorn
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from service.application.connections import LOOK_S, QUIET_LOOKS, HttpConnection, State
+from service.application.connections import LOOK_S, QUIET_LOOKS, HttpConnection, State, protocols
 from service.process.descriptors import have_leaked
 from service.process.farewell import PatientFarewell
 from service.settings import Drain
@@ -264,13 +264,18 @@ def test_connections_that_are_quiet_do_not_hold_up_the_stop(home: Path) -> None:
 
 
 def connection_factory(state: State) -> partial[HttpConnection]:
-    """Makes connections of an application that answers all with 204."""
+    """Makes connections of an application that answers requests with 204, and accepts WebSockets."""
 
-    async def application(scope: object, receive: object, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body"})
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+        else:
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
 
-    config = uvicorn.Config(application, log_config=None, interface="asgi3")
+    config = uvicorn.Config(application, log_config=None, interface="asgi3", **protocols())
     config.load()
     return partial(HttpConnection, config=config, server_state=state, app_state={})
 
@@ -568,12 +573,18 @@ def test_a_connection_on_which_nothing_happens_is_closed_and_no_other_one(home: 
         assert lasting.recv() == "still here"
 
 
+def knock() -> tuple[FakeTransport, HttpConnection]:
+    """A connection that has been accepted, as transport and protocol."""
+    transport = FakeTransport()
+    connection = connection_factory(State(limit=10, is_alone=True, drain=Drain(), patience=10))()
+    transport.set_protocol(connection)
+    connection.connection_made(transport)
+    return transport, connection
+
+
 @in_a_loop
 async def test_a_request_that_came_while_the_loop_was_held_up_is_not_taken_for_silence() -> None:
-    state = State(limit=10, is_alone=True, drain=Drain(), patience=10)
-    transport = FakeTransport()
-    transport.set_protocol(connection := connection_factory(state)())
-    connection.connection_made(transport)
+    transport, connection = knock()
     transport.ends[1].send(b"GET")
     connection.timeout_keep_alive_handler()
     assert transport.done == []
@@ -585,15 +596,12 @@ async def test_a_request_that_came_while_the_loop_was_held_up_is_not_taken_for_s
 
 @in_a_loop
 async def test_who_does_not_take_the_last_answer_is_not_waited_for_for_ever() -> None:
-    state = State(limit=10, is_alone=True, drain=Drain(), patience=10)
-    transport = FakeTransport()
-    transport.set_protocol(connection := connection_factory(state)())
-    connection.connection_made(transport)
+    transport, connection = knock()
     transport.buffered = 1
     transport.deliver(b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
     await until(lambda: "write_eof" in transport.done)
     assert isinstance(transport.protocol, PatientFarewell)
-    assert state.connections == {connection}
+    assert connection.connections == {connection}
     connection.transport.write(b"more")
     connection.shutdown()
     assert transport.done[-1] == "write_eof"
@@ -601,7 +609,28 @@ async def test_who_does_not_take_the_last_answer_is_not_waited_for_for_ever() ->
     connection.shutdown()
     assert transport.done[-1] == "abort"
     transport.protocol.connection_lost(None)
-    assert state.connections == set()
+    assert connection.connections == set()
+
+
+@in_a_loop
+async def test_a_handshake_that_is_refused_ends_like_any_other_answer() -> None:
+    transport, connection = knock()
+    transport.deliver(HANDSHAKE.replace(b"13", b"12") + b"\r\n")
+    assert b"".join(transport.writes).startswith(b"HTTP/1.1 400 ")
+    assert isinstance(transport.protocol, PatientFarewell)
+    transport.protocol.connection_lost(None)
+    assert connection.connections == set()
+
+
+@in_a_loop
+async def test_a_websocket_that_had_to_wait_is_as_any_other_one() -> None:
+    transport, connection = knock()
+    transport.deliver(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n" + HANDSHAKE + b"\r\n")
+    await until(lambda: b" 101 " in b"".join(transport.writes))
+    assert connection.timeout_keep_alive_task is None
+    assert transport.most == 64 * 1024
+    assert transport.done[-1] == "resume_reading"
+    transport.protocol.connection_lost(None)
 
 
 @of_each_library
@@ -609,7 +638,10 @@ def test_who_leaves_is_missed_by_the_request_whose_turn_it_is(home: Path, variab
     wrap(home, EARLY)
     with serving(home, **variables) as shell:
         with Connection(shell.port) as client:
-            client._socket.sendall(b"GET /gone HTTP/1.1\r\nHost: shop\r\n\r\n" * 3)
+            client._socket.sendall(
+                b"".join(b"GET /%b HTTP/1.1\r\nHost: shop\r\n\r\n" % path for path in (b"", b"gone", b""))
+            )
+            assert client.response().status == 200
             client._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         wait_until((home / "heard").exists)
         about(shell)
