@@ -618,6 +618,7 @@ async def test_a_handshake_that_is_refused_ends_like_any_other_answer() -> None:
     transport.deliver(HANDSHAKE.replace(b"13", b"12") + b"\r\n")
     assert b"".join(transport.writes).startswith(b"HTTP/1.1 400 ")
     assert isinstance(transport.protocol, PatientFarewell)
+    assert transport.done == ["pause_reading", "resume_reading", "write_eof"]  # else the farewell gets nothing to read
     transport.protocol.connection_lost(None)
     assert connection.connections == set()
 
