@@ -34,7 +34,7 @@ _REMEDIES = {
     errno.ENOSPC: "make room there",
     errno.ENOTDIR: "remove what is in the way of the directory, or name another",
     errno.EPERM: "run it as a user who may, or let this one",
-    errno.EROFS: "name a place that can be written to",
+    errno.EROFS: "mount it so that it can be written to, or name another place",
 }
 
 
@@ -45,10 +45,17 @@ def refused(error: OSError) -> str:
     except FileNotFoundError:  # nothing is found then, and the system does not say why
         return "wsbundle: the current directory is gone; go to one that exists"
     remedy = _REMEDIES.get(error.errno or 0)
+    if error.errno == errno.EPERM and os.geteuid() == 0:
+        remedy = "`lsattr -d` shows whether it, or its directory, was made immutable, and `chattr -i` ends that"
     directory = os.path.dirname(error.filename) if isinstance(error.filename, str) else ""
     if error.errno == errno.ENOENT and directory and not os.path.isdir(directory):
         remedy = f"make the directory {directory}"
     return f"{error.filename or 'wsbundle'}: {error.strerror or error}" + (f"; {remedy}" if remedy else "")
+
+
+def said(error: Exception) -> str:
+    """The words of an error for people, whether a program's or the system's own."""
+    return refused(error) if isinstance(error, OSError) else str(error)
 
 
 NOT_ROOT = Fault("you are not root, so what only root may read is left out", "run it with sudo")

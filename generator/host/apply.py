@@ -20,7 +20,7 @@ from generator.paths import SHARED, Paths
 from generator.readers.nginx import HOST
 from generator.readers.nginx_sites import own_main_context
 from generator.rendering.write import put_copy, put_link, temporary_of
-from generator.report import Report
+from generator.report import Report, refused, said
 
 _STOP_S = 900.0
 RESTART_S = 5400.0
@@ -82,7 +82,7 @@ class Host:
                 with self.report.step(name):
                     act()
             except (StepFailed, OSError) as error:
-                failures.append(str(error))
+                failures.append(said(error))
         return failures
 
     def retire(self, todo: Switch) -> None:
@@ -151,10 +151,10 @@ class Host:
             for path in todo.copies:
                 self._copy(path, self.store.directory(after) / path)
         self._put_all(todo.puts_then)
-        for path in reversed(todo.removes):
-            if path != SHARED:
-                self._remove(path)
+        stays = [fault for path in reversed(todo.removes) if path != SHARED and (fault := self._stays(path))]
         self._share(with_us=after is not None)
+        if stays:  # before what it leads to is gone: nginx, with every other site, would not start
+            raise StepFailed("\n".join(stays))
         if after is None:
             self.store.make_current(None)
             place.remove()
@@ -175,6 +175,14 @@ class Host:
         target.parent.mkdir(parents=True, exist_ok=True)
         put_copy(source, target)
         sync(target.parent)
+
+    def _stays(self, path: str) -> str:
+        """Remove it; why it could not be, which does not keep the others."""
+        try:
+            self._remove(path)
+        except OSError as error:
+            return refused(error)
+        return ""
 
     def _remove(self, path: str) -> None:
         target = self.store.root / path

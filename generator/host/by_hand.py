@@ -14,7 +14,7 @@ from pathlib import Path
 from generator.host.facts import is_active
 from generator.host.programs import must, run
 from generator.host.store import Store, sync
-from generator.paths import RENDERED, UNITS
+from generator.paths import UNITS
 from generator.readers.supervisor import entries
 from generator.rendering.write import put_text, temporary_of
 
@@ -157,14 +157,6 @@ class ByHand:
         if os.path.lexists(self._there(path)):
             places = (self.away / str(number) / path.lstrip("/") for number in count(1))
             _move(self._there(path), next(place for place in places if not os.path.lexists(place)))
-
-
-def is_rendered(path: Path) -> bool:
-    """Whether a file is a deployment's own."""
-    try:
-        return RENDERED in path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
 
 
 def _stop(units: list[str]) -> None:

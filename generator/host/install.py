@@ -159,7 +159,7 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
     name, store = deploy.name, Store(deploy.name)
     _must_be_root()
     mine = belongings.recorded(store, service_user(deploy))
-    if is_anothers(store, mine) or not (store.home.is_dir() or (purge and mine)):
+    if is_anothers(store, mine) or not (store.home.is_dir() or store.traces() or (purge and mine)):
         report.line(f"Nothing to do: {name} is not installed.")
         for path in belongings.foreign(store, deploy, mine):
             report.line(f"{path} is not ours, and stays as it is.")
@@ -171,7 +171,10 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
         for drift in drifts(store):
             report.line(str(drift))
             keep_copy(drift, store, backup)
-        failures = leave(store, report) if store.home.is_dir() else []
+        failures = leave(store, report) if store.home.is_dir() or store.traces() else []
+        if store.traces():
+            what = f"{name} is stopped, and not removed; fix that, then `{AS_ROOT} uninstall` again"
+            raise CommandError("\n".join([*failures, what]))
         if not purge:
             certificates.forget(Place(name), report)
         else:

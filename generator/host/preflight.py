@@ -12,14 +12,13 @@ from generator.config.load import Loaded
 from generator.config.project import Project
 from generator.config.schema import Deploy, domains, mailbox
 from generator.host import belongings, certificates, default_site, engine, facts, hosts, keys, letters
-from generator.host.by_hand import is_rendered
 from generator.host.engine import flavour_of
 from generator.host.facts import Facts, Listener
 from generator.host.firewall import closed
 from generator.host.neighbours import without
 from generator.host.obstacles import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, packages, problems, warnings
 from generator.host.provide import ROOT, has_runtime
-from generator.host.store import Store
+from generator.host.store import Store, is_rendered
 from generator.paths import SHARED
 from generator.readers.nginx import HOST, main_text, missing_includes
 from generator.readers.nginx_sites import ONCE, own_main_context
@@ -44,6 +43,9 @@ def is_clear(loaded: Loaded, store: Store, bundle: Bundle, report: Report, joins
 
     A host that `joins` an engine gets what it lacks for that before its installation.
     """
+    if ruins := store.ruins():  # all else that is wrong follows from it
+        report.error(f"{ruins}, then install again")
+        return False
     with report.busy("look at this host"):
         return _is_clear(loaded, store, bundle, report, joins)
 

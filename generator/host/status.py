@@ -40,7 +40,8 @@ def status(options: Namespace, report: Report) -> int:
     store, under_way = Store(deploy.name), is_under_way()
     number = store.current
     if number is None:
-        raise CommandError(f"{store.name} is not installed" + (": an installation is under way" if under_way else ""))
+        why = "an installation is under way" if under_way else store.ruins()
+        raise CommandError(f"{store.name} is not installed" + (f": {why}" if why else ""))
     generation = store.generation(number)
     rows, works = _of_the_service(store, generation, report)
     works = works and _add_mailboxes(store, rows, report)  # a listener starts the service when it is asked

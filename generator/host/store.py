@@ -17,6 +17,7 @@ files. When power is cut between two of their renames, the next boot makes them 
 import os
 import re
 import shutil
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ import msgspec
 
 from generator.host import recovery
 from generator.host.permissions import differences
-from generator.paths import UNITS, Paths, engine_unit
+from generator.paths import RENDERED, UNITS, Paths, engine_unit
 from generator.program import AS_ROOT
 from generator.rendering.bundle import MANIFEST, Bundle
 from generator.rendering.write import put_link, put_text, temporary_of, write
@@ -230,6 +231,31 @@ class Store:
             path for path in self.wants if path in self.links(number) and not os.path.lexists(self.root / path)
         )
 
+    def traces(self) -> tuple[str, ...]:
+        """What is on the host itself of whatever generation: by what it says, so that /opt/<name> need not be there.
+
+        What somebody has put in place of a link is not among them.
+        """
+        paths, engines = Paths(self.name), [engine_unit(flavour, self.name) for flavour in ("valkey", "redis")]
+        leading = {*self.wants, *(f"{UNITS}multi-user.target.wants/{unit}" for unit in engines)}
+        return tuple(path for path in (*vars(paths).values(), *sorted(leading)) if self._is_trace(path, leading))
+
+    def _is_trace(self, path: str, leading: Collection[str]) -> bool:
+        target = self.root / path
+        if target.is_symlink():
+            text = str(target.readlink())
+            return path in leading or text.startswith((f"/opt/{self.name}/", f"../sites-available/{self.name}"))
+        return path.startswith(READ_EARLY) and is_rendered(target)
+
+    def ruins(self) -> str:
+        """What is wrong where somebody has removed /opt/<name>, or what says what is current; nothing where nobody has."""
+        left = self.traces() if self.current is None and self.pending is None else ()
+        what = (
+            f"/opt/{self.name} was removed or damaged, and what leads there stays, such as /{''.join(left[:1])}: nginx "
+        )
+        fix = f"may not start again, with every site; `{AS_ROOT} uninstall` removes what is left"
+        return what + fix if left else ""
+
     def add(self, bundle: Bundle, generation: Generation) -> None:
         """Write a generation as a whole: until its record stands, `numbers` may list it and nothing refers to it."""
         directory = self.directory(generation.number)
@@ -376,6 +402,14 @@ def remove_runtime(directory: Path) -> None:
     """One that is removed by half is not ready."""
     (directory / READY).unlink(missing_ok=True)
     shutil.rmtree(directory)
+
+
+def is_rendered(path: Path) -> bool:
+    """Whether a file is a deployment's own."""
+    try:
+        return RENDERED in path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from msgspec.structs import replace
 
@@ -23,8 +23,9 @@ from generator.host.own_site import past_nginx, through_site
 from generator.host.probe import PATIENCE_S, Endpoint, Unhealthy, probe
 from generator.host.programs import StepFailed, run
 from generator.host.store import Generation, Pending, Store
-from generator.host.switch import plan
-from generator.report import CommandError, Report
+from generator.host.switch import Side, plan
+from generator.paths import Paths
+from generator.report import CommandError, Report, said
 
 # Not in /run/lock: anybody may write there.
 _LOCK = "/run/wsbundle.lock"
@@ -112,7 +113,7 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
         host.retire(todo)
         store.record(_proven(generation))
     except (StepFailed, Unhealthy, RefusedError, OSError) as error:
-        report.error(f"Generation {number} does not work: {error}")
+        report.error(f"Generation {number} does not work: {said(error)}")
         _print_log(store, generation, began, report)
         sound = _undo(store, before, number, report)
         back = f"generation {before} {'runs again' if sound else 'is current again'}" if before else _NOTHING
@@ -149,13 +150,23 @@ def leave(store: Store, report: Report) -> list[str]:
     pending = store.pending or Pending(store.current, None)
     ends = dict.fromkeys(n for n in (pending.after, pending.before) if n is not None and store.is_whole(n))
     replaced = side(store, pending.before if pending.before in ends else None).replaces
+    sides = [side(store, number) for number in ends] or ([_unrecorded(store)] if store.traces() else [])
+    store.home.mkdir(exist_ok=True)
     store.begin(Pending(pending.before, None))
     failures = []
-    for number in ends:
-        todo = plan(side(store, number), side(store, None), everything=True)
+    for there in sides:
+        todo = plan(there, side(store, None), everything=True)
         todo = replace(todo, revives=tuple(path for path in todo.revives if path not in replaced))
         failures += Host(store, report).switch_back(todo, None)
     return failures
+
+
+def _unrecorded(store: Store) -> Side:
+    """What is on the host of a deployment whose generations are gone, as after `rm -r /opt/<name>`."""
+    links = dict.fromkeys(store.traces(), "")
+    manager = "supervisor" if Paths(store.name).supervisor in links else "systemd"
+    engines = [PurePath(path).name for path in links if "-server@" in path and path.endswith(".service")]
+    return Side(name=store.name, manager=manager, links=links, engine=engines[0] if engines else "")
 
 
 def finish_pending(store: Store, report: Report) -> bool:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from generator.host.by_hand import ByHand, is_rendered
-from generator.host.store import Store
+from generator.host.by_hand import ByHand
+from generator.host.store import Store, is_rendered
 from generator.rendering.write import temporary_of
 
 LINK, FILE = "/etc/nginx/sites-enabled/old", "/etc/nginx/conf.d/old.conf"

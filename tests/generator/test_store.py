@@ -1,6 +1,7 @@
 """What is installed, on disk: whole generations, one of them current, and a switch that may be pending."""
 
 import os
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
@@ -147,6 +148,48 @@ def test_units_are_enabled_by_links_and_a_program_of_supervisor_is_not(store: St
     assert store.links(1)[wants] == f"/etc/systemd/system/{NAME}.socket"
     store.add(bundle("manager: supervisor"), generation(2, manager="supervisor"))
     assert wants not in store.links(2)
+
+
+def install(store: Store) -> set[str]:
+    """Put on the host what a generation has there."""
+    add(store, 1)
+    store.make_current(1)
+    for path, text in store.links(1).items():
+        (store.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / path).symlink_to(text)
+    for path in store.files(1):
+        (store.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / path).write_bytes((store.directory(1) / path).read_bytes())
+    return {*store.links(1), *store.files(1)}
+
+
+def test_what_is_on_the_host_is_known_also_when_the_generations_are_gone(store: Store) -> None:
+    installed = install(store)
+    assert set(store.traces()) == installed
+    assert store.ruins() == ""
+    shutil.rmtree(store.home)
+    assert set(store.traces()) == installed
+    assert "uninstall` removes what is left" in store.ruins()
+    for path in installed:
+        (store.root / path).unlink()
+    assert store.ruins() == ""
+
+
+def test_what_others_have_put_in_its_place_is_no_trace(store: Store) -> None:
+    installed = install(store)
+    shutil.rmtree(store.home)
+    theirs = {store.units[0]: "etc/systemd/system/", NAME: "etc/nginx/sites-available/"}
+    for name, directory in theirs.items():
+        (store.root / directory / name).unlink()
+        (store.root / directory / name).write_text("# another's\n")
+    assert set(store.traces()) == installed - {directory + name for name, directory in theirs.items()}
+
+
+def test_while_a_switch_is_pending_nothing_is_called_a_ruin(store: Store) -> None:
+    install(store)
+    store.begin(Pending(1, None))
+    store.make_current(None)
+    assert store.ruins() == ""
 
 
 def test_a_pending_switch_is_remembered_until_its_end(store: Store) -> None:

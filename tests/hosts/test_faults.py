@@ -207,6 +207,37 @@ def test_a_power_cut_while_it_switches(installed: Console, step: str) -> None:
     leaves_nothing_behind(installed)
 
 
+def test_an_uninstallation_that_cannot_remove_a_file_keeps_what_it_leads_to(installed: Console) -> None:
+    """Or else nginx, with every other site, would not start; and the next run would not know what is left."""
+    unit = f"/etc/systemd/system/{NAME}.service"
+    installed.configure()
+    installed.run("mount", "--bind", unit, unit)
+    for word in ("uninstall", "uninstall"):
+        said = installed.wsbundle(word, code=1)
+        assert f"{unit}: Device or resource busy" in said
+        assert "is stopped, and not removed" in said
+        installed.run("nginx", "-t", "-q")
+    installed.run("umount", unit)
+    installed.wsbundle("uninstall")
+    assert installed.run("find", "/etc", "/opt", "-name", f"{NAME}*", "-type", "f,l") == ""
+    installed.install()
+    assert installed.routes()
+
+
+@pytest.mark.parametrize("manager", ["systemd", "supervisor"])
+def test_what_is_left_when_somebody_has_removed_opt_is_told_and_uninstalled(installed: Console, manager: str) -> None:
+    installed.install(manager=manager)
+    installed.run("rm", "-r", f"/opt/{NAME}")
+    for word in ("status", "plan", "install"):
+        assert f"/opt/{NAME} was removed or damaged" in installed.wsbundle(word, code=1)
+    installed.wsbundle("uninstall", "--purge")
+    assert installed.run("find", "/etc", "/opt", "/var/lib", "-name", f"*{NAME}*") == ""
+    assert installed.run("pgrep", "-f", f"/opt/{NAME}/current", check=False) == ""
+    installed.run("nginx", "-t", "-q")
+    installed.install(manager=manager)
+    assert installed.routes()
+
+
 @pytest.mark.parametrize("kind", ["service", "socket"])
 def test_power_is_cut_when_the_units_are_of_one_generation_and_what_they_run_of_another(
     installed: Console, kind: str
