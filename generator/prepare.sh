@@ -7,7 +7,7 @@ if [ "$(id -u)" -ne 0 ]; then
     echo "wsbundle: you are not root; run it with sudo" >&2
     exit 1
 fi
-if python3 -c 'import ensurepip, venv' 2>/dev/null; then
+if python3 -I -c 'import ensurepip, venv' 2>/dev/null; then # whatever the caller's PYTHONHOME
     exit 0
 fi
 if ! command -v apt-get >/dev/null; then

@@ -101,6 +101,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a group of the user's name is there and the user is not."""
     masked: tuple[str, ...]
     """Services of packages that this one needs, and that systemd may not start."""
+    disabled: tuple[str, ...]
+    """Those of them that do not start at boot."""
     foreign: tuple[str, ...]
     linked: tuple[str, ...]
     supervisors_files: int | None
@@ -297,7 +299,10 @@ def _bind(host: str, port: int) -> int:
 def nginx_fault() -> str:
     """Why nginx would refuse its current configuration; nothing if it is sound or nginx is missing."""
     outcome = run("nginx", "-t", "-q")
-    return "" if outcome.succeeded or outcome.code == 127 else outcome.output
+    if outcome.succeeded or outcome.code == 127:
+        return ""
+    found = re.search(r"\[emerg\] (?:\d+#\d+: )?(.+)", outcome.output)
+    return found[1] if found else outcome.output
 
 
 def nginx_carries(main: str) -> Carries:
@@ -404,6 +409,11 @@ def resolves_here(domain: str) -> bool:
 def masked(*units: str) -> tuple[str, ...]:
     """Those units that the operator has masked. Source: systemctl(1), "mask"."""
     return tuple(unit for unit in units if os.path.realpath(f"/etc/systemd/system/{unit}") == os.devnull)
+
+
+def disabled(*units: str) -> tuple[str, ...]:
+    """Those units that do not start at boot by themselves. Source: systemctl(1), "is-enabled"."""
+    return tuple(unit for unit in units if run("systemctl", "is-enabled", unit).output.endswith("disabled"))
 
 
 def is_active(unit: str) -> bool:

@@ -21,10 +21,11 @@ from generator.host.drift import Drift, copies, drifts, keep_copy
 from generator.host.engine import Password, flavour_of
 from generator.host.facts import is_active, runs
 from generator.host.fitting import fitted
+from generator.host.next_start import comes_back
 from generator.host.packages import install_packages
-from generator.host.preflight import certificate_will_do, is_clear, preflight
+from generator.host.preflight import certificate_will_do, foreign_fault, is_clear, preflight
 from generator.host.probe import CLIENTS_PATIENCE_S, Unhealthy, probe
-from generator.host.programs import StepFailed
+from generator.host.programs import StepFailed, has
 from generator.host.provide import (
     app_id,
     can_start,
@@ -111,6 +112,7 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
         raise CommandError(f"{name} is not installed; {store.home} is not ours")
     with alone(store, report):
         sound = finish_pending(store, report)
+        _nginx_must_follow(name)
         kept = [n for n in store.numbers() if store.is_whole(n) and n != store.current]
         healthy = [n for n in kept if store.generation(n).healthy and can_start(store, n)]
         earlier = [n for n in healthy if store.current is None or n < store.current]
@@ -222,6 +224,14 @@ def _must_be_root() -> None:
         raise CommandError("you are not root; run it with sudo")
 
 
+def _nginx_must_follow(name: str) -> None:
+    """Or else the service would be restarted, and back, before nginx says so."""
+    if not has("nginx"):
+        raise CommandError(f"nginx is not installed; `{AS_ROOT} install` installs it. Nothing was changed.")
+    if fault := foreign_fault(name):
+        raise CommandError(f"nginx is broken already: {fault}; fix that file first. Nothing was changed.")
+
+
 def _rehearse(application: Path, deploy: Deploy, bundle: Bundle, runtime: Path, report: Report) -> None:
     try:
         Rehearsal(deploy, bundle, runtime).of(application, report)
@@ -267,6 +277,8 @@ def _must_serve(loaded: Loaded, store: Store, bundle: Bundle, report: Report) ->
         raise CommandError(f"{store.name} runs, and clients refuse its certificate. Nothing was changed.")
     if not gets_through(loaded, store, bundle, report):
         raise CommandError(f"{store.name} runs, and no client gets through to it. Nothing was changed.")
+    if not comes_back(loaded.deploy.manager, report):
+        raise CommandError(f"{store.name} runs, and will not after the next boot. Nothing was changed.")
 
 
 def gets_through(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bool:

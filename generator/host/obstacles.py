@@ -108,14 +108,19 @@ def _known() -> str:
 
 def _of_what_we_need(facts: Facts) -> Iterator[Fault]:
     """Faults of the programs of the distribution that serve with us."""
-    if facts.nginx_fault:
-        yield Fault(f"nginx is broken already: {facts.nginx_fault}", "fix that file first")
-    for unit in facts.masked:
-        yield Fault(f"{unit} is masked, so that systemd does not start it", f"systemctl unmask {unit}")
+    yield from for_the_next_start(facts.nginx_fault, facts.masked, facts.missing_includes)
     if user := facts.nginx_outsider:
         what = f"nginx runs as {user}, and only the group {NGINX_GROUP} may connect to the service"
         yield Fault(what, f"`usermod -aG {NGINX_GROUP} {user} && systemctl reload nginx`")
-    for line in facts.missing_includes:
+
+
+def for_the_next_start(nginx_fault: str, masked: tuple[str, ...], missing_includes: tuple[str, ...]) -> Iterator[Fault]:
+    """What need not be noticed as long as these programs run, and keeps clients away after their next start."""
+    if nginx_fault:
+        yield Fault(f"nginx is broken already: {nginx_fault}", "fix that file first")
+    for unit in masked:
+        yield Fault(f"{unit} is masked, so that systemd does not start it", f"systemctl unmask {unit}")
+    for line in missing_includes:
         where = "at its top" if "modules" in line else "in its http block"
         yield Fault(
             "nginx.conf does not include the files of wsbundle", f"write `{line}` into /etc/nginx/nginx.conf, {where}"
@@ -206,8 +211,15 @@ def _whose(account: Account) -> str:
     return f"is a person (uid {account.uid}, {account.shell})" if account.is_a_person else ""
 
 
+def not_at_boot(disabled: tuple[str, ...]) -> Iterator[Fault]:
+    """Something else may start them, such as a cluster manager."""
+    for unit in disabled:
+        yield Fault(f"{unit} is disabled, so that no client gets through after a boot", f"systemctl enable {unit}")
+
+
 def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     """What need not stop an installation and should be known."""
+    yield from not_at_boot(facts.disabled)
     if not _was_tried(facts) and _may_do(facts):
         what = f"{_release(facts)} was not tried, and is judged by its versions of Python, systemd and nginx alone"
         yield Fault(what, f"tried were {_known()}")

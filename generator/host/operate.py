@@ -15,6 +15,7 @@ from generator.host.engine import flavour_of
 from generator.host.fitting import fitted
 from generator.host.install import EDITED, amiss, gets_through, is_anothers
 from generator.host.logs import logs
+from generator.host.next_start import comes_back
 from generator.host.people import clients, kick
 from generator.host.preflight import certificate_will_do, is_clear
 from generator.host.preview import lines, preview
@@ -96,8 +97,9 @@ def _may_go_on(loaded: Loaded, bundle: Bundle, store: Store, report: Report, loo
         report.error(EDITED)
     if looks:
         return is_clear(loaded, store, bundle, report, joins) and not found
-    # Where nothing is to be done, an installation looks whether clients take the certificate and get through.
-    return certificate_will_do(loaded, report) and gets_through(loaded, store, bundle, report) and not found
+    # Where nothing is to be done, an installation looks whether clients take the certificate and get through, and stay.
+    served = certificate_will_do(loaded, report) and gets_through(loaded, store, bundle, report)
+    return served and comes_back(loaded.deploy.manager, report) and not found
 
 
 def history(options: Namespace, report: Report) -> int:

@@ -16,6 +16,7 @@ from generator.host.engine import flavour_of
 from generator.host.facts import Facts, Listener
 from generator.host.firewall import closed
 from generator.host.neighbours import without
+from generator.host.next_start import needed
 from generator.host.obstacles import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, packages, problems, warnings
 from generator.host.provide import ROOT, has_runtime
 from generator.host.store import Store, is_rendered
@@ -106,7 +107,6 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
     mine = belongings.recorded(store, user)
     foreign += belongings.foreign(store, deploy, mine)
     account = facts.account_of(user)
-    fault = facts.nginx_fault()
     main = main_text()
     missing, has_route = facts.missing_packages(packages(deploy, flavour_of(bundle))), facts.has_route()
     return Facts(
@@ -129,11 +129,12 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         has_route=has_route,
         taken=tuple(_taken(deploy, store)),
         has_host=deploy.port == "none" or facts.has_address(deploy.host),
-        masked=facts.masked("nginx.service", *["supervisor.service"] * (deploy.manager == "supervisor")),
+        masked=facts.masked(*needed(deploy.manager)),
+        disabled=facts.disabled(*needed(deploy.manager)),
         foreign=tuple(foreign),
         linked=tuple(path for path in belongings.needed(deploy) if path not in foreign and os.path.islink(path)),
         supervisors_files=facts.supervisors_files() if deploy.manager == "supervisor" else None,
-        nginx_fault="" if re.search(_passing_fault(deploy.name), fault) else fault,
+        nginx_fault=foreign_fault(deploy.name),
         has_ipv6=facts.has_ipv6(),
         not_here=tuple(host for host in _listen(deploy) if not facts.has_address(host)),
         no_directories=tuple(path for path in deploy.needs.write if not os.path.isdir(path)),
@@ -160,9 +161,14 @@ def _listen(deploy: Deploy) -> tuple[str, ...]:
     return () if deploy.nginx.include else deploy.nginx.listen
 
 
-def _passing_fault(name: str) -> str:
-    """A pattern: our own site is about to be replaced, and our shared file makes way for what the operator sets."""
-    return rf"/{name}(?![\w.-])|\"({'|'.join(ONCE)})\" directive is duplicate"
+def foreign_fault(name: str) -> str:
+    """Why nginx would refuse its configuration, if a switch does not end that; else nothing.
+
+    Our own site is about to be replaced, and our shared file makes way for what the operator sets.
+    """
+    fault = facts.nginx_fault()
+    is_ours = re.search(rf"/{name}(?![\w.-])|\"({'|'.join(ONCE)})\" directive is duplicate", fault)
+    return "" if is_ours else fault
 
 
 def _taken(deploy: Deploy, store: Store) -> Iterator[Listener]:

@@ -14,7 +14,7 @@ from generator.config.project import Project
 from generator.config.schema import Deploy, domains, keys_file, main_domain, serves_app
 from generator.host.engine import flavour_of
 from generator.host.facts import made_for, python_version
-from generator.host.programs import StepFailed, must, run
+from generator.host.programs import Outcome, StepFailed, must, run
 from generator.host.rehearsal import Rehearsal
 from generator.host.requirements import install_requirements
 from generator.host.store import APPS, FILES, READY, Generation, Store
@@ -157,9 +157,16 @@ def make_runtime(store: Store, runtime: str, report: Report, project: Project | 
             must(run(_python(store, runtime), *_COMPILE, str(directory / "service"), timeout_s=120), "compiling")
             if project is None:  # an application is imported later, as it will be run
                 # Else clients would wait while the service is restarted for nothing, and back.
-                must(run(_python(store, runtime), "-Ic", _IMPORT, str(directory), timeout_s=120), "importing it")
+                must(_imports(store, runtime), "importing it")
 
+    if project is None and (directory / READY).exists() and not _imports(store, runtime).succeeded:
+        report.line(f"{directory} is damaged, and is made again")
+        (directory / READY).unlink()
     _make_once(store, directory, fill)
+
+
+def _imports(store: Store, runtime: str) -> Outcome:
+    return run(_python(store, runtime), "-Ic", _IMPORT, str(store.home / "runtimes" / runtime), timeout_s=120)
 
 
 def _make_once(store: Store, directory: Path, fill: Callable[[], None]) -> None:

@@ -248,7 +248,7 @@ class Store:
         return path.startswith(READ_EARLY) and is_rendered(target)
 
     def ruins(self) -> str:
-        """What is wrong where somebody has removed /opt/<name>, or what says what is current; nothing where nobody has."""
+        """What is wrong where somebody has removed /opt/<name>, or part of it, and the fix; else nothing."""
         left = self.traces() if self.current is None and self.pending is None else ()
         what = (
             f"/opt/{self.name} was removed or damaged, and what leads there stays, such as /{''.join(left[:1])}: nginx "

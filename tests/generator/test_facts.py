@@ -145,3 +145,27 @@ def test_a_name_is_looked_up_once_however_long_nobody_answers(monkeypatch: pytes
     assert facts.surroundings("nobody.example").named == ()
     assert not facts.resolves_here("nobody.example")
     assert asked == ["nobody.example"]
+
+
+def fake(directory: Path, program: str, text: str) -> None:
+    (directory / program).write_text(f"#!/bin/sh\n{text}\n")
+    (directory / program).chmod(0o755)
+
+
+def test_what_nginx_says_of_its_configuration_is_cut_to_what_matters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "PATH", f"{tmp_path}:/usr/bin:/bin")
+    said = '2026/11/30 07:22:35 [emerg] 384#384: unknown directive "foo" in /etc/nginx/nginx.conf:84'
+    fake(tmp_path, "nginx", f"echo '{said}'; echo 'nginx: configuration file test failed'; exit 1")
+    assert facts.nginx_fault() == 'unknown directive "foo" in /etc/nginx/nginx.conf:84'
+    fake(tmp_path, "nginx", "echo killed; exit 1")
+    assert facts.nginx_fault() == "killed"
+    fake(tmp_path, "nginx", "exit 0")
+    assert facts.nginx_fault() == ""
+
+
+def test_a_unit_that_does_not_start_at_boot_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "PATH", f"{tmp_path}:/usr/bin:/bin")
+    fake(tmp_path, "systemctl", "case $2 in nginx.service) echo disabled; exit 1;; *) echo enabled;; esac")
+    assert facts.disabled("nginx.service", "supervisor.service") == ("nginx.service",)

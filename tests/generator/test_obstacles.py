@@ -52,6 +52,7 @@ GOOD = Facts(
     foreign=(),
     linked=(),
     nginx_fault="",
+    disabled=(),
     missing_includes=(),
     has_ipv6=True,
     not_here=(),
@@ -332,6 +333,13 @@ def test_full_mailboxes_find_room_in_an_engine_that_is_served() -> None:
         "mailbox.total",
         "/var/lib has 1024 MiB free, and full mailboxes need 2048; make room, or use at most 536870912 for "
         "mailbox.total",
+    ]
+
+
+def test_what_does_not_start_at_boot_is_named_and_may_be_somebody_elses_to_start() -> None:
+    assert told(disabled=("nginx.service",)) == []
+    assert warned(disabled=("nginx.service",)) == [
+        "nginx.service is disabled, so that no client gets through after a boot; systemctl enable nginx.service"
     ]
 
 

@@ -127,6 +127,31 @@ def test_a_service_that_cannot_be_imported_is_never_started(installed: Console, 
     a_later_attempt_succeeds(installed)
 
 
+def test_a_rollback_restarts_nothing_where_nginx_could_not_follow(installed: Console) -> None:
+    installed.install(**OTHER_PORT)
+    before = installed.main_pids()
+    installed.write("/etc/nginx/conf.d/foreign.conf", "nonsense;\n")
+    said = installed.wsbundle("rollback", code=1)
+    assert "/etc/nginx/conf.d/foreign.conf:1; fix that file first. Nothing was changed." in said
+    assert installed.main_pids() == before
+    installed.run("rm", "/etc/nginx/conf.d/foreign.conf")
+    installed.configure(**OTHER_PORT)
+    assert "unfinished" not in installed.status()
+    installed.wsbundle("rollback")
+    assert installed.routes()
+
+
+def test_a_runtime_that_somebody_has_damaged_is_made_again(installed: Console) -> None:
+    installed.run(
+        "sh",
+        "-c",
+        f"rm /opt/{NAME}/runtimes/*/service/core/hub.py; rm -r /opt/{NAME}/runtimes/*/service/core/__pycache__",
+    )
+    installed.run("systemctl", "restart", NAME, check=False)
+    assert "is damaged, and is made again" in installed.install()
+    assert installed.routes()
+
+
 def test_a_switch_that_is_undone_leaves_the_listeners_and_nginx_alone(installed: Console) -> None:
     """Or else clients that wait at a listener would be refused, and others be cut off by nginx minutes later."""
     units = (f"{NAME}.socket", f"{NAME}.nginx.socket")

@@ -42,3 +42,29 @@ def test_an_installation_that_is_under_way_is_not_one_that_was_cut_short(install
         assert "an installation is under way" in installed.wsbundle("plan", code=1)
         done = installed.host.run("runuser", "-u", "nobody", "--", "cat", "/proc/locks", check=False)
         assert "FLOCK" in done.stdout
+
+
+def test_what_would_not_survive_a_boot_is_told_while_it_still_runs(installed: Console) -> None:
+    installed.configure()
+    foreign = "/etc/nginx/conf.d/foreign.conf"
+    for command, undo, why in (
+        (f"echo 'nonsense;' >{foreign}", f"rm {foreign}", f"in {foreign}:1; fix that file first"),
+        ("systemctl mask nginx", "systemctl unmask nginx", "systemctl unmask nginx.service"),
+        (
+            "cd /etc/nginx && cp nginx.conf kept && sed -i /sites-enabled/d nginx.conf",
+            "cd /etc/nginx && mv kept nginx.conf",
+            "write `include /etc/nginx/sites-enabled/*;` into /etc/nginx/nginx.conf",
+        ),
+    ):
+        installed.run("sh", "-c", command)
+        said = installed.status(code=1)
+        assert "next boot:    NO CLIENT GETS THROUGH then" in said
+        assert why in said
+        assert why in installed.wsbundle("plan", code=1)
+        assert why in installed.wsbundle("install", code=1)
+        installed.run("sh", "-c", undo)
+        installed.status()
+    assert "Nothing to do" in installed.wsbundle("install")
+    installed.run("systemctl", "disable", "nginx")
+    for words in (("status",), ("plan",), ("install",), ("install", "--set", "ping.interval=50")):
+        assert "nginx.service is disabled, so that no client gets through" in installed.wsbundle(*words)[:200_000]

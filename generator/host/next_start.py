@@ -1,0 +1,31 @@
+"""What a deployment that runs would not survive: the next start of the programs that it needs. Only looks."""
+
+from collections.abc import Iterator
+
+from generator.host import facts
+from generator.host.obstacles import for_the_next_start, not_at_boot
+from generator.readers.nginx import main_text, missing_includes
+from generator.report import Report
+from service.declaration import Fault
+
+
+def needed(manager: str) -> tuple[str, ...]:
+    """The services of packages that must be started at boot."""
+    return ("nginx.service", *["supervisor.service"] * (manager == "supervisor"))
+
+
+def faults(manager: str) -> Iterator[Fault]:
+    """Why clients will not get through after the next boot, though they do now. Only root may test nginx."""
+    main = main_text()
+    missing = () if main is None else tuple(missing_includes(main))
+    yield from for_the_next_start(facts.nginx_fault(), facts.masked(*needed(manager)), missing)
+
+
+def comes_back(manager: str, report: Report) -> bool:
+    """Whether it will; says why not, and warns of what something else than systemd may start."""
+    for warning in not_at_boot(facts.disabled(*needed(manager))):
+        report.warning(warning)
+    found = [str(fault) for fault in faults(manager)]
+    for fault in found:
+        report.error(fault)
+    return not found
