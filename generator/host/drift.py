@@ -33,7 +33,7 @@ def drifts(store: Store) -> list[Drift]:
     number = store.current
     if number is None:
         return []
-    found = [*_links(store, number), *_files(store, number)]
+    found = [*_links(store, number), *_files(store, number), *_shut(store, number)]
     if store.generation(number).default_server and default_site.stands(store.root):
         found.append(Drift(DEFAULT_SITE, "is there again; nginx takes no other default site beside ours"))
     return found
@@ -67,6 +67,14 @@ def _files(store: Store, number: int) -> Iterator[Drift]:
                 found.insert(0, "is missing" if path in on_the_host and not target.exists() else "was edited")
             if found:
                 yield Drift(path, ", ".join(found), _diff(store, path, target))
+
+
+def _shut(store: Store, number: int) -> Iterator[Drift]:
+    shut = store.shut(number)
+    if shut:
+        more = f" (and {len(shut) - 1} more)" if shut[1:] else ""
+        what = f"is not root's alone to write and everybody's to read{more}; the service may not start again"
+        yield Drift(str(shut[0].relative_to(store.root)), what)
 
 
 def _replaced_by(link: Path) -> str:

@@ -1,6 +1,7 @@
 """Owner, group and mode of what is installed, beside what the manifest says of them."""
 
 import grp
+import os
 import pwd
 import stat
 from collections.abc import Callable, Mapping
@@ -25,6 +26,31 @@ def differences(path: Path, entry: Mapping[str, Any]) -> list[str]:
     }
     found = {"owner": _user(status.st_uid), "group": _group(status.st_gid), "mode": f"{mode:04o}"}
     return [f"has {what} {found[what]} instead of {entry[what]}" for what, same in is_as_said.items() if not same]
+
+
+def is_open(path: Path, owner: int) -> bool:
+    """Whether a directory or file is its owner's alone to write, and everybody's to read; so is one that is a link.
+
+    So is one that is gone, or that only root may look at.
+    """
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return True
+    read = _reading(status.st_mode)
+    is_as_said = status.st_uid == owner and status.st_mode & read == read and not status.st_mode & stat.S_IWOTH
+    return stat.S_ISLNK(status.st_mode) or is_as_said
+
+
+def open_up(path: Path, owner: int, group: int) -> None:
+    """Make it so."""
+    mode = path.lstat().st_mode
+    os.chown(path, owner, group)
+    path.chmod(stat.S_IMODE(mode | _reading(mode)) & ~stat.S_IWOTH)
+
+
+def _reading(mode: int) -> int:
+    return 0o555 if stat.S_ISDIR(mode) else 0o444
 
 
 def _is(number: int, name: str, number_of: Callable[[str], int]) -> bool:

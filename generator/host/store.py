@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from generator.host import recovery
-from generator.host.permissions import differences
+from generator.host.permissions import differences, is_open, open_up
 from generator.paths import RENDERED, UNITS, Paths, engine_unit
 from generator.program import AS_ROOT
 from generator.rendering.bundle import MANIFEST, Bundle
@@ -290,9 +290,26 @@ class Store:
         """A file of a generation as it was written, whatever was edited since."""
         return self.directory(number) / PRISTINE / path
 
+    def shut(self, number: int) -> list[Path]:
+        """What a generation stands on, and is not root's alone to write and everybody's to read any more.
+
+        A service that runs does not notice, and cannot start again.
+        """
+        generation, runtime = self.directory(number), self.home / "runtimes" / self.generation(number).runtime
+        found = [self.home, generation.parent, runtime.parent]
+        for top in (generation, runtime):
+            for folder, folders, files in os.walk(top):
+                folders[:] = [name for name in folders if name not in (PRISTINE, "__pycache__")]
+                # The manifest says whose the files of a generation are.
+                found += [Path(folder), *(Path(folder, name) for name in files if top == runtime)]
+        owner = self.root.stat().st_uid
+        return [path for path in found if not is_open(path, owner)]
+
     def restore(self, number: int) -> None:
         """Take back what was edited in a generation, or given away, since it was written."""
-        directory = self.directory(number)
+        directory, root = self.directory(number), self.root.stat()
+        for shut in self.shut(number):
+            open_up(shut, root.st_uid, root.st_gid)
         for path, entry in self.manifest(number).items():
             pristine, target = self.pristine(number, path), directory / path
             if "sha256" in entry and (not _same(pristine, target) or differences(target, entry)):

@@ -263,3 +263,39 @@ def test_another_owner_is_put_back(store: Store, path: str) -> None:
     os.chown(theirs, 1, 2)
     kept_and_put_back(store, path)
     assert (theirs.stat().st_uid, theirs.stat().st_gid, theirs.read_bytes()) == (1, 2, content)
+
+
+def test_what_a_service_could_not_start_from_again_is_told_and_put_right(store: Store) -> None:
+    code = store.home / "runtimes/r1/service"
+    code.mkdir(parents=True)
+    (code / "app.py").write_text("")
+    (store.home / "runtimes/r1/venv").symlink_to("/nowhere")
+    (code / "__pycache__").mkdir(0o700)
+    assert drifts(store) == []
+    for path, mode in (
+        (store.home, 0o700),
+        (store.directory(1) / "etc", 0o750),
+        (code, 0o757),
+        (code / "app.py", 0o640),
+    ):
+        path.chmod(mode)
+        (drift,) = drifts(store)
+        assert drift.path == str(path.relative_to(store.root))
+        assert "is not root's alone to write and everybody's to read; the" in drift.what
+        store.restore(1)
+        assert drifts(store) == []
+    assert (code / "app.py").stat().st_mode & 0o777 == 0o644
+    code.chmod(0o700)
+    (code / "app.py").chmod(0o600)
+    assert "(and 1 more)" in drifts(store)[0].what
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_code_that_was_given_away_is_told_and_taken_back(store: Store) -> None:
+    code = store.home / "runtimes/r1/service.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("")
+    os.chown(code, 65534, 65534)
+    assert [drift.path for drift in drifts(store)] == [str(code.relative_to(store.root))]
+    store.restore(1)
+    assert (code.stat().st_uid, code.stat().st_gid) == (0, 0)

@@ -152,6 +152,17 @@ def test_a_runtime_that_somebody_has_damaged_is_made_again(installed: Console) -
     assert installed.routes()
 
 
+@pytest.mark.parametrize("command", ["chmod -R o-rwx", "chown -R nobody", "chmod 700"])
+def test_what_is_closed_or_given_away_is_told_and_put_right(installed: Console, command: str) -> None:
+    installed.run("sh", "-c", f"{command} /opt/{NAME}")
+    assert f"/opt/{NAME}: is not root's alone to write and everybody's to read" in installed.status(code=4)
+    assert "Changed by hand" in installed.install(code=1)
+    installed.install("--overwrite")
+    installed.status()
+    installed.host.reboot()
+    assert installed.comes_to_route()
+
+
 def test_a_switch_that_is_undone_leaves_the_listeners_and_nginx_alone(installed: Console) -> None:
     """Or else clients that wait at a listener would be refused, and others be cut off by nginx minutes later."""
     units = (f"{NAME}.socket", f"{NAME}.nginx.socket")
