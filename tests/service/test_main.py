@@ -172,6 +172,7 @@ def test_on_a_unix_socket_the_proxy_says_who_comes_and_on_tcp_beside_it_nobody_c
     command = COMMANDS[kind].replace("gunicorn -k", f"gunicorn -b unix:{path} -k")
     command = command.replace("service/server.py {WEBSOCKET_PORT}", "-m service.server")
     with running(command, answers_on=path, LOG_LEVEL="info", WEBSOCKET_SOCKET=path) as shell:
+        wait_until(lambda: answers(shell.port))  # gunicorn listens at one address after the other
         claim(("127.0.0.1", shell.port), source=("127.0.0.2", 0))
         if kind != "standalone":  # which believes all of loopback, whatever else it listens on
             wait_until(lambda: " connected uuid=" in shell.log())
