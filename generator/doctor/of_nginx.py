@@ -273,9 +273,12 @@ def recent(patient: Patient, within_s: float) -> list[dict[str, object]]:
     if patient.deploy.nginx.include:
         raise Unseen("your own site has the log of its requests")
     path = patient.store.root / LOGS / f"{patient.deploy.name}_access.log"
-    with path.open("rb") as log:
-        log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
-        lines = log.read().splitlines()
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
+            lines = log.read().splitlines()
+    except FileNotFoundError:
+        raise Unseen(f"{path} is not there: nginx makes it when it starts") from None
     since = time.time() - within_s
     found = []
     for line in reversed(lines):

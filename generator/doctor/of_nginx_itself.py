@@ -13,7 +13,7 @@ from generator.doctor.checks import Verdict, check, failed, look, ok, warning
 from generator.doctor.of_nginx import LOGS, RECENTLY_S, RELOAD
 from generator.doctor.patient import Patient, Process, Unseen, children, needs_root, process
 from generator.host import facts
-from generator.host.programs import run
+from generator.host.programs import has, run
 from generator.paths import SHARED, Paths
 from generator.readers.nginx import HOST, main_text
 from generator.rendering.render import nginx_connections, worker_rlimit_nofile
@@ -126,6 +126,8 @@ def reloaded(_: Deploy, seen: Reloaded) -> Verdict:
 @look()
 def the_test_of_nginx(_: Patient) -> str:
     needs_root()
+    if not has("nginx"):
+        raise Unseen("nginx is not installed")
     return facts.nginx_fault()
 
 

@@ -40,7 +40,7 @@ def a_message(patient: Patient) -> str | float:
 def message(_: Deploy, seen: str | float) -> Verdict:
     """A message that a client sends to itself through nginx comes back."""
     if isinstance(seen, str):
-        return failed(seen, f"{AS_ROOT} status, then docs/troubleshoot.md: the service does not run")
+        return failed(seen, f"{AS_ROOT} status says whether the service and nginx run; then docs/troubleshoot.md")
     return ok(f"after {seen * 1000:.0f} ms")
 
 

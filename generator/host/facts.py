@@ -9,7 +9,10 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from configparser import Error as ConfigParserError
+from configparser import RawConfigParser
 from contextlib import suppress
+from fnmatch import fnmatch
 from functools import cache
 from hashlib import md5
 from pathlib import Path
@@ -103,6 +106,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Services of packages that this one needs, and that systemd may not start."""
     disabled: tuple[str, ...]
     """Those of them that do not start at boot."""
+    has_programs: bool
+    """Whether supervisor reads the programs of deployments, if one is to serve here."""
     foreign: tuple[str, ...]
     linked: tuple[str, ...]
     supervisors_files: int | None
@@ -372,6 +377,18 @@ def supervisors_files(configuration: Path = Path("/etc/supervisor/supervisord.co
         if at_start.isdecimal() and wanted:
             return max(int(at_start), int(wanted[1]))
     return int(at_start) if at_start.isdecimal() else None
+
+
+def supervisor_reads_programs(configuration: Path = Path("/etc/supervisor/supervisord.conf")) -> bool:
+    """Whether supervisor reads what is in conf.d; also where it is not installed yet. Source: supervisord, "[include]"."""
+    parser = RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
+    with suppress(ConfigParserError):  # supervisor itself refuses it
+        parser.read(configuration, encoding="utf-8")
+    here = str(configuration.parent)
+    files = parser.get("include", "files", fallback="").replace("%(here)s", here).split()
+    return not configuration.exists() or any(
+        fnmatch(f"{here}/conf.d/a.conf", os.path.join(here, each)) for each in files
+    )
 
 
 def primary_group(user: str) -> str:

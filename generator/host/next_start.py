@@ -14,11 +14,16 @@ def needed(manager: str) -> tuple[str, ...]:
     return ("nginx.service", *["supervisor.service"] * (manager == "supervisor"))
 
 
+def has_programs(manager: str) -> bool:
+    """Whether supervisor, where it is the manager, reads our program."""
+    return manager != "supervisor" or facts.supervisor_reads_programs()
+
+
 def faults(manager: str) -> Iterator[Fault]:
     """Why clients will not get through after the next boot, though they do now. Only root may test nginx."""
     main = main_text()
     missing = () if main is None else tuple(missing_includes(main))
-    yield from for_the_next_start(facts.nginx_fault(), facts.masked(*needed(manager)), missing)
+    yield from for_the_next_start(facts.nginx_fault(), facts.masked(*needed(manager)), missing, has_programs(manager))
 
 
 def comes_back(manager: str, report: Report) -> bool:

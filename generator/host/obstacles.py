@@ -108,13 +108,15 @@ def _known() -> str:
 
 def _of_what_we_need(facts: Facts) -> Iterator[Fault]:
     """Faults of the programs of the distribution that serve with us."""
-    yield from for_the_next_start(facts.nginx_fault, facts.masked, facts.missing_includes)
+    yield from for_the_next_start(facts.nginx_fault, facts.masked, facts.missing_includes, facts.has_programs)
     if user := facts.nginx_outsider:
         what = f"nginx runs as {user}, and only the group {NGINX_GROUP} may connect to the service"
         yield Fault(what, f"`usermod -aG {NGINX_GROUP} {user} && systemctl reload nginx`")
 
 
-def for_the_next_start(nginx_fault: str, masked: tuple[str, ...], missing_includes: tuple[str, ...]) -> Iterator[Fault]:
+def for_the_next_start(
+    nginx_fault: str, masked: tuple[str, ...], missing_includes: tuple[str, ...], has_programs: bool
+) -> Iterator[Fault]:
     """What need not be noticed as long as these programs run, and keeps clients away after their next start."""
     if nginx_fault:
         yield Fault(f"nginx is broken already: {nginx_fault}", "fix that file first")
@@ -125,6 +127,9 @@ def for_the_next_start(nginx_fault: str, masked: tuple[str, ...], missing_includ
         yield Fault(
             "nginx.conf does not include the files of wsbundle", f"write `{line}` into /etc/nginx/nginx.conf, {where}"
         )
+    if not has_programs:
+        fix = "write `files = /etc/supervisor/conf.d/*.conf` below [include] in /etc/supervisor/supervisord.conf"
+        yield Fault("supervisor does not read the files of wsbundle", f"{fix}; then `systemctl restart supervisor`")
 
 
 def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:

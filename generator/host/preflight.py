@@ -16,7 +16,7 @@ from generator.host.engine import flavour_of
 from generator.host.facts import Facts, Listener
 from generator.host.firewall import closed
 from generator.host.neighbours import without
-from generator.host.next_start import needed
+from generator.host.next_start import has_programs, needed
 from generator.host.obstacles import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, packages, problems, warnings
 from generator.host.provide import ROOT, has_runtime
 from generator.host.store import Store, is_rendered
@@ -131,6 +131,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         has_host=deploy.port == "none" or facts.has_address(deploy.host),
         masked=facts.masked(*needed(deploy.manager)),
         disabled=facts.disabled(*needed(deploy.manager)),
+        has_programs=has_programs(deploy.manager),
         foreign=tuple(foreign),
         linked=tuple(path for path in belongings.needed(deploy) if path not in foreign and os.path.islink(path)),
         supervisors_files=facts.supervisors_files() if deploy.manager == "supervisor" else None,

@@ -169,3 +169,23 @@ def test_a_unit_that_does_not_start_at_boot_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setattr(programs, "PATH", f"{tmp_path}:/usr/bin:/bin")
     fake(tmp_path, "systemctl", "case $2 in nginx.service) echo disabled; exit 1;; *) echo enabled;; esac")
     assert facts.disabled("nginx.service", "supervisor.service") == ("nginx.service",)
+
+
+@pytest.mark.parametrize(
+    ("text", "reads"),
+    [
+        ("[include]\nfiles = {here}/conf.d/*.conf ; ours\n", True),
+        ("[include]\nfiles = other/*.ini conf.d/*.conf\n", True),
+        ("[include]\nfiles = %(here)s/conf.d/*\n", True),
+        ("[include]\nfiles = {here}/programs/*.conf\n", False),
+        (";[include]\n;files = {here}/conf.d/*.conf\n[supervisord]\n", False),
+        (None, True),
+    ],
+)
+def test_supervisor_reads_programs_where_its_configuration_says_so(
+    text: str | None, reads: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "supervisord.conf"
+    if text is not None:
+        file.write_text(text.format(here=tmp_path))
+    assert facts.supervisor_reads_programs(file) == reads

@@ -53,6 +53,7 @@ GOOD = Facts(
     linked=(),
     nginx_fault="",
     disabled=(),
+    has_programs=True,
     missing_includes=(),
     has_ipv6=True,
     not_here=(),
@@ -112,6 +113,10 @@ def test_the_port_of_a_service_that_is_taken_over_is_not_free_yet(unit: str) -> 
         ({"free_bytes": NEEDED_BYTES - 1}, "/opt has 299 MiB free; make room: 300 MiB are needed"),
         ({"missing_packages": ("nginx",), "has_route": False}, "there is no network, and nginx must still be"),
         ({"nginx_fault": "unknown directive in /x:1"}, "nginx is broken already: unknown directive in /x:1"),
+        (
+            {"has_programs": False},
+            "supervisor does not read the files of wsbundle; write `files = /etc/supervisor/conf.d",
+        ),
         (
             {"taken": (Listener("port 80 on 0.0.0.0", "apache2 (process 7)", "apache2.service", True),)},
             "port 80 on 0.0.0.0 is taken by apache2 (process 7); clients come to nginx there: "
