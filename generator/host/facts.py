@@ -307,7 +307,10 @@ def nginx_fault() -> str:
     if outcome.succeeded or outcome.code == 127:
         return ""
     found = re.search(r"\[emerg\] (?:\d+#\d+: )?(.+)", outcome.output)
-    return found[1] if found else outcome.output
+    fault = found[1] if found else outcome.output
+    missing = re.match(r'open\(\) "([^"]+)" failed \(2:', fault)
+    leads = os.path.realpath(missing[1]) if missing and os.path.islink(missing[1]) else ""
+    return f"{fault}, a link to {leads}" if leads else fault
 
 
 def nginx_carries(main: str) -> Carries:
@@ -380,15 +383,14 @@ def supervisors_files(configuration: Path = Path("/etc/supervisor/supervisord.co
 
 
 def supervisor_reads_programs(configuration: Path = Path("/etc/supervisor/supervisord.conf")) -> bool:
-    """Whether supervisor reads what is in conf.d; also where it is not installed yet. Source: supervisord, "[include]"."""
+    """Whether supervisor reads what is in conf.d, or is not installed yet. Source: supervisord, "[include]"."""
     parser = RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
     with suppress(ConfigParserError):  # supervisor itself refuses it
         parser.read(configuration, encoding="utf-8")
     here = str(configuration.parent)
     files = parser.get("include", "files", fallback="").replace("%(here)s", here).split()
-    return not configuration.exists() or any(
-        fnmatch(f"{here}/conf.d/a.conf", os.path.join(here, each)) for each in files
-    )
+    reads = any(fnmatch(f"{here}/conf.d/a.conf", os.path.join(here, each)) for each in files)
+    return reads or not configuration.exists()
 
 
 def primary_group(user: str) -> str:

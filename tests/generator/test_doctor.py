@@ -28,6 +28,7 @@ from generator.doctor import (
 from generator.doctor.checks import CHECKS, UNSEEN, Look, Verdict
 from generator.doctor.patient import Patient, Process, Unseen
 from generator.doctor.wire import Answer, Ended
+from generator.host import programs
 from generator.host.facts import Carries
 from generator.host.probe import Endpoint
 from generator.host.store import Store
@@ -581,3 +582,14 @@ def test_the_page_lists_the_checks_that_are_not_of_one_setting() -> None:
     rows = [f"| `{each.name}` | {each.meaning} |" for each in examine.ALL if each.name not in keys]
     assert [row for row in rows if row not in page] == []
     assert page.partition("## What it checks")[2].count("\n| `") == len(rows)
+
+
+def test_where_nginx_is_not_installed_nothing_is_said_of_its_configuration(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "PATH", "/nowhere")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with pytest.raises(Unseen, match="nginx is not installed"):
+        of_nginx_itself.the_test_of_nginx.see(patient)
+    with pytest.raises(Unseen, match=r"queue-websocket_access.log is not there: nginx makes it when it starts"):
+        of_nginx.recent(patient, 60)

@@ -159,6 +159,10 @@ def test_what_nginx_says_of_its_configuration_is_cut_to_what_matters(
     said = '2026/11/30 07:22:35 [emerg] 384#384: unknown directive "foo" in /etc/nginx/nginx.conf:84'
     fake(tmp_path, "nginx", f"echo '{said}'; echo 'nginx: configuration file test failed'; exit 1")
     assert facts.nginx_fault() == 'unknown directive "foo" in /etc/nginx/nginx.conf:84'
+    (tmp_path / "link").symlink_to("/opt/second/current/etc/nginx/a.conf")
+    said = f'[emerg] 7#7: open() "{tmp_path}/link" failed (2: No such file or directory) in /etc/nginx/nginx.conf:5'
+    fake(tmp_path, "nginx", f"echo '{said}'; exit 1")
+    assert facts.nginx_fault().endswith("nginx.conf:5, a link to /opt/second/current/etc/nginx/a.conf")
     fake(tmp_path, "nginx", "echo killed; exit 1")
     assert facts.nginx_fault() == "killed"
     fake(tmp_path, "nginx", "exit 0")
