@@ -330,10 +330,17 @@ class Store:
         return _read(path, Pending, f"remove it, then `{AS_ROOT} install`") if path.exists() else None
 
     def begin(self, pending: Pending) -> None:
-        put_text(self.home / "pending.json", msgspec.json.encode(pending).decode())
-        sync(self.home)
-        for path in recovery.put(self.name, self.root):
-            sync(path.parent)
+        """Note that a switch begins. Raises: OSError: it has not begun, as where the disk is full."""
+        earlier = self.pending
+        try:
+            put_text(self.home / "pending.json", msgspec.json.encode(pending).decode())
+            sync(self.home)
+            for path in recovery.put(self.name, self.root):
+                sync(path.parent)
+        except OSError:
+            if earlier is None:
+                self.end()
+            raise
 
     def disprove(self) -> None:
         """What the pending switch may have recorded as healthy is undone, so that nobody goes back to it by itself."""

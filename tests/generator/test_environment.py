@@ -242,3 +242,13 @@ def test_a_path_without_any_python_is_told_the_same(tmp_path: Path) -> None:
     outcome = process([*MAKE, "render", f"VENV={tmp_path}/venv"], cwd=ROOT, env=environment)
     assert outcome.code == 2
     assert outcome.err.startswith("wsbundle: python3 is missing; on Debian and Ubuntu: apt-get install -y python3 ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="it asks for root first")
+def test_what_the_caller_tells_python_is_no_reason_to_install_it(tmp_path: Path) -> None:
+    (tmp_path / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "python3").chmod(0o755)
+    (tmp_path / "apt-get").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONHOME": "/nonexistent", "PYTHONPLATLIBDIR": "elsewhere"}
+    assert process(["sh", str(ROOT / "generator/prepare.sh")], env=environ) == (0, "", "")

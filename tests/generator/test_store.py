@@ -1,5 +1,6 @@
 """What is installed, on disk: whole generations, one of them current, and a switch that may be pending."""
 
+import errno
 import os
 import shutil
 from hashlib import sha256
@@ -10,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from generator.config.load import load_text
+from generator.host import recovery
 from generator.host.store import Generation, Pending, Store
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import render
@@ -210,6 +212,25 @@ def test_what_an_undone_switch_has_recorded_as_healthy_is_so_only_if_it_was_befo
     store.disprove()
     assert store.generation(2).healthy == healthy
     assert store.generation(1).healthy
+
+
+def test_a_switch_that_cannot_begin_is_not_pending(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(store, 1)
+    noted = Pending(None, 1)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recovery, "put_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.begin(noted)
+    assert store.pending is None
+    store.begin(noted)
+    monkeypatch.setattr(recovery, "put_text", full)
+    with pytest.raises(OSError, match="No space left"):  # an uninstallation, which must know of it the next time
+        store.begin(noted)
+    assert store.pending == noted
 
 
 def test_while_a_switch_is_pending_the_next_boot_makes_the_units_fit(store: Store) -> None:
