@@ -23,6 +23,7 @@ FETCHED = {
     "channels": "channels",
     "channels_redis": "channels-redis",
     "django": "django",
+    "redis": "redis",
 }
 
 

@@ -403,7 +403,8 @@ def test_a_right_that_is_taken_away_leaves_nothing_uncounted_and_no_sender_in_th
     kept.more |= as_user(password)
     with kept.host("a") as a:
         kept.away(a, "bob")
-        with kept.caller(a, "alice") as alice:
+        # When carol has a mailbox, what is noted of bob as he leaves is written as well.
+        with kept.caller(a, "carol", {}), kept.caller(a, "alice") as alice:
             engine.ask("ACL", "SETUSER", "chat", f"-{missing}")
             answer = alice.ask("send", recipient_uuid="bob", message="half-way")
             assert (answer["code"], answer["reason"]) == (116, "the mailbox has not confirmed it")
