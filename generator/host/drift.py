@@ -2,7 +2,9 @@
 
 import difflib
 import os
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -102,6 +104,24 @@ def keep_copy(drift: Drift, store: Store, directory: Path) -> None:
         put_link(copy, str(source.readlink()))
     else:
         put_copy(source, copy, keeps_owner=True)
+
+
+def set_aside(store: Store, number: int | None) -> None:
+    """The switch has succeeded, so that what it has overwritten is for the operator alone, under a name of its own.
+
+    Of a file that had no more than another owner or mode nothing is kept: that is put right.
+    """
+    directory = copies(store, number)
+    for copy in sorted(directory.rglob("*"), reverse=True):  # what is in a directory comes before it
+        if copy.is_dir() and not copy.is_symlink():
+            with suppress(OSError):  # it is not empty
+                copy.rmdir()
+        elif number is not None and _hash(copy) == _hash(store.pristine(number, str(copy.relative_to(directory)))):
+            copy.unlink()
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()
+    elif directory.is_dir():
+        directory.rename(directory.with_name(f"{directory.name}-{time.time():.0f}"))
 
 
 def put_back(store: Store, number: int) -> bool:

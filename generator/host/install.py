@@ -17,7 +17,7 @@ from generator.host import belongings, certificates, own_site
 from generator.host.belongings import Belongings
 from generator.host.by_hand import ByHand
 from generator.host.certificates import Place
-from generator.host.drift import Drift, copies, drifts, keep_copy
+from generator.host.drift import Drift, copies, drifts, keep_copy, set_aside
 from generator.host.engine import Password, flavour_of
 from generator.host.facts import is_active, runs
 from generator.host.fitting import fitted
@@ -80,14 +80,12 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
                 application = make_application(store, deploy, bundle, loaded.project, app, runtime, report)
                 _rehearse(application, deploy, bundle, store.home / "runtimes" / runtime, report)
             number = stage(deploy, bundle, store, runtime, report, app)
-            kept = copies(store, store.current)
             for drift in found:
-                keep_copy(drift, store, kept)
+                keep_copy(drift, store, copies(store, previous))
             change(store, number, report, everything=bool(found or wrong) or not sound)
         finally:
             belongings.settle(store, user)
-        if found and kept.exists():
-            kept.rename(kept.with_name(f"{kept.name}-{time.time():.0f}"))
+        set_aside(store, previous)
         if same and previous is not None:
             store.remove(previous)  # the new one is what that one was, and going back to it would change nothing
         pruned = store.prune(KEPT_GENERATIONS)
@@ -125,11 +123,12 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
         if not can_start(store, target):
             why = outdated(store, target) or "its Python is gone"
             raise CommandError(f"generation {target} cannot run here any more ({why}); change deploy.yaml, and install")
-        found = drifts(store)
+        found, current = drifts(store), store.current
         for drift in found:
             report.line(str(drift))
-            keep_copy(drift, store, copies(store, store.current))
+            keep_copy(drift, store, copies(store, current))
         change(store, target, report, everything=bool(found or amiss(store)) or not sound)
+        set_aside(store, current)
         report.fact(generation=target)
         generation = store.generation(target)
         certificates.obtain(replace(deploy, domain=generation.domains, tls=generation.tls), Place(name), report)

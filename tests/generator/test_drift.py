@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from generator.config.load import load_text
-from generator.host.drift import copies, drifts, keep_copy, put_back
+from generator.host.drift import copies, drifts, keep_copy, put_back, set_aside
 from generator.host.permissions import differences
 from generator.host.store import Generation, Store
 from generator.readers.nginx import DEFAULT_SITE
@@ -299,3 +299,22 @@ def test_code_that_was_given_away_is_told_and_taken_back(store: Store) -> None:
     assert [drift.path for drift in drifts(store)] == [str(code.relative_to(store.root))]
     store.restore(1)
     assert (code.stat().st_uid, code.stat().st_gid) == (0, 0)
+
+
+def test_of_what_was_overwritten_edits_are_kept_under_a_name_of_their_own(store: Store) -> None:
+    (store.root / UNIT).chmod(0o600)
+    (store.root / SITE).write_text("mine")
+    for drift in drifts(store):
+        keep_copy(drift, store, copies(store, 1))
+    set_aside(store, 1)
+    (kept,) = copies(store, 1).parent.iterdir()
+    assert kept.name.startswith("1-")
+    assert [path for path in kept.rglob("*") if path.is_file()] == [kept / SITE]
+
+
+def test_of_another_mode_alone_nothing_is_kept(store: Store) -> None:
+    (store.root / UNIT).chmod(0o600)
+    keep_copy(drifts(store)[0], store, copies(store, 1))
+    assert copies(store, 1).exists()
+    set_aside(store, 1)
+    assert list(copies(store, 1).parent.iterdir()) == []
