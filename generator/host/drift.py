@@ -111,12 +111,15 @@ def set_aside(store: Store, number: int | None) -> None:
 
     Of a file that had no more than another owner or mode nothing is kept: that is put right.
     """
+    if number is None:
+        return
     directory = copies(store, number)
     for copy in sorted(directory.rglob("*"), reverse=True):  # what is in a directory comes before it
+        path = str(copy.relative_to(directory))
         if copy.is_dir() and not copy.is_symlink():
             with suppress(OSError):  # it is not empty
                 copy.rmdir()
-        elif number is not None and _hash(copy) == _hash(store.pristine(number, str(copy.relative_to(directory)))):
+        elif not copy.is_symlink() and _hash(copy) == _hash(store.pristine(number, path)):
             copy.unlink()
     if directory.is_dir() and not any(directory.iterdir()):
         directory.rmdir()

@@ -318,3 +318,13 @@ def test_of_another_mode_alone_nothing_is_kept(store: Store) -> None:
     assert copies(store, 1).exists()
     set_aside(store, 1)
     assert list(copies(store, 1).parent.iterdir()) == []
+
+
+def test_where_a_link_of_the_operator_led_is_kept_though_it_leads_nowhere(store: Store) -> None:
+    (path,) = (path for path in store.wants if path.endswith(".service"))
+    put_link(store.root / path, "/etc/elsewhere")
+    for drift in drifts(store):
+        keep_copy(drift, store, copies(store, 1))
+    set_aside(store, 1)
+    (kept,) = copies(store, 1).parent.iterdir()
+    assert str((kept / path).readlink()) == "/etc/elsewhere"
