@@ -26,11 +26,16 @@ def faults(manager: str) -> Iterator[Fault]:
     yield from for_the_next_start(facts.nginx_fault(), facts.masked(*needed(manager)), missing, has_programs(manager))
 
 
-def comes_back(manager: str, report: Report) -> bool:
-    """Whether it will; says why not, and warns of what something else than systemd may start."""
+def told(manager: str, report: Report) -> list[str]:
+    """The same in words; warns as well of what something else than systemd may start."""
     for warning in not_at_boot(facts.disabled(*needed(manager))):
         report.warning(warning)
-    found = [str(fault) for fault in faults(manager)]
+    return [str(fault) for fault in faults(manager)]
+
+
+def comes_back(manager: str, report: Report) -> bool:
+    """Whether clients will get through after the next boot as well; says why not."""
+    found = told(manager, report)
     for fault in found:
         report.error(fault)
     return not found

@@ -12,15 +12,13 @@ from generator.commands import loaded_for
 from generator.config.project import Project
 from generator.config.schema import Deploy
 from generator.config.sources import project_of
-from generator.host import facts
 from generator.host.certificates import Place, described, refusals
 from generator.host.clients import connections, health
 from generator.host.drift import drifts
 from generator.host.facts import is_active, runs
 from generator.host.fitting import fitted
 from generator.host.hosts import RefusedError, has_met, heard
-from generator.host.next_start import faults, needed
-from generator.host.obstacles import not_at_boot
+from generator.host.next_start import told
 from generator.host.probe import CLIENTS_PATIENCE_S, silence
 from generator.host.provide import app_id, outdated, runtime_id
 from generator.host.store import Generation, Store
@@ -126,9 +124,7 @@ def _add_what_is_pending(store: Store, under_way: bool, rows: dict[str, str], re
 
 def _add_next_boot(generation: Generation, rows: dict[str, str], report: Report) -> bool:
     """Whether clients will get through after it as well."""
-    for warning in not_at_boot(facts.disabled(*needed(generation.manager))):
-        report.warning(warning)
-    found = [str(fault) for fault in faults(generation.manager)]
+    found = told(generation.manager, report)
     report.fact(next_boot=found)
     if found:
         rows["next boot"] = "\n".join(["NO CLIENT GETS THROUGH then", *(f"  {why}" for why in found)])

@@ -192,18 +192,17 @@ def _undo(store: Store, before: int | None, after: int | None, report: Report) -
     whole = after if after is not None and store.is_whole(after) else None
     if before is not None and not store.is_whole(before):
         before = None  # an uninstallation had begun to remove it
+    pending = store.pending or Pending(before, after)
     with undisturbed():
-        everything = store.pending is None or store.pending.everything
-        todo = plan(side(store, whole), side(store, before), everything, undoes=True)
+        todo = plan(side(store, whole), side(store, before), pending.everything, undoes=True)
         failures = Host(store, report).switch_back(todo, before)
-        if store.pending is not None and store.pending.makes_keys:
+        if pending.makes_keys:
             KeysPlace(store).remove()
-        if store.pending is not None and store.pending.makes_password:
+        if pending.makes_password:
             Password(store).remove()
-        disabled = store.pending.disabled if store.pending is not None else ()
-        for path in disabled:
+        for path in pending.disabled:
             (store.root / path).unlink(missing_ok=True)
-        if before is not None and (put_back(store, before) or disabled):
+        if before is not None and (put_back(store, before) or pending.disabled):
             run("systemctl", "daemon-reload")
         for failure in failures:
             report.error(f"Not undone: {failure}")

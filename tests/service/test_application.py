@@ -31,7 +31,7 @@ from tests.ports import free_port
 from tests.service.applications import Connection, project, serving, settings
 from tests.service.shells import DEADLINE_S, HANDSHAKE, ROOT, Shell, clean_environment, running, wait_until
 from tests.service.test_main import BECOME, Manager, manager
-from tests.service.transports import FakeTransport, frame, in_a_loop, until
+from tests.service.transports import FakeTransport, frame, in_a_loop, until, waits_for_nobody_who_has_the_last_answer
 
 __all__ = ["manager"]
 
@@ -603,12 +603,7 @@ async def test_who_does_not_take_the_last_answer_is_not_waited_for_for_ever() ->
     assert isinstance(transport.protocol, PatientFarewell)
     assert connection.connections == {connection}
     connection.transport.write(b"more")
-    connection.shutdown()
-    assert transport.done[-1] == "write_eof"
-    transport.buffered = 0
-    connection.shutdown()
-    assert transport.done[-1] == "abort"
-    transport.protocol.connection_lost(None)
+    waits_for_nobody_who_has_the_last_answer(transport, connection.shutdown)
     assert connection.connections == set()
 
 

@@ -19,7 +19,15 @@ from service.fast.handshake import MAX_HEAD_BYTES
 from service.settings import Limits, Settings
 from tests.service.centers import identity
 from tests.service.shells import COMMANDS, DEADLINE_S, HANDSHAKE, Peer, Shell, running, wait_until
-from tests.service.transports import PEER, FakeTransport, frame, frames_in, in_a_loop, until
+from tests.service.transports import (
+    PEER,
+    FakeTransport,
+    frame,
+    frames_in,
+    in_a_loop,
+    until,
+    waits_for_nobody_who_has_the_last_answer,
+)
 
 PLAIN = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 H2C = PLAIN[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
@@ -256,13 +264,7 @@ async def test_a_stop_waits_for_nobody_who_has_the_last_answer() -> None:
     transport.deliver(PLAIN[:-2] + b"Connection: close\r\n\r\n")
     http = transport.protocol
     await until(lambda: transport.done[-1] == "write_eof")
-    transport.buffered = 1
-    http.shutdown()
-    assert transport.done[-1] == "write_eof"
-    transport.buffered = 0
-    http.shutdown()
-    assert transport.done[-1] == "abort"
-    transport.protocol.connection_lost(None)
+    waits_for_nobody_who_has_the_last_answer(transport, http.shutdown)
 
 
 @in_a_loop

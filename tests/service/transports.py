@@ -152,3 +152,14 @@ def frame(opcode: int, payload: bytes = b"", fin: bool = True, reserved: int = 0
     else:
         head += bytes([0x80 | 127]) + length.to_bytes(8, "big")
     return head + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+
+
+def waits_for_nobody_who_has_the_last_answer(transport: FakeTransport, shutdown: Callable[[], None]) -> None:
+    """What a stop does to a connection that we have ended: it waits as long as its client has yet to take something."""
+    transport.buffered = 1
+    shutdown()
+    assert transport.done[-1] == "write_eof"
+    transport.buffered = 0
+    shutdown()
+    assert transport.done[-1] == "abort"
+    transport.protocol.connection_lost(None)
