@@ -1,10 +1,11 @@
 # `make` lists the targets. Every recipe is one command; what it does is in Python, where it is tested.
-PYTHON ?= python3
+# What is empty, as an unset variable of a script may leave it, is not given.
+override PYTHON := $(or $(PYTHON),python3)
 PYTHON27 ?=
 ARGS ?=
 
 # Another PYTHON wants another VENV: make test PYTHON=python3.13 VENV=.venv-3.13
-VENV ?= .venv
+override VENV := $(or $(VENV),.venv)
 REQUIREMENTS := requirements/generator.txt requirements/service.txt
 WSBUNDLE := $(VENV)/bin/wsbundle
 DEV := $(VENV)-dev/bin/python

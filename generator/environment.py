@@ -85,8 +85,8 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
     """Make or renew the environment; the project itself can be imported in it, and started as `wsbundle`.
 
     Raises:
-        MissingError: Python is too old, or comes without venv; or that directory is a link, or no program can run
-            from it.
+        MissingError: Python is too old, or comes without venv; or that directory is a link or a file, or no program
+            can run from it.
         CalledProcessError: pip failed; its own words are on the terminal.
     """
     if sys.version_info < OLDEST_PYTHON:
@@ -108,6 +108,10 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
         raise MissingError(
             f"{directory} is a link, and an environment stands where it is used; remove the link, or name the place "
             f"itself: make VENV={os.path.realpath(str(directory))} ... Nothing was changed."
+        )
+    if directory.exists() and not directory.is_dir():
+        raise MissingError(
+            f"{directory} is no directory; move it away, or name another place: make VENV=... Nothing was changed."
         )
     parent = directory.resolve().parent
     if os.statvfs(str(parent)).f_flag & os.ST_NOEXEC:

@@ -22,6 +22,7 @@ from generator.host.engine import Password, flavour_of
 from generator.host.facts import is_active, runs
 from generator.host.fitting import fitted
 from generator.host.next_start import comes_back
+from generator.host.obstacles import broken_nginx
 from generator.host.packages import install_packages
 from generator.host.preflight import certificate_will_do, foreign_fault, is_clear, preflight
 from generator.host.probe import CLIENTS_PATIENCE_S, Unhealthy, probe
@@ -228,7 +229,7 @@ def _nginx_must_follow(name: str) -> None:
     if not has("nginx"):
         raise CommandError(f"nginx is not installed; `{AS_ROOT} install` installs it. Nothing was changed.")
     if fault := foreign_fault(name):
-        raise CommandError(f"nginx is broken already: {fault}; fix that file first. Nothing was changed.")
+        raise CommandError(f"{broken_nginx(fault)}. Nothing was changed.")
 
 
 def _rehearse(application: Path, deploy: Deploy, bundle: Bundle, runtime: Path, report: Report) -> None:

@@ -114,12 +114,17 @@ def _of_what_we_need(facts: Facts) -> Iterator[Fault]:
         yield Fault(what, f"`usermod -aG {NGINX_GROUP} {user} && systemctl reload nginx`")
 
 
+def broken_nginx(fault: str) -> Fault:
+    """A fault of nginx's that is not ours."""
+    return Fault(f"nginx is broken already: {fault}", "fix that file first")
+
+
 def for_the_next_start(
     nginx_fault: str, masked: tuple[str, ...], missing_includes: tuple[str, ...], has_programs: bool
 ) -> Iterator[Fault]:
     """What need not be noticed as long as these programs run, and keeps clients away after their next start."""
     if nginx_fault:
-        yield Fault(f"nginx is broken already: {nginx_fault}", "fix that file first")
+        yield broken_nginx(nginx_fault)
     for unit in masked:
         yield Fault(f"{unit} is masked, so that systemd does not start it", f"systemctl unmask {unit}")
     for line in missing_includes:

@@ -50,12 +50,15 @@ def test_a_python_without_venv_is_told_what_to_install(module: str, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_that_cannot_be_made_is_told_by_name(tmp_path: Path) -> None:
+def test_a_file_where_the_environment_should_stand_is_told_and_stays(tmp_path: Path) -> None:
     (tmp_path / "venv").write_text("a file in the way")
-    outcome = make_environment(tmp_path, "")
-    assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err.splitlines()[-1].startswith(f"wsbundle: {tmp_path}/venv")
-    assert "Traceback" not in outcome.err
+    assert make_environment(tmp_path, "") == (
+        1,
+        "",
+        f"wsbundle: {tmp_path}/venv is no directory; move it away, or name another place: make VENV=... "
+        "Nothing was changed.\n",
+    )
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["a file in the way"]
 
 
 def test_where_no_program_can_run_that_is_said_before_anything_is_made(tmp_path: Path) -> None:

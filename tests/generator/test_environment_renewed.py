@@ -125,5 +125,7 @@ def test_one_of_an_earlier_release_is_set_up_again(checkout: Path) -> None:
 
 
 def test_make_asks_each_time_whether_it_still_fits() -> None:
-    outcome = process(["make", "--dry-run", "check", "VENV=.venv"], cwd=ROOT, env={**os.environ})
-    assert "generator/environment.py .venv requirements/generator.txt requirements/service.txt" in outcome.out
+    outcome = process(["make", "--dry-run", "check", "VENV=", "PYTHON="], cwd=ROOT, env={**os.environ})
+    assert (
+        "python3 -IB generator/environment.py .venv requirements/generator.txt requirements/service.txt" in outcome.out
+    )
