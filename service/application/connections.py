@@ -36,6 +36,7 @@ _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 19\r\n"
     b"connection: close\r\n\r\nService Unavailable"
 )
+_UNREADABLE = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class State(ServerState):
@@ -170,6 +171,13 @@ class WebSocketConnection(_WebSocketProtocol):  # type: ignore[misc]
         _name_nginx(self, transport)
         if self.server_state.is_stopping:
             self.loop.call_later(LOOK_S, self.shutdown)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # uvicorn's newest implementation passes on no refusal of its library, such as of a handshake with a body.
+        if not getattr(self, "handshake_initiated", True) and not self.transport.is_closing():
+            self.transport.write(b"".join(self.conn.data_to_send()) or _UNREADABLE)
+            self.transport.close()
 
     def shutdown(self) -> None:
         """Called once, when the service begins to stop."""

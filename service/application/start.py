@@ -20,6 +20,11 @@ from service.settings import Settings
 # The first that ends requests at a time limit when it stops (`timeout_graceful_shutdown`).
 OLDEST_UVICORN = (0, 22)
 
+# The head of a request may be as long as nginx passes it on (`large_client_header_buffers`): all cookies of a domain in
+# one line. The websockets library takes a fifth of that, and h11 little more than a tenth.
+_MAX_HEAD_BYTES = 3 * 40 * 1024
+_LIMITS_OF_HANDSHAKES = {"WEBSOCKETS_MAX_LINE_LENGTH": "40960", "WEBSOCKETS_MAX_NUM_HEADERS": "1000"}
+
 
 def check(settings: Settings) -> NoReturn:
     """Import the application, and end with 0, or with 1 and what is wrong with it."""
@@ -36,6 +41,8 @@ def run(settings: Settings, sockets: list[socket.socket]) -> None:
     _end_at_once(stops)
     # What the application starts, even while it is imported, must not inherit that they are held back.
     let_signals_through()
+    for name, value in _LIMITS_OF_HANDSHAKES.items():
+        os.environ.setdefault(name, value)
     deadline = _start_deadline(settings)
     application = _loaded_or_exit(settings)
     _end_at_once(stops)
@@ -54,6 +61,7 @@ def run(settings: Settings, sockets: list[socket.socket]) -> None:
         **protocols(),
         "interface": "asgi3",
         "log_level": settings.log.level,  # without one its connections log what nobody reads
+        "h11_max_incomplete_event_size": _MAX_HEAD_BYTES,
         "limit_concurrency": state.limit + 1,  # uvicorn refuses the one that reaches it
         "ws_max_size": settings.limits.message_size,
         "ws_ping_interval": settings.ping.interval,

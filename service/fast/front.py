@@ -136,7 +136,7 @@ class Front(asyncio.BufferedProtocol):
         )
         decision = admit(self._shell.center, handshake)
         if isinstance(decision, Answer):
-            self._refuse(decision)
+            self.refuse(decision)
         else:
             self._leave()
             accept = upgrade.accept(decision.subprotocol)
@@ -145,7 +145,7 @@ class Front(asyncio.BufferedProtocol):
     def give_up(self, answer: Answer) -> None:
         """Refuse what was received: it is not a request, and never will be one."""
         note_refusal(self._shell.center, answer, None)
-        self._refuse(answer)
+        self.refuse(answer)
 
     def too_late(self) -> None:
         """The head of the request was not there in time."""
@@ -154,7 +154,8 @@ class Front(asyncio.BufferedProtocol):
         else:
             self.transport.abort()
 
-    def _refuse(self, answer: Answer) -> None:
+    def refuse(self, answer: Answer) -> None:
+        """Send the answer, and end the connection."""
         self._reception.deadlines.end(self)
         head = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}".encode()]
         fields = [(name.encode(), value.encode()) for name, value in answer.headers]
@@ -194,11 +195,10 @@ class PlainHttp(OrderlyHttp, HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._has_come_further = False
-        self._has_given_up = False
         self._head_bytes = 0
 
     def data_received(self, data: bytes) -> None:
-        if self._has_given_up:
+        if self.has_given_up:
             return
         self._unset_keepalive_if_required()
         if self._deadline is None:
@@ -262,24 +262,14 @@ class PlainHttp(OrderlyHttp, HttpToolsProtocol):
         return True  # nothing is done before `_decide`
 
     def _give_up(self, answer: Answer) -> None:
-        """The bytes received are not HTTP. The requests before them are answered all the same."""
+        """The bytes received are not HTTP."""
         self._cancel_deadline()
-        if self.is_idle or (self.cycle.more_body and not self._has_begun()):
-            self._has_given_up = True
-            self._hand_back().give_up(answer)
-            return
         note_refusal(self._center, answer, None)
-        if not self.cycle.more_body:
-            self._end_with_the_last_answer()
-        elif self.pipeline:  # its own turn has not come
-            self._has_given_up = True
-            self.pipeline[0] = (self.cycle, _refusing(answer))
-        else:
-            self.transport.abort()
+        self.give_up(lambda: self._hand_back().refuse(answer), _refusing(answer))
 
     def _end_with_the_last_answer(self) -> None:
         """Answer the requests that have come whole, and read no other one."""
-        self._has_given_up = True
+        self.has_given_up = True
         self._cancel_deadline()
         self.cycle.keep_alive = False
 
@@ -291,10 +281,6 @@ class PlainHttp(OrderlyHttp, HttpToolsProtocol):
             self._give_up(_TOO_SLOW)
         else:
             self.transport.abort()
-
-    def _has_begun(self) -> bool:
-        """Whether an answer has begun, or must come first, so that no other one may be written."""
-        return bool(self.cycle.response_started or self.pipeline)
 
     def on_response_complete(self) -> None:
         if self.pipeline and not self.transport.is_closing() and self.pipeline[-1][0].more_body:
@@ -311,7 +297,7 @@ class PlainHttp(OrderlyHttp, HttpToolsProtocol):
         return front
 
     def part(self) -> None:
-        self._has_given_up = True
+        self.has_given_up = True
         self._cancel_deadline()
         self._cancel_patience()
         super().part()

@@ -27,7 +27,7 @@ def configure_logging(log: Log) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(log, handler.stream))
     logging.basicConfig(level=log.level.upper(), handlers=[handler], force=True)
-    logging.getLogger("asyncio").addFilter(_NoDescriptors().filter)
+    logging.getLogger("asyncio").addFilter(_no_descriptors.filter)
 
 
 def formatter(log: Log, stream: object = None) -> logging.Formatter:
@@ -51,12 +51,15 @@ def keep_requests_out() -> None:
     """Keep queries, header fields and frames out of the log, at every level and however the log is configured."""
     for name in _TOO_TALKATIVE:
         logging.getLogger(name).addFilter(_without_requests)
+    for each in (_full, _no_library):
+        logging.getLogger("uvicorn.error").addFilter(each.filter)
 
 
-# Their messages, mostly with a traceback, about a request that is not HTTP, or whose sender has gone.
+# Their messages, mostly with a traceback, about what is not HTTP or not a message, or whose sender has gone.
 _OF_STRANGERS = {
     "Invalid HTTP request received.",
     "Unsupported upgrade request.",
+    "Invalid UTF-8 sequence received from client.",
     "opening handshake failed",
     "unexpected internal error",
     "parser failed",
@@ -71,21 +74,30 @@ def _without_requests(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.INFO
 
 
-class _NoDescriptors:
-    """While no descriptor is free, asyncio tries to accept a connection as often as the backlog is long, every second.
+class _Seldom:
+    """Lets one record through in each period of those whose message begins like this."""
 
-    It logs each attempt with a traceback: three megabytes a second. One is enough.
-    """
-
-    _next = 0.0
+    def __init__(self, beginning: str, period_s: float) -> None:
+        self._beginning = beginning
+        self._period_s = period_s
+        self._next = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not str(record.msg).startswith("socket.accept() out of system resource"):
+        if not str(record.msg).startswith(self._beginning):
             return True
         is_due = record.created >= self._next
         if is_due:
-            self._next = record.created + 1
+            self._next = record.created + self._period_s
         return is_due
+
+
+# While no descriptor is free, asyncio tries to accept a connection as often as the backlog is long, every second. It
+# logs each attempt with a traceback: three megabytes a second.
+_no_descriptors = _Seldom("socket.accept() out of system resource", 1)
+# uvicorn has a line for each request that is refused while there are as many connections as allowed, and for each offer
+# of a WebSocket to an application without a library for them.
+_full = _Seldom("Exceeded concurrency limit", 60)
+_no_library = _Seldom("No supported WebSocket library", 3600)
 
 
 class PlainFormatter(logging.Formatter):

@@ -5,7 +5,7 @@ Source: RFC 9112, sections 9.3.2 and 9.6.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,6 +52,12 @@ def say_farewell(transport: asyncio.Transport, connection: asyncio.Protocol, far
     farewell(transport, partial(connection.connection_lost, None))
 
 
+async def _refuse_with_400(scope: object, receive: object, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+    fields = [(b"content-length", b"0"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 400, "headers": fields})
+    await send({"type": "http.response.body"})
+
+
 class OrderlyHttp(_UvicornHttp):
     """To be put before a protocol of uvicorn's, of either library."""
 
@@ -61,6 +67,8 @@ class OrderlyHttp(_UvicornHttp):
     """The request whose turn it is, where uvicorn knows the last one that has come; nothing with h11, which has one at
     a time."""
     _next: Callable[[], None] | None = None
+    has_given_up = False
+    """Whether what comes from now on is not read: what has come is not HTTP, or too much."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._connection = cast(asyncio.Transport, transport)
@@ -92,6 +100,35 @@ class OrderlyHttp(_UvicornHttp):
             self._answering = pipeline[-1][0]
         super().on_response_complete()
         self._go_on()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.has_given_up:
+            super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        self.give_up(partial(super().send_400_response, msg), _refuse_with_400)
+
+    def give_up(self, refuse: Callable[[], None], refusing: Any) -> None:
+        """What has come is not HTTP. The requests before it are answered all the same: RFC 9112, section 9.3.2.
+
+        `refuse` does so where nothing else is due, and `refusing` is an application that does so when it is asked.
+        """
+        self.has_given_up = True
+        pipeline = getattr(self, "pipeline", None)
+        if self.is_idle:
+            refuse()
+        elif not self.cycle.more_body:
+            self.cycle.keep_alive = False
+        elif pipeline:  # the turn of the request whose body is broken has not come
+            pipeline[0] = (self.cycle, refusing)
+        else:
+            has_begun = self.cycle.response_started
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if has_begun:
+                self._connection.abort()
+            else:
+                refuse()
 
     def resume_writing(self) -> None:
         super().resume_writing()

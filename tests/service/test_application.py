@@ -492,7 +492,8 @@ def test_one_connection_too_many_is_refused_with_503(home: Path) -> None:
         with Connection(shell.port) as second:
             second.ask()
             assert second.response().status == 200
-            assert shell.get("/").status == 503
+            assert [shell.get("/").status for _ in range(10)] == [503] * 10
+            assert shell.log().count("Exceeded concurrency limit") == 1  # for a minute: anybody can have it written
             with pytest.raises(InvalidStatus) as refused:
                 websocket(shell)
             assert refused.value.response.status_code == 503
@@ -501,7 +502,7 @@ def test_one_connection_too_many_is_refused_with_503(home: Path) -> None:
         wait_until(lambda: shell.get("/").status == 200)
 
 
-# `/early` and `/raise` answer before the body has come, `/gone` waits until its client has gone.
+# `/early` and `/raise` answer before the body has come, `/gone` waits until its client has gone, `/begin` meanwhile.
 EARLY = """
 from pathlib import Path
 from shop.plain import application as plain
@@ -513,7 +514,10 @@ async def application(scope, receive, send):
         await send({"type": "http.response.body"})
     elif scope.get("path") == "/raise":
         raise ValueError
-    elif scope.get("path") == "/gone":
+    elif scope.get("path") in ("/gone", "/begin"):
+        if scope["path"] == "/begin":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"tick", "more_body": True})
         while (await receive())["type"] != "http.disconnect":
             pass
         Path("heard").touch()
@@ -688,6 +692,71 @@ def test_trailers_are_no_fields_of_the_head_and_http_1_0_is_not_told_to_continue
                 about(shell)
                 client._socket.sendall(b"hi")
                 assert [*statuses, client.head().status] == expected
+
+
+@of_each_library
+def test_what_is_not_http_takes_no_answer_of_another_request(home: Path, variables: dict[str, str]) -> None:
+    wrap(home, EARLY)
+    with serving(home, **variables) as shell:
+        with Connection(shell.port) as client:
+            client.ask("/wait")
+            wait_until((home / "waiting").exists)
+            client._socket.sendall(b"not HTTP\r\n\r\n")
+            about(shell)
+            (home / "go").touch()
+            assert client.response().status == 200
+            assert client.rest()[:13] in (b"", b"HTTP/1.1 400 ")
+        chunked = b"POST /%b HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\nnot a chunk\r\n"
+        with Connection(shell.port) as client:
+            client._socket.sendall(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n" + chunked % b"gone")
+            assert client.response().status == 200
+            assert client.rest().startswith(b"HTTP/1.1 400 ")
+        with Connection(shell.port) as client:
+            head, bad, rest = (chunked % b"begin").partition(b"not")
+            client._socket.sendall(head)
+            assert client.head().status == 200
+            client._socket.sendall(bad + rest)
+            with contextlib.suppress(ConnectionResetError):
+                assert b"HTTP" not in client.rest()
+        wait_until((home / "heard").exists)
+        assert "Traceback" not in shell.log()
+
+
+LONG_HEADS = {
+    "all cookies of a domain": (101, b"Cookie: a=" + b"x" * 32_766 + b"\r\n"),
+    "many fields": (101, b"".join(b"X-%d: x\r\n" % number for number in range(300))),
+    "too many fields": (431, b"".join(b"X-%d: x\r\n" % number for number in range(1100))),
+    "a body": (400, b"Content-Length: 2\r\n"),
+}
+
+
+@of_each_library
+def test_every_handshake_is_answered(home: Path, variables: dict[str, str]) -> None:
+    with serving(home, **variables) as shell:
+        for expected, fields in LONG_HEADS.values():
+            with Connection(shell.port) as client:
+                client._socket.sendall(HANDSHAKE + fields + b"\r\n")
+                assert client.head().status == expected
+                if expected != 101:
+                    client.rest()
+
+
+@of_each_library
+def test_a_head_may_come_in_pieces_and_be_as_long_as_nginx_passes_it_on(home: Path, variables: dict[str, str]) -> None:
+    with serving(home, **variables) as shell, Connection(shell.port) as client:
+        client._socket.sendall(b"GET / HTTP/1.1\r\nHost: shop\r\nCookie: a=" + b"x" * 32_766)
+        about(shell)
+        client._socket.sendall(b"\r\nAuthorization: Negotiate " + b"x" * 40_000)
+        about(shell)
+        client._socket.sendall(b"\r\n\r\n")
+        assert client.response().status == 200
+
+
+def test_a_text_that_is_not_utf_8_closes_its_websocket_without_a_traceback(home: Path) -> None:
+    with serving(home) as shell, websocket(shell) as client:
+        client.send(b"\xff", text=True)
+        assert close_code(client) == 1007
+        assert "Traceback" not in shell.log()
 
 
 def test_a_message_that_is_too_long_closes_its_websocket(home: Path) -> None:
