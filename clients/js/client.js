@@ -308,9 +308,12 @@ class NotificationClient extends EventTarget {
 
   /** Connect, and stay connected. @returns {Promise<void>} settled when the client is connected, or gone for good */
   open() {
-    const opened = new Promise((resolve, reject) => { this.#opened = {resolve, reject}; });
-    this.#connect();
-    return opened;
+    if (this.#gone) return Promise.reject(this.#gone);
+    if (!this.#opened.promise) {
+      this.#opened.promise = new Promise((resolve, reject) => { Object.assign(this.#opened, {resolve, reject}); });
+      this.#connect();
+    }
+    return this.#opened.promise;
   }
 
   /** Leave. What has no answer yet never gets one. */
@@ -543,6 +546,8 @@ class NotificationClient extends EventTarget {
     this.#opened.reject?.(this.#gone);
     for (const request of this.#requests.values()) request.reject(this.#gone);
     this.#requests.clear();
+    this.#receipts.forEach((sent) => sent.giveUp());
+    this.#receipts.clear();
   }
 
   /** Tell a new connection what an earlier one knew. */

@@ -312,9 +312,12 @@ export class NotificationClient extends EventTarget {
 
   /** Connect, and stay connected. @returns {Promise<void>} settled when the client is connected, or gone for good */
   open() {
-    const opened = new Promise((resolve, reject) => { this.#opened = {resolve, reject}; });
-    this.#connect();
-    return opened;
+    if (this.#gone) return Promise.reject(this.#gone);
+    if (!this.#opened.promise) {
+      this.#opened.promise = new Promise((resolve, reject) => { Object.assign(this.#opened, {resolve, reject}); });
+      this.#connect();
+    }
+    return this.#opened.promise;
   }
 
   /** Leave. What has no answer yet never gets one. */
@@ -547,6 +550,8 @@ export class NotificationClient extends EventTarget {
     this.#opened.reject?.(this.#gone);
     for (const request of this.#requests.values()) request.reject(this.#gone);
     this.#requests.clear();
+    this.#receipts.forEach((sent) => sent.giveUp());
+    this.#receipts.clear();
   }
 
   /** Tell a new connection what an earlier one knew. */

@@ -918,6 +918,22 @@ async def a_receipt_of_the_mailbox_may_come_on_a_later_connection(server: Server
 
 
 @behaviour
+async def a_receipt_of_the_mailbox_is_waited_for_no_longer_than_the_client_lives(
+    server: Server, client: Driver
+) -> None:
+    await client.open(server.url, keeps=True)
+    peer = await server.accept()
+    await peer.greet(mailbox=FOUND)
+    await client.event("connected")
+    call = await client.call("send", "bob", "order", ack="delivered")
+    await peer.say("ok", id=(await peer.frame())["id"], online=0, receipts=1, stored=True)
+    assert await call.answer() == {"online": 0}
+    await peer.close(close_codes.REPLACED.code)
+    await client.event("gone")
+    assert await call.outcome() == "lost"
+
+
+@behaviour
 async def a_receipt_for_an_earlier_run_is_an_event(server: Server, client: Driver) -> None:
     await client.open(server.url, keeps=True)
     peer = await server.accept()

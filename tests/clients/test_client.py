@@ -664,6 +664,8 @@ def test_what_was_asked_for_fails_when_the_client_is_closed(shell: Shell) -> Non
             pass
         with pytest.raises(GoneError):
             await client.send("anybody", "hello")
+        with pytest.raises(GoneError, match="the client is closed"):
+            await client.__aenter__()
 
     asyncio.run(asyncio.wait_for(leave(), DEADLINE_S))
 

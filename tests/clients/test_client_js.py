@@ -250,6 +250,28 @@ def test_a_handshake_that_fails_is_tried_again_at_once_where_no_close_is_told_of
     assert ended.stdout.splitlines() == ["closed with 1006"] * 3 + ["the client is closed"], ended.stderr
 
 
+OPENED_AGAIN = """
+import {pathToFileURL} from "node:url";
+const [file, url] = process.argv.slice(-2);
+await import(pathToFileURL(file));
+const client = new NotificationClient(url);
+await Promise.all([client.open(), client.open()]);
+console.log("open");
+client.close();
+await client.open().catch(({name, message}) => console.log(`${name}: ${message}`));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason=missing("node"))
+def test_to_open_a_client_again_always_ends() -> None:
+    assert NODE is not None
+    flags = ["--experimental-websocket", "--no-warnings"] if node_major() < 22 else []
+    command = [NODE, *flags, "--input-type=module", "-e", OPENED_AGAIN, "--", str(ROOT / "clients/js/client.js")]
+    with running(COMMANDS["runner"]) as shell:
+        ended = subprocess.run([*command, shell.url], capture_output=True, text=True, timeout=DEADLINE_S)
+        assert ended.stdout == "open\nGoneError: the client is closed\n", ended.stderr
+
+
 WITHOUT_WEBSOCKET = """
 import {pathToFileURL} from "node:url";
 delete globalThis.WebSocket;

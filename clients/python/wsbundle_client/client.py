@@ -105,6 +105,8 @@ class Client:
         self._next_try = 0.0
 
     async def __aenter__(self) -> "Client":
+        if self._gone is not None:
+            raise self._gone
         self._entered = asyncio.get_running_loop().create_future()
         self._runner = asyncio.create_task(self._run())
         try:
@@ -278,6 +280,9 @@ class Client:
         for request in self._requests.values():
             if not request.answer.done():
                 request.answer.set_exception(gone)
+        for sent in self._receipts.values():
+            sent._give_up()
+        self._receipts.clear()
         if not self._entered.done():
             self._entered.set_exception(gone)
         self._inbox.put_nowait(None)
