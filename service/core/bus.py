@@ -588,7 +588,9 @@ class PeerBus:
             yield records.Told(is_taking=True)
         for member in tuple(self.hub.members):
             for address in tuple(member.addresses):
-                if self._is_staying(member) and address in self._since:
+                # Whoever has come back under the temporary address of a connection that is just closed owns that.
+                is_its_own = self.hub.owner_of(address) is member
+                if self._is_staying(member) and is_its_own and address in self._since:
                     yield self._owning(address, member, self._since[address])
         for group, owners in [(group, tuple(owners)) for group, owners in self.hub.groups()]:
             for owner in owners:

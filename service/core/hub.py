@@ -498,7 +498,7 @@ class Hub:
 
     def take_away(self, address: Address, owner: Member) -> None:
         """Let an address be free, because its owner is the client of old that has come back on another connection."""
-        owner.addresses.remove(address)
+        _lose(owner, address)
         del self._owners[address]
         self.bus.frees(address)
         owner.replaced(address)
@@ -562,7 +562,7 @@ class Hub:
 
     def displace(self, address: Address, owner: Member) -> None:
         """An address was given to two clients at the same moment, and `owner` of this worker has come second."""
-        owner.addresses.remove(address)
+        _lose(owner, address)
         self._release(address)
         owner.displaced(address)
 
@@ -611,3 +611,9 @@ class Hub:
     def _tell_watchers(self, address: Address, online: bool) -> None:
         for watcher in tuple(self._watchers.get(address, ())):
             watcher.changed(address, online)
+
+
+def _lose(owner: Member, address: Address) -> None:
+    """A client keeps its temporary address to the end, whoever owns it by then: by that its groups are known."""
+    if address != owner.temporary:
+        owner.addresses.remove(address)

@@ -338,6 +338,29 @@ def test_the_secret_of_a_connection_counts_in_every_worker(host: Host) -> None:
     assert old.client.probes == []
 
 
+@pytest.mark.parametrize("where", ["0", "1"])
+def test_who_comes_back_under_the_temporary_address_leaves_nothing_of_the_old_connection(
+    host: Host, where: str
+) -> None:
+    old, new, bob = host.workers["0"].v1(), host.workers[where].v1(), host.workers["2"].v1("bob")
+    old.say(type="hello", id=1)
+    secret = only(old)["resume"]
+    old.say(type="join", id=2, group="all")
+    host.settle()
+    new.say(type="hello", id=1, uuid=old.session.temporary, resume=secret)
+    host.settle()
+    assert only(new)["uuid"] == old.session.temporary
+    host.add("3")  # it hears of all that is there now
+    host.settle()
+    old.session.end()
+    host.settle()
+    assert [worker.center.connections for worker in host.workers.values()] == [2] * 4
+    assert not any(list(worker.center.hub.groups()) for worker in host.workers.values())
+    bob.say(recipient_uuid=old.session.temporary, message="welcome back")
+    host.settle()
+    assert only(new)["message"] == "welcome back"
+
+
 def test_of_two_clients_that_are_granted_an_address_at_one_moment_the_earlier_one_keeps_it(host: Host) -> None:
     first, second = host.workers["1"].v0(), host.workers["0"].v0()
     first.register("alice")

@@ -121,3 +121,19 @@ def test_who_waits_for_an_owner_that_is_replaced_waits_for_the_new_one() -> None
     assert mallory.client.closed == []
     new.answer_probe(alive=True)
     assert mallory.client.closed == [ADDRESS_IN_USE]
+
+
+def test_who_comes_back_under_the_temporary_address_is_reached_there_and_the_old_connection_leaves_nothing() -> None:
+    world = World()
+    old, new, bob = world.v1(), world.v1(), world.v1("bob")
+    old.say(type="hello", id=1)
+    secret = old.heard()[0]["resume"]
+    old.say(type="join", id=2, group="all")
+    new.say(type="hello", id=1, uuid="temporary-1", resume=secret)
+    assert new.heard()[0]["uuid"] == "temporary-1"
+    old.session.end()
+    bob.say(recipient_uuid="temporary-1", message="welcome back")
+    assert [frame["message"] for frame in new.heard()] == ["welcome back"]
+    for party in (new, bob):
+        party.session.end()
+    assert world.keeps() == []
