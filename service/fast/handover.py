@@ -52,6 +52,9 @@ async def settle(clients: Iterable[WebSocket], store: Store | None = None) -> No
         waiting = [client for client in waiting if not client.may_leave]
         if not waiting and not (store and store.is_busy):
             break
+        for client in waiting:
+            # Whoever asks again and again whether it is alive would have it wait for ever.
+            client.session.answer_probes()
         await asyncio.sleep(_LOOK_S)
 
 
@@ -59,6 +62,7 @@ def leave(clients: Iterable[WebSocket], ends: bool = False) -> list[Given]:
     """Let those leave that can, and the others go on here. `ends`: as of `WebSocket.leave`."""
     given = []
     for client in clients:
+        client.session.answer_probes()
         client.flush()  # here: one whose queue runs over with it is closed, and no longer ours to give
         if client.may_leave:
             try:

@@ -229,7 +229,6 @@ class Door:
         moves.prepare(number)
         staying = []
         for client in leaving:
-            client.session.answer_probes()
             if may_leave and (left := leave([client])):
                 given += left
                 moves.left(client.session, to)

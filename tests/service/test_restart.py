@@ -25,6 +25,7 @@ from tests.service.service_manager import ServiceManager, Unit, managing
 from tests.service.shells import DEADLINE_S, Client
 from tests.service.test_handover import CLOSE, LOOPS, TEXT, Guest, Process, give_all, run
 from tests.service.test_mailbox_conformance import Kept
+from tests.service.test_v1_conformance import Caller
 from tests.service.transports import frame
 
 
@@ -82,6 +83,22 @@ def test_clients_stay_over_restarts_and_what_they_send_meanwhile_arrives_in_orde
         assert {client.close_code() for pair in pairs for client in pair.clients} == {1012}
     assert "Traceback" not in unit.log.read_text()
     assert unit.manager.stored == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_clients_stay_whose_address_others_ask_for_again_and_again(workers: str, unit: Unit) -> None:
+    unit.start(WORKERS=workers)
+    with ExitStack() as stack:
+        alice = stack.enter_context(Caller(unit, "alice"))
+        mallories = [stack.enter_context(Caller(unit)) for _ in range(4)]
+        for mallory in mallories:
+            for number in range(20):
+                mallory.tell("hello", id=f"{number}", uuid="alice")
+                mallory.tell("ping")
+        time.sleep(0.1)  # one probe is answered at once, and the next one has to wait for a second
+        unit.restart()
+        assert alice.ask("ping")["type"] == "pong"
+    assert "Traceback" not in unit.log.read_text()
 
 
 def test_what_a_recipient_has_acknowledged_is_told_to_the_sender_though_it_is_on_its_way_to_the_disk(
