@@ -7,6 +7,7 @@ import os
 import pwd
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from configparser import Error as ConfigParserError
@@ -68,6 +69,17 @@ class Account(msgspec.Struct, frozen=True):
         return 1000 <= self.uid < 65_534 and self.can_log_in
 
 
+class Place(msgspec.Struct, frozen=True):
+    """A directory in which an installation writes, with what matters of its file system."""
+
+    path: str
+    free_bytes: int
+    free_files: int
+    """How many more it may have: its free inodes; many where it is not limited by them."""
+    mounted: str = ""
+    """`noexec`, `read-only`, or nothing."""
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """A host as `generator.host.obstacles` wants to know it."""
 
@@ -81,9 +93,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     has_systemd: bool
     missing_packages: tuple[str, ...]
     python_version: tuple[int, ...]
-    free_bytes: int
-    needed_bytes: int
-    """The space that the change needs below /opt: for a new runtime, or a few files."""
+    places: tuple[Place, ...]
+    """One for each file system, by the directory of ours that needs most there."""
+    makes_runtime: bool
+    """Whether the change needs more than a few files below /opt."""
     free_for_data: int
     """Bytes of the file system that /var/lib is on."""
     mailbox_bytes: int
@@ -91,8 +104,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     engine_bytes: int
     """The space that the files of the engine that is served here take already."""
     memory_bytes: int
-    opt_is: str
-    """How /opt is mounted, where nothing could be written or run there: `noexec`, `read-only`; else nothing."""
     has_route: bool
     taken: tuple[Listener, ...]
     has_host: bool
@@ -183,10 +194,19 @@ def made_for(venv: Path) -> tuple[int, ...]:
     return (int(found[1]), int(found[2])) if found else ()
 
 
-def free_bytes(path: str) -> int:
-    """Of the file system of a directory, whether it exists yet or not."""
-    status = os.statvfs(path if os.path.exists(path) else "/")
-    return status.f_bavail * status.f_frsize
+def places(*paths: str) -> tuple[Place, ...]:
+    """Directories, whether they exist yet or not; of those on one file system the first. Source: statvfs(3)."""
+    found = {}
+    for path in paths:
+        there = path if os.path.exists(path) else "/"
+        status = os.statvfs(there)
+        flags = status.f_flag
+        mounted = "read-only" if flags & os.ST_RDONLY else "noexec" if flags & os.ST_NOEXEC else ""
+        # Some, such as Btrfs, say that they have no inodes at all.
+        files = status.f_favail if status.f_files else sys.maxsize
+        place = Place(path, status.f_bavail * status.f_frsize, files, mounted)
+        found.setdefault((os.stat(there).st_dev, mounted), place)
+    return tuple(found.values())
 
 
 def bytes_in(directory: Path) -> int:
@@ -195,12 +215,6 @@ def bytes_in(directory: Path) -> int:
         return sum(path.stat().st_size for path in directory.glob("*") if path.is_file())
     except PermissionError:
         return 0
-
-
-def mounted(path: str) -> str:
-    """How the file system of a directory is mounted, where that matters: `noexec`, `read-only`, or nothing."""
-    flags = os.statvfs(path if os.path.exists(path) else "/").f_flag
-    return "read-only" if flags & os.ST_RDONLY else "noexec" if flags & os.ST_NOEXEC else ""
 
 
 def has_route() -> bool:

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from generator.config.schema import Deploy, mailbox
 from generator.environment import OLDEST_PYTHON
 from generator.host import neighbours
-from generator.host.facts import NGINX_GROUP, Account, Carries, Facts, Listener
+from generator.host.facts import NGINX_GROUP, Account, Carries, Facts, Listener, Place
 from generator.paths import Paths
 from generator.readers.nginx import DEFAULT_SITE, without_ipv6
 from generator.rendering.render import (
@@ -25,8 +25,10 @@ from service.declaration import Fault
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
 OLDEST_SYSTEMD, OLDEST_NGINX = 249, (1, 18)
 _OWN_USER = "write a `user:` in deploy.yaml that does not exist yet: it is made, and for this service alone"
-NEEDED_BYTES = 300 * 1024 * 1024
-NEEDED_FOR_A_CHANGE = 10 * 1024 * 1024
+# Where an installation writes; what needs most comes first.
+WRITTEN = ("/opt", "/etc", "/var/lib", "/var/log", "/run")
+# Bytes and files of a runtime, and of a few files. systemd itself reads no units anew below 16 MiB in /run.
+NEEDED, NEEDED_FOR_A_CHANGE, NEEDED_BY_SYSTEMD = (300 * 1024**2, 6000), (10 * 1024**2, 300), (16 * 1024**2, 300)
 
 
 def packages(deploy: Deploy, engine: str = "") -> tuple[str, ...]:
@@ -57,14 +59,27 @@ def _of_the_host(facts: Facts) -> Iterator[Fault]:
     yield from _of_the_release(facts)
     if not facts.has_systemd:
         yield Fault("systemd does not run here", "install on a host or machine container that it has booted")
-    if facts.opt_is:
-        yield Fault(f"/opt is mounted {facts.opt_is}, so the service cannot run from there", "mount it without that")
-    if facts.free_bytes < facts.needed_bytes:
-        free = facts.free_bytes // 1024**2
-        yield Fault(f"/opt has {free} MiB free", f"make room: {facts.needed_bytes // 1024**2} MiB are needed")
+    for place in facts.places:
+        yield from _of_a_place(place, facts.makes_runtime)
     if facts.missing_packages and not facts.has_route:
         names = " ".join(facts.missing_packages)
         yield Fault(f"there is no network, and {names} must still be installed", "connect it, or install them by hand")
+
+
+def _of_a_place(place: Place, makes_runtime: bool) -> Iterator[Fault]:
+    path, free = place.path, place.free_bytes // 1024**2
+    if place.mounted == "read-only":
+        yield Fault(f"{path} is mounted read-only", "mount it without that")
+        return
+    if path == "/opt" and place.mounted:
+        yield Fault(f"/opt is mounted {place.mounted}, so the service cannot run from there", "mount it without that")
+    of_its_own = {"/opt": NEEDED if makes_runtime else NEEDED_FOR_A_CHANGE, "/run": NEEDED_BY_SYSTEMD}
+    needed_bytes, needed_files = of_its_own.get(path, NEEDED_FOR_A_CHANGE)
+    if place.free_bytes < needed_bytes:
+        yield Fault(f"{path} has {free} MiB free", f"make room: {needed_bytes // 1024**2} MiB are needed")
+    if place.free_files < needed_files:
+        what = f"the file system of {path} takes {place.free_files} more files, as `df -i {path}` shows"
+        yield Fault(what, f"remove some: {needed_files} are needed")
 
 
 def _of_the_release(facts: Facts) -> Iterator[Fault]:

@@ -17,7 +17,7 @@ from generator.host.facts import Facts, Listener
 from generator.host.firewall import closed
 from generator.host.neighbours import without
 from generator.host.next_start import has_programs, needed
-from generator.host.obstacles import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, packages, problems, warnings
+from generator.host.obstacles import WRITTEN, packages, problems, warnings
 from generator.host.provide import ROOT, has_runtime
 from generator.host.store import Store, is_rendered
 from generator.paths import SHARED
@@ -119,13 +119,12 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         has_systemd=Path("/run/systemd/system").is_dir(),
         missing_packages=missing,
         python_version=facts.python_version(),
-        free_bytes=facts.free_bytes("/opt"),
-        needed_bytes=NEEDED_BYTES if missing or not has_runtime(store, project) else NEEDED_FOR_A_CHANGE,
-        free_for_data=facts.free_bytes("/var/lib"),
+        places=facts.places(*WRITTEN),
+        makes_runtime=bool(missing) or not has_runtime(store, project),
+        free_for_data=facts.places("/var/lib")[0].free_bytes,
         mailbox_bytes=facts.bytes_in(store.root / str(mailbox(deploy).directory).lstrip("/")),
         engine_bytes=facts.bytes_in(store.root / f"var/lib/{deploy.name}-engine"),
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        opt_is=facts.mounted("/opt"),
         has_route=has_route,
         taken=tuple(_taken(deploy, store)),
         has_host=deploy.port == "none" or facts.has_address(deploy.host),

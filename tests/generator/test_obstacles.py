@@ -14,13 +14,23 @@ from generator.host.facts import (
     Carries,
     Facts,
     Listener,
+    Place,
     nginx_carries,
     nginx_outsider,
     operating_system,
+    places,
     primary_group,
 )
 from generator.host.neighbours import Surroundings
-from generator.host.obstacles import NEEDED_BYTES, NEEDED_FOR_A_CHANGE, SUPPORTED, packages, problems, warnings
+from generator.host.obstacles import (
+    NEEDED,
+    NEEDED_BY_SYSTEMD,
+    NEEDED_FOR_A_CHANGE,
+    SUPPORTED,
+    packages,
+    problems,
+    warnings,
+)
 
 PERSON = Account(1001, "Jo", "/home/jo", "/bin/bash")
 GOOD = Facts(
@@ -33,13 +43,12 @@ GOOD = Facts(
     has_systemd=True,
     missing_packages=(),
     python_version=(3, 11, 2),
-    free_bytes=NEEDED_BYTES,
-    needed_bytes=NEEDED_BYTES,
+    places=(Place("/opt", *NEEDED), Place("/etc", *NEEDED_FOR_A_CHANGE), Place("/run", *NEEDED_BY_SYSTEMD, "noexec")),
+    makes_runtime=True,
     free_for_data=4 * 1024**3,
     engine_bytes=0,
     memory_bytes=4 * 1024**3,
     mailbox_bytes=0,
-    opt_is="",
     has_route=True,
     taken=(),
     has_host=True,
@@ -110,7 +119,15 @@ def test_the_port_of_a_service_that_is_taken_over_is_not_free_yet(unit: str) -> 
         ({"system": "fedora", "version": "12"}, "this is fedora 12"),
         ({"has_systemd": False}, "systemd does not run here"),
         ({"python_version": (3, 9, 2)}, "Python is 3.9.2"),
-        ({"free_bytes": NEEDED_BYTES - 1}, "/opt has 299 MiB free; make room: 300 MiB are needed"),
+        (
+            {"places": (Place("/opt", NEEDED[0] - 1, NEEDED[1]),)},
+            "/opt has 299 MiB free; make room: 300 MiB are needed",
+        ),
+        ({"places": (Place("/run", NEEDED_BY_SYSTEMD[0] - 1, 9999),)}, "/run has 15 MiB free; make room: 16 MiB are"),
+        (
+            {"places": (Place("/var/lib", NEEDED[0], 299),)},
+            "the file system of /var/lib takes 299 more files, as `df -i /var/lib` shows; remove some: 300 are needed",
+        ),
         ({"missing_packages": ("nginx",), "has_route": False}, "there is no network, and nginx must still be"),
         ({"nginx_fault": "unknown directive in /x:1"}, "nginx is broken already: unknown directive in /x:1"),
         (
@@ -128,13 +145,19 @@ def test_the_port_of_a_service_that_is_taken_over_is_not_free_yet(unit: str) -> 
             {"taken": (Listener("port 8765 on 127.0.0.1", "python3 (process 7)"),)},
             "port 8765 on 127.0.0.1 is taken by python3 (process 7); stop that, or choose another port",
         ),
-        ({"opt_is": "noexec"}, "/opt is mounted noexec, so the service cannot run from there"),
-        ({"opt_is": "read-only"}, "/opt is mounted read-only"),
+        (
+            {"places": (Place("/opt", *NEEDED, "noexec"),)},
+            "/opt is mounted noexec, so the service cannot run from there",
+        ),
+        ({"places": (Place("/etc", 0, 0, "read-only"),)}, "/etc is mounted read-only; mount it without that"),
         ({"system": "ubuntu", "version": "20.04"}, "this is ubuntu 20.04; use one of"),
         ({"system": "debian", "version": "unheard-of"}, "this is debian unheard-of; use one of"),
         ({"systemd_version": 247}, "systemd is 247; use a system with systemd 249 or newer"),
         ({"nginx_version": (1, 14, 2)}, "nginx is 1.14.2; install nginx 1.18 or newer"),
-        ({"free_bytes": 9 * 2**20, "needed_bytes": NEEDED_FOR_A_CHANGE}, "9 MiB free; make room: 10 MiB are needed"),
+        (
+            {"places": (Place("/opt", 9 * 2**20, 9999),), "makes_runtime": False},
+            "9 MiB free; make room: 10 MiB are needed",
+        ),
         ({"has_host": False}, "127.0.0.1 is not an address of this host"),
         (
             {"no_directories": ("/srv/uploads",)},
@@ -206,7 +229,15 @@ def test_a_newer_release_or_a_relative_is_warned_about_and_judged_by_what_is_nee
 
 
 def test_a_change_that_makes_no_new_runtime_needs_little_room() -> None:
-    assert told(free_bytes=NEEDED_FOR_A_CHANGE, needed_bytes=NEEDED_FOR_A_CHANGE) == []
+    assert told(places=(Place("/opt", *NEEDED_FOR_A_CHANGE),), makes_runtime=False) == []
+
+
+def test_of_one_file_system_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "two").mkdir()
+    (place,) = places(str(tmp_path), str(tmp_path / "two"))
+    status = os.statvfs(tmp_path)
+    assert (place.path, place.mounted, status.f_files >= place.free_files > 0) == (str(tmp_path), "", True)
+    assert [place.path for place in places("/proc", str(tmp_path))] == ["/proc", str(tmp_path)]
 
 
 def test_a_firewall_that_keeps_clients_out_is_a_warning_with_its_command() -> None:
@@ -228,7 +259,7 @@ def test_a_release_is_read_from_its_own_file(text: str, system: object, tmp_path
 
 
 def test_all_problems_are_told_at_once() -> None:
-    assert len(told(is_root=False, version="8", free_bytes=0, foreign=("/etc/x", "/etc/y"))) == 5
+    assert len(told(is_root=False, version="8", places=(Place("/opt", 0, 9999),), foreign=("/etc/x", "/etc/y"))) == 5
 
 
 def test_a_network_is_not_needed_when_all_packages_are_there() -> None:

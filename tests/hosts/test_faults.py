@@ -36,7 +36,12 @@ def a_later_attempt_succeeds(console: Console) -> None:
 def test_a_full_disk(installed: Console) -> None:
     installed.run("sh", "-c", "cp -a /opt /tmp/opt && mount -t tmpfs -o size=340M tmpfs /opt && cp -a /tmp/opt/. /opt")
     installed.run("sh", "-c", "echo '#' >>service/core/hub.py")
-    installed.run("sh", "-c", "sed -i 's/^NEEDED_BYTES = .*/NEEDED_BYTES = 0/' generator/host/obstacles.py")
+    installed.run(
+        "sed",
+        "-i",
+        "s/^NEEDED, .*/NEEDED = NEEDED_FOR_A_CHANGE = NEEDED_BY_SYSTEMD = (0, 0)/",
+        "generator/host/obstacles.py",
+    )
     installed.run("sh", "-c", "head -c 1G /dev/zero >/opt/filler; test -s /opt/filler")
     assert "No space left" in installed.install(code=1, **OTHER_PORT)
     nothing_happened(installed)

@@ -22,12 +22,16 @@ def test_every_problem_is_told_at_once_and_nothing_changes(empty: Console) -> No
     empty.write(SITE, "# mine\n")
     empty.run("sed", "-i", "--follow-symlinks", "s/^VERSION_ID=.*/VERSION_ID=8/", "/etc/os-release")
     system = empty.run("sh", "-c", ". /etc/os-release && echo $ID").strip()
-    empty.run("mount", "-t", "tmpfs", "-o", "size=10M", "tmpfs", "/opt")
+    empty.run("mount", "-t", "tmpfs", "-o", "size=10M,nr_inodes=100", "tmpfs", "/opt")
+    empty.run("mount", "--bind", "/etc", "/etc")
+    empty.run("mount", "-o", "remount,bind,ro", "/etc")
     before = unchanged(empty)
     said = empty.install(code=1)
     for finding in (
         f"this is {system} 8",
-        "MiB free",
+        "/opt has 10 MiB free",
+        "the file system of /opt takes 99 more files",
+        "/etc is mounted read-only",
         "nginx is broken already",
         "broken.conf:1",
         "port 8765 on 127.0.0.1 is taken by python3",
