@@ -9,7 +9,7 @@ it serves an undoing as well, and a switch from or to what an older release has 
 from pathlib import Path
 
 from generator.paths import Paths
-from generator.rendering.write import put_copy, put_link, put_text, temporary_of
+from generator.rendering.write import discard, put_copy, put_link, put_text, temporary_of
 
 _SCRIPT = Path(__file__).with_name("recover.sh")
 _UNIT = """\
@@ -52,5 +52,5 @@ def put(name: str, root: Path) -> tuple[Path, Path, Path]:
 
 def remove(name: str, root: Path) -> None:
     for path in reversed(paths(name, root)):
-        path.unlink(missing_ok=True)
-        temporary_of(path).unlink(missing_ok=True)
+        discard(path)
+        discard(temporary_of(path))

@@ -29,7 +29,7 @@ from generator.host.permissions import differences, is_open, open_up
 from generator.paths import RENDERED, UNITS, Paths, engine_unit
 from generator.program import AS_ROOT
 from generator.rendering.bundle import MANIFEST, Bundle
-from generator.rendering.write import put_link, put_text, temporary_of, write
+from generator.rendering.write import discard, put_link, put_text, temporary_of, write
 from generator.report import CommandError
 from service.settings import Engine
 
@@ -392,7 +392,7 @@ class Store:
                 if number != self.current and not (self.is_whole(number) and self.generation(number).healthy):
                     self.remove(number)
         for name in _FILES:
-            temporary_of(self.home / name).unlink(missing_ok=True)
+            discard(temporary_of(self.home / name))
 
     def vanish(self) -> None:
         """Remove all of it; what says that it is to go goes last, so that a run that is killed can be completed."""

@@ -49,7 +49,7 @@ def write(bundle: Bundle, directory: Path, owners: bool = False) -> Written:
         known = _listed(directory)
         present = {file.path for file in bundle.files}
         for path in (MANIFEST, *known, *present):
-            _remove_leftover(directory / path)
+            discard(temporary_of(directory / path))
         removed = [path for path in known if path not in present and _remove(directory, path)]
         manifest = File(path=MANIFEST, text=bundle.manifest())
         changed = [file for file in (manifest, *bundle.files) if not _stands(file, directory)]
@@ -235,7 +235,7 @@ def _replacing(target: Path) -> Iterator[Path]:
     if _is_device(target):
         raise OSError(errno.EINVAL, "Not a regular file", str(target))
     temporary = temporary_of(target)
-    _remove_leftover(target)
+    discard(temporary_of(target))
     try:
         yield temporary
         temporary.replace(target)
@@ -260,10 +260,10 @@ def temporary_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.new")
 
 
-def _remove_leftover(target: Path) -> None:
-    """Of a run that was killed. Looked for first: on a read-only file system even removing nothing is an error."""
-    if os.path.lexists(temporary_of(target)):
-        temporary_of(target).unlink()
+def discard(path: Path) -> None:
+    """Remove it, if it is there. Looked for first: on a read-only file system even removing nothing is an error."""
+    if os.path.lexists(path):
+        path.unlink()
 
 
 def _remove(directory: Path, path: str) -> bool:
