@@ -196,7 +196,7 @@ def made_for(venv: Path) -> tuple[int, ...]:
 
 def places(*paths: str) -> tuple[Place, ...]:
     """Directories, whether they exist yet or not; of those on one file system the first. Source: statvfs(3)."""
-    found = {}
+    found: dict[tuple[int, str], Place] = {}
     for path in paths:
         there = path if os.path.exists(path) else "/"
         status = os.statvfs(there)
