@@ -10,7 +10,7 @@ from typing import Any
 
 from service.core.admission import Handshake, admit, client_address
 from service.core.close_codes import FULL, CloseReason
-from service.core.plain_http import Answer, passed_on, say
+from service.core.plain_http import DRAINING, Answer, passed_on, say
 from service.engine.faults import EngineError
 from service.engine.hosts import Hosts
 from service.links.exchange import Exchange
@@ -26,6 +26,9 @@ from service.workers.mesh import Mesh, MeshError
 
 # What is left of it would be taken for the next request.
 _NOT_WHOLE = say(400, "The body did not come whole; leave out Upgrade\n", ("connection", "close"))
+
+# The server cancels what holds it up when it stops. Nothing has been done yet for these requests.
+_STOPPING = DRAINING._replace(headers=(*DRAINING.headers, ("connection", "close")))
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -139,6 +142,8 @@ class Application:
                 body = await asyncio.wait_for(_read(receive, limits.message_size), limits.header_timeout)
             except asyncio.TimeoutError:
                 body = TOO_SLOW
+            except asyncio.CancelledError:
+                body = _STOPPING
             if isinstance(body, bytes) and not _is_whole(request, body):
                 body = _NOT_WHOLE
             response = await self._outcome(response, body) if isinstance(body, bytes) else body
@@ -151,7 +156,7 @@ class Application:
         self._publisher.publish(permit, body, lambda answer: None if outcome.done() else outcome.set_result(answer))
         try:
             return await asyncio.wait_for(outcome, PATIENCE_S)
-        except asyncio.TimeoutError:
+        except (asyncio.TimeoutError, asyncio.CancelledError):
             return NOT_LEFT_YET
 
 

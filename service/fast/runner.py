@@ -22,7 +22,7 @@ from service.fast.front import Reception
 from service.fast.passing import Door
 from service.fast.restart import can_keep, followers_in, keep_clients, take_clients_back
 from service.fast.uvicorn_options import uvicorn_options
-from service.fast.uvicorn_server import DrainingServer
+from service.fast.uvicorn_server import ANSWERS_S, DrainingServer
 from service.process.descriptor_store import StoredSet
 from service.process.listen import BACKLOG
 from service.process.notify import Notifier
@@ -31,9 +31,6 @@ from service.runner import InformingServer
 from service.settings import Settings
 from service.workers.manager import PASS_ON, STOP_MARGIN_S
 from service.workers.release import RELEASE_VARIABLE
-
-# How long the answers to requests are waited for that are under way; what they publish is for clients that are here.
-ANSWERS_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +98,14 @@ class Server(InformingServer, DrainingServer):
         keeps = self.is_restart and self._center.settings.drain.keep and can_keep(os.environ)
         passes_on = self._stop_signal == PASS_ON and self._door is not None
         if (keeps or passes_on) and self.server_state.tasks:
-            await asyncio.wait(set(self.server_state.tasks), timeout=ANSWERS_S)
+            # What they publish is for clients that are here.
+            _, late = await asyncio.wait(set(self.server_state.tasks), timeout=ANSWERS_S)
+            if keeps and late:
+                for task in late:
+                    task.cancel()  # it answers that the service stops
+                await asyncio.wait(late, timeout=ANSWERS_S)
         if keeps:
+            self._is_waited_for = True
             await keep_clients(self._shell, self._notifier, os.environ)
         elif passes_on and self._door is not None:
             # However many they are: there is time as long as some leave, and then to send the others away.

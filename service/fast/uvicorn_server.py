@@ -12,6 +12,10 @@ from service.workers.shares import share_listeners
 # How much the kernel keeps of a client that we do not read; by default this may grow to 6 MB for each.
 RECEIVE_BUFFER_BYTES = 64 * 1024
 
+# How long the answers to requests are waited for that are under way while clients wait for another process.
+ANSWERS_S = 1.0
+_LOOK_S = 0.02
+
 
 class DrainingServer(uvicorn.server.Server):
     """A server that sends its clients away one after another before it stops."""
@@ -19,6 +23,8 @@ class DrainingServer(uvicorn.server.Server):
     def __init__(self, config: uvicorn.Config, center: Center) -> None:
         super().__init__(config)
         self._center = center
+        self._is_waited_for = False
+        """Whether clients wait for the next process: nobody else may hold this one up."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in sockets or ():
@@ -37,6 +43,8 @@ class DrainingServer(uvicorn.server.Server):
         await asyncio.sleep(LAST_HANDSHAKES_S)
         await self.let_clients_stay()
         await drain(self._center)
+        if self._is_waited_for:
+            await self._end_the_others()
         # The last clients have the rest of the time.
         spent = asyncio.get_running_loop().time() - began
         self.config.timeout_graceful_shutdown = max(1, self._center.settings.drain.timeout - round(spent))
@@ -49,3 +57,16 @@ class DrainingServer(uvicorn.server.Server):
         # Those that have not closed by now: uvicorn leaves them to the end of the process.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+    async def _end_the_others(self) -> None:
+        """End the connections that no other process serves; what they were told last has a moment to arrive."""
+        connections = self.server_state.connections
+        for connection in list(connections):
+            connection.shutdown()
+        for _ in range(round(ANSWERS_S / _LOOK_S)):
+            if not connections:
+                break
+            await asyncio.sleep(_LOOK_S)
+        for connection in list(connections):
+            connection.transport.abort()
+        await asyncio.sleep(_LOOK_S)  # in which they are lost

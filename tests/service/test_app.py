@@ -49,8 +49,12 @@ CONNECT, DISCONNECT = {"type": "websocket.connect"}, {"type": "websocket.disconn
 WEBSOCKET = {"type": "websocket", "path": "/", "headers": [], "extensions": {"websocket.http.response": {}}}
 
 
-def test_a_script_is_told_when_its_message_takes_too_long_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.app.PATIENCE_S", 0.01)
+@pytest.mark.parametrize("stops", [False, True], ids=["", "because the service stops"])
+def test_a_script_is_told_when_its_message_takes_too_long_to_leave(
+    stops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not stops:
+        monkeypatch.setattr("service.app.PATIENCE_S", 0.01)
     answer: list[Answer] = []
 
     async def play() -> None:
@@ -61,7 +65,11 @@ def test_a_script_is_told_when_its_message_takes_too_long_to_leave(monkeypatch: 
         SessionV0(app.center, slow, None, None).receive(b'{"recipient_uuid": "alice", "message": "connected"}')
         permit = app._publisher.admit(Request("POST", "/publish/alice", {"authorization": ["Bearer K"]}))
         assert isinstance(permit, Permit)
-        answer.append(await app._outcome(permit, b"hello"))
+        outcome = asyncio.ensure_future(app._outcome(permit, b"hello"))
+        await asyncio.sleep(0)
+        if stops:
+            outcome.cancel()
+        answer.append(await outcome)
         slow.leaving.pop()(True)  # too late
 
     asyncio.run(play())

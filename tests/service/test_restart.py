@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ from service.mailbox.database import Lock
 from service.process.descriptor_store import PER_MESSAGE, stored_sets
 from service.process.notify import Notifier
 from tests.service.service_manager import ServiceManager, Unit, managing
-from tests.service.shells import DEADLINE_S, Client
+from tests.service.shells import DEADLINE_S, HANDSHAKE, Client
 from tests.service.test_handover import CLOSE, LOOPS, TEXT, Guest, Process, give_all, run
 from tests.service.test_mailbox_conformance import Kept
 from tests.service.test_v1_conformance import Caller
@@ -122,6 +123,32 @@ def test_what_a_recipient_has_acknowledged_is_told_to_the_sender_though_it_is_on
             assert unit.process.wait(DEADLINE_S) == 0
             unit.start()
             assert alice.hear()["type"] == "delivered"
+
+
+def test_nobody_holds_up_a_restart_for_which_clients_wait(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    settings = {"WEBSOCKET_KEYS": kept.keys, "WEBSOCKET_DRAIN_TIMEOUT": "30", "WEBSOCKET_HEADER_TIMEOUT": "30"}
+    head = f"POST /publish/alice HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {kept.token('script')}\r\n"
+    with (
+        managing(tmp_path / "notify") as manager,
+        contextlib.closing(Unit(tmp_path, manager, **settings)) as unit,
+        ExitStack() as stack,
+    ):
+        unit.start()
+        alice = stack.enter_context(Client(unit.url))
+        slow, broken = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", unit.port), DEADLINE_S)) for _ in range(2)
+        ]
+        slow.sendall(f"{head}Content-Length: 9\r\n\r\nwhat".encode())
+        broken.sendall(HANDSHAKE + b"\r\n\xff\xff")
+        while b"\x03\xea" not in broken.recv(65536):  # the close frame, with 1002
+            pass
+        began = time.monotonic()
+        unit.restart()
+        assert time.monotonic() - began < 20
+        alice.hears_nothing_but_itself()
+        assert slow.recv(65536).startswith(b"HTTP/1.1 503 ")
+    assert " ERROR " not in unit.log.read_text()
 
 
 async def say(guest: Guest, recipient: str, message: object) -> None:
