@@ -471,6 +471,11 @@ def program_state(name: str) -> str:
     return said
 
 
+def drop_ins(unit: str) -> list[str]:
+    """The files that change what a unit says, whoever made them. Source: systemd.unit(5)."""
+    return run("systemctl", "show", "--property=DropInPaths", "--value", unit).output.split()
+
+
 def log_of(units: tuple[str, ...], since: float, lines: int = 20, least: str = "") -> str:
     """The last lines that units wrote to the journal since a moment, in seconds since the epoch.
 

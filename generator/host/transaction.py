@@ -283,6 +283,9 @@ def _print_log(store: Store, generation: Generation, began: float, report: Repor
         said = run("tail", "-n", "20", f"/var/log/{store.name}/{store.name}.log").output
     lines = dict.fromkeys(map(_without_traceback, said.splitlines()))
     report.error("\n".join(f"  {line}" for line in lines) or "  (its log is empty)")
+    for unit in store.units if generation.manager == "systemd" else ():
+        for path in facts.drop_ins(unit):
+            report.error(f"  {unit} is changed by {path}, which is not ours")
 
 
 def _without_traceback(line: str) -> str:

@@ -119,6 +119,15 @@ def test_a_first_installation_whose_service_does_not_start_leaves_no_service(emp
     assert empty.routes()
 
 
+def test_a_drop_in_of_the_operator_that_keeps_the_service_from_starting_is_named(installed: Console) -> None:
+    drop_in = f"/etc/systemd/system/{NAME}.service.d/own.conf"
+    installed.write(drop_in, "[Service]\nExecStartPre=/bin/false\n")
+    said = installed.install(code=1, **OTHER_PORT)
+    assert f"{NAME}.service is changed by {drop_in}, which is not ours" in said
+    installed.run("rm", drop_in)
+    a_later_attempt_succeeds(installed)
+
+
 @pytest.mark.parametrize("module", ["fast/runner.py", "server.py"])
 def test_a_service_that_cannot_be_imported_is_never_started(installed: Console, module: str) -> None:
     before = installed.main_pids()
