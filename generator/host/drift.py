@@ -153,7 +153,7 @@ def _is_foreign_link(store: Store, path: str) -> bool:
 
 
 def _missing(store: Store, path: str) -> str:
-    if path in store.wants:
+    if ".wants/" in path:
         return f"is missing: {Path(path).name} is disabled, and does not start at boot"
     return "is missing"
 

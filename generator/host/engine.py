@@ -17,9 +17,9 @@ from msgspec.structs import replace
 
 from generator.config.engine import engine, password_file
 from generator.config.schema import Deploy
-from generator.host.facts import has_address, holder_of, operating_system
+from generator.host.facts import closed_to, has_address, holder_of, is_active, operating_system
 from generator.host.hosts import RefusedError, password_in
-from generator.host.programs import StepFailed, run
+from generator.host.programs import StepFailed
 from generator.host.store import ACL, Store
 from generator.paths import Paths
 from generator.readers.engine import with_password
@@ -103,6 +103,11 @@ def serves(store: Store, url: str | None) -> bool:
     return bool(generation.engine) and generation.joined.url == url
 
 
+def answers(store: Store) -> bool:
+    """Whether the engine that is served here runs, and knows the password that it will be shown."""
+    return is_active(store.engine_unit(store.current)) and not Password(store).has_changed()
+
+
 class Password:
     """Where the password stands that the service shows to the engine."""
 
@@ -139,9 +144,8 @@ class Password:
         if self._is_ours(ours.password_file):
             shutil.chown(self.file, "root", user)
             self.file.chmod(0o640)
-        for path in filter(None, (ours.password_file, ours.ca, ours.cert, ours.key)):
-            if not run("runuser", "-u", user, "--", "test", "-r", path).succeeded:
-                raise StepFailed(f"the user {user} cannot read {path}: `chgrp {user} {path}; chmod g+r {path}`")
+        for path in closed_to(user, *filter(None, (ours.password_file, ours.ca, ours.cert, ours.key))):
+            raise StepFailed(f"the user {user} cannot read {path}: `chgrp {user} {path}; chmod g+r {path}`")
         if generation.engine:
             try:
                 put_text(self._acl(number), self._users(number), 0o600)

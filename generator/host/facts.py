@@ -367,6 +367,11 @@ def account_of(user: str) -> Account | None:
     return Account(entry.pw_uid, entry.pw_gecos, entry.pw_dir, entry.pw_shell)
 
 
+def closed_to(user: str, *paths: str) -> list[str]:
+    """Those files that a user of the host cannot read, or that are not there. Only root can ask for another user."""
+    return [path for path in paths if not run("runuser", "-u", user, "--", "test", "-r", path).succeeded]
+
+
 def group_of(name: str) -> int | None:
     """The number of a group; None where there is none."""
     try:

@@ -6,6 +6,7 @@ packages, and where it got that far the user and /opt/<name>/runtimes; `uninstal
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from generator.host.by_hand import ByHand
 from generator.host.certificates import Place
 from generator.host.drift import Drift, copies, drifts, keep_copy, set_aside
 from generator.host.engine import Password, flavour_of
-from generator.host.facts import is_active, runs
+from generator.host.facts import is_active, missing_packages, runs
 from generator.host.fitting import fitted
-from generator.host.next_start import comes_back
-from generator.host.obstacles import broken_nginx
+from generator.host.keys import lacks_keys
+from generator.host.next_start import comes_back, lost
+from generator.host.obstacles import broken_nginx, packages
 from generator.host.packages import install_packages
 from generator.host.preflight import certificate_will_do, foreign_fault, is_clear, preflight
 from generator.host.probe import CLIENTS_PATIENCE_S, Unhealthy, probe
@@ -40,6 +42,7 @@ from generator.host.rehearsal import Rehearsal
 from generator.host.store import Store
 from generator.host.transaction import alone, change, endpoint, finish_pending, give_back, leave, undisturbed
 from generator.judge import judge
+from generator.paths import Paths
 from generator.program import AS_ROOT
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import service_user
@@ -62,7 +65,8 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
         runtime, app = runtime_id(loaded.project), app_id(deploy, loaded.project)
         previous, same = store.current, _is_same(store, bundle, runtime, app)
         wrong = amiss(store)
-        is_due = not (sound and same) or bool(found or wrong or ByHand(store).standing(deploy.replaces))
+        lacking = missing_packages(packages(deploy, flavour_of(bundle))) or lacks_keys(store)
+        is_due = not (sound and same) or bool(found or wrong or lacking or ByHand(store).standing(deploy.replaces))
         if not is_due:
             _must_serve(loaded, store, bundle, report)
             certificates.obtain(deploy, Place(deploy.name), report)
@@ -262,9 +266,20 @@ def amiss(store: Store) -> list[str]:
         f"{store.name} does not run": not runs(store.name, generation.manager),
         f"{engine} does not run": engine and not is_active(engine),
         f"the engine knows another password than {generation.joined.password_file}": Password(store).has_changed(),
+        **{f"{path} is gone": not os.path.exists(path) for path in _sockets(store)},
+        **dict.fromkeys(lost(store), True),
         **{f"{path} is there again": True for path in ByHand(store).standing(generation.replaces)},
     }
     return [what for what, is_so in found.items() if is_so]
+
+
+def _sockets(store: Store) -> list[str]:
+    """By which nginx reaches the service."""
+    assert store.current is not None
+    texts = [store.pristine(store.current, path) for path in (Paths(store.name).site, Paths(store.name).locations)]
+    return [
+        path for text in texts if text.exists() for path in re.findall(r"server unix:(/[^;\s]+);", text.read_text())
+    ]
 
 
 def _must_serve(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> None:
@@ -277,8 +292,8 @@ def _must_serve(loaded: Loaded, store: Store, bundle: Bundle, report: Report) ->
         raise CommandError(f"{store.name} runs, and clients refuse its certificate. Nothing was changed.")
     if not gets_through(loaded, store, bundle, report):
         raise CommandError(f"{store.name} runs, and no client gets through to it. Nothing was changed.")
-    if not comes_back(loaded.deploy.manager, report):
-        raise CommandError(f"{store.name} runs, and will not after the next boot. Nothing was changed.")
+    if not comes_back(store, report):
+        raise CommandError(f"{store.name} runs, and will not after its next start. Nothing was changed.")
 
 
 def gets_through(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bool:

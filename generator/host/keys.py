@@ -55,6 +55,11 @@ class KeysPlace:
             self.file.parent.rmdir()
 
 
+def lacks_keys(store: Store) -> bool:
+    """Whether the current generation wants keys, and somebody has removed them."""
+    return store.current is not None and KeysPlace(store).are_missing(store.current)
+
+
 def faults(deploy: Deploy) -> Iterator[Fault]:
     """Why the service would not start with the keys that deploy.yaml names."""
     elsewhere = keys_file(deploy) != f"/{Paths(deploy.name).keys}"

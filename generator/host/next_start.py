@@ -1,9 +1,12 @@
-"""What a deployment that runs would not survive: the next start of the programs that it needs. Only looks."""
+"""What a deployment that runs would not survive: the next start of itself, or of the programs that it needs."""
 
 from collections.abc import Iterator
 
 from generator.host import facts
 from generator.host.obstacles import for_the_next_start, not_at_boot
+from generator.host.store import Store
+from generator.paths import Paths
+from generator.program import AS_ROOT
 from generator.readers.nginx import main_text, missing_includes
 from generator.report import Report
 from service.declaration import Fault
@@ -19,23 +22,60 @@ def has_programs(manager: str) -> bool:
     return manager != "supervisor" or facts.supervisor_reads_programs()
 
 
-def faults(manager: str) -> Iterator[Fault]:
-    """Why clients will not get through after the next boot, though they do now. Only root may test nginx."""
-    main = main_text()
+def lost(store: Store) -> list[str]:
+    """What the current generation needs to start again and has lost, beside its files. Installing brings it back."""
+    number = store.current
+    if number is None:
+        return []
+    generation, user = store.generation(number), store.user(number)
+    if facts.account_of(user) is None:
+        return [f"the user {user} is gone, as whom the service starts"]
+    package = f"{generation.engine}-server"
+    is_gone = generation.engine and facts.missing_packages((package,))
+    gone = [f"the package {package} is gone, of which the engine is"] if is_gone else []
+    closed = facts.closed_to(user, *read_by_the_service(store, number, ours=True))
+    return [*gone, *(f"the user {user} cannot read {path}, as the service must to start" for path in closed)]
+
+
+def read_by_the_service(store: Store, number: int, ours: bool) -> list[str]:
+    """The files that it reads as its own user when it starts: those that we have put there, or the operator."""
+    generation, paths = store.generation(number), Paths(store.name)
+    joined = generation.joined
+    read = {generation.keys if generation.auth == "token" else None}
+    read |= {joined.password_file, joined.ca, joined.cert, joined.key} if joined.url is not None else set()
+    # systemd reads .env itself, as root.
+    read |= {f"/{paths.env}"} if generation.manager == "supervisor" else set()
+    read |= {f"/{paths.gunicorn}"} if generation.server == "gunicorn" else set()
+    return sorted(path for path in read if path is not None and path.startswith(f"/etc/{store.name}/") == ours)
+
+
+def faults(store: Store) -> Iterator[Fault]:
+    """Why clients will not be served as they are now after the next start of something. Only root can tell."""
+    number, main = store.current, main_text()
+    assert number is not None
+    manager, user = store.generation(number).manager, store.user(number)
     missing = () if main is None else tuple(missing_includes(main))
-    yield from for_the_next_start(facts.nginx_fault(), facts.masked(*needed(manager)), missing, has_programs(manager))
+    masked = facts.masked(*needed(manager), *filter(None, [store.engine_unit(number)]))
+    outsider = "" if main is None else facts.nginx_outsider(main)
+    yield from for_the_next_start(facts.nginx_fault(), masked, missing, has_programs(manager), outsider)
+    for what in lost(store):
+        yield Fault(what, f"`{AS_ROOT} install`")
+    for path in facts.closed_to(user, *read_by_the_service(store, number, ours=False)):
+        yield Fault(f"the user {user} cannot read {path}", f"`chgrp {user} {path}; chmod g+r {path}`")
 
 
-def told(manager: str, report: Report) -> list[str]:
+def told(store: Store, report: Report) -> list[str]:
     """The same in words; warns as well of what something else than systemd may start."""
-    for warning in not_at_boot(facts.disabled(*needed(manager))):
+    number = store.current
+    assert number is not None
+    for warning in not_at_boot(facts.disabled(*needed(store.generation(number).manager))):
         report.warning(warning)
-    return [str(fault) for fault in faults(manager)]
+    return [str(fault) for fault in faults(store)]
 
 
-def comes_back(manager: str, report: Report) -> bool:
-    """Whether clients will get through after the next boot as well; says why not."""
-    found = told(manager, report)
+def comes_back(store: Store, report: Report) -> bool:
+    """Whether clients will be served as they are now after the next start as well; says why not."""
+    found = told(store, report)
     for fault in found:
         report.error(fault)
     return not found

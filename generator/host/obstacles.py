@@ -123,10 +123,9 @@ def _known() -> str:
 
 def _of_what_we_need(facts: Facts) -> Iterator[Fault]:
     """Faults of the programs of the distribution that serve with us."""
-    yield from for_the_next_start(facts.nginx_fault, facts.masked, facts.missing_includes, facts.has_programs)
-    if user := facts.nginx_outsider:
-        what = f"nginx runs as {user}, and only the group {NGINX_GROUP} may connect to the service"
-        yield Fault(what, f"`usermod -aG {NGINX_GROUP} {user} && systemctl reload nginx`")
+    yield from for_the_next_start(
+        facts.nginx_fault, facts.masked, facts.missing_includes, facts.has_programs, facts.nginx_outsider
+    )
 
 
 def broken_nginx(fault: str) -> Fault:
@@ -135,7 +134,11 @@ def broken_nginx(fault: str) -> Fault:
 
 
 def for_the_next_start(
-    nginx_fault: str, masked: tuple[str, ...], missing_includes: tuple[str, ...], has_programs: bool
+    nginx_fault: str,
+    masked: tuple[str, ...],
+    missing_includes: tuple[str, ...],
+    has_programs: bool,
+    nginx_outsider: str,
 ) -> Iterator[Fault]:
     """What need not be noticed as long as these programs run, and keeps clients away after their next start."""
     if nginx_fault:
@@ -150,6 +153,9 @@ def for_the_next_start(
     if not has_programs:
         fix = "write `files = /etc/supervisor/conf.d/*.conf` below [include] in /etc/supervisor/supervisord.conf"
         yield Fault("supervisor does not read the files of wsbundle", f"{fix}; then `systemctl restart supervisor`")
+    if nginx_outsider:
+        what = f"nginx runs as {nginx_outsider}, and only the group {NGINX_GROUP} may connect to the service"
+        yield Fault(what, f"`usermod -aG {NGINX_GROUP} {nginx_outsider} && systemctl reload nginx`")
 
 
 def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:

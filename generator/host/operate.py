@@ -99,7 +99,7 @@ def _may_go_on(loaded: Loaded, bundle: Bundle, store: Store, report: Report, loo
         return is_clear(loaded, store, bundle, report, joins) and not found
     # Where nothing is to be done, an installation looks whether clients take the certificate and get through, and stay.
     served = certificate_will_do(loaded, report) and gets_through(loaded, store, bundle, report)
-    return served and comes_back(loaded.deploy.manager, report) and not found
+    return served and comes_back(store, report) and not found
 
 
 def history(options: Namespace, report: Report) -> int:

@@ -20,7 +20,7 @@ from generator.host.next_start import has_programs, needed
 from generator.host.obstacles import WRITTEN, packages, problems, warnings
 from generator.host.provide import ROOT, has_runtime
 from generator.host.store import Store, is_rendered
-from generator.paths import SHARED
+from generator.paths import SHARED, engine_unit
 from generator.readers.nginx import HOST, main_text, missing_includes
 from generator.readers.nginx_sites import ONCE, own_main_context
 from generator.rendering.bundle import Bundle
@@ -69,12 +69,11 @@ def _is_clear(loaded: Loaded, store: Store, bundle: Bundle, report: Report, join
 
 
 def _of_the_engine(deploy: Deploy, store: Store, report: Report) -> list[Fault]:
-    """What is wrong with it; one that is to be served here from now on, or knows another password, is asked later."""
+    """What is wrong with it; one that is served here and that this installation starts again is asked later."""
     unfit = list(engine.faults(deploy, store))
     if unfit or deploy.engine.url is None:
         return unfit
-    is_served = engine.serves(store, deploy.engine.url) and not engine.Password(store).has_changed()
-    if deploy.engine.serve and not is_served:
+    if deploy.engine.serve and not (engine.serves(store, deploy.engine.url) and engine.answers(store)):
         return unfit
     ours = engine_settings(deploy)
     joined = store.current is not None and store.generation(store.current).joined.url is not None
@@ -128,7 +127,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         has_route=has_route,
         taken=tuple(_taken(deploy, store)),
         has_host=deploy.port == "none" or facts.has_address(deploy.host),
-        masked=facts.masked(*needed(deploy.manager)),
+        masked=facts.masked(*needed(deploy.manager), *filter(None, [engine_unit(flavour_of(bundle), deploy.name)])),
         disabled=facts.disabled(*needed(deploy.manager)),
         has_programs=has_programs(deploy.manager),
         foreign=tuple(foreign),

@@ -59,7 +59,7 @@ def status(options: Namespace, report: Report) -> int:
         shown = served(endpoint(generation))
         works &= _add_certificate(replace(deploy, domain=generation.domains), store, shown, rows, report)
     if os.geteuid() == 0:  # others may not test nginx
-        works &= _add_next_boot(generation, rows, report)
+        works &= _add_next_start(store, rows, report)
     if generation.joined.url is not None:
         works &= _add_hosts(generation, rows, report)
     for name, text in rows.items():
@@ -122,12 +122,12 @@ def _add_what_is_pending(store: Store, under_way: bool, rows: dict[str, str], re
     return under_way or not pending
 
 
-def _add_next_boot(generation: Generation, rows: dict[str, str], report: Report) -> bool:
-    """Whether clients will get through after it as well."""
-    found = told(generation.manager, report)
-    report.fact(next_boot=found)
+def _add_next_start(store: Store, rows: dict[str, str], report: Report) -> bool:
+    """Whether clients will be served after it as well."""
+    found = told(store, report)
+    report.fact(next_start=found)
     if found:
-        rows["next boot"] = "\n".join(["NO CLIENT GETS THROUGH then", *(f"  {why}" for why in found)])
+        rows["next start"] = "\n".join(["WILL NOT SERVE AS NOW", *(f"  {why}" for why in found)])
     return not found
 
 

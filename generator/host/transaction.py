@@ -19,9 +19,10 @@ from generator.host.guardian import guarded
 from generator.host.hosts import RefusedError, meet
 from generator.host.keys import KeysPlace
 from generator.host.neighbours import ways_in
+from generator.host.next_start import read_by_the_service
 from generator.host.own_site import past_nginx, through_site
 from generator.host.probe import PATIENCE_S, Endpoint, Unhealthy, probe
-from generator.host.programs import StepFailed, run
+from generator.host.programs import StepFailed, must, run
 from generator.host.store import Generation, Pending, Store
 from generator.host.switch import Side, plan
 from generator.paths import Paths
@@ -97,11 +98,13 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
     proves = not generation.healthy
     store.begin(Pending(before, number, makes_keys, makes_password, proves, everything, store.disabled(before)))
     try:
+        _make_user(store, number)
         store.restore(number)
         if makes_keys:
             keys.make(number, report)
         if makes_password:
             password.make()
+        _let_in(store, number)
         keys.hand_over(number)
         password.hand_over(number)
         todo = plan(side(store, before), side(store, number), everything)
@@ -123,6 +126,21 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
         _undo(store, before, number, report)
         raise
     store.end()
+
+
+def _make_user(store: Store, number: int) -> None:
+    """Make the user of a generation again where somebody has removed it: its group has files of the generation."""
+    if facts.account_of(store.user(number)) is None:
+        rules = store.pristine(number, Paths(store.name).sysusers)
+        must(run("systemd-sysusers", str(rules)), "systemd-sysusers")
+
+
+def _let_in(store: Store, number: int) -> None:
+    """Let the service of a generation come to what is its own in /etc/<name>, where somebody has closed that."""
+    directory, user = store.root / f"etc/{store.name}", store.user(number)
+    beyond = [path for path in read_by_the_service(store, number, ours=True) if os.path.lexists(path)]
+    if facts.closed_to(user, *beyond):
+        directory.chmod(directory.stat().st_mode | 0o111)
 
 
 def give_back(store: Store, report: Report) -> None:
@@ -269,7 +287,10 @@ def _take(lock: int, report: Report) -> None:
         report.line("An installation was killed; waiting until its guardian has undone it.")
         fcntl.flock(lock, fcntl.LOCK_EX)
     os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    try:
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+    except OSError as error:  # it names no file by itself
+        raise OSError(error.errno, error.strerror, _LOCK) from None
 
 
 def _proven(generation: Generation) -> Generation:

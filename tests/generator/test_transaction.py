@@ -1,9 +1,14 @@
 """What can be seen of an installation from beside it."""
 
 import fcntl
+import os
+import resource
 from pathlib import Path
 
-from generator.host.transaction import is_under_way
+import pytest
+
+from generator.host.transaction import _take, is_under_way
+from generator.report import Report
 
 
 def test_an_installation_is_under_way_as_long_as_its_lock_is_held(tmp_path: Path) -> None:
@@ -28,3 +33,15 @@ def _can_take(descriptor: int) -> bool:
         return False
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     return True
+
+
+def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # as on a full file system
+    try:
+        with pytest.raises(OSError, match=r"/run/wsbundle\.lock"):
+            _take(lock, Report())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        os.close(lock)

@@ -73,7 +73,7 @@ def test_a_file_that_was_removed_is_noticed_and_put_back(installed: Console) -> 
     installed.run("rm", SITE)
     said = installed.status(code=1)
     assert "is missing" in said
-    assert "NO CLIENT GETS THROUGH then" in said  # nginx does not start with a link that leads nowhere
+    assert "WILL NOT SERVE AS NOW" in said  # nginx does not start with a link that leads nowhere
     installed.install("--overwrite", port=9000)
     assert installed.routes()
     installed.status()

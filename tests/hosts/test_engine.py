@@ -117,6 +117,38 @@ def test_another_password_is_told_to_engine_and_service(empty: Console) -> None:
         assert empty.status()
 
 
+def test_one_that_was_stopped_masked_or_removed_is_told_and_runs_again(empty: Console) -> None:
+    empty.install(engine=SERVED)
+    unit = engine_of(empty)
+    empty.run("systemctl", "disable", "--now", unit)
+    assert f"{unit} is disabled, and does not start at boot" in empty.status(code=1)
+    empty.wsbundle("install", "--overwrite")
+    assert empty.is_active(unit)
+    for command in ("mask", "stop"):
+        empty.run("systemctl", command, unit)
+        for words in (("status",), ("plan",), ("install",)):
+            assert f"systemctl unmask {unit}" in empty.wsbundle(*words, code=1)
+        assert empty.is_active(unit) == (command == "mask")
+        assert "cut short" not in empty.status(code=1)
+    empty.run("systemctl", "unmask", unit)
+    empty.wsbundle("install")
+    assert empty.is_active(unit)
+    package = f"{unit.partition('@')[0]}"
+    empty.run("apt-get", "-q", "-y", "remove", package)
+    assert f"the package {package} is gone" in empty.status(code=1)
+    assert f"+ {package}" in empty.wsbundle("plan", code=3)
+    empty.wsbundle("install")
+    empty.status()
+    empty.run("chmod", "600", PASSWORD)
+    assert f"cannot read {PASSWORD}" in empty.status(code=1)
+    empty.wsbundle("install")
+    empty.status()
+    empty.host.reboot()
+    assert empty.comes_to_route()
+    assert empty.is_active(unit)
+    empty.status()
+
+
 def test_the_password_is_no_part_of_what_everybody_reads(empty: Console) -> None:
     empty.install(engine=SERVED)
     password = empty.run("cat", PASSWORD).strip()

@@ -1,7 +1,10 @@
 """`wsbundle status` fails when clients do not get through, whatever the manager says; and says why."""
 
 import json
+import re
 import time
+
+import pytest
 
 from tests.hosts.console import NAME, Console
 from tests.hosts.test_ended_at_every_step import ENDING, stopped_at
@@ -58,7 +61,7 @@ def test_what_would_not_survive_a_boot_is_told_while_it_still_runs(installed: Co
     ):
         installed.run("sh", "-c", command)
         said = installed.status(code=1)
-        assert "next boot:    NO CLIENT GETS THROUGH then" in said
+        assert "next start:   WILL NOT SERVE AS NOW" in said
         assert why in said
         assert why in installed.wsbundle("plan", code=1)
         assert why in installed.wsbundle("install", code=1)
@@ -68,3 +71,57 @@ def test_what_would_not_survive_a_boot_is_told_while_it_still_runs(installed: Co
     installed.run("systemctl", "disable", "nginx")
     for words in (("status",), ("plan",), ("install",), ("install", "--set", "ping.interval=50")):
         assert "nginx.service is disabled, so that no client gets through" in installed.wsbundle(*words)[:200_000]
+
+
+@pytest.mark.parametrize("manager", ["systemd", "supervisor"])
+def test_what_the_service_needs_to_start_again_is_missed_while_it_runs(installed: Console, manager: str) -> None:
+    installed.install(auth="token", manager=manager)
+    keys = f"/etc/{NAME}/keys.json"
+    for command, why in (
+        (f"userdel --force {NAME}; ! id {NAME}", f"the user {NAME} is gone"),
+        (f"rm {keys}", f"the user {NAME} cannot read {keys}"),
+        (f"chmod 600 {keys}", f"the user {NAME} cannot read {keys}"),
+        (f"chmod 700 /etc/{NAME}", f"the user {NAME} cannot read {keys}"),
+    ):
+        installed.run("sh", "-c", command)
+        assert why in installed.status(code=1)
+        assert re.search(f"starts and reloads everything again: .*{why}", installed.wsbundle("plan", code=3))
+        assert "runs: ws://" in installed.wsbundle("install")
+        installed.status()
+    installed.run("userdel", "--force", NAME, check=False)
+    installed.wsbundle("rollback", "1")
+    assert installed.routes()
+    installed.status()
+
+
+def test_an_nginx_that_could_not_reach_the_service_after_its_next_start_is_told(installed: Console) -> None:
+    installed.configure()
+    installed.run("useradd", "--system", "other")
+    installed.run("sed", "-i", "s/^user .*/user other;/", "/etc/nginx/nginx.conf")
+    for words in (("status",), ("plan",), ("install",)):
+        assert "usermod -aG www-data other" in installed.wsbundle(*words, code=1)
+    installed.run("usermod", "-aG", "www-data", "other")
+    installed.status()
+
+
+def test_what_plan_would_add_is_added(installed: Console) -> None:
+    installed.configure()
+    before = installed.main_pids()
+    installed.run("sh", "-c", f"rm /etc/{NAME}/keys.json; dpkg --force-depends --purge logrotate openssl")
+    for added in (f"+ /etc/{NAME}/keys.json", "+ openssl"):
+        assert added in installed.wsbundle("plan", code=3)
+    installed.run("apt-get", "-q", "update")
+    installed.wsbundle("install")
+    assert "Nothing to do" in installed.wsbundle("plan")
+    assert "Nothing to do" in installed.wsbundle("install")
+    assert installed.main_pids() == before
+
+
+def test_sockets_that_are_gone_are_made_again(installed: Console) -> None:
+    installed.configure()
+    installed.run("sh", "-c", f"rm -r /run/{NAME}")
+    assert "NOT ANSWERING" in installed.status(code=1)
+    assert f"/run/{NAME}/ws.sock is gone" in installed.wsbundle("plan", code=3)
+    installed.wsbundle("install")
+    assert installed.routes()
+    installed.status()
