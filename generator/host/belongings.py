@@ -218,7 +218,7 @@ def _looks_ours(store: Store, path: str, uids: Collection[int]) -> bool:
 
 
 def _others_of(store: Store, user: str) -> list[str]:
-    others = [Store(home.name, store.root) for home in sorted((store.root / "opt").glob("*")) if home != store.home]
+    others = [Store(name, store.root) for name in store.others()]
     return [other.name for other in others if (number := other.current) is not None and other.user(number) == user]
 
 

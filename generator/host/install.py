@@ -167,6 +167,8 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
     mine = belongings.recorded(store, service_user(deploy))
     if is_anothers(store, mine) or not (store.home.is_dir() or store.traces() or (purge and mine)):
         report.line(f"Nothing to do: {name} is not installed.")
+        for other in store.others():  # after a change of `name`, that of the old one
+            report.line(f"{other} is installed; to uninstall that: `{AS_ROOT} uninstall --set name={other}`")
         for path in belongings.foreign(store, deploy, mine):
             report.line(f"{path} is not ours, and stays as it is.")
         return 0

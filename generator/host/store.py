@@ -394,6 +394,11 @@ class Store:
         for name in _FILES:
             discard(temporary_of(self.home / name))
 
+    def others(self) -> list[str]:
+        """The other deployments that are installed on this host."""
+        homes = sorted((self.root / "opt").glob("*"))
+        return [home.name for home in homes if home != self.home and Store(home.name, self.root).current is not None]
+
     def vanish(self) -> None:
         """Remove all of it; what says that it is to go goes last, so that a run that is killed can be completed."""
         recovery.remove(self.name, self.root)

@@ -9,11 +9,12 @@ our files are laid over it, and whatever `nginx -t` would open or create is move
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import msgspec
 
-from generator.paths import SHARED
+from generator.paths import RENDERED, SHARED
+from generator.program import AS_ROOT
 from generator.readers.nginx_http2 import asks_for_http2, version_in, with_http2
 from generator.readers.nginx_sites import own_main_context, places, servers
 from generator.readers.processes import Outcome, Program, Running, find_program
@@ -326,7 +327,8 @@ def _faults(complaints: list[_Complaint], ours: list[File]) -> list[Fault]:
             faults.append(Fault(complaint.path, complaint.line, complaint.message))
         elif taken and (line := _line_of(site.text, rf"^\s*server_name\s.*(?<![\w.-]){re.escape(taken['name'])}[\s;]")):
             what = f"another site of this host is {taken['name']} on {taken['where']} too, and nginx would ignore one"
-            faults.append(Fault(site.path, line, f"{what}; remove that of {others}, or use another domain"))
+            fix = _uninstalling(complaint.places) or f"remove that of {others}"
+            faults.append(Fault(site.path, line, f"{what}; {fix}, or use another domain"))
         elif complaint.path and re.match(_NO_CERTIFICATE, complaint.message):
             what = f"/{complaint.path}:{complaint.line} has our port for TLS without TLS, and would need a certificate"
             fix = "give that site another port, or set nginx.https_port to another"
@@ -336,6 +338,14 @@ def _faults(complaints: list[_Complaint], ours: list[File]) -> list[Fault]:
         elif complaint.level != "warn" and not re.match(_NOT_HERE, complaint.message):
             faults.append(Fault(site.path, None, f"does not fit into this host's nginx: {complaint}"))
     return list(dict.fromkeys(faults))
+
+
+def _uninstalling(places: Sequence[str]) -> str:
+    """How to end the deployment that one of these sites is of: after a change of `name`, that of the old name."""
+    there = [PurePath(place.rpartition(":")[0]) for place in places]
+    paths = [HOST / path.relative_to(_OURS) for path in there if path.is_relative_to(_OURS)]
+    ours = [path.name for path in paths if RENDERED in (_text(path) or "")]
+    return f"end that deployment, `{AS_ROOT} uninstall --set name={ours[0]}`" if ours else ""
 
 
 def without_ipv6(listen: Sequence[str]) -> str:

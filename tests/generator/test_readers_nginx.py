@@ -246,6 +246,12 @@ def test_a_name_that_another_site_has_too_is_told_though_nginx_only_warns(host: 
     assert "remove that of /etc/nginx/sites-available/old:1, or use another domain" in found.message
 
 
+def test_a_name_of_another_deployment_is_told_with_the_command_that_ends_that(host: Callable[..., Path]) -> None:
+    host(old="# Rendered by wsbundle from deploy.yaml\nserver { listen 80; server_name ws.example.com; }\n")
+    found = fault(nginx.configuration, rendered(domain="ws.example.com"))
+    assert "wsbundle uninstall --set name=old`, or use another domain" in found.message
+
+
 def test_names_that_two_other_sites_share_are_not_ours(host: Callable[..., Path]) -> None:
     host(a="server { listen 80; server_name a.example.com; }\n", b="server { listen 80; server_name a.example.com; }\n")
     assert verdict(nginx.configuration, rendered()).state == "accepted"
