@@ -202,6 +202,8 @@ class Restarts:
         restart = self._restarts.setdefault(peer, _Restart(peer.host))
         for client in record.clients:
             temporary = client.temporary
+            if temporary in self._away:  # it came back under another name of its host, and leaves once more
+                self._lose(self._away[temporary])
             if temporary not in peer.client_addresses:
                 self._bus.note_client(peer, client)  # we were just being told all that the other worker has
             away = self._away[temporary] = restart.away[temporary] = Away(client, restart, self._hub.tally)

@@ -211,6 +211,30 @@ def test_another_host_has_no_say_in_who_comes_back() -> None:
     assert bob.heard() == []
 
 
+def test_one_that_is_back_under_another_name_of_its_host_and_leaves_once_more_is_waited_for_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, here, alice, bob = alice_and_who_watches_her()
+    leave(here, alice, engine=engine)
+    bob.say(type="send", id=1, recipient_uuid="alice", message=1)
+    renamed = HostOfOne(engine, "c")
+    monkeypatch.setattr(renamed.center, "draw_address", lambda: alice.session.temporary)
+    back = renamed.v0()
+    engine.settle()
+    renamed.bus.announce_restart([back.session], lambda: None)
+    engine.settle()
+    assert [frame["code"] for frame in bob.heard() if frame["type"] == "error"] == [116]
+    renamed.bus.lose_abroad()
+    back.session.leave()
+    renamed.bus.confirm_restart([])
+    engine.settle()
+    there = engine.hosts["b.7"]
+    there.passes(AWAY_S)
+    there.turns()
+    assert not there.bus.restarts._away
+    assert not there.bus.restarts._restarts
+
+
 def test_what_is_kept_is_bounded_and_the_rest_is_refused() -> None:
     engine, (here, there) = hosts(2)
     alice, group = here.v1("alice"), {"type": "send", "group": "g", "message": 1}
