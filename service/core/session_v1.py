@@ -64,6 +64,8 @@ MAX_UNCONFIRMED = 1024
 GUESSES_PER_SECOND = 10
 # In messages, for the turn of the loop in which it is checked.
 TOKEN_COST = 64
+# To look up so many addresses takes as long as a message.
+ADDRESSES_OF_A_MESSAGE = 10
 
 _heading = bounded(msgspec.json.Decoder(Heading).decode)
 _receipt = msgspec.json.Decoder(ReceiptBody).decode
@@ -603,6 +605,7 @@ class SessionV1(Session):
         self._say(Ok(id=request.id))
 
     def _tell_presence(self, request: Presence) -> None:
+        self.owe(len(request.uuids) // ADDRESSES_OF_A_MESSAGE)
         new = set(request.uuids) - self._watched.keys()
         if not all(map(self._may_send, request.uuids)):
             self._fail(request.id, Failures.FORBIDDEN, drops.FORBIDDEN)

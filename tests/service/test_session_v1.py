@@ -210,6 +210,13 @@ def test_a_wrong_token_can_be_corrected_in_time() -> None:
     assert only(alice)["type"] == "ok"
 
 
+def test_who_asks_for_many_addresses_at_once_pays_for_them() -> None:
+    alice = World(limits=limits(messages_per_second=33)).v1("alice")  # which was the first message
+    pauses = [alice.say(type="presence", id=1, uuids=["bob"] * 100) for _ in range(3)]
+    assert pauses[1] <= NEXT_TURN
+    assert pauses[2] == pytest.approx(1 / 33)
+
+
 @pytest.mark.parametrize("guess", ["token", "resume"])
 def test_a_client_that_guesses_tokens_or_secrets_is_to_be_read_more_slowly(guess: str) -> None:
     world = World(limits=limits(messages_per_second=100))
