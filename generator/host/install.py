@@ -270,7 +270,6 @@ def amiss(store: Store) -> list[str]:
         f"the engine knows another password than {generation.joined.password_file}": Password(store).has_changed(),
         **{f"{path} is gone": not os.path.exists(path) for path in _sockets(store)},
         **dict.fromkeys(lost(store), True),
-        **{f"{path} is there again": True for path in ByHand(store).standing(generation.replaces)},
     }
     return [what for what, is_so in found.items() if is_so]
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 from generator.host import facts
+from generator.host.by_hand import ByHand
+from generator.host.neighbours import names_lost
 from generator.host.obstacles import for_the_next_start, not_at_boot
 from generator.host.store import Store
 from generator.paths import Paths
@@ -23,7 +25,7 @@ def has_programs(manager: str) -> bool:
 
 
 def lost(store: Store) -> list[str]:
-    """What the current generation needs to start again and has lost, beside its files. Installing brings it back."""
+    """What keeps the current generation from starting again as it is, beside its files. Installing puts it right."""
     number = store.current
     if number is None:
         return []
@@ -34,6 +36,7 @@ def lost(store: Store) -> list[str]:
     is_gone = generation.engine and facts.missing_packages((package,))
     gone = [f"the package {package} is gone, of which the engine is"] if is_gone else []
     closed = facts.closed_to(user, *read_by_the_service(store, number, ours=True))
+    gone += [f"{path} is there again" for path in ByHand(store).standing(generation.replaces)]
     return [*gone, *(f"the user {user} cannot read {path}, as the service must to start" for path in closed)]
 
 
@@ -53,11 +56,13 @@ def faults(store: Store) -> Iterator[Fault]:
     """Why clients will not be served as they are now after the next start of something. Only root can tell."""
     number, main = store.current, main_text()
     assert number is not None
-    manager, user = store.generation(number).manager, store.user(number)
+    generation, user = store.generation(number), store.user(number)
     missing = () if main is None else tuple(missing_includes(main))
-    masked = facts.masked(*needed(manager), *filter(None, [store.engine_unit(number)]))
+    masked = facts.masked(*needed(generation.manager), *filter(None, [store.engine_unit(number)]))
     outsider = "" if main is None else facts.nginx_outsider(main)
-    yield from for_the_next_start(facts.nginx_fault(), masked, missing, has_programs(manager), outsider)
+    reads_ours = has_programs(generation.manager)
+    yield from for_the_next_start(facts.nginx_fault(), masked, missing, reads_ours, outsider)
+    yield from names_lost(store.name, generation.domains, facts.surroundings(*generation.domains))
     for what in lost(store):
         yield Fault(what, f"`{AS_ROOT} install`")
     for path in facts.closed_to(user, *read_by_the_service(store, number, ours=False)):

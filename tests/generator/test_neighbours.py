@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from generator.config.schema import Deploy
-from generator.host.neighbours import Surroundings, faults, warnings, ways_in, without
+from generator.host.neighbours import Surroundings, faults, names_lost, warnings, ways_in, without
 from generator.readers.nginx_sites import Listen, Server, servers
 
 ADDRESSES = ("203.0.113.5", "2001:db8::5")
@@ -198,3 +198,17 @@ def test_clients_are_proven_to_get_through_where_they_come(
     listen: tuple[str, ...], addresses: tuple[str, ...], named: tuple[str, ...], ways: tuple[tuple[str, ...], ...]
 ) -> None:
     assert ways_in(listen, Surroundings((), addresses, named)) == ways
+
+
+def test_the_first_site_with_a_name_gets_its_clients() -> None:
+    def lost(*sites: Server) -> list[str]:
+        return [str(fault) for fault in names_lost("center", ("other.example.com",), Surroundings(sites))]
+
+    ours = site("0.0.0.0", file="center")
+    assert lost(ours, site("0.0.0.0")) == []
+    assert lost(site("0.0.0.0", 8080), site("::"), site("203.0.113.5"), ours) == []
+    assert lost(site("0.0.0.0")) == []  # ours is not among them: another site includes it
+    assert lost(site("0.0.0.0"), ours) == [
+        "/etc/nginx/sites-enabled/old:2 is other.example.com too, and gets its clients once nginx reads its files "
+        "again; remove it there, or use another domain"
+    ]

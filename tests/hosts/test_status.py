@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.hosts.console import NAME, Console
+from tests.hosts.console import DOMAIN, NAME, Console
 from tests.hosts.test_ended_at_every_step import ENDING, stopped_at
 
 ENV = f"/etc/{NAME}/.env"
@@ -102,6 +102,17 @@ def test_an_nginx_that_could_not_reach_the_service_after_its_next_start_is_told(
         assert "usermod -aG www-data other" in installed.wsbundle(*words, code=1)
     installed.run("usermod", "-aG", "www-data", "other")
     installed.status()
+
+
+def test_a_site_that_would_get_the_clients_of_ours_is_told(installed: Console) -> None:
+    installed.configure()
+    other = f"server {{ listen 80; listen [::]:80; server_name {DOMAIN}; return 200; }}\n"
+    installed.write("/etc/nginx/sites-enabled/zzz", other)
+    installed.status()
+    installed.write("/etc/nginx/sites-enabled/aaa", other)
+    assert f"/etc/nginx/sites-enabled/aaa:1 is {DOMAIN} too" in installed.status(code=1)
+    installed.run("systemctl", "restart", "nginx")
+    assert "NOT ANSWERING" in installed.status(code=1)
 
 
 def test_what_plan_would_add_is_added(installed: Console) -> None:

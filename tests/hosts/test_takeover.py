@@ -45,6 +45,16 @@ def test_clients_notice_only_that_they_reconnect(empty: Console, sample: str) ->
     assert old_runs(empty)
 
 
+def test_what_was_replaced_and_is_there_again_is_told(empty: Console) -> None:
+    set_up(empty, "guide-uvicorn")
+    take_over(empty)
+    empty.run("cp", "-a", f"{AWAY}{UNIT}", UNIT)
+    assert f"{UNIT} is there again" in empty.wsbundle("status", "-f", FILE, code=1)
+    assert f"{UNIT} is there again" in empty.wsbundle("plan", "-f", FILE, code=3)
+    empty.wsbundle("install", "-f", FILE)
+    empty.wsbundle("status", "-f", FILE)
+
+
 def test_a_takeover_that_fails_leaves_the_old_service_and_its_clients_alone(empty: Console) -> None:
     set_up(empty, "guide-uvicorn")
     before = files(empty)
