@@ -1,12 +1,15 @@
 """The clock of a center: ticks once a second while anybody is connected, and costs nothing while nobody is."""
 
 import asyncio
+import logging
 
 from service.core.center import Center
 
 PERIOD_S = 1.0
 # How often it is looked whether the loop is late, and a delivery is timed.
 LOOK_S = 0.1
+
+logger = logging.getLogger("service")
 
 
 class Ticker:
@@ -32,4 +35,7 @@ class Ticker:
             self._center.stopwatch.is_due = True
             if now >= next_tick:
                 next_tick = now + PERIOD_S
-                self._center.tick()
+                try:
+                    self._center.tick()
+                except Exception:  # of one client, say: all others still need their pings
+                    logger.exception("what was due could not be done")
