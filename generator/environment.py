@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))  # -I left it out; first, since this Python may ha
 
 from generator.filling import fill  # noqa: E402
 from generator.pip import WHEELS, PipError  # noqa: E402
+from generator.progress import Progress  # noqa: E402
 from generator.reasons import reason  # noqa: E402
 
 sys.path.remove(str(ROOT))
@@ -207,8 +208,11 @@ def _make_importable(directory: Path) -> None:
     launcher.write_text(_LAUNCHER.format(python=python, root=str(ROOT)) + _START, encoding="utf-8")
     launcher.chmod(0o755)
     mine = ROOT.stat().st_uid == os.geteuid()
+    progress = Progress(sys.stderr.fileno(), "compile wsbundle")
+    progress.start()
     for part in ("generator", "service") if mine else ():  # root, who keeps nothing here, would do it in every run
         compileall.compile_dir(str(ROOT / part), quiet=2)
+    progress.stop()
 
 
 def _refuse_other_targets() -> None:
