@@ -263,12 +263,13 @@ def amiss(store: Store) -> list[str]:
     if store.current is None:
         return []
     generation, engine = store.generation(store.current), store.engine_unit(store.current)
+    is_running = runs(store.name, generation.manager)
     found = {
         "nginx does not run": not is_active("nginx.service"),
-        f"{store.name} does not run": not runs(store.name, generation.manager),
+        f"{store.name} does not run": not is_running,
         f"{engine} does not run": engine and not is_active(engine),
         f"the engine knows another password than {generation.joined.password_file}": Password(store).has_changed(),
-        **{f"{path} is gone": not os.path.exists(path) for path in _sockets(store)},
+        **{f"{path} is gone": is_running and not os.path.exists(path) for path in _sockets(store)},
         **dict.fromkeys(lost(store), True),
     }
     return [what for what, is_so in found.items() if is_so]
