@@ -161,6 +161,12 @@ class _Parser(argparse.ArgumentParser):
         self.formatter_class = lambda prog: _Formatter(prog, width=width, max_help_position=28)
         return super().format_help()
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            # Up to Python 3.12 argparse takes `--set=--` for that option with no value at all, and says nothing.
+            raise argparse.ArgumentError(action, "expected one argument")
+        return super()._get_values(action, arg_strings)
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
 

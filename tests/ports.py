@@ -1,5 +1,6 @@
 """Ports for the servers that tests start."""
 
+import contextlib
 import itertools
 import os
 import random
@@ -47,3 +48,10 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def answers(where: str | int) -> bool:
+    """Whether somebody listens on this Unix socket or port."""
+    family, address = (socket.AF_UNIX, where) if isinstance(where, str) else (socket.AF_INET, ("127.0.0.1", where))
+    with contextlib.closing(socket.socket(family)) as probe:
+        return probe.connect_ex(address) == 0

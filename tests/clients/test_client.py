@@ -388,6 +388,7 @@ def test_presence_tells_who_is_there(shell: Shell) -> None:
         ["send", "uuid", "message", "more"],
         ["listen", "--count", "0"],
         ["listen", "--count", "many"],
+        ["listen", "--as=--"],
         ["send", "--url", "http://127.0.0.1/", "uuid", "message"],
         ["send", "--url", "ws://127.0.0.1:port/", "uuid", "message"],
         ["send", "uuid", "\udcff"],

@@ -78,6 +78,8 @@ def test_the_example_of_every_command_is_a_command_line_that_is_understood(comma
         (["show", "--ori"], "unrecognized arguments: --ori; did you mean --origin?"),
         (["show", "twice"], "unrecognized arguments: twice; see wsbundle show --help"),
         (["show", "--set"], "argument --set: expected one argument; see wsbundle show --help"),
+        (["show", "--set=--"], "argument --set: expected one argument; see wsbundle show --help"),
+        (["show", "-f--"], "argument -f/--file: expected one argument; see wsbundle show --help"),
         (["rendr"], "rendr is not a command; did you mean render?"),
         (["stats", "--format", "text"], "stats is not a command; did you mean status?"),
         (

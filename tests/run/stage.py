@@ -35,7 +35,7 @@ from generator.readers.nginx_http2 import asks_for_http2, version_in, with_http2
 from generator.readers.stub_certificate import stub_pair
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import render
-from tests.ports import free_port
+from tests.ports import answers, free_port
 from tests.programs import missing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -60,11 +60,6 @@ def wait_until(condition: Callable[[], object], what: str, deadline_s: float = D
     while not condition():
         assert time.monotonic() < end, f"not in time: {what}"
         time.sleep(0.01)
-
-
-def answers(port: int) -> bool:
-    with contextlib.closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _fitted(bundle: Bundle) -> Bundle:
@@ -382,8 +377,8 @@ def as_supervisor(stage: Stage) -> Iterator["subprocess.Popen[bytes]"]:
         f"[include]\nfiles={stage.root}/etc/supervisor/conf.d/*.conf\n"
     )
     with process(stage, "supervisor", [program, "-n", "-c", str(conf)], env={"PATH": SBIN}) as child:
-        listens = (stage.root / f"run/{NAME}/ws.sock").exists
-        wait_until(lambda: listens() or child.poll() is not None, "the service listens")
+        listener = f"{stage.root}/run/{NAME}/ws.sock"
+        wait_until(lambda: answers(listener) or child.poll() is not None, "the service listens")
         assert child.poll() is None, stage.log()
         yield child
 

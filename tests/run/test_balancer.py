@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.ports import free_port
+from tests.ports import answers, free_port
 from tests.run.stage import (
     DEADLINE_S,
     DOMAIN,
@@ -170,7 +170,8 @@ def balanced(stage: Stage) -> Iterator[int]:
 def haproxy(stage: Stage, text: str) -> Iterator[None]:
     (stage.root / "haproxy.cfg").write_text(text)
     with process(stage, "haproxy", [needed("haproxy"), "-db", "-f", f"{stage.root}/haproxy.cfg"]) as child:
-        wait_until(lambda: (stage.root / "haproxy.sock").exists() or child.poll() is not None, "HAProxy listens")
+        listener = f"{stage.root}/haproxy.sock"
+        wait_until(lambda: answers(listener) or child.poll() is not None, "HAProxy listens")
         assert child.poll() is None, stage.log()
         yield
 

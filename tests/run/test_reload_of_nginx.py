@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from generator.host.reload import Reload
-from tests.ports import free_port
-from tests.run.stage import answers, needed, wait_until
+from tests.ports import answers, free_port
+from tests.run.stage import needed, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ports import free_port
-from tests.service.shells import answers, wait_until
+from tests.ports import answers, free_port
+from tests.service.shells import wait_until
 
 # Debian 13 and Ubuntu 26.04 have both; `.ci/valkey` brings Valkey to Debian 12.
 PROGRAMS = ("redis-server", "valkey-server")

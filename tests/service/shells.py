@@ -20,7 +20,7 @@ from typing import NamedTuple
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.ports import free_port
+from tests.ports import answers, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 # Reached by nothing but a failure, however busy the machine is.
@@ -285,10 +285,3 @@ def running(command: str, answers_on: str | None = None, at: str = str(ROOT), **
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # gunicorn's workers as well
             process.wait()
-
-
-def answers(where: str | int) -> bool:
-    """Whether somebody listens on this Unix socket or port."""
-    family, address = (socket.AF_UNIX, where) if isinstance(where, str) else (socket.AF_INET, ("127.0.0.1", where))
-    with contextlib.closing(socket.socket(family)) as probe:
-        return probe.connect_ex(address) == 0

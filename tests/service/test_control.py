@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.service.shells import COMMANDS, DEADLINE_S, Shell, answers, running, wait_until
+from tests.ports import answers
+from tests.service.shells import COMMANDS, DEADLINE_S, Shell, running, wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="who may ask is tried as other users")
 NOBODY = 65534

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.ports import free_port
+from tests.ports import answers, free_port
 from tests.programs import needs
 from tests.service.shells import (
     COMMANDS,
     DEADLINE_S,
     ROOT,
     Peer,
-    answers,
     clean_environment,
     running,
     wait_until,

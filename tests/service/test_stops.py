@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from service.workers.reload import DIRECTORY_VARIABLE, NAME
-from tests.ports import free_port
-from tests.service.shells import DEADLINE_S, ROOT, answers, clean_environment, wait_until
+from tests.ports import answers, free_port
+from tests.service.shells import DEADLINE_S, ROOT, clean_environment, wait_until
 
 KINDS = {"runner": "-m service", "standalone": "-m service.server", "file": "service/server.py"}
 HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

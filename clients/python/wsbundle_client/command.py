@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
 from websockets.exceptions import InvalidURI
@@ -234,6 +234,12 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser that says which command may have been meant by the first word, where that is none."""
 
     first_word = ""
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            # Up to Python 3.12 argparse takes `--token=--` for that option with no value at all, and says nothing.
+            raise argparse.ArgumentError(action, "expected one argument")
+        return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
         hint = ""
