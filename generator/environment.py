@@ -112,7 +112,7 @@ def make_environment(directory: Path, requirements: "list[Path]") -> None:
         )
     if directory.exists() and not directory.is_dir():
         raise MissingError(
-            f"{directory} is no directory; move it away, or name another place: make VENV=... Nothing was changed."
+            f"{directory} is not a directory; move it away, or name another place: make VENV=... Nothing was changed."
         )
     parent = directory.resolve().parent
     if os.statvfs(str(parent)).f_flag & os.ST_NOEXEC:
@@ -210,9 +210,11 @@ def _make_importable(directory: Path) -> None:
     mine = ROOT.stat().st_uid == os.geteuid()
     progress = Progress(sys.stderr.fileno(), "compile wsbundle")
     progress.start()
-    for part in ("generator", "service") if mine else ():  # root, who keeps nothing here, would do it in every run
-        compileall.compile_dir(str(ROOT / part), quiet=2)
-    progress.stop()
+    try:
+        for part in ("generator", "service") if mine else ():  # root, who keeps nothing here, would do it in every run
+            compileall.compile_dir(str(ROOT / part), quiet=2)
+    finally:
+        progress.stop()
 
 
 def _refuse_other_targets() -> None:

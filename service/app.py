@@ -131,7 +131,10 @@ class Application:
             response = await self._publish(Request(scope["method"], scope["path"], fields), receive)
         else:
             host = ",".join(fields.get("host", ()))
-            response = await self._watching.answer(scope["method"], scope["path"], passed_on(fields), host)
+            try:
+                response = await self._watching.answer(scope["method"], scope["path"], passed_on(fields), host)
+            except asyncio.CancelledError:
+                response = _STOPPING
         await send_answer(send, "http", response)
 
     async def _publish(self, request: Request, receive: Receive) -> Answer:

@@ -94,7 +94,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     missing_packages: tuple[str, ...]
     python_version: tuple[int, ...]
     places: tuple[Place, ...]
-    """One for each file system, by the directory of ours that needs most there."""
+    """One for each file system to which an installation writes."""
     makes_runtime: bool
     """Whether the change needs more than a few files below /opt."""
     free_for_data: int
@@ -367,9 +367,12 @@ def account_of(user: str) -> Account | None:
     return Account(entry.pw_uid, entry.pw_gecos, entry.pw_dir, entry.pw_shell)
 
 
-def closed_to(user: str, *paths: str) -> list[str]:
-    """Those files that a user of the host cannot read, or that are not there. Only root can ask for another user."""
-    return [path for path in paths if not run("runuser", "-u", user, "--", "test", "-r", path).succeeded]
+def closed_to(user: str, *paths: str, way: str = "-r") -> list[str]:
+    """Those files that a user of the host cannot read, or that are not there; with `-x`, the directories to enter.
+
+    Only root can ask for another user. Source: test(1).
+    """
+    return [path for path in paths if not run("runuser", "-u", user, "--", "test", way, path).succeeded]
 
 
 def group_of(name: str) -> int | None:

@@ -167,8 +167,8 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
     mine = belongings.recorded(store, service_user(deploy))
     if is_anothers(store, mine) or not (store.home.is_dir() or store.traces() or (purge and mine)):
         report.line(f"Nothing to do: {name} is not installed.")
-        for other in store.others():  # after a change of `name`, that of the old one
-            report.line(f"{other} is installed; to uninstall that: `{AS_ROOT} uninstall --set name={other}`")
+        if others := store.others():  # one of them may be that of the old name, after a change of `name`
+            report.line(f"Others are: {', '.join(others)}; to uninstall one: `{AS_ROOT} uninstall --set name=NAME`")
         for path in belongings.foreign(store, deploy, mine):
             report.line(f"{path} is not ours, and stays as it is.")
         return 0
@@ -280,7 +280,10 @@ def _sockets(store: Store) -> list[str]:
     assert store.current is not None
     texts = [store.pristine(store.current, path) for path in (Paths(store.name).site, Paths(store.name).locations)]
     return [
-        path for text in texts if text.exists() for path in re.findall(r"server unix:(/[^;\s]+);", text.read_text())
+        path
+        for text in texts
+        if text.exists()
+        for path in re.findall(r"server unix:(/[^;\s]+);", text.read_text(encoding="utf-8"))
     ]
 
 

@@ -1,5 +1,6 @@
 """What a deployment that runs would not survive: the next start of itself, or of the programs that it needs."""
 
+import os
 from collections.abc import Iterator
 
 from generator.host import facts
@@ -31,17 +32,33 @@ def lost(store: Store) -> list[str]:
         return []
     generation, user = store.generation(number), store.user(number)
     if facts.account_of(user) is None:
-        return [f"the user {user} is gone, as whom the service starts"]
+        return [f"the service's user {user} does not exist any more"]
     package = f"{generation.engine}-server"
     is_gone = generation.engine and facts.missing_packages((package,))
-    gone = [f"the package {package} is gone, of which the engine is"] if is_gone else []
-    closed = facts.closed_to(user, *read_by_the_service(store, number, ours=True))
+    gone = [f"the engine's package {package} is not installed any more"] if is_gone else []
     gone += [f"{path} is there again" for path in ByHand(store).standing(generation.replaces)]
-    return [*gone, *(f"the user {user} cannot read {path}, as the service must to start" for path in closed)]
+    return [*gone, *_closed(store, number)]
+
+
+def _closed(store: Store, number: int) -> list[str]:
+    user, found = store.user(number), []
+    for path in facts.closed_to(user, *read_by_the_service(store, number, ours=True)):
+        if os.path.exists(path):
+            found.append(f"the user {user} cannot read {path}, and without that the service does not start")
+        elif path == f"/{Paths(store.name).keys}":
+            found.append(
+                f"{path} is gone: restore it, from a backup or another host; with new keys no old token is valid"
+            )
+        elif path == f"/{Paths(store.name).engine_password}":
+            found.append(f"{path} is gone, and without that the service does not start")
+    return found  # of all other files that are gone it is said that they were edited
 
 
 def read_by_the_service(store: Store, number: int, ours: bool) -> list[str]:
-    """The files that it reads as its own user when it starts: those that we have put there, or the operator."""
+    """The files that it reads as its own user when it starts: those that we have put there, or the operator's.
+
+    The operator may have put some beside ours.
+    """
     generation, paths = store.generation(number), Paths(store.name)
     joined = generation.joined
     read = {generation.keys if generation.auth == "token" else None}
@@ -49,7 +66,8 @@ def read_by_the_service(store: Store, number: int, ours: bool) -> list[str]:
     # systemd reads .env itself, as root.
     read |= {f"/{paths.env}"} if generation.manager == "supervisor" else set()
     read |= {f"/{paths.gunicorn}"} if generation.server == "gunicorn" else set()
-    return sorted(path for path in read if path is not None and path.startswith(f"/etc/{store.name}/") == ours)
+    own = {f"/{path}" for path in (paths.keys, paths.engine_password, paths.env, paths.gunicorn)}
+    return sorted(path for path in read if path is not None and (path in own) == ours)
 
 
 def faults(store: Store) -> Iterator[Fault]:
@@ -65,7 +83,8 @@ def faults(store: Store) -> Iterator[Fault]:
     yield from names_lost(store.name, generation.domains, facts.surroundings(*generation.domains))
     for what in lost(store):
         yield Fault(what, f"`{AS_ROOT} install`")
-    for path in facts.closed_to(user, *read_by_the_service(store, number, ours=False)):
+    theirs = read_by_the_service(store, number, ours=False) if facts.account_of(user) is not None else ()
+    for path in facts.closed_to(user, *theirs):
         yield Fault(f"the user {user} cannot read {path}", f"`chgrp {user} {path}; chmod g+r {path}`")
 
 

@@ -25,10 +25,11 @@ from service.declaration import Fault
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
 OLDEST_SYSTEMD, OLDEST_NGINX = 249, (1, 18)
 _OWN_USER = "write a `user:` in deploy.yaml that does not exist yet: it is made, and for this service alone"
-# Where an installation writes; what needs most comes first.
-WRITTEN = ("/opt", "/etc", "/var/lib", "/var/log", "/run")
-# Bytes and files of a runtime, and of a few files. systemd itself reads no units anew below 16 MiB in /run.
+# Where an installation writes; of those on one file system the first counts.
+WRITTEN = ("/opt", "/run", "/var/lib", "/etc")
+# Bytes and files of a runtime, and of a generation. systemd itself reads no units anew below 16 MiB in /run.
 NEEDED, NEEDED_FOR_A_CHANGE, NEEDED_BY_SYSTEMD = (300 * 1024**2, 6000), (10 * 1024**2, 300), (16 * 1024**2, 300)
+_NEEDED_FOR_LINKS = (1024**2, 100)
 
 
 def packages(deploy: Deploy, engine: str = "") -> tuple[str, ...]:
@@ -69,17 +70,21 @@ def _of_the_host(facts: Facts) -> Iterator[Fault]:
 def _of_a_place(place: Place, makes_runtime: bool) -> Iterator[Fault]:
     path, free = place.path, place.free_bytes // 1024**2
     if place.mounted == "read-only":
-        yield Fault(f"{path} is mounted read-only", "mount it without that")
+        yield Fault(f"{path} is mounted read-only", f"mount -o remount,rw {path}")
         return
     if path == "/opt" and place.mounted:
         yield Fault(f"/opt is mounted {place.mounted}, so the service cannot run from there", "mount it without that")
-    of_its_own = {"/opt": NEEDED if makes_runtime else NEEDED_FOR_A_CHANGE, "/run": NEEDED_BY_SYSTEMD}
+    of_its_own = {
+        "/opt": NEEDED if makes_runtime else NEEDED_FOR_A_CHANGE,
+        "/run": NEEDED_BY_SYSTEMD,
+        "/etc": _NEEDED_FOR_LINKS,
+    }
     needed_bytes, needed_files = of_its_own.get(path, NEEDED_FOR_A_CHANGE)
     if place.free_bytes < needed_bytes:
         yield Fault(f"{path} has {free} MiB free", f"make room: {needed_bytes // 1024**2} MiB are needed")
     if place.free_files < needed_files:
-        what = f"the file system of {path} takes {place.free_files} more files, as `df -i {path}` shows"
-        yield Fault(what, f"remove some: {needed_files} are needed")
+        what = f"the file system of {path} has {place.free_files} inodes left, as `df -i {path}` shows"
+        yield Fault(what, f"remove files: {needed_files} inodes are needed")
 
 
 def _of_the_release(facts: Facts) -> Iterator[Fault]:

@@ -58,7 +58,7 @@ def status(options: Namespace, report: Report) -> int:
     if deploy.tls == generation.tls != "off" and os.geteuid() == 0:  # keys and certbot's directories are root's
         shown = served(endpoint(generation))
         works &= _add_certificate(replace(deploy, domain=generation.domains), store, shown, rows, report)
-    if os.geteuid() == 0:  # others may not test nginx
+    if os.geteuid() == 0 and not under_way:  # others may not test nginx; and what is being changed is half changed
         works &= _add_next_start(store, rows, report)
     if generation.joined.url is not None:
         works &= _add_hosts(generation, rows, report)

@@ -139,7 +139,7 @@ def _let_in(store: Store, number: int) -> None:
     """Let the service of a generation come to what is its own in /etc/<name>, where somebody has closed that."""
     directory, user = store.root / f"etc/{store.name}", store.user(number)
     beyond = [path for path in read_by_the_service(store, number, ours=True) if os.path.lexists(path)]
-    if facts.closed_to(user, *beyond):
+    if beyond and facts.closed_to(user, str(directory), way="-x"):
         directory.chmod(directory.stat().st_mode | 0o111)
 
 
@@ -306,7 +306,8 @@ def _print_log(store: Store, generation: Generation, began: float, report: Repor
     report.error("\n".join(f"  {line}" for line in lines) or "  (its log is empty)")
     for unit in store.units if generation.manager == "systemd" else ():
         for path in facts.drop_ins(unit):
-            report.error(f"  {unit} is changed by {path}, which is not ours")
+            if f"/{unit}.d/" in path:  # others are for each service, as LXC has one
+                report.error(f"  {unit} is changed by {path}, which is not ours")
 
 
 def _without_traceback(line: str) -> str:

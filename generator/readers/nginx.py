@@ -314,7 +314,8 @@ def _faults(complaints: list[_Complaint], ours: list[File]) -> list[Fault]:
     faults = []
     for complaint in complaints:
         taken = re.search(_NAME_TAKEN, complaint.message)
-        others = ", ".join(f"/{place}" for place in complaint.places if place.rpartition(":")[0] not in paths)
+        foreign = [place for place in complaint.places if place.rpartition(":")[0] not in paths]
+        others = ", ".join(f"/{place}" for place in foreign)
         twice = re.search(_TWICE, complaint.message)
         if twice and others and (own := _directive_of(ours, twice["directive"])):
             what = f"nginx takes {twice['directive']} once, and {others} has it too; remove it there"
@@ -327,7 +328,7 @@ def _faults(complaints: list[_Complaint], ours: list[File]) -> list[Fault]:
             faults.append(Fault(complaint.path, complaint.line, complaint.message))
         elif taken and (line := _line_of(site.text, rf"^\s*server_name\s.*(?<![\w.-]){re.escape(taken['name'])}[\s;]")):
             what = f"another site of this host is {taken['name']} on {taken['where']} too, and nginx would ignore one"
-            fix = _uninstalling(complaint.places) or f"remove that of {others}"
+            fix = _uninstalling(foreign) or f"remove that of {others}"
             faults.append(Fault(site.path, line, f"{what}; {fix}, or use another domain"))
         elif complaint.path and re.match(_NO_CERTIFICATE, complaint.message):
             what = f"/{complaint.path}:{complaint.line} has our port for TLS without TLS, and would need a certificate"

@@ -55,7 +55,7 @@ def test_a_file_where_the_environment_should_stand_is_told_and_stays(tmp_path: P
     assert make_environment(tmp_path, "") == (
         1,
         "",
-        f"wsbundle: {tmp_path}/venv is no directory; move it away, or name another place: make VENV=... "
+        f"wsbundle: {tmp_path}/venv is not a directory; move it away, or name another place: make VENV=... "
         "Nothing was changed.\n",
     )
     assert [path.read_text() for path in tmp_path.iterdir()] == ["a file in the way"]

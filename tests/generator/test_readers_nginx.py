@@ -252,6 +252,13 @@ def test_a_name_of_another_deployment_is_told_with_the_command_that_ends_that(ho
     assert "wsbundle uninstall --set name=old`, or use another domain" in found.message
 
 
+def test_our_own_deployment_is_not_to_be_ended_for_another_site_of_its_name(host: Callable[..., Path]) -> None:
+    site = "server { listen 80; server_name ws.example.com; }\n"
+    host(**{"aaa": site, "queue-websocket": f"# Rendered by wsbundle from deploy.yaml\n{site}"})
+    found = fault(nginx.configuration, rendered(domain="ws.example.com"))
+    assert "remove that of /etc/nginx/sites-available/aaa:1, or use another domain" in found.message
+
+
 def test_names_that_two_other_sites_share_are_not_ours(host: Callable[..., Path]) -> None:
     host(a="server { listen 80; server_name a.example.com; }\n", b="server { listen 80; server_name a.example.com; }\n")
     assert verdict(nginx.configuration, rendered()).state == "accepted"

@@ -135,7 +135,7 @@ def test_one_that_was_stopped_masked_or_removed_is_told_and_runs_again(empty: Co
     assert empty.is_active(unit)
     package = f"{unit.partition('@')[0]}"
     empty.run("apt-get", "-q", "-y", "remove", package)
-    assert f"the package {package} is gone" in empty.status(code=1)
+    assert f"the engine's package {package} is not installed any more" in empty.status(code=1)
     assert f"+ {package}" in empty.wsbundle("plan", code=3)
     empty.wsbundle("install")
     empty.status()

@@ -30,7 +30,7 @@ def test_every_problem_is_told_at_once_and_nothing_changes(empty: Console) -> No
     for finding in (
         f"this is {system} 8",
         "/opt has 10 MiB free",
-        "the file system of /opt takes 99 more files",
+        "the file system of /opt has 99 inodes left",
         "/etc is mounted read-only",
         "nginx is broken already",
         "broken.conf:1",

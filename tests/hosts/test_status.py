@@ -84,8 +84,8 @@ def test_what_the_service_needs_to_start_again_is_missed_while_it_runs(installed
     installed.install(auth="token", manager=manager)
     keys = f"/etc/{NAME}/keys.json"
     for command, why in (
-        (f"userdel --force {NAME}; ! id {NAME}", f"the user {NAME} is gone"),
-        (f"rm {keys}", f"the user {NAME} cannot read {keys}"),
+        (f"userdel --force {NAME}; ! id {NAME}", f"the service's user {NAME} does not exist any more"),
+        (f"rm {keys}", f"{keys} is gone: restore it, from a backup or another host"),
         (f"chmod 600 {keys}", f"the user {NAME} cannot read {keys}"),
         (f"chmod 700 /etc/{NAME}", f"the user {NAME} cannot read {keys}"),
     ):

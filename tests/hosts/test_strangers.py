@@ -109,9 +109,8 @@ def test_a_user_of_two_deployments_leaves_with_neither_while_the_other_runs(inst
 
 def test_a_deployment_that_gets_another_name_is_told_how_the_old_one_ends(installed: Console) -> None:
     installed.configure(name="renamed")
-    ends = f"wsbundle uninstall --set name={NAME}`"
-    assert ends in installed.wsbundle("plan", code=1)
-    assert ends in installed.wsbundle("uninstall")
+    assert f"wsbundle uninstall --set name={NAME}`" in installed.wsbundle("plan", code=1)
+    assert f"Others are: {NAME}; to uninstall one: " in installed.wsbundle("uninstall")
     assert installed.routes()
     installed.wsbundle("uninstall", "--set", f"name={NAME}")
     installed.wsbundle("install")

@@ -722,10 +722,12 @@ def test_what_is_not_http_takes_no_answer_of_another_request(home: Path, variabl
         assert "Traceback" not in shell.log()
 
 
+# The last release of the library for Python 3.10 has no answer of its own.
+_TOO_MANY = 431 if sys.version_info >= (3, 11) else 400
 LONG_HEADS = {
     "all cookies of a domain": (101, b"Cookie: a=" + b"x" * 32_766 + b"\r\n"),
     "many fields": (101, b"".join(b"X-%d: x\r\n" % number for number in range(300))),
-    "too many fields": (431, b"".join(b"X-%d: x\r\n" % number for number in range(1100))),
+    "too many fields": (_TOO_MANY, b"".join(b"X-%d: x\r\n" % number for number in range(1100))),
     "a body": (400, b"Content-Length: 2\r\n"),
 }
 
