@@ -431,8 +431,13 @@ def surroundings(*domains: str) -> Surroundings:
     """The surroundings of a site of this host's nginx, and the addresses by which clients reach its domains."""
     ours, leads = addresses(), set().union(*map(addresses_of, domains))
     named = tuple(address for address in ours if address in leads)
+    return Surroundings(sites(), ours, named)
+
+
+def sites() -> tuple[Server, ...]:
+    """What this host's nginx serves, or will once it is installed."""
     main = HOST / "nginx.conf"
-    return Surroundings(tuple(servers(main)) if main.exists() else (_of_the_package(),), ours, named)
+    return tuple(servers(main)) if main.exists() else (_of_the_package(),)
 
 
 def _of_the_package() -> Server:

@@ -68,14 +68,14 @@ def warnings(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
             yield Fault(f"{listen.where} answers a health check on port {port} that names no site of this host", fix)
 
 
-def names_lost(name: str, domains: tuple[str, ...], around: Surroundings) -> Iterator[Fault]:
+def names_lost(name: str, domains: tuple[str, ...], sites: tuple[Server, ...]) -> Iterator[Fault]:
     """The sites that get our clients once nginx reads its files again: at each address the first one with a name."""
     own = f"/{Paths(name).site_link}"
-    ours = {(each.host, each.port) for server in around.others if server.path == own for each in server.listens}
+    ours = {(each.host, each.port) for server in sites if server.path == own for each in server.listens}
     found = {}
     for domain in domains:
         for place in sorted(ours):
-            beside = (server for server in around.others if domain.lower() in server.names)
+            beside = (server for server in sites if domain.lower() in server.names)
             first = next((each for each in beside if place in {(at.host, at.port) for at in each.listens}), None)
             if first is not None and first.path != own:
                 found[first.where, domain] = Fault(

@@ -80,7 +80,7 @@ def faults(store: Store) -> Iterator[Fault]:
     outsider = "" if main is None else facts.nginx_outsider(main)
     reads_ours = has_programs(generation.manager)
     yield from for_the_next_start(facts.nginx_fault(), masked, missing, reads_ours, outsider)
-    yield from names_lost(store.name, generation.domains, facts.surroundings(*generation.domains))
+    yield from names_lost(store.name, generation.domains, facts.sites())
     for what in lost(store):
         yield Fault(what, f"`{AS_ROOT} install`")
     theirs = read_by_the_service(store, number, ours=False) if facts.account_of(user) is not None else ()

@@ -202,7 +202,7 @@ def test_clients_are_proven_to_get_through_where_they_come(
 
 def test_the_first_site_with_a_name_gets_its_clients() -> None:
     def lost(*sites: Server) -> list[str]:
-        return [str(fault) for fault in names_lost("center", ("other.example.com",), Surroundings(sites))]
+        return [str(fault) for fault in names_lost("center", ("other.example.com",), sites)]
 
     ours = site("0.0.0.0", file="center")
     assert lost(ours, site("0.0.0.0")) == []
