@@ -367,12 +367,19 @@ def account_of(user: str) -> Account | None:
     return Account(entry.pw_uid, entry.pw_gecos, entry.pw_dir, entry.pw_shell)
 
 
+# All in one session, as PAM notes each in the journal.
+_CLOSED = 'for path; do test "$0" "$path" || printf "%s\\n" "$path"; done'
+
+
 def closed_to(user: str, *paths: str, way: str = "-r") -> list[str]:
     """Those files that a user of the host cannot read, or that are not there; with `-x`, the directories to enter.
 
     Only root can ask for another user. Source: test(1).
     """
-    return [path for path in paths if not run("runuser", "-u", user, "--", "test", way, path).succeeded]
+    if not paths:
+        return []
+    told = run("runuser", "-u", user, "--", "sh", "-c", _CLOSED, way, *paths)
+    return told.output.splitlines() if told.succeeded else list(paths)
 
 
 def group_of(name: str) -> int | None:
