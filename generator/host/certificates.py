@@ -31,6 +31,15 @@ LATE = 1 / 6
 # Nobody trusts it, so nothing is gained by making another.
 _PLACEHOLDERS_DAYS = "3650"
 _CERTBOT_S = 300.0
+_CONVERTED = "openssl x509 -in FILE -out fullchain.pem converts one"
+_REQUEST = "that is a request: send it to the authority, and name what comes back"
+_NO_CERTIFICATE = {
+    "PKCS7": "openssl pkcs7 -print_certs -in FILE -out fullchain.pem takes them out",
+    "CERTIFICATE REQUEST": _REQUEST,
+    "NEW CERTIFICATE REQUEST": _REQUEST,
+}
+# What Apple's systems take, whoever signs. Source: support.apple.com/103769
+_APPLE_DAYS = 825
 
 
 class Place:
@@ -108,9 +117,9 @@ def faults(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
     of_file, of_key = list(_faults_of_file(file)), list(_of_key(key))
     yield from (("certificate.file", fault) for fault in of_file)
     yield from (("certificate.key", fault) for fault in of_key)
-    if not of_file + of_key and (mismatch := _mismatch(file, key)):
-        yield "certificate.key", mismatch
-        if (position_of_key(file.read_text(encoding="latin-1"), key) or 0) > 1:
+    if not of_file + of_key:
+        yield from (found := list(_mismatch(file, key)))
+        if found and (position_of_key(file.read_text(encoding="latin-1"), key) or 0) > 1:
             return  # the first certificate is not the one to judge
     if not of_file:
         yield from (("certificate.file", fault) for fault in _refused(file, domains(deploy), now))
@@ -128,6 +137,9 @@ def warnings(deploy: Deploy, now: float) -> Iterator[tuple[str, Fault]]:
         return
     if 0 <= certificate.ends - now < SHORT_DAYS * DAY_S:
         yield "certificate.file", Fault(f"ends in {certificate.days_left(now)} days", "renew it")
+    if (days := certificate.days_left(certificate.begins)) > _APPLE_DAYS:
+        what = f"is for {days} days, and Apple's systems take no more than {_APPLE_DAYS}"
+        yield "certificate.file", Fault(what, "have the authority make it for a shorter time")
     for fault in judged(file.read_text(encoding="latin-1"), now).warnings:
         yield "certificate.file", fault
 
@@ -290,9 +302,8 @@ def _faults_of_file(path: Path) -> Iterator[Fault]:
     elif fault := joined(text):
         yield fault
     elif read(path) is None:
-        yield Fault(
-            f"{path} starts with no certificate in PEM", "openssl x509 -in FILE -out fullchain.pem converts one"
-        )
+        fix = next((way for kind, way in _NO_CERTIFICATE.items() if f"-----BEGIN {kind}-----" in text), _CONVERTED)
+        yield Fault(f"{path} starts with no certificate in PEM", fix)
 
 
 def _of_key(path: Path) -> Iterator[Fault]:
@@ -306,23 +317,25 @@ def _of_key(path: Path) -> Iterator[Fault]:
         yield Fault(f"{path} has a pass phrase, and there is nobody to type it when nginx starts", fix)
 
 
-def _mismatch(file: Path, key: Path) -> Fault | None:
-    """What OpenSSL, and so nginx, says about the two together."""
+def _mismatch(file: Path, key: Path) -> Iterator[tuple[str, Fault]]:
+    """What OpenSSL, and so nginx, says about the two together, with the key of deploy.yaml."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(file, key)
     except ssl.SSLError as error:
         # The second is what a key of another kind than the certificate's gets: RSA instead of EC.
         if error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
             number = position_of_key(file.read_text(encoding="latin-1"), key)
-            if number is not None:
-                fix = "put that first, and behind it the one that signed it"
-                return Fault(f"{key} belongs to certificate {number} of {file}, and nginx serves the first", fix)
+            what = f"{key} does not belong to {file}"
             fix = "name the key that the certificate was made for; in the file, its own certificate comes first"
-            return Fault(f"{key} does not belong to {file}", fix)
-        if error.reason in ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"):
-            return None  # said of the certificate itself, in words
-        return Fault(f"nginx would refuse it: {error}", "make a new key, and get a certificate for it")
-    return None
+            if number is not None:
+                what = f"{key} belongs to certificate {number} of {file}, and nginx serves the first"
+                fix = "put that first, and behind it the one that signed it"
+            yield "certificate.key", Fault(what, fix)
+        elif not run("openssl", "pkey", "-in", str(key), "-noout").succeeded:
+            yield "certificate.key", Fault(f"{key} cannot be read by OpenSSL", "name the key of the certificate")
+        elif error.reason not in ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"):  # which are told in words
+            fix = "copy it once more from where it comes from"
+            yield "certificate.file", Fault(f"{file} is damaged, and nginx would refuse it: {error}", fix)
 
 
 def authority(place: Place) -> str | None:

@@ -74,11 +74,15 @@ def judged(text: str, now: float) -> Verdict:
         rest.write_text("\n".join(certificates(text)[1:]) + "\n", encoding="latin-1")
         chain = _followed(links)
         said = _verify(links[0], rest, now)
-        warnings = [*_of_the_order(links, chain), *_of_the_kind(links[0])]
+        warnings = [*_of_the_order(links, chain), *_of_the_first(links[0])]
+        trusting: tuple[str, ...] = ()
         if _UNKNOWN & {number for number, *_ in _errors(said)}:
             warnings.append(_unknown(chain))
-            said = _verify(links[0], rest, now, "-partial_chain", "-trusted", str(chain[-1].file))
+            trusting = ("-partial_chain", "-trusted", str(chain[-1].file))
+            said = _verify(links[0], rest, now, *trusting)
         faults = dict.fromkeys([*_faults(said, chain), *_of_the_signatures(chain)])  # openssl says some things twice
+        if not faults:
+            warnings.extend(_of_the_letter(_verify(links[0], rest, now, "-x509_strict", *trusting), chain))
         return Verdict(list(faults), warnings)
 
 
@@ -153,6 +157,17 @@ def _faults(said: Outcome, chain: list[_Link]) -> Iterator[Fault]:
             yield Fault(f"would be refused by clients: {words}" + (f" ({whose})" if whose else ""), _RENEW)
 
 
+def _of_the_letter(said: Outcome, chain: list[_Link]) -> Iterator[Fault]:
+    """What is against the letter of RFC 5280, by which clients judge that are written in Python from 3.13 on."""
+    found = [(depth, words) for _, depth, _, words in _errors(said)]
+    last = len(chain) - 1
+    if not chain[last].is_signed_by_itself and "X509v3 Authority Key Identifier" not in _text(chain[last]):
+        found.append((last, "Missing Authority Key Identifier"))  # openssl does not say it of what it is to trust
+    for depth, words in dict.fromkeys(found):
+        whose = f" ({chain[depth].subject})" if depth <= last else ""
+        yield Fault(f"Python 3.13 and later refuse it: {words}{whose}", "have the authority make it by RFC 5280")
+
+
 def _unknown(chain: list[_Link]) -> Fault:
     if chain[0].is_signed_by_itself:
         fix = "use tls: letsencrypt, or a certificate of an authority; or give it to every client"
@@ -185,9 +200,18 @@ def _text(link: _Link) -> str:
     return printed(link.file, "-text").output
 
 
-def _of_the_kind(leaf: _Link) -> Iterator[Fault]:
-    found = dict(re.findall(r"(Public Key Algorithm|ASN1 OID): (\S+)", _text(leaf)))
+def _of_the_first(leaf: _Link) -> Iterator[Fault]:
+    """What browsers and other clients refuse that openssl takes."""
+    text = _text(leaf)
+    found = dict(re.findall(r"(Public Key Algorithm|ASN1 OID): (\S+)", text))
     kind = found.get("ASN1 OID", found.get("Public Key Algorithm", ""))
     if kind not in _BROWSERS_TAKE:
         fix = "for browsers get one for EC P-256, P-384 or RSA"
         yield Fault(f"has a key of the kind {kind}, which no common browser takes", fix)
+    if "X509v3 Key Usage" in text and "Digital Signature" not in text:
+        yield Fault("has a keyUsage without digitalSignature, which no common browser takes", _RENEW)
+    if "CA:TRUE" in text and not leaf.is_signed_by_itself:
+        yield Fault("is one of an authority (CA:TRUE), which Firefox does not take from a server", _RENEW)
+    if "status_request" in text:
+        fix = "get one without OCSP Must-Staple"
+        yield Fault("must come with an answer of OCSP, which nginx does not send here: some clients refuse it", fix)

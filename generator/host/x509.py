@@ -10,7 +10,6 @@ from generator.host.probe import Endpoint
 from generator.host.programs import Outcome, run
 
 DAY_S = 86_400
-_END = "-----END CERTIFICATE-----"
 
 
 class Certificate(msgspec.Struct, frozen=True):
@@ -33,16 +32,22 @@ class Certificate(msgspec.Struct, frozen=True):
 
 
 def is_for(name: str, domain: str) -> bool:
-    """Whether a name in a certificate stands for a domain. Source: RFC 9525, sections 6.3 and 6.4."""
-    return name.lower() in (domain, "*." + domain.partition(".")[2])
+    """Whether a name in a certificate stands for a domain. Source: RFC 9525, sections 6.3 and 6.4.
+
+    Clients take no `*.lan`: behind the wildcard there must be two labels.
+    """
+    parent = domain.partition(".")[2]
+    return name.lower() in (domain, *["*." + parent] * ("." in parent))
 
 
 def printed(path: Path, *asked: str) -> Outcome:
-    """What openssl says of the first certificate of a PEM file, which needs no authority for that.
+    """What openssl says of the first certificate of a PEM file, which needs no authority for that."""
+    return _openssl(path, "-noout", *asked)
 
-    `openssl x509` reads all authorities that the host knows, whatever it is asked, and takes six times as long for it.
-    """
-    return run("openssl", "x509", "-in", str(path), "-inform", "PEM", "-noout", *asked, SSL_CERT_FILE=os.devnull)
+
+def _openssl(path: Path, *asked: str) -> Outcome:
+    # It reads all authorities that the host knows, whatever it is asked, and takes six times as long for it.
+    return run("openssl", "x509", "-in", str(path), "-inform", "PEM", *asked, SSL_CERT_FILE=os.devnull)
 
 
 def read(path: Path) -> Certificate | None:
@@ -78,5 +83,4 @@ def served(endpoint: Endpoint) -> bytes | None:
 
 def der(path: Path) -> bytes:
     """The first certificate of a PEM file, as it is sent."""
-    text = path.read_text(encoding="latin-1")
-    return ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN CERTIFICATE") :].partition(_END)[0] + _END)
+    return ssl.PEM_cert_to_DER_cert(_openssl(path, "-outform", "PEM").output)

@@ -42,7 +42,9 @@ class Authority:
         made = pair(self.directory, "", f"/CN={name}")
         self.file, self.key = made
 
-    def below(self, name: str, may: str = "basicConstraints=CA:TRUE", days: int = 90) -> "Authority":
+    def below(
+        self, name: str, may: str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign", days: int = 90
+    ) -> "Authority":
         other = Authority(self.directory, name)
         self._sign(other.key, other.file, name, may, days)
         return other

@@ -88,6 +88,29 @@ def test_a_certificate_in_der_is_no_pem(tmp_path: Path, good: Pair) -> None:
     assert told(file, good.key) == [f"certificate.file: {file} starts with no certificate in PEM; {fix}"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "fix"),
+    [
+        ("PKCS7", "openssl pkcs7 -print_certs -in FILE -out fullchain.pem takes them out"),
+        ("CERTIFICATE REQUEST", "that is a request: send it to the authority, and name what comes back"),
+    ],
+)
+def test_what_is_no_certificate_yet_is_told_how_to_become_one(tmp_path: Path, good: Pair, kind: str, fix: str) -> None:
+    file = tmp_path / "other"
+    file.write_text(good.file.read_text().replace("CERTIFICATE", kind))
+    assert told(file, good.key) == [f"certificate.file: {file} starts with no certificate in PEM; {fix}"]
+
+
+@pytest.mark.parametrize("kind", ["X509 CERTIFICATE", "TRUSTED CERTIFICATE"])
+def test_a_certificate_by_another_name_is_taken(tmp_path: Path, good: Pair, kind: str) -> None:
+    file, place = tmp_path / "other", Place(NAME, tmp_path)
+    file.write_text(good.file.read_text().replace("CERTIFICATE", kind))
+    assert told(file, good.key) == []
+    assert described(with_files(file, good.key), place, NOW, der(good.file)) == described(
+        with_files(*good), place, NOW, der(good.file)
+    )
+
+
 def test_a_key_in_der_is_no_pem(tmp_path: Path, good: Pair) -> None:
     key = tmp_path / "der"
     openssl("pkey", "-in", good.key, "-outform", "DER", "-out", key)
@@ -123,8 +146,8 @@ def test_the_key_of_another_certificate_is_refused(tmp_path: Path, good: Pair, k
 def test_a_key_that_is_damaged_is_refused(tmp_path: Path, good: Pair) -> None:
     key = tmp_path / "damaged"
     key.write_text(good.key.read_text().replace("M", "N"))
-    [line] = told(good.file, key)
-    assert line.startswith("certificate.key: nginx would refuse it: ")
+    expected = f"certificate.key: {key} cannot be read by OpenSSL; name the key of the certificate"
+    assert told(good.file, key) == [expected]
 
 
 def test_a_key_that_is_too_short_for_tls_is_refused(tmp_path: Path) -> None:
@@ -267,6 +290,16 @@ def test_a_chain_that_was_joined_without_a_line_feed_is_told_how_to_join_it(auth
     assert line.endswith("begin a line there: (cat certificate.pem; echo; cat chain.pem) >fullchain.pem")
 
 
+@pytest.mark.parametrize("lost", [40, 200])
+def test_a_chain_that_was_not_copied_to_its_end_is_damaged(authority: Authority, lost: int) -> None:
+    file, key = authority.leaf()
+    cut = file.with_name("cut.pem")
+    cut.write_text(authority.chained(file).read_text()[:-lost])
+    [line] = told(cut, key)
+    assert line.startswith(f"certificate.file: {cut} is damaged, and nginx would refuse it: ")
+    assert line.endswith("; copy it once more from where it comes from")
+
+
 def test_a_certificate_that_is_not_the_first_is_told_its_place(authority: Authority) -> None:
     inner = authority.below("inner")
     file, key = inner.leaf()
@@ -296,6 +329,50 @@ def test_a_key_that_no_browser_takes_is_warned_about(authority: Authority, key: 
     made = authority.leaf(key=key)
     assert told(*made) == []
     assert f"has a key of the kind {kind}, which no common browser takes" in warned(*made)[0]
+
+
+@pytest.mark.parametrize(
+    ("extension", "warning"),
+    [
+        ("keyUsage=keyEncipherment", "has a keyUsage without digitalSignature, which no common browser takes"),
+        ("basicConstraints=CA:TRUE", "is one of an authority (CA:TRUE), which Firefox does not take from a server"),
+        ("tlsfeature=status_request", "must come with an answer of OCSP, which nginx does not send here"),
+        ("authorityKeyIdentifier=none", "Python 3.13 and later refuse it: Missing Authority Key Identifier (CN=leaf)"),
+    ],
+)
+def test_what_only_some_clients_refuse_is_warned_about(authority: Authority, extension: str, warning: str) -> None:
+    made = authority.leaf(extension)
+    assert told(*made) == []
+    assert any(line.startswith(f"certificate.file: {warning}") for line in warned(*made)), warned(*made)
+
+
+@pytest.mark.parametrize(
+    ("extension", "words"),
+    [
+        ("basicConstraints=CA:TRUE\nkeyUsage=keyCertSign", "Basic Constraints of CA cert not marked critical"),
+        ("basicConstraints=critical,CA:TRUE", "CA cert does not include key usage extension"),
+        ("basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign\nauthorityKeyIdentifier=none", "Missing Authority"),
+    ],
+)
+def test_an_authority_against_the_letter_of_the_rfc_is_warned_about(
+    authority: Authority, extension: str, words: str
+) -> None:
+    inner = authority.below("inner", extension)
+    file, key = inner.leaf()
+    [line] = [line for line in warned(inner.chained(file), key) if "no authority" not in line]
+    assert line.startswith(f"certificate.file: Python 3.13 and later refuse it: {words}")
+    assert "(CN=inner); have the authority make it by RFC 5280" in line
+
+
+def test_nothing_but_the_unknown_authority_is_said_of_a_usual_certificate(authority: Authority) -> None:
+    [line] = warned(*authority.below("inner").leaf("keyUsage=critical,digitalSignature"))
+    assert "leads to no authority that this host knows" in line
+
+
+@pytest.mark.parametrize(("days", "is_told"), [(825, False), (826, True)])
+def test_a_certificate_for_longer_than_apple_takes_is_warned_about(tmp_path: Path, days: int, is_told: bool) -> None:
+    told_of = f"certificate.file: is for {days} days, and Apple's systems take no more than 825"
+    assert is_told == any(line.startswith(told_of) for line in warned(*pair(tmp_path, days=days)))
 
 
 def test_a_signature_with_sha_1_is_refused(authority: Authority) -> None:

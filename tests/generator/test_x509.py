@@ -99,6 +99,10 @@ def test_a_wildcard_is_not_the_domain_above_it() -> None:
     assert not certificate("*.a.org").covers("a.org")
 
 
+def test_a_wildcard_right_below_the_top_covers_nothing() -> None:
+    assert not certificate("*.lan").covers("ws.lan")
+
+
 def test_days_left_are_whole_days() -> None:
     assert certificate().days_left(0.5 * DAY_S) == 89
     assert certificate().days_left(90.5 * DAY_S) == -1
