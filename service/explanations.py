@@ -73,14 +73,16 @@ def origin_fault(text: str) -> tuple[str, str] | None:
     if not scheme:
         is_here = host in ("localhost", "127.0.0.1", "[::1]")
         return _with_origin("has no scheme", "http" if is_here else "https", host, behind)
-    if "@" in rest:
-        return _with_origin("has a user name, and an origin has none", scheme, host, behind)
-    if re.search("[/?#]", behind):
-        return _with_origin("has a path, and an origin has none", scheme, host, behind)
-    if not text.isascii():
-        return _with_origin("has letters beyond ASCII, and browsers send punycode", scheme, host, behind)
-    if text != text.lower():
-        return _with_origin("has upper case, and browsers send lower case", scheme, host, behind)
+    faults = {
+        "is the address of a server": scheme in ("ws", "wss"),
+        "has a user name, and an origin has none": "@" in rest,
+        "has a path, and an origin has none": re.search("[/?#]", behind),
+        "has letters beyond ASCII, and browsers send punycode": not text.isascii(),
+        "has upper case, and browsers send lower case": text != text.lower(),
+    }
+    if what := next((what for what, is_so in faults.items() if is_so), None):
+        of_pages = {"ws": "http", "wss": "https"}.get(scheme, scheme)
+        return _with_origin(what, of_pages, host, behind)
     if behind.startswith(":"):
         return _with_origin(f"has the port {behind[1:]!r}", scheme, host, "")
     return None
