@@ -112,9 +112,19 @@ class _Tree:
             else:
                 _write(target, self.moved(text))
 
+    def at(self, path: str) -> Path:
+        """Where a path is in the copy, to be changed: a directory that leads out of the copy is copied as well."""
+        for parent in reversed(PurePath(path).parents[:-1]):
+            link = self.root / parent
+            if link.is_symlink() and not _end_of(link).is_relative_to(_end_of(self.root)):
+                link.unlink()
+                self.copy(HOST / parent.relative_to(_OURS))
+        return self.root / path
+
     def overlay(self, files: list[File], pair: Path) -> None:
         """Our files, which come without their certificate."""
         for file in files:
+            self.at(file.path)
             if file.link is None:
                 put(self.root, file.path, self.moved(_KEY_PAIR.sub(rf"\g<1>{pair}", file.text)))
                 if file.path.endswith(_LOCATIONS):
@@ -130,6 +140,7 @@ class _Tree:
         """Let a site of nobody's include locations, since the operator's own may not do so yet."""
         listen = f"listen {self._address('unix:/run/wsbundle-included.sock')};"
         site = f"{_OURS}/sites-enabled/wsbundle-included"
+        self.at(site)
         put(self.root, site, f"server {{ {listen} include {self.root}/{path}; }}\n")
 
     def moved(self, text: str) -> str:
@@ -244,13 +255,13 @@ def _merge(tree: _Tree, ours: list[File], replaced: Sequence[str], pair: Path) -
     tree.copy(HOST)
     for path in replaced:
         if path.startswith(f"/{_OURS}/"):
-            (tree.root / path[1:]).unlink(missing_ok=True)
+            tree.at(path[1:]).unlink(missing_ok=True)
     if any("default_server" in file.text for file in ours):
         # Debian's own default site makes way for ours; two default servers for one port stop nginx.
-        (tree.root / DEFAULT_SITE).unlink(missing_ok=True)
+        tree.at(DEFAULT_SITE).unlink(missing_ok=True)
     tree.overlay(ours, pair)
     if own_main_context(HOST / "nginx.conf"):
-        (tree.root / SHARED).unlink(missing_ok=True)  # as above
+        tree.at(SHARED).unlink(missing_ok=True)  # as above
 
 
 def main_text() -> str | None:
@@ -393,6 +404,7 @@ def _text(path: Path) -> str | None:
 
 
 def _write(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)  # it may be a link to a file outside
     path.write_bytes(text.encode(errors="surrogateescape"))
 
 

@@ -361,6 +361,21 @@ def test_nothing_outside_the_copy_is_written(host: Callable[..., Path], tmp_path
     assert sorted(directory.rglob("*")) == before
 
 
+@pytest.mark.parametrize("linked", ["sites-available", "sites-enabled", "modules-enabled", "conf.d"])
+def test_a_directory_that_is_a_link_to_elsewhere_is_not_written_either(
+    host: Callable[..., Path], tmp_path: Path, linked: str
+) -> None:
+    bundle = rendered(nginx={"default_server": True}, replaces=["/etc/nginx/conf.d/old.conf"])
+    directory, elsewhere = host(default="server { listen 80 default_server; }\n"), tmp_path / "elsewhere"
+    (directory / "conf.d/old.conf").write_text("server { listen 80; server_name ws.example.com; }\n")
+    (directory / MAIN.removeprefix("etc/nginx/")).write_text("# of an earlier release\n")
+    (directory / linked).rename(elsewhere)
+    (directory / linked).symlink_to(elsewhere)
+    before = {path: path.read_bytes() for path in elsewhere.iterdir()}
+    assert verdict(nginx.configuration, bundle).state == "accepted"
+    assert {path: path.read_bytes() for path in elsewhere.iterdir()} == before
+
+
 def test_a_site_that_includes_others_by_relative_path_is_understood(host: Callable[..., Path]) -> None:
     directory = host(other="server { listen 80; include snippets/headers; }\n")
     (directory / "snippets").mkdir()
