@@ -3,11 +3,12 @@
 import os
 from collections.abc import Iterator
 
-from generator.host import facts
+from generator.config.schema import Deploy, Nginx
+from generator.host import facts, neighbours
 from generator.host.by_hand import ByHand
 from generator.host.neighbours import names_lost
 from generator.host.obstacles import for_the_next_start, not_at_boot
-from generator.host.store import Store
+from generator.host.store import Generation, Store
 from generator.paths import Paths
 from generator.program import AS_ROOT
 from generator.readers.nginx import main_text, missing_includes
@@ -70,6 +71,20 @@ def read_by_the_service(store: Store, number: int, ours: bool) -> list[str]:
     return sorted(path for path in read if path is not None and (path in own) == ours)
 
 
+def as_written(name: str, generation: Generation) -> Deploy:
+    """What deploy.yaml said of our site when it was installed, as far as other sites can get in its way."""
+    http_port, https_port = generation.ports
+    site = Nginx(
+        listen=generation.listen,
+        http_port=http_port,
+        https_port=https_port,
+        proxy_protocol=generation.proxy_protocol,
+        include=bool(generation.included),
+        default_server=generation.default_server,
+    )
+    return Deploy(name=name, domain=generation.domains, tls="off" if generation.tls == "off" else "files", nginx=site)
+
+
 def faults(store: Store) -> Iterator[Fault]:
     """Why clients will not be served as they are now after the next start of something. Only root can tell."""
     number, main = store.current, main_text()
@@ -80,7 +95,9 @@ def faults(store: Store) -> Iterator[Fault]:
     outsider = "" if main is None else facts.nginx_outsider(main)
     reads_ours = has_programs(generation.manager)
     yield from for_the_next_start(facts.nginx_fault(), masked, missing, reads_ours, outsider)
-    yield from names_lost(store.name, generation.domains, facts.sites())
+    around = facts.surroundings(*generation.domains)
+    yield from names_lost(store.name, generation.domains, around.others)
+    yield from neighbours.faults(as_written(store.name, generation), around)
     for what in lost(store):
         yield Fault(what, f"`{AS_ROOT} install`")
     theirs = read_by_the_service(store, number, ours=False) if facts.account_of(user) is not None else ()

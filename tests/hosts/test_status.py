@@ -121,6 +121,20 @@ def test_a_site_that_would_get_the_clients_of_ours_is_told(installed: Console) -
     assert "NOT ANSWERING" in installed.status(code=1)
 
 
+def test_a_site_that_would_have_the_address_of_clients_for_itself_is_told(installed: Console) -> None:
+    installed.configure()
+    address = installed.host.address
+    installed.write("/etc/hosts", f"127.0.0.1 localhost fresh\n{address} {DOMAIN}\n")
+    installed.write("/etc/nginx/sites-enabled/zzz", f"server {{ listen {address}:80; return 200; }}\n")
+    for words in (("status",), ("plan",), ("install",)):
+        said = installed.wsbundle(*words, code=1)
+        assert f"/etc/nginx/sites-enabled/zzz:1 has {address} port 80 for itself" in said
+    installed.install(nginx={"listen": ["0.0.0.0", "::", address]})
+    installed.status()
+    installed.run("systemctl", "restart", "nginx")
+    installed.status()
+
+
 def test_what_plan_would_add_is_added(installed: Console) -> None:
     installed.configure()
     before = installed.main_pids()
