@@ -224,7 +224,7 @@ class Reader:
         self._is_reading = False
         if self._has_ended:
             return
-        if page is None:
+        if page is None or self._has_missed(page):
             self._hearer.lose_mail()
             return
         for item in page.items:
@@ -235,6 +235,13 @@ class Reader:
             self._hearer.hear(item)
         if page.has_more or self._has_more:
             self.look()
+
+    def _has_missed(self, page: Page) -> bool:
+        """Whether something has become too old before there was room for it. A client is told that by its next hello:
+        what it acknowledged meanwhile would be taken for an acknowledgement of the loss.
+        """
+        is_told = self._opened is None or page.lost_to <= max(self._sent, self._opened.lost_to)
+        return not is_told and (not page.items or page.items[0].offset > page.lost_to)
 
     def acknowledge(self, offset: int) -> bool:
         """Take note that the client has all up to an offset, which it may say late, twice, or of what it never had.

@@ -97,10 +97,11 @@ class Item(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Some of what is in a box, and whether there is more behind it."""
+    """Some of what is in a box, whether there is more behind it, and up to where something may be missing."""
 
     items: list[Item]
     has_more: bool
+    lost_to: int
 
 
 class Settled(NamedTuple):

@@ -281,17 +281,21 @@ class Ledger:
 
 def page(database: sqlite3.Connection, box: Address, after: int, most: int, size: int) -> Page:
     """Some items of a box, as `service.core.mailbox.Store.read` has it."""
-    query = """select off, kind, sender, body from mail where box = (select id from box where name = ?) and off > ?
-        order by off limit ?"""
+    # All in one statement: what is removed meanwhile is here, or counts as lost.
+    query = """select lost_to, off, kind, sender, body from box left join mail on mail.box = box.id and off > ?
+        where name = ? order by off limit ?"""
     items: list[Item] = []
+    lost_to = 0
     # Row by row: what does not fit is not read, or long messages would be read again for each one that is acknowledged.
-    with contextlib.closing(database.execute(query, (box, after, most + 1))) as rows:
-        for offset, kind, sender, body in rows:
+    with contextlib.closing(database.execute(query, (after, box, most + 1))) as rows:
+        for lost_to, offset, kind, sender, body in rows:
+            if offset is None:
+                break
             size -= len(body)
             if len(items) == most or (size < 0 and items):
-                return Page(items, has_more=True)
+                return Page(items, True, lost_to)
             items.append(Item(offset, Kind(kind), Address(sender), body))
-    return Page(items, has_more=False)
+    return Page(items, False, lost_to)
 
 
 def boxes(database: sqlite3.Connection) -> list[Address]:

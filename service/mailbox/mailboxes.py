@@ -243,7 +243,8 @@ function commands.read(name, after, most, size)
             from = '(' .. entry[1]
         end
     end
-    return {has_more, items}
+    local box = load(name)
+    return {has_more, items, box and text(box.lost) or '0'}
 end
 
 function commands.list() return {redis.call('ZRANGE', P .. 'old', 0, -1), redis.call('ZRANGE', P .. 'idle', 0, -1)} end

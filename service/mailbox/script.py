@@ -108,9 +108,9 @@ def sweep() -> Call:
 
 def read_box(name: Address, after: int, most: int, size: int) -> Call:
     def read(said: list[Any]) -> Page:
-        has_more, items = said
+        has_more, items, lost_to = said
         found = [Item(int(at), Kind(int(kind)), Address(sender.decode()), body) for at, kind, sender, body in items]
-        return Page(found, bool(has_more))
+        return Page(found, bool(has_more), int(lost_to))
 
     return Call((b"read", name.encode(), b"%d" % after, b"%d" % most, b"%d" % size), read)
 

@@ -467,6 +467,40 @@ def test_a_device_that_was_replaced_acknowledges_nothing_any_more(desk: Desk, al
     assert messages(desk.comes("bob")) == ["a", "b"]
 
 
+def test_who_takes_it_too_slowly_while_it_is_there_is_told_what_was_not_fetched_in_time(
+    desk: Desk, alice: Party
+) -> None:
+    bob, found = desk.arrives("bob")
+    desk.send(alice, "bob", *range(WINDOW + 1))
+    sent = offsets(bob)
+    desk.passes(DAY + 1)
+    desk.acknowledges(bob, sent[-1])
+    assert bob.client.closed == [MAILBOX_UNAVAILABLE]
+    desk.leaves(bob)
+    assert desk.arrives("bob", epoch=found["epoch"], after=sent[-1])[1]["whole"] is False
+
+
+def test_what_is_too_old_when_it_has_been_sent_is_not_missing(desk: Desk, alice: Party) -> None:
+    bob, found = desk.arrives("bob")
+    desk.send(alice, "bob", "early")
+    sent = offsets(bob)
+    desk.passes(DAY)
+    desk.send(alice, "bob", "late")
+    sent += offsets(bob)
+    desk.acknowledges(bob, sent[-1])
+    desk.leaves(bob)
+    assert bob.client.closed == []
+    assert desk.arrives("bob", epoch=found["epoch"], after=sent[-1])[1]["whole"] is True
+
+
+def test_who_has_been_told_what_is_missing_is_served_from_there_on(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", "early")
+    desk.passes(DAY)
+    bob, found = desk.arrives("bob")
+    desk.send(alice, "bob", "late")
+    assert (found["whole"], messages(bob), bob.client.closed) == (False, ["late"], [])
+
+
 # Receipts and repeats
 
 
