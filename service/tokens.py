@@ -204,6 +204,8 @@ class Keys:
         self._verifiers: Sequence[_Verifier] = ()
         self._signatures: Any = None
         self._read: tuple[int, ...] | None = ()
+        """What the file was like that the keys are from."""
+        self._told = ""
         self._look_again_at = float("-inf")
 
     def load(self) -> None:
@@ -213,7 +215,7 @@ class Keys:
             KeysError
         """
         # Looked at before it is read: a change in between is read again.
-        self._read = _stamp(self._path)
+        seen = _stamp(self._path)
         self._look_again_at = self._clock() + _LOOK_AGAIN_S
         keys = read_keys(self._path)
         # Only where tokens are used: it takes 80 ms and 10 MB.
@@ -221,6 +223,8 @@ class Keys:
 
         self._signatures = PyJWS(algorithms=[Secret.algorithm, Ed25519.algorithm])
         self._verifiers = [_Verifier(key.kid, key.algorithm, key.verifier()) for key in keys]
+        # Only now: what is wrong with a file may be put right without a change of it, such as who may read it.
+        self._read, self._told = seen, ""
 
     def __call__(self, token: str) -> Identity:
         if len(token) > MAX_TOKEN_LENGTH or not _TOKEN.fullmatch(token):
@@ -233,12 +237,15 @@ class Keys:
             return
         self._look_again_at = self._clock() + _LOOK_AGAIN_S
         if _stamp(self._path) == self._read:
+            self._told = ""
             return
         try:
             self.load()
         except KeysError as error:
-            meanwhile = "the keys from before stay in force" if self._verifiers else "no token is accepted"
-            logger.error("%s; until then %s", error, meanwhile)
+            if str(error) != self._told:
+                self._told = str(error)
+                meanwhile = "the keys from before stay in force" if self._verifiers else "no token is accepted"
+                logger.error("%s; until then %s", error, meanwhile)
 
     def _payload(self, token: str) -> bytes:
         if not self._verifiers:

@@ -1,12 +1,14 @@
 """Which tokens prove something, and which keys do. Tokens are made by hand here: an attacker has no library of ours."""
 
 import base64
+import contextlib
 import hmac
 import json
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -388,6 +390,30 @@ def test_keys_that_may_not_be_read_ask_for_sudo(file: KeysFile) -> None:
             read_keys(str(file.path))
     finally:
         os.seteuid(ours)
+
+
+@contextlib.contextmanager
+def no_file_can_be_opened() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_keys_are_in_force_as_soon_as_they_can_be_read_though_their_file_has_not_changed_since(
+    file: KeysFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = token(kid="old"), token(sign=by_hmac(OTHER_SECRET), kid="new")
+    file.has(secret_key(kid="old")).keys(old)
+    file.has(secret_key(OTHER_SECRET, kid="new"))
+    with no_file_can_be_opened():
+        for _ in range(3):
+            assert file.keys(old)
+            file.clock.now += 1
+    assert file.keys(new)
+    assert len(caplog.records) == 1
 
 
 def test_who_shows_no_token_pays_for_no_cryptography() -> None:
