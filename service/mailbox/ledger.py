@@ -110,14 +110,23 @@ class Ledger:
         if dedup is not None and self._is_known(letter.sender, dedup):
             return Kept.STORED
         size = len(letter.body) + OVERHEAD
-        limits = self._settings
-        if box.messages >= limits.messages or box.bytes + size > limits.bytes or self.bytes + size > limits.total:
+        if not self._has_room(box, size) or not self._has_room_for_a_receipt(letter.return_to):
             return Kept.FULL
         self._add(box, letter.kind, letter.sender, letter.body, written_return_to(letter.return_to))
         if dedup is not None:
             row = (letter.sender, dedup, self._now)
             self._db.execute("insert or replace into dedup values (?, ?, ?)", row)
         return Kept.STORED
+
+    def _has_room(self, box: _Box, size: int) -> bool:
+        limits = self._settings
+        fits = box.messages < limits.messages and box.bytes + size <= limits.bytes
+        return fits and self.bytes + size <= limits.total
+
+    def _has_room_for_a_receipt(self, to: ReturnTo | None) -> bool:
+        """A receipt that is due is kept in any case. So who has no room asks for no more, or could fill all mailboxes."""
+        box = None if to is None or not to.has_box else self._box(to.address)
+        return box is None or self._has_room(box, OVERHEAD)
 
     def _is_known(self, sender: str, key: str) -> bool:
         since = self._now - DEDUP_S * SECOND
@@ -232,7 +241,7 @@ class Ledger:
             return
         box = self._box(to.address)
         if box is not None:
-            # Whether it is full or not: it has asked for so many itself.
+            # Whether it is full or not: when it asked for it, it was not.
             self._add(box, Kind.RECEIPT, recipient, _encode(ReceiptBody(to.id, is_delivered)), None)
             self.news.add(box.name)
 

@@ -93,15 +93,24 @@ local function add(box, kind, sender, body, back)
     append(box, S.last, now, kind, sender, body, back)
 end
 
+local function has_room(box, size)
+    return box.messages < messages and box.bytes + size <= bytes and S.bytes + size <= total
+end
+
+-- Who wants a receipt, and under which id.
+local function address_in(back)
+    local length, rest = string.match(back, '^%d(%d+):(.*)$')
+    return string.sub(rest, 1, tonumber(length)), string.sub(rest, tonumber(length) + 1)
+end
+
 local function give_back(back, recipient, is_delivered)
-    local has_box, length, rest = string.match(back, '^(%d)(%d+):(.*)$')
-    local address, id = string.sub(rest, 1, tonumber(length)), string.sub(rest, tonumber(length) + 1)
-    if has_box == '0' then
+    local address, id = address_in(back)
+    if string.sub(back, 1, 1) == '0' then
         settled[#settled + 1] = {address, id, recipient, is_delivered and 1 or 0}
         return
     end
     local box = load(address)
-    if box then  -- whether it is full or not: it has asked for so many itself
+    if box then  -- whether it is full or not: when it asked for it, it was not
         add(box, '2', recipient, '{"id":' .. id .. ',"is_delivered":' .. tostring(is_delivered) .. '}', '')
         news[#news + 1] = address
     end
@@ -161,8 +170,8 @@ function commands.keep(name, sender, kind, body, back, once)
             return 1
         end
     end
-    local size = #body + OVERHEAD
-    if box.messages >= messages or box.bytes + size > bytes or S.bytes + size > total then return 2 end
+    local origin = string.sub(back, 1, 1) == '1' and load(address_in(back))
+    if not has_room(box, #body + OVERHEAD) or (origin and not has_room(origin, OVERHEAD)) then return 2 end
     add(box, kind, sender, body, back)
     if once ~= '' then redis.call('SET', P .. 'once:' .. once, text(now), 'PX', ONCE / 1000) end
     return 1

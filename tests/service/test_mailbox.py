@@ -304,6 +304,25 @@ def test_a_full_mailbox_is_said_to_the_sender_and_drops_nothing(
     desk.close()
 
 
+def test_who_has_no_room_for_receipts_asks_for_no_more_of_them(directory: Path, engine: Server | None) -> None:
+    desk = Desk(directory, engine=engine, messages=3)
+    bob, alice = desk.comes("bob"), desk.comes("alice")
+
+    def sends(ack: str) -> Any:
+        answer, *_ = desk.send(alice, "bob", "m", ack=ack)
+        for offset in offsets(bob):
+            desk.acknowledges(bob, offset)
+        return answer
+
+    assert [sends("delivered")["type"] for _ in range(3)] == ["ok"] * 3
+    receipts = alice.heard()
+    assert sends("delivered")["code"] == 118
+    assert sends("accepted")["type"] == "ok"
+    desk.acknowledges(alice, receipts[-1]["offset"])
+    assert sends("delivered")["type"] == "ok"
+    desk.close()
+
+
 def test_a_store_that_cannot_be_written_is_said_to_the_sender(desk: Desk, alice: Party) -> None:
     desk.store.is_broken = True
     (answer,) = desk.send(alice, "bob", "lost?")
