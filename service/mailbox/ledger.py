@@ -96,6 +96,8 @@ class Ledger:
         self._boxes = (known or Known()).look(database)
         self._changed: dict[int, _Box] = {}
         self._rows: list[tuple[int, int, int, str, bytes, str | None]] = []
+        self._noted = 0
+        """How many messages are known by what their senders call them since this transaction began."""
         self.news: set[Address] = set()
         self.settled: list[Settled] = []
         self.expired = 0
@@ -116,6 +118,7 @@ class Ledger:
         if dedup is not None:
             row = (letter.sender, dedup, self._now)
             self._db.execute("insert or replace into dedup values (?, ?, ?)", row)
+            self._noted += 1
         return Kept.STORED
 
     def _has_room(self, box: _Box, size: int) -> bool:
@@ -205,15 +208,18 @@ class Ledger:
         old = self._db.execute("select box from mail where off <= ? limit ?", (self._horizon, SWEEP)).fetchall()
         for number in {number for (number,) in old}:
             self._expire(self._by_number(number))
-        since = self._now - DEDUP_S * SECOND
-        forgotten = "delete from dedup where (sender, key) in (select sender, key from dedup where at <= ? limit ?)"
-        self._db.execute(forgotten, (since, SWEEP))
+        self._forget_what_is_sent_no_more(SWEEP)
         self._save()
         lapsed = """delete from box where id in (select id from box where messages = 0
             and seen <= ? and (lost_to <= acked or seen <= ?) limit ?)"""
         ttl = self._settings.ttl * SECOND
         if self._db.execute(lapsed, (self._now - 2 * ttl, self._now - UNTOLD_TTLS * ttl, SWEEP)).rowcount:
             self._boxes.clear()
+
+    def _forget_what_is_sent_no_more(self, most: int) -> None:
+        since = self._now - DEDUP_S * SECOND
+        forgotten = "delete from dedup where (sender, key) in (select sender, key from dedup where at <= ? limit ?)"
+        self._db.execute(forgotten, (since, most))
 
     def _expire(self, box: _Box) -> None:
         lost = self._remove(box, self._horizon, is_delivered=False)
@@ -276,6 +282,9 @@ class Ledger:
 
     def finish(self) -> None:
         """Write down what is left, before the commit."""
+        if self._noted:
+            # More than came, however many that is in a second.
+            self._forget_what_is_sent_no_more(2 * self._noted)
         self._write()
         self._save()
         state = [self.last, self.messages, self.bytes]

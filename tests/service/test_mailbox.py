@@ -19,7 +19,7 @@ from service.core.mailbox import Kept, Kind, Letter, Settled
 from service.core.session_v1 import SessionV1
 from service.engine.identity import boot_id
 from service.mailbox.database import Database
-from service.mailbox.ledger import Known, Ledger
+from service.mailbox.ledger import DEDUP_S, SECOND, SWEEP, Known, Ledger
 from service.settings import Mailbox
 from tests.service.centers import Party, World, identity
 from tests.service.mailboxes import Desk, DiskInTurns
@@ -768,6 +768,26 @@ def told_once(desk: Desk, name: str) -> None:
     party, found = desk.arrives(name)
     assert (found["whole"], messages(party)) == (True, ["meanwhile"])
     desk.leaves(party)
+
+
+def test_however_much_is_sent_what_was_sent_again_is_not_known_for_ever(directory: Path) -> None:
+    up = [0]
+    settings = Mailbox(keep="disk", directory=str(directory), messages=1_000_000)
+    file = Database(directory, "second", lambda: up[0])
+    for seconds in range(0, 3 * DEDUP_S, DEDUP_S // 2):
+        up[0] = seconds * SECOND
+        file.writing.execute("begin immediate")
+        ledger = Ledger(file.writing, settings, file.now())
+        ledger.open(Address("bob"), None)
+        for number in range(2 * SWEEP):
+            dedup = f"{seconds}-{number}"
+            assert ledger.keep(Letter(Address("bob"), Address("alice"), Kind.JSON, b"1", dedup=dedup)) is Kept.STORED
+        ledger.sweep()
+        ledger.finish()
+        file.writing.execute("commit")
+    (known,) = file.writing.execute("select count(*) from dedup").fetchone()
+    assert known == 2 * 2 * SWEEP
+    file.close()
 
 
 def test_what_other_workers_write_is_seen_and_what_was_not_committed_is_not(directory: Path) -> None:
