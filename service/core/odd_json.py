@@ -24,7 +24,14 @@ Request = TypeVar("Request", bound=msgspec.Struct)
 ODD_BYTES_PER_SECOND = 2**18
 """How much of this a client may have read in a second, if it sends nothing else."""
 
+MAX_ODD_BYTES = ODD_BYTES_PER_SECOND
+"""Nothing longer is read so slowly: nobody else is served meanwhile, and of 16 MiB for so long that a worker counts as
+stuck.
+"""
+
 MAX_TOKENS = 10_000
+# More than any id has, however it is escaped.
+_MAX_VALUE_BYTES = 1000
 
 BOM = b"\xef\xbb\xbf"
 _HEX = b"[0-9a-fA-F]{2}"
@@ -184,6 +191,7 @@ def read_json(text: bytes) -> msgspec.Raw:
     try:
         return _read_any(text)
     except (ValueError, RecursionError):
+        check_length(text)
         disguise = Disguise(text)
         return disguise.raw(disguise.read(_read_any))
 
@@ -191,6 +199,16 @@ def read_json(text: bytes) -> msgspec.Raw:
 def may_be_odd(text: bytes) -> bool:
     """Whether it is worth a slow look."""
     return has_halves(text) or b"NaN" in text or b"Infinity" in text
+
+
+def check_length(text: bytes) -> None:
+    """To be asked about what comes from outside before anything else here is.
+
+    Raises:
+        OddError: it is too long for a slow look.
+    """
+    if len(text) > MAX_ODD_BYTES and may_be_odd(text):
+        raise OddError(f"it is no plain JSON, and longer than {MAX_ODD_BYTES} bytes")
 
 
 def has_constants(text: bytes) -> bool:
@@ -207,14 +225,15 @@ def has_constants(text: bytes) -> bool:
 def find_id(text: bytes) -> msgspec.Raw | None:
     """The id of a request that cannot be read, to the letter; None if none is found that could be sent back."""
     depth, found = 0, None
-    for _, token in zip(range(MAX_TOKENS), _token.finditer(text), strict=False):
+    for _, token in zip(range(MAX_TOKENS), _token.finditer(text, 0, MAX_ODD_BYTES), strict=False):
         first = token[0][:1]
         if first in b"[{":
             depth += len(token[0])
         elif first in b"]}":
             depth -= len(token[0])
-        elif depth == 1 and token[0] == b'"id"' and (value := _value.match(text, token.end())):
-            found = value[1]
+        elif depth == 1 and token[0] == b'"id"':
+            value = _value.match(text, token.end(), token.end() + _MAX_VALUE_BYTES)
+            found = found if value is None else value[1]
     return msgspec.Raw(found) if found is not None and _is_id(found) else None
 
 

@@ -39,7 +39,7 @@ from service.core.identity import Identity
 from service.core.mail import Reader
 from service.core.mailbox import Item, Kept, Kind, Letter, Opened, Store
 from service.core.message import Message
-from service.core.odd_json import ODD_BYTES_PER_SECOND, OddError, may_be_odd
+from service.core.odd_json import MAX_ODD_BYTES, ODD_BYTES_PER_SECOND, OddError, check_length, may_be_odd
 from service.core.tally import count_up
 from service.core.turns import LATER, NEXT_TURN, SHARE, NotNowError
 
@@ -467,6 +467,7 @@ class Session(ABC):
 
     def _begin_a_slow_look(self, size: int) -> None:
         """Raises: NotNowError"""
+        size = min(size, MAX_ODD_BYTES)  # of what is longer, no more is looked at
         self._center.turns.begin(size // _BYTES_PER_COST)
         self.owe(self._center.settings.limits.messages_per_second * size / ODD_BYTES_PER_SECOND)
 
@@ -542,6 +543,7 @@ class SessionV0(Session):
         if may_be_odd(text):
             self._begin_a_slow_look(len(text))
         try:
+            check_length(text)
             return read_odd_envelope(text)
         except OddError:
             self._hub.tally.dropped[drops.UNREADABLE] += 1

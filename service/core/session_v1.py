@@ -50,7 +50,7 @@ from service.core.identity import GROUP, Identity, TokenError
 from service.core.mail import SHARE_OF_QUEUE, Reader
 from service.core.mailbox import Item, Kept, Kind, Letter, Opened, Position, ReturnTo, Store
 from service.core.message import Message
-from service.core.odd_json import Disguise, OddError, find_id
+from service.core.odd_json import Disguise, OddError, check_length, find_id
 from service.core.session import Session
 from service.core.turns import LATER, NotNowError
 
@@ -154,6 +154,7 @@ class SessionV1(Session):
         self._begin_a_slow_look(len(text))
         to = find_id(text)
         try:
+            check_length(text)
             disguise = Disguise(text)
             heading = disguise.read(_heading)
         except OddError as error:

@@ -127,7 +127,7 @@ class Ledger:
         return fits and self.bytes + size <= limits.total
 
     def _has_room_for_a_receipt(self, to: ReturnTo | None) -> bool:
-        """A receipt that is due is kept in any case. So who has no room asks for no more, or could fill all mailboxes."""
+        """A receipt that is due is kept in any case. So who has no room asks for none, or could fill all mailboxes."""
         box = None if to is None or not to.has_box else self._box(to.address)
         return box is None or self._has_room(box, OVERHEAD)
 

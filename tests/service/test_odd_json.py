@@ -82,6 +82,8 @@ def test_an_id_is_found_where_json_has_it_and_nowhere_else(text: str, found: byt
         b"{" + b'"id":1,' * 9_000,
         b'"' * 65_000,
         "".join(chr(0xE000 + number) for number in range(20_000)).encode() + rb"\ud83d",
+        rb'["\ud83d", "' + rb"\u0037" * 2_700_000 + b'", NaN]',
+        b'{"id":' + b"7" * 16_000_000 + b", NaN",
     ],
     ids=lambda text: ascii(text[:12]),
 )

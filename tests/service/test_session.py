@@ -6,6 +6,7 @@ import pytest
 
 from service.core.addresses import MAX_ADDRESS_LENGTH, Address
 from service.core.close_codes import FORBIDDEN, TOKEN_EXPIRED, TOO_MANY_ADDRESSES
+from service.core.odd_json import MAX_ODD_BYTES
 from service.core.session import MIN_PAUSE_S, PROBE_PERIOD_S
 from service.core.turns import LATER, NEXT_TURN, PER_TURN, SHARE
 from tests.service.centers import TOO_DEEP, Party, World, identity, limits
@@ -141,6 +142,8 @@ def test_whatever_an_encoder_writes_is_passed_on_to_the_letter(world: World, tex
         '\ufeff{"recipient_uuid": "temporary-1", "message": 1}',
         '{"recipient_uuid": "temporary-1", "message": %s}' % ("[" * TOO_DEEP + "]" * TOO_DEEP),
         '{"x": %s, "recipient_uuid": "temporary-1", "message": 1}' % ('{"a":' * TOO_DEEP + "1" + "}" * TOO_DEEP),
+        r'{"recipient_uuid": "temporary-1", "message": "%s \ud83d"}' % ("x" * MAX_ODD_BYTES),
+        '{"recipient_uuid": "temporary-1", "message": ["%s", NaN]}' % ("x" * MAX_ODD_BYTES),
     ],
     ids=lambda text: ascii(text)[:60],
 )

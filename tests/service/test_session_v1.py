@@ -8,6 +8,7 @@ import pytest
 
 from service.core.addresses import Address
 from service.core.close_codes import NO_HELLO, REPLACED, TOKEN_EXPIRED, UNAUTHORIZED
+from service.core.odd_json import MAX_ODD_BYTES
 from service.core.session_v1 import MAX_GROUPS, MAX_UNCONFIRMED, MAX_WATCHED
 from service.core.turns import LATER, NEXT_TURN
 from tests.service.centers import TOO_DEEP, Party, World, identity, limits
@@ -623,6 +624,7 @@ def test_a_client_watches_so_many_addresses_and_no_more(alice: Party) -> None:
 
 HALF = r"\ud83d is half of a surrogate pair, which only a message may have"
 NO_JSON = "NaN and Infinity are not JSON"
+TOO_LONG_AND_ODD = "it is no plain JSON, and longer than 262144 bytes"
 
 
 @pytest.mark.parametrize(
@@ -656,6 +658,8 @@ NO_JSON = "NaN and Infinity are not JSON"
         ('{"type": "ping", "id": 1e400}', None, "Number out of range - at `$.id`"),
         ('{"type": ["send"], "id": 7}', 7, "Expected `str`, got `array` - at `$.type`"),
         ('{"type": "ack", "key": "1"}', None, "Expected `int`, got `str` - at `$.key`"),
+        (r'{"id": 7, "group": "g", "message": "%s \ud83d"}' % ("x" * MAX_ODD_BYTES), 7, TOO_LONG_AND_ODD),
+        (r'{"message": "%s", "group": "\ud83d", "id": 7}' % ("x" * MAX_ODD_BYTES), None, TOO_LONG_AND_ODD),
     ],
     ids=lambda value: str(value)[:60],
 )
