@@ -3,15 +3,16 @@
 from collections.abc import Callable
 
 from service.core.center import Client
-from service.core.close_codes import SLOW_CONSUMER, CloseReason
+from service.core.close_codes import CloseReason
 
 
 class Held:
-    """Holds back what is sent to a client, at most so many bytes."""
+    """Holds back what is sent to a client, at most so many bytes; `overrun` is called with what is more."""
 
-    def __init__(self, client: Client, most: int) -> None:
+    def __init__(self, client: Client, most: int, overrun: Callable[[], None]) -> None:
         self.client = client
         self._left = most
+        self._overrun = overrun
         self._texts: list[bytes] = []
         self._waiting: list[Callable[[bool], None]] = []
 
@@ -24,10 +25,12 @@ class Held:
         return self.client.queued + sum(map(len, self._texts))
 
     def send(self, text: bytes) -> None:
+        if self._left < 0:
+            return
         self._texts.append(text)
         self._left -= len(text)
         if self._left < 0:
-            self.close(SLOW_CONSUMER)
+            self._overrun()
 
     def when_left(self, then: Callable[[bool], None]) -> None:
         self._waiting.append(then)

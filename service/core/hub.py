@@ -434,7 +434,7 @@ class Hub:
         self.owner_of: Callable[[Address], Owner | None] = self._owners.get
 
     def drop_unsent(self, messages: int) -> None:
-        """Count what a client had sent beyond its limits before it went, and what nobody hears."""
+        """Count what a client had sent beyond its limits before it went or was closed, and what nobody hears."""
         self.tally.dropped[drops.LIMIT] += messages
 
     def is_ours(self, owner: Owner | None) -> TypeGuard[Member]:

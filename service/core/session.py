@@ -27,6 +27,7 @@ from service.core.close_codes import (
     FORBIDDEN,
     MAILBOX_UNAVAILABLE,
     REPLACED,
+    SLOW_CONSUMER,
     TOKEN_EXPIRED,
     TOO_MANY_ADDRESSES,
     CloseReason,
@@ -230,6 +231,11 @@ class Session(ABC):
             self._farewell = reason
             self._hub.tally.close(reason)
             self.client.close(reason)
+
+    def overrun(self) -> None:
+        """More than `limits.queue` waits for the client."""
+        self._hub.tally.dropped[drops.SLOW_CONSUMER] += 1
+        self.close(SLOW_CONSUMER)
 
     def abandon(self) -> None:
         self.end()

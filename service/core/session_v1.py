@@ -350,7 +350,7 @@ class SessionV1(Session):
         else:
             if self._reader is not None:
                 self._reader.end()
-            self.client = self._held = Held(self.client, self._center.settings.limits.queue)
+            self.client = self._held = Held(self.client, self._center.settings.limits.queue, self.overrun)
             self._has_box = True
             position = None if wanted.epoch is None else Position(wanted.epoch, wanted.after or 0)
             store.open(address, position, partial(self._open, to, address, store))

@@ -18,7 +18,6 @@ from typing import Any
 
 from picows import WSFrame, WSMsgType, WSTransport
 
-from service.core import drops
 from service.core.admission import SESSIONS, Admission
 from service.core.bounds import LAST_WORDS_S, MAX_FRAGMENTS, READ_AHEAD_FRAMES
 from service.core.center import PROBE_TIMEOUT_S, Center
@@ -28,7 +27,6 @@ from service.core.close_codes import (
     NO_PONG,
     NOT_UTF8,
     RESTART,
-    SLOW_CONSUMER,
     TOO_LONG,
     TOO_MANY_FRAGMENTS,
     CloseReason,
@@ -457,15 +455,14 @@ class WebSocket(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """More than `limits.queue` waits to be written."""
         if self._is_open:
-            self._shell.center.hub.tally.dropped[drops.SLOW_CONSUMER] += 1
-            self._session.close(SLOW_CONSUMER)
+            self._session.overrun()
 
     def resume_writing(self) -> None:
         pass
 
     def close(self, reason: CloseReason) -> None:
         if self._is_open:
-            self._kept.clear()
+            self._drop_kept()
             self._part(_farewell(reason))
             Farewell(self.transport, self._ended)
 
@@ -673,9 +670,12 @@ class WebSocket(asyncio.BufferedProtocol):
         if self._kept:
             self._shell.loop.call_later(LAST_WORDS_S, self._forget)
 
-    def _forget(self) -> None:
+    def _drop_kept(self) -> None:
         self._shell.center.hub.drop_unsent(len(self._kept))
         self._kept.clear()
+
+    def _forget(self) -> None:
+        self._drop_kept()
         if self._has_hung_up():
             self.transport.abort()
 

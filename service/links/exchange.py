@@ -47,6 +47,8 @@ class Exchange:
             task = asyncio.create_task(self._finish(reading))
             self._finishing.add(task)
             task.add_done_callback(self._finishing.discard)
+        else:
+            center.hub.drop_unsent(len(reading.ahead))
 
     async def _finish(self, reading: Reading) -> None:
         with contextlib.suppress(asyncio.TimeoutError):

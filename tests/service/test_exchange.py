@@ -12,6 +12,7 @@ import pytest
 
 from service.core.admission import Admission
 from service.core.close_codes import TOO_MANY_ADDRESSES
+from service.core.session import Session
 from service.links import outbox
 from service.links.exchange import Exchange
 from service.links.outbox import MAX_QUEUED_MESSAGES
@@ -216,6 +217,22 @@ def test_what_a_client_has_said_before_it_went_is_dropped_in_the_end(monkeypatch
                 break
             await asyncio.sleep(0.01)
         assert 10 < dropped["limit"] <= 20 - 2  # one more may be sent for each second that the machine was busy
+
+    run(scenario, Settings(welcome="{uuid}", limits=Limits(messages_per_second=1)))
+
+
+def test_what_a_client_has_said_before_it_is_closed_is_counted() -> None:
+    async def scenario(clients: Clients) -> None:
+        await clients.join()
+        bob = await clients.join()
+        for _ in range(20):
+            bob.incoming.put_nowait("x")
+        await turns(100)
+        (session,) = [each for each in clients.center.hub.members if each.temporary == bob.sent[0]]
+        cast(Session, session).expired()
+        await asyncio.wait(clients.served[1:], timeout=60)
+        dropped = clients.center.hub.tally.dropped
+        assert dropped["plain"] + dropped["limit"] == 20
 
     run(scenario, Settings(welcome="{uuid}", limits=Limits(messages_per_second=1)))
 

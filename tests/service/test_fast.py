@@ -589,6 +589,15 @@ async def test_what_a_client_has_said_before_it_went_is_dropped_in_the_end(monke
     assert site.world.dropped("limit") > 0
 
 
+@in_a_loop
+async def test_what_a_client_has_said_before_it_is_closed_is_counted() -> None:
+    site = Site(limits=limits(messages_per_second=1))
+    guest = site.connect()
+    guest.say(*[frame(TEXT, b"x")] * 20)
+    guest.session.expired()
+    assert site.world.dropped("plain") + site.world.dropped("limit") == 20
+
+
 def read_no_further(site: Site) -> tuple[Guest, socket.socket]:
     """A client that has sent so much more than it may that nothing is read of it, and the client's end."""
     guest = site.connect(address="192.0.2.7")

@@ -12,7 +12,7 @@ import pytest
 
 from service.core import drops
 from service.core.addresses import Address
-from service.core.close_codes import MAILBOX_UNAVAILABLE
+from service.core.close_codes import MAILBOX_UNAVAILABLE, SLOW_CONSUMER
 from service.core.figures import FIGURES, service
 from service.core.mail import WINDOW
 from service.core.mailbox import Kept, Kind, Letter, Settled
@@ -497,6 +497,18 @@ def test_who_takes_it_too_slowly_while_it_is_there_is_told_what_was_not_fetched_
     assert bob.client.closed == [MAILBOX_UNAVAILABLE]
     desk.leaves(bob)
     assert desk.arrives("bob", epoch=found["epoch"], after=sent[-1])[1]["whole"] is False
+
+
+def test_too_much_for_a_client_whose_mailbox_is_being_opened_is_counted(desk: Desk, alice: Party) -> None:
+    carol = desk.world.v1(identity=identity("carol", "*"))
+    carol.say(type="hello", id=0, uuid="carol", mailbox={})
+    for _ in range(20):
+        alice.say(recipient_uuid="carol", message="x" * 60_000)
+    assert carol.client.closed == [SLOW_CONSUMER]
+    tally = desk.world.center.hub.tally
+    assert (tally.closed[SLOW_CONSUMER.code], tally.dropped[drops.SLOW_CONSUMER]) == (1, 1)
+    desk.turns()
+    assert carol.heard() == []
 
 
 def test_what_is_too_old_when_it_has_been_sent_is_not_missing(desk: Desk, alice: Party) -> None:
