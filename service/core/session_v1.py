@@ -319,10 +319,21 @@ class SessionV1(Session):
         if self.identity is not None and identity.subject != self.identity.subject:
             self._fail(to, Failures.FORBIDDEN, drops.FORBIDDEN, "the token is for another address")
             return False
+        if self.identity is not None and (what := self._has_beyond(identity)) is not None:
+            reason = f"the token does not allow {what}, which the client is in or watches"
+            self._fail(to, Failures.FORBIDDEN, drops.FORBIDDEN, reason)
+            return False
         self.identity = identity
         if self._greeted:
             self._center.expiries[self.expired] = identity.expires
         return True
+
+    def _has_beyond(self, identity: Identity) -> str | None:
+        """A group that the client is in, or an address that it watches, which it may not with this token: it ends with
+        the token that allowed it.
+        """
+        allowed_before = (*(GROUP + group for group in self._groups), *self._watched)
+        return next((each for each in allowed_before if not identity.may_send(each)), None)
 
     def accepts(self, proof: Proof) -> bool:
         if isinstance(proof, bool) or self._resume is None:

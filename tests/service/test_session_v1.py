@@ -344,6 +344,33 @@ def test_a_connection_ends_with_its_token_unless_it_is_refreshed() -> None:
     assert alice.client.closed == [TOKEN_EXPIRED]
 
 
+@pytest.mark.parametrize(
+    ("enters", "leaves"),
+    [
+        ({"type": "join", "group": "office"}, {"type": "leave", "group": "office"}),
+        ({"type": "presence", "uuids": ["bob"], "watch": True}, {"type": "presence", "uuids": ["bob"], "watch": False}),
+    ],
+)
+@pytest.mark.parametrize("shows", [{"type": "refresh"}, {"type": "hello"}])
+def test_what_a_newer_token_does_not_allow_any_more_ends_with_the_older_one(
+    enters: dict[str, Any], leaves: dict[str, Any], shows: dict[str, Any]
+) -> None:
+    world = with_tokens(alice=("bob", "group:office"))
+    world.tokens["newer"] = identity("alice", expires=3_000_000.0)
+    alice = world.v1()
+    alice.say(type="hello", id=1, token="alice")
+    alice.say(id=2, **enters)
+    alice.heard()
+    alice.say(id=3, token="newer", **shows)
+    assert without_words(only(alice)) == error(103, 3)
+    alice.say(id=4, **leaves)
+    assert only(alice)["type"] == "ok"  # the older token is still the one that counts
+    alice.say(id=5, token="newer", **shows)
+    assert only(alice)["type"] == "ok"
+    alice.say(id=6, **enters)
+    assert without_words(only(alice)) == error(103, 6)
+
+
 def test_a_handshake_with_a_token_needs_none_in_its_hello(world: World) -> None:
     alice = world.v1(identity=identity("alice", "*"))
     alice.say(type="hello", id=1, uuid="alice")
