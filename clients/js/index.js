@@ -282,7 +282,13 @@ export class NotificationClient extends EventTarget {
         }
       },
       /** @param {Position} position */
-      save(position) { storage.setItem(key, JSON.stringify(position)); },
+      save(position) {
+        try {
+          storage.setItem(key, JSON.stringify(position));
+        } catch { // full: an old position would only say that something is missing
+          storage.removeItem(key);
+        }
+      },
     };
   }
 

@@ -272,6 +272,30 @@ def test_to_open_a_client_again_always_ends() -> None:
         assert ended.stdout == "open\nGoneError: the client is closed\n", ended.stderr
 
 
+FULL_STORAGE = """
+import {pathToFileURL} from "node:url";
+await import(pathToFileURL(process.argv.at(-1)));
+const kept = new Map([["key", JSON.stringify({epoch: "e", after: 1})]]);
+const storage = {
+  getItem: (key) => kept.get(key) ?? null,
+  setItem() { throw new Error("QuotaExceededError"); },
+  removeItem: (key) => kept.delete(key),
+};
+const keeper = NotificationClient.keptIn(storage, "key");
+console.log(keeper.load());
+keeper.save({epoch: "e", after: 2});
+console.log(keeper.load());
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason=missing("node"))
+def test_a_position_for_which_there_is_no_room_ends_no_connection_and_leaves_no_older_one() -> None:
+    assert NODE is not None
+    command = [NODE, "--input-type=module", "-e", FULL_STORAGE, "--", str(ROOT / "clients/js/client.js")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert ended.stdout == "{ epoch: 'e', after: 1 }\nnull\n", ended.stderr
+
+
 WITHOUT_WEBSOCKET = """
 import {pathToFileURL} from "node:url";
 delete globalThis.WebSocket;
