@@ -47,9 +47,10 @@ def client_address(peer: str | None, forwarded: bool) -> str | None:
     `peer` is what the shell takes for the client, from `X-Forwarded-For` where it believes it; `forwarded` says whether
     that field was there. Without it a peer on loopback is a program of this host, and one without an address as well.
     """
-    if not peer or (not forwarded and (peer.startswith("127.") or peer == "::1")):
+    address = _network(peer) if peer and ":" in peer else peer
+    if not address or (not forwarded and (address.startswith("127.") or peer == "::1")):
         return None
-    return _network(peer) if ":" in peer else peer
+    return address
 
 
 def _network(address: str) -> str:

@@ -136,6 +136,8 @@ def test_what_is_refused_is_counted_and_told() -> None:
         ("2001:db8:1:2::ffff", False, "2001:db8:1:2::/64"),
         ("fe80::1%eth0", False, "fe80::/64"),
         ("::ffff:192.0.2.1", True, "192.0.2.1"),
+        ("::ffff:127.0.0.1", False, None),
+        ("::ffff:127.0.0.1", True, "127.0.0.1"),
         ("not:an:address", True, "not:an:address"),
         ("192.0.2.1", False, "192.0.2.1"),
         ("192.0.2.1", True, "192.0.2.1"),
