@@ -558,23 +558,36 @@ class NotificationClient extends EventTarget {
 
   /** Tell a new connection what an earlier one knew. */
   #restore(link) {
-    for (const group of this.#groups) {
-      this.#restoreOne(link, "join", {group}, () => {}, () => this.#groups.delete(group));
-    }
+    for (const group of this.#groups) this.#joinAgain(link, group);
     const watched = [...this.#watched.keys()];
     for (let start = 0; start < watched.length; start += MAX_ASKED_FOR) {
-      const uuids = watched.slice(start, start + MAX_ASKED_FOR);
-      this.#restoreOne(link, "presence", {uuids, watch: true}, (ok) => this.#learn(uuids, true, ok), () => {});
+      this.#watchAgain(link, watched.slice(start, start + MAX_ASKED_FOR));
     }
   }
 
-  async #restoreOne(link, type, fields, onOk, onRefused) {
+  async #joinAgain(link, group) {
     try {
-      await this.#request(type, fields, onOk, undefined, link);
+      await this.#request("join", {group}, () => {}, undefined, link);
     } catch (error) {
       if (this.#gone) return;
-      onRefused();
-      this.#emit("refused", {reason: `${`${type} ${fields.group ?? ""}`.trim()}: ${error.message}`});
+      this.#groups.delete(group);
+      this.#emit("refused", {reason: `join ${group}: ${error.message}`});
+    }
+  }
+
+  async #watchAgain(link, uuids) {
+    try {
+      await this.#request("presence", {uuids, watch: true}, (ok) => this.#learn(uuids, true, ok), undefined, link);
+    } catch (error) {
+      if (this.#gone) return;
+      const half = uuids.length >> 1;
+      if (half) { // perhaps because of a single one
+        await this.#watchAgain(link, uuids.slice(0, half));
+        await this.#watchAgain(link, uuids.slice(half));
+      } else {
+        this.#watched.delete(uuids[0]);
+        this.#emit("refused", {reason: `presence ${uuids[0]}: ${error.message}`});
+      }
     }
   }
 

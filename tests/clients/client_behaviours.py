@@ -731,6 +731,32 @@ async def a_group_that_is_refused_after_a_reconnect_is_told_and_forgotten(server
 
 
 @behaviour
+async def of_watches_that_are_refused_after_a_reconnect_those_that_are_allowed_go_on(
+    server: Server, client: Driver
+) -> None:
+    await client.open(server.url)
+    first = await connected(server, client)
+    call = await client.call("presence", ["bob", "carol"], watch=True)
+    await first.say("ok", id=(await first.frame())["id"], online=[])
+    await call.answer()
+    first.abort()
+    await client.event("disconnected")
+    second = await connected(server, client)
+    for uuids in (["bob", "carol"], ["bob"]):
+        frame = await second.frame()
+        assert frame["uuids"] == uuids
+        await second.say("error", id=frame["id"], code=103, reason="forbidden", temporary=False)
+    assert (await client.event("refused"))["reason"] == "presence bob: forbidden (error 103)"
+    frame = await second.frame()
+    await second.say("ok", id=frame["id"], online=["carol"])
+    assert (await client.event("presence"))["uuid"] == "carol"
+    second.abort()
+    await client.event("disconnected")
+    third = await connected(server, client)
+    assert (await third.frame())["uuids"] == ["carol"]
+
+
+@behaviour
 async def a_token_is_refreshed_when_most_of_its_life_has_passed(server: Server, client: Driver) -> None:
     await client.open(server.url, token=["one", "two", "three"])
     clock = asyncio.get_running_loop().time

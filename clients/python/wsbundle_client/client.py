@@ -417,20 +417,26 @@ class Client:
     async def _restore(self, link: Link) -> None:
         """Tell a new connection what an earlier one knew."""
         for group in tuple(self._groups):
-            if not await self._is_restored("join", _nothing, link, group=group):
+            try:
+                await self._request("join", _nothing, link, group=group)
+            except RequestError as error:
                 self._groups.pop(group, None)
+                self._emit(Event("refused", reason=f"join {group}: {error}"))
         watched = tuple(self._watched)
         for start in range(0, len(watched), MAX_ASKED_FOR):
-            some = watched[start : start + MAX_ASKED_FOR]
-            await self._is_restored("presence", partial(self._learn, some, True), link, uuids=some, watch=True)
+            await self._watch_again(watched[start : start + MAX_ASKED_FOR], link)
 
-    async def _is_restored(self, kind: str, on_ok: Callable[[dict[str, Any]], object], link: Link, **of: Any) -> bool:
+    async def _watch_again(self, some: tuple[str, ...], link: Link) -> None:
         try:
-            await self._request(kind, on_ok, link, **of)
+            await self._request("presence", partial(self._learn, some, True), link, uuids=some, watch=True)
         except RequestError as error:
-            self._emit(Event("refused", reason=f"{kind} {of.get('group', '')}".rstrip() + f": {error}"))
-            return False
-        return True
+            half = len(some) // 2
+            if half:  # perhaps because of a single one
+                await self._watch_again(some[:half], link)
+                await self._watch_again(some[half:], link)
+            else:
+                self._watched.pop(some[0], None)
+                self._emit(Event("refused", reason=f"presence {some[0]}: {error}"))
 
     async def _read(self, link: Link) -> None:
         """Hear what the service says until the connection ends."""
