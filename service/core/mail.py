@@ -5,7 +5,7 @@ So it gets everything in the order of the offsets, once on each connection, howe
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -22,6 +22,8 @@ from service.core.tally import count_up
 # full would close its own reader.
 WINDOW = 100
 SHARE_OF_QUEUE = 0.5
+# After so many more, and as many again as there were, it is looked which boxes there are: others have lapsed.
+MANY_BOXES = 10_000
 
 
 class Mail:
@@ -39,11 +41,16 @@ class Mail:
         """While clients come back: what those are to be told who are not there yet."""
         self._news: set[Address] = set()
         """Boxes with something new whose owners may be in other workers."""
+        self._were = 0
+        """How many boxes there were when that was looked at last."""
+        self._noted: set[Address] | None = None
+        """While it is looked, those that are heard of."""
 
-    def use(self, store: Store, boxes: Iterable[Address]) -> None:
+    def use(self, store: Store, boxes: Collection[Address]) -> None:
         """Keep messages from now on."""
         self._store = store
-        self.boxes.update(boxes)
+        self._were = len(self.boxes.union(boxes))
+        self._note(boxes)
 
     @property
     def store(self) -> Store | None:
@@ -84,8 +91,23 @@ class Mail:
 
     def opened(self, box: Address) -> None:
         """An owner has opened its box, which may be a new one, or one that others have taken for lapsed."""
-        self.boxes.add(box)
+        self._note((box,))
         self._tell_others(box)
+
+    def _note(self, boxes: Collection[Address]) -> None:
+        """These are there."""
+        self.boxes.update(boxes)
+        if self._noted is not None:
+            self._noted.update(boxes)
+        elif self._store is not None and len(self.boxes) > 2 * self._were + MANY_BOXES:
+            self._noted = set()
+            self._store.list_boxes(self._forget_others)
+
+    def _forget_others(self, found: Collection[Address] | None) -> None:
+        noted, self._noted = self._noted, None
+        if found is not None:
+            self.boxes.intersection_update({*found, *(noted or ())})
+        self._were = len(self.boxes)
 
     def tell(self, box: Address) -> None:
         """There is something new in a box: let its owner know, wherever it is."""
@@ -105,12 +127,12 @@ class Mail:
         news, self._news = self._news, set()
         self._hub.bus.tell_mail(news)
 
-    def heard(self, boxes: Iterable[Address]) -> None:
+    def heard(self, boxes: Collection[Address]) -> None:
         """Another worker has stored something in these boxes, or opened them."""
         if self._store is None:
             return
+        self._note(boxes)
         for box in boxes:
-            self.boxes.add(box)
             owner = self._hub.owner_of(box)
             if self._hub.is_ours(owner):
                 owner.has_mail(box)
@@ -120,7 +142,7 @@ class Mail:
         # Of a store that is away nobody says that there is anything new: owners are not closed for that.
         if self._store is None or not self._store.is_up:
             return
-        self._store.list_boxes(self.boxes.update)
+        self._store.list_boxes(lambda found: self._note(found or ()))
         for member in tuple(self._hub.members):
             for address in member.addresses:
                 if address in self.boxes:

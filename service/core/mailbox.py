@@ -6,7 +6,7 @@ stored before the sender hears `ok`, and is deleted only when the owner has ackn
 something together with the epoch of the store.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -154,8 +154,8 @@ class Store(Protocol):
     def acknowledge(self, box: Address, reader: int, offset: int) -> None:
         """Delete all up to an offset, and tell the senders who want to know."""
 
-    def list_boxes(self, then: Callable[[Iterable[Address]], None]) -> None:
-        """The addresses that have a box, whichever worker has opened it; none if they cannot be read."""
+    def list_boxes(self, then: Callable[[Collection[Address] | None], None]) -> None:
+        """The addresses that have a box, whichever worker has opened it."""
 
     def touch(self, box: Address) -> None:
         """The owner of a box is still here."""

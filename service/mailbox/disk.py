@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -143,8 +143,8 @@ class Disk:
     def read(self, box: Address, after: int, most: int, size: int, then: Callable[[Page | None], None]) -> None:
         self._look(lambda database: page(database, box, after, most, size), then)
 
-    def list_boxes(self, then: Callable[[Iterable[Address]], None]) -> None:
-        self._look(boxes, lambda found: then(found or ()))
+    def list_boxes(self, then: Callable[[Collection[Address] | None], None]) -> None:
+        self._look(boxes, then)
 
     def _look(self, find: Callable[[sqlite3.Connection], Any], then: Callable[[Any], None]) -> None:
         def look() -> None:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -150,8 +150,8 @@ class Streams:
     def read(self, box: Address, after: int, most: int, size: int, then: Callable[[Page | None], None]) -> None:
         self._add(_Work(script.read_box(box, after, most, size), then, None, None))
 
-    def list_boxes(self, then: Callable[[Iterable[Address]], None]) -> None:
-        self._add(_Work(script.list_boxes(), lambda found: then(found or ()), None, None))
+    def list_boxes(self, then: Callable[[Collection[Address] | None], None]) -> None:
+        self._add(_Work(script.list_boxes(), then, None, None))
 
     def _add(self, work: _Work) -> None:
         if self._is_away or self._is_closing:

@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,8 @@ class DiskInTurns:
     def read(self, box: Address, after: int, most: int, size: int, then: Callable[[Page | None], None]) -> None:
         self._world._soon(lambda: then(None if self.is_broken else page(self.database.reading, box, after, most, size)))
 
-    def list_boxes(self, then: Callable[[Iterable[Address]], None]) -> None:
-        self._world._soon(lambda: then(boxes(self.database.reading)))
+    def list_boxes(self, then: Callable[[Collection[Address] | None], None]) -> None:
+        self._world._soon(lambda: then(None if self.is_broken else boxes(self.database.reading)))
 
     def _transact(self, do: Callable[[Ledger], Any], then: Callable[[Any], None], otherwise: Any) -> None:
         database = self.database.writing
@@ -198,8 +198,8 @@ class StreamsInTurns:
     def read(self, box: Address, after: int, most: int, size: int, then: Callable[[Page | None], None]) -> None:
         self._do(script.read_box(box, after, most, size), then, None)
 
-    def list_boxes(self, then: Callable[[Iterable[Address]], None]) -> None:
-        self._do(script.list_boxes(), then, ())
+    def list_boxes(self, then: Callable[[Collection[Address] | None], None]) -> None:
+        self._do(script.list_boxes(), then, None)
 
     def _do(self, call: script.Call, then: Callable[[Any], None], otherwise: Any) -> None:
         if self.is_broken:

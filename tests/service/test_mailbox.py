@@ -393,6 +393,22 @@ def test_a_mailbox_ends_when_its_owner_has_been_away_for_too_long(desk: Desk, al
     assert desk.arrives("bob")[1]["whole"] is True
 
 
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_mailboxes_that_have_ended_are_forgotten_if_it_can_be_seen_that_they_have(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, is_broken: bool
+) -> None:
+    monkeypatch.setattr("service.core.mail.MANY_BOXES", 5)
+    desk.away(*"abcd")
+    desk.passes(2 * DAY + 1)
+    assert not desk.store.has_box("a")
+    desk.store.is_broken = is_broken
+    desk.world.center.mail.heard([Address("e")])
+    desk.world.center.mail.opened(Address("f"))  # while it is looked
+    desk.turns()
+    ended = {"bob", *"abcd", "e"}
+    assert desk.world.center.mail.boxes == (ended | {"f"} if is_broken else {"f"})
+
+
 def test_a_loss_is_told_after_a_long_absence_also_to_who_keeps_no_position(desk: Desk, alice: Party) -> None:
     desk.send(alice, "bob", "in vain")
     for _ in range(5):
