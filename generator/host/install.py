@@ -23,6 +23,7 @@ from generator.host.engine import Password, flavour_of
 from generator.host.facts import is_active, missing_packages, runs
 from generator.host.fitting import fitted
 from generator.host.keys import lacks_keys
+from generator.host.made_once import damage
 from generator.host.next_start import comes_back, lost
 from generator.host.obstacles import broken_nginx, packages
 from generator.host.packages import install_packages
@@ -126,7 +127,7 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
             known = ", ".join(map(str, healthy)) or "none"
             raise CommandError(f"{name} has no such generation to go back to; kept and healthy: {known}")
         if not can_start(store, target):
-            why = outdated(store, target) or "its Python is gone"
+            why = outdated(store, target) or "; ".join(damage(store, target)) or "its Python is gone"
             raise CommandError(f"generation {target} cannot run here any more ({why}); change deploy.yaml, and install")
         found, current = drifts(store), store.current
         for drift in found:

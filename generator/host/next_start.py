@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from generator.config.schema import Deploy, Nginx
 from generator.host import facts, neighbours
 from generator.host.by_hand import ByHand
+from generator.host.made_once import damage
 from generator.host.neighbours import names_lost
 from generator.host.obstacles import for_the_next_start, not_at_boot
 from generator.host.store import Generation, Store
@@ -38,7 +39,7 @@ def lost(store: Store) -> list[str]:
     is_gone = generation.engine and facts.missing_packages((package,))
     gone = [f"the engine's package {package} is not installed any more"] if is_gone else []
     gone += [f"{path} is there again" for path in ByHand(store).standing(generation.replaces)]
-    return [*gone, *_closed(store, number)]
+    return [*gone, *damage(store, number), *_closed(store, number)]
 
 
 def _closed(store: Store, number: int) -> list[str]:

@@ -14,10 +14,11 @@ from generator.config.project import Project
 from generator.config.schema import Deploy, domains, keys_file, main_domain, serves_app
 from generator.host.engine import flavour_of
 from generator.host.facts import made_for, python_version
+from generator.host.made_once import damage, is_whole, make_once
 from generator.host.programs import Outcome, StepFailed, must, run
 from generator.host.rehearsal import Rehearsal
 from generator.host.requirements import install_requirements
-from generator.host.store import APPS, FILES, READY, Generation, Store
+from generator.host.store import APPS, FILES, Generation, Store
 from generator.paths import Paths
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import (
@@ -63,13 +64,14 @@ def outdated(store: Store, number: int) -> str | None:
 
 
 def can_start(store: Store, number: int) -> bool:
-    """Whether a generation's Python is still there and finds what it needs."""
-    return run(str(store.directory(number) / "venv/bin/python"), "-I", "-c", "import msgspec").succeeded
+    """Whether what a generation is made of is still there, and its Python finds what it needs."""
+    python = str(store.directory(number) / "venv/bin/python")
+    return not damage(store, number) and run(python, "-I", "-c", "import msgspec").succeeded
 
 
 def has_runtime(store: Store, project: Project | None = None) -> bool:
     """Whether the code and the environment of what would be installed are there already."""
-    return (store.home / "runtimes" / runtime_id(project) / READY).exists()
+    return is_whole(store.home / "runtimes" / runtime_id(project))
 
 
 def make_user(deploy: Deploy, bundle: Bundle) -> None:
@@ -106,7 +108,7 @@ def make_application(
         public = [f"{directory}/{path.rstrip('/')}" for path in deploy.app.static.values()]
         _own(directory, lambda path: ("root", user, _mode(path, public)))
 
-    _make_once(store, made, fill)
+    _make(store, made, fill, report)
     return directory
 
 
@@ -159,27 +161,17 @@ def make_runtime(store: Store, runtime: str, report: Report, project: Project | 
                 # Else clients would wait while the service is restarted for nothing, and back.
                 must(_imports(store, runtime), "importing it")
 
-    if project is None and (directory / READY).exists() and not _imports(store, runtime).succeeded:
-        report.line(f"{directory} is damaged, and is made again")
-        (directory / READY).unlink()
-    _make_once(store, directory, fill)
+    _make(store, directory, fill, report)
 
 
 def _imports(store: Store, runtime: str) -> Outcome:
     return run(_python(store, runtime), "-Ic", _IMPORT, str(store.home / "runtimes" / runtime), timeout_s=120)
 
 
-def _make_once(store: Store, directory: Path, fill: Callable[[], None]) -> None:
-    if (directory / READY).exists():
-        return
-    shutil.rmtree(directory, ignore_errors=True)
+def _make(store: Store, directory: Path, fill: Callable[[], None], report: Report) -> None:
     try:
-        directory.mkdir(parents=True)
-        fill()
-        run("sync", "--file-system", str(directory), timeout_s=300)  # what is said to be ready must outlive a power cut
-        (directory / READY).touch()
+        make_once(directory, fill, report)
     except BaseException as error:
-        shutil.rmtree(directory, ignore_errors=True)
         _remove_empty(store.home)
         if isinstance(error, StepFailed | OSError):
             raise CommandError(f"{error}\nThe deployment was not touched.") from None

@@ -369,6 +369,12 @@ class Store:
         """What generations are made of, and may share."""
         return [directory for part in ("runtimes", APPS) for directory in (self.home / part).glob("*")]
 
+    def made_of(self, number: int) -> list[Path]:
+        """The directories of a generation's runtime and, where it has one, of its application."""
+        generation = self.generation(number)
+        named = {"runtimes": generation.runtime, APPS: generation.app}
+        return [self.home / part / name for part, name in named.items() if name]
+
     def is_whole(self, number: int) -> bool:
         """Whether a generation was written to its end, and nothing has damaged what says so since."""
         try:

@@ -1,5 +1,6 @@
 """Whatever fails on the way, the previous generation serves, and the next run succeeds."""
 
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -164,6 +165,20 @@ def test_a_runtime_that_somebody_has_damaged_is_made_again(installed: Console) -
     installed.run("systemctl", "restart", NAME, check=False)
     assert "is damaged, and is made again" in installed.install()
     assert installed.routes()
+
+
+def test_what_the_service_runs_from_is_missed_while_it_still_runs(installed: Console) -> None:
+    runtimes = f"/opt/{NAME}/runtimes"
+    for command, why in ((f"rm {runtimes}/*/service/core/hub.py", "is damaged"), (f"rm -r {runtimes}", "is gone")):
+        installed.run("sh", "-c", command)
+        assert re.search(f"WILL NOT SERVE AS NOW\n +{runtimes}/.* {why}", installed.status(code=1))
+        assert re.search(
+            f"starts and reloads everything again: {runtimes}/.* {why}", installed.wsbundle("plan", code=3)
+        )
+        installed.install()
+        installed.status()
+        installed.run("systemctl", "restart", NAME)
+        assert installed.routes()
 
 
 @pytest.mark.parametrize("command", ["chmod -R o-rwx", "chown -R nobody", "chmod 700"])
