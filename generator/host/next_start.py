@@ -91,7 +91,7 @@ def faults(store: Store) -> Iterator[Fault]:
     number, main = store.current, main_text()
     assert number is not None
     generation, user = store.generation(number), store.user(number)
-    missing = () if main is None else tuple(missing_includes(main))
+    missing = () if main is None else tuple(missing_includes(main, store.name))
     masked = facts.masked(*needed(generation.manager), *filter(None, [store.engine_unit(number)]))
     outsider = "" if main is None else facts.nginx_outsider(main)
     reads_ours = has_programs(generation.manager)

@@ -152,9 +152,8 @@ def for_the_next_start(
         yield Fault(f"{unit} is masked, so that systemd does not start it", f"systemctl unmask {unit}")
     for line in missing_includes:
         where = "at its top" if "modules" in line else "in its http block"
-        yield Fault(
-            "nginx.conf does not include the files of wsbundle", f"write `{line}` into /etc/nginx/nginx.conf, {where}"
-        )
+        fix = f"write `{line}` into /etc/nginx/nginx.conf, {where}, in place of any other for that directory"
+        yield Fault("nginx.conf does not include the files of wsbundle", fix)
     if not has_programs:
         fix = "write `files = /etc/supervisor/conf.d/*.conf` below [include] in /etc/supervisor/supervisord.conf"
         yield Fault("supervisor does not read the files of wsbundle", f"{fix}; then `systemctl restart supervisor`")

@@ -140,7 +140,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         around=without(facts.surroundings(*domains(deploy)), deploy.replaces),
         not_by_hand=tuple(path for path in deploy.replaces if is_rendered(Path(path))),
         own_main_context=own_main_context(HOST / "nginx.conf"),
-        missing_includes=() if main is None else tuple(missing_includes(main)),
+        missing_includes=() if main is None else tuple(missing_includes(main, deploy.name)),
         nginx_carries=None if main is None else facts.nginx_carries(main),
         nginx_outsider="" if main is None else facts.nginx_outsider(main),
         cores=os.cpu_count() or 1,

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 
 import msgspec
 
-from generator.paths import RENDERED, SHARED
+from generator.paths import RENDERED, SHARED, Paths
 from generator.program import AS_ROOT
 from generator.readers.nginx_http2 import asks_for_http2, version_in, with_http2
 from generator.readers.nginx_sites import own_main_context, places, servers
@@ -230,7 +230,7 @@ def configuration(bundle: Bundle, root: Path) -> Running[list[Verdict]]:
     main = main_text()
     if main is None:
         return [(yield from _alone(nginx, ours, root, pair))]
-    if missing := missing_includes(main):
+    if missing := missing_includes(main, bundle.name):
         why = f"this host's nginx.conf has no line {' and no line '.join(missing)}"
         return [(yield from _alone(nginx, ours, root, pair)), ON_THIS_HOST.not_checked(why)]
 
@@ -270,16 +270,21 @@ def main_text() -> str | None:
     return main.read_text(errors="replace") if main.is_file() and _readable(main) else None
 
 
-def missing_includes(text: str) -> list[str]:
-    """The lines for want of which an nginx.conf does not read our files: nginx.org's packages include conf.d only."""
+def missing_includes(text: str, name: str) -> list[str]:
+    """The lines for want of which an nginx.conf does not read the files of a deployment.
+
+    nginx.org's packages include conf.d only, and others `sites-enabled/*.conf`: the name of our site has no such end.
+    """
+    included = re.findall(r"\binclude\s+[\"']?([^;\s\"']+)", re.sub(r"#.*", "", text))
+    patterns = [PurePath("/", _OURS, pattern) for pattern in included]
     wanted = {
-        "modules-enabled": f"include {HOST}/modules-enabled/*.conf;",
-        "sites-enabled": f"include {HOST}/sites-enabled/*;",
+        SHARED: f"include {HOST}/modules-enabled/*.conf;",
+        Paths(name).site_link: f"include {HOST}/sites-enabled/*;",
     }
     return [
         line
-        for directory, line in wanted.items()
-        if not re.search(rf"^[^#\n]*include\s[^;]*{directory}/", text, re.MULTILINE)
+        for path, line in wanted.items()
+        if not any(PurePath("/", path).match(str(pattern)) for pattern in patterns)
     ]
 
 

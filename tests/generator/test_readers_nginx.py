@@ -482,6 +482,24 @@ def test_a_host_whose_nginx_never_reads_our_site_is_not_taken_for_consent(host: 
     assert "modules-enabled/*.conf; and no line include" in verdicts(nginx.configuration, rendered())[1].why
 
 
+@pytest.mark.parametrize(
+    ("include", "reads_ours"),
+    [
+        ("/etc/nginx/sites-enabled/*", True),
+        ('"sites-enabled/*"', True),
+        ("/etc/nginx/*-enabled/*", True),
+        (f"/etc/nginx/sites-enabled/{NAME}", True),
+        ("/etc/nginx/sites-enabled/*.conf", False),
+        ("/etc/nginx/sites-enabled/other", False),
+        ("/etc/nginx/*", False),
+    ],
+)
+def test_nginx_reads_our_site_where_a_line_includes_its_very_name(include: str, reads_ours: bool) -> None:
+    main = MAIN_OF_DEBIAN.replace("/etc/nginx/sites-enabled/*", include)
+    assert (nginx.missing_includes(main, NAME) == []) is reads_ours
+    assert len(nginx.missing_includes(main.replace("include", "# include"), NAME)) == 2
+
+
 def test_debians_default_site_makes_way_for_a_default_server_of_ours(host: Callable[..., Path]) -> None:
     host(default="server { listen 80 default_server; return 404; }")
     assert verdict(nginx.configuration, rendered(nginx={"default_server": True})).state == "accepted"

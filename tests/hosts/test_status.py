@@ -64,6 +64,11 @@ def test_what_would_not_survive_a_boot_is_told_while_it_still_runs(installed: Co
             "cd /etc/nginx && mv kept nginx.conf",
             "write `include /etc/nginx/sites-enabled/*;` into /etc/nginx/nginx.conf",
         ),
+        (
+            "cd /etc/nginx && cp nginx.conf kept && sed -i 's#sites-enabled/.;#sites-enabled/*.conf;#' nginx.conf",
+            "cd /etc/nginx && mv kept nginx.conf",
+            "write `include /etc/nginx/sites-enabled/*;` into /etc/nginx/nginx.conf",
+        ),
     ):
         installed.run("sh", "-c", command)
         said = installed.status(code=1)
