@@ -266,14 +266,23 @@ def _listening(port: int) -> Iterator[str]:
 
 
 def unit_of(holder: str) -> str:
-    """The service that a process of `holder_of` belongs to; nothing where it is none. Source: cgroups(7)."""
+    """The service that a process of `holder_of` belongs to; nothing where it is none."""
+    units = re.findall(r"/system\.slice/(?:\S+/)?([^/\s]+\.service)", _groups_of(holder))
+    return units[0] if units else ""
+
+
+def is_our_nginx(holder: str) -> bool:
+    """Whether that is the nginx which systemd starts and reloads: there may be another, or one started by hand."""
+    return holder.startswith("nginx ") and re.search(r"(?m)/nginx\.service(/|$)", _groups_of(holder)) is not None
+
+
+def _groups_of(holder: str) -> str:
+    """Source: cgroups(7)."""
     found = re.search(r"\(process (\d+)\)", holder)
     try:
-        groups = Path(f"/proc/{found[1]}/cgroup").read_text(encoding="utf-8") if found else ""
+        return Path(f"/proc/{found[1]}/cgroup").read_text(encoding="utf-8") if found else ""
     except OSError:
         return ""
-    units = re.findall(r"/system\.slice/(?:\S+/)?([^/\s]+\.service)", groups)
-    return units[0] if units else ""
 
 
 def has_address(host: str) -> bool:

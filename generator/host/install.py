@@ -25,9 +25,9 @@ from generator.host.fitting import fitted
 from generator.host.keys import lacks_keys
 from generator.host.made_once import damage
 from generator.host.next_start import comes_back, lost
-from generator.host.obstacles import broken_nginx, packages
+from generator.host.obstacles import broken_nginx, packages, taken
 from generator.host.packages import install_packages
-from generator.host.preflight import certificate_will_do, foreign_fault, is_clear, preflight
+from generator.host.preflight import certificate_will_do, foreign_fault, is_clear, kept_from_nginx, preflight
 from generator.host.probe import CLIENTS_PATIENCE_S, Unhealthy, probe
 from generator.host.programs import StepFailed, has
 from generator.host.provide import (
@@ -116,7 +116,7 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
         raise CommandError(f"{name} is not installed; {store.home} is not ours")
     with alone(store, report):
         sound = finish_pending(store, report)
-        _nginx_must_follow(name)
+        _nginx_must_follow(deploy, store)
         kept = [n for n in store.numbers() if store.is_whole(n) and n != store.current]
         healthy = [n for n in kept if store.generation(n).healthy and can_start(store, n)]
         earlier = [n for n in healthy if store.current is None or n < store.current]
@@ -231,12 +231,16 @@ def _must_be_root() -> None:
         raise CommandError("you are not root; run it with sudo")
 
 
-def _nginx_must_follow(name: str) -> None:
+def _nginx_must_follow(deploy: Deploy, store: Store) -> None:
     """Or else the service would be restarted, and back, before nginx says so."""
     if not has("nginx"):
         raise CommandError(f"nginx is not installed; `{AS_ROOT} install` installs it. Nothing was changed.")
-    if fault := foreign_fault(name):
+    if fault := foreign_fault(store.name):
         raise CommandError(f"{broken_nginx(fault)}. Nothing was changed.")
+    there = None if store.current is None else store.generation(store.current)
+    if there is not None and not there.included:
+        for listener in kept_from_nginx(there.listen, there.ports[: 1 if there.tls == "off" else 2]):
+            raise CommandError(f"{taken(deploy, listener)}. Nothing was changed.")
 
 
 def _rehearse(application: Path, deploy: Deploy, bundle: Bundle, runtime: Path, report: Report) -> None:

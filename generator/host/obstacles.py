@@ -163,9 +163,7 @@ def for_the_next_start(
 
 
 def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
-    for listener in facts.taken:
-        by = f" by {listener.holder}" if listener.holder else ""
-        yield Fault(f"{listener.address} is taken{by}", _way_out(deploy, listener))
+    yield from (taken(deploy, listener) for listener in facts.taken)
     if not facts.has_host:
         yield Fault(f"{deploy.host} is not an address of this host", "`ip address` shows those there are")
     for host in facts.not_here:
@@ -190,12 +188,20 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         yield Fault(f"{path} is a link", fix)
 
 
+def taken(deploy: Deploy, listener: Listener) -> Fault:
+    """An address that another program has, and we need."""
+    by = f" by {listener.holder}" if listener.holder else ""
+    return Fault(f"{listener.address} is taken{by}", _way_out(deploy, listener))
+
+
 def _way_out(deploy: Deploy, listener: Listener) -> str:
     if not listener.is_for_nginx:
         if PurePath(listener.unit).stem in {PurePath(path).stem for path in deploy.replaces}:
             own = Paths(deploy.name).listener
             return f"both run for a while: write `socket: /{own}`, and no port, which is free later"
         return "stop that, or choose another port"
+    if listener.holder.startswith("nginx ") and not listener.unit:
+        return "nginx.service has not started that, and cannot reload it: stop it, then `systemctl start nginx`"
     stop = f"`systemctl disable --now {listener.unit}`" if listener.unit else "stop that"
     move = "or move one of the two to another port, nginx with nginx.http_port or nginx.https_port"
     return f"clients come to nginx there: {stop}, and let nginx serve what it serves, {move}"

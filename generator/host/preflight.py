@@ -171,13 +171,19 @@ def foreign_fault(name: str) -> str:
 
 
 def _taken(deploy: Deploy, store: Store) -> Iterator[Listener]:
+    yield from kept_from_nginx(_listen(deploy), nginx_ports(deploy))
     ours = "" if store.current is None else store.generation(store.current).listener
-    # Who has IPv6's every address has IPv4's too, as a rule; so it is asked for where nobody else is.
-    hosts = [host for host in _listen(deploy) if host != "::"] or list(_listen(deploy))
-    wanted = [(host, port) for host in hosts for port in nginx_ports(deploy)]
     if deploy.port != "none" and ours.rpartition(":")[2] != str(deploy.port):
-        wanted.append((deploy.host, deploy.port))
-    for host, port in wanted:
-        holder, is_for_nginx = facts.holder_of(host, port), port in nginx_ports(deploy)
-        if holder is not None and not (holder.startswith("nginx ") and is_for_nginx):
-            yield Listener(f"port {port} on {host}", holder, facts.unit_of(holder), is_for_nginx)
+        holder = facts.holder_of(deploy.host, deploy.port)
+        if holder is not None:
+            yield Listener(f"port {deploy.port} on {deploy.host}", holder, facts.unit_of(holder))
+
+
+def kept_from_nginx(listen: tuple[str, ...], ports: tuple[int, ...]) -> Iterator[Listener]:
+    """Those of these addresses and ports that another program has."""
+    # Who has IPv6's every address has IPv4's too, as a rule; so it is asked for where nobody else is.
+    hosts = [host for host in listen if host != "::"] or list(listen)
+    for host, port in ((host, port) for host in hosts for port in ports):
+        holder = facts.holder_of(host, port)
+        if holder is not None and not facts.is_our_nginx(holder):
+            yield Listener(f"port {port} on {host}", holder, facts.unit_of(holder), is_for_nginx=True)

@@ -140,6 +140,12 @@ def test_the_port_of_a_service_that_is_taken_over_is_not_free_yet(unit: str) -> 
             "`systemctl disable --now apache2.service`, and let nginx serve what it serves, "
             "or move one of the two to another port, nginx with nginx.http_port or nginx.https_port",
         ),
+        (
+            {"taken": (Listener("port 80 on 0.0.0.0", "nginx (process 7)", "", True),)},
+            "port 80 on 0.0.0.0 is taken by nginx (process 7); nginx.service has not started that, and cannot reload "
+            "it: stop it, then `systemctl start nginx`",
+        ),
+        ({"taken": (Listener("port 80 on 0.0.0.0", "nginx (process 7)", "web.service", True),)}, "disable --now web"),
         ({"taken": (Listener("port 80 on 0.0.0.0", "", "", True),)}, "clients come to nginx there: stop that, and"),
         (
             {"taken": (Listener("port 8765 on 127.0.0.1", "python3 (process 7)"),)},

@@ -80,6 +80,25 @@ def test_a_port_is_named_with_the_socket_unit_that_holds_it(installed: Console) 
     assert installed.routes()
 
 
+@pytest.mark.parametrize(
+    ("start", "fix"),
+    [
+        ("nginx", "nginx.service has not started that, and cannot reload it: stop it, then `systemctl start nginx`"),
+        ("systemd-run --unit=other --service-type=forking nginx", "`systemctl disable --now other.service`"),
+    ],
+)
+def test_an_nginx_that_systemd_does_not_reload_is_told(installed: Console, start: str, fix: str) -> None:
+    installed.configure(ping={"interval": 50})
+    installed.run("sh", "-c", f"systemctl stop nginx; {start}")
+    before = installed.main_pids()
+    for words in ("plan", "install", "rollback"):
+        said = installed.wsbundle(words, code=1)
+        assert "port 80 on 0.0.0.0 is taken by nginx (process " in said
+        assert fix in said
+    assert installed.main_pids() == before
+    assert installed.routes()
+
+
 def test_a_name_that_a_unit_of_the_system_has_is_refused(empty: Console) -> None:
     empty.write("/usr/lib/systemd/system/other.service", "[Service]\nExecStart=/bin/true\n")
     assert "system/other.service is there, and is not ours" in empty.install(name="other", code=1)
