@@ -22,6 +22,7 @@ import msgspec
 
 from generator.host.neighbours import Surroundings
 from generator.host.programs import has, run
+from generator.paths import HIDDEN_PLACES
 from generator.readers.nginx import DEFAULT_SITE, HOST
 from generator.readers.nginx_http2 import version_in
 from generator.readers.nginx_sites import Listen, Server, servers
@@ -121,6 +122,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Whether supervisor reads the programs of deployments, if one is to serve here."""
     foreign: tuple[str, ...]
     linked: tuple[str, ...]
+    """Directories that are links, where the service, or nginx, would not start with one."""
     supervisors_files: int | None
     nginx_fault: str
     missing_includes: tuple[str, ...]
@@ -207,6 +209,18 @@ def places(*paths: str) -> tuple[Place, ...]:
         place = Place(path, status.f_bavail * status.f_frsize, files, mounted)
         found.setdefault((os.stat(there).st_dev, mounted), place)
     return tuple(found.values())
+
+
+def linked(name: str, manager: str, *directories: str) -> tuple[str, ...]:
+    """Those directories of a deployment that are links; also what leads its code to where systemd hides all."""
+    found, home = dict.fromkeys(filter(os.path.islink, directories)), f"/opt/{name}"
+    if manager == "systemd" and os.path.realpath(home).startswith(HIDDEN_PLACES):
+        found[home if os.path.islink(home) else "/opt"] = None
+    return tuple(found)
+
+
+def without_directory(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(path for path in paths if not os.path.isdir(path))
 
 
 def bytes_in(directory: Path) -> int:

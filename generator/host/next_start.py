@@ -8,7 +8,7 @@ from generator.host import facts, neighbours
 from generator.host.by_hand import ByHand
 from generator.host.made_once import damage
 from generator.host.neighbours import names_lost
-from generator.host.obstacles import for_the_next_start, not_at_boot
+from generator.host.obstacles import for_the_next_start, not_at_boot, of_directories
 from generator.host.store import Generation, Store
 from generator.paths import Paths
 from generator.program import AS_ROOT
@@ -96,6 +96,10 @@ def faults(store: Store) -> Iterator[Fault]:
     outsider = "" if main is None else facts.nginx_outsider(main)
     reads_ours = has_programs(generation.manager)
     yield from for_the_next_start(facts.nginx_fault(), masked, missing, reads_ours, outsider)
+    of_systemd = [f"/var/lib/{store.name}"] * (generation.manager == "systemd")
+    of_systemd += [f"/var/lib/{store.name}-engine"] * bool(generation.engine)
+    linked = facts.linked(store.name, generation.manager, *of_systemd)
+    yield from of_directories(user, linked, facts.without_directory(generation.writes))
     around = facts.surroundings(*generation.domains)
     yield from names_lost(store.name, generation.domains, around.others)
     yield from neighbours.faults(as_written(store.name, generation), around)

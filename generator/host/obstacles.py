@@ -49,7 +49,7 @@ def problems(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     yield from _of_the_host(facts)
     yield from _of_what_we_need(facts)
     yield from _in_the_way(deploy, facts)
-    yield from _not_to_be_written(service_user(deploy), facts)
+    yield from of_directories(service_user(deploy), facts.linked, facts.no_directories)
     for path in facts.not_by_hand:
         yield Fault(f"replaces: {path} was not set up by hand: it is a deployment of wsbundle", "uninstall that one")
 
@@ -182,10 +182,6 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     yield from _too_few_files(deploy, facts)
     for path in facts.foreign:
         yield Fault(f"{path} is there, and is not ours", "choose another name in deploy.yaml, or move it away")
-    for path in facts.linked:
-        # systemd does not start a unit whose StateDirectory= is one.
-        fix = f"put the directory itself there; to keep it elsewhere, mount that: `mount --bind ELSEWHERE {path}`"
-        yield Fault(f"{path} is a link", fix)
 
 
 def taken(deploy: Deploy, listener: Listener) -> Fault:
@@ -215,8 +211,12 @@ def _too_few_files(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         yield Fault(what, f"{fix}, then `systemctl restart supervisor`; or lower limits.connections")
 
 
-def _not_to_be_written(user: str, facts: Facts) -> Iterator[Fault]:
-    for path in facts.no_directories:
+def of_directories(user: str, linked: tuple[str, ...], missing: tuple[str, ...]) -> Iterator[Fault]:
+    """Why systemd would not start a unit: StateDirectory= is a link, say, or there is nothing for ReadWritePaths=."""
+    for path in linked:
+        fix = f"put the directory itself there; to keep it elsewhere, mount that: `mount --bind ELSEWHERE {path}`"
+        yield Fault(f"{path} is a link", fix)
+    for path in missing:
         fix = f"mkdir -p '{path}', and once the user {user} is there: chown {user} '{path}'"
         yield Fault(f"needs.write: there is no directory {path}", fix)
 

@@ -131,12 +131,12 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         disabled=facts.disabled(*needed(deploy.manager)),
         has_programs=has_programs(deploy.manager),
         foreign=tuple(foreign),
-        linked=tuple(path for path in belongings.needed(deploy) if path not in foreign and os.path.islink(path)),
+        linked=tuple(path for path in _linked(deploy) if path not in foreign),
         supervisors_files=facts.supervisors_files() if deploy.manager == "supervisor" else None,
         nginx_fault=foreign_fault(deploy.name),
         has_ipv6=facts.has_ipv6(),
         not_here=tuple(host for host in _listen(deploy) if not facts.has_address(host)),
-        no_directories=tuple(path for path in deploy.needs.write if not os.path.isdir(path)),
+        no_directories=facts.without_directory(deploy.needs.write),
         around=without(facts.surroundings(*domains(deploy)), deploy.replaces),
         not_by_hand=tuple(path for path in deploy.replaces if is_rendered(Path(path))),
         own_main_context=own_main_context(HOST / "nginx.conf"),
@@ -153,6 +153,14 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         closed_ports=() if deploy.nginx.include else closed(nginx_ports(deploy)),
         clock_behind_s=(ROOT / "pyproject.toml").stat().st_mtime - time.time(),
     )
+
+
+def _linked(deploy: Deploy) -> Iterator[str]:
+    yield from facts.linked(deploy.name, deploy.manager, *belongings.needed(deploy))
+    # Our link there leads to its neighbour, as seen from where the directory itself is.
+    enabled, available = HOST / "sites-enabled", HOST / "sites-available"
+    if not deploy.nginx.include and os.path.realpath(f"{enabled}/../{available.name}") != os.path.realpath(available):
+        yield str(enabled)
 
 
 def _listen(deploy: Deploy) -> tuple[str, ...]:

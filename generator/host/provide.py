@@ -208,6 +208,7 @@ def stage(deploy: Deploy, bundle: Bundle, store: Store, runtime: str, report: Re
             health=health_path(deploy) if serves_app(deploy) else None,
             path=clients_path(deploy),
             start_s=deploy.app.start if serves_app(deploy) else 0,
+            writes=deploy.needs.write,
             included=deploy.name if deploy.nginx.include else "",
             # It stays away also where deploy.yaml names it no more.
             replaces=tuple(dict.fromkeys((*_replaced_already(store), *deploy.replaces))),

@@ -93,6 +93,8 @@ class Generation(msgspec.Struct, frozen=True):
     """The name of the deployment, where its locations are for a site of the operator's own."""
     replaces: tuple[str, ...] = ()
     """What was set up by hand and makes way for it, by absolute path."""
+    writes: tuple[str, ...] = ()
+    """The directories of `needs.write`: a unit that names one does not start without it."""
 
     @property
     def domains(self) -> tuple[str, ...]:

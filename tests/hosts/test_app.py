@@ -384,3 +384,51 @@ def test_django_with_channels_migrates_postgresql_serves_static_files_and_is_tak
     assert empty.current() == ""
     stored = empty.run("runuser", "-u", "postgres", "--", "psql", "-tAc", "select text from notes_note", "notes")
     assert stored.splitlines()[-1] == "changed"
+
+
+_LEAST = """
+async def app(scope, receive, send):
+    while scope["type"] == "lifespan":
+        await send({"type": (await receive())["type"] + ".complete"})
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body"})
+"""
+_LATE = """
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sleep 5
+"""
+_MOUNT = """
+[Unit]
+Requires=late.service
+After=late.service
+[Mount]
+What=/var/media
+Where=/srv/media
+Type=none
+Options=bind,nofail
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def test_a_directory_that_it_writes_to_is_waited_for_at_boot_and_missed_when_it_is_gone(empty: Console) -> None:
+    home = f"{empty.host.home}/least"
+    empty.write(f"{home}/main.py", _LEAST)
+    empty.write("/etc/systemd/system/late.service", _LATE)
+    empty.write("/etc/systemd/system/srv-media.mount", _MOUNT)
+    empty.run("mkdir", "-p", "/var/media/uploads")
+    empty.run("systemctl", "enable", "--now", "srv-media.mount")
+    empty.install(
+        app={"callable": "main:app", "path": home, "requirements": None}, needs={"write": ["/srv/media/uploads"]}
+    )
+    empty.host.reboot()
+    wait_until(lambda: empty.is_active(NAME), "the service", PATIENCE_S)
+    assert empty.run("systemctl", "show", "--property=NRestarts", "--value", NAME) == "0\n"
+    empty.status()
+    empty.run("rmdir", "/var/media/uploads")
+    for words in ("status", "plan", "install"):
+        assert "needs.write: there is no directory /srv/media/uploads" in empty.wsbundle(words, code=1)
