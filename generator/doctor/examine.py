@@ -85,7 +85,7 @@ def doctor(options: Namespace, report: Report) -> int:
     store = Store(deploy.name)
     number = store.current
     if number is None:
-        raise CommandError(f"{store.name} is not installed: {AS_ROOT} install")
+        raise CommandError(f"{store.name} is not installed: {store.ruins() or f'{AS_ROOT} install'}")
     patient = Patient(deploy, store, endpoint(store.generation(number)), options.stress, project_of(loaded))
     began, found = time.monotonic(), []
     for finding in examine(patient, wanted, options.quick):

@@ -41,7 +41,7 @@ class Names(NamedTuple):
 
 @look()
 def the_names(patient: Patient) -> Names:
-    ours = {*facts.addresses(), "127.0.0.1", "::1", "127.0.1.1"}  # Debian's installer writes the last one
+    ours = {*facts.addresses(), *facts.HERE}
     names = domains(patient.deploy)
     leads_to = {name: frozenset(facts.addresses_of(name)) for name in names}
     return Names(leads_to, frozenset(ours), tuple(name for name in names if not _is_served(patient, name)))
@@ -168,17 +168,27 @@ def drift(_: Deploy, seen: list[str]) -> Verdict:
     return failed("; ".join(seen), fix) if seen else ok("none differs")
 
 
+class Deployed(NamedTuple):
+    """Whether the host has what deploy.yaml asks for, and whether a change has stopped half-way."""
+
+    is_same: bool
+    is_unfinished: bool
+
+
 @look()
-def the_deployment(patient: Patient) -> bool:
+def the_deployment(patient: Patient) -> Deployed:
     number, store = patient.store.current, patient.store
-    return number is not None and is_as_deployed(patient.deploy, patient.project, store, store.generation(number))
+    is_same = number is not None and is_as_deployed(patient.deploy, patient.project, store, store.generation(number))
+    return Deployed(is_same, store.pending is not None and not is_under_way())
 
 
 @check("deployed", "name", see=the_deployment, expects="deploy.yaml as it is")
-def deployed(_: Deploy, is_so: bool) -> Verdict:
-    """What is installed is what deploy.yaml asks for."""
+def deployed(_: Deploy, seen: Deployed) -> Verdict:
+    """What is installed is what deploy.yaml asks for, and no change was cut short."""
+    if seen.is_unfinished:
+        return failed("a change was cut short", f"{AS_ROOT} install undoes it first")
     fix = f"{AS_ROOT} plan shows it, {AS_ROOT} install does it"
-    return ok("installed") if is_so else warning("deploy.yaml asks for something else than what runs", fix)
+    return ok("installed") if seen.is_same else warning("deploy.yaml asks for something else than what runs", fix)
 
 
 @look()

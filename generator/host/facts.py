@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from generator.config.addresses import LOOPBACK
 from generator.host.neighbours import Surroundings
 from generator.host.programs import has, run
 from generator.paths import HIDDEN_PLACES
@@ -31,6 +32,8 @@ PYTHON = "/usr/bin/python3"
 _START_PATIENCE_S = 30.0
 NGINX_GROUP = "www-data"
 """Who may connect to the sockets of a deployment: nginx, on Debian."""
+HERE = (*LOOPBACK, "127.0.1.1")
+"""What leads to this host itself: Debian's installer writes the last one beside the host's name."""
 UNLIMITED = 1 << 30  # files: more than any kernel opens
 
 
@@ -479,7 +482,7 @@ def _of_the_package() -> Server:
 
 def resolves_here(domain: str) -> bool:
     """Whether a name leads to an address of this host."""
-    return bool(addresses_of(domain) & {*addresses(), "127.0.0.1", "::1"})
+    return bool(addresses_of(domain) & {*addresses(), *HERE})
 
 
 def masked(*units: str) -> tuple[str, ...]:

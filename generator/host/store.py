@@ -250,13 +250,13 @@ class Store:
         return path.startswith(READ_EARLY) and is_rendered(target)
 
     def ruins(self) -> str:
-        """What is wrong where somebody has removed /opt/<name>, or part of it, and the fix; else nothing."""
+        """What is wrong where /opt/<name>, or part of it, is not there any more, and the fix; else nothing."""
         left = self.traces() if self.current is None and self.pending is None else ()
         what = (
-            f"/opt/{self.name} was removed or damaged, and what leads there stays, such as /{''.join(left[:1])}: nginx "
+            f"/opt/{self.name} is gone or damaged, and what leads there stays, such as /{''.join(left[:1])}: nginx may "
         )
-        fix = f"may not start again, with every site; `{AS_ROOT} uninstall` removes what is left"
-        return what + fix if left else ""
+        fix = f"mount /opt, if it is a file system of its own; else `{AS_ROOT} uninstall` removes what is left"
+        return f"{what}not start again, with every site; {fix}" if left else ""
 
     def add(self, bundle: Bundle, generation: Generation) -> None:
         """Write a generation as a whole: until its record stands, `numbers` may list it and nothing refers to it."""

@@ -334,8 +334,9 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("clock", {}, of_the_host.Clock(False, -3600.0, "the last installation"), "warning"),
     ("drift", {}, [], "ok"),
     ("drift", {}, ["/etc/nginx/sites-available/queue-websocket was edited"], "failed"),
-    ("deployed", {}, True, "ok"),
-    ("deployed", {}, False, "warning"),
+    ("deployed", {}, of_the_host.Deployed(True, False), "ok"),
+    ("deployed", {}, of_the_host.Deployed(False, False), "warning"),
+    ("deployed", {}, of_the_host.Deployed(True, True), "failed"),
     ("journal", {}, [], "ok"),
     ("journal", {}, ["worker 7 ended with -9; another one takes its place"], "warning"),
     ("limits.handshake_burst", {}, stress.Burst(101, 0.4), "ok"),
@@ -497,6 +498,19 @@ def patient(tmp_path: Path) -> Patient:
     made = Patient(PLAIN, Store("queue-websocket", tmp_path), Endpoint("ws.mycompany.org", False))
     made.message = 0.004
     return made
+
+
+@pytest.mark.parametrize(
+    ("pending", "seen"),
+    [('{"before": 1, "after": 2}', "a change was cut short"), ("{", "pending.json is damaged")],
+)
+def test_a_change_that_was_cut_short_is_found_also_if_its_note_is_damaged(
+    patient: Patient, pending: str, seen: str
+) -> None:
+    patient.store.home.mkdir(parents=True)
+    (patient.store.home / "pending.json").write_text(pending)
+    (found,) = examine.examine(patient, examine.chosen(["deployed"]))
+    assert (found.state, seen in found.seen) == ("failed", True)
 
 
 def made_of(patient: Patient, *looks: Look[Any], quick: bool = False) -> list[tuple[str, str]]:

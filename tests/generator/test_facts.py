@@ -147,6 +147,12 @@ def test_a_name_is_looked_up_once_however_long_nobody_answers(monkeypatch: pytes
     assert asked == ["nobody.example"]
 
 
+def test_a_name_in_the_hosts_own_file_as_debian_writes_it_leads_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [entry])
+    assert facts.resolves_here("named-by-the-installer.example")
+
+
 def fake(directory: Path, program: str, text: str) -> None:
     (directory / program).write_text(f"#!/bin/sh\n{text}\n")
     (directory / program).chmod(0o755)

@@ -171,6 +171,7 @@ def test_what_is_on_the_host_is_known_also_when_the_generations_are_gone(store: 
     assert store.ruins() == ""
     shutil.rmtree(store.home)
     assert set(store.traces()) == installed
+    assert "mount /opt, if it is a file system of its own; else `" in store.ruins()
     assert "uninstall` removes what is left" in store.ruins()
     for path in installed:
         (store.root / path).unlink()
