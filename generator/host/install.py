@@ -8,6 +8,7 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -22,6 +23,7 @@ from generator.host.drift import Drift, copies, drifts, keep_copy, set_aside
 from generator.host.engine import Password, flavour_of
 from generator.host.facts import is_active, missing_packages, runs
 from generator.host.fitting import fitted
+from generator.host.hosts import RefusedError, heard
 from generator.host.keys import lacks_keys
 from generator.host.made_once import damage
 from generator.host.next_start import comes_back, lost
@@ -48,6 +50,7 @@ from generator.program import AS_ROOT
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import service_user
 from generator.report import CommandError, Report
+from service.engine.identity import name_of_this_host
 
 KEPT_GENERATIONS = 5
 EDITED = "Changed by hand; take edits into deploy.yaml, or install with --overwrite (copies of them are kept)."
@@ -174,6 +177,7 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
             report.line(f"{path} is not ours, and stays as it is.")
         return 0
     with alone(store, report), undisturbed():
+        _must_not_be_missed(store)
         store.sweep()
         owners = {service_user(deploy), *mine.users, *(store.user(n) for n in store.numbers() if store.is_whole(n))}
         backup = Path(f"/var/backups/{name}-{time.time():.0f}")
@@ -200,6 +204,23 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
         for failure in failures:
             report.error(failure)
     return 1 if failures else 0
+
+
+def _must_not_be_missed(store: Store) -> None:
+    """Leave the engine that is served here to those who use it: other hosts, or another deployment of this one.
+
+    Whoever is not heard on it has no use of it, and one that does not answer is of none.
+    """
+    number = store.current
+    if number is None or store.pending is not None or not store.is_whole(number) or not store.engine_unit(number):
+        return
+    joined = store.generation(number).joined
+    with suppress(RefusedError):
+        others = sorted({worker.host for worker in heard(joined)} - {name_of_this_host(joined)})
+        if others:
+            fix = "uninstall them first, or install them without `engine`"
+            what = f"{', '.join(others)} would be alone without the engine that {store.name} serves"
+            raise CommandError(f"{what}; {fix}. Nothing was changed.")
 
 
 def _say_goodbye(store: Store, mine: Belongings, report: Report, purge: bool) -> None:

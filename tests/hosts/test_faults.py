@@ -294,7 +294,7 @@ def test_what_is_left_when_somebody_has_removed_opt_is_told_and_uninstalled(inst
     installed.install(manager=manager)
     installed.run("rm", "-r", f"/opt/{NAME}")
     for word in ("status", "plan", "install"):
-        assert f"/opt/{NAME} was removed or damaged" in installed.wsbundle(word, code=1)
+        assert f"/opt/{NAME} is gone or damaged" in installed.wsbundle(word, code=1)
     installed.wsbundle("uninstall", "--purge")
     assert installed.run("find", "/etc", "/opt", "/var/lib", "-name", f"*{NAME}*") == ""
     of_the_service = f"/opt/[{NAME[0]}]{NAME[1:]}/current"  # not pgrep itself, nor the sudo that runs it
