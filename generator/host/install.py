@@ -26,7 +26,7 @@ from generator.host.fitting import fitted
 from generator.host.hosts import RefusedError, heard
 from generator.host.keys import lacks_keys
 from generator.host.made_once import damage
-from generator.host.next_start import comes_back, lost
+from generator.host.next_start import comes_back, lost, read_by_the_service
 from generator.host.obstacles import broken_nginx, packages, taken
 from generator.host.packages import install_packages
 from generator.host.preflight import certificate_will_do, foreign_fault, is_clear, kept_from_nginx, preflight
@@ -177,7 +177,7 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
             report.line(f"{path} is not ours, and stays as it is.")
         return 0
     with alone(store, report), undisturbed():
-        _must_not_be_missed(store)
+        _must_not_be_missed(store, purge)
         store.sweep()
         owners = {service_user(deploy), *mine.users, *(store.user(n) for n in store.numbers() if store.is_whole(n))}
         backup = Path(f"/var/backups/{name}-{time.time():.0f}")
@@ -206,11 +206,23 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
     return 1 if failures else 0
 
 
-def _must_not_be_missed(store: Store) -> None:
+def _must_not_be_read(store: Store) -> None:
+    """Leave keys and passwords to the other deployments of this host that read them as well: nobody has them again."""
+    for other in (Store(name, store.root) for name in store.others()):
+        number = other.current
+        read = read_by_the_service(other, number, ours=False) if number is not None and other.is_whole(number) else []
+        if shared := [path for path in read if path.startswith(f"/etc/{store.name}/")]:
+            fix = f"uninstall {other.name} first, or this without --purge"
+            raise CommandError(f"{other.name} reads {' and '.join(shared)} as well; {fix}. Nothing was changed.")
+
+
+def _must_not_be_missed(store: Store, purge: bool) -> None:
     """Leave the engine that is served here to those who use it: other hosts, or another deployment of this one.
 
     Whoever is not heard on it has no use of it, and one that does not answer is of none.
     """
+    if purge:
+        _must_not_be_read(store)
     number = store.current
     if number is None or store.pending is not None or not store.is_whole(number) or not store.engine_unit(number):
         return

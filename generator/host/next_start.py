@@ -107,7 +107,10 @@ def faults(store: Store) -> Iterator[Fault]:
         yield Fault(what, f"`{AS_ROOT} install`")
     theirs = read_by_the_service(store, number, ours=False) if facts.account_of(user) is not None else ()
     for path in facts.closed_to(user, *theirs):
-        yield Fault(f"the user {user} cannot read {path}", f"`chgrp {user} {path}; chmod g+r {path}`")
+        if os.path.exists(path):
+            yield Fault(f"the user {user} cannot read {path}", f"`chgrp {user} {path}; chmod g+r {path}`")
+        else:
+            yield Fault(f"{path} is gone, and without that the service does not start", "restore it")
 
 
 def told(store: Store, report: Report) -> list[str]:

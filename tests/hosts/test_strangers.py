@@ -107,6 +107,20 @@ def test_a_user_of_two_deployments_leaves_with_neither_while_the_other_runs(inst
     assert installed.routes("second.example.com")
 
 
+def test_keys_that_another_deployment_reads_are_not_purged(installed: Console) -> None:
+    keys = f"/etc/{NAME}/keys.json"
+    second: dict[str, Any] = {"name": "second", "domain": "second.example.com", "port": 9100, "user": NAME}
+    second |= {"auth": "token", "keys": keys}
+    installed.install(**second)
+    installed.configure()
+    assert f"second reads {keys} as well" in installed.wsbundle("uninstall", "--purge", code=1)
+    assert installed.routes()
+    installed.run("rm", keys)
+    installed.configure(**second)
+    for words in ("status", "plan", "install"):
+        assert f"{keys} is gone, and without that the service does not start" in installed.wsbundle(words, code=1)
+
+
 def test_a_deployment_that_gets_another_name_is_told_how_the_old_one_ends(installed: Console) -> None:
     installed.configure(name="renamed")
     assert f"wsbundle uninstall --set name={NAME}`" in installed.wsbundle("plan", code=1)
