@@ -53,6 +53,7 @@ class Place:
         self.lineage = root / "etc/letsencrypt/live" / name
         self.renewal = root / "etc/letsencrypt/renewal" / f"{name}.conf"
         self.hook = root / paths.certbot_hook
+        self.nginx = root / "etc/nginx"
         self.webroot = root / "var/lib" / f"{name}-acme"
 
     @property
@@ -260,6 +261,10 @@ def delete(place: Place) -> list[str]:
     """Remove a lineage of ours, never another's of the same name. What failed: the rest need not stay for it."""
     if not _is_renewed_by(place):
         return []
+    # Without it nginx would not start again, with any site.
+    named = run("grep", "-Rl", rf"^[^#]*{place.lineage}/", str(place.nginx)).output.splitlines()
+    if used := sorted({os.path.realpath(path) for path in named if os.path.isfile(path)}):
+        return [f"the certificate {place.name} of certbot stays, because {', '.join(used)} has it as well"]
     deleted = run("certbot", "delete", "--non-interactive", "--cert-name", place.name)
     again = f"certbot delete --cert-name {place.name}"
     return [] if deleted.succeeded else [f"{again} failed; do it by hand: {deleted.output}"]

@@ -614,6 +614,18 @@ def test_purging_removes_the_lineage(certbot: Certbot) -> None:
     assert certbot.told == [f"certbot delete --non-interactive --cert-name {NAME}"]
 
 
+def test_a_lineage_that_another_site_has_as_well_is_kept(certbot: Certbot) -> None:
+    obtain(with_letsencrypt(), certbot.place, Report(json=True))
+    assert certbot.told
+    site = certbot.place.nginx / "sites-available/other"
+    site.parent.mkdir(parents=True)
+    site.write_text(f"server {{\n    ssl_certificate {certbot.place.lineage}/fullchain.pem;\n}}\n")
+    assert delete(certbot.place) == [f"the certificate {NAME} of certbot stays, because {site} has it as well"]
+    assert certbot.told == []
+    site.write_text(f"server {{\n    # ssl_certificate {certbot.place.lineage}/fullchain.pem;\n}}\n")
+    assert delete(certbot.place) == []
+
+
 def test_a_lineage_that_certbot_does_not_remove_is_told(certbot: Certbot) -> None:
     obtain(with_letsencrypt(), certbot.place, Report(json=True))
     certbot.will_fail()
