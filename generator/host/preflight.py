@@ -131,7 +131,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         disabled=facts.disabled(*needed(deploy.manager)),
         has_programs=has_programs(deploy.manager),
         foreign=tuple(foreign),
-        linked=tuple(path for path in _linked(deploy) if path not in foreign),
+        linked=tuple(path for path in linked(deploy) if path not in foreign),
         supervisors_files=facts.supervisors_files() if deploy.manager == "supervisor" else None,
         nginx_fault=foreign_fault(deploy.name),
         has_ipv6=facts.has_ipv6(),
@@ -155,7 +155,8 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
     )
 
 
-def _linked(deploy: Deploy) -> Iterator[str]:
+def linked(deploy: Deploy) -> Iterator[str]:
+    """The directories that may not be links, and are some."""
     yield from facts.linked(deploy.name, deploy.manager, *belongings.needed(deploy))
     # Our link there leads to its neighbour, as seen from where the directory itself is.
     enabled, available = HOST / "sites-enabled", HOST / "sites-available"
