@@ -47,7 +47,7 @@ def installed_in_spite_of(console: Console, lock: str, *command: str) -> str:
             _await(lambda: "aiting for " in log.read_text() or installer.poll() is not None, 120, "waiting")
             assert f"{lock}" in log.read_text(), log.read_text()
             release()
-            assert installer.wait(300) == 0, log.read_text()
+            assert installer.wait(900) == 0, log.read_text()
         finally:
             installer.kill()
     return log.read_text()

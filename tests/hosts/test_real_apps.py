@@ -83,7 +83,8 @@ app = Starlette(lifespan=lifespan, routes=[Route("/", home)])
 """
 SOUND = "pass"
 SLOW = "await asyncio.sleep(600)"
-DIES = "asyncio.get_running_loop().call_later(2, os._exit, 3)"
+# Seldom enough that systemd does not give it up.
+DIES = "asyncio.get_running_loop().call_later(8, os._exit, 3)"
 DEAF = """signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=time.sleep, args=(600,)).start()"""
 LEAKS = """async def leak():
