@@ -16,6 +16,7 @@ from tempfile import NamedTemporaryFile
 
 from generator.config.schema import Deploy, domains
 from generator.host.chain import joined, judged, position_of_key
+from generator.host.facts import naming
 from generator.host.programs import Outcome, has, must, run
 from generator.host.reload import Reload
 from generator.host.x509 import DAY_S, der, is_for, read
@@ -53,7 +54,6 @@ class Place:
         self.lineage = root / "etc/letsencrypt/live" / name
         self.renewal = root / "etc/letsencrypt/renewal" / f"{name}.conf"
         self.hook = root / paths.certbot_hook
-        self.nginx = root / "etc/nginx"
         self.webroot = root / "var/lib" / f"{name}-acme"
 
     @property
@@ -262,8 +262,7 @@ def delete(place: Place) -> list[str]:
     if not _is_renewed_by(place):
         return []
     # Without it nginx would not start again, with any site.
-    named = run("grep", "-Rl", rf"^[^#]*{place.lineage}/", str(place.nginx)).output.splitlines()
-    if used := sorted({os.path.realpath(path) for path in named if os.path.isfile(path)}):
+    if used := naming(f"{place.lineage}/"):
         return [f"the certificate {place.name} of certbot stays, because {', '.join(used)} has it as well"]
     deleted = run("certbot", "delete", "--non-interactive", "--cert-name", place.name)
     again = f"certbot delete --cert-name {place.name}"

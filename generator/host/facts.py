@@ -353,6 +353,13 @@ def nginx_fault() -> str:
     return f"{fault}, a link to {leads}" if leads else fault
 
 
+def naming(*paths: str) -> list[str]:
+    """The files of its configuration, as nginx reads them, that name one of these paths; comments aside."""
+    read = re.split(r"(?m)^# configuration file (.+):$", run("nginx", "-T", "-q").output)
+    named = re.compile(rf"(?m)^[^#\n]*({'|'.join(map(re.escape, paths))})")
+    return [file for file, text in zip(read[1::2], read[2::2], strict=True) if named.search(text)]
+
+
 def nginx_carries(main: str) -> Carries:
     """The settings of an nginx.conf. Source: ngx_core_module, "worker_connections" and "worker_processes"."""
     directives = re.sub(r"#.*", "", main)

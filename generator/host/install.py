@@ -21,7 +21,7 @@ from generator.host.by_hand import ByHand
 from generator.host.certificates import Place
 from generator.host.drift import Drift, copies, drifts, keep_copy, set_aside
 from generator.host.engine import Password, flavour_of
-from generator.host.facts import is_active, missing_packages, runs
+from generator.host.facts import is_active, missing_packages, naming, runs
 from generator.host.fitting import fitted
 from generator.host.hosts import RefusedError, heard
 from generator.host.keys import lacks_keys
@@ -216,11 +216,22 @@ def _must_not_be_read(store: Store) -> None:
             raise CommandError(f"{other.name} reads {' and '.join(shared)} as well; {fix}. Nothing was changed.")
 
 
+def _must_not_be_named(store: Store) -> None:
+    """See that nginx starts without what is removed: another site may have it by its very name."""
+    name = store.name
+    there = naming(f"/{Paths(name).locations}", f"/{Paths(name).tls}/")
+    if others := [path for path in there if path != f"/{Paths(name).site_link}"]:
+        fix = f"let it say `{own_site.line_of(name)}`, and have a certificate of its own"
+        what = f"{', '.join(others)} names a file of {name}, and nginx would not start without that, with any site"
+        raise CommandError(f"{what}; {fix}. Nothing was changed.")
+
+
 def _must_not_be_missed(store: Store, purge: bool) -> None:
     """Leave the engine that is served here to those who use it: other hosts, or another deployment of this one.
 
     Whoever is not heard on it has no use of it, and one that does not answer is of none.
     """
+    _must_not_be_named(store)
     if purge:
         _must_not_be_read(store)
     number = store.current

@@ -484,6 +484,11 @@ class Certbot:
             f"printf '{renewal}' >{self.place.renewal}",
         )
 
+    def nginx_reads(self, path: str, text: str) -> None:
+        """What `nginx -T` says, after a file that names nothing."""
+        files = f"# configuration file /etc/nginx/nginx.conf:\nevents {{}}\n# configuration file {path}:\n{text}\n"
+        self._write(self.program.with_name("nginx"), f"cat <<'END'\n{files}END")
+
     def will_fail(self) -> None:
         self._write(self.program, "echo 'DNS problem: NXDOMAIN'; exit 1")
 
@@ -617,12 +622,10 @@ def test_purging_removes_the_lineage(certbot: Certbot) -> None:
 def test_a_lineage_that_another_site_has_as_well_is_kept(certbot: Certbot) -> None:
     obtain(with_letsencrypt(), certbot.place, Report(json=True))
     assert certbot.told
-    site = certbot.place.nginx / "sites-available/other"
-    site.parent.mkdir(parents=True)
-    site.write_text(f"server {{\n    ssl_certificate {certbot.place.lineage}/fullchain.pem;\n}}\n")
-    assert delete(certbot.place) == [f"the certificate {NAME} of certbot stays, because {site} has it as well"]
+    certbot.nginx_reads("/etc/nginx/a", f"server {{\n    ssl_certificate {certbot.place.lineage}/fullchain.pem;\n}}")
+    assert delete(certbot.place) == [f"the certificate {NAME} of certbot stays, because /etc/nginx/a has it as well"]
     assert certbot.told == []
-    site.write_text(f"server {{\n    # ssl_certificate {certbot.place.lineage}/fullchain.pem;\n}}\n")
+    certbot.nginx_reads("/etc/nginx/a", f"server {{\n    # ssl_certificate {certbot.place.lineage}/fullchain.pem;\n}}")
     assert delete(certbot.place) == []
 
 

@@ -126,3 +126,10 @@ def test_the_notification_center_does_too(site: Console) -> None:
         assert bob.recv(timeout=PATIENCE_S) == text
     assert ask(site, "/ws/stats")[:2] == (200, "mine")
     assert ask(site, "/ws/publish/bob", "POST", b"{}")[0] != 200
+    change(site, WITH_LINE.replace("*.conf", "locations.conf"))  # without the star nginx needs the file
+    assert f"let it say `{LINE}`" in site.wsbundle("uninstall", code=1)
+    with client() as alice:
+        assert "Welcome" in str(alice.recv(timeout=PATIENCE_S))
+    change(site, WITH_LINE)
+    site.wsbundle("uninstall")
+    site.run("nginx", "-t")
