@@ -15,6 +15,7 @@ from generator.doctor.of_nginx import logged
 from generator.doctor.patient import Patient, needs_root
 from generator.doctor.wire import AGENT, ask, connected
 from generator.host import facts
+from generator.host.belongings import directories_of
 from generator.host.drift import drifts
 from generator.host.programs import run
 from generator.host.provide import ROOT
@@ -85,9 +86,9 @@ class Room(NamedTuple):
 
 
 @look()
-def the_disks(_: Patient) -> dict[str, Room]:
+def the_disks(patient: Patient) -> dict[str, Room]:
     found: dict[int, tuple[str, Room]] = {}
-    for path in filter(os.path.isdir, _PLACES):
+    for path in filter(os.path.isdir, (*_PLACES, *directories_of(patient.deploy.name))):
         status, device = os.statvfs(path), os.stat(path).st_dev
         files = status.f_favail / status.f_files if status.f_files else 1.0
         room = Room(status.f_bavail / max(1, status.f_blocks), status.f_bavail * status.f_frsize, files)

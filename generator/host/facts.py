@@ -102,7 +102,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     makes_runtime: bool
     """Whether the change needs more than a few files below /opt."""
     free_for_data: int
-    """Bytes of the file system that /var/lib is on."""
+    """Bytes of the file system below /var/lib on which mailboxes are."""
     mailbox_bytes: int
     """The space that the files of the mailboxes take already."""
     engine_bytes: int

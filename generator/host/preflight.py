@@ -120,7 +120,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         python_version=facts.python_version(),
         places=facts.places(*WRITTEN),
         makes_runtime=bool(missing) or not has_runtime(store, project),
-        free_for_data=facts.places("/var/lib")[0].free_bytes,
+        free_for_data=facts.places(_place_of_data(deploy))[0].free_bytes,
         mailbox_bytes=facts.bytes_in(store.root / str(mailbox(deploy).directory).lstrip("/")),
         engine_bytes=facts.bytes_in(store.root / f"var/lib/{deploy.name}-engine"),
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
@@ -153,6 +153,12 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         closed_ports=() if deploy.nginx.include else closed(nginx_ports(deploy)),
         clock_behind_s=(ROOT / "pyproject.toml").stat().st_mtime - time.time(),
     )
+
+
+def _place_of_data(deploy: Deploy) -> str:
+    """Where what mailboxes keep will be: the directory may be a file system of its own."""
+    directory = f"/var/lib/{deploy.name}{'-engine' * (deploy.mailbox.keep == 'engine')}"
+    return directory if os.path.isdir(directory) else "/var/lib"
 
 
 def linked(deploy: Deploy) -> Iterator[str]:

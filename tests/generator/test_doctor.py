@@ -4,8 +4,10 @@ On the wire: `tests.run.test_doctor`; on a host: `tests.hosts.test_doctor`.
 """
 
 import json
+import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -498,6 +500,16 @@ def patient(tmp_path: Path) -> Patient:
     made = Patient(PLAIN, Store("queue-websocket", tmp_path), Endpoint("ws.mycompany.org", False))
     made.message = 0.004
     return made
+
+
+def test_the_disk_that_is_mounted_for_its_data_is_looked_at(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, room = {"/": 1, "/var/lib": 1, "/var/lib/queue-websocket": 2}, os.statvfs("/")
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "isdir", there.__contains__)
+        patch.setattr(os, "statvfs", lambda _: room)
+        patch.setattr(os, "stat", lambda path: SimpleNamespace(st_dev=there[path]))
+        seen = of_the_host.the_disks.see(patient)
+    assert list(seen) == ["/", "/var/lib/queue-websocket"]
 
 
 @pytest.mark.parametrize(
