@@ -573,7 +573,7 @@ export class NotificationClient extends EventTarget {
     try {
       await this.#request("join", {group}, () => {}, undefined, link);
     } catch (error) {
-      if (this.#gone) return;
+      if (this.#gone || !link.isOpen) return; // the next connection asks again
       this.#groups.delete(group);
       this.#emit("refused", {reason: `join ${group}: ${error.message}`});
     }
@@ -583,7 +583,7 @@ export class NotificationClient extends EventTarget {
     try {
       await this.#request("presence", {uuids, watch: true}, (ok) => this.#learn(uuids, true, ok), undefined, link);
     } catch (error) {
-      if (this.#gone) return;
+      if (this.#gone || !link.isOpen) return;
       const half = uuids.length >> 1;
       if (half) { // perhaps because of a single one
         await this.#watchAgain(link, uuids.slice(0, half));

@@ -757,6 +757,29 @@ async def of_watches_that_are_refused_after_a_reconnect_those_that_are_allowed_g
 
 
 @behaviour
+async def what_a_connection_ends_before_it_is_told_again_is_told_the_next_one(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    first = await connected(server, client)
+    call = await client.call("join", "ops")
+    await first.say("ok", id=(await first.frame())["id"])
+    await call.answer()
+    call = await client.call("presence", ["bob"], watch=True)
+    await first.say("ok", id=(await first.frame())["id"], online=[])
+    await call.answer()
+    first.abort()
+    await client.event("disconnected")
+    second = await connected(server, client)
+    assert (await second.frame())["type"] == "join"
+    await second.close(1009, "no")
+    await client.event("disconnected")
+    third = await connected(server, client)
+    join = await third.frame()
+    assert (join["type"], join["group"]) == ("join", "ops")
+    await third.say("ok", id=join["id"])
+    assert (await third.frame())["uuids"] == ["bob"]
+
+
+@behaviour
 async def a_token_is_refreshed_when_most_of_its_life_has_passed(server: Server, client: Driver) -> None:
     await client.open(server.url, token=["one", "two", "three"])
     clock = asyncio.get_running_loop().time
