@@ -20,7 +20,8 @@ _PEM = re.compile(
     r"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----.*?-----END (?:X509 |TRUSTED )?CERTIFICATE-----", re.DOTALL
 )
 _JOINED = re.compile(r"-----END [A-Z0-9 ]+-----[ \t]*-----BEGIN ")
-_ERROR = re.compile(r"(?m)^(.*)\nerror (\d+) at (\d+) depth lookup: *(.*)$")
+# Above each error stands whose it is: nothing for a certificate without a subject.
+_ERROR = re.compile(r"(?m)(?:^(.*)\n|\A)error (\d+) at (\d+) depth lookup: *(.*)$")
 # Numbers of X509_V_ERR_... in openssl's x509_vfy.h: no known certificate signs the last one, and none is trusted.
 _UNKNOWN = {2, 18, 19, 20, 21, 27}
 _DATES = {9, 10}

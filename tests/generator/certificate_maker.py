@@ -46,13 +46,19 @@ class Authority:
         self, name: str, may: str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign", days: int = 90
     ) -> "Authority":
         other = Authority(self.directory, name)
-        self._sign(other.key, other.file, name, may, days)
+        self._sign(other.key, other.file, f"/CN={name}", may, days)
         return other
 
-    def leaf(self, extension: str = "", key: tuple[str, ...] = CURVE, digest: str = "sha256") -> Pair:
+    def leaf(
+        self,
+        extension: str = "",
+        key: tuple[str, ...] = CURVE,
+        digest: str = "sha256",
+        subject: str = "/CN=leaf",
+    ) -> Pair:
         """A certificate for ws.a.org, for 90 days."""
         made = pair(self.directory / "leaf", key=key)
-        self._sign(made.key, made.file, "leaf", f"subjectAltName=DNS:ws.a.org\n{extension}", 90, digest)
+        self._sign(made.key, made.file, subject, f"subjectAltName=DNS:ws.a.org\n{extension}", 90, digest)
         return made
 
     def chained(self, leaf: Path, *others: Path) -> Path:
@@ -61,9 +67,9 @@ class Authority:
         file.write_text("".join(path.read_text() for path in (leaf, self.file, *others)))
         return file
 
-    def _sign(self, key: Path, file: Path, name: str, extension: str, days: int, digest: str = "sha256") -> None:
+    def _sign(self, key: Path, file: Path, subject: str, extension: str, days: int, digest: str = "sha256") -> None:
         request, extensions = file.with_suffix(".request"), file.with_suffix(".extensions")
-        openssl("req", "-new", "-key", key, "-subj", f"/CN={name}", "-out", request)
+        openssl("req", "-new", "-key", key, "-subj", subject, "-out", request)
         extensions.write_text(extension + "\n")
         by = ("-CA", self.file, "-CAkey", self.key, "-CAcreateserial", "-extfile", extensions)
         openssl("x509", "-req", "-in", request, *by, "-days", days, f"-{digest}", "-out", file)

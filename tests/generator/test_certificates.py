@@ -369,6 +369,16 @@ def test_nothing_but_the_unknown_authority_is_said_of_a_usual_certificate(author
     assert "leads to no authority that this host knows" in line
 
 
+def test_what_is_said_of_a_certificate_without_a_subject_is_understood(authority: Authority) -> None:
+    """Such as one of Let's Encrypt's profile `tlsserver`."""
+    made = authority.leaf(subject="/")
+    assert told(*made) == []
+    [line] = warned(*made)
+    assert "leads to no authority that this host knows" in line
+    [line] = told(*made, now=NOW + 91 * DAY_S)
+    assert "ended" in line
+
+
 @pytest.mark.parametrize(("days", "is_told"), [(825, False), (826, True)])
 def test_a_certificate_for_longer_than_apple_takes_is_warned_about(tmp_path: Path, days: int, is_told: bool) -> None:
     told_of = f"certificate.file: is for {days} days, and Apple's systems take no more than 825"
