@@ -412,7 +412,8 @@ def closed_to(user: str, *paths: str, way: str = "-r") -> list[str]:
     if not paths:
         return []
     told = run("runuser", "-u", user, "--", "sh", "-c", _CLOSED, way, *paths)
-    return told.output.splitlines() if told.succeeded else list(paths)
+    said = told.output.splitlines()  # also what else sh says, such as that its own directory is gone
+    return [path for path in paths if not told.succeeded or path in said]
 
 
 def group_of(name: str) -> int | None:

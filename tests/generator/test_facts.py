@@ -199,3 +199,13 @@ def test_supervisor_reads_programs_where_its_configuration_says_so(
     if text is not None:
         file.write_text(text.format(here=tmp_path))
     assert facts.supervisor_reads_programs(file) == reads
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask for another user")
+def test_what_a_user_cannot_read_is_told_where_the_own_directory_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert facts.closed_to("nobody", "/etc/hostname", "/etc/shadow", "/nowhere") == ["/etc/shadow", "/nowhere"]
+    assert facts.closed_to("no-such-user", "/etc/hostname") == ["/etc/hostname"]
