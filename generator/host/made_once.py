@@ -40,7 +40,7 @@ def is_whole(directory: Path) -> bool:
     """Whether it was made to its end, and has as much in it as then. Nobody but root can tell."""
     try:
         made = (directory / READY).read_text(encoding="utf-8")
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return False
     return made in ("", _contents(directory))  # up to 0.1 it had no text
 

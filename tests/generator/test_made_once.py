@@ -42,7 +42,7 @@ def test_what_python_compiles_by_itself_is_no_damage(made: Path) -> None:
     assert is_whole(made)
 
 
-@pytest.mark.parametrize("damage", ["lost", "cut", "added", "not to its end"])
+@pytest.mark.parametrize("damage", ["lost", "cut", "added", "not to its end", "its record"])
 def test_what_is_damaged_is_made_again(made: Path, damage: str) -> None:
     module = made / "part/module.py"
     if damage == "lost":
@@ -51,6 +51,8 @@ def test_what_is_damaged_is_made_again(made: Path, damage: str) -> None:
         module.write_text("cod")
     elif damage == "added":
         (made / "part/more.py").touch()
+    elif damage == "its record":
+        (made / READY).write_bytes(b"\xff")
     else:
         (made / READY).unlink()
     assert not is_whole(made)
