@@ -149,7 +149,7 @@ def _effects(deploy: Deploy, store: Store, before: Side, todo: Switch, wrong: Se
         f"starts the engine: {todo.restarts_engine}": bool(todo.restarts_engine) and not before.engine,
         f"restarts the engine, {todo.restarts_engine}: for a moment each host is alone": bool(todo.restarts_engine)
         and bool(before.engine),
-        f"stops the engine, {todo.stops_engine}: each host that uses it is alone from then on": bool(todo.stops_engine),
+        f"stops the engine, {todo.stops_engine}: each host that uses it is alone after that": bool(todo.stops_engine),
         "reloads nginx": todo.reloads_nginx,
         **{
             f"retires {path}, and keeps it in {ByHand(store).place}": True

@@ -70,7 +70,7 @@ def test_an_engine_that_others_use_is_not_taken_from_them(empty: Console) -> Non
     empty.configure(engine=first)
     assert "second would be alone without the engine" in empty.wsbundle("uninstall", "--purge", code=1)
     assert "2: first (this one), second" in empty.status()
-    assert "each host that uses it is alone from then on" in plan(empty)
+    assert "each host that uses it is alone after that" in plan(empty)
     empty.configure(engine=first)
     empty.wsbundle("uninstall", "--set", "name=second")
     empty.wsbundle("uninstall")
