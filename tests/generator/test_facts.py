@@ -3,6 +3,7 @@
 import os
 import resource
 import socket
+import threading
 from hashlib import md5
 from pathlib import Path
 
@@ -145,6 +146,17 @@ def test_a_name_is_looked_up_once_however_long_nobody_answers(monkeypatch: pytes
     assert facts.surroundings("nobody.example").named == ()
     assert not facts.resolves_here("nobody.example")
     assert asked == ["nobody.example"]
+
+
+def test_all_names_are_looked_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def nobody_answers(*_: object) -> None:
+        both.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody_answers)
+    assert facts.surroundings("one.example", "two.example").named == ()
 
 
 def test_a_name_in_the_hosts_own_file_as_debian_writes_it_leads_here(monkeypatch: pytest.MonkeyPatch) -> None:
