@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from generator.config.addresses import LOOPBACK
+from generator.config.addresses import EVERY, LOOPBACK, MAPPED
 from generator.host.neighbours import Surroundings
 from generator.host.programs import has, run
 from generator.paths import HIDDEN_PLACES
@@ -254,11 +254,16 @@ def holder_of(host: str, port: int) -> str | None:
     """
     if _bind(host, port) != errno.EADDRINUSE:
         return None
-    units = run("systemctl", "list-sockets", "--no-legend", "--no-pager").output.splitlines()
-    listening = [words[1] for line in units if len(words := line.split()) > 1 and words[0].endswith(f":{port}")]
-    if listening:
-        return listening[0]
-    sockets = set(_listening(port))
+    ours = addresses_of(host)
+
+    def meets(address: str) -> bool:  # another program may have the port at another address
+        return address in ours or not {address, *ours}.isdisjoint(EVERY)
+
+    for words in map(str.split, run("systemctl", "list-sockets", "--no-legend", "--no-pager").output.splitlines()):
+        address, _, number = words[0].rpartition(":") if words[1:] else ("", "", "")
+        if number == str(port) and meets(address.strip("[]")):
+            return words[1]
+    sockets = {found for address, found in _listening(port) if meets(address)}
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):  # of a server, the main process
         with suppress(OSError):  # it has ended, or is another user's
             if _has_one(pid, sockets):
@@ -274,13 +279,19 @@ def _has_one(process: int, sockets: set[str]) -> bool:
     return False
 
 
-def _listening(port: int) -> Iterator[str]:
-    """The sockets that listen on a TCP port, as they stand in /proc/PID/fd. Source: proc_net(5); 0A is TCP_LISTEN."""
-    for table in ("tcp", "tcp6"):
+def _listening(port: int) -> Iterator[tuple[str, str]]:
+    """The addresses that are listened to on a TCP port, each with its socket, as it stands in /proc/PID/fd.
+
+    Source: proc_net(5); 0A is TCP_LISTEN.
+    """
+    for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         with suppress(FileNotFoundError), open(f"/proc/net/{table}", encoding="ascii") as lines:  # no IPv6 at all
             for words in map(str.split, lines):
-                if words[3] == "0A" and int(words[1].rpartition(":")[2], 16) == port:
-                    yield f"socket:[{words[9]}]"
+                address, _, number = words[1].rpartition(":")
+                if words[3] == "0A" and int(number, 16) == port:
+                    numbers = (int(address[at : at + 8], 16) for at in range(0, len(address), 8))
+                    packed = b"".join(number.to_bytes(4, sys.byteorder) for number in numbers)
+                    yield socket.inet_ntop(family, packed).removeprefix(MAPPED), f"socket:[{words[9]}]"
 
 
 def unit_of(holder: str) -> str:

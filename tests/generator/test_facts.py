@@ -3,6 +3,8 @@
 import os
 import resource
 import socket
+import subprocess
+import sys
 import threading
 from hashlib import md5
 from pathlib import Path
@@ -110,6 +112,28 @@ def test_who_holds_a_port_is_seen_without_any_program(
         with socket.create_connection((host, port)) as client:  # its own port is held, and nobody listens there
             assert facts.holder_of(host, client.getsockname()[1]) in (None, "")
     assert facts.holder_of(host, port) is None
+
+
+def test_a_port_is_held_by_whoever_listens_at_that_address_or_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "PATH", f"{tmp_path}:/usr/bin:/bin")
+    ours = f"{Path('/proc/self/comm').read_text().strip()} (process {os.getpid()})"
+    with socket.create_server(("127.0.0.3", 0)) as listener:
+        port = listener.getsockname()[1]
+        program = f"import socket; s = socket.create_server(('127.0.0.2', {port})); print(flush=True); input()"
+        with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            other.stdout.readline()
+            held = {host: facts.holder_of(host, port) for host in ("127.0.0.2", "127.0.0.3", "127.0.0.4")}
+            fake(tmp_path, "systemctl", f"echo '127.0.0.2:{port} other.socket other.service'")
+            unit = facts.holder_of("127.0.0.2", port), facts.holder_of("127.0.0.3", port)
+            fake(tmp_path, "systemctl", f"echo '[::]:{port} other.socket other.service'")
+            assert facts.holder_of("127.0.0.3", port) == "other.socket"
+            other.communicate(b"\n", timeout=10)
+    assert str(held["127.0.0.2"]).endswith(f"(process {other.pid})")
+    assert (held["127.0.0.3"], held["127.0.0.4"]) == (ours, None)
+    assert unit == ("other.socket", ours)
 
 
 def test_the_lines_of_the_journal_stay_apart_and_come_in_their_order(
