@@ -208,7 +208,7 @@ def check_length(text: bytes) -> None:
         OddError: it is too long for a slow look.
     """
     if len(text) > MAX_ODD_BYTES and may_be_odd(text):
-        raise OddError(f"it is no plain JSON, and longer than {MAX_ODD_BYTES} bytes")
+        raise OddError(f"it is not plain JSON, and longer than {MAX_ODD_BYTES} bytes")
 
 
 def has_constants(text: bytes) -> bool:

@@ -69,7 +69,7 @@ def test_json_is_passed_on_to_the_letter(body: bytes) -> None:
         (b"\xef\xbb\xbf{}", "it begins with a byte order mark"),
         (b"{", "Input data was truncated"),
         (rb'["\ud83d",]', "JSON is malformed: trailing comma in array"),
-        (b'["%s", NaN]' % (b"x" * 2**18), "it is no plain JSON, and longer than 262144 bytes"),
+        (b'["%s", NaN]' % (b"x" * 2**18), "it is not plain JSON, and longer than 262144 bytes"),
     ],
 )
 def test_what_is_not_json_is_refused_and_told_why(body: bytes, why: str) -> None:

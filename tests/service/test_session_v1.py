@@ -651,7 +651,7 @@ def test_a_client_watches_so_many_addresses_and_no_more(alice: Party) -> None:
 
 HALF = r"\ud83d is half of a surrogate pair, which only a message may have"
 NO_JSON = "NaN and Infinity are not JSON"
-TOO_LONG_AND_ODD = "it is no plain JSON, and longer than 262144 bytes"
+TOO_LONG_AND_ODD = "it is not plain JSON, and longer than 262144 bytes"
 
 
 @pytest.mark.parametrize(
