@@ -84,12 +84,6 @@ class _Forked:
     def _code(self) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
-    def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
-
 
 class _Worker:
     """One worker process, from its start to its end."""
@@ -125,6 +119,14 @@ class _Worker:
                 self.status = value
             elif name == "EXTEND_TIMEOUT_USEC" and value.isdecimal():
                 self.deadline = max(self.deadline, now + int(value) / 1_000_000)
+
+    def send(self, number: int) -> None:
+        """Send it a signal, unless it has ended.
+
+        `Process.send_signal` first looks whether it has, and so takes its exit code away from asyncio.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
 
 
 class Workers:
@@ -359,9 +361,8 @@ class Workers:
         if not worker.is_stopping:
             worker.is_stopping = True
             worker.deadline = self._now() + _stop_s(worker)
-            with contextlib.suppress(ProcessLookupError):
-                # One that does not serve yet has no answer to the others.
-                worker.process.send_signal(by if worker.ready.is_set() else signal.SIGTERM)
+            # One that does not serve yet has no answer to the others.
+            worker.send(by if worker.ready.is_set() else signal.SIGTERM)
 
     def _hear(self, ears: socket.socket) -> None:
         # All that has come, before anybody is found silent: this process may have been the one that was held up.
@@ -418,8 +419,7 @@ class Workers:
                     worker.deadline += now - before
                 elif worker.deadline < now:
                     logger.error("worker %d %s; it is killed", worker.process.pid, worker.fault)
-                    with contextlib.suppress(ProcessLookupError):
-                        worker.process.kill()
+                    worker.send(signal.SIGKILL)
 
     def _let_in(self, door: socket.socket) -> None:
         connection, _ = door.accept()

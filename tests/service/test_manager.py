@@ -480,8 +480,29 @@ async def test_a_machine_that_is_frozen_at_any_moment_has_no_stuck_workers_after
         assert isinstance(worker.process, asyncio.subprocess.Process)
         assert worker.process.returncode is None
         assert worker.deadline > clock() + 100
-    worker.process.kill()
+    worker.send(signal.SIGKILL)
     await worker.process.wait()
+
+
+@pytest.fixture
+def process_descriptors() -> Iterator[None]:
+    """asyncio waits for processes as `run_workers` lets it."""
+    if sys.version_info < (3, 12):
+        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+    yield
+    if sys.version_info < (3, 12):
+        asyncio.set_child_watcher(asyncio.ThreadedChildWatcher())
+
+
+@pytest.mark.usefixtures("process_descriptors")
+def test_a_worker_that_ended_right_before_it_was_to_stop_keeps_its_exit_code() -> None:
+    async def stop() -> int:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-Ic", "raise SystemExit(3)")
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - the loop is not to know it yet
+        _Worker(process, Release(sys.executable, Path.cwd(), {}, Settings()), 0.0).send(signal.SIGTERM)
+        return await asyncio.wait_for(process.wait(), DEADLINE_S)
+
+    assert asyncio.run(stop()) == 3
 
 
 def test_a_worker_that_is_killed_has_a_reason() -> None:
