@@ -69,12 +69,12 @@ def client(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[st
 
 
 @contextlib.contextmanager
-def listening(*arguments: str, url: str) -> Iterator["subprocess.Popen[str]"]:
+def listening(*arguments: str, url: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
     """A client that listens; its stderr is in its stdout."""
     with subprocess.Popen(
         [sys.executable, "-u", "service/client.py", "listen", "--url", url, *arguments],
         cwd=ROOT,
-        env=clean_environment(),
+        env=clean_environment(**environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -495,6 +495,28 @@ def test_ctrl_c_ends_it_without_a_traceback(shell: Shell) -> None:
         assert listener.wait(DEADLINE_S) == 130
         assert listener.stdout is not None
         assert listener.stdout.read() == ""
+
+
+_IN_THE_MIDDLE = """
+import linecache, signal, sys
+
+def line(frame, event, _):
+    if event == "line" and "_entered.set_result" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+        sys.settrace(None)
+        signal.raise_signal(signal.SIGINT)
+    return line
+
+sys.settrace(lambda frame, *_: line if frame.f_code.co_name == "_open" else None)
+"""
+
+
+def test_ctrl_c_ends_it_right_before_it_knows_that_it_is_connected(shell: Shell, tmp_path: Path) -> None:
+    """Python's handler cancels at once what the main task waits for."""
+    (tmp_path / "sitecustomize.py").write_text(_IN_THE_MIDDLE)
+    with listening(url=shell.url, PYTHONPATH=str(tmp_path)) as listener:
+        assert listener.wait(DEADLINE_S) == 130
+        assert listener.stdout is not None
+        assert "Error" not in listener.stdout.read()
 
 
 @pytest.mark.parametrize("last", ["Client._read", "Client._stay_connected"])

@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from wsbundle_client.errors import ClientError, GoneError, RequestError
-from wsbundle_client.link import Link, Request
+from wsbundle_client.link import Link, Request, unless_ended
 from wsbundle_client.losses import LONGEST_S, Backoff, Lost, closed, refused, why_unreachable
 from wsbundle_client.mailbox import Keeper, Mailbox
 from wsbundle_client.messages import Event, Message, Sent
@@ -254,7 +254,7 @@ class Client:
         if len(request.text) > link.message_size:
             # The service would close the connection, and on the next one as well.
             reason = f"{len(request.text)} bytes; the service takes {link.message_size}"
-            request.answer.set_exception(RequestError(LIMIT, reason, temporary=False))
+            unless_ended(request.answer.set_exception, RequestError(LIMIT, reason, temporary=False))
             return
         if request.sent is not None:
             link.receipts[number] = request.sent
@@ -278,13 +278,11 @@ class Client:
     def _give_up(self, gone: GoneError) -> None:
         self._gone = self._gone or gone
         for request in self._requests.values():
-            if not request.answer.done():
-                request.answer.set_exception(gone)
+            unless_ended(request.answer.set_exception, gone)
         for sent in self._receipts.values():
             sent._give_up()
         self._receipts.clear()
-        if not self._entered.done():
-            self._entered.set_exception(gone)
+        unless_ended(self._entered.set_exception, gone)
         self._inbox.put_nowait(None)
 
     async def _stay_connected(self) -> None:
@@ -336,8 +334,7 @@ class Client:
             if (reached := self._mailbox and self._mailbox.beyond_hello()) is not None:
                 await link.say(encode({"type": "ack", "offset": reached}))
         self._emit(Event("connected", uuid=link.uuid))
-        if not self._entered.done():
-            self._entered.set_result(None)
+        unless_ended(self._entered.set_result, None)
         return link
 
     async def _fetch_token(self) -> str | None:
@@ -538,10 +535,11 @@ class Client:
         if frame["type"] == "ok":
             request.on_ok(frame)
             link.forget_if_complete(number)
-            request.answer.set_result(frame)
+            unless_ended(request.answer.set_result, frame)
         else:
             link.receipts.pop(number, None)
-            request.answer.set_exception(RequestError(frame["code"], frame["reason"], frame["temporary"]))
+            error = RequestError(frame["code"], frame["reason"], frame["temporary"])
+            unless_ended(request.answer.set_exception, error)
 
     def _is_known(self, spelled: object) -> bool:
         """Whether a request ever had this id; it may have been answered."""
@@ -553,7 +551,7 @@ class Client:
         for number, request in self._requests.items():
             if request.link is link and not request.answer.done():
                 link.receipts.pop(number, None)
-                request.answer.set_exception(error)
+                unless_ended(request.answer.set_exception, error)
 
     def _learn(self, asked: Iterable[str], watch: bool | None, ok: dict[str, Any]) -> None:
         # In the order of frames, not when whoever asked runs again: a change may follow at once.

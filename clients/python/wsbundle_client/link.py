@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -15,6 +15,8 @@ from wsbundle_client.wire import encode
 
 # A silent service is pinged after one ping interval, and given up after this many.
 SILENT_PING_INTERVALS = 1.5
+
+Outcome = TypeVar("Outcome")
 
 
 class Link:
@@ -80,3 +82,12 @@ class Request:
         self.text, self.on_ok, self.sent, self.is_kept = text, on_ok, sent, kept
         self.link: Link | None = None
         self.answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+
+def unless_ended(end: Callable[[Outcome], None], outcome: Outcome) -> None:
+    """Give a future its outcome. To ask it first would not do: Ctrl-C cancels it between any two instructions.
+
+    Source: "Handling Keyboard Interruption" in Python's asyncio.Runner.
+    """
+    with contextlib.suppress(asyncio.InvalidStateError):
+        end(outcome)
