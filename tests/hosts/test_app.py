@@ -352,7 +352,7 @@ def test_django_with_channels_migrates_postgresql_serves_static_files_and_is_tak
     status, css = ask("/static/admin/css/base.css")
     assert (status, b"DJANGO" in css.upper()) == (200, True)
     address = (empty.host.address, 443)
-    with connect(f"wss://{DOMAIN}/ws", address=address, ssl=trusts_all, proxy=None) as client:
+    with connect(f"wss://{DOMAIN}/ws", address=address, ssl=trusts_all, proxy=None, open_timeout=PATIENCE_S) as client:
         client.send("hello")
         assert client.recv(timeout=PATIENCE_S) == "hello"
     findings = json.loads(empty.wsbundle("doctor", "--format", "json", code=3))["checks"]
