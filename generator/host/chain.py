@@ -44,6 +44,8 @@ class _Link(msgspec.Struct, frozen=True):
     subject: str
     names: tuple[str, str]
     """Hashes of the subject and of the issuer."""
+    text: str
+    """All that openssl prints of it."""
 
     @property
     def is_signed_by_itself(self) -> bool:
@@ -102,11 +104,11 @@ def _links(text: str, directory: Path) -> list[_Link]:
     for number, certificate in enumerate(certificates(text)):
         file = directory / f"{number}.pem"
         file.write_text(certificate + "\n", encoding="latin-1")
-        asked = ("-subject_hash", "-issuer_hash", "-subject", "-nameopt", "RFC2253,-esc_msb,utf8")
+        asked = ("-subject_hash", "-issuer_hash", "-subject", "-nameopt", "RFC2253,-esc_msb,utf8", "-text")
         said = printed(file, *asked)
         if said.succeeded:
-            subject_hash, issuer_hash, subject = said.output.splitlines()[:3]
-            found.append(_Link(file, subject.partition("=")[2], (subject_hash, issuer_hash)))
+            subject_hash, issuer_hash, subject, text = said.output.split("\n", 3)
+            found.append(_Link(file, subject.partition("=")[2], (subject_hash, issuer_hash), text))
     return found
 
 
@@ -162,7 +164,7 @@ def _of_the_letter(said: Outcome, chain: list[_Link]) -> Iterator[Fault]:
     """What is against the letter of RFC 5280, by which clients judge that are written in Python from 3.13 on."""
     found = [(depth, words) for _, depth, _, words in _errors(said)]
     last = len(chain) - 1
-    if not chain[last].is_signed_by_itself and "X509v3 Authority Key Identifier" not in _text(chain[last]):
+    if not chain[last].is_signed_by_itself and "X509v3 Authority Key Identifier" not in chain[last].text:
         found.append((last, "Missing Authority Key Identifier"))  # openssl does not say it of what it is to trust
     for depth, words in dict.fromkeys(found):
         whose = f" ({chain[depth].subject})" if depth <= last else ""
@@ -193,26 +195,21 @@ def _of_the_order(links: list[_Link], chain: list[_Link]) -> Iterator[Fault]:
 def _of_the_signatures(chain: list[_Link]) -> Iterator[Fault]:
     """The signature of a root does not matter: clients that trust it have it already."""
     for link in chain:
-        if not link.is_signed_by_itself and re.search(r"Signature Algorithm: .*(?i:sha1|md5)", _text(link)):
+        if not link.is_signed_by_itself and re.search(r"Signature Algorithm: .*(?i:sha1|md5)", link.text):
             yield Fault(f"{link.subject} is signed with SHA-1 or older: clients refuse it", _RENEW)
-
-
-def _text(link: _Link) -> str:
-    return printed(link.file, "-text").output
 
 
 def _of_the_first(leaf: _Link) -> Iterator[Fault]:
     """What browsers and other clients refuse that openssl takes."""
-    text = _text(leaf)
-    found = dict(re.findall(r"(Public Key Algorithm|ASN1 OID): (\S+)", text))
+    found = dict(re.findall(r"(Public Key Algorithm|ASN1 OID): (\S+)", leaf.text))
     kind = found.get("ASN1 OID", found.get("Public Key Algorithm", ""))
     if kind not in _BROWSERS_TAKE:
         fix = "for browsers get one for EC P-256, P-384 or RSA"
         yield Fault(f"has a key of the kind {kind}, which no common browser takes", fix)
-    if "X509v3 Key Usage" in text and "Digital Signature" not in text:
+    if "X509v3 Key Usage" in leaf.text and "Digital Signature" not in leaf.text:
         yield Fault("has a keyUsage without digitalSignature, which no common browser takes", _RENEW)
-    if "CA:TRUE" in text and not leaf.is_signed_by_itself:
+    if "CA:TRUE" in leaf.text and not leaf.is_signed_by_itself:
         yield Fault("is one of an authority (CA:TRUE), which Firefox does not take from a server", _RENEW)
-    if "status_request" in text:
+    if "status_request" in leaf.text:
         fix = "get one without OCSP Must-Staple"
         yield Fault("must come with an answer of OCSP, which nginx does not send here: some clients refuse it", fix)
