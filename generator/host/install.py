@@ -177,7 +177,7 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
             report.line(f"{path} is not ours, and stays as it is.")
         return 0
     with alone(store, report), undisturbed():
-        _must_not_be_missed(store, purge)
+        _must_not_be_needed(store, purge)
         store.sweep()
         owners = {service_user(deploy), *mine.users, *(store.user(n) for n in store.numbers() if store.is_whole(n))}
         backup = Path(f"/var/backups/{name}-{time.time():.0f}")
@@ -206,6 +206,14 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
     return 1 if failures else 0
 
 
+def _must_not_be_needed(store: Store, purge: bool) -> None:
+    """See that nothing goes which others need."""
+    _must_not_be_named(store)
+    if purge:
+        _must_not_be_read(store)
+    _must_not_be_missed(store)
+
+
 def _must_not_be_read(store: Store) -> None:
     """Leave keys and passwords to the other deployments of this host that read them as well: nobody has them again."""
     for other in (Store(name, store.root) for name in store.others()):
@@ -226,14 +234,11 @@ def _must_not_be_named(store: Store) -> None:
         raise CommandError(f"{what}; {fix}. Nothing was changed.")
 
 
-def _must_not_be_missed(store: Store, purge: bool) -> None:
+def _must_not_be_missed(store: Store) -> None:
     """Leave the engine that is served here to those who use it: other hosts, or another deployment of this one.
 
     Whoever is not heard on it has no use of it, and one that does not answer is of none.
     """
-    _must_not_be_named(store)
-    if purge:
-        _must_not_be_read(store)
     number = store.current
     if number is None or store.pending is not None or not store.is_whole(number) or not store.engine_unit(number):
         return
