@@ -8,6 +8,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,6 +51,7 @@ from generator.program import AS_ROOT
 from generator.rendering.bundle import Bundle
 from generator.rendering.render import service_user
 from generator.report import CommandError, Report
+from service.declaration import Fault
 from service.engine.identity import name_of_this_host
 
 KEPT_GENERATIONS = 5
@@ -208,34 +210,36 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
 
 def _must_not_be_needed(store: Store, purge: bool) -> None:
     """See that nothing goes which others need."""
-    _must_not_be_named(store)
-    if purge:
-        _must_not_be_read(store)
-    _must_not_be_missed(store)
+    _refuse([*_named_by_others(store), *(_read_by_others(store) if purge else ()), *_missed_by_others(store)])
 
 
-def _must_not_be_read(store: Store) -> None:
-    """Leave keys and passwords to the other deployments of this host that read them as well: nobody has them again."""
+def _refuse(faults: list[Fault]) -> None:
+    """Leave all as it is where there are faults, and say each."""
+    if faults:
+        raise CommandError(".\n".join(map(str, faults)) + ". Nothing was changed.")
+
+
+def _read_by_others(store: Store) -> Iterator[Fault]:
+    """Keys and passwords that other deployments of this host read as well: nobody has them again."""
     for other in (Store(name, store.root) for name in store.others()):
         number = other.current
         read = read_by_the_service(other, number, ours=False) if number is not None and other.is_whole(number) else []
         if shared := [path for path in read if path.startswith(f"/etc/{store.name}/")]:
             fix = f"uninstall {other.name} first, or this without --purge"
-            raise CommandError(f"{other.name} reads {' and '.join(shared)} as well; {fix}. Nothing was changed.")
+            yield Fault(f"{other.name} reads {' and '.join(shared)} as well", fix)
 
 
-def _must_not_be_named(store: Store) -> None:
-    """See that nginx starts without what is removed: another site may have it by its very name."""
+def _named_by_others(store: Store) -> Iterator[Fault]:
+    """A site that has what is removed by its very name: nginx would not start again."""
     name = store.name
     there = naming(f"/{Paths(name).locations}", f"/{Paths(name).tls}/")
     if others := [path for path in there if path != f"/{Paths(name).site_link}"]:
         fix = f"let it say `{own_site.line_of(name)}`, and have a certificate of its own"
-        what = f"{', '.join(others)} names a file of {name}, and nginx would not start without that, with any site"
-        raise CommandError(f"{what}; {fix}. Nothing was changed.")
+        yield Fault(f"{', '.join(others)} names a file of {name}, and nginx would not start without that", fix)
 
 
-def _must_not_be_missed(store: Store) -> None:
-    """Leave the engine that is served here to those who use it: other hosts, or another deployment of this one.
+def _missed_by_others(store: Store) -> Iterator[Fault]:
+    """Those who use the engine that is served here: other hosts, or another deployment of this one.
 
     Whoever is not heard on it has no use of it, and one that does not answer is of none.
     """
@@ -247,8 +251,7 @@ def _must_not_be_missed(store: Store) -> None:
         others = sorted({worker.host for worker in heard(joined)} - {name_of_this_host(joined)})
         if others:
             fix = "uninstall them first, or install them without `engine`"
-            what = f"{', '.join(others)} would be alone without the engine that {store.name} serves"
-            raise CommandError(f"{what}; {fix}. Nothing was changed.")
+            yield Fault(f"{', '.join(others)} would be alone without the engine that {store.name} serves", fix)
 
 
 def _say_goodbye(store: Store, mine: Belongings, report: Report, purge: bool) -> None:
@@ -283,13 +286,14 @@ def _must_be_root() -> None:
 def _nginx_must_follow(deploy: Deploy, store: Store) -> None:
     """Or else the service would be restarted, and back, before nginx says so."""
     if not has("nginx"):
-        raise CommandError(f"nginx is not installed; `{AS_ROOT} install` installs it. Nothing was changed.")
-    if fault := foreign_fault(store.name):
-        raise CommandError(f"{broken_nginx(fault)}. Nothing was changed.")
+        _refuse([Fault("nginx is not installed", f"`{AS_ROOT} install` installs it")])
+    foreign = foreign_fault(store.name)
+    faults = [broken_nginx(foreign)] if foreign else []
     there = None if store.current is None else store.generation(store.current)
     if there is not None and not there.included:
-        for listener in kept_from_nginx(there.listen, there.ports[: 1 if there.tls == "off" else 2]):
-            raise CommandError(f"{taken(deploy, listener)}. Nothing was changed.")
+        ports = there.ports[: 1 if there.tls == "off" else 2]
+        faults += [taken(deploy, listener) for listener in kept_from_nginx(there.listen, ports)]
+    _refuse(faults)
 
 
 def _rehearse(application: Path, deploy: Deploy, bundle: Bundle, runtime: Path, report: Report) -> None:
@@ -347,12 +351,13 @@ def _must_serve(loaded: Loaded, store: Store, bundle: Bundle, report: Report) ->
     Raises:
         CommandError: it is not.
     """
-    if not certificate_will_do(loaded, report):
-        raise CommandError(f"{store.name} runs, and clients refuse its certificate. Nothing was changed.")
-    if not gets_through(loaded, store, bundle, report):
-        raise CommandError(f"{store.name} runs, and no client gets through to it. Nothing was changed.")
-    if not comes_back(store, report):
-        raise CommandError(f"{store.name} runs, and will not after its next start. Nothing was changed.")
+    found = {
+        "clients refuse its certificate": certificate_will_do(loaded, report),
+        "no client gets through to it": gets_through(loaded, store, bundle, report),
+        "it will not run after its next start": comes_back(store, report),
+    }
+    if wrong := [what for what, is_well in found.items() if not is_well]:
+        raise CommandError(f"{store.name} runs, and {'; '.join(wrong)}. Nothing was changed.")
 
 
 def gets_through(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bool:

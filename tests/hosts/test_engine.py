@@ -63,12 +63,13 @@ def test_it_is_installed_and_uninstalled_and_leaves_nothing_but_data(empty: Cons
 def test_an_engine_that_others_use_is_not_taken_from_them(empty: Console) -> None:
     first = {**SERVED, "host": "first"}
     empty.install(engine=first)
-    empty.run("sh", "-c", f"mkdir /etc/second && cp -p {PASSWORD} /etc/second/")
-    joins = {"url": SERVED["url"], "user": NAME, "name": NAME, "host": "second"}
-    joins |= {"password_file": "/etc/second/engine.password"}
-    empty.install(name="second", domain="second.example.com", port=9100, engine=joins)
+    joins = {"url": SERVED["url"], "user": NAME, "name": NAME, "host": "second", "password_file": PASSWORD}
+    empty.install(name="second", domain="second.example.com", port=9100, user=NAME, engine=joins)
     empty.configure(engine=first)
-    assert "second would be alone without the engine" in empty.wsbundle("uninstall", "--purge", code=1)
+    said = empty.wsbundle("uninstall", "--purge", code=1)
+    assert f"second reads {PASSWORD} as well" in said
+    assert "second would be alone without the engine" in said
+    assert "second would be alone without the engine" in empty.wsbundle("uninstall", code=1)
     assert "2: first (this one), second" in empty.status()
     assert "each host that uses it is alone after that" in plan(empty)
     empty.configure(engine=first)
