@@ -298,6 +298,10 @@ def test_a_certificate_that_clients_refuse_later_is_told_by_status_plan_and_inst
         said = unheard.wsbundle(word, code=1)
         assert what in said
         assert "Nothing to do" not in said
+    unheard.run("systemctl", "mask", "nginx")
+    ending = "clients refuse its certificate; it will not run after its next start. Nothing was changed."
+    assert f"{NAME} runs, and {ending}" in unheard.wsbundle("install", code=1)
+    unheard.run("systemctl", "unmask", "nginx")
     make_pair(unheard, "/etc/ssl/good", DOMAIN)
     unheard.run("systemctl", "reload", "nginx")
     assert "Nothing to do" in unheard.wsbundle("install")
