@@ -91,6 +91,7 @@ class Refusal(NamedTuple):
 
     status: int
     retry_after: str | None = None
+    more: tuple[tuple[str, str], ...] = ()
 
 
 class Server:
@@ -128,8 +129,10 @@ class Server:
         self.handshakes.append(request)
         if not self.refusals:
             return None
-        status, retry_after = self.refusals.pop(0)
-        headers = Headers({"Content-Length": "0", **({} if retry_after is None else {"Retry-After": retry_after})})
+        status, retry_after, more = self.refusals.pop(0)
+        headers = Headers([("Content-Length", "0"), *more])
+        if retry_after is not None:
+            headers["Retry-After"] = retry_after
         return Response(status, "No", headers)
 
     async def _handle(self, connection: ServerConnection) -> None:
@@ -828,6 +831,39 @@ async def it_waits_at_least_as_long_as_retry_after_says(server: Server, client: 
     waits = [(await client.event("disconnected"))["wait_s"] for _ in range(5)]
     assert waits == [7, 2, 2, 4, 8]
     await connected(server, client)
+
+
+@of_the_handshake
+async def of_what_a_proxy_and_the_service_say_it_waits_for_the_longer(server: Server, client: Driver) -> None:
+    server.refusals = [Refusal(503, "7", (("Retry-After", "3"),)), Refusal(503, "soon", (("Retry-After", "9"),))]
+    await client.open(server.url)
+    assert [(await client.event("disconnected"))["wait_s"] for _ in range(2)] == [7, 9]
+    await connected(server, client)
+
+
+@behaviour
+async def it_follows_no_redirect(server: Server, client: Driver) -> None:
+    server.refusals = [Refusal(302, more=(("Location", "/elsewhere"),))]
+    await client.open(server.url, token="a token")
+    await client.event("disconnected")
+    await connected(server, client)
+    assert [handshake.path for handshake in server.handshakes] == ["/", "/"]
+
+
+@of_the_handshake
+async def it_says_where_a_redirect_leads(server: Server, client: Driver) -> None:
+    leads = (("Location", "https://[::1"), ("Location", "https://ws.mycompany.org/"))
+    server.refusals = [Refusal(308, more=leads)]
+    await client.open(server.url)
+    reason = (await client.event("disconnected"))["reason"]
+    assert reason.startswith("refused with HTTP 308: the server wants TLS; use wss://; it leads to https://[::1")
+    assert reason.endswith("; it leads to https://ws.mycompany.org/")
+
+
+@of_the_handshake
+async def a_url_that_is_not_one_of_a_websocket_is_the_end(server: Server, client: Driver) -> None:
+    await client.open(server.url.replace("ws:", "http:"))
+    assert "scheme isn't ws or wss" in (await client.event("gone"))["reason"]
 
 
 @of_the_handshake

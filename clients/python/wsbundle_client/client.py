@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 
 from wsbundle_client.errors import ClientError, GoneError, RequestError
 from wsbundle_client.link import Link, Request, unless_ended
@@ -352,7 +352,7 @@ class Client:
     async def _connect(self) -> ClientConnection:
         try:
             # Straight to the server: an http_proxy in the environment is not meant for 127.0.0.1.
-            socket = await connect(
+            socket = await _Connecting(
                 self._url,
                 subprotocols=[SUBPROTOCOL],
                 proxy=None,
@@ -364,6 +364,8 @@ class Client:
             )
         except InvalidStatus as refusal:
             raise refused(refusal) from None
+        except InvalidURI as error:
+            raise Lost(str(error), final=True) from None
         except _FAILURES as error:
             raise Lost(why_unreachable(error, self._url)) from error
         if socket.subprotocol != SUBPROTOCOL:
@@ -571,6 +573,13 @@ class Client:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+class _Connecting(connect):
+    """Follows no redirect, as browsers do not: our token would go wherever that leads."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
 
 
 class _Confirmation(NamedTuple):

@@ -74,15 +74,19 @@ def closed(error: ConnectionClosed) -> Lost:
 
 
 def refused(refusal: InvalidStatus) -> Lost:
-    status, retry_after = refusal.response.status_code, refusal.response.headers.get("Retry-After", "")
-    least_s = float(retry_after) if retry_after.isdecimal() else 0.0
+    status, headers = refusal.response.status_code, refusal.response.headers
+    # A proxy may add a second one to that of the service.
+    least_s = max(map(float, filter(str.isdecimal, headers.get_all("Retry-After"))), default=0.0)
     hint = f": {HINTS[status]}" if status in HINTS else ""
+    if 300 <= status < 400:
+        hint += "".join(f"; it leads to {location}" for location in headers.get_all("Location"))
     if least_s > LONGEST_S:
         hint += f"; it asks for {least_s:.0f} s, and is tried again in {LONGEST_S:.0f} s"
     return Lost(f"refused with HTTP {status}{hint}", final=status in (401, 403), least_s=min(least_s, LONGEST_S))
 
 
 HINTS = {
+    **dict.fromkeys((301, 302, 303, 307), "redirects are not followed"),
     308: "the server wants TLS; use wss://",
     401: "a valid token is needed; give one with --token-file or WEBSOCKET_TOKEN",
     403: "this origin or address may not connect; see `origins` and `nginx.health_from` of the server",
