@@ -855,7 +855,7 @@ class PeerBus:
         """Store what a worker has handed over that does not know yet that its recipient has a mailbox."""
 
         def kept(outcome: Kept) -> None:
-            then(Reach(online=1) if outcome is Kept.STORED else Reach(lost=1))
+            then(Reach(online=1) if outcome.is_stored else Reach(lost=1))
 
         self.center.mail.keep(Letter(box, message.sender, Kind.JSON, bytes(message.body)), kept)
 

@@ -73,8 +73,8 @@ class Mail:
         self._store.keep(letter, partial(self._kept, letter.box, then))
 
     def _kept(self, box: Address, then: Callable[[Kept], None], kept: Kept) -> None:
-        if kept is Kept.STORED:
-            self._hub.tally.stored += 1
+        if kept.is_stored:
+            self._hub.tally.stored += kept is Kept.STORED
             self.tell(box)
         elif kept is Kept.NO_BOX:
             self.boxes.discard(box)

@@ -63,6 +63,13 @@ class Kept(Enum):
     """It could not be written."""
     UNSURE = 5
     """It was written or not: nobody has confirmed that it is safe."""
+    AGAIN = 6
+    """It was stored before, with the same `dedup`. A receipt goes to whoever wanted it then."""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is in the box, or was."""
+        return self in (Kept.STORED, Kept.AGAIN)
 
 
 class Position(NamedTuple):

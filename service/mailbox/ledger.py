@@ -110,7 +110,7 @@ class Ledger:
         # What was told to be stored in one mailbox is not stored in another one: a key is one of sender and recipient.
         dedup = None if letter.dedup is None else f"{letter.dedup} {letter.box}"
         if dedup is not None and self._is_known(letter.sender, dedup):
-            return Kept.STORED
+            return Kept.AGAIN
         size = len(letter.body) + OVERHEAD
         if not self._has_room(box, size) or not self._has_room_for_a_receipt(letter.return_to):
             return Kept.FULL

@@ -167,7 +167,7 @@ function commands.keep(name, sender, kind, body, back, once)
         local at = redis.call('GET', P .. 'once:' .. once)
         if at and tonumber(at) > math.max(now - ONCE, S.restored) then
             is_changed = true  -- so that there is something to be confirmed, which confirms all before it
-            return 1
+            return 6
         end
     end
     local origin = string.sub(back, 1, 1) == '1' and load(address_in(back))

@@ -345,7 +345,8 @@ class Streams:
             self._add(_Work(begin, partial(_report_loss, stream), None, None))
         self._mail.note_expired(heard.expired)
         for work, outcome in zip(works, heard.outcomes, strict=True):
-            work.then(outcome if is_safe or outcome is not Kept.STORED else Kept.UNSURE)
+            is_unsure = not is_safe and isinstance(outcome, Kept) and outcome.is_stored
+            work.then(Kept.UNSURE if is_unsure else outcome)
         for box in heard.news:
             self._mail.tell(box)
         self._mail.settle(heard.settled)

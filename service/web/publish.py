@@ -205,9 +205,9 @@ class Publisher:
     ) -> None:
         if kept is Kept.NO_BOX:
             deliver()
-        elif kept is Kept.STORED:
+        elif kept.is_stored:
             online = int(self._center.mail.is_online(Address(permit.target)))
-            self._center.hub.tally.routed += online
+            self._center.hub.tally.routed += online if kept is Kept.STORED else 0
             body = b'{"online": %d, "stored": true}' % online
             outcome.answer = respond(201 if online else 202, "application/json", body)
             then(outcome.answer)

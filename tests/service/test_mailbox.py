@@ -619,6 +619,37 @@ def test_what_is_sent_again_is_stored_once(desk: Desk, alice: Party) -> None:
     assert messages(desk.comes("bob")) == ["m", "of another sender", "later"]
 
 
+def test_a_connection_is_promised_no_receipt_of_what_an_earlier_one_has_sent(desk: Desk) -> None:
+    first, second = (desk.world.v1(identity=identity("alice", "*")) for _ in range(2))
+    for connection in (first, second):
+        connection.say(type="hello", id=0)
+    (sent,) = desk.send(first, "bob", "m", ack="delivered", dedup="1")
+    (again,) = desk.send(second, "bob", "m", ack="delivered", dedup="1")
+    bob = desk.comes("bob")
+    desk.acknowledges(bob, *offsets(bob))
+    assert (sent["receipts"], [frame["type"] for frame in first.heard()]) == (1, ["delivered"])
+    assert (again, second.heard()) == ({**ok(0), "receipts": 0}, [])
+
+
+def test_a_receipt_of_what_was_sent_again_comes_to_the_mailbox_of_its_sender(desk: Desk, alice: Party) -> None:
+    desk.send(alice, "bob", "m", ack="delivered", dedup="1")
+    desk.leaves(alice)
+    alice = desk.comes("alice")
+    assert desk.send(alice, "bob", "m", ack="delivered", dedup="1") == [{**ok(0), "receipts": 1}]
+    bob = desk.comes("bob")
+    desk.acknowledges(bob, *offsets(bob))
+    assert [(frame["type"], frame["id"]) for frame in alice.heard()] == [("delivered", 1)]
+
+
+def test_what_is_sent_again_counts_as_one_message(desk: Desk, alice: Party) -> None:
+    bob = desk.comes("bob")
+    for _ in range(2):
+        desk.send(alice, "bob", "m", dedup="1")
+    assert messages(bob) == ["m"]
+    tally = desk.world.center.hub.tally
+    assert (tally.stored, tally.routed) == (1, 1)
+
+
 def test_what_is_sent_to_another_recipient_is_another_message(desk: Desk, alice: Party) -> None:
     desk.away("carol")
     desk.send(alice, "bob", "to bob", dedup="1")
