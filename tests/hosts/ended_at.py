@@ -31,13 +31,14 @@ def step_of(event: str, arguments: tuple[object, ...]) -> str | None:
 
 
 def end_at(last: str, by: str) -> None:
-    steps, installer = 0, os.getpid()
+    steps, installer, was_told = 0, os.getpid(), False
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal steps
-        if os.getpid() == installer and (step := step_of(event, arguments)):
+        nonlocal steps, was_told
+        if os.getpid() == installer and not was_told and (step := step_of(event, arguments)):
             steps += 1
             if str(steps) == last or (not last.isdecimal() and last in step):
+                was_told = True  # what it does in order to end may have that name too
                 os.write(1, f"\nended at {step}\n".encode())
                 end(by)
 
