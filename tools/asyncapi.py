@@ -31,6 +31,8 @@ _ANSWERS = {
     "refresh": ("ok", "error"),
     "ping": ("pong",),
 }
+# Of these a request has exactly one.
+_EITHER = {"send": ("recipient_uuid", "group"), "ack": ("key", "offset")}
 _HEAD = """\
 # Derived by `make docs` from service/core/frames.py. docs/protocol.md says in words what no schema can.
 """
@@ -108,9 +110,15 @@ def _schemas(replies: Frames) -> Document:
         schema["properties"] = {"type": {"const": name}, **schema["properties"]}
         if name != "send":  # what says no type is one of these
             schema["required"] = ["type", *schema.get("required", [])]
+        if name in _EITHER:
+            schema["oneOf"] = [_has(key) for key in _EITHER[name]]
     for name, kind in replies.items():
         schemas[kind.__name__]["properties"]["type"] = {"const": name}
     return schemas
+
+
+def _has(key: str) -> Document:
+    return {"required": [key], "properties": {key: {"not": {"type": "null"}}}}
 
 
 def _message(side: str, name: str, kind: type[msgspec.Struct]) -> Document:

@@ -543,6 +543,8 @@ class SessionV0(Session):
         self._in_flight -= 1
         if kept is Kept.NO_BOX:
             self._route(address, text)
+        elif kept is Kept.STORED:
+            self._hub.tally.routed += int(self._owner_of(address) is not None)
 
     def _look_slowly(self, text: bytes) -> Envelope | None:
         """The message, if it can be passed on after all. Raises: NotNowError"""

@@ -641,6 +641,16 @@ def test_a_receipt_of_what_was_sent_again_comes_to_the_mailbox_of_its_sender(des
     assert [(frame["type"], frame["id"]) for frame in alice.heard()] == [("delivered", 1)]
 
 
+def test_what_is_stored_for_whoever_is_there_counts_as_routed_in_each_protocol(desk: Desk, alice: Party) -> None:
+    bob, old = desk.comes("bob"), desk.world.v0(identity("old", "*"))
+    desk.send(alice, "bob", "of nc.v1")
+    desk.send(old, "bob", "of v0")
+    desk.leaves(bob)
+    desk.send(old, "bob", "while bob is away")
+    tally = desk.world.center.hub.tally
+    assert (messages(bob), tally.stored, tally.routed) == (["of nc.v1", "of v0"], 3, 2)
+
+
 def test_what_is_sent_again_counts_as_one_message(desk: Desk, alice: Party) -> None:
     bob = desk.comes("bob")
     for _ in range(2):
