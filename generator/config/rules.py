@@ -63,6 +63,8 @@ LETS_ENCRYPTS_NAMES = 100
 CLOSE_GRACE_S = 3
 # What the service writes around a message, at most: two addresses and a few words, and what a place in a queue costs.
 ENVELOPE_SIZE = 2048
+# The longest token that the service looks at: `service.tokens.MAX_TOKEN_LENGTH`.
+LONGEST_TOKEN = 4096
 # What a message in a mailbox counts beside its body: `service.mailbox.ledger.OVERHEAD`.
 MAILBOX_OVERHEAD = 64
 
@@ -362,6 +364,18 @@ def queue_holds_a_message(deploy: Deploy, _: Origins) -> Findings:
     if limits.queue < needed:
         what = f"{limits.queue} has no room for one message (limits.message_size is {limits.message_size})"
         yield "limits.queue", Fault(what, f"use {needed} or more, or lower limits.message_size")
+
+
+@rule(
+    *("limits.message_size", "auth"),
+    because="A client of nc.v1 shows its token in `hello`, and is closed with 1009 if that is too long a message.",
+    warns=True,
+)
+def message_holds_a_token(deploy: Deploy, _: Origins) -> Findings:
+    size, needed = deploy.limits.message_size, LONGEST_TOKEN + ENVELOPE_SIZE
+    if deploy.auth == "token" and size < needed:
+        what = f"{size} may have no room for a token, which can have {LONGEST_TOKEN} characters"
+        yield "limits.message_size", Fault(what, f"use {needed} or more, or issue short tokens only")
 
 
 @rule(

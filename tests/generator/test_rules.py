@@ -14,6 +14,7 @@ from generator.config.document import Located, MappingNode, parse
 from generator.config.load import ConfigError, load_text
 from generator.config.rules import RULES
 from generator.config.schema import Deploy
+from service import tokens
 from service.core import bounds
 from service.declaration import settings_of
 from service.mailbox import ledger
@@ -338,6 +339,7 @@ GOOD = {
         "limits: {bytes_per_second: 65536}",
         "limits: {message_size: 4194304, queue: 8388608}",
     ],
+    "message-holds-a-token": ["{auth: token, limits: {message_size: 6144}}", "limits: {message_size: 6143}"],
     "queue-holds-a-message": [
         "limits: {queue: 67584}",
         "limits: {message_size: 63488, queue: 65536}",
@@ -690,6 +692,7 @@ BAD = {
     ],
     "drain-fits": ["drain: {timeout: 7}", "drain: {window: 8}", "drain: {timeout: 2, window: 0}"],
     "message-within-a-second": ["limits: {bytes_per_second: 65535}", "limits: {message_size: 4194305}"],
+    "message-holds-a-token": ["{auth: token, limits: {message_size: 6143}}"],
     "queue-holds-a-message": ["limits: {queue: 67583}", "limits: {message_size: 1046529}"],
     "burst-carries-an-office": ["limits: {handshake_burst: 99}", "limits: {connections_per_address: 101}"],
     "env-is-the-operators": [
@@ -792,6 +795,10 @@ def test_the_grace_of_the_last_client_is_the_services_own() -> None:
 
 def test_what_a_mailbox_counts_beside_a_message_is_the_services_own() -> None:
     assert rules.MAILBOX_OVERHEAD == ledger.OVERHEAD
+
+
+def test_the_longest_token_is_the_services_own() -> None:
+    assert rules.LONGEST_TOKEN == tokens.MAX_TOKEN_LENGTH
 
 
 def test_a_warning_stops_nothing() -> None:
