@@ -92,10 +92,13 @@ def tls(deploy: Deploy, seen: Encryption) -> Verdict:
 
 
 class Shown(NamedTuple):
-    """The certificate in words, why clients refuse it, what of it should be known, its days, and who issued it."""
+    """The certificate in words, why clients refuse it and certbot will not renew it, what of it should be known, its
+    days, and who issued it.
+    """
 
     text: str
     refused: tuple[str, ...]
+    not_renewed: str
     known: tuple[str, ...]
     days_left: int
     authority: str | None
@@ -112,6 +115,9 @@ def the_certificate(patient: Patient) -> Shown:
     return Shown(
         text=str(described["text"]),
         refused=tuple(map(str, certificates.refusals(deploy, place, now, shown))),
+        not_renewed=place.why_not_renewed
+        if deploy.tls == "letsencrypt" and place.serves_lineage and place.is_whole
+        else "",
         known=tuple(f"{key}: {fault}" for key, fault in certificates.warnings(deploy, now)),
         days_left=int(str(described.get("days_left", 0))),
         authority=certificates.authority(place) if deploy.tls == "letsencrypt" else None,
@@ -127,9 +133,11 @@ def the_certificate(patient: Patient) -> Shown:
     ),
 )
 def certificate(_: Deploy, seen: Shown) -> Verdict:
-    """Clients take the certificate that nginx shows: its dates, its names and its chain, today and in two weeks."""
+    """Clients take the certificate that nginx shows, now and in two weeks: dates, names, chain; certbot renews it."""
     if seen.refused:
         return failed(f"{seen.text}; clients refuse it: {'; '.join(seen.refused)}", "docs/tls.md")
+    if seen.not_renewed:
+        return failed(f"{seen.text}; certbot will not renew it: {seen.not_renewed}", f"{AS_ROOT} install")
     if seen.days_left < certificates.SHORT_DAYS:
         return warning(seen.text, "renew it now: it should have been renewed by itself, see `certbot-timer`")
     return ok(seen.text)

@@ -17,6 +17,7 @@ from tempfile import NamedTemporaryFile
 from generator.config.schema import Deploy, domains
 from generator.host.chain import joined, judged, position_of_key
 from generator.host.facts import naming
+from generator.host.lineage import broken, parts, settings
 from generator.host.programs import Outcome, has, must, run
 from generator.host.reload import Reload
 from generator.host.x509 import DAY_S, der, is_for, read
@@ -55,10 +56,21 @@ class Place:
         self.renewal = root / "etc/letsencrypt/renewal" / f"{name}.conf"
         self.hook = root / paths.certbot_hook
         self.webroot = root / "var/lib" / f"{name}-acme"
+        self.backups = root / "var/backups"
 
     @property
     def has_lineage(self) -> bool:
         return _is_whole(self.lineage)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nginx would find a certificate, whatever it is worth to clients."""
+        return _is_whole(self.link)
+
+    @property
+    def why_not_renewed(self) -> str:
+        """Why certbot will not renew the lineage, in words. Only root can tell."""
+        return broken(self.lineage, self.renewal)
 
     @property
     def serves_lineage(self) -> bool:
@@ -66,7 +78,7 @@ class Place:
 
     def prepare(self, domains: tuple[str, ...]) -> Outcome:
         """Let the link lead to some certificate, so that nginx starts; the best there is."""
-        if _is_whole(self.link):
+        if self.is_whole:
             return Outcome(0, "")
         self.link.parent.mkdir(parents=True, exist_ok=True)
         if self.has_lineage:
@@ -89,21 +101,42 @@ class Place:
             with suppress(OSError):  # others have files in it, or it is not there
                 directory.rmdir()
 
-    def _make_placeholder(self, domains: tuple[str, ...]) -> Outcome:
+    def make_way(self) -> Path:
+        """Move a lineage that certbot will not renew away; nginx goes on with a copy of what it has. Where to."""
+        backup = self.backups / f"{self.name}-certbot-{time.time():.0f}"
+        if self.serves_lineage and self.has_lineage:
+            new = self._begin_placeholder()
+            for name in (FILE, KEY):
+                shutil.copyfile(self.lineage / name, new / name)
+            self._end_placeholder(new)
+            put_link(self.link, str(self.placeholder))
+        backup.mkdir(mode=0o700, parents=True)
+        for path in parts(self.lineage, self.renewal):
+            shutil.move(path, backup / f"{path.parent.name}-{path.name}")
+        return backup
+
+    def _begin_placeholder(self) -> Path:
         # Whole or not at all: a pair with half a key would stop every site of the host.
         new = self.placeholder.with_suffix(".new")
         for directory in (new, self.placeholder):
             shutil.rmtree(directory, ignore_errors=True)
         new.mkdir(mode=0o700)
+        return new
+
+    def _end_placeholder(self, new: Path) -> None:
+        (new / KEY).chmod(0o600)
+        run("sync", str(new / FILE), str(new / KEY), str(new))
+        new.rename(self.placeholder)
+
+    def _make_placeholder(self, domains: tuple[str, ...]) -> Outcome:
+        new = self._begin_placeholder()
         pair = ("-out", str(new / FILE), "-keyout", str(new / KEY))
         kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", _PLACEHOLDERS_DAYS)
         names = ",".join(f"DNS:{domain}" for domain in domains)
         says = ("-subj", "/CN=placeholder of wsbundle", "-addext", f"subjectAltName={names}")
         made = run("openssl", "req", "-x509", *kind, *says, *pair)
         if made.succeeded:
-            (new / KEY).chmod(0o600)
-            run("sync", str(new / FILE), str(new / KEY), str(new))
-            new.rename(self.placeholder)
+            self._end_placeholder(new)
         return made
 
 
@@ -199,6 +232,8 @@ def due(deploy: Deploy, place: Place, now: float) -> str | None:
     certificate = read(place.lineage / FILE) if place.has_lineage else None
     if certificate is None:
         return "there is none yet"
+    if fault := place.why_not_renewed:
+        return f"certbot will not renew the present one: {fault}"
     wanted = domains(deploy)
     # Once a name that is no longer wanted leads elsewhere, certbot renews none of them.
     is_wanted = (any(is_for(name, domain) for domain in wanted) for name in certificate.names)
@@ -222,6 +257,9 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
     why = due(deploy, place, time.time())
     if why is None:
         return
+    if parts(place.lineage, place.renewal) and place.why_not_renewed:
+        _make_way(place, report)
+    must(place.prepare(domains(deploy)), "making a placeholder certificate")
     asked = deploy.letsencrypt
     who = ("--email", asked.email) if asked.email else ("--register-unsafely-without-email",)
     names = (word for domain in domains(deploy) for word in ("-d", domain))
@@ -246,6 +284,19 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
             f"{place.name} runs, with {present}.\n"
             "Fix that, then install again: it asks again. Let's Encrypt takes five failures an hour."
         ) from None
+
+
+def _make_way(place: Place, report: Report) -> None:
+    """Let certbot begin anew with the name of a lineage that it will not renew.
+
+    Raises:
+        CommandError: another site has it as well.
+    """
+    if used := naming(f"{place.lineage}/"):
+        what = f"certbot will not renew the certificate {place.name} ({place.why_not_renewed})"
+        fix = f"which {', '.join(used)} has as well: repair it, or let that site have one of its own"
+        raise CommandError(f"{what}, {fix}, then install again. {place.name} runs, with the one it had.")
+    report.line(f"  what certbot would not renew is kept in {place.make_way()}")
 
 
 def forget(place: Place, report: Report) -> None:
@@ -344,17 +395,8 @@ def _mismatch(file: Path, key: Path) -> Iterator[tuple[str, Fault]]:
 
 def authority(place: Place) -> str | None:
     """The ACME directory that the lineage comes from."""
-    return _renewal(place).get("server")
+    return settings(place.renewal).get("server")
 
 
 def _is_renewed_by(place: Place) -> bool:
-    return _renewal(place).get("webroot_path", "").rstrip(",") == str(place.webroot)
-
-
-def _renewal(place: Place) -> dict[str, str]:
-    """The settings with which certbot will renew the lineage."""
-    try:
-        lines = place.renewal.read_text(errors="replace").splitlines()
-    except OSError:
-        return {}
-    return {key.strip(): value.strip() for key, equals, value in (line.partition("=") for line in lines) if equals}
+    return settings(place.renewal).get("webroot_path", "").rstrip(",") == str(place.webroot)

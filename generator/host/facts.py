@@ -121,7 +121,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     masked: tuple[str, ...]
     """Services of packages that this one needs, and that systemd may not start."""
     disabled: tuple[str, ...]
-    """Those of them that do not start at boot."""
+    """Those of them that do not start at boot, and certbot's timer where that does not and is needed."""
     has_programs: bool
     """Whether supervisor reads the programs of deployments, if one is to serve here."""
     foreign: tuple[str, ...]

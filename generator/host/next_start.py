@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from generator.config.schema import Deploy, Nginx
 from generator.host import facts, neighbours
 from generator.host.by_hand import ByHand
+from generator.host.certificates import Place
 from generator.host.made_once import damage
 from generator.host.neighbours import names_lost
 from generator.host.obstacles import for_the_next_start, not_at_boot, of_directories
@@ -20,6 +21,11 @@ from service.declaration import Fault
 def needed(manager: str) -> tuple[str, ...]:
     """The services of packages that must be started at boot."""
     return ("nginx.service", *["supervisor.service"] * (manager == "supervisor"))
+
+
+def at_boot(manager: str, tls: str) -> tuple[str, ...]:
+    """The same, and what renews the certificate: something else may do that, or start them."""
+    return (*needed(manager), *["certbot.timer"] * (tls == "letsencrypt"))
 
 
 def has_programs(manager: str) -> bool:
@@ -39,7 +45,13 @@ def lost(store: Store) -> list[str]:
     is_gone = generation.engine and facts.missing_packages((package,))
     gone = [f"the engine's package {package} is not installed any more"] if is_gone else []
     gone += [f"{path} is there again" for path in ByHand(store).standing(generation.replaces)]
-    return [*gone, *damage(store, number), *_closed(store, number)]
+    return [*gone, *_certificate_lost(store, generation), *damage(store, number), *_closed(store, number)]
+
+
+def _certificate_lost(store: Store, generation: Generation) -> list[str]:
+    """What nginx, with every site of the host, would not start without; certbot, or a backup, may have taken it."""
+    is_lost = generation.tls == "letsencrypt" and os.geteuid() == 0 and not Place(store.name, store.root).is_whole
+    return [f"/{Paths(store.name).tls} leads to no certificate"] * is_lost
 
 
 def _closed(store: Store, number: int) -> list[str]:
@@ -95,7 +107,10 @@ def faults(store: Store) -> Iterator[Fault]:
     masked = facts.masked(*needed(generation.manager), *filter(None, [store.engine_unit(number)]))
     outsider = "" if main is None else facts.nginx_outsider(main)
     reads_ours = has_programs(generation.manager)
-    yield from for_the_next_start(facts.nginx_fault(), masked, missing, reads_ours, outsider)
+    nginx_fault = facts.nginx_fault()
+    if _certificate_lost(store, generation) and f"/{Paths(store.name).tls}/" in nginx_fault:
+        nginx_fault = ""  # which is said below, with its fix
+    yield from for_the_next_start(nginx_fault, masked, missing, reads_ours, outsider)
     of_systemd = [f"/var/lib/{store.name}"] * (generation.manager == "systemd")
     of_systemd += [f"/var/lib/{store.name}-engine"] * bool(generation.engine)
     linked = facts.linked(store.name, generation.manager, *of_systemd)
@@ -117,7 +132,8 @@ def told(store: Store, report: Report) -> list[str]:
     """The same in words; warns as well of what something else than systemd may start."""
     number = store.current
     assert number is not None
-    for warning in not_at_boot(facts.disabled(*needed(store.generation(number).manager))):
+    generation = store.generation(number)
+    for warning in not_at_boot(facts.disabled(*at_boot(generation.manager, generation.tls))):
         report.warning(warning)
     return [str(fault) for fault in faults(store)]
 

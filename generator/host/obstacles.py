@@ -255,7 +255,9 @@ def _whose(account: Account) -> str:
 def not_at_boot(disabled: tuple[str, ...]) -> Iterator[Fault]:
     """Something else may start them, such as a cluster manager."""
     for unit in disabled:
-        yield Fault(f"{unit} is disabled, so that no client gets through after a boot", f"systemctl enable {unit}")
+        renews = unit.startswith("certbot")
+        so_that = "nothing renews the certificate" if renews else "no client gets through after a boot"
+        yield Fault(f"{unit} is disabled, so that {so_that}", f"systemctl enable{' --now' * renews} {unit}")
 
 
 def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:

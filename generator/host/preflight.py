@@ -16,7 +16,7 @@ from generator.host.engine import flavour_of
 from generator.host.facts import Facts, Listener
 from generator.host.firewall import closed
 from generator.host.neighbours import without
-from generator.host.next_start import has_programs, needed
+from generator.host.next_start import at_boot, has_programs, needed
 from generator.host.obstacles import WRITTEN, packages, problems, warnings
 from generator.host.provide import ROOT, has_runtime
 from generator.host.store import Store, is_rendered
@@ -128,7 +128,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         taken=tuple(_taken(deploy, store)),
         has_host=deploy.port == "none" or facts.has_address(deploy.host),
         masked=facts.masked(*needed(deploy.manager), *filter(None, [engine_unit(flavour_of(bundle), deploy.name)])),
-        disabled=facts.disabled(*needed(deploy.manager)),
+        disabled=facts.disabled(*at_boot(deploy.manager, deploy.tls)),
         has_programs=has_programs(deploy.manager),
         foreign=tuple(foreign),
         linked=tuple(path for path in linked(deploy) if path not in foreign),

@@ -152,10 +152,13 @@ def _add_hosts(generation: Generation, rows: dict[str, str], report: Report) -> 
 
 
 def _add_certificate(deploy: Deploy, store: Store, shown: bytes | None, rows: dict[str, str], report: Report) -> bool:
-    """Whether clients take it."""
+    """Whether clients take it, and will after its end as well."""
     place, now = Place(store.name), time.time()
+    stays = place.why_not_renewed if deploy.tls == "letsencrypt" and place.serves_lineage and place.is_whole else ""
     refused = [str(fault) for fault in refusals(deploy, place, now, shown)]
     certificate = described(deploy, place, now, shown)
-    report.fact(certificate={**certificate, "refused": refused})
-    rows["certificate"] = "\n".join([str(certificate["text"]), *(f"  CLIENTS REFUSE IT: {why}" for why in refused)])
-    return not refused
+    report.fact(certificate={**certificate, "refused": refused, "not_renewed": stays})
+    lines = [f"  CLIENTS REFUSE IT: {why}" for why in refused]
+    lines += [f"  CERTBOT WILL NOT RENEW IT: {stays}; the next installation asks for another"] * bool(stays)
+    rows["certificate"] = "\n".join([str(certificate["text"]), *lines])
+    return not refused and not stays

@@ -3,6 +3,7 @@
 import os
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -485,12 +486,18 @@ class Certbot:
 
     def will_issue(self, names: str) -> None:
         pair(self.issued, names)
-        renewal = f"[renewalparams]\\nwebroot_path = {self.place.webroot},\\nserver = '\"$server\"'\\n"
+        live, archive = self.place.lineage, self.place.lineage.parent.parent / "archive" / NAME
+        kinds = ("cert", "chain", "fullchain", "privkey")
+        renewal = "".join(f"{kind} = {live}/{kind}.pem\\n" for kind in kinds)
+        renewal += f"[renewalparams]\\nwebroot_path = {self.place.webroot},\\nserver = '\"$server\"'\\n"
         self._write(
             self.program,
             f'echo "certbot $*" >>{self.calls}\n'
             'while [ $# -gt 0 ]; do [ "$1" = --server ] && server=$2; shift; done\n'
-            f"mkdir -p {self.place.lineage}; cp {self.issued}/* {self.place.lineage}\n"
+            f"[ -e {self.place.renewal} ] || [ ! -e {archive} ] || {{ echo archive directory exists; exit 1; }}\n"
+            f"mkdir -p {live} {archive}; cp {self.issued}/* {archive}; cd {archive}\n"
+            f"cp {FILE} cert.pem; cp {FILE} chain.pem\n"
+            f"ln -sf {archive}/*.pem {live}\n"
             f"printf '{renewal}' >{self.place.renewal}",
         )
 
@@ -706,3 +713,49 @@ def test_status_tells_that_nginx_shows_another_than_the_file(good: Pair, tmp_pat
     same, other = der(good.file), der(pair(tmp_path).file)
     assert "ANOTHER" not in str(described(deploy, place, NOW, same)["text"])
     assert str(described(deploy, place, NOW, other)["text"]).endswith("; nginx serves ANOTHER: systemctl reload nginx")
+
+
+def _copies(certbot: Certbot) -> None:
+    for file in certbot.place.lineage.iterdir():
+        text = file.read_text()
+        file.unlink()
+        file.write_text(text)
+
+
+def _no_account(certbot: Certbot) -> None:
+    renewal = certbot.place.renewal
+    renewal.write_text(renewal.read_text() + "account = 5ff34d\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda certbot: certbot.place.renewal.unlink(), "renewal/chat.conf is gone"),
+        (lambda certbot: certbot.place.renewal.write_text(""), "renewal/chat.conf is damaged"),
+        (_copies, "live/chat/cert.pem is not a link, as after a copy that followed links"),
+        (lambda certbot: (certbot.place.lineage / "chain.pem").unlink(), "live/chat/chain.pem is gone"),
+        (_no_account, "its account with the authority, 5ff34d, is gone"),
+    ],
+)
+def test_a_lineage_that_certbot_will_not_renew_makes_way_for_one_that_it_will(
+    certbot: Certbot, damage: Callable[[Certbot], object], why: str
+) -> None:
+    place = certbot.place
+    obtain(with_letsencrypt(), place, Report(json=True))
+    assert place.why_not_renewed == ""
+    first = (place.link / FILE).read_text()
+    damage(certbot)
+    assert place.why_not_renewed.endswith(why)
+    asks = due(with_letsencrypt(), place, NOW)
+    assert asks is not None
+    assert asks.endswith(why)
+    certbot.will_fail()
+    with pytest.raises(CommandError, match="certbot will not renew the present one"):
+        obtain(with_letsencrypt(), place, Report(json=True))
+    assert (place.link / FILE).read_text() == first  # nginx starts as before
+    assert [path.name for path in place.backups.glob("*/live-*")] == [f"live-{NAME}"]
+    certbot.will_issue("DNS:ws.a.org")
+    obtain(with_letsencrypt(), place, Report(json=True))
+    assert place.why_not_renewed == ""
+    assert place.serves_lineage
+    assert due(with_letsencrypt(), place, NOW) is None

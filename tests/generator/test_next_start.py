@@ -1,9 +1,13 @@
 """What the service reads when it starts: what an installation puts right of it, and what only the operator can."""
 
+import os
+
 import pytest
 from msgspec.structs import replace
 
-from generator.host.next_start import read_by_the_service
+from generator.host import facts, next_start
+from generator.host.certificates import Place
+from generator.host.next_start import at_boot, read_by_the_service
 from generator.host.store import Generation, Store
 from service.settings import Engine
 from tests.generator.test_store import NAME, add, generation, store
@@ -41,3 +45,20 @@ def test_what_the_operator_has_put_beside_our_files_is_not_ours(store: Store) ->
 def test_systemd_reads_the_environment_itself(store: Store, changed: dict[str, str], path: str) -> None:
     assert read(store, generation(1)) == ([], [])
     assert read(store, replace(generation(1), **changed)) == ([path], [])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="certbot's directories are root's")
+def test_a_certificate_that_is_gone_is_fixed_by_an_installation(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "account_of", lambda _: facts.Account(997, "", "/", "/usr/sbin/nologin"))
+    monkeypatch.setattr(next_start, "damage", lambda *_: [])
+    add(store, 1)
+    store.record(replace(generation(1), tls="letsencrypt"))
+    store.make_current(1)
+    assert next_start.lost(store) == [f"/etc/{NAME}/tls leads to no certificate"]
+    Place(NAME, store.root).prepare(("a.org",))
+    assert next_start.lost(store) == []
+
+
+def test_what_renews_certificates_must_be_started_at_boot_where_there_is_one() -> None:
+    assert at_boot("systemd", "letsencrypt") == ("nginx.service", "certbot.timer")
+    assert at_boot("systemd", "files") == ("nginx.service",)

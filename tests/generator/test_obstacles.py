@@ -382,6 +382,9 @@ def test_what_does_not_start_at_boot_is_named_and_may_be_somebody_elses_to_start
     assert warned(disabled=("nginx.service",)) == [
         "nginx.service is disabled, so that no client gets through after a boot; systemctl enable nginx.service"
     ]
+    assert warned(disabled=("certbot.timer",)) == [
+        "certbot.timer is disabled, so that nothing renews the certificate; systemctl enable --now certbot.timer"
+    ]
 
 
 def test_mailboxes_that_are_turned_off_with_messages_in_them_are_named() -> None:

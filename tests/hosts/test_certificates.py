@@ -150,6 +150,19 @@ def test_the_doctor_sees_that_nothing_renews_it_or_another_authority_would(host:
     assert "https://ca.example.org/directory" in said
 
 
+@pytest.mark.parametrize("damage", [f": >/etc/letsencrypt/renewal/{NAME}.conf", "rm -r /etc/letsencrypt/archive"])
+def test_a_lineage_that_certbot_cannot_read_is_replaced_under_its_own_name(host: Console, damage: str) -> None:
+    host.install(**ENCRYPTED)
+    host.run("sh", "-c", damage)
+    host.status(code=1)
+    assert "asks for a certificate" in host.wsbundle("plan", code=3)
+    host.install(**ENCRYPTED)
+    assert sorted(host.run("ls", "/etc/letsencrypt/live").split()) == ["README", NAME]
+    assert "Nothing to do" in host.wsbundle("install")
+    host.run(*RENEW)
+    host.status()
+
+
 def test_one_certificate_is_for_every_name_and_another_one_when_a_name_goes(host: Console) -> None:
     names = [DOMAIN, OTHER_DOMAIN]
     host.install(**ENCRYPTED | {"domain": names})
