@@ -342,7 +342,7 @@ class Nginx(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         tuple[AddressRange, ...],
         Meta(
             description="Load balancers in front of nginx: only from these addresses is X-Forwarded-For, or the PROXY "
-            "protocol, believed.",
+            "protocol, believed; for an application of one's own X-Forwarded-Proto as well.",
             extra={"expects": "a list of IP addresses or networks"},
         ),
     ] = ()

@@ -330,7 +330,7 @@ def _prefix(texts: Texts) -> str:
 @agreement("A zone or map of the same name in two sites stops nginx, and with it every site of the host.")
 def names_are_ours(texts: Texts) -> Disagreements:
     identifier = _value(texts.site, r"upstream (\S+) {")
-    pattern = r"(?:zone=|log_format |shared:|map \S+ \$)([A-Za-z0-9_]+)"
+    pattern = r"""(?:zone=|log_format |shared:|map (?:"[^"]*"|[^"\s]+) \$)([A-Za-z0-9_]+)"""
     for name in re.findall(pattern, texts.nginx):
         if not identifier or not name.startswith(identifier):
             yield "site", f"{name} does not carry the deployment's name: a second deployment would collide with it"

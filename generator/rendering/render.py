@@ -230,6 +230,12 @@ def _serves_app_below(deploy: Deploy) -> bool:
     return serves_app(deploy) and prefix(deploy) != ""
 
 
+def _may_be_behind_tls(deploy: Deploy) -> bool:
+    """Whether a proxy in front of nginx may say to an application by what its clients have come."""
+    is_proxied = bool(deploy.nginx.trusted_proxies) and not deploy.nginx.proxy_protocol
+    return serves_app(deploy) and (is_proxied or deploy.nginx.include)
+
+
 def _publishes(deploy: Deploy) -> bool:
     """Whether messages can be sent by HTTP. The library of the standalone server reads no request that has a body."""
     return deploy.server != "standalone" and not serves_app(deploy)
@@ -461,6 +467,8 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "real_ip_header": lambda d: "proxy_protocol" if d.nginx.proxy_protocol else "X-Forwarded-For",
     "trusted_proxies": lambda d: d.nginx.trusted_proxies,
     "default_server_trusts": lambda d: d.nginx.default_server and bool(d.nginx.trusted_proxies),
+    "may_be_behind_tls": _may_be_behind_tls,
+    "is_not_behind_tls": lambda d: serves_app(d) and not _may_be_behind_tls(d),
     "redirect_trusts": lambda d: d.tls != "off" and bool(d.nginx.trusted_proxies),
     "health_from": lambda d: d.nginx.health_from,
     "alerts": alerts,

@@ -171,6 +171,7 @@ EDITS_BELOW_A_PATH = [
     ("client-address-is-true", "locations", "    proxy_set_header X-Forwarded-For $remote_addr;\n", ""),
     ("proxy-outlives-ping", "locations", "proxy_read_timeout 105s;", "proxy_read_timeout 90s;"),
     ("names-are-ours", "locations", "zone=shop_handshakes", "zone=handshakes"),
+    ("names-are-ours", "site", "$shop_scheme {", "$scheme_of_clients {"),
 ]
 
 

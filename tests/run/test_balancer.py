@@ -211,6 +211,58 @@ def test_haproxy_that_is_not_listed_finds_it_down() -> None:
         wait_until(lambda: {state for state, _ in states(stage).values()} == {"DOWN"}, "HAProxy finds all down")
 
 
+# Says what it was told of where the client is, and by what it has come.
+ABOUT_THE_CLIENT = """
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        seen = f"{scope['client'][0]} {scope['scheme']}".encode()
+        length = (b"content-length", b"%d" % len(seen))
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": seen})
+"""
+CLIENT = "X-Forwarded-For: 203.0.113.9"
+
+
+def test_an_application_learns_of_its_balancer_by_what_a_client_has_come() -> None:
+    with application(nginx={"trusted_proxies": ["127.0.0.1"]}) as stage:
+        for fields, seen in (
+            ([CLIENT, "X-Forwarded-Proto: https"], "203.0.113.9 https"),
+            ([CLIENT, "X-Forwarded-Proto: http"], "203.0.113.9 http"),
+            (["X-Forwarded-For: 2001:db8::9", "X-Forwarded-Proto: https"], "2001:db8::9 https"),
+            ([CLIENT], "203.0.113.9 http"),
+            ([CLIENT, "X-Forwarded-Proto: javascript"], "203.0.113.9 http"),
+            ([CLIENT, "X-Forwarded-Proto: 9 https"], "203.0.113.9 http"),
+            (["X-Forwarded-Proto: https"], "127.0.0.1 http"),
+        ):
+            head = [f"Host: {DOMAIN}", "Connection: close", *fields]
+            assert (fields, asked(stage, False, "GET", "HTTP/1.1", head, None, "/")) == (fields, (200, seen))
+
+
+def test_a_client_cannot_tell_an_application_that_it_came_by_tls() -> None:
+    with application(nginx={"trusted_proxies": ["192.0.2.1"]}) as stage:
+        head = [f"Host: {DOMAIN}", "Connection: close", CLIENT, "X-Forwarded-Proto: https"]
+        assert asked(stage, False, "GET", "HTTP/1.1", head, None, "/") == (200, "127.0.0.1 http")
+
+
+def test_an_application_behind_the_proxy_protocol_believes_no_client_that_it_came_by_tls() -> None:
+    with application(nginx={"proxy_protocol": True, "trusted_proxies": ["127.0.0.1"]}) as stage:
+        with socket.create_connection(("127.0.0.1", stage.http_port), DEADLINE_S) as connection:
+            fields = f"Host: {DOMAIN}\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n"
+            connection.sendall(CLAIMS["version 1"] + f"GET / HTTP/1.1\r\n{fields}\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert answer.endswith(b"203.0.113.9 http")
+
+
+@contextlib.contextmanager
+def application(**settings: Any) -> Iterator[Stage]:
+    with TemporaryDirectory(prefix="ws-") as directory:
+        stage = Stage(Path(directory), app={"callable": "main:app"}, **settings)
+        (stage.root / "code/app").mkdir()
+        (stage.root / "code/app/main.py").write_text(ABOUT_THE_CLIENT)
+        with nginx(stage), as_systemd(stage):
+            yield stage
+
+
 ENCRYPTED = """
 global
     stats socket {root}/haproxy.sock level admin
