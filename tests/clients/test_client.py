@@ -361,6 +361,26 @@ def test_a_message_that_nobody_can_confirm_is_not_delivered(shell: Shell) -> Non
         assert sent.stderr.endswith(": lost\n")
 
 
+@pytest.mark.parametrize(
+    ("answer", "kept"), [({"stored": True}, "; it waits in the mailbox of the recipient"), ({}, "")]
+)
+def test_a_message_that_waits_to_be_fetched_is_not_to_be_sent_again(
+    answer: dict[str, bool], kept: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("wsbundle_client.command.TIMEOUT_S", 1.0)
+
+    async def sent(server: Server) -> None:
+        sending = asyncio.create_task(command.send(server.url, None, "bob", "hello", "delivered"))
+        peer = await server.accept()
+        await peer.greet()
+        frame = await peer.frame()
+        await peer.say("ok", id=frame["id"], online=1, receipts=1, **answer)
+        assert await sending == 1
+        assert capsys.readouterr().err == f"{server.url}: not delivered within 1 s{kept}\n"
+
+    with_a_server(sent)
+
+
 def test_listen_hears_its_groups(shell: Shell) -> None:
     async def send_to_group() -> int:
         async with Client(shell.url) as sender:

@@ -84,15 +84,19 @@ def _tell(text: str) -> None:
 async def send(url: str, token: Token, recipient: str, message: str, wait: str) -> int:
     """Send one message, and wait until it is accepted or delivered."""
 
+    kept = ""
+
     async def send_it() -> str:
+        nonlocal kept
         async with Client(url, token=token, reconnect=False) as client:
             sent = await client.send(recipient, message, ack=wait)
+            kept = "; it waits in the mailbox of the recipient" if sent.stored else ""
             return await sent.outcome() if wait == "delivered" else wait
 
     try:
         outcome = await asyncio.wait_for(send_it(), TIMEOUT_S)
     except asyncio.TimeoutError:
-        outcome = f"not {wait} within {TIMEOUT_S:.0f} s"
+        outcome = f"not {wait} within {TIMEOUT_S:.0f} s{kept}"
     except ClientError as error:
         outcome = str(error)
     if outcome != wait:
