@@ -359,6 +359,13 @@ def _is_an_interface(host: str) -> bool:
     return host not in ("0.0.0.0", "::", "::1") and not host.startswith("127.")
 
 
+def _nginx_needs_an_address(deploy: Deploy) -> bool:
+    """Whether nginx binds one alone; where it has every address of that kind, it binds no other."""
+    hosts = deploy.nginx.listen
+    alone = (host for host in hosts if ("::" if ":" in host else "0.0.0.0") not in hosts)
+    return not deploy.nginx.include and any(map(_is_an_interface, alone))
+
+
 def _server_names_hash_bucket_size(deploy: Deploy) -> int | None:
     """What nginx needs for its longest domain, from 47 characters on; its default is one cache line, 64 bytes.
 
@@ -427,6 +434,7 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "has_port": _has_port,
     "has_no_port": lambda d: not _has_port(d),
     "listens_on_an_interface": lambda d: _has_port(d) and _is_an_interface(d.host),
+    "nginx_needs_an_address": _nginx_needs_an_address,
     "bind": _bind,
     "backlog": lambda d: BACKLOG,
     "nginx_backlog": lambda d: NGINX_BACKLOG,

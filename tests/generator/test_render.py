@@ -116,6 +116,17 @@ def test_systemd_waits_for_supervisor_however_many_programs_it_stops_one_after_a
     assert file.text.endswith("\nTimeoutStopSec=infinity\n")
 
 
+@pytest.mark.parametrize(
+    ("listen", "waits"),
+    [(("0.0.0.0", "::"), False), (("0.0.0.0", "203.0.113.5"), False), (("::", "203.0.113.5"), True), (("::1",), False)],
+)
+def test_nginx_is_tried_again_where_it_needs_an_address_that_may_come_late(
+    listen: tuple[str, ...], waits: bool
+) -> None:
+    [file] = [file for file in render(deploy(nginx={"listen": listen})).files if file.path == AFTER_MOUNTS]
+    assert ("\nRestart=on-failure\n" in file.text, "\nStartLimitIntervalSec=0\n" in file.text) == (waits, waits)
+
+
 @every_combination
 def test_directories_are_declared_exactly_if_there_are_some(choices: dict[str, Any]) -> None:
     bundle = render(deploy(**choices))

@@ -77,6 +77,20 @@ def test_a_health_check_of_a_balancer_that_another_site_would_answer(empty: Cons
     assert empty.run("python3", "-c", _CHECK, empty.host.address) == "HTTP/1.1 200 OK\n"
 
 
+def test_nginx_comes_as_soon_as_the_address_that_it_waits_on_is_there(empty: Console) -> None:
+    empty.run("rm", "/etc/nginx/sites-enabled/default")
+    empty.run("systemctl", "restart", "nginx")
+    address = ("10.55.0.1/32", "dev", "lo")
+    empty.run("ip", "addr", "add", *address)
+    empty.install(nginx={"listen": ["10.55.0.1"]})
+    empty.run("ip", "addr", "del", *address)
+    empty.host.reboot()
+    assert not empty.is_active("nginx")
+    empty.run("ip", "addr", "add", *address)
+    empty.run("sh", "-c", "until systemctl is-active --quiet nginx; do sleep 0.2; done")
+    empty.status()
+
+
 def test_a_host_without_ipv6_is_told_what_to_write(empty: Console) -> None:
     empty.run("sed", "-i", "/listen \\[/d", "/etc/nginx/sites-available/default")
     without = "[Service]\nRestrictAddressFamilies=AF_UNIX AF_INET AF_NETLINK\n"
