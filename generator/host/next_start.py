@@ -8,6 +8,7 @@ from generator.host import facts, neighbours
 from generator.host.by_hand import ByHand
 from generator.host.certificates import Place
 from generator.host.made_once import damage
+from generator.host.mailbox_files import strange
 from generator.host.neighbours import names_lost
 from generator.host.obstacles import for_the_next_start, not_at_boot, of_directories
 from generator.host.store import Generation, Store
@@ -45,6 +46,11 @@ def lost(store: Store) -> list[str]:
     is_gone = generation.engine and facts.missing_packages((package,))
     gone = [f"the engine's package {package} is not installed any more"] if is_gone else []
     gone += [f"{path} is there again" for path in ByHand(store).standing(generation.replaces)]
+    if others := strange(store, number):
+        more = f" (and {len(others) - 1} more)" if others[1:] else ""
+        gone.append(
+            f"{others[0]}{more} does not belong to the user {user}, and without that the service does not start"
+        )
     return [*gone, *_certificate_lost(store, generation), *damage(store, number), *_closed(store, number)]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 from msgspec.structs import replace
 
-from generator.host import facts
+from generator.host import facts, mailbox_files
 from generator.host.apply import Host, side
 from generator.host.clients import farewell
 from generator.host.drift import put_back
@@ -105,6 +105,7 @@ def change(store: Store, number: int, report: Report, everything: bool = False) 
         if makes_password:
             password.make()
         _let_in(store, number)
+        mailbox_files.hand_over(store, number)
         keys.hand_over(number)
         password.hand_over(number)
         todo = plan(side(store, before), side(store, number), everything)

@@ -5,12 +5,12 @@ import os
 import pytest
 from msgspec.structs import replace
 
-from generator.host import facts, next_start
+from generator.host import facts, mailbox_files, next_start
 from generator.host.certificates import Place
 from generator.host.next_start import at_boot, read_by_the_service
 from generator.host.store import Generation, Store
 from service.settings import Engine
-from tests.generator.test_store import NAME, add, generation, store
+from tests.generator.test_store import NAME, add, bundle, generation, store
 
 __all__ = ["store"]
 
@@ -57,6 +57,26 @@ def test_a_certificate_that_is_gone_is_fixed_by_an_installation(store: Store, mo
     assert next_start.lost(store) == [f"/etc/{NAME}/tls leads to no certificate"]
     Place(NAME, store.root).prepare(("a.org",))
     assert next_start.lost(store) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_mailboxes_that_root_has_put_there_are_given_to_the_service(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "user", lambda *_: "nobody")
+    monkeypatch.setattr(next_start, "damage", lambda *_: [])
+    store.add(bundle("auth: token\nmailbox: {keep: disk}"), generation(1))
+    store.make_current(1)
+    assert next_start.lost(store) == []
+    file = store.root / f"var/lib/{NAME}/mailbox/mail.db"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    (file.parent / "mark").symlink_to("/etc/hostname")
+    (file.parent / "backup").touch()
+    what = "does not belong to the user nobody, and without that the service does not start"
+    assert next_start.lost(store) == [f"{file.parent} (and 2 more) {what}"]
+    mailbox_files.hand_over(store, 1)
+    assert next_start.lost(store) == [f"{file.parent}/mark {what}"]  # what others have put there stays theirs
 
 
 def test_what_renews_certificates_must_be_started_at_boot_where_there_is_one() -> None:
