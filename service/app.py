@@ -43,6 +43,7 @@ class AsgiLink:
         self._receive = receive
         self._send = send
         self.transport = None  # ASGI has none to show
+        self.fault = None  # nor does it say who has closed the connection
 
     async def receive(self) -> str | bytes | None:
         event = await self._receive()

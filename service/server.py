@@ -122,6 +122,13 @@ class LibraryLink:
         self._connection = connection
         self.transport = connection.transport
 
+    @property
+    def fault(self) -> CloseReason | None:
+        protocol = self._connection.protocol
+        if protocol.close_sent is None or protocol.close_rcvd_then_sent:  # that was the client
+            return None
+        return CloseReason(protocol.close_sent.code, protocol.close_sent.reason)
+
     async def receive(self) -> str | bytes | None:
         try:
             return await self._connection.recv()

@@ -35,7 +35,10 @@ class Exchange:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            session.end(outbox.farewell)
+            fault = None if outbox.farewell else link.fault
+            if fault is not None:
+                center.hub.tally.close(fault)
+            session.end(outbox.farewell or fault)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -17,6 +17,10 @@ class Link(Protocol):
     def transport(self) -> asyncio.BaseTransport | None:
         """Shows that the client hangs up though nothing is read of it; None where nothing shows that."""
 
+    @property
+    def fault(self) -> CloseReason | None:
+        """Why the library below has closed it by itself; None where it has not, or does not say so."""
+
     async def receive(self) -> str | bytes | None:
         """The next message, or None when the client is gone."""
 

@@ -21,6 +21,7 @@ class FakeLink:
         self.answers = asyncio.Event()
         self.gone = False
         self.transport: asyncio.BaseTransport | None = None
+        self.fault: CloseReason | None = None
 
     async def receive(self) -> str | bytes | None:
         return await self.incoming.get()

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,7 +19,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.mint import add_key, mint
-from tests.service.shells import COMMANDS, DEADLINE_S, HANDSHAKE, Shell, reset, running, wait_until
+from tests.service.shells import CLOSE, COMMANDS, DEADLINE_S, HANDSHAKE, TEXT, Peer, Shell, reset, running, wait_until
+
+# An opcode that has no meaning: RFC 6455, section 5.2.
+RESERVED = 3
 
 PUBLISHING = [name for name in COMMANDS if name != "standalone"]
 
@@ -100,6 +104,30 @@ def test_metrics_count_what_happens(service: Service) -> None:
     assert service.metric("wsbundle_messages_dropped_total", "plain") == plain + 1
     assert service.metric("process_resident_memory_bytes") > 10_000_000
     wait_until(lambda: service.metric("wsbundle_connections") == 0)
+
+
+@pytest.mark.parametrize(
+    ("opcode", "payload", "code"), [(TEXT, b"x" * 1025, 1009), (TEXT, b"\xff", 1007), (RESERVED, b"", 1002)]
+)
+def test_what_the_service_closes_is_counted_by_its_code(
+    opcode: int, payload: bytes, code: int, service: Service, request: pytest.FixtureRequest
+) -> None:
+    if request.node.callspec.params["service"] == "uvicorn":
+        pytest.skip("plain uvicorn does not say that it has closed a connection")
+    before = service.metric("wsbundle_connections_closed_total", str(code))
+    with Peer(service.shell.port) as mallory:
+        mallory.send_frame(opcode, payload)
+        assert mallory.close_code() == code
+    wait_until(lambda: service.metric("wsbundle_connections_closed_total", str(code)) == before + 1)
+
+
+def test_what_a_client_closes_is_not_counted(service: Service) -> None:
+    before = service.metric("wsbundle_connections_closed_total", "1009")
+    with Peer(service.shell.port) as client:
+        client.send_frame(CLOSE, struct.pack("!H", 1009))
+        assert client.close_code() == 1009
+    wait_until(lambda: service.metric("wsbundle_connections") == 0)
+    assert service.metric("wsbundle_connections_closed_total", "1009") == before
 
 
 def test_a_handshake_that_is_none_is_counted(service: Service, request: pytest.FixtureRequest) -> None:
