@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import pwd
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -204,7 +205,8 @@ def _make_importable(directory: Path) -> None:
     (packages,) = directory.glob("lib/python*/site-packages")
     (packages / "wsbundle.pth").write_text(f"{ROOT}\n", encoding="utf-8")
     launcher = directory / "bin/wsbundle"
-    python = os.path.abspath(str(directory / "bin/python"))
+    # For sh within double quotes, and for Python within three single ones.
+    python = re.sub(r'[$`"\\]', lambda found: f"\"'{found[0]}'\"", os.path.abspath(str(directory / "bin/python")))
     launcher.write_text(_LAUNCHER.format(python=python, root=str(ROOT)) + _START, encoding="utf-8")
     launcher.chmod(0o755)
     mine = ROOT.stat().st_uid == os.geteuid()

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Before `make install` can run on a fresh host: Python, and the module that makes virtual environments.
 set -eu
+PATH=$PATH:/usr/sbin:/sbin # dpkg does nothing without them, and `su` leaves them out
 umask 022 # what packages make while they are installed is for everybody to read, whatever the caller's umask
 
 if [ "$(id -u)" -ne 0 ]; then
@@ -51,7 +52,8 @@ if [ -t 2 ]; then
     counting &
     trap 'kill $!' EXIT
 fi
-if ! { patiently update && patiently -y --no-install-recommends install python3 python3-venv; }; then
+patiently update || say "apt-get update failed, so its lists may be old" # as a rule for one source alone
+if ! patiently -y --no-install-recommends install python3 python3-venv; then
     say "wsbundle: python3 and python3-venv are needed first; connect this host, or install them by hand"
     exit 1
 fi

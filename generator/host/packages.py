@@ -11,6 +11,7 @@ from generator.host.obstacles import packages
 from generator.host.programs import Outcome, StepFailed, must, run
 from generator.host.transaction import undisturbed
 from generator.report import CommandError, Report
+from service.declaration import Fault
 
 # Unattended upgrades in the first minutes of a cloud VM may take that long. `generator/prepare.sh` waits as well.
 PATIENCE_S = 900.0
@@ -33,7 +34,12 @@ def install_packages(deploy: Deploy, engine: str, report: Report) -> bool:
     install = (*_APT, "install", "--no-install-recommends")
     try:
         with report.step("read the package lists"):
-            must(patiently(report, *_APT, "update"), "apt-get update")
+            lists = patiently(report, *_APT, "update")
+        if not lists.succeeded:  # as a rule for one source alone, which has nothing of ours
+            said = "; ".join(re.findall(r"(?m)^E: (.+)", lists.output)) or lists.output
+            report.warning(
+                Fault(f"apt-get update failed, so its lists may be old: {said}", "repair or remove that source")
+            )
         with report.step("download packages"):
             must(patiently(report, *install, "--download-only", *missing), "apt-get install")
         with report.step(f"install {' '.join(missing)}"):

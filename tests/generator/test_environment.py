@@ -176,6 +176,21 @@ def test_the_command_does_not_listen_to_variables_of_python(tmp_path: Path) -> N
     assert (done.code, done.err) == (0, "")
 
 
+def test_the_command_is_started_from_any_path(tmp_path: Path) -> None:
+    here = tmp_path / """a "b" $HOME `id` it's 100% c\\d"""
+    venv.create(here / "venv", symlinks=True)
+    (packages,) = (here / "venv").glob("lib/python*/site-packages")
+    (packages / "ours.pth").write_text("\n".join(path for path in sys.path if "site-packages" in path))
+    _make_importable(here / "venv")
+    done = process([here / "venv/bin/wsbundle", "--version"], cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
+
+
+def test_git_changes_the_line_ends_of_no_file() -> None:
+    listed = process(["git", "ls-files", "--eol"], cwd=ROOT).out.splitlines()
+    assert [line for line in listed if "attr/text=auto eol=lf" not in line and "attr/-text" not in line] == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_what_root_renders_in_a_checkout_belongs_to_its_owner(tmp_path: Path) -> None:
     (tmp_path / "deploy.yaml").write_text("domain: ws.mycompany.org\n")
@@ -255,3 +270,19 @@ def test_what_the_caller_tells_python_is_no_reason_to_install_it(tmp_path: Path)
     (tmp_path / "apt-get").chmod(0o755)
     environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONHOME": "/nonexistent", "PYTHONPLATLIBDIR": "elsewhere"}
     assert process(["sh", str(ROOT / "generator/prepare.sh")], env=environ) == (0, "", "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="it asks for root first")
+def test_python_is_installed_though_a_source_of_apt_fails_and_su_has_left_out_the_programs_of_root(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "python3").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "apt-get").write_text(f"""#!/bin/sh
+case "$*" in *update) echo "E: a source has no Release file"; exit 100 ;; esac
+echo "$PATH" >{tmp_path}/path
+""")
+    for program in ("python3", "apt-get"):
+        (tmp_path / program).chmod(0o755)
+    done = process(["sh", str(ROOT / "generator/prepare.sh")], env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    assert (done.code, "E: a source has no Release file" in done.err) == (0, True)
+    assert {"/usr/sbin", "/sbin"} <= set((tmp_path / "path").read_text().strip().split(":"))

@@ -8,7 +8,9 @@ from typing import IO
 
 import pytest
 
-from generator.host.packages import locked, patiently
+from generator.config.schema import Deploy
+from generator.host import programs
+from generator.host.packages import install_packages, locked, patiently
 from generator.report import Report
 
 pytestmark = pytest.mark.skipif(shutil.which("apt-get") is None, reason="this is no Debian or Ubuntu")
@@ -97,3 +99,21 @@ def test_what_is_no_lock_is_not_waited_for(root: Path, capsys: pytest.CaptureFix
 def test_the_words_of_apt_dpkg_and_debconf_are_understood(output: str, lock: str | None) -> None:
     found = locked(output)
     assert (found or "").startswith(lock or "") if lock else found is None
+
+
+def test_packages_are_installed_though_a_source_that_has_none_of_them_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "E: The repository 'http://ppa.example.org stable Release' does not have a Release file."
+    scripts = {
+        "apt-get": f"""echo "$*" >>{tmp_path}/calls; case "$*" in *update) echo "{said}"; exit 100 ;; esac""",
+        "dpkg": "true",
+        "dpkg-query": "true",
+    }
+    for name, script in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr(programs, "PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert install_packages(Deploy(name="chat", domain="ws.a.org"), "", Report())
+    assert (tmp_path / "calls").read_text().splitlines()[-1].endswith("nginx openssl python3-venv")
+    assert f"apt-get update failed, so its lists may be old: {said[3:]}" in capsys.readouterr().err
