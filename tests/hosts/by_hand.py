@@ -27,10 +27,12 @@ def set_up(console: Console, sample: str, module: str = "service.app:app") -> No
                 "/etc/nginx/nginx.conf")  # fmt: skip
     for source in (_SAMPLES / sample).iterdir():
         text = re.sub(r"(ws|push)\.mycompany\.org", DOMAIN, source.read_text()).replace("web.server:app", module)
+        # One process: several of the guide's know nothing of each other's clients.
+        text = text.replace("--workers 4", "--workers 1").replace("numprocs=4", "numprocs=1")
         if source.suffix == ".service":
             console.write(UNIT, text)
         elif source.suffix == ".conf":
-            console.write(PROGRAM, text.replace("numprocs=4", "numprocs=1"))
+            console.write(PROGRAM, text)
         elif source.name == OLD:
             console.write(f"/etc/nginx/sites-available/{OLD}", text.replace(":9000", f":{PORT}"))
         elif source.name in (".env", "gunicorn.conf.py"):
