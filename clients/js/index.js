@@ -276,10 +276,10 @@ export class NotificationClient extends EventTarget {
       /** @returns {Position | null} */
       load() {
         try {
-          return JSON.parse(storage.getItem(key) ?? "null");
-        } catch { // half a position proves nothing; the service knows what was confirmed
-          return null;
-        }
+          const {epoch, after} = JSON.parse(storage.getItem(key));
+          if (typeof epoch === "string" && Number.isSafeInteger(after) && after >= 0) return {epoch, after};
+        } catch { /* as below */ }
+        return null; // half a position proves nothing; the service knows what was confirmed
       },
       /** @param {Position} position */
       save(position) {

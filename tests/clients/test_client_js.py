@@ -18,6 +18,7 @@ from service.core.frames import MAX_ASKED_FOR, SUBPROTOCOL, Failures
 from tests.clients.chromium import Browser, Page
 from tests.clients.client_behaviours import BEHAVIOURS, SECOND, Server
 from tests.clients.in_a_browser import in_a_browser
+from tests.clients.test_client_mailbox import NO_POSITIONS
 from tests.ports import free_port
 from tests.programs import missing
 from tests.service.shells import COMMANDS, ROOT, Shell, running
@@ -294,6 +295,25 @@ def test_a_position_for_which_there_is_no_room_ends_no_connection_and_leaves_no_
     command = [NODE, "--input-type=module", "-e", FULL_STORAGE, "--", str(ROOT / "clients/js/client.js")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     assert ended.stdout == "{ epoch: 'e', after: 1 }\nnull\n", ended.stderr
+
+
+OTHER_THINGS = """
+import {pathToFileURL} from "node:url";
+await import(pathToFileURL(process.argv.at(-1)));
+for (const text of JSON.parse(process.argv.at(-2))) {
+  console.log(NotificationClient.keptIn({getItem: () => text}, "key").load());
+}
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason=missing("node"))
+def test_what_another_script_has_kept_there_is_no_position() -> None:
+    assert NODE is not None
+    position = '{"epoch": "e", "after": 7}'
+    texts = json.dumps([position, None, "{", *NO_POSITIONS])
+    command = [NODE, "--input-type=module", "-e", OTHER_THINGS, "--", texts, str(ROOT / "clients/js/client.js")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert ended.stdout == "{ epoch: 'e', after: 7 }\n" + "null\n" * (2 + len(NO_POSITIONS)), ended.stderr
 
 
 WITHOUT_WEBSOCKET = """

@@ -9,6 +9,11 @@ from tests.service.shells import DEADLINE_S
 from tests.service.test_mailbox_conformance import Kept
 from wsbundle_client import Client, Event, File, Memory, Position
 
+NO_POSITIONS = [
+    *("[]", "{}", "null", "7", '"e"', '{"epoch": "e"}', '{"after": 7}', '{"epoch": "e", "after": null}'),
+    *('{"epoch": "e", "after": -1}', '{"epoch": "e", "after": 9007199254740992}'),
+]
+
 
 async def away(url: str, token: str, file: Path) -> None:
     """It asks for its mailbox, and goes."""
@@ -60,7 +65,7 @@ def test_a_position_in_a_file_is_whole_or_the_one_before(tmp_path: Path) -> None
     assert file.load() is None
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"epoch": "e", "after": null}'])
+@pytest.mark.parametrize("text", NO_POSITIONS)
 def test_a_file_that_holds_something_else_is_no_position(tmp_path: Path, text: str) -> None:
     (tmp_path / "position.json").write_text(text)
     assert File(tmp_path / "position.json").load() is None

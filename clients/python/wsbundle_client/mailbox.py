@@ -6,6 +6,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+# Beyond that the service takes no position, and refuses the hello.
+MAX_OFFSET = 2**53 - 1
+
 
 class Position(NamedTuple):
     """Everything up to `after` was handled. Without its epoch the number means nothing."""
@@ -46,12 +49,13 @@ class File:
     def load(self) -> Position | None:
         try:
             saved = json.loads(self._path.read_text())
-            return Position(str(saved["epoch"]), int(saved["after"]))
+            position = Position(str(saved["epoch"]), int(saved["after"]))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
             # Half a file proves nothing; the service knows what was confirmed.
             return None
+        return position if 0 <= position.after <= MAX_OFFSET else None
 
     def save(self, position: Position) -> None:
         new = self._path.with_name(f"{self._path.name}.new")
