@@ -475,6 +475,7 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "real_ip_header": lambda d: "proxy_protocol" if d.nginx.proxy_protocol else "X-Forwarded-For",
     "trusted_proxies": lambda d: d.nginx.trusted_proxies,
     "default_server_trusts": lambda d: d.nginx.default_server and bool(d.nginx.trusted_proxies),
+    "scheme_of_clients": lambda d: "http" if d.tls == "off" else "https",
     "may_be_behind_tls": _may_be_behind_tls,
     "is_not_behind_tls": lambda d: serves_app(d) and not _may_be_behind_tls(d),
     "redirect_trusts": lambda d: d.tls != "off" and bool(d.nginx.trusted_proxies),

@@ -253,10 +253,19 @@ def test_an_application_behind_the_proxy_protocol_believes_no_client_that_it_cam
         assert answer.endswith(b"203.0.113.9 http")
 
 
+@pytest.mark.parametrize("default_server", [False, True])
+def test_an_application_that_sends_visitors_to_https_answers_a_health_check_all_the_same(default_server: bool) -> None:
+    with application(tls="files", nginx={"default_server": default_server}) as stage:
+        for encrypted in (False, True):
+            for name, check in CHECKS.items():
+                said = "" if check[0] == "HEAD" else "127.0.0.1 https"
+                assert (name, asked(stage, encrypted, *check, path="/healthz")) == (name, (200, said))
+
+
 @contextlib.contextmanager
 def application(**settings: Any) -> Iterator[Stage]:
     with TemporaryDirectory(prefix="ws-") as directory:
-        stage = Stage(Path(directory), app={"callable": "main:app"}, **settings)
+        stage = Stage(Path(directory), app={"callable": "main:app", "health": "/healthz"}, **settings)
         (stage.root / "code/app").mkdir()
         (stage.root / "code/app/main.py").write_text(ABOUT_THE_CLIENT)
         with nginx(stage), as_systemd(stage):
