@@ -263,7 +263,8 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
     asked = deploy.letsencrypt
     who = ("--email", asked.email) if asked.email else ("--register-unsafely-without-email",)
     names = (word for domain in domains(deploy) for word in ("-d", domain))
-    what = ("--cert-name", place.name, *names, "--webroot", "-w", str(place.webroot))
+    # Not --webroot: certbot refuses that where its cli.ini names another way for all other certificates.
+    what = ("--cert-name", place.name, *names, "--authenticator", "webroot", "-w", str(place.webroot))
     # certbot takes a certificate of another authority for one that is not due.
     force = () if authority(place) in (None, asked.server) else ("--force-renewal",)
     # Hooks run for renewals only; should a later certbot run them here too, ours must still run once, and be heard.
@@ -273,6 +274,8 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
             must(
                 run("certbot", "certonly", *quiet, "--server", asked.server, *who, *what, *force, timeout_s=_CERTBOT_S)
             )
+            if not place.has_lineage:  # nginx would start with no site if the hook led it there
+                raise CommandError(f"certbot has put it elsewhere than {place.lineage}; does its cli.ini say so?")
             reloading = Reload()
             must(run(str(place.hook), RENEWED_LINEAGE=str(place.lineage)))
             if fault := reloading.fault():

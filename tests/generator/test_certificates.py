@@ -537,7 +537,7 @@ def test_the_first_certificate_is_asked_for_and_put_into_use(certbot: Certbot) -
     assert certbot.told == [
         f"certbot certonly --non-interactive --agree-tos --no-directory-hooks --server {server} "
         "--register-unsafely-without-email "
-        f"--cert-name {NAME} -d ws.a.org --webroot -w {certbot.place.webroot}",
+        f"--cert-name {NAME} -d ws.a.org --authenticator webroot -w {certbot.place.webroot}",
         f"hook {certbot.place.lineage}",
     ]
     assert certbot.place.serves_lineage
@@ -584,7 +584,7 @@ def test_a_certificate_is_asked_for_when_a_name_comes_or_goes(certbot: Certbot) 
     assert (certbot.told != [], due(two, certbot.place, NOW)) == (True, "the present one is for ws.a.org")
     certbot.will_issue("DNS:ws.a.org,DNS:www.a.org")
     obtain(two, certbot.place, Report(json=True))
-    assert f"--cert-name {NAME} -d ws.a.org -d www.a.org --webroot" in certbot.told[0]
+    assert f"--cert-name {NAME} -d ws.a.org -d www.a.org --authenticator webroot" in certbot.told[0]
     assert due(two, certbot.place, NOW) is None
     # certbot would go on to ask for proof of both, and renew nothing once one no longer leads here.
     assert due(one, certbot.place, NOW) == "the present one is for ws.a.org, www.a.org"
@@ -613,6 +613,13 @@ def test_a_certificate_that_no_hook_put_into_use_is_put_into_use(certbot: Certbo
     with pytest.raises(CommandError, match=r"nginx -t failed\n.*a placeholder"):
         obtain(with_letsencrypt(), certbot.place, Report(json=True))
     assert due(with_letsencrypt(), certbot.place, NOW) == "the present one is not in use"
+
+
+def test_nginx_is_not_led_to_a_certificate_that_certbot_has_put_elsewhere(certbot: Certbot) -> None:
+    certbot.program.write_text("#!/bin/sh\n")
+    with pytest.raises(CommandError, match=r"has put it elsewhere than .*/live/chat; does its cli.ini say so"):
+        obtain(with_letsencrypt(), certbot.place, Report(json=True))
+    assert certbot.place.is_whole
 
 
 @pytest.mark.parametrize("tls", ["off", "files"])
