@@ -3,6 +3,7 @@
 import re
 import socket
 
+from generator.host.facts import drop_ins, is_free
 from generator.host.store import Store
 from generator.host.switch import Switch
 from generator.paths import Paths
@@ -67,6 +68,16 @@ def listener(address: str, within_s: float = 5) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def deaf(store: Store, address: str) -> str:
+    """Why programs of this host do not reach a service that runs at its `HOST:PORT`, in words; else nothing."""
+    host, _, port = address.rpartition(":")
+    if address.startswith("unix:") or not is_free(host.strip("[]"), int(port)):
+        return ""
+    unit = f"{store.name}.socket"
+    changed = [path for path in drop_ins(unit) if f"/{unit}.d/" in path]
+    return f"nothing listens on {address}" + (f"; {', '.join(changed)} is not ours" if changed else "")
 
 
 def drain_window(store: Store) -> int | None:

@@ -271,6 +271,11 @@ def holder_of(host: str, port: int) -> str | None:
     return ""
 
 
+def is_free(host: str, port: int) -> bool:
+    """Whether nobody listens there, at an address of this host."""
+    return _bind(host, port) == 0
+
+
 def _has_one(process: int, sockets: set[str]) -> bool:
     for descriptor in os.listdir(f"/proc/{process}/fd"):
         with suppress(FileNotFoundError):  # closed meanwhile

@@ -20,6 +20,7 @@ from generator.host import belongings, certificates, own_site
 from generator.host.belongings import Belongings
 from generator.host.by_hand import ByHand
 from generator.host.certificates import Place
+from generator.host.clients import deaf
 from generator.host.drift import Drift, copies, drifts, keep_copy, set_aside
 from generator.host.engine import Password, flavour_of
 from generator.host.facts import is_active, missing_packages, naming, runs
@@ -322,9 +323,11 @@ def amiss(store: Store) -> list[str]:
         return []
     generation, engine = store.generation(store.current), store.engine_unit(store.current)
     is_running = runs(store.name, generation.manager)
+    unheard = deaf(store, generation.listener) if is_running else ""
     found = {
         "nginx does not run": not is_active("nginx.service"),
         f"{store.name} does not run": not is_running,
+        unheard: unheard,
         f"{engine} does not run": engine and not is_active(engine),
         f"the engine knows another password than {generation.joined.password_file}": Password(store).has_changed(),
         **{f"{path} is gone": is_running and not os.path.exists(path) for path in _sockets(store)},

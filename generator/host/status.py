@@ -13,7 +13,7 @@ from generator.config.project import Project
 from generator.config.schema import Deploy
 from generator.config.sources import project_of
 from generator.host.certificates import Place, described, refusals
-from generator.host.clients import connections, health
+from generator.host.clients import connections, deaf, health
 from generator.host.drift import drifts
 from generator.host.facts import is_active, runs
 from generator.host.fitting import fitted
@@ -82,6 +82,7 @@ def _of_the_service(store: Store, generation: Generation, report: Report) -> tup
     nginx = is_active("nginx.service")
     why = silence(endpoint(generation), CLIENTS_PATIENCE_S) if active and nginx else None
     answers = active and nginx and why is None
+    unheard = deaf(store, generation.listener) if active and not is_under_way() else ""
     number = connections(store) if why is None else None
     report.fact(running=active, answering=answers, nginx=nginx, connections=number)
     state = "NOT RUNNING" if not active else "running" if why is None else f"NOT ANSWERING ({why})"
@@ -92,7 +93,10 @@ def _of_the_service(store: Store, generation: Generation, report: Report) -> tup
     }
     if not generation.app:
         rows["connections"] = "unknown" if number is None else str(number)
-    return rows, answers
+    report.fact(unheard=unheard)
+    if unheard:
+        rows["port"] = f"NOT REACHED: {unheard}; `{COMMAND} install`"
+    return rows, answers and not unheard
 
 
 def _add_mailboxes(store: Store, rows: dict[str, str], report: Report) -> bool:

@@ -1,5 +1,6 @@
 """How many connections a switch ends, and in what way, as it is told before."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from generator.config.load import load_text
-from generator.host.clients import connections, farewell, health
+from generator.host import clients
+from generator.host.clients import connections, deaf, farewell, health
 from generator.host.store import Generation, Store
 from generator.host.switch import Side, plan
 from generator.rendering.render import render
@@ -83,3 +85,16 @@ def test_the_service_is_asked_whether_it_can_store_what_is_sent_to_mailboxes(
 ) -> None:
     assert health(installed(tmp_path, port, monkeypatch))["mailbox"] == "failing"
     assert health(Store("other", tmp_path)) == {}
+
+
+def test_a_port_on_which_nothing_listens_is_told_with_what_has_changed_the_listener(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, store = "/etc/systemd/system/chat.socket.d/own.conf", Store("chat", tmp_path)
+    monkeypatch.setattr(clients, "drop_ins", lambda _: ["/etc/systemd/system/socket.d/all.conf", own])
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        assert deaf(store, address) == ""
+    assert deaf(store, address) == f"nothing listens on {address}; {own} is not ours"
+    assert deaf(store, "unix:/run/chat/ws.sock") == ""
+    assert deaf(store, "203.0.113.9:8765") == ""  # an address that comes later

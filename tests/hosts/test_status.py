@@ -31,6 +31,20 @@ def _while_it_hangs(installed: Console, *options: str) -> str:
     return said
 
 
+def test_a_port_that_programs_of_the_host_do_not_find_is_missed(installed: Console) -> None:
+    own = f"/etc/systemd/system/{NAME}.socket.d/own.conf"
+    installed.write(own, "[Socket]\nListenStream=\nListenStream=127.0.0.1:9555\n")
+    installed.run("systemctl", "daemon-reload")
+    installed.run("systemctl", "restart", f"{NAME}.socket", f"{NAME}.service")
+    assert f"nothing listens on 127.0.0.1:8765; {own} is not ours" in installed.status(code=1)
+    installed.run("rm", own)
+    installed.configure()
+    assert "nothing listens on 127.0.0.1:8765" in installed.wsbundle("plan", code=3)
+    installed.wsbundle("install")
+    installed.status()
+    assert "Nothing to do" in installed.wsbundle("install")
+
+
 def test_a_service_that_is_down_and_was_edited_is_down_above_all(installed: Console) -> None:
     installed.run("sh", "-c", f"echo >>{ENV}")
     assert f"{ENV}: was edited" in installed.status(code=4)
