@@ -328,6 +328,7 @@ class NotificationClient extends EventTarget {
     this.#giveUp("the client is closed");
     this.#link = null;
     this.#newest?.close();
+    this.#newest?.endPrevious();
   }
 
   /**

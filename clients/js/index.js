@@ -332,6 +332,7 @@ export class NotificationClient extends EventTarget {
     this.#giveUp("the client is closed");
     this.#link = null;
     this.#newest?.close();
+    this.#newest?.endPrevious();
   }
 
   /**

@@ -390,6 +390,18 @@ async def after_a_goaway_it_connects_anew_and_then_closes_the_old_one(server: Se
 
 
 @behaviour
+async def closed_while_it_moves_it_leaves_neither_connection_open(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    old = await connected(server, client)
+    await old.say("goaway", reconnect_in_ms=1000, deadline_ms=9000)
+    new = await server.accept()
+    await new.hello()
+    await client.close()
+    assert await old.rest() == []
+    assert await new.rest() == []
+
+
+@behaviour
 async def after_a_goaway_it_uses_the_old_connection_until_its_time(server: Server, client: Driver) -> None:
     await client.open(server.url)
     old = await connected(server, client)
