@@ -1,5 +1,6 @@
 """An application behind the rendered site, as a browser has it: nginx and the application are real."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,8 @@ async def app(scope, receive, send):
     if scope["type"] == "http":
         length = int(scope["query_string"] or 0)
         names = b" ".join(name for name, _ in scope["headers"] if name.startswith(b"api"))
+        if scope["path"] == "/about":
+            names = b"\\n".join(b": ".join(field) for field in scope["headers"])
         fields = [(b"content-length", b"%d" % len(names)), (b"set-cookie", b"a=" + b"x" * length)]
         await send({"type": "http.response.start", "status": 200, "headers": fields})
         await send({"type": "http.response.body", "body": names})
@@ -32,7 +35,13 @@ FILES = {"page.html": "text/html", "new.mjs": "text/javascript", "deep/er.mjs": 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Stage]:
     with TemporaryDirectory(prefix="ws-") as directory:
-        stage = Stage(Path(directory), app={"callable": "main:app", "static": {"/static/": "files"}})
+        limits = {"handshakes_per_second": 1, "handshake_burst": 10}
+        stage = Stage(
+            Path(directory),
+            app={"callable": "main:app", "static": {"/static/": "files"}},
+            nginx={"default_server": True},
+            limits=limits,
+        )
         code = stage.root / "code/app"
         (code / "files/deep").mkdir(parents=True)
         (code / "main.py").write_text(APPLICATION)
@@ -50,6 +59,35 @@ def test_an_application_may_set_as_many_cookies_as_it_may_get(site: Stage, lengt
 
 def test_a_field_with_an_underscore_in_its_name_does_not_arrive(site: Stage) -> None:
     assert site.get("/", headers={"api_key": "a", "api-key": "b"})[2] == "api-key"
+
+
+def told(site: Stage, head: str) -> list[str]:
+    """The fields of a request as they arrive, without those that nginx adds to each."""
+    with socket.create_connection(("127.0.0.1", site.http_port), DEADLINE_S) as connection:
+        connection.sendall(f"{head}Connection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    added = ("x-forwarded-for:", "x-forwarded-proto:", "x-real-ip:", "x-request-id:")
+    return [line for line in answer.partition("\r\n\r\n")[2].splitlines() if not line.startswith(added)]
+
+
+@pytest.mark.parametrize("port", ["", ":80", ":8443"])
+@pytest.mark.parametrize("line", ["/about HTTP/1.1", f"http://{DOMAIN}/about HTTP/1.1"])
+def test_its_host_is_the_one_that_the_site_was_chosen_by(site: Stage, line: str, port: str) -> None:
+    # Which the first line of a request says before its Host does. Source: RFC 9112, section 3.2.2.
+    name = "elsewhere.example" if "//" in line else DOMAIN
+    seen = told(site, f"GET {line}\r\nHost: {name}{port}\r\n")
+    assert seen == [f"host: {DOMAIN}{port}", f"x-forwarded-host: {DOMAIN}{port}"]
+
+
+def test_a_request_without_a_host_is_for_the_name_that_its_first_line_says(site: Stage) -> None:
+    seen = told(site, f"GET http://{DOMAIN}/about HTTP/1.0\r\n")
+    assert seen == [f"host: {DOMAIN}", f"x-forwarded-host: {DOMAIN}"]
+
+
+def test_a_client_is_not_believed_by_what_it_came_and_below_what(site: Stage) -> None:
+    own = "Forwarded: host=elsewhere.example\r\nX-Forwarded-Port: 1\r\nX-Forwarded-Prefix: /elsewhere\r\n"
+    seen = told(site, f"GET /about HTTP/1.1\r\nHost: {DOMAIN}\r\nX-Forwarded-Host: elsewhere.example\r\n{own}")
+    assert seen == [f"host: {DOMAIN}", f"x-forwarded-host: {DOMAIN}"]
 
 
 def test_a_message_is_as_long_as_it_may_be_and_not_longer(site: Stage) -> None:
@@ -73,3 +111,16 @@ def test_a_file_has_the_type_that_browsers_want(site: Stage, name: str) -> None:
 
 def test_a_module_that_is_not_there_is_not_found(site: Stage) -> None:
     assert site.get("/static/gone.mjs")[0] == 404
+
+
+def test_a_directory_leads_to_itself_with_a_slash_by_whichever_port_and_scheme_it_was_reached(site: Stage) -> None:
+    status, fields, _ = site.get("/static/deep")
+    assert (status, fields["location"]) == (301, "/static/deep/")
+
+
+def test_of_the_protocols_that_a_client_offers_only_websockets_are_counted(site: Stage) -> None:
+    # Java's HttpClient offers h2c where there is no TLS.
+    offered = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+    assert {site.get("/", headers=offered)[0] for _ in range(20)} == {200}
+    handshake = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    assert 429 in {site.get("/", headers=handshake)[0] for _ in range(20)}
