@@ -10,6 +10,7 @@ from pathlib import Path
 from generator.host import default_site
 from generator.host.by_hand import ByHand
 from generator.host.certificates import Place
+from generator.host.directories import make_directory
 from generator.host.facts import is_active, program_state
 from generator.host.programs import StepFailed, has, must, run
 from generator.host.reload import Reload
@@ -166,13 +167,13 @@ class Host:
 
     def _put(self, path: str, link: str) -> None:
         target = self.store.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(target.parent)
         put_link(target, link)
         sync(target.parent)
 
     def _copy(self, path: str, source: Path) -> None:
         target = self.store.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(target.parent)
         put_copy(source, target)
         sync(target.parent)
 

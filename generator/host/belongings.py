@@ -17,6 +17,7 @@ import msgspec
 
 from generator.config.schema import Deploy
 from generator.host import facts
+from generator.host.directories import make_directory
 from generator.host.facts import Account, account_of
 from generator.host.programs import run
 from generator.host.store import Store
@@ -75,7 +76,7 @@ def record(store: Store, belongings: Belongings) -> None:
     """Write down what is about to be made, or what is left of it; nothing left, no record."""
     path = _record(store)
     if belongings:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         put_text(path, msgspec.json.format(msgspec.json.encode(belongings), indent=2).decode() + "\n")
         return
     path.unlink(missing_ok=True)

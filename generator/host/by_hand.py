@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 
+from generator.host.directories import make_directory
 from generator.host.facts import is_active
 from generator.host.programs import must, run
 from generator.host.store import Store, sync
@@ -169,7 +170,7 @@ def _stop(units: list[str]) -> None:
 
 def _move(source: Path, target: Path) -> None:
     """Whole or not at all, also to another file system, and across a power cut."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(target.parent)
     try:
         source.rename(target)
     except OSError as error:

@@ -16,6 +16,7 @@ from tempfile import NamedTemporaryFile
 
 from generator.config.schema import Deploy, domains
 from generator.host.chain import joined, judged, position_of_key
+from generator.host.directories import make_directory
 from generator.host.facts import naming
 from generator.host.lineage import broken, parts, settings
 from generator.host.programs import Outcome, has, must, run
@@ -80,7 +81,7 @@ class Place:
         """Let the link lead to some certificate, so that nginx starts; the best there is."""
         if self.is_whole:
             return Outcome(0, "")
-        self.link.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(self.link.parent)
         if self.has_lineage:
             put_link(self.link, str(self.lineage))
             return Outcome(0, "")

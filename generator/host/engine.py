@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from generator.config.engine import engine, password_file
 from generator.config.schema import Deploy
+from generator.host.directories import make_directory
 from generator.host.facts import closed_to, has_address, holder_of, is_active, operating_system
 from generator.host.hosts import RefusedError, password_in
 from generator.host.programs import StepFailed
@@ -122,7 +123,7 @@ class Password:
         return bool(generation.engine) and self._is_ours(generation.joined.password_file) and not self.file.exists()
 
     def make(self) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(self.file.parent)
         put_text(self.file, secrets.token_urlsafe(32) + "\n", 0o600)
 
     def remove(self) -> None:

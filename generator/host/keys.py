@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from generator.config.schema import Deploy, keys_file
+from generator.host.directories import make_directory
 from generator.host.programs import must, run
 from generator.host.store import Store
 from generator.paths import Paths
@@ -37,7 +38,7 @@ class KeysPlace:
         """
         env = self._store.manifest(number)[self._paths.env]
         with report.step("make keys for tokens"):
-            self.file.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(self.file.parent)
             words = ("new-key", str(self.file), "HS256", env["group"])
             must(run(*starting("service.mint", *words)), "making keys")
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from generator.host.directories import make_directory
 from generator.host.programs import run
 from generator.host.store import READY, Store
 from generator.report import Report
@@ -24,7 +25,7 @@ def make_once(directory: Path, fill: Callable[[], None], report: Report) -> None
         directory.rename(aside)
     shutil.rmtree(directory, ignore_errors=True)  # a run that was killed has left it
     try:
-        directory.mkdir(parents=True)
+        make_directory(directory)
         fill()
         run("sync", "--file-system", str(directory), timeout_s=300)  # what is said to be ready must outlive a power cut
         (directory / READY).write_text(_contents(directory), encoding="utf-8")

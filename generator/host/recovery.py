@@ -8,6 +8,7 @@ it serves an undoing as well, and a switch from or to what an older release has 
 
 from pathlib import Path
 
+from generator.host.directories import make_directory
 from generator.paths import Paths
 from generator.rendering.write import discard, put_copy, put_link, put_text, temporary_of
 
@@ -43,7 +44,7 @@ def put(name: str, root: Path) -> tuple[Path, Path, Path]:
     """Let the next boot do it. What was put, for the caller to sync."""
     script, unit, wants = paths(name, root)
     for path in (script, wants):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
     put_copy(_SCRIPT, script)
     put_text(unit, unit_text(name))
     put_link(wants, f"/{Paths(name).recovery}")

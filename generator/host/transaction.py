@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from generator.host import facts, mailbox_files
 from generator.host.apply import Host, side
 from generator.host.clients import farewell
+from generator.host.directories import make_directory
 from generator.host.drift import put_back
 from generator.host.engine import Password
 from generator.host.guardian import guarded
@@ -170,7 +171,7 @@ def leave(store: Store, report: Report) -> list[str]:
     ends = dict.fromkeys(n for n in (pending.after, pending.before) if n is not None and store.is_whole(n))
     replaced = side(store, pending.before if pending.before in ends else None).replaces
     sides = [side(store, number) for number in ends] or ([_unrecorded(store)] if store.traces() else [])
-    store.home.mkdir(exist_ok=True)
+    make_directory(store.home)
     store.begin(Pending(pending.before, None))
     failures = []
     for there in sides:
