@@ -646,15 +646,15 @@ class NotificationClient extends EventTarget {
     }
     const request = this.#requests.get(frame.id);
     if (request?.link !== link) return;
-    this.#requests.delete(frame.id);
     if (frame.type === "ok") {
-      request.onOk(frame, link);
+      request.onOk(frame, link); // may find it odd: then the connection is lost, and the request has no answer yet
       link.forgetIfComplete(frame.id);
       request.resolve(frame);
     } else {
       link.receipts.delete(frame.id);
       request.reject(new RequestError(frame.code, frame.reason, frame.temporary));
     }
+    this.#requests.delete(frame.id);
   }
 
   /** Whether a request ever had this id; it may have been answered. */

@@ -460,6 +460,20 @@ async def an_odd_answer_to_hello_is_a_lost_connection(server: Server, client: Dr
 
 
 @behaviour
+async def what_gets_an_odd_answer_is_asked_again(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    asking = await client.call("presence", ["bob"], watch=True)
+    await peer.say("ok", id=(await peer.frame())["id"])
+    assert 0 < (await client.event("disconnected"))["wait_s"] <= 0.5
+    peer = await connected(server, client)
+    frame = await peer.frame()
+    assert (frame["type"], frame["uuids"]) == ("presence", ["bob"])
+    await peer.say("ok", id=frame["id"], online=["bob"])
+    await asking.answer()
+
+
+@behaviour
 async def it_connects_anew_before_the_deadline_of_a_goaway(server: Server, client: Driver) -> None:
     await client.open(server.url)
     await (await connected(server, client)).say("goaway", reconnect_in_ms=10**9, deadline_ms=1000)
