@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import signal
 import socket
 import sys
@@ -56,6 +57,7 @@ class _Server(uvicorn.server.Server):
         self.has_failed = False
         """Whether it has stopped because the application has made it useless."""
         self._deadline: threading.Thread | None = None
+        self._process = os.getpid()
         self._handlers_of_the_application: dict[int, Any] = {}
         config.load()
         config.lifespan_class = Lifespan
@@ -89,9 +91,14 @@ class _Server(uvicorn.server.Server):
                 signal.signal(stopping, self.handle_exit)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        handler = self._handlers_of_the_application.get(sig, signal.SIG_DFL)
+        if os.getpid() != self._process:
+            # Forked by the application, as multiprocessing does. It serves nobody, and who asks it to end waits for it.
+            signal.signal(sig, handler)
+            signal.raise_signal(sig)
+            return
         self._end_in_time()
         super().handle_exit(sig, frame)
-        handler = self._handlers_of_the_application.get(sig)
         if callable(handler):
             handler(sig, frame)
 

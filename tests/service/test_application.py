@@ -456,6 +456,44 @@ def test_an_application_that_ignores_them_once_it_has_started_stops_too(home: Pa
         assert shell.process.wait(DEADLINE_S) == 0
 
 
+FORKING = """
+import multiprocessing
+import signal
+import time
+from shop.plain import application as plain
+
+def work(begun):
+    begun.set()
+    time.sleep(3600)
+
+async def application(scope, receive, send):
+    if scope["type"] == "lifespan" and HANDLER:
+        signal.signal(signal.SIGTERM, HANDLER)
+    elif scope["type"] == "http":
+        context = multiprocessing.get_context("fork")
+        begun = context.Event()
+        child = context.Process(target=work, args=(begun,))
+        child.start()
+        begun.wait()  # what comes sooner, Python loses
+        child.terminate()
+        child.join()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": str(child.exitcode).encode()})
+        return
+    await plain(scope, receive, send)
+"""
+
+
+@pytest.mark.parametrize(("handler", "code"), [("None", -signal.SIGTERM), ("lambda *_: exit(3)", 3)])
+def test_what_an_application_forks_ends_as_it_is_asked_and_not_when_the_service_would(
+    handler: str, code: int, home: Path
+) -> None:
+    wrap(home, FORKING.replace("HANDLER", f"({handler})"))
+    with serving(home, WEBSOCKET_DRAIN_TIMEOUT="1") as shell:
+        assert shell.get("/").body == str(int(code)).encode()
+        assert "has not stopped" not in shell.log()
+
+
 @pytest.mark.slow
 def test_an_application_that_ignores_them_later_on_stops_within_moments(home: Path) -> None:
     wrap(home, IGNORING)
