@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from generator.config.sources import LOCKED_BY
+
 # Of frameworks whose objects are ASGI applications.
 _MADE = re.compile(
     r"^(\w+)(?:\s*:[^=\n]+)?\s*=\s*(?:\w+\.)*(FastAPI|Starlette|Litestar|Quart|Blacksheep|ASGIApp)\(", re.MULTILINE
@@ -34,12 +36,6 @@ _MOST_FILES = 2000
 _REQUIREMENTS = (
     *("uv.lock", "requirements.txt", "requirements/production.txt", "requirements/prod.txt", "requirements/base.txt"),
 )
-_LOCKED_BY = {
-    "poetry.lock": "write requirements.txt, `poetry export -o requirements.txt`",
-    "pdm.lock": "write requirements.txt, `pdm export -o requirements.txt`",
-    "Pipfile.lock": "write requirements.txt, `pipenv requirements >requirements.txt`",
-    "pyproject.toml": "write uv.lock, `uv lock`",
-}
 # What reaches out to others, by the package that it is of.
 _REACHING = re.compile(
     r"^\s*(redis|httpx|requests|aiohttp|boto3|openai|stripe|celery|motor|pymongo|mysqlclient)\b", re.MULTILINE
@@ -197,7 +193,7 @@ def _look_for_requirements(directory: Path, found: Recognised) -> None:
         names = re.sub(r'^name = "(.*)"$', r"\1", text, flags=re.MULTILINE)
         found.reaches = ", ".join(dict.fromkeys(_REACHING.findall(names)))
     else:
-        there = [fix for name, fix in _LOCKED_BY.items() if os.path.isfile(directory / name)]
+        there = [fix for name, fix in LOCKED_BY.items() if os.path.isfile(directory / name)]
         fix = f"{there[0]}, and name that" if there else "name what it needs"
         found.lines.append(("requirements: null", f"Neither uv.lock nor requirements.txt is there: {fix}"))
 

@@ -22,8 +22,20 @@ _LEFT_OUT = ("__pycache__", "node_modules", "venv", ".venv", ".git", ".hg", ".en
 _UV_LOCK = "uv.lock"
 _EXPORT = ("export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--format", "requirements-txt", "-q")
 _PATIENCE_S = 60
+# What other programs read, and pip does not.
+LOCKED_BY = {
+    "poetry.lock": "write requirements.txt, `poetry export -o requirements.txt`",
+    "pdm.lock": "write requirements.txt, `pdm export -o requirements.txt`",
+    "Pipfile.lock": "write requirements.txt, `pipenv requirements >requirements.txt`",
+    "pyproject.toml": "write uv.lock, `uv lock`",
+}
+_OF_OTHERS = {**LOCKED_BY, "Pipfile": LOCKED_BY["Pipfile.lock"]}
+# A name, perhaps with extras, and what may follow it; a variable of the environment may stand anywhere.
+# Source: PEP 508, "Grammar"; pip's reference, "Requirements File Format".
+_IS_PACKAGE = re.compile(r"[A-Za-z0-9](?:[\w.-]*\w)?\s*(?:\[[^]]*\]\s*)?(?:$|[(@;]|[<>!~=]=|[<>]|--)", re.ASCII)
+_IS_PLACE = re.compile(r"[-.]|\S*[/$]|\S+\.whl\b")
 # What is required, up to its marker, says which release it means: by its version or its URL.
-_PINNED = re.compile(r"===?|\s@\s|://")
+_PINNED = re.compile(r"===?|\s@\s|://|\.whl\b")
 _OF_OTHER_FILES = re.compile(r"(?:-r|-c|--requirement|--constraint)[ =]*(\S+)$")
 _OF_URLS = re.compile(r"\S+://\S+")
 _OF_SOURCES = re.compile(r"--no-binary\b|--only-binary[ =]+:none:")
@@ -251,6 +263,9 @@ class _Look:
 
     def _read(self, name: str, files: tuple[str, ...], within: tuple[str, ...]) -> str:
         """A file of requirements with those that it names, and what is wrong in them. Source: pip's reference."""
+        if fix := _OF_OTHERS.get(os.path.basename(name)):
+            self._fault("app.requirements", f"'{name}' is no file of requirements for pip", f"{fix}, and name that")
+            return ""
         text = _decoded((self.directory / name).read_bytes())
         self._check_lines(name, text)
         open_ones = []
@@ -264,6 +279,9 @@ class _Look:
                 else:
                     fix = "put it into app.path, and do not let .gitignore name it"
                     self._fault("app.requirements", f"{name}:{number}: there is no {other[1]}", fix)
+            elif not (_IS_PACKAGE.match(line) or _IS_PLACE.match(line)):
+                what = f"{name}:{number}: pip cannot read '{line}'"
+                self._fault("app.requirements", what, "write a package as in `fastapi==0.118.0`")
             elif not line.startswith("-") and not _PINNED.search(line.partition(";")[0]) and "--hash" not in line:
                 open_ones.append(line.split()[0])
         if open_ones:

@@ -79,7 +79,8 @@ def _filled_by_uv(venv: Path, project: Project | None, say: Callable[[str], None
 
 def _fill_by_pip(venv: Path, project: Project | None) -> None:
     with _empty(venv) as (python, temporary):
-        variables = of_pip({**_reach(), "TMPDIR": temporary})
+        named = _named_by(project.requirements) if project is not None else {}
+        variables = of_pip({**named, **_reach(), "TMPDIR": temporary})
         log = Path(temporary, "pip.log")  # it says whom pip could not reach
 
         def pip(*words: str, doing: str) -> None:
@@ -137,6 +138,22 @@ def _needs_setuptools(python: str, requirements: str) -> bool:
 def _normal(name: str) -> str:
     """Source: PEP 503, "Normalized Names"."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _named_by(requirements: str) -> dict[str, str]:
+    """Variables that stand in a file of requirements, such as the token of an index in `https://${TOKEN}@a.org/simple`.
+
+    Source: pip's reference, "Requirements File Format", "Using environment variables".
+
+    Raises:
+        StepFailed: pip would take one that is not set by its letters, and say what the index thinks of them.
+    """
+    meant = re.sub(r"(^|\s)#.*$", "", requirements, flags=re.MULTILINE)
+    names = sorted(set(re.findall(r"\$\{([A-Z0-9_]+)\}", meant)))
+    if missing := [name for name in names if name not in os.environ]:
+        fix = "set it for this command, behind sudo: `sudo NAME=value ...`"
+        raise StepFailed(f"app.requirements names the variable {', '.join(missing)}, which is not set; {fix}")
+    return {name: os.environ[name] for name in names}
 
 
 def _reach() -> dict[str, str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from generator.host.requirements import _needs_setuptools
+from generator.host.programs import StepFailed
+from generator.host.requirements import _named_by, _needs_setuptools
 
 
 @pytest.fixture
@@ -33,3 +34,13 @@ def test_setuptools_stays_where_something_needs_it(python: str) -> None:
     for requires in ("setuptools-scm", "setuptools_rust>=1", 'setuptools>=40; extra == "tests"'):
         bring(python, requires)
         assert not _needs_setuptools(python, "tiny==1.0\n")
+
+
+def test_variables_that_stand_in_a_file_of_requirements_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INDEX_TOKEN", "secret")
+    monkeypatch.delenv("OTHER_TOKEN", raising=False)
+    assert _named_by(
+        "--index-url https://${INDEX_TOKEN}@a.org/simple\na==1 # ${OTHER_TOKEN}\nb==1 $HOME ${lower}\n"
+    ) == {"INDEX_TOKEN": "secret"}
+    with pytest.raises(StepFailed, match="names the variable OTHER_TOKEN, which is not set"):
+        _named_by("--index-url https://${INDEX_TOKEN}:${OTHER_TOKEN}@a.org/simple\n")

@@ -404,6 +404,39 @@ def test_a_requirement_that_is_not_on_the_host_is_refused(here: Path, line: str,
     assert faults(here) == [f"app.requirements: requirements.txt:2: {told}"]
 
 
+@pytest.mark.parametrize("line", ["fastapi=0.118.0", "fastapi 0.118.0", 'fastapi = "*"', "[project]", '"fastapi"'])
+def test_a_line_that_pip_cannot_read_is_refused(here: Path, line: str) -> None:
+    put(here, "requirements.txt", f"# first\n{line}\n")
+    told = f"requirements.txt:2: pip cannot read '{line}'; write a package as in `fastapi==0.118.0`"
+    assert faults(here) == [f"app.requirements: {told}"]
+
+
+def test_whatever_pip_can_read_is_taken(here: Path) -> None:
+    lines = [
+        "zope.interface==1",
+        "a[b, c] == 1",
+        "a (==1) ; os_name == 'posix'",
+        "a@https://a.org/a.whl",
+        "b-1-py3.whl",
+    ]
+    put(here, "requirements.txt", "\n".join([*lines, "dist/b-1-py3.whl", "${NAME}==1", "a==1 --hash=sha256:00", ""]))
+    assert warned(here) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("pyproject.toml", "write uv.lock, `uv lock`, and name that"),
+        ("poetry.lock", "write requirements.txt, `poetry export -o requirements.txt`, and name that"),
+        ("Pipfile", "write requirements.txt, `pipenv requirements >requirements.txt`, and name that"),
+    ],
+)
+def test_a_file_of_another_program_is_no_file_of_requirements(here: Path, name: str, fix: str) -> None:
+    put(here, name, '[project]\nname = "shop"\nurls = "https://a.org/"\n')
+    told = f"app.requirements: '{name}' is no file of requirements for pip; {fix}"
+    assert faults(here, f"app.requirements={name}") == [told]
+
+
 def test_what_only_looks_like_a_build_is_taken(here: Path) -> None:
     put(
         here,
