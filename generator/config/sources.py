@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -22,6 +23,9 @@ _LEFT_OUT = ("__pycache__", "node_modules", "venv", ".venv", ".git", ".hg", ".en
 _UV_LOCK = "uv.lock"
 _EXPORT = ("export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--format", "requirements-txt", "-q")
 _PATIENCE_S = 60
+# How a file begins that stands for one that Git LFS has not fetched; it is short. Source: the specification of Git LFS.
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_MAX_POINTER_BYTES = 1024
 # What other programs read, and pip does not.
 LOCKED_BY = {
     "poetry.lock": "write requirements.txt, `poetry export -o requirements.txt`",
@@ -87,6 +91,9 @@ class _Look:
             return
         self._check_code(files)
         self._check_links(files)
+        if pointers := [name for name in files if _is_pointer(self.directory / name)]:
+            what = f"{', '.join(pointers[:5])}: Git LFS has not fetched what belongs there"
+            self._warn("app.path", what, "fetch it: `git lfs pull`")
         for url, path in self.app.static.items():
             if not self.app.build and not any(name.startswith(f"{path.rstrip('/')}/") for name in files):
                 fix = "name a directory with files that are not ignored"
@@ -104,6 +111,9 @@ class _Look:
     def _fault(self, key: str, what: str, fix: str) -> None:
         self.faults.append(self._located(key, what, fix))
 
+    def _warn(self, key: str, what: str, fix: str) -> None:
+        self.warnings.append(self._located(key, what, fix))
+
     def _located(self, key: str, what: str, fix: str) -> Located:
         origins = self.loaded.origins
         return Located(origins.get(key, origins["app.callable"]), key, Fault(what, fix))
@@ -115,6 +125,9 @@ class _Look:
             if self._is_ours(path) or not os.path.lexists(path):  # removed, and git still knows it
                 continue
             if path.is_dir() and not path.is_symlink():  # a repository inside of this one
+                if not any(path.iterdir()):
+                    what = f"{path.relative_to(self.directory)} is a submodule of git with nothing in it"
+                    self._warn("app.path", what, "fetch it: `git submodule update --init --recursive`")
                 yield from self._installed(path)
             else:
                 yield path
@@ -287,8 +300,16 @@ class _Look:
         if open_ones:
             what = f"{name} does not say which release of {', '.join(open_ones[:5])} it means"
             fix = "pin each, as `uv pip compile` or `pip freeze` do: else two hosts have different ones"
-            self.warnings.append(self._located("app.requirements", what, fix))
+            self._warn("app.requirements", what, fix)
         return text
+
+
+def _is_pointer(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_POINTER_BYTES:
+        return False
+    with suppress(PermissionError), path.open("rb") as file:  # which is a fault already
+        return file.read(len(_POINTER)) == _POINTER
+    return False
 
 
 def _is_built(line: str) -> bool:

@@ -127,6 +127,25 @@ def test_a_repository_inside_of_the_application_is_part_of_it(here: Path) -> Non
     assert found(here).files == with_log[:-1]
 
 
+def test_a_submodule_that_was_not_fetched_is_warned_about(here: Path) -> None:
+    git(here, "init", "-q")
+    git(here, "add", ".")
+    (here / "themes/dark").mkdir(parents=True)
+    assert warned(here) == []  # git knows nothing of it
+    git(here, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},themes/dark")
+    assert warned(here) == [
+        "themes/dark is a submodule of git with nothing in it; fetch it: `git submodule update --init --recursive`"
+    ]
+
+
+def test_a_file_that_git_lfs_has_not_fetched_is_warned_about(here: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
+    put(here, "static/logo.png", pointer)
+    put(here, "about.md", f"A pointer looks like this:\n{pointer}")
+    put(here, "long.txt", pointer + "x" * 1024)
+    assert warned(here) == ["static/logo.png: Git LFS has not fetched what belongs there; fetch it: `git lfs pull`"]
+
+
 def test_an_application_in_a_directory_that_the_repository_around_it_ignores_is_found(here: Path) -> None:
     """As when an archive is unpacked in build/ of a checkout."""
     put(here.parent, ".gitignore", f"{here.name}/\n")
