@@ -92,11 +92,12 @@ def tls(deploy: Deploy, seen: Encryption) -> Verdict:
 
 
 class Shown(NamedTuple):
-    """The certificate in words, why clients refuse it and certbot will not renew it, what of it should be known, its
-    days, and who issued it.
+    """The certificate in words, whether nginx shows another, why clients refuse it and certbot will not renew it, what
+    of it should be known, its days, and who issued it.
     """
 
     text: str
+    another_shown: bool
     refused: tuple[str, ...]
     not_renewed: str
     known: tuple[str, ...]
@@ -114,6 +115,7 @@ def the_certificate(patient: Patient) -> Shown:
     described = certificates.described(deploy, place, now, shown)
     return Shown(
         text=str(described["text"]),
+        another_shown=bool(described.get("another_shown")),
         refused=tuple(map(str, certificates.refusals(deploy, place, now, shown))),
         not_renewed=place.why_not_renewed
         if deploy.tls == "letsencrypt" and place.serves_lineage and place.is_whole
@@ -138,6 +140,8 @@ def certificate(_: Deploy, seen: Shown) -> Verdict:
         return failed(f"{seen.text}; clients refuse it: {'; '.join(seen.refused)}", "docs/tls.md")
     if seen.not_renewed:
         return failed(f"{seen.text}; certbot will not renew it: {seen.not_renewed}", f"{AS_ROOT} install")
+    if seen.another_shown:
+        return warning(seen.text, "sudo nginx -t, and then systemctl reload nginx")
     if seen.days_left < certificates.SHORT_DAYS:
         return warning(seen.text, "renew it now: it should have been renewed by itself, see `certbot-timer`")
     return ok(seen.text)

@@ -336,9 +336,11 @@ def described(deploy: Deploy, place: Place, now: float, shown: bytes | None) -> 
     text = f"a PLACEHOLDER for {', '.join(certificate.names)}" if is_placeholder else str(certificate)
     if days >= 0 and not is_placeholder:
         text += f", {days} days left"
-    if shown is not None and shown != der(path):
+    another_shown = shown is not None and shown != der(path)
+    if another_shown:
         text += "; nginx serves ANOTHER: systemctl reload nginx"
-    return {"kind": kind, "names": certificate.names, "issuer": certificate.issuer, "days_left": days, "text": text}
+    facts = {"kind": kind, "names": certificate.names, "issuer": certificate.issuer, "days_left": days}
+    return {**facts, "another_shown": another_shown, "text": text}
 
 
 def _is_whole(directory: Path) -> bool:

@@ -72,7 +72,7 @@ PROXIES = {"nginx.trusted_proxies": ("10.0.0.6",)}
 HERE, ELSEWHERE = frozenset({"10.0.0.5"}), frozenset({"10.0.0.6"})
 ROOM = of_the_host.Room(0.4, 10**10, 0.9)
 ENCRYPTED = of_tls.Encryption(308, "https://ws.mycompany.org/doctor", "TLSv1.3", False, "max-age=63072000")
-SHOWN = of_tls.Shown("ws.mycompany.org by R3, 60 days left", (), "", (), 60, None)
+SHOWN = of_tls.Shown("ws.mycompany.org by R3, 60 days left", False, (), "", (), 60, None)
 LOAD = of_nginx_itself.Load(Carries(4096, 2), 40, 2)
 NONE_FOUND: dict[str, list[tuple[str, Fault]]] = {"refused": [], "known": []}
 
@@ -289,6 +289,7 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("tls", FILES, ENCRYPTED._replace(takes_old=True), "warning"),
     ("certificate", FILES, SHOWN, "ok"),
     ("certificate", FILES, SHOWN._replace(days_left=5), "warning"),
+    ("certificate", FILES, SHOWN._replace(another_shown=True), "warning"),
     ("certificate", FILES, SHOWN._replace(not_renewed="renewal/a.conf is gone"), "failed"),
     ("certificate", FILES, SHOWN._replace(refused=("ended 3 days ago; renew it",)), "failed"),
     *((f"certificate.{kind}", FILES, NONE_FOUND, "ok") for kind in ("file", "key")),

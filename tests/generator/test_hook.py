@@ -1,7 +1,8 @@
-"""The hook that certbot runs, really run, with stand-ins for nginx and systemctl."""
+"""The hook that certbot runs, really run, with stand-ins for nginx, systemctl and systemd-run."""
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from tests.generator.readings import NAME, rendered, text_of
 
 HOOK = f"etc/letsencrypt/renewal-hooks/deploy/{NAME}"
 LINEAGE = f"etc/letsencrypt/live/{NAME}"
+LATER = f"systemd-run --quiet --unit={NAME}-certificate --property=Restart=on-failure --property=RestartSec=15min "
+LATER += "sh -c nginx -t -q && systemctl reload nginx"
 
 
 def run(root: Path, hook: str, renewed: str | None, nginx_status: int = 0) -> tuple[int, list[str]]:
@@ -20,7 +23,7 @@ def run(root: Path, hook: str, renewed: str | None, nginx_status: int = 0) -> tu
     tls.symlink_to(root / "placeholder")
     calls = root / "calls"
     calls.write_text("")
-    for name, status in (("nginx", nginx_status), ("systemctl", 0)):
+    for name, status in (("nginx", nginx_status), ("systemctl", 0), ("systemd-run", 0)):
         program = root / "bin" / name
         program.write_text(f'#!/bin/sh\necho "{name} $*" >> {calls}\nexit {status}\n')
         program.chmod(0o755)
@@ -46,10 +49,16 @@ def misbehaviour(root: Path, hook: str) -> str | None:
         if run(root, hook, other) != (0, []) or target(root) != root / "placeholder":
             return f"it acts on {other}"
     status, commands = run(root, hook, ours, nginx_status=1)
-    if status == 0 or commands != ["nginx -t -q"]:
-        return "it hides a configuration that nginx refuses, or reloads in spite of it"
+    if status != 1 or commands != ["nginx -t -q", LATER]:
+        return "it hides a configuration that nginx refuses, reloads in spite of it, or does not try again"
     if sorted(path.name for path in (root / "etc" / NAME).iterdir()) != ["tls"]:
         return "it leaves something behind"
+    in_the_way = root / "etc" / NAME / "tls.new"
+    in_the_way.mkdir()
+    status, commands = run(root, hook, ours)
+    shutil.rmtree(in_the_way)
+    if status == 0 or commands:
+        return "it reloads nginx though nothing leads it to the new certificate"
     return None
 
 

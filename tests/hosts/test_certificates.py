@@ -150,6 +150,21 @@ def test_the_doctor_sees_that_nothing_renews_it_or_another_authority_would(host:
     assert "https://ca.example.org/directory" in said
 
 
+def test_what_is_renewed_while_another_site_is_broken_is_served_once_that_is_mended(host: Console) -> None:
+    host.install(**ENCRYPTED)
+    before = served(host)
+    host.write("/etc/nginx/conf.d/broken.conf", "nonsense;\n")
+    host.run(*RENEW)
+    assert served(host) == before
+    assert "nginx serves ANOTHER" in host.wsbundle("doctor", "--only", "certificate", code=3)
+    host.run("rm", "/etc/nginx/conf.d/broken.conf")
+    host.run("systemctl", "restart", f"{NAME}-certificate")  # as it does each quarter of an hour
+    host.run("sh", "-c", f"while systemctl is-active --quiet {NAME}-certificate; do sleep 0.1; done")
+    assert served(host) != before
+    host.wsbundle("doctor", "--only", "certificate")
+    assert host.run("systemctl", "--failed", "--no-legend") == ""
+
+
 @pytest.mark.parametrize("damage", [f": >/etc/letsencrypt/renewal/{NAME}.conf", "rm -r /etc/letsencrypt/archive"])
 def test_a_lineage_that_certbot_cannot_read_is_replaced_under_its_own_name(host: Console, damage: str) -> None:
     host.install(**ENCRYPTED)
