@@ -110,6 +110,7 @@ def deploy_yaml(domain: str, directory: Path, found: Recognised, command: str) -
         "",
         f"domain: {domain}",
         f"name: {name}",
+        "# They share no memory: what is in variables, such as a list of WebSockets, needs a single one.",
         "workers: 2",
         "# Only nginx reaches it.",
         f"socket: /run/{name}/app.sock",

@@ -414,6 +414,11 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = "turn"
 
 
+# How long an application's event loop may be held up, as under gunicorn by default: what blocks in `async def` for a
+# few seconds is a mistake that many make, and would cost its worker all other requests. Ours is never held up so long.
+APP_WATCHDOG_S = 30
+
+
 class App(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Your own application, in place of the notification center."""
 

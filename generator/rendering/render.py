@@ -266,6 +266,11 @@ def proxy_read_timeout(deploy: Deploy) -> int:
     return ceil(deploy.ping.interval + deploy.ping.timeout + PROXY_MARGIN_S)
 
 
+def _watchdog(deploy: Deploy) -> int:
+    """Of an application with several workers it watches our own process, which watches them."""
+    return service.APP_WATCHDOG_S if serves_app(deploy) and not replaces_workers(deploy) else WATCHDOG_S
+
+
 def replaces_workers(deploy: Deploy) -> bool:
     """Whether the service is several workers of our own manager, which replaces them one after another on demand."""
     return deploy.server != "gunicorn" and deploy.workers != 1
@@ -459,7 +464,7 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "restart_delay": lambda d: RESTART_DELAY_S,
     "start_limit_burst": lambda d: START_LIMIT_BURST,
     "start_limit_interval": lambda d: START_LIMIT_INTERVAL_S,
-    "watchdog": lambda d: WATCHDOG_S,
+    "watchdog": _watchdog,
     "start_timeout": start_timeout,
     "log_level": lambda d: d.log.level,
     "encrypted": lambda d: d.tls != "off",

@@ -1,5 +1,6 @@
 """Runs your application, or only looks whether it could be run."""
 
+import faulthandler
 import logging
 import os
 import signal
@@ -37,6 +38,8 @@ def check(settings: Settings) -> NoReturn:
 
 def run(settings: Settings, sockets: list[socket.socket]) -> None:
     """Serve until SIGTERM or SIGINT."""
+    # SIGABRT comes from who misses a sign of life: where it hangs is then in the log.
+    faulthandler.enable(sys.__stderr__ or 2)
     stops = stop_signals()
     _end_at_once(stops)
     # What the application starts, even while it is imported, must not inherit that they are held back.

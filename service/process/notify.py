@@ -17,6 +17,9 @@ _SEND_TIMEOUT_S = 0.1
 # Unless it is to keep what is lost otherwise: when it reads its units anew, it answers nobody for a moment.
 _KEEP_TIMEOUT_S = 5.0
 
+# However long a manager waits: it shows how we are, too.
+_SELDOM_S = 10.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -74,11 +77,11 @@ class Notifier:
             os.close(ours)
 
     async def keep_alive(self, status: Callable[[], str]) -> None:
-        """Give a sign of life for ever, twice as often as asked. A loop that is stuck gives none: that is the point."""
+        """Give a sign of life for ever, at least twice as often as asked. A stuck loop gives none: that is why."""
         if self._address and self.watchdog_s is not None:
             while True:
                 self._send(f"WATCHDOG=1\nSTATUS={status()}")
-                await asyncio.sleep(self.watchdog_s / 2)
+                await asyncio.sleep(min(self.watchdog_s / 2, _SELDOM_S))
 
     def _send(self, state: str) -> None:
         if not self._address:

@@ -31,7 +31,7 @@ from service.process.listen import FDS_VARIABLE, STORED_VARIABLE
 from service.process.logs import configure_logging
 from service.process.notify import Notifier
 from service.process.stops import Terminal, end, hold_signals, let_signals_through, stop_signals
-from service.settings import Settings
+from service.settings import APP_WATCHDOG_S, Settings
 from service.workers.meeting import AT, LIFELINE_VARIABLE, Meeting
 from service.workers.release import HERE, RELEASE_VARIABLE, Deployment, Release, ReleaseError
 from service.workers.reload import DIRECTORY_VARIABLE, DONE, NAME
@@ -96,6 +96,7 @@ class _Worker:
         self.is_stopping = False
         self.deadline = now + _start_s(release)
         self.status = "starting"
+        self._is_being_killed = False
 
     @property
     def fault(self) -> str:
@@ -110,7 +111,7 @@ class _Worker:
     def hear(self, message: str, now: float) -> None:
         """A sign of life, in the words of sd_notify(3)."""
         if not self.is_stopping:
-            self.deadline = now + WATCHDOG_S
+            self.deadline = now + _watchdog_s(self.release)
         for line in message.splitlines():
             name, _, value = line.partition("=")
             if name == "READY":
@@ -127,6 +128,15 @@ class _Worker:
         """
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        """End it, whatever it does. An application first says where it hangs, if it still can: faulthandler."""
+        if self._is_being_killed:
+            self.send(signal.SIGKILL)
+            return
+        logger.error("worker %d %s; it is killed", self.process.pid, self.fault)
+        self._is_being_killed = True
+        self.send(signal.SIGKILL if self.release.settings.app.callable is None else signal.SIGABRT)
 
 
 class Workers:
@@ -353,7 +363,7 @@ class Workers:
             LIFELINE_VARIABLE: str(self._lifeline),
             RELEASE_VARIABLE: str(release.number),
             "NOTIFY_SOCKET": str(self._directory / "notify"),
-            "WATCHDOG_USEC": str(int(WATCHDOG_S * 1_000_000)),
+            "WATCHDOG_USEC": str(int(_watchdog_s(release) * 1_000_000)),
             "WEBSOCKET_BUS": release.settings.bus or str(self._directory / "bus"),
         }
 
@@ -418,8 +428,7 @@ class Workers:
                     # We were held up ourselves, perhaps with the whole machine, and could hear nobody.
                     worker.deadline += now - before
                 elif worker.deadline < now:
-                    logger.error("worker %d %s; it is killed", worker.process.pid, worker.fault)
-                    worker.send(signal.SIGKILL)
+                    worker.kill()
 
     def _let_in(self, door: socket.socket) -> None:
         connection, _ = door.accept()
@@ -501,6 +510,11 @@ def _start_s(release: Release) -> float:
     """How long a worker may take to begin to serve."""
     app = release.settings.app
     return START_S if app.callable is None else app.start
+
+
+def _watchdog_s(release: Release) -> float:
+    """How long a worker may give no sign of life."""
+    return WATCHDOG_S if release.settings.app.callable is None else APP_WATCHDOG_S
 
 
 def _stop_s(worker: _Worker) -> float:

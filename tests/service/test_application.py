@@ -1051,6 +1051,20 @@ def test_a_worker_whose_loop_is_held_up_is_replaced(home: Path) -> None:
         wait_until(lambda: "gave no sign of life for too long; it is killed" in shell.log())
         wait_until(lambda: "another one takes its place" in shell.log())
         assert about(shell)["price"] == 1
+        # With the place where it was.
+        number = 1 + DEAF[: DEAF.index("time.sleep(3600)")].count("\n")
+        assert f'asgi.py", line {number} in application' in shell.log()
+
+
+@pytest.mark.slow
+def test_a_worker_may_hold_its_loop_up_for_as_long_as_others_allow(home: Path) -> None:
+    wrap(home, DEAF.replace("time.sleep(3600)", "time.sleep(15)"))
+    with serving(home, WORKERS="2") as shell, Connection(shell.port) as client:
+        client.ask("/blocked")
+        assert client.head().status == 200
+        time.sleep(14)
+        wait_until(lambda: about(shell)["price"] == 1)
+        assert "sign of life" not in shell.log()
 
 
 @pytest.mark.slow

@@ -68,6 +68,22 @@ def test_signs_of_life_come_twice_as_often_as_asked(manager: Manager, monkeypatc
     assert [manager.heard() for _ in pauses] == [f"WATCHDOG=1\nSTATUS={status}" for status in "abc"]
 
 
+def test_signs_of_life_come_every_ten_seconds_where_a_manager_waits_for_longer(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    notifier = Notifier({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "30000000"})
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(notifier.keep_alive(lambda: "well"))
+    assert pauses == [10]
+
+
 @pytest.mark.parametrize(
     "environ",
     [
