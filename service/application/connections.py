@@ -32,6 +32,9 @@ _CLOSE = (b"connection", b"close")
 _HIGH_WATER_BYTES = 64 * 1024
 # As whom nginx comes over a Unix socket: a proxy of this host, which `service.process.base_options` has believed.
 _NGINX = ("127.0.0.1", 0)
+# What it comes to then. uvicorn 0.37 says None, and Litestar then leaves the scheme out of URLs; newer ones say the
+# path of the socket and no port, which Django makes the text "None".
+_SERVER = ("127.0.0.1", 80)
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 19\r\n"
     b"connection: close\r\n\r\nService Unavailable"
@@ -194,9 +197,9 @@ class WebSocketConnection(_WebSocketProtocol):  # type: ignore[misc]
 
 
 def _name_nginx(connection: Any, transport: asyncio.BaseTransport) -> None:
-    """Give the peer of a Unix socket an address; on TCP, a peer that has gone stays without one."""
+    """Give both ends of a Unix socket an address; on TCP, a peer that has gone stays without one."""
     if isinstance(transport.get_extra_info("peername"), str):
-        connection.client = _NGINX
+        connection.client, connection.server = _NGINX, _SERVER
 
 
 def _is_accepted(connection: Any) -> bool:

@@ -77,7 +77,7 @@ class Notifier:
             os.close(ours)
 
     async def keep_alive(self, status: Callable[[], str]) -> None:
-        """Give a sign of life for ever, at least twice as often as asked. A stuck loop gives none: that is why."""
+        """Give a sign of life for ever, at least twice as often as asked. A stuck loop gives none, on purpose."""
         if self._address and self.watchdog_s is not None:
             while True:
                 self._send(f"WATCHDOG=1\nSTATUS={status()}")

@@ -39,6 +39,7 @@ async def http(scope, receive, send):
         {
             "begun": begun, "pid": os.getpid(), "cwd": os.getcwd(), "path": sys.path[0], "client": scope["client"],
             "price": shop.prices.PRICE, "modules": sorted(sys.modules), "scheme": scope["scheme"],
+            "server": scope["server"],
         }
     ).encode()
     await wait(scope)

@@ -854,6 +854,7 @@ def test_nginx_on_a_unix_socket_says_who_comes_and_on_tcp_beside_it_nobody_can(h
             forged = client.makefile("rb").read()
     assert b'"client": ["198.51.100.7", 0]' in answer
     assert b'"scheme": "https"' in answer
+    assert b'"server": ["127.0.0.1", 80]' in answer
     assert b'"client": ["127.0.0.2", ' in forged
     assert b'"scheme": "http"' in forged
 
