@@ -263,12 +263,21 @@ def holder_of(host: str, port: int) -> str | None:
         address, _, number = words[0].rpartition(":") if words[1:] else ("", "", "")
         if number == str(port) and meets(address.strip("[]")):
             return words[1]
-    sockets = {found for address, found in _listening(port) if meets(address)}
+    sockets = {found for address, at, found in _listening() if at == port and meets(address)}
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):  # of a server, the main process
         with suppress(OSError):  # it has ended, or is another user's
-            if _has_one(pid, sockets):
+            if _descriptors(pid) & sockets:
                 return f"{Path(f'/proc/{pid}/comm').read_text(errors='replace').strip()} (process {pid})"
     return ""
+
+
+def bound_by_nginx() -> tuple[tuple[str, int], ...]:
+    """Where the nginx that systemd has started listens now; only root can tell."""
+    main = run("systemctl", "show", "--property=MainPID", "--value", "nginx.service").output
+    with suppress(OSError):
+        held = _descriptors(int(main or 0))
+        return tuple(sorted({(address, port) for address, port, found in _listening() if found in held}))
+    return ()
 
 
 def is_free(host: str, port: int) -> bool:
@@ -276,16 +285,17 @@ def is_free(host: str, port: int) -> bool:
     return _bind(host, port) == 0
 
 
-def _has_one(process: int, sockets: set[str]) -> bool:
+def _descriptors(process: int) -> set[str]:
+    """What a process has open, as it stands in /proc/PID/fd."""
+    found = set()
     for descriptor in os.listdir(f"/proc/{process}/fd"):
         with suppress(FileNotFoundError):  # closed meanwhile
-            if os.readlink(f"/proc/{process}/fd/{descriptor}") in sockets:
-                return True
-    return False
+            found.add(os.readlink(f"/proc/{process}/fd/{descriptor}"))
+    return found
 
 
-def _listening(port: int) -> Iterator[tuple[str, str]]:
-    """The addresses that are listened to on a TCP port, each with its socket, as it stands in /proc/PID/fd.
+def _listening() -> Iterator[tuple[str, int, str]]:
+    """The addresses and ports of TCP that are listened to, each with its socket, as it stands in /proc/PID/fd.
 
     Source: proc_net(5); 0A is TCP_LISTEN.
     """
@@ -293,10 +303,11 @@ def _listening(port: int) -> Iterator[tuple[str, str]]:
         with suppress(FileNotFoundError), open(f"/proc/net/{table}", encoding="ascii") as lines:  # no IPv6 at all
             for words in map(str.split, lines):
                 address, _, number = words[1].rpartition(":")
-                if words[3] == "0A" and int(number, 16) == port:
+                if words[3] == "0A":
                     numbers = (int(address[at : at + 8], 16) for at in range(0, len(address), 8))
                     packed = b"".join(number.to_bytes(4, sys.byteorder) for number in numbers)
-                    yield socket.inet_ntop(family, packed).removeprefix(MAPPED), f"socket:[{words[9]}]"
+                    host = socket.inet_ntop(family, packed).removeprefix(MAPPED)
+                    yield host, int(number, 16), f"socket:[{words[9]}]"
 
 
 def unit_of(holder: str) -> str:

@@ -23,12 +23,13 @@ from generator.host.certificates import Place
 from generator.host.clients import deaf
 from generator.host.drift import Drift, copies, drifts, keep_copy, set_aside
 from generator.host.engine import Password, flavour_of
-from generator.host.facts import is_active, missing_packages, naming, runs
+from generator.host.facts import bound_by_nginx, is_active, missing_packages, naming, runs, surroundings
 from generator.host.fitting import fitted
 from generator.host.hosts import RefusedError, heard
 from generator.host.keys import lacks_keys
 from generator.host.made_once import damage
-from generator.host.next_start import comes_back, lost, read_by_the_service
+from generator.host.neighbours import immovable
+from generator.host.next_start import as_written, comes_back, lost, read_by_the_service
 from generator.host.obstacles import broken_nginx, packages, taken
 from generator.host.packages import install_packages
 from generator.host.preflight import certificate_will_do, foreign_fault, is_clear, kept_from_nginx, preflight
@@ -135,6 +136,7 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
         if not can_start(store, target):
             why = outdated(store, target) or "; ".join(damage(store, target)) or "its Python is gone"
             raise CommandError(f"generation {target} cannot run here any more ({why}); change deploy.yaml, and install")
+        _refuse(list(_nginx_cannot_move(store, target)))
         found, current = drifts(store), store.current
         for drift in found:
             report.line(str(drift))
@@ -295,6 +297,13 @@ def _nginx_must_follow(deploy: Deploy, store: Store) -> None:
         ports = there.ports[: 1 if there.tls == "off" else 2]
         faults += [taken(deploy, listener) for listener in kept_from_nginx(there.listen, ports)]
     _refuse(faults)
+
+
+def _nginx_cannot_move(store: Store, number: int) -> Iterator[Fault]:
+    """Why nginx would not come to where a generation listens."""
+    generation = store.generation(number)
+    around = replace(surroundings(*generation.domains), bound=bound_by_nginx())
+    return immovable(as_written(store.name, generation), around)
 
 
 def _rehearse(application: Path, deploy: Deploy, bundle: Bundle, runtime: Path, report: Report) -> None:

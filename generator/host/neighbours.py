@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from generator.config.addresses import LOOPBACK
+from generator.config.addresses import EVERY, LOOPBACK
 from generator.config.listening import nginx_ports
 from generator.config.schema import Deploy, main_domain
 from generator.paths import Paths
@@ -24,6 +24,8 @@ class Surroundings(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     """Those addresses of this host to which the domain leads."""
+    bound: tuple[tuple[str, int], ...] = ()
+    """The addresses and ports on which nginx listens now, whatever its files say since."""
 
     @property
     def clients_come_to(self) -> tuple[str, ...]:
@@ -48,7 +50,35 @@ def faults(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
     for listen in taken:
         like = [each for each in around.addresses if (":" in each) == listen.is_ipv6]
         if around.named or len(like) == len([each for each in taken if _is_like(each, listen)]):
-            yield _stands_before(deploy, listen, taken)
+            yield _stands_before(deploy, listen, taken, around)
+
+
+def immovable(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
+    """Where nginx cannot come to by a reload: it binds what is new while it still has what is old.
+
+    Every address of a port and one alone exclude each other, and nothing of a configuration with that comes into force.
+    """
+    servers = [each for server in _others(deploy, around) for each in server.listens]
+    wanted = {(each.host, each.port) for each in servers}
+    if not deploy.nginx.include:
+        wanted |= {(host, port) for host in deploy.nginx.listen for port in nginx_ports(deploy)}
+    for port in sorted({port for _, port in around.bound}):
+        for every in EVERY:
+            held, asked = (
+                sorted(host for host, at in found if at == port and (":" in host) == (":" in every))
+                for found in (around.bound, wanted)
+            )
+            if held and asked and (every in held) != (every in asked):
+                yield _between(port, every, held, asked)
+
+
+def _between(port: int, every: str, held: list[str], asked: list[str]) -> Fault:
+    if every in held:
+        what = f"nginx has port {port} of every address ({every}), and would have it of {' and '.join(asked)} alone"
+    else:
+        what = f"nginx has port {port} of {' and '.join(held)} alone, and would have it of every address ({every})"
+    fix = "listen as it does now; or `systemctl stop nginx`, which ends all its connections, then do this again"
+    return Fault(f"{what}, which it cannot change while it runs", f"{fix}: that starts it")
 
 
 def warnings(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
@@ -57,7 +87,7 @@ def warnings(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
         return
     refused = set(faults(deploy, around))
     taken = _taken(deploy, around)
-    yield from (fault for listen in taken if (fault := _stands_before(deploy, listen, taken)) not in refused)
+    yield from (fault for listen in taken if (fault := _stands_before(deploy, listen, taken, around)) not in refused)
     if deploy.nginx.default_server or set(deploy.nginx.health_from) <= set(LOOPBACK):
         return
     for port in nginx_ports(deploy):
@@ -158,8 +188,11 @@ def _is_like(one: Listen, other: Listen) -> bool:
     return (one.port, one.is_ipv6) == (other.port, other.is_ipv6)
 
 
-def _stands_before(deploy: Deploy, listen: Listen, taken: list[Listen]) -> Fault:
-    hosts = dict.fromkeys([*deploy.nginx.listen, *(each.host for each in taken)])
+def _stands_before(deploy: Deploy, listen: Listen, taken: list[Listen], around: Surroundings) -> Fault:
+    alone = {host for host, port in around.bound if port == listen.port}
+    shut = [every for every in EVERY if every not in alone and any((":" in host) == (":" in every) for host in alone)]
+    ours = (host for host in deploy.nginx.listen if host not in shut)  # nginx could not come to those while it runs
+    hosts = dict.fromkeys([*ours, *(each.host for each in taken)])
     wanted = ", ".join(f'"{host}"' if ":" in host else host for host in hosts)
     what = f"{listen.where} has {listen.host} port {listen.port} for itself, so clients that come there get that site"
     return Fault(what, f"listen there too: write `listen: [{wanted}]` below `nginx:`")

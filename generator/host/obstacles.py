@@ -174,6 +174,7 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
         else:
             yield Fault(f"{host} in nginx.listen is not an address of this host", "`ip address` shows those there are")
     yield from neighbours.faults(deploy, facts.around)
+    yield from neighbours.immovable(deploy, facts.around)
     if deploy.nginx.default_server and facts.has_foreign_default_site:
         fix = "move it away, or set nginx.default_server to false"
         yield Fault(f"/{DEFAULT_SITE} is not Debian's any more, and nginx takes one default site only", fix)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from generator.config.document import Located
 from generator.config.listening import nginx_ports
 from generator.config.load import Loaded
@@ -107,6 +109,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
     foreign += belongings.foreign(store, deploy, mine)
     account = facts.account_of(user)
     main = main_text()
+    around = msgspec.structs.replace(facts.surroundings(*domains(deploy)), bound=facts.bound_by_nginx())
     missing, has_route = facts.missing_packages(packages(deploy, flavour_of(bundle))), facts.has_route()
     return Facts(
         is_root=os.geteuid() == 0,
@@ -137,7 +140,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         has_ipv6=facts.has_ipv6(),
         not_here=tuple(host for host in _listen(deploy) if not facts.has_address(host)),
         no_directories=facts.without_directory(deploy.needs.write),
-        around=without(facts.surroundings(*domains(deploy)), deploy.replaces),
+        around=without(around, deploy.replaces),
         not_by_hand=tuple(path for path in deploy.replaces if is_rendered(Path(path))),
         own_main_context=own_main_context(HOST / "nginx.conf"),
         missing_includes=() if main is None else tuple(missing_includes(main, deploy.name)),

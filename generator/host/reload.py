@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from generator.config.addresses import EVERY
+from generator.host.facts import bound_by_nginx
 from generator.host.programs import run
 from generator.readers.nginx import HOST
 from generator.readers.nginx_sites import error_log
@@ -15,8 +17,13 @@ _PATIENCE_S = 60.0
 class Reload:
     """A reload of nginx that is about to be asked for."""
 
-    def __init__(self, main: Path = HOST / "nginx.conf", workers: Callable[[], set[int]] | None = None) -> None:
-        self._workers = workers or nginx_workers
+    def __init__(
+        self,
+        main: Path = HOST / "nginx.conf",
+        workers: Callable[[], set[int]] | None = None,
+        bound: Callable[[], tuple[tuple[str, int], ...]] = bound_by_nginx,
+    ) -> None:
+        self._workers, self._bound = workers or nginx_workers, bound
         self._before = self._workers()
         self._log = error_log(main)
         self._from = self._size()
@@ -32,9 +39,21 @@ class Reload:
             said = self._said()
             # It tries five times to bind an address, and then says that it could not.
             if any(not line.startswith("bind() ") for line in said) or time.monotonic() > deadline:
-                return f"nginx goes on with its previous configuration: {'; '.join(said) or 'its log does not say why'}"
+                why = "; ".join(said) or "its log does not say why"
+                return f"nginx goes on with its previous configuration: {why}{self._way_out(said)}"
             time.sleep(0.05)
         return ""
+
+    def _way_out(self, said: list[str]) -> str:
+        """Of a port that nginx itself has, and is to have otherwise; who else may have one is told beforehand.
+
+        Every address of a port and one alone exclude each other, and it binds what is new before it leaves the old.
+        """
+        failed = (re.match(r"bind\(\) to \[?([^]\s]+?)\]?:(\d+) failed \(98:", line) for line in said)
+        asked = [(found[1], int(found[2])) for found in failed if found]
+        bound = self._bound() if asked else ()
+        own = [at for host, at in asked for held, port in bound if at == port and {host, held} & {*EVERY}]
+        return f"; only `systemctl restart nginx`, which ends all its connections, changes port {own[0]}" if own else ""
 
     def _said(self) -> list[str]:
         """The lines that nginx has written since, each once and without its time."""

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from generator.config.schema import Deploy
-from generator.host.neighbours import Surroundings, faults, names_lost, warnings, ways_in, without
+from generator.host.neighbours import Surroundings, faults, immovable, names_lost, warnings, ways_in, without
 from generator.readers.nginx_sites import Listen, Server, servers
 
 ADDRESSES = ("203.0.113.5", "2001:db8::5")
@@ -212,3 +212,34 @@ def test_the_first_site_with_a_name_gets_its_clients() -> None:
         "/etc/nginx/sites-enabled/old:2 is other.example.com too, and gets its clients once nginx reads its files "
         "again; remove it there, or use another domain"
     ]
+
+
+ALONE, ALL = ("203.0.113.5", 80), ("0.0.0.0", 80)
+
+
+@pytest.mark.parametrize(
+    ("bound", "others", "listen", "said"),
+    [
+        ((ALL,), (), ["203.0.113.5"], "port 80 of every address (0.0.0.0), and would have it of 203.0.113.5 alone"),
+        ((ALONE,), (), ["0.0.0.0"], "port 80 of 203.0.113.5 alone, and would have it of every address (0.0.0.0)"),
+        ((ALONE,), (), ["0.0.0.0", "203.0.113.5"], "and would have it of every address (0.0.0.0)"),
+        ((("::", 80),), (), ["2001:db8::5"], "of every address (::), and would have it of 2001:db8::5 alone"),
+        ((("0.0.0.0", 8080),), (site("127.0.0.1", 8080),), ["0.0.0.0"], "port 8080 of every address (0.0.0.0)"),
+        ((ALL,), (site("0.0.0.0"),), ["203.0.113.5"], ""),  # which the port stays with
+        ((ALL,), (), ["0.0.0.0", "203.0.113.5"], ""),
+        ((ALONE,), (site("203.0.113.5"),), ["::", "203.0.113.5"], ""),
+        ((), (), ["203.0.113.5"], ""),
+    ],
+)
+def test_nginx_changes_between_every_address_of_a_port_and_one_alone_at_a_start_only(
+    bound: tuple[tuple[str, int], ...], others: tuple[Server, ...], listen: list[str], said: str
+) -> None:
+    found = [str(each) for each in immovable(deploy(nginx={"listen": listen}), Surroundings(others, bound=bound))]
+    assert len(found) == (1 if said else 0)
+    assert said in "".join(found)
+
+
+def test_what_nginx_cannot_do_while_it_runs_is_no_fix() -> None:
+    around = Surroundings((site("203.0.113.5"),), ADDRESSES, bound=(ALONE,))
+    (fault,) = faults(deploy(nginx={"listen": ["0.0.0.0"]}), around)
+    assert fault.fix == "listen there too: write `listen: [203.0.113.5]` below `nginx:`"

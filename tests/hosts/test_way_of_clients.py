@@ -57,6 +57,34 @@ def test_a_reload_that_nginx_did_not_follow_is_undone_with_its_reason(installed:
     assert installed.is_active("nginx.service")
 
 
+def test_nginx_changes_between_every_address_and_one_alone_at_a_start_only(installed: Console) -> None:
+    address = installed.host.address
+    alone: dict[str, Any] = {"nginx": {"listen": [address], "default_server": True}}
+    said = installed.install(**alone, code=1)
+    assert f"nginx has port 80 of every address (0.0.0.0), and would have it of {address} alone" in said
+    assert "Nothing was changed." in said
+    installed.run("systemctl", "stop", "nginx")
+    installed.install(**alone)
+    assert installed.routes()
+    said = installed.wsbundle("rollback", code=1)
+    assert f"nginx has port 80 of {address} alone, and would have it of every address (0.0.0.0)" in said
+    assert installed.current() == "2"
+    assert installed.routes()
+    said = installed.wsbundle("uninstall", code=1)  # which brings Debian's default site back
+    assert "only `systemctl restart nginx`, which ends all its connections, changes port 80" in said
+    installed.run("systemctl", "restart", "nginx")
+
+
+def test_where_every_site_has_an_address_alone_the_fix_is_one_that_nginx_can_follow(empty: Console) -> None:
+    address = empty.host.address
+    empty.run("rm", "/etc/nginx/sites-enabled/default")
+    serve_beside(empty, f"{address}:80")
+    empty.run("systemctl", "restart", "nginx")
+    assert f'listen there too: write `listen: ["::", {address}]`' in empty.install(code=1)
+    empty.install(nginx={"listen": ["::", address]})
+    assert empty.routes()
+
+
 def test_who_binds_both_families_at_once_is_named(empty: Console) -> None:
     empty.run("rm", "/etc/nginx/sites-enabled/default")
     serve_beside(empty, "[::]:80 ipv6only=off")

@@ -28,7 +28,7 @@ class Nginx:
 
     def reload(self, *listens: str) -> str:
         configure(self.conf, *listens)
-        reloading = Reload(self.conf, self.workers)
+        reloading = Reload(self.conf, self.workers, lambda: (("::", self.port),))
         os.kill(self.main, signal.SIGHUP)
         return reloading.fault()
 
@@ -67,7 +67,8 @@ def test_one_that_it_does_not_follow_is_told_with_the_words_of_its_log_and_the_n
     before, began = nginx.workers(), time.monotonic()
     assert nginx.reload(f"[::]:{nginx.port} ipv6only=off", f"{nginx.port}") == (
         f"nginx goes on with its previous configuration: bind() to 0.0.0.0:{nginx.port} failed "
-        "(98: Address already in use); still could not bind()"
+        "(98: Address already in use); still could not bind(); "
+        f"only `systemctl restart nginx`, which ends all its connections, changes port {nginx.port}"
     )
     assert nginx.workers() == before
     assert time.monotonic() - began < 30  # not for want of patience
