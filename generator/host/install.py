@@ -23,12 +23,22 @@ from generator.host.certificates import Place
 from generator.host.clients import deaf
 from generator.host.drift import Drift, copies, drifts, keep_copy, set_aside
 from generator.host.engine import Password, flavour_of
-from generator.host.facts import bound_by_nginx, is_active, missing_packages, naming, runs, surroundings
+from generator.host.facts import (
+    Listener,
+    bound_by_nginx,
+    holder_of,
+    is_active,
+    missing_packages,
+    naming,
+    runs,
+    surroundings,
+    unit_of,
+)
 from generator.host.fitting import fitted
 from generator.host.hosts import RefusedError, heard
 from generator.host.keys import lacks_keys
 from generator.host.made_once import damage
-from generator.host.neighbours import immovable
+from generator.host.neighbours import immovable, names_taken
 from generator.host.next_start import as_written, comes_back, lost, read_by_the_service
 from generator.host.obstacles import broken_nginx, packages, taken
 from generator.host.packages import install_packages
@@ -136,7 +146,7 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
         if not can_start(store, target):
             why = outdated(store, target) or "; ".join(damage(store, target)) or "its Python is gone"
             raise CommandError(f"generation {target} cannot run here any more ({why}); change deploy.yaml, and install")
-        _refuse(list(_nginx_cannot_move(store, target)))
+        _refuse(list(_has_no_place(store, target)))
         found, current = drifts(store), store.current
         for drift in found:
             report.line(str(drift))
@@ -299,11 +309,22 @@ def _nginx_must_follow(deploy: Deploy, store: Store) -> None:
     _refuse(faults)
 
 
-def _nginx_cannot_move(store: Store, number: int) -> Iterator[Fault]:
-    """Why nginx would not come to where a generation listens."""
+def _has_no_place(store: Store, number: int) -> Iterator[Fault]:
+    """What others have of this host by now that a generation had; what the current one lives with is left out."""
     generation = store.generation(number)
+    then = as_written(store.name, generation)
     around = replace(surroundings(*generation.domains), bound=bound_by_nginx())
-    return immovable(as_written(store.name, generation), around)
+    yield from immovable(then, around)
+    known, listener = [], ""
+    if store.current is not None:
+        current = store.generation(store.current)
+        known, listener = list(names_taken(as_written(store.name, current), around)), current.listener
+    yield from (fault for fault in names_taken(then, around) if fault not in known)
+    host, _, port = generation.listener.rpartition(":")
+    if port.isdecimal() and listener.rpartition(":")[2] != port:
+        holder = holder_of(host.strip("[]"), int(port))
+        if holder is not None:
+            yield taken(then, Listener(f"port {port} on {host}", holder, unit_of(holder)))
 
 
 def _rehearse(application: Path, deploy: Deploy, bundle: Bundle, runtime: Path, report: Report) -> None:

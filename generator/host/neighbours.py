@@ -10,7 +10,7 @@ import msgspec
 
 from generator.config.addresses import EVERY, LOOPBACK
 from generator.config.listening import nginx_ports
-from generator.config.schema import Deploy, main_domain
+from generator.config.schema import Deploy, domains, main_domain
 from generator.paths import Paths
 from generator.readers.nginx import DEFAULT_SITE
 from generator.readers.nginx_sites import Listen, Server
@@ -113,6 +113,16 @@ def names_lost(name: str, domains: tuple[str, ...], sites: tuple[Server, ...]) -
                     "remove it there, or use another domain",
                 )
     yield from found.values()
+
+
+def names_taken(deploy: Deploy, around: Surroundings) -> Iterator[Fault]:
+    """The sites that have a name of ours where we listen, whichever of the two nginx would ignore."""
+    ours = {(host, port) for host in deploy.nginx.listen for port in nginx_ports(deploy)}
+    for server in () if deploy.nginx.include else _others(deploy, around):
+        for domain in domains(deploy):
+            if domain.lower() in server.names and not ours.isdisjoint((at.host, at.port) for at in server.listens):
+                what = f"{server.where} is {domain} too, and nginx would ignore one of the two"
+                yield Fault(what, "uninstall that one, or remove the name there")
 
 
 def ways_in(listen: tuple[str, ...], around: Surroundings) -> tuple[tuple[str, ...], ...]:

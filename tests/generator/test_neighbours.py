@@ -7,7 +7,16 @@ import msgspec
 import pytest
 
 from generator.config.schema import Deploy
-from generator.host.neighbours import Surroundings, faults, immovable, names_lost, warnings, ways_in, without
+from generator.host.neighbours import (
+    Surroundings,
+    faults,
+    immovable,
+    names_lost,
+    names_taken,
+    warnings,
+    ways_in,
+    without,
+)
 from generator.readers.nginx_sites import Listen, Server, servers
 
 ADDRESSES = ("203.0.113.5", "2001:db8::5")
@@ -243,3 +252,20 @@ def test_what_nginx_cannot_do_while_it_runs_is_no_fix() -> None:
     around = Surroundings((site("203.0.113.5"),), ADDRESSES, bound=(ALONE,))
     (fault,) = faults(deploy(nginx={"listen": ["0.0.0.0"]}), around)
     assert fault.fix == "listen there too: write `listen: [203.0.113.5]` below `nginx:`"
+
+
+@pytest.mark.parametrize(
+    ("other", "settings", "is_taken"),
+    [
+        (site("0.0.0.0"), {"domain": ["a.org", "other.example.com"]}, True),
+        (site("0.0.0.0"), {}, False),
+        (site("0.0.0.0", 8080), {"domain": "other.example.com"}, False),
+        (site("203.0.113.5"), {"domain": "other.example.com"}, False),
+        (site("0.0.0.0", file="notifications"), {"domain": "other.example.com", "name": "notifications"}, False),
+        (site("0.0.0.0"), {"domain": "other.example.com", "nginx": {"include": True}}, False),
+    ],
+)
+def test_a_name_belongs_to_one_site_of_an_address(other: Server, settings: dict[str, Any], is_taken: bool) -> None:
+    found = [str(fault) for fault in names_taken(deploy(**settings), Surroundings((other,)))]
+    assert len(found) == is_taken
+    assert all(each.startswith("/etc/nginx/sites-enabled/old:2 is other.example.com too") for each in found)

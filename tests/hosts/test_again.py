@@ -202,6 +202,24 @@ def test_plan_on_a_host_without_it_names_every_file_and_all_else_that_is_made(fr
     assert not facts["disconnects"]
 
 
+def test_a_rollback_takes_neither_a_name_nor_a_port_that_another_deployment_has_by_now(installed: Console) -> None:
+    moved: dict[str, Any] = {"domain": "moved.example.com", "port": 9000}
+    installed.install(**moved)
+    installed.install(name="yonder")  # nginx reads our site first, which would get all its clients
+    before = installed.main_pids()
+    installed.configure(**moved)
+    said = installed.wsbundle("rollback", code=1)
+    assert f"/etc/nginx/sites-enabled/yonder:43 is {DOMAIN} too, and nginx would ignore one of the two" in said
+    assert "port 8765 on 127.0.0.1 is taken by yonder.socket" in said
+    assert "Nothing was changed." in said
+    assert installed.main_pids() == before
+    assert installed.current() == "2"
+    assert installed.routes()
+    installed.wsbundle("uninstall", "--set", "name=yonder")
+    installed.wsbundle("rollback")
+    assert installed.routes()
+
+
 def test_history_grows_to_five_and_rollback_goes_back_to_any_of_them(installed: Console) -> None:
     for port in range(9001, 9007):
         installed.install(port=port)
