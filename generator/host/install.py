@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from generator.config.load import Loaded
-from generator.config.schema import Deploy
+from generator.config.schema import Certificate, Deploy
 from generator.host import belongings, certificates, own_site
 from generator.host.belongings import Belongings
 from generator.host.by_hand import ByHand
@@ -39,7 +39,7 @@ from generator.host.hosts import RefusedError, heard
 from generator.host.keys import lacks_keys
 from generator.host.made_once import damage
 from generator.host.neighbours import immovable, names_taken
-from generator.host.next_start import as_written, comes_back, lost, read_by_the_service
+from generator.host.next_start import as_written, certificate_of, comes_back, lost, read_by_the_service
 from generator.host.obstacles import broken_nginx, packages, taken
 from generator.host.packages import install_packages
 from generator.host.preflight import certificate_will_do, foreign_fault, is_clear, kept_from_nginx, preflight
@@ -310,15 +310,19 @@ def _nginx_must_follow(deploy: Deploy, store: Store) -> None:
 
 
 def _has_no_place(store: Store, number: int) -> Iterator[Fault]:
-    """What others have of this host by now that a generation had; what the current one lives with is left out."""
+    """What of this host a generation has no more; what the current one lives with is left out."""
     generation = store.generation(number)
     then = as_written(store.name, generation)
     around = replace(surroundings(*generation.domains), bound=bound_by_nginx())
     yield from immovable(then, around)
-    known, listener = [], ""
+    certificate = certificate_of(store, number)
+    known, listener, present = [], "", Certificate()
     if store.current is not None:
-        current = store.generation(store.current)
+        current, present = store.generation(store.current), certificate_of(store, store.current)
         known, listener = list(names_taken(as_written(store.name, current), around)), current.listener
+    if generation.tls == "files" and certificate != present:
+        found = certificates.faults(replace(then, certificate=certificate), time.time())
+        yield from (Fault(f"{key} of generation {number}: {fault.what}", fault.fix) for key, fault in found)
     yield from (fault for fault in names_taken(then, around) if fault not in known)
     host, _, port = generation.listener.rpartition(":")
     if port.isdecimal() and listener.rpartition(":")[2] != port:

@@ -3,18 +3,19 @@
 import os
 from collections.abc import Iterator
 
-from generator.config.schema import Deploy, Nginx
+from generator.config.schema import Certificate, Deploy, Nginx
 from generator.host import facts, neighbours
 from generator.host.by_hand import ByHand
 from generator.host.certificates import Place
 from generator.host.made_once import damage
 from generator.host.mailbox_files import strange
 from generator.host.neighbours import names_lost
-from generator.host.obstacles import for_the_next_start, not_at_boot, of_directories
+from generator.host.obstacles import for_the_next_start, not_at_boot, of_directories, of_the_group
 from generator.host.store import Generation, Store
 from generator.paths import Paths
 from generator.program import AS_ROOT
 from generator.readers.nginx import main_text, missing_includes
+from generator.readers.nginx_sites import Directive, statements
 from generator.report import Report
 from service.declaration import Fault
 
@@ -104,6 +105,15 @@ def as_written(name: str, generation: Generation) -> Deploy:
     return Deploy(name=name, domain=generation.domains, tls="off" if generation.tls == "off" else "files", nginx=site)
 
 
+def certificate_of(store: Store, number: int) -> Certificate:
+    """The files of a certificate that the site of a generation names, whatever deploy.yaml says by now."""
+    site = store.pristine(number, Paths(store.name).site)
+    text = site.read_text(encoding="utf-8") if site.exists() else ""
+    there = (item.words for item in statements(text, "") if isinstance(item, Directive))
+    named = {words[0]: words[1] for words in there if len(words) == 2}
+    return Certificate(file=named.get("ssl_certificate"), key=named.get("ssl_certificate_key"))
+
+
 def faults(store: Store) -> Iterator[Fault]:
     """Why clients will not be served as they are now after the next start of something. Only root can tell."""
     number, main = store.current, main_text()
@@ -117,6 +127,7 @@ def faults(store: Store) -> Iterator[Fault]:
     if _certificate_lost(store, generation) and f"/{Paths(store.name).tls}/" in nginx_fault:
         nginx_fault = ""  # which is said below, with its fix
     yield from for_the_next_start(nginx_fault, masked, missing, reads_ours, outsider)
+    yield from of_the_group(user, facts.primary_group(user))
     of_systemd = [f"/var/lib/{store.name}"] * (generation.manager == "systemd")
     of_systemd += [f"/var/lib/{store.name}-engine"] * bool(generation.engine)
     linked = facts.linked(store.name, generation.manager, *of_systemd)

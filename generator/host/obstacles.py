@@ -235,15 +235,20 @@ def _too_little_for_mailboxes(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
 
 
 def _of_the_user(user: str, facts: Facts) -> Iterator[Fault]:
-    if facts.primary_group not in ("", user):
-        what = f"the user {user} has the group {facts.primary_group}, so the service could not read its .env"
-        yield Fault(what, f"groupadd {user}; usermod --gid {user} {user}; or choose another user")
+    yield from of_the_group(user, facts.primary_group)
     if facts.has_group:
         what = f"there is a group {user}, and no user of that name: one that is made would become its member"
         yield Fault(what, "write another `user:` in deploy.yaml, or remove the group if nobody needs it")
     # An installation of an earlier release may run as it: that must be able to change a setting.
     if facts.account is not None and not facts.runs_as_account and (whose := _whose(facts.account)):
         yield Fault(f"the user {user} {whose}, and the service would own whatever it owns", _OWN_USER)
+
+
+def of_the_group(user: str, group: str) -> Iterator[Fault]:
+    """Its files are for the group of its name, and that is the one that its unit names."""
+    if group not in ("", user):
+        what = f"the user {user} has the group {group}, so the service could not read its .env"
+        yield Fault(what, f"groupadd {user}; usermod --gid {user} {user}; or choose another user")
 
 
 def _whose(account: Account) -> str:

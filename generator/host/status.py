@@ -18,7 +18,7 @@ from generator.host.drift import drifts
 from generator.host.facts import is_active, runs
 from generator.host.fitting import fitted
 from generator.host.hosts import RefusedError, has_met, heard
-from generator.host.next_start import told
+from generator.host.next_start import as_written, certificate_of, told
 from generator.host.probe import CLIENTS_PATIENCE_S, silence
 from generator.host.provide import app_id, outdated, runtime_id
 from generator.host.store import Generation, Store
@@ -55,9 +55,10 @@ def status(options: Namespace, report: Report) -> int:
         rows["python"] = f"{aged}: run `{COMMAND} install`"
     report.fact(generation=number, outdated=aged)
     works &= aged is None
-    if deploy.tls == generation.tls != "off" and os.geteuid() == 0:  # keys and certbot's directories are root's
-        shown = served(endpoint(generation))
-        works &= _add_certificate(replace(deploy, domain=generation.domains), store, shown, rows, report)
+    if generation.tls != "off" and os.geteuid() == 0:  # keys and certbot's directories are root's
+        shown, certificate = served(endpoint(generation)), certificate_of(store, number)
+        there = replace(as_written(store.name, generation), tls=generation.tls, certificate=certificate)
+        works &= _add_certificate(there, store, shown, rows, report)
     if os.geteuid() == 0 and not under_way:  # others may not test nginx; and what is being changed is half changed
         works &= _add_next_start(store, rows, report)
     if generation.joined.url is not None:

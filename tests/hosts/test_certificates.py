@@ -337,6 +337,20 @@ def test_a_certificate_that_clients_refuse_later_is_told_by_status_plan_and_inst
     assert "CLIENTS REFUSE IT: /etc/ssl/good/file.pem is not there" in unheard.status(code=1)
 
 
+def test_a_rollback_to_a_certificate_that_clients_refuse_by_now_changes_nothing(unheard: Console) -> None:
+    unheard.install(**make_pair(unheard, "/etc/ssl/former", DOMAIN))
+    unheard.install(**make_pair(unheard, "/etc/ssl/good", DOMAIN))
+    make_pair(unheard, "/etc/ssl/former", OTHER_DOMAIN)
+    said = unheard.wsbundle("rollback", code=1)
+    assert f"certificate.file of generation 1: is for {OTHER_DOMAIN}, not for {DOMAIN}" in said
+    assert unheard.current() == "2"
+    make_pair(unheard, "/etc/ssl/former", DOMAIN)
+    unheard.wsbundle("rollback")
+    make_pair(unheard, "/etc/ssl/former", OTHER_DOMAIN)
+    # It is that of the site which is judged, not that of deploy.yaml.
+    assert f"CLIENTS REFUSE IT: is for {OTHER_DOMAIN}, not for {DOMAIN}" in unheard.status(code=1)
+
+
 def test_certificate_files_that_will_not_do_are_refused_before_anything_changes(unheard: Console) -> None:
     wrong = make_pair(unheard, "/etc/ssl/wrong", OTHER_DOMAIN, days=5)
     wrong["certificate"]["key"] = "/etc/ssl/wrong/ca.key"

@@ -119,6 +119,19 @@ def test_what_the_service_needs_to_start_again_is_missed_while_it_runs(installed
     installed.status()
 
 
+def test_a_group_of_the_service_that_has_another_name_by_now_is_told(installed: Console) -> None:
+    installed.configure()
+    installed.run("groupmod", "--new-name", "renamed", NAME)
+    fix = f"groupadd {NAME}; usermod --gid {NAME} {NAME}"
+    for word in ("status", "plan", "install"):
+        assert f"the user {NAME} has the group renamed" in (said := installed.wsbundle(word, code=1))
+        assert fix in said
+    installed.run("sh", "-c", fix)
+    installed.wsbundle("install", "--overwrite")
+    installed.run("systemctl", "restart", NAME)
+    installed.status()
+
+
 def test_an_nginx_that_could_not_reach_the_service_after_its_next_start_is_told(installed: Console) -> None:
     installed.configure()
     installed.run("useradd", "--system", "other")
