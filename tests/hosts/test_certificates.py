@@ -293,7 +293,7 @@ def make_pair(console: Console, directory: str, domain: str, days: int = 90) -> 
         "-c",
         f"""
         mkdir -p {directory} && cd {directory}
-        openssl req -x509 {_CURVE} -subj /CN=root -days 90 -keyout ca.key -out ca.pem
+        openssl req -x509 {_CURVE} -subj /CN=root -days 90 -addext keyUsage=keyCertSign -keyout ca.key -out ca.pem
         openssl req {_CURVE} -subj /CN=leaf -keyout key.pem -out request
         printf 'subjectAltName=DNS:{domain}' >names
         openssl x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -days {days} -extfile names -out file.pem
