@@ -483,6 +483,8 @@ class NotificationClient extends EventTarget {
       return;
     }
     if (typeof answer.uuid !== "string") throw new TypeError("uuid is not text");
+    // Without it a token would be refreshed again and again, without a pause.
+    if (typeof link.serverTime !== "number") throw new TypeError("a welcome without its time");
     Object.assign(link, {isGreeted: true, since: performance.now(), messageSize: answer.limits.message_size});
     link.watch(answer.ping_ms / 1000 * this.#secondMs);
     this.uuid = answer.uuid;

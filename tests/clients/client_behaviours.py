@@ -460,6 +460,17 @@ async def an_odd_answer_to_hello_is_a_lost_connection(server: Server, client: Dr
 
 
 @behaviour
+async def an_odd_welcome_is_a_lost_connection(server: Server, client: Driver) -> None:
+    await client.open(server.url, token=["first", "second", "third"])
+    peer = await server.accept()
+    await peer.say("welcome", uuid="temporary", message="", protocol="nc.v1")
+    with contextlib.suppress(ConnectionClosed):
+        await peer.take_in(await peer.frame(), expires=1000)
+    assert 0 < (await client.event("disconnected"))["wait_s"] <= 0.5
+    await connected(server, client)
+
+
+@behaviour
 async def what_gets_an_odd_answer_is_asked_again(server: Server, client: Driver) -> None:
     await client.open(server.url)
     peer = await connected(server, client)
