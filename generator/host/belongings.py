@@ -145,11 +145,17 @@ def remove(store: Store, mine: Belongings, owners: Iterable[str], purge: bool) -
 
 
 def remove_users(store: Store, mine: Belongings, report: Report) -> list[str]:
-    """Remove the users that were made for a deployment, but for those as whom another one runs. What failed."""
+    """Remove the users that were made for a deployment; one as whom another one runs is that one's from now on.
+
+    What failed.
+    """
     failures = []
     for user in mine.users:
         others = _others_of(store, user)
         if others:
+            heir = Store(others[0], store.root)
+            theirs = recorded(heir, user)
+            record(heir, Belongings(theirs.directories, tuple(dict.fromkeys((*theirs.users, user)))))
             report.line(f"The user {user} stays: {', '.join(others)} runs as it.")
             continue
         # The group goes with the user where login.defs(5) says USERGROUPS_ENAB.

@@ -39,7 +39,7 @@ from generator.host.hosts import RefusedError, heard
 from generator.host.keys import lacks_keys
 from generator.host.made_once import damage
 from generator.host.neighbours import immovable, names_taken
-from generator.host.next_start import as_written, certificate_of, comes_back, lost, read_by_the_service
+from generator.host.next_start import as_written, certificate_of, comes_back, lost, out_of_reach, read_by_the_service
 from generator.host.obstacles import broken_nginx, packages, taken
 from generator.host.packages import install_packages
 from generator.host.preflight import certificate_will_do, foreign_fault, is_clear, kept_from_nginx, preflight
@@ -316,6 +316,7 @@ def _has_no_place(store: Store, number: int) -> Iterator[Fault]:
     around = replace(surroundings(*generation.domains), bound=bound_by_nginx())
     yield from immovable(then, around)
     certificate = certificate_of(store, number)
+    yield from out_of_reach(store, number)
     known, listener, present = [], "", Certificate()
     if store.current is not None:
         current, present = store.generation(store.current), certificate_of(store, store.current)

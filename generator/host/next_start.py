@@ -114,6 +114,18 @@ def certificate_of(store: Store, number: int) -> Certificate:
     return Certificate(file=named.get("ssl_certificate"), key=named.get("ssl_certificate_key"))
 
 
+def out_of_reach(store: Store, number: int) -> Iterator[Fault]:
+    """What of the operator's own the service of a generation would not start without."""
+    user = store.user(number)
+    yield from of_directories(user, (), facts.without_directory(store.generation(number).writes))
+    theirs = read_by_the_service(store, number, ours=False) if facts.account_of(user) is not None else ()
+    for path in facts.closed_to(user, *theirs):
+        if os.path.exists(path):
+            yield Fault(f"the user {user} cannot read {path}", f"`chgrp {user} {path}; chmod g+r {path}`")
+        else:
+            yield Fault(f"{path} is gone, and without that the service does not start", "restore it")
+
+
 def faults(store: Store) -> Iterator[Fault]:
     """Why clients will not be served as they are now after the next start of something. Only root can tell."""
     number, main = store.current, main_text()
@@ -131,18 +143,13 @@ def faults(store: Store) -> Iterator[Fault]:
     of_systemd = [f"/var/lib/{store.name}"] * (generation.manager == "systemd")
     of_systemd += [f"/var/lib/{store.name}-engine"] * bool(generation.engine)
     linked = facts.linked(store.name, generation.manager, *of_systemd)
-    yield from of_directories(user, linked, facts.without_directory(generation.writes))
+    yield from of_directories(user, linked, ())
     around = facts.surroundings(*generation.domains)
     yield from names_lost(store.name, generation.domains, around.others)
     yield from neighbours.faults(as_written(store.name, generation), around)
     for what in lost(store):
         yield Fault(what, f"`{AS_ROOT} install`")
-    theirs = read_by_the_service(store, number, ours=False) if facts.account_of(user) is not None else ()
-    for path in facts.closed_to(user, *theirs):
-        if os.path.exists(path):
-            yield Fault(f"the user {user} cannot read {path}", f"`chgrp {user} {path}; chmod g+r {path}`")
-        else:
-            yield Fault(f"{path} is gone, and without that the service does not start", "restore it")
+    yield from out_of_reach(store, number)
 
 
 def told(store: Store, report: Report) -> list[str]:

@@ -18,13 +18,14 @@ from generator.host.belongings import (
     record,
     recorded,
     remove,
+    remove_users,
     settle,
 )
 from generator.host.certificates import Place
 from generator.host.facts import Account
 from generator.host.store import Generation, Store
 from generator.rendering.render import render
-from generator.report import CommandError
+from generator.report import CommandError, Report
 
 NAME = "notify"
 SERVICE = "daemon"  # a user that every Debian has
@@ -210,3 +211,13 @@ def test_a_tls_directory_of_the_operators_own_is_not_ours(tmp_path: Path) -> Non
         file.touch()
     place.remove()
     assert all(file.exists() for file in files)
+
+
+def test_a_user_as_whom_another_deployment_runs_is_its_own_from_then_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("generator.host.belongings._others_of", lambda *_: ["other"])
+    other, report = Store("other", store.root), Report()
+    record(other, Belongings(("/opt/other",)))
+    assert remove_users(store, ALL, report) == []
+    assert recorded(other, SERVICE) == Belongings(("/opt/other",), (SERVICE,))

@@ -156,6 +156,22 @@ def test_a_rollback_restarts_nothing_where_nginx_could_not_follow(installed: Con
     assert installed.routes()
 
 
+def test_a_rollback_stops_nothing_where_the_service_could_not_start_again(installed: Console) -> None:
+    keys = "/etc/keys.json"
+    installed.run(".venv/bin/wsbundle", "token", "--keys", keys, "--new-key")
+    installed.run("chgrp", NAME, keys)
+    installed.install(auth="token", keys=keys)
+    installed.install(auth="none")
+    before = installed.main_pids()
+    installed.run("mv", keys, "/etc/keys.away")
+    said = installed.wsbundle("rollback", code=1)
+    assert f"{keys} is gone, and without that the service does not start; restore it. Nothing was changed." in said
+    assert installed.main_pids() == before
+    installed.run("mv", "/etc/keys.away", keys)
+    installed.wsbundle("rollback")
+    installed.status()
+
+
 def test_a_runtime_that_somebody_has_damaged_is_made_again(installed: Console) -> None:
     installed.run(
         "sh",
