@@ -14,6 +14,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from generator.config.listening import nginx_ports
 from generator.config.load import Loaded
 from generator.config.schema import Certificate, Deploy
 from generator.host import belongings, certificates, own_site
@@ -315,6 +316,8 @@ def _has_no_place(store: Store, number: int) -> Iterator[Fault]:
     then = as_written(store.name, generation)
     around = replace(surroundings(*generation.domains), bound=bound_by_nginx())
     yield from immovable(then, around)
+    if not generation.included:
+        yield from (taken(then, listener) for listener in kept_from_nginx(generation.listen, nginx_ports(then)))
     certificate = certificate_of(store, number)
     yield from out_of_reach(store, number)
     known, listener, present = [], "", Certificate()

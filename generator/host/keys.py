@@ -10,10 +10,12 @@ from contextlib import suppress
 
 from generator.config.schema import Deploy, keys_file
 from generator.host.directories import make_directory
+from generator.host.facts import account_of, closed_to
 from generator.host.programs import must, run
 from generator.host.store import Store
 from generator.paths import Paths
 from generator.program import AS_ROOT, starting
+from generator.rendering.render import service_user
 from generator.report import Report
 from service.declaration import Fault
 
@@ -64,6 +66,13 @@ def lacks_keys(store: Store) -> bool:
 def faults(deploy: Deploy) -> Iterator[Fault]:
     """Why the service would not start with the keys that deploy.yaml names."""
     elsewhere = keys_file(deploy) != f"/{Paths(deploy.name).keys}"
-    if deploy.auth == "token" and elsewhere and not os.path.isfile(str(deploy.keys)):
+    if deploy.auth != "token" or not elsewhere:
+        return
+    user = service_user(deploy)
+    if not os.path.isfile(str(deploy.keys)):
         fix = f"make it with `{AS_ROOT} token --keys {deploy.keys} --new-key`, or leave keys out"
         yield Fault(f"there is no {deploy.keys}", fix)
+    elif os.geteuid() == 0 and account_of(user) is not None and closed_to(user, str(deploy.keys)):
+        yield Fault(
+            f"the user {user} cannot read {deploy.keys}", f"`chgrp {user} {deploy.keys}; chmod g+r {deploy.keys}`"
+        )

@@ -156,10 +156,28 @@ def test_a_rollback_restarts_nothing_where_nginx_could_not_follow(installed: Con
     assert installed.routes()
 
 
+def test_a_rollback_does_not_take_nginx_to_a_port_that_another_program_has_by_now(installed: Console) -> None:
+    installed.install(nginx={"http_port": 8088})
+    installed.install(**OTHER_PORT)
+    server = ("systemd-run", "--unit=other", "python3", "-m", "http.server", "8088")
+    installed.run("sh", "-c", f"{' '.join(server)}; until ss -ltn | grep -q :8088; do sleep 0.1; done")
+    before = installed.main_pids()
+    said = installed.wsbundle("rollback", code=1)
+    assert "port 8088 on 0.0.0.0 is taken by python3" in said
+    assert "Nothing was changed." in said
+    assert installed.main_pids() == before
+    installed.run("systemctl", "stop", "other")
+    installed.wsbundle("rollback")
+
+
 def test_a_rollback_stops_nothing_where_the_service_could_not_start_again(installed: Console) -> None:
     keys = "/etc/keys.json"
     installed.run(".venv/bin/wsbundle", "token", "--keys", keys, "--new-key")
-    installed.run("chgrp", NAME, keys)
+    fix = f"chgrp {NAME} {keys}; chmod g+r {keys}"
+    said = installed.install(auth="token", keys=keys, code=1)
+    assert f"the user {NAME} cannot read {keys}; `{fix}`" in said
+    assert "Nothing was changed." in said
+    installed.run("sh", "-c", fix)
     installed.install(auth="token", keys=keys)
     installed.install(auth="none")
     before = installed.main_pids()
