@@ -8,44 +8,30 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from generator.config.listening import nginx_ports
 from generator.config.load import Loaded
-from generator.config.schema import Certificate, Deploy
-from generator.host import belongings, certificates, own_site
+from generator.config.schema import Deploy
+from generator.host import belongings, certificates, own_site, undoing
 from generator.host.belongings import Belongings
 from generator.host.by_hand import ByHand
 from generator.host.certificates import Place
 from generator.host.clients import deaf
 from generator.host.drift import Drift, copies, drifts, keep_copy, set_aside
 from generator.host.engine import Password, flavour_of
-from generator.host.facts import (
-    Listener,
-    bound_by_nginx,
-    holder_of,
-    is_active,
-    missing_packages,
-    naming,
-    runs,
-    surroundings,
-    unit_of,
-)
+from generator.host.facts import is_active, missing_packages, runs
 from generator.host.fitting import fitted
-from generator.host.hosts import RefusedError, heard
 from generator.host.keys import lacks_keys
 from generator.host.made_once import damage
-from generator.host.neighbours import immovable, names_taken
-from generator.host.next_start import as_written, certificate_of, comes_back, lost, out_of_reach, read_by_the_service
-from generator.host.obstacles import broken_nginx, packages, taken
+from generator.host.next_start import comes_back, lost
+from generator.host.obstacles import packages
 from generator.host.packages import install_packages
-from generator.host.preflight import certificate_will_do, foreign_fault, is_clear, kept_from_nginx, preflight
+from generator.host.preflight import certificate_will_do, is_clear, preflight
 from generator.host.probe import CLIENTS_PATIENCE_S, Unhealthy, probe
-from generator.host.programs import StepFailed, has
+from generator.host.programs import StepFailed
 from generator.host.provide import (
     app_id,
     can_start,
@@ -65,7 +51,6 @@ from generator.rendering.bundle import Bundle
 from generator.rendering.render import service_user
 from generator.report import CommandError, Report
 from service.declaration import Fault
-from service.engine.identity import name_of_this_host
 
 KEPT_GENERATIONS = 5
 EDITED = "Changed by hand; take edits into deploy.yaml, or install with --overwrite (copies of them are kept)."
@@ -134,7 +119,7 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
         raise CommandError(f"{name} is not installed; {store.home} is not ours")
     with alone(store, report):
         sound = finish_pending(store, report)
-        _nginx_must_follow(deploy, store)
+        _refuse(undoing.of_nginx(deploy, store))
         kept = [n for n in store.numbers() if store.is_whole(n) and n != store.current]
         healthy = [n for n in kept if store.generation(n).healthy and can_start(store, n)]
         earlier = [n for n in healthy if store.current is None or n < store.current]
@@ -147,7 +132,7 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
         if not can_start(store, target):
             why = outdated(store, target) or "; ".join(damage(store, target)) or "its Python is gone"
             raise CommandError(f"generation {target} cannot run here any more ({why}); change deploy.yaml, and install")
-        _refuse(list(_has_no_place(store, target)))
+        _refuse(undoing.against_a_rollback(store, target))
         found, current = drifts(store), store.current
         for drift in found:
             report.line(str(drift))
@@ -193,7 +178,7 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
             report.line(f"{path} is not ours, and stays as it is.")
         return 0
     with alone(store, report), undisturbed():
-        _must_not_be_needed(store, purge)
+        _refuse(undoing.against_an_uninstallation(store, purge))
         store.sweep()
         owners = {service_user(deploy), *mine.users, *(store.user(n) for n in store.numbers() if store.is_whole(n))}
         backup = Path(f"/var/backups/{name}-{time.time():.0f}")
@@ -222,50 +207,10 @@ def uninstall(deploy: Deploy, report: Report, purge: bool) -> int:
     return 1 if failures else 0
 
 
-def _must_not_be_needed(store: Store, purge: bool) -> None:
-    """See that nothing goes which others need."""
-    _refuse([*_named_by_others(store), *(_read_by_others(store) if purge else ()), *_missed_by_others(store)])
-
-
-def _refuse(faults: list[Fault]) -> None:
+def _refuse(faults: Iterable[Fault]) -> None:
     """Leave all as it is where there are faults, and say each."""
-    if faults:
-        raise CommandError(".\n".join(map(str, faults)) + ". Nothing was changed.")
-
-
-def _read_by_others(store: Store) -> Iterator[Fault]:
-    """Keys and passwords that other deployments of this host read as well: nobody has them again."""
-    for other in (Store(name, store.root) for name in store.others()):
-        number = other.current
-        read = read_by_the_service(other, number, ours=False) if number is not None and other.is_whole(number) else []
-        if shared := [path for path in read if path.startswith(f"/etc/{store.name}/")]:
-            fix = f"uninstall {other.name} first, or this without --purge"
-            yield Fault(f"{other.name} reads {' and '.join(shared)} as well", fix)
-
-
-def _named_by_others(store: Store) -> Iterator[Fault]:
-    """A site that has what is removed by its very name: nginx would not start again."""
-    name = store.name
-    there = naming(f"/{Paths(name).locations}", f"/{Paths(name).tls}/")
-    if others := [path for path in there if path != f"/{Paths(name).site_link}"]:
-        fix = f"let it say `{own_site.line_of(name)}`, and have a certificate of its own"
-        yield Fault(f"{', '.join(others)} names a file of {name}, and nginx would not start without that", fix)
-
-
-def _missed_by_others(store: Store) -> Iterator[Fault]:
-    """Those who use the engine that is served here: other hosts, or another deployment of this one.
-
-    Whoever is not heard on it has no use of it, and one that does not answer is of none.
-    """
-    number = store.current
-    if number is None or store.pending is not None or not store.is_whole(number) or not store.engine_unit(number):
-        return
-    joined = store.generation(number).joined
-    with suppress(RefusedError):
-        others = sorted({worker.host for worker in heard(joined)} - {name_of_this_host(joined)})
-        if others:
-            fix = "uninstall them first, or install them without `engine`"
-            yield Fault(f"{', '.join(others)} would be alone without the engine that {store.name} serves", fix)
+    if found := ".\n".join(map(str, faults)):
+        raise CommandError(f"{found}. Nothing was changed.")
 
 
 def _say_goodbye(store: Store, mine: Belongings, report: Report, purge: bool) -> None:
@@ -295,44 +240,6 @@ def is_anothers(store: Store, mine: Belongings) -> bool:
 def _must_be_root() -> None:
     if os.geteuid():
         raise CommandError("you are not root; run it with sudo")
-
-
-def _nginx_must_follow(deploy: Deploy, store: Store) -> None:
-    """Or else the service would be restarted, and back, before nginx says so."""
-    if not has("nginx"):
-        _refuse([Fault("nginx is not installed", f"`{AS_ROOT} install` installs it")])
-    foreign = foreign_fault(store.name)
-    faults = [broken_nginx(foreign)] if foreign else []
-    there = None if store.current is None else store.generation(store.current)
-    if there is not None and not there.included:
-        ports = there.ports[: 1 if there.tls == "off" else 2]
-        faults += [taken(deploy, listener) for listener in kept_from_nginx(there.listen, ports)]
-    _refuse(faults)
-
-
-def _has_no_place(store: Store, number: int) -> Iterator[Fault]:
-    """What of this host a generation has no more; what the current one lives with is left out."""
-    generation = store.generation(number)
-    then = as_written(store.name, generation)
-    around = replace(surroundings(*generation.domains), bound=bound_by_nginx())
-    yield from immovable(then, around)
-    if not generation.included:
-        yield from (taken(then, listener) for listener in kept_from_nginx(generation.listen, nginx_ports(then)))
-    certificate = certificate_of(store, number)
-    yield from out_of_reach(store, number)
-    known, listener, present = [], "", Certificate()
-    if store.current is not None:
-        current, present = store.generation(store.current), certificate_of(store, store.current)
-        known, listener = list(names_taken(as_written(store.name, current), around)), current.listener
-    if generation.tls == "files" and certificate != present:
-        found = certificates.faults(replace(then, certificate=certificate), time.time())
-        yield from (Fault(f"{key} of generation {number}: {fault.what}", fault.fix) for key, fault in found)
-    yield from (fault for fault in names_taken(then, around) if fault not in known)
-    host, _, port = generation.listener.rpartition(":")
-    if port.isdecimal() and listener.rpartition(":")[2] != port:
-        holder = holder_of(host.strip("[]"), int(port))
-        if holder is not None:
-            yield taken(then, Listener(f"port {port} on {host}", holder, unit_of(holder)))
 
 
 def _rehearse(application: Path, deploy: Deploy, bundle: Bundle, runtime: Path, report: Report) -> None:

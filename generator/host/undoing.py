@@ -1,0 +1,107 @@
+"""What stands against a rollback or an uninstallation: what this host does not have any more, and what others need."""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+from msgspec.structs import replace
+
+from generator.config.listening import nginx_ports
+from generator.config.schema import Certificate, Deploy
+from generator.host import certificates, own_site
+from generator.host.facts import Listener, bound_by_nginx, holder_of, naming, surroundings, unit_of
+from generator.host.hosts import RefusedError, heard
+from generator.host.neighbours import immovable, names_taken
+from generator.host.next_start import as_written, certificate_of, out_of_reach, read_by_the_service
+from generator.host.obstacles import broken_nginx, taken
+from generator.host.preflight import foreign_fault, kept_from_nginx
+from generator.host.programs import has
+from generator.host.store import Store
+from generator.paths import Paths
+from generator.program import AS_ROOT
+from service.declaration import Fault
+from service.engine.identity import name_of_this_host
+
+
+def of_nginx(deploy: Deploy, store: Store) -> Iterator[Fault]:
+    """Why nginx could not follow a rollback: else the service would be restarted, and back, before nginx says so."""
+    if not has("nginx"):
+        yield Fault("nginx is not installed", f"`{AS_ROOT} install` installs it")
+        return
+    if foreign := foreign_fault(store.name):
+        yield broken_nginx(foreign)
+    there = None if store.current is None else store.generation(store.current)
+    if there is not None and not there.included:
+        ports = there.ports[: 1 if there.tls == "off" else 2]
+        yield from (taken(deploy, listener) for listener in kept_from_nginx(there.listen, ports))
+
+
+def against_a_rollback(store: Store, number: int) -> Iterator[Fault]:
+    """What of this host a generation has no more; what the current one lives with is left out."""
+    generation = store.generation(number)
+    then = as_written(store.name, generation)
+    current = None if store.current is None else store.generation(store.current)
+    around = replace(surroundings(*generation.domains), bound=bound_by_nginx())
+    yield from immovable(then, around)
+    if not generation.included:
+        yield from (taken(then, listener) for listener in kept_from_nginx(generation.listen, nginx_ports(then)))
+    yield from out_of_reach(store, number)
+    yield from _of_the_certificate(store, number, then)
+    known = [] if current is None else list(names_taken(as_written(store.name, current), around))
+    yield from (fault for fault in names_taken(then, around) if fault not in known)
+    host, _, port = generation.listener.rpartition(":")
+    if port.isdecimal() and (current is None or current.listener.rpartition(":")[2] != port):
+        holder = holder_of(host.strip("[]"), int(port))
+        if holder is not None:
+            yield taken(then, Listener(f"port {port} on {host}", holder, unit_of(holder)))
+
+
+def _of_the_certificate(store: Store, number: int, then: Deploy) -> Iterator[Fault]:
+    certificate = certificate_of(store, number)
+    present = Certificate() if store.current is None else certificate_of(store, store.current)
+    if store.generation(number).tls == "files" and certificate != present:
+        found = certificates.faults(replace(then, certificate=certificate), time.time())
+        yield from (Fault(f"{key} of generation {number}: {fault.what}", fault.fix) for key, fault in found)
+
+
+def against_an_uninstallation(store: Store, purge: bool) -> Iterator[Fault]:
+    """What others need of that which goes."""
+    yield from _named_by_others(store)
+    if purge:
+        yield from _read_by_others(store)
+    yield from _missed_by_others(store)
+
+
+def _read_by_others(store: Store) -> Iterator[Fault]:
+    """Keys and passwords that other deployments of this host read as well: nobody has them again."""
+    for other in (Store(name, store.root) for name in store.others()):
+        number = other.current
+        read = read_by_the_service(other, number, ours=False) if number is not None and other.is_whole(number) else []
+        if shared := [path for path in read if path.startswith(f"/etc/{store.name}/")]:
+            fix = f"uninstall {other.name} first, or this without --purge"
+            yield Fault(f"{other.name} reads {' and '.join(shared)} as well", fix)
+
+
+def _named_by_others(store: Store) -> Iterator[Fault]:
+    """A site that has what is removed by its very name: nginx would not start again."""
+    name = store.name
+    there = naming(f"/{Paths(name).locations}", f"/{Paths(name).tls}/")
+    if others := [path for path in there if path != f"/{Paths(name).site_link}"]:
+        fix = f"let it say `{own_site.line_of(name)}`, and have a certificate of its own"
+        yield Fault(f"{', '.join(others)} names a file of {name}, and nginx would not start without that", fix)
+
+
+def _missed_by_others(store: Store) -> Iterator[Fault]:
+    """Those who use the engine that is served here: other hosts, or another deployment of this one.
+
+    Whoever is not heard on it has no use of it, and one that does not answer is of none.
+    """
+    number = store.current
+    if number is None or store.pending is not None or not store.is_whole(number) or not store.engine_unit(number):
+        return
+    joined = store.generation(number).joined
+    with suppress(RefusedError):
+        others = sorted({worker.host for worker in heard(joined)} - {name_of_this_host(joined)})
+        if others:
+            fix = "uninstall them first, or install them without `engine`"
+            yield Fault(f"{', '.join(others)} would be alone without the engine that {store.name} serves", fix)
