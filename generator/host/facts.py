@@ -273,9 +273,9 @@ def holder_of(host: str, port: int) -> str | None:
 
 def bound_by_nginx() -> tuple[tuple[str, int], ...]:
     """Where the nginx that systemd has started listens now; only root can tell."""
-    main = run("systemctl", "show", "--property=MainPID", "--value", "nginx.service").output
+    main = run("systemctl", "show", "--property=MainPID", "--value", "nginx.service")
     with suppress(OSError):
-        held = _descriptors(int(main or 0))
+        held = _descriptors(main.output) if main.succeeded else set()
         return tuple(sorted({(address, port) for address, port, found in _listening() if found in held}))
     return ()
 
@@ -285,7 +285,7 @@ def is_free(host: str, port: int) -> bool:
     return _bind(host, port) == 0
 
 
-def _descriptors(process: int) -> set[str]:
+def _descriptors(process: str | int) -> set[str]:
     """What a process has open, as it stands in /proc/PID/fd."""
     found = set()
     for descriptor in os.listdir(f"/proc/{process}/fd"):
