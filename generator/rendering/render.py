@@ -236,6 +236,16 @@ def _may_be_behind_tls(deploy: Deploy) -> bool:
     return serves_app(deploy) and (is_proxied or deploy.nginx.include)
 
 
+def _identifier(deploy: Deploy) -> str:
+    """How the names begin that a site gives to zones and variables of nginx."""
+    return deploy.name.replace("-", "_")
+
+
+def _client_scheme(deploy: Deploy) -> str:
+    """The variable of nginx with that by which a client has come."""
+    return f"{_identifier(deploy)}_scheme" if _may_be_behind_tls(deploy) else "scheme"
+
+
 def _publishes(deploy: Deploy) -> bool:
     """Whether messages can be sent by HTTP. The library of the standalone server reads no request that has a body."""
     return deploy.server != "standalone" and not serves_app(deploy)
@@ -428,7 +438,7 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "user": service_user,
     "home": lambda d: f"/var/lib/{d.name}",
     # In nginx a name of a variable has no hyphen; deployments have no underscore, so no two can meet.
-    "identifier": lambda d: d.name.replace("-", "_"),
+    "identifier": _identifier,
     "workers": lambda d: d.workers,
     "runtime_directory": lambda d: bus(d).removeprefix("/run/"),
     "replaces_workers": replaces_workers,
@@ -482,7 +492,7 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "default_server_trusts": lambda d: d.nginx.default_server and bool(d.nginx.trusted_proxies),
     "scheme_of_clients": lambda d: "http" if d.tls == "off" else "https",
     "may_be_behind_tls": _may_be_behind_tls,
-    "is_not_behind_tls": lambda d: serves_app(d) and not _may_be_behind_tls(d),
+    "client_scheme": _client_scheme,
     "redirect_trusts": lambda d: d.tls != "off" and bool(d.nginx.trusted_proxies),
     "health_from": lambda d: d.nginx.health_from,
     "alerts": alerts,
