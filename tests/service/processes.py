@@ -90,8 +90,9 @@ class Processes:
         return 0
 
     def kill(self, pid: int) -> None:
-        """End a worker at once."""
+        """End a worker at once, and see that it is gone: until then it counts as one that takes part."""
         os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not _is_alive(str(pid)))
 
 
 def _is_alive(pid: str) -> bool:
