@@ -117,9 +117,7 @@ def the_certificate(patient: Patient) -> Shown:
         text=str(described["text"]),
         another_shown=bool(described.get("another_shown")),
         refused=tuple(map(str, certificates.refusals(deploy, place, now, shown))),
-        not_renewed=place.why_not_renewed
-        if deploy.tls == "letsencrypt" and place.serves_lineage and place.is_whole
-        else "",
+        not_renewed=certificates.not_renewed(deploy, place),
         known=tuple(f"{key}: {fault}" for key, fault in certificates.warnings(deploy, now)),
         days_left=int(str(described.get("days_left", 0))),
         authority=certificates.authority(place) if deploy.tls == "letsencrypt" else None,

@@ -303,6 +303,12 @@ def _make_way(place: Place, report: Report) -> None:
     report.line(f"  what certbot would not renew is kept in {place.make_way()}")
 
 
+def not_renewed(deploy: Deploy, place: Place) -> str:
+    """Why the lineage that is served will end, in words; nothing where certbot renews it. Only root can tell."""
+    is_served = deploy.tls == "letsencrypt" and place.serves_lineage and place.is_whole
+    return place.why_not_renewed if is_served else ""
+
+
 def forget(place: Place, report: Report) -> None:
     """Report a lineage of ours that the deployment no longer uses; not one of the same name that is not ours."""
     if _is_renewed_by(place):

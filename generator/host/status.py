@@ -12,7 +12,7 @@ from generator.commands import loaded_for
 from generator.config.project import Project
 from generator.config.schema import Deploy
 from generator.config.sources import project_of
-from generator.host.certificates import Place, described, refusals
+from generator.host.certificates import Place, described, not_renewed, refusals
 from generator.host.clients import connections, deaf, health
 from generator.host.drift import drifts
 from generator.host.facts import is_active, runs
@@ -159,7 +159,7 @@ def _add_hosts(generation: Generation, rows: dict[str, str], report: Report) -> 
 def _add_certificate(deploy: Deploy, store: Store, shown: bytes | None, rows: dict[str, str], report: Report) -> bool:
     """Whether clients take it, and will after its end as well."""
     place, now = Place(store.name), time.time()
-    stays = place.why_not_renewed if deploy.tls == "letsencrypt" and place.serves_lineage and place.is_whole else ""
+    stays = not_renewed(deploy, place)
     refused = [str(fault) for fault in refusals(deploy, place, now, shown)]
     certificate = described(deploy, place, now, shown)
     report.fact(certificate={**certificate, "refused": refused, "not_renewed": stays})
