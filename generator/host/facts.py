@@ -273,11 +273,16 @@ def holder_of(host: str, port: int) -> str | None:
 
 def bound_by_nginx() -> tuple[tuple[str, int], ...]:
     """Where the nginx that systemd has started listens now; only root can tell."""
-    main = run("systemctl", "show", "--property=MainPID", "--value", "nginx.service")
     with suppress(OSError):
-        held = _descriptors(main.output) if main.succeeded else set()
+        held = _descriptors(main_process("nginx.service"))
         return tuple(sorted({(address, port) for address, port, found in _listening() if found in held}))
     return ()
+
+
+def main_process(unit: str) -> int:
+    """The process that systemd has started for a unit; 0 where none runs, or systemd does not answer."""
+    said = run("systemctl", "show", "--value", unit, "--property", "MainPID")
+    return int(said.output) if said.succeeded and said.output.isdecimal() else 0
 
 
 def is_free(host: str, port: int) -> bool:
@@ -285,7 +290,7 @@ def is_free(host: str, port: int) -> bool:
     return _bind(host, port) == 0
 
 
-def _descriptors(process: str | int) -> set[str]:
+def _descriptors(process: int) -> set[str]:
     """What a process has open, as it stands in /proc/PID/fd."""
     found = set()
     for descriptor in os.listdir(f"/proc/{process}/fd"):
@@ -459,13 +464,12 @@ def supervisors_files(configuration: Path = Path("/etc/supervisor/supervisord.co
     """
     if not has("supervisorctl"):
         return None
-    unit = ("systemctl", "show", "--value", "supervisor.service", "--property")
-    pid = run(*unit, "MainPID").output
+    pid = main_process("supervisor.service")
     with suppress(OSError):
-        limits = Path(f"/proc/{pid}/limits").read_text(encoding="ascii") if pid != "0" else ""
+        limits = Path(f"/proc/{pid}/limits").read_text(encoding="ascii") if pid else ""
         if found := re.search(r"(?m)^Max open files +\w+ +(\w+)", limits):
             return int(found[1]) if found[1].isdecimal() else None
-    at_start = run(*unit, "LimitNOFILE").output
+    at_start = run("systemctl", "show", "--property=LimitNOFILE", "--value", "supervisor.service").output
     with suppress(OSError):
         wanted = re.search(r"(?m)^ *minfds *= *(\d+)", configuration.read_text(errors="replace"))
         if at_start.isdecimal() and wanted:

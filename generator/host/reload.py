@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from generator.config.addresses import EVERY
-from generator.host.facts import bound_by_nginx
+from generator.host.facts import bound_by_nginx, main_process
 from generator.host.programs import run
 from generator.readers.nginx import HOST
 from generator.readers.nginx_sites import error_log
@@ -73,6 +73,6 @@ def nginx_workers() -> set[int]:
 
     Source: proc_pid_cmdline(5), and ngx_setproctitle in nginx.
     """
-    main = run("systemctl", "show", "--property=MainPID", "--value", "nginx.service").output
-    children = run("ps", "--ppid", main, "-o", "pid=,args=").output if main not in ("", "0") else ""
+    main = main_process("nginx.service")
+    children = run("ps", "--ppid", str(main), "-o", "pid=,args=").output if main else ""
     return {int(line.split()[0]) for line in children.splitlines() if line.rstrip().endswith("nginx: worker process")}
