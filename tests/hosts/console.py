@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from websockets.exceptions import InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
 from tests.hosts.driver import Host
+from wsbundle_client import client as of_client
 
 ROOT = Path(__file__).parent.parent.parent
 CLONE = "clone"  # in the home of who works there
@@ -30,6 +32,19 @@ find /etc /opt /run /usr/lib/systemd /var/lib -xdev \( -path {" -o -path ".join(
     -o \( -type l -printf '%p -> %l\n' \) -o \( -type f -printf '%p %m %u:%g %s %T@\n' -exec sha256sum {{}} + \) \
     -o -printf '%p %y %m %u:%g\n' | sed -E 's/^([0-9a-f]{{64}})  (.*)/\2 \1/'
 """
+
+
+@contextmanager
+def clients_come_to(address: str = "", **options: Any) -> Iterator[None]:
+    """Clients for Python come to this host, or to the one that their URL ends in, as in `?10.0.0.1`."""
+    connecting = of_client._Connecting
+
+    def to_the_host(url: str, **given: Any) -> Any:
+        url, _, own = url.partition("?")
+        return connecting(url, host=address or own, **options, **given)
+
+    with mock.patch.object(of_client, "_Connecting", to_the_host):
+        yield
 
 
 class Console:

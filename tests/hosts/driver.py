@@ -105,6 +105,7 @@ class Host:
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._slirp: subprocess.Popen[bytes] | None = None
         self._boots = 0
+        self._leads: int | None = None
         try:
             for path in (self.root, self.upper, self.directory / "work"):
                 path.mkdir(parents=True)
@@ -175,6 +176,7 @@ class Host:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables, start_new_session=True,
                 preexec_fn=_die_with_parent,
             )  # fmt: skip
+        self._leads = None
         _await(self._is_up, BOOT_S, f"the boot of {self.name}: {self.console}")
 
     def _is_up(self) -> bool:
@@ -185,14 +187,19 @@ class Host:
         return self.run("systemctl", "is-system-running", check=False).stdout.strip() in ("running", "degraded")
 
     def _leader(self) -> int | None:
-        """The guest's PID 1, as this machine numbers it."""
-        if self._nspawn is not None:
-            with suppress(OSError):
-                pid = self._nspawn.pid
-                for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        """The guest's PID 1, as this machine numbers it.
+
+        Once found it is remembered: a list of children may leave one out while another ends. Source: proc(5).
+        """
+        if self._nspawn is None or self._nspawn.poll() is not None:
+            return None
+        if self._leads is None:
+            pid = self._nspawn.pid
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                with suppress(OSError):
                     if re.search(r"^NSpid:\s.*\s1$", Path(f"/proc/{child}/status").read_text(), re.MULTILINE):
-                        return int(child)
-        return None
+                        self._leads = int(child)
+        return self._leads
 
     def command(self, *command: str, directory: str = "", **environment: str) -> list[str]:
         """The words that run a command inside, as root and without a terminal; in the home of who works there."""

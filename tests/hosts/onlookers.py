@@ -15,13 +15,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 from urllib.parse import quote
 
-from websockets.asyncio.client import connect
-
 from tests.clients.chromium import Browser, Page, chromium
-from tests.hosts.console import DOMAIN, ROOT, Console
+from tests.hosts.console import DOMAIN, ROOT, Console, clients_come_to
 from wsbundle_client import Client, Event, File, GoneError, RequestError, Sent
 
 PERIOD_S = 0.2
@@ -301,7 +298,6 @@ async def onlookers(console: Console, directory: Path) -> AsyncIterator[Onlooker
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    through_nginx = partial(connect, host=address, port=443, ssl=context)
     flags = (f"--host-resolver-rules=MAP {DOMAIN} {address}", "--ignore-certificate-errors")
     of = Onlookers(
         Publisher(token(PUBLISHER), address),
@@ -309,7 +305,7 @@ async def onlookers(console: Console, directory: Path) -> AsyncIterator[Onlooker
         PhoneThatIsOn(PHONE, token(PHONE)),
         PhoneThatSleeps(SLEEPER, token(SLEEPER), directory / "position.json"),
     )
-    with mock.patch("wsbundle_client.client.connect", through_nginx), chromium(*flags) as browser:
+    with clients_come_to(address, ssl=context), chromium(*flags) as browser:
         until = asyncio.Event()
         await asyncio.to_thread(of.page.open, browser)
         phones = [await _begun(partial(phone.live, until=until)) for phone in (of.phone, of.sleeper)]

@@ -4,12 +4,8 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
-from unittest import mock
 
-from websockets.asyncio.client import connect
-
-from tests.hosts.console import DOMAIN, Console
+from tests.hosts.console import DOMAIN, Console, clients_come_to
 from wsbundle_client import Client, RequestError
 
 # With all other clients of a test, fewer than limits.connections_per_address.
@@ -68,8 +64,7 @@ class Talk:
 @asynccontextmanager
 async def talk(console: Console) -> AsyncIterator[Talk]:
     """They talk as long as the block lasts; at its end all that was accepted must have come."""
-    through_nginx = partial(connect, host=console.host.address, port=80)
-    with mock.patch("wsbundle_client.client.connect", through_nginx):
+    with clients_come_to(console.host.address):
         async with AsyncExitStack() as stack:
             of = Talk()
             for talker in of.talkers:

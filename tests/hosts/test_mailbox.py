@@ -7,16 +7,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
-from websockets.asyncio.client import connect
 
-from tests.hosts.console import DOMAIN, NAME, Console
+from tests.hosts.console import DOMAIN, NAME, Console, clients_come_to
 from tests.hosts.test_engine import DATA, SERVED, engine_of
 from wsbundle_client import Client, Event, File, Memory, RequestError
 
 PATIENCE_S = 30.0
+ACT_S = 300.0
 ROOM = {"messages": 100_000, "bytes": 16 * 1024**2, "total": 64 * 1024**2}
 ON_DISK: dict[str, Any] = {"auth": "token", "mailbox": {"keep": "disk", **ROOM}}
 IN_ENGINE: dict[str, Any] = {"auth": "token", "mailbox": {"keep": "engine", **ROOM}}
@@ -89,14 +88,11 @@ class People:
 def play(*acts: Any) -> None:
     """One after another, by way of the nginx of the host whose address the URL ends in."""
 
-    def there(url: str, **options: Any) -> Any:
-        return connect(url.partition("?")[0], host=url.partition("?")[2], port=80, **options)
-
     async def all_acts() -> None:
         for act in acts:
-            await act()
+            await asyncio.wait_for(act(), ACT_S)
 
-    with mock.patch("wsbundle_client.client.connect", there):
+    with clients_come_to():
         asyncio.run(all_acts())
 
 

@@ -2,17 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
-from websockets.asyncio.client import connect
 
 from tests.hosts.conftest import running
-from tests.hosts.console import DOMAIN, NAME, Console
+from tests.hosts.console import DOMAIN, NAME, Console, clients_come_to
 from tests.hosts.driver import Network
 from tests.hosts.test_engine import CERTIFICATE, KEY, PASSWORD, certify, engine_of
 from tests.hosts.test_mailbox import IN_ENGINE, People, goes_on_sending, play, restarted
@@ -56,21 +54,10 @@ def hosts(warm_layers: tuple[Path, ...]) -> Iterator[Hosts]:
             network.destroy()
 
 
-@contextmanager
-def by_address() -> Iterator[None]:
-    """Clients come to the host whose address their URL ends in."""
-
-    def there(url: str, **options: Any) -> Any:
-        return connect(url.partition("?")[0], host=url.partition("?")[2], port=80, **options)
-
-    with mock.patch("wsbundle_client.client.connect", there):
-        yield
-
-
 @asynccontextmanager
 async def clients(hosts: Hosts, *uuids: str) -> AsyncIterator[list[Client]]:
     """One on each host."""
-    with by_address():
+    with clients_come_to():
         async with AsyncExitStack() as stack:
             pairs = zip(uuids, hosts.consoles, strict=False)
             made = [Client(f"ws://{DOMAIN}/?{console.host.address}", uuid=uuid) for uuid, console in pairs]
