@@ -11,7 +11,8 @@ from wsbundle_client import Client, Event, File, Memory, Position
 
 NO_POSITIONS = [
     *("[]", "{}", "null", "7", '"e"', '{"epoch": "e"}', '{"after": 7}', '{"epoch": "e", "after": null}'),
-    *('{"epoch": "e", "after": -1}', '{"epoch": "e", "after": 9007199254740992}'),
+    *('{"epoch": "e", "after": -1}', '{"epoch": "e", "after": 9007199254740992}', '{"epoch": "e", "after": 1e999}'),
+    *('{"epoch": "e", "after": true}', '{"epoch": "e", "after": "7"}', '{"epoch": 7, "after": 7}', 50_000 * "["),
 ]
 
 

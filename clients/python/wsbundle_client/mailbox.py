@@ -49,13 +49,12 @@ class File:
     def load(self) -> Position | None:
         try:
             saved = json.loads(self._path.read_text())
-            position = Position(str(saved["epoch"]), int(saved["after"]))
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError):
+            epoch, after = saved["epoch"], saved["after"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             # Half a file proves nothing; the service knows what was confirmed.
             return None
-        return position if 0 <= position.after <= MAX_OFFSET else None
+        is_one = type(epoch) is str and type(after) is int and 0 <= after <= MAX_OFFSET
+        return Position(epoch, after) if is_one else None
 
     def save(self, position: Position) -> None:
         new = self._path.with_name(f"{self._path.name}.new")
