@@ -381,6 +381,40 @@ def test_a_message_that_waits_to_be_fetched_is_not_to_be_sent_again(
     with_a_server(sent)
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [({"stored": True}, "the connection was lost; it waits in the mailbox of the recipient"), ({}, "lost")],
+)
+def test_a_message_in_a_mailbox_is_not_lost_with_the_connection_of_its_sender(
+    answer: dict[str, bool], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def sent(server: Server) -> None:
+        sending = asyncio.create_task(command.send(server.url, None, "bob", "hello", "delivered"))
+        peer = await server.accept()
+        await peer.greet()
+        frame = await peer.frame()
+        await peer.say("ok", id=frame["id"], online=1, receipts=1, **answer)
+        await peer.close(1012)
+        assert await sending == 1
+        assert capsys.readouterr().err == f"{server.url}: {told}\n"
+
+    with_a_server(sent)
+
+
+def test_a_message_that_became_too_old_in_a_mailbox_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    async def sent(server: Server) -> None:
+        sending = asyncio.create_task(command.send(server.url, None, "bob", "hello", "delivered"))
+        peer = await server.accept()
+        await peer.greet()
+        frame = await peer.frame()
+        await peer.say("ok", id=frame["id"], online=0, receipts=1, stored=True)
+        await peer.say("lost", id=frame["id"], recipient_uuid="bob")
+        assert await sending == 1
+        assert capsys.readouterr().err == f"{server.url}: lost\n"
+
+    with_a_server(sent)
+
+
 def test_listen_hears_its_groups(shell: Shell) -> None:
     async def send_to_group() -> int:
         async with Client(shell.url) as sender:

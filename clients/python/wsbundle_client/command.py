@@ -91,7 +91,11 @@ async def send(url: str, token: Token, recipient: str, message: str, wait: str) 
         async with Client(url, token=token, reconnect=False) as client:
             sent = await client.send(recipient, message, ack=wait)
             kept = "; it waits in the mailbox of the recipient" if sent.stored else ""
-            return await sent.outcome() if wait == "delivered" else wait
+            if wait == "accepted":
+                return wait
+            outcome = await sent.outcome()
+            # Where no receipt has come, only the connection was lost.
+            return f"the connection was lost{kept}" if kept and not sent.outcomes else outcome
 
     try:
         outcome = await asyncio.wait_for(send_it(), TIMEOUT_S)
