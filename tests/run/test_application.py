@@ -47,6 +47,8 @@ def site() -> Iterator[Stage]:
         (code / "main.py").write_text(APPLICATION)
         for name in FILES:
             (code / "files" / name).write_text(name)
+        # What a host may have for all sites: less than one of our buffers.
+        (stage.root / "etc/nginx/sites-enabled/of-the-host").write_text("proxy_temp_file_write_size 16k;\n")
         with nginx(stage), as_systemd(stage):
             yield stage
 
