@@ -14,8 +14,20 @@ from tests.run.stage import DEADLINE_S, DOMAIN, Stage, as_systemd, nginx
 pytestmark = pytest.mark.slow
 
 APPLICATION = """
+import asyncio
+
+go_on = asyncio.Event()
+
 async def app(scope, receive, send):
-    if scope["type"] == "http":
+    if scope.get("path") == "/halves":
+        fields = [(b"content-length", b"4"), (b"x-accel-buffering", b"no")]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+        await go_on.wait()
+        await send({"type": "http.response.body", "body": b"cd"})
+    elif scope["type"] == "http":
+        if scope["path"] == "/on":
+            go_on.set()
         length = int(scope["query_string"] or 0)
         names = b" ".join(name for name, _ in scope["headers"] if name.startswith(b"api"))
         if scope["path"] == "/about":
@@ -57,6 +69,18 @@ def site() -> Iterator[Stage]:
 def test_an_application_may_set_as_many_cookies_as_it_may_get(site: Stage, length: int) -> None:
     status, fields, _ = site.get(f"/?{length}")
     assert (status, len(fields["set-cookie"])) == (200, length + 2)
+
+
+def test_an_answer_that_is_not_to_be_buffered_arrives_in_parts(site: Stage) -> None:
+    with socket.create_connection(("127.0.0.1", site.http_port), DEADLINE_S) as connection:
+        connection.sendall(f"GET /halves HTTP/1.1\r\nHost: {DOMAIN}\r\nConnection: close\r\n\r\n".encode())
+        answer = b""
+        while not answer.endswith(b"ab"):
+            part = connection.recv(65536)
+            assert part
+            answer += part
+        assert site.get("/on")[0] == 200
+        assert b"".join(iter(lambda: connection.recv(65536), b"")) == b"cd"
 
 
 def test_a_field_with_an_underscore_in_its_name_does_not_arrive(site: Stage) -> None:
