@@ -45,7 +45,9 @@ _OF_URLS = re.compile(r"\S+://\S+")
 _OF_SOURCES = re.compile(r"--no-binary\b|--only-binary[ =]+:none:")
 # And no option such as --index-url.
 _MEANS_PACKAGES = re.compile(r"-e\b|--editable\b|(?!-)")
-_OF_DIRECTORIES = re.compile(r"(?:-e|--editable)\b|\.{1,2}(?:/|$)|file:")
+# Of the application itself: pip is started in app.path, and looks for them there, whatever file names them.
+OF_WHEELS = re.compile(r"([^/\s:$][^\s:$]*\.whl)(?![\w.])")
+_OF_DIRECTORIES = re.compile(r"(?:-e|--editable)\b|(?!\S+\.whl\b)(?:\.{1,2}(?:/|$)|file:)")
 
 
 def with_project(loaded: Loaded) -> tuple[Loaded, list[Located]]:
@@ -241,6 +243,23 @@ class _Look:
             self._fault("app.requirements", f"'{name}' is outside of {self.place}, where deploy.yaml is", fix)
         return True
 
+    def _is_found(self, name: str, files: tuple[str, ...], where: str, written: str) -> bool:
+        """The same, for one that is named in another: it is a fault where it is not."""
+        if self._is_there(name, files):
+            return True
+        fix = "put it into app.path, and do not let .gitignore name it"
+        self._fault("app.requirements", f"{where}: there is no {written}", fix)
+        return False
+
+    def _told_apart(self, wheel: str, files: tuple[str, ...], where: str) -> str:
+        """A comment by which requirements are others once the content of a wheel is."""
+        from hashlib import sha256
+
+        name = os.path.normpath(wheel)
+        if not self._is_found(name, files, where, wheel):
+            return ""
+        return f"# {name} {sha256((self.directory / name).read_bytes()).hexdigest()}\n"
+
     def _is_of_uv(self) -> bool:
         return str(self.app.requirements).rpartition("/")[2] == _UV_LOCK
 
@@ -285,13 +304,10 @@ class _Look:
         for number, line in _logical_lines(text):
             if other := _OF_OTHER_FILES.match(line):
                 path = os.path.relpath(self.directory / os.path.dirname(name) / other[1], self.directory)
-                if path in within or path == name:
-                    continue
-                if self._is_there(path, files):
+                if path not in (*within, name) and self._is_found(path, files, f"{name}:{number}", other[1]):
                     text += self._read(path, files, (*within, name))
-                else:
-                    fix = "put it into app.path, and do not let .gitignore name it"
-                    self._fault("app.requirements", f"{name}:{number}: there is no {other[1]}", fix)
+            elif wheel := OF_WHEELS.match(line):
+                text += self._told_apart(wheel[1], files, f"{name}:{number}")
             elif not (_IS_PACKAGE.match(line) or _IS_PLACE.match(line)):
                 what = f"{name}:{number}: pip cannot read '{line}'"
                 self._fault("app.requirements", what, "write a package as in `fastapi==0.118.0`")

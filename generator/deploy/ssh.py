@@ -33,7 +33,7 @@ _FIXES = {
     "Host key verification failed": "compare and accept its key once: ssh {host}",
     "Could not resolve hostname": "write its name, or a Host of ~/.ssh/config",
     "Connection refused": "start sshd there, or name its port in ~/.ssh/config",
-    "timed out": "see that it runs, and that a firewall lets ssh through",
+    "timed out": "see that it runs, that a firewall lets ssh through, and that a login takes less than 15 s",
     "No route to host": "see that it runs, and that this machine is in its network",
     "Network is unreachable": "connect this machine to its network",
     # Before any word of sshd, or after it: MaxStartups or PerSourcePenalties of sshd_config(5).

@@ -83,8 +83,11 @@ def _fill_by_pip(venv: Path, project: Project | None) -> None:
         variables = of_pip({**named, **_reach(), "TMPDIR": temporary})
         log = Path(temporary, "pip.log")  # it says whom pip could not reach
 
+        # Where the application is: from there pip reads the wheels that its requirements name.
+        there = ("env", "-C", project.directory) if project is not None else ()
+
         def pip(*words: str, doing: str) -> None:
-            outcome = run(*_WITH_US, python, "-I", "-m", "pip", *words, timeout_s=_INSTALL_S, **variables)
+            outcome = run(*_WITH_US, *there, python, "-I", "-m", "pip", *words, timeout_s=_INSTALL_S, **variables)
             if not outcome.succeeded and log.exists():
                 why = reason(outcome.output + "\n" + log.read_text(encoding="utf-8", errors="replace"))
                 outcome = Outcome(outcome.code, f"{outcome.output}\n{why or ''}".strip())
@@ -101,7 +104,7 @@ def _fill_by_pip(venv: Path, project: Project | None) -> None:
                     file = Path(temporary, "exported.txt")
                     file.write_text(project.requirements, encoding="utf-8")
                 else:
-                    file = Path(project.directory, project.file)
+                    file = Path(project.file)
                 pip(*install, "-r", str(file), doing="installing the application's requirements")
                 spared = ("setuptools",) if _needs_setuptools(python, project.requirements) else ()
             rest = _runner(python, temporary)

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from packaging.markers import Marker, default_environment
 
+from generator.config.sources import OF_WHEELS
 from generator.pip import PipError, of_pip
 from generator.report import CommandError
 
@@ -79,12 +80,12 @@ def _locked(lock: str) -> Iterator[tuple[str, str, str]]:
 
 
 def locked(requirements: str) -> str:
-    """An application's requirements, as a lock.
+    """An application's requirements, as a lock; without the wheels that are among its own files.
 
     Raises:
         CommandError: some have no hash, so that nobody knows what would be in the archive.
     """
-    lines = [line for line in _entries(requirements) if not line.startswith(("#", "-"))]
+    lines = [line for line in _entries(requirements) if not (line.startswith(("#", "-")) or OF_WHEELS.match(line))]
     if open_ones := [line.split()[0] for line in lines if "--hash=" not in line]:
         fix = "lock all of them: uv pip compile --generate-hashes requirements.in -o requirements.txt"
         raise CommandError(f"An archive has what is locked by its hash, and {', '.join(open_ones[:5])} is not; {fix}")

@@ -279,10 +279,11 @@ def client_address_is_true(texts: Texts) -> Disagreements:
     "looks at."
 )
 def same_limits(texts: Texts) -> Disagreements:
-    of_a_site = (("client_header_timeout ", "HEADER_TIMEOUT"), ("client_body_timeout ", "HEADER_TIMEOUT"))
-    everywhere = ((r"limit_conn \w+ ", "MAX_CONNECTIONS_PER_ADDRESS"),)
-    for directive, variable in everywhere if texts.locations else of_a_site + everywhere:
-        given = set(re.findall(rf"^\s*{directive}(\d+)", texts.nginx, re.MULTILINE))
+    # Outside of all locations: one may give a body more time, where nginx keeps it until it is whole.
+    of_a_site = tuple((" {4}", f"client_{part}_timeout ", "HEADER_TIMEOUT") for part in ("header", "body"))
+    everywhere = ((r"\s*", r"limit_conn \w+ ", "MAX_CONNECTIONS_PER_ADDRESS"),)
+    for indent, directive, variable in everywhere if texts.locations else of_a_site + everywhere:
+        given = set(re.findall(rf"^{indent}{directive}(\d+)", texts.nginx, re.MULTILINE))
         if given != {meant := _env(texts, f"WEBSOCKET_{variable}")}:
             yield "site", f"{directive}is {', '.join(sorted(given)) or 'missing'}, .env says {meant}"
     publish = dict(_locations(texts)).get(f"{_prefix(texts)}/publish/")

@@ -152,6 +152,7 @@ def test_the_deploy_yaml_of_an_archive_leads_to_the_files_beside_it(here: Path) 
 
 def test_only_what_is_locked_by_its_hash_is_packed() -> None:
     lock = "# of uv\n-r base.txt\na==1 \\\n    --hash=sha256:00 \\\n    --hash=sha256:01\n    # via b\n"
+    lock += "./dist/of_its_own-1.whl\n"  # which is among its files
     assert locked(lock).split() == ["a==1", "--hash=sha256:00", "--hash=sha256:01"]
     with pytest.raises(CommandError, match="b==2, c is not; lock all of them: uv pip compile --generate-hashes"):
         locked(f"{lock}b==2\nc\n")

@@ -396,11 +396,24 @@ def test_a_file_of_requirements_is_read_with_all_that_it_names(here: Path) -> No
     assert all(word in project.requirements for word in ("a==1", "b==2", "https://a.org/c.whl", "d===4"))
 
 
+def test_requirements_are_others_once_a_wheel_of_the_application_is(here: Path) -> None:
+    put(here, "requirements/base.txt", "./dist/a-1.whl\n")
+    put(here, "requirements.txt", "-r requirements/base.txt\n")
+    seen = set()
+    for text in ("one", "two"):
+        put(here, "dist/a-1.whl", text)
+        seen.add(found(here).requirements)
+    assert len(seen) == 2
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
         ("-r other.txt", "there is no other.txt; put it into app.path, and do not let .gitignore name it"),
         ("-r ../other.txt", "there is no ../other.txt; put it into app.path, and do not let .gitignore name it"),
+        ("./a-1.whl", "there is no ./a-1.whl; put it into app.path, and do not let .gitignore name it"),
+        ("dist/a-1.whl ; os_name == 'nt'", "there is no dist/a-1.whl; put it into app.path, and do not let .gitignore "
+        "name it"),
         ("-chttp://a.org/c", "there is no http://a.org/c; put it into app.path, and do not let .gitignore name it"),
         *(
             (line, f"'{line}' is a directory, and only packages are installed; leave it out; code of your own is "
@@ -438,7 +451,10 @@ def test_whatever_pip_can_read_is_taken(here: Path) -> None:
         "a@https://a.org/a.whl",
         "b-1-py3.whl",
     ]
-    put(here, "requirements.txt", "\n".join([*lines, "dist/b-1-py3.whl", "${NAME}==1", "a==1 --hash=sha256:00", ""]))
+    lines += ["dist/b-1-py3.whl", "./b-1-py3.whl[c]", "/srv/b-1-py3.whl", "file:///srv/b-1-py3.whl"]
+    for wheel in ("b-1-py3.whl", "dist/b-1-py3.whl"):
+        put(here, wheel)
+    put(here, "requirements.txt", "\n".join([*lines, "${NAME}==1", "a==1 --hash=sha256:00", ""]))
     assert warned(here) == []
 
 

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from websockets.sync.client import connect
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from fastapi import BackgroundTasks, FastAPI, Request, WebSocket
 from fastapi.responses import StreamingResponse
+import prices
 
 app = FastAPI()
 counted = Path("/var/lib/queue-websocket/counted")
@@ -72,7 +74,13 @@ async def echo(websocket: WebSocket):
     async for text in websocket.iter_text():
         await websocket.send_text(text)
 """
-REQUIREMENTS = "fastapi==0.118.0\nuvicorn[standard]==0.37.0\n"
+REQUIREMENTS = "fastapi==0.118.0\nuvicorn[standard]==0.37.0\n./dist/prices-1-py3-none-any.whl\n"
+WHEEL = {
+    "prices.py": "",
+    "prices-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: prices\nVersion: 1\n",
+    "prices-1.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    "prices-1.dist-info/RECORD": "prices.py,,\n",
+}
 
 
 class Shop:
@@ -92,6 +100,10 @@ class Shop:
             },
         }
         self.write("requirements.txt", REQUIREMENTS)
+        self.write("dist/prices-1-py3-none-any.whl", "")
+        with ZipFile(console.host.root / self.home[1:] / "dist/prices-1-py3-none-any.whl", "w") as wheel:
+            for name, text in WHEEL.items():
+                wheel.writestr(name, text)
         self.write("static/hello.txt", "hello\n")
         self.write("secret.txt", "secret\n")
         self.write("shop/__init__.py", "")

@@ -1,6 +1,7 @@
 """An application behind the rendered site, as a browser has it: nginx and the application are real."""
 
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,7 +48,7 @@ FILES = {"page.html": "text/html", "new.mjs": "text/javascript", "deep/er.mjs": 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Stage]:
     with TemporaryDirectory(prefix="ws-") as directory:
-        limits = {"handshakes_per_second": 1, "handshake_burst": 10}
+        limits = {"handshakes_per_second": 1, "handshake_burst": 10, "header_timeout": 1}
         stage = Stage(
             Path(directory),
             app={"callable": "main:app", "static": {"/static/": "files"}},
@@ -114,6 +115,15 @@ def test_a_client_is_not_believed_by_what_it_came_and_below_what(site: Stage) ->
     own = "Forwarded: host=elsewhere.example\r\nX-Forwarded-Port: 1\r\nX-Forwarded-Prefix: /elsewhere\r\n"
     seen = told(site, f"GET /about HTTP/1.1\r\nHost: {DOMAIN}\r\nX-Forwarded-Host: elsewhere.example\r\n{own}")
     assert seen == [f"host: {DOMAIN}", f"x-forwarded-host: {DOMAIN}"]
+
+
+def test_an_upload_may_pause_for_longer_than_the_head_of_a_request(site: Stage) -> None:
+    head = f"POST /about HTTP/1.1\r\nHost: {DOMAIN}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", site.http_port), DEADLINE_S) as connection:
+        connection.sendall(f"{head}a".encode())
+        time.sleep(2 * site.deploy.limits.header_timeout)
+        connection.sendall(b"b")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
 
 
 def test_a_message_is_as_long_as_it_may_be_and_not_longer(site: Stage) -> None:
