@@ -378,7 +378,7 @@ export class NotificationClient extends EventTarget {
     const once = this.#mailbox ? {dedup: id} : {};
     const accept = (ok, link) => {
       sent.accept(ok);
-      if (sent.stored && fields.ack === "delivered" && this.#mailbox) {
+      if (sent.stored && fields.ack === "delivered" && this.#mailbox && !sent.isComplete) {
         this.#receipts.set(id, sent);
         link.receipts.delete(id);
       }

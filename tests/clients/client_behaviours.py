@@ -1040,6 +1040,30 @@ async def a_receipt_of_the_mailbox_may_come_on_a_later_connection(server: Server
 
 
 @behaviour
+async def a_receipt_of_the_mailbox_may_come_before_what_was_sent_again_is_answered(
+    server: Server, client: Driver
+) -> None:
+    await client.open(server.url, keeps=True)
+    peer = await server.accept()
+    await peer.greet(mailbox=FOUND)
+    await client.event("connected")
+    call = await client.call("send", "bob", "order", ack="delivered")
+    sent = await peer.frame()
+    peer.abort()
+    await client.event("disconnected")
+    peer = await server.accept()
+    await peer.greet(mailbox=FOUND)
+    await client.event("connected")
+    assert await peer.frame() == sent
+    await peer.say("delivered", id=sent["id"], recipient_uuid="bob", offset=8)
+    await peer.say("ok", id=sent["id"], online=1, receipts=1, stored=True)
+    assert await call.outcome() == "delivered"
+    # No other is to come, so the client knows nothing of it any more.
+    await peer.say("delivered", id=sent["id"], recipient_uuid="bob", offset=9)
+    assert (await client.event("receipt"))["id"] == sent["id"]
+
+
+@behaviour
 async def a_receipt_of_the_mailbox_is_waited_for_no_longer_than_the_client_lives(
     server: Server, client: Driver
 ) -> None:

@@ -201,7 +201,7 @@ class Client:
 
         def accept(ok: dict[str, Any]) -> None:
             sent._accept(ok["online"], ok.get("receipts", 0), ok.get("stored", False))
-            if sent.stored and ack == "delivered" and self._mailbox is not None:
+            if sent.stored and ack == "delivered" and self._mailbox is not None and not sent._complete.is_set():
                 self._receipts[number] = sent
                 for link in filter(None, (self._requests[number].link,)):
                     link.receipts.pop(number, None)
