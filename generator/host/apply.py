@@ -159,6 +159,7 @@ class Host:
         if after is None:
             self.store.make_current(None)
             place.remove()
+            run("systemctl", "stop", place.retry)  # as a rule there is none
 
     def _put_all(self, links: dict[str, str]) -> None:
         for path, link in links.items():

@@ -58,6 +58,8 @@ class Place:
         self.hook = root / paths.certbot_hook
         self.webroot = root / "var/lib" / f"{name}-acme"
         self.backups = root / "var/backups"
+        self.retry = f"{name}.certificate.service"
+        """What the hook leaves behind where nginx could not be reloaded. Names of deployments have no dots."""
 
     @property
     def has_lineage(self) -> bool:

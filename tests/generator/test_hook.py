@@ -6,12 +6,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from generator.host.certificates import Place
 from tests.generator.readings import NAME, rendered, text_of
 
 HOOK = f"etc/letsencrypt/renewal-hooks/deploy/{NAME}"
 LINEAGE = f"etc/letsencrypt/live/{NAME}"
-LATER = f"systemd-run --quiet --unit={NAME}-certificate --property=Restart=on-failure --property=RestartSec=15min "
-LATER += "sh -c nginx -t -q && systemctl reload nginx"
+LATER = f"systemd-run --quiet --unit={Place(NAME).retry} -p Restart=on-failure -p RestartSec=15min "
+LATER += "sh -c nginx -t -q && systemctl try-reload-or-restart nginx"
 
 
 def run(root: Path, hook: str, renewed: str | None, nginx_status: int = 0) -> tuple[int, list[str]]:

@@ -158,11 +158,16 @@ def test_what_is_renewed_while_another_site_is_broken_is_served_once_that_is_men
     assert served(host) == before
     assert "nginx serves ANOTHER" in host.wsbundle("doctor", "--only", "certificate", code=3)
     host.run("rm", "/etc/nginx/conf.d/broken.conf")
-    host.run("systemctl", "restart", f"{NAME}-certificate")  # as it does each quarter of an hour
-    host.run("sh", "-c", f"while systemctl is-active --quiet {NAME}-certificate; do sleep 0.1; done")
+    host.run("systemctl", "restart", f"{NAME}.certificate.service")  # as it does each quarter of an hour
+    host.run("sh", "-c", f"while systemctl is-active --quiet {NAME}.certificate.service; do sleep 0.1; done")
     assert served(host) != before
     host.wsbundle("doctor", "--only", "certificate")
     assert host.run("systemctl", "--failed", "--no-legend") == ""
+    host.write("/etc/nginx/conf.d/broken.conf", "nonsense;\n")
+    host.run(*RENEW)
+    host.run("rm", "/etc/nginx/conf.d/broken.conf")
+    host.wsbundle("uninstall", "--purge")
+    assert host.run("systemctl", "list-units", "--all", "--no-legend", f"{NAME}.certificate.service") == ""
 
 
 @pytest.mark.parametrize("damage", [f": >/etc/letsencrypt/renewal/{NAME}.conf", "rm -r /etc/letsencrypt/archive"])
