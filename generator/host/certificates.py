@@ -10,7 +10,7 @@ import shutil
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -18,7 +18,7 @@ from generator.config.schema import Deploy, domains
 from generator.host.chain import joined, judged, position_of_key
 from generator.host.directories import make_directory
 from generator.host.facts import naming
-from generator.host.lineage import broken, parts, settings
+from generator.host.lineage import broken, parts, places, settings
 from generator.host.programs import Outcome, has, must, run
 from generator.host.reload import Reload
 from generator.host.x509 import DAY_S, der, is_for, read
@@ -117,6 +117,21 @@ class Place:
         for path in parts(self.lineage, self.renewal):
             shutil.move(path, backup / f"{path.parent.name}-{path.name}")
         return backup
+
+    def take_back(self, backup: Path) -> bool:
+        """Undo `make_way` if certbot has put nothing there; whether it did not.
+
+        Other programs of the host may have the lineage by its name, and nginx's certificate is no placeholder.
+        """
+        if parts(self.lineage, self.renewal):
+            return False
+        for path in places(self.lineage, self.renewal):
+            if os.path.lexists(kept := backup / f"{path.parent.name}-{path.name}"):
+                shutil.move(kept, path)
+        backup.rmdir()
+        if self.has_lineage:
+            put_link(self.link, str(self.lineage))
+        return True
 
     def _begin_placeholder(self) -> Path:
         # Whole or not at all: a pair with half a key would stop every site of the host.
@@ -260,9 +275,6 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
     why = due(deploy, place, time.time())
     if why is None:
         return
-    if parts(place.lineage, place.renewal) and place.why_not_renewed:
-        _make_way(place, report)
-    must(place.prepare(domains(deploy)), "making a placeholder certificate")
     asked = deploy.letsencrypt
     who = ("--email", asked.email) if asked.email else ("--register-unsafely-without-email",)
     names = (word for domain in domains(deploy) for word in ("-d", domain))
@@ -273,7 +285,8 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
     # Hooks run for renewals only; should a later certbot run them here too, ours must still run once, and be heard.
     quiet = ("--non-interactive", "--agree-tos", "--no-directory-hooks")
     try:
-        with report.step("ask for a certificate"):
+        with _free(place, report), report.step("ask for a certificate"):
+            must(place.prepare(domains(deploy)), "making a placeholder certificate")
             must(
                 run("certbot", "certonly", *quiet, "--server", asked.server, *who, *what, *force, timeout_s=_CERTBOT_S)
             )
@@ -292,17 +305,25 @@ def obtain(deploy: Deploy, place: Place, report: Report) -> None:
         ) from None
 
 
-def _make_way(place: Place, report: Report) -> None:
-    """Let certbot begin anew with the name of a lineage that it will not renew.
+@contextmanager
+def _free(place: Place, report: Report) -> Iterator[None]:
+    """Let certbot begin anew with the name of a lineage that it will not renew, which is back if nothing comes of it.
 
     Raises:
         CommandError: another site has it as well.
     """
+    if not (parts(place.lineage, place.renewal) and place.why_not_renewed):
+        yield
+        return
     if used := naming(f"{place.lineage}/"):
-        what = f"certbot will not renew the certificate {place.name} ({place.why_not_renewed})"
-        fix = f"which {', '.join(used)} has as well: repair it, or let that site have one of its own"
-        raise CommandError(f"{what}, {fix}, then install again. {place.name} runs, with the one it had.")
-    report.line(f"  what certbot would not renew is kept in {place.make_way()}")
+        fix = "repair it, or let that site have one of its own"
+        raise CommandError(f"{', '.join(used)} has the certificate {place.name} of certbot as well: {fix}")
+    backup = place.make_way()
+    try:
+        yield
+    finally:
+        if not place.take_back(backup):
+            report.line(f"  what certbot would not renew is kept in {backup}")
 
 
 def not_renewed(deploy: Deploy, place: Place) -> str:

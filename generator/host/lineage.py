@@ -32,12 +32,16 @@ def broken(live: Path, renewal: Path) -> str:
         if not file.is_symlink():
             return f"{file} is not a link, as after a copy that followed links"
     account = known.get("account", "")
-    if account and not any((renewal.parent.parent / "accounts").rglob(account)):
+    if account and account not in {path.name for path in (renewal.parent.parent / "accounts").rglob("*")}:
         return f"its account with the authority, {account}, is gone"
     return ""
 
 
+def places(live: Path, renewal: Path) -> tuple[Path, ...]:
+    """Where certbot has it."""
+    return live, live.parent.parent / "archive" / live.name, renewal
+
+
 def parts(live: Path, renewal: Path) -> list[Path]:
     """What there is of it."""
-    archive = live.parent.parent / "archive" / live.name
-    return [path for path in (live, archive, renewal) if path.exists() or path.is_symlink()]
+    return [path for path in places(live, renewal) if path.exists() or path.is_symlink()]

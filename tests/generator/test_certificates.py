@@ -734,6 +734,11 @@ def _no_account(certbot: Certbot) -> None:
     renewal.write_text(renewal.read_text() + "account = 5ff34d\n")
 
 
+def _no_name(certbot: Certbot) -> None:
+    renewal = certbot.place.renewal
+    renewal.write_text(renewal.read_text() + "account = /\n")
+
+
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
@@ -742,6 +747,7 @@ def _no_account(certbot: Certbot) -> None:
         (_copies, "live/chat/cert.pem is not a link, as after a copy that followed links"),
         (lambda certbot: (certbot.place.lineage / "chain.pem").unlink(), "live/chat/chain.pem is gone"),
         (_no_account, "its account with the authority, 5ff34d, is gone"),
+        (_no_name, "its account with the authority, /, is gone"),
     ],
 )
 def test_a_lineage_that_certbot_will_not_renew_makes_way_for_one_that_it_will(
@@ -757,12 +763,16 @@ def test_a_lineage_that_certbot_will_not_renew_makes_way_for_one_that_it_will(
     assert asks is not None
     assert asks.endswith(why)
     certbot.will_fail()
-    with pytest.raises(CommandError, match="certbot will not renew the present one"):
+    with pytest.raises(CommandError, match=r"certbot will not renew the present one.*\n?.*runs, with the one it had"):
         obtain(with_letsencrypt(), place, Report(json=True))
-    assert (place.link / FILE).read_text() == first  # nginx starts as before
-    assert [path.name for path in place.backups.glob("*/live-*")] == [f"live-{NAME}"]
+    # All is as before, for nginx and for other programs of the host that have it.
+    assert (place.link / FILE).read_text() == (place.lineage / FILE).read_text() == first
+    assert place.why_not_renewed.endswith(why)
+    assert refusals(with_letsencrypt(), place, NOW + HOUR_S, None) == []
+    assert list(place.backups.iterdir()) == []
     certbot.will_issue("DNS:ws.a.org")
     obtain(with_letsencrypt(), place, Report(json=True))
+    assert [path.name for path in place.backups.glob("*/live-*")] == [f"live-{NAME}"]
     assert place.why_not_renewed == ""
     assert place.serves_lineage
     assert due(with_letsencrypt(), place, NOW) is None
