@@ -52,7 +52,12 @@ class Reload:
         failed = (re.match(r"bind\(\) to \[?([^]\s]+?)\]?:(\d+) failed \(98:", line) for line in said)
         asked = [(found[1], int(found[2])) for found in failed if found]
         bound = self._bound() if asked else ()
-        own = [at for host, at in asked for held, port in bound if at == port and {host, held} & {*EVERY}]
+        own = [
+            at
+            for host, at in asked
+            for held, port in bound
+            if at == port and (":" in host) == (":" in held) and {host, held} & {*EVERY}
+        ]
         return f"; only `systemctl restart nginx`, which ends all its connections, changes port {own[0]}" if own else ""
 
     def _said(self) -> list[str]:
