@@ -80,14 +80,14 @@ def servers(main: Path) -> list[Server]:
     listens: list[Listen] = []
     names: list[str] = []
     files: dict[str, None] = {}
-    begins, encrypts = "", False
+    begins, encrypts, listens_by_default = "", False, True
     for item in _directives(main, main.parent, _DEEPEST):
         if isinstance(item, Directive) and context[1:2] == ["server"]:
             files[item.where.rpartition(":")[0]] = None
         if isinstance(item, End):
             if context[1:] == ["server"]:
                 module = context[0]
-                default = [] if module != "http" else list(listens_of([], begins))
+                default = list(listens_of([], begins)) if module == "http" and listens_by_default else []
                 options = ("ssl",) if encrypts else ()  # until nginx 1.25 that could be said of the server, too
                 there = (
                     Listen(each.where, each.host, each.port, each.options + options) for each in listens or default
@@ -98,9 +98,10 @@ def servers(main: Path) -> list[Server]:
         elif item.opens:
             context.append(item.words[0] if item.words else "")
             if context[1:] == ["server"] and context[0] in _MODULES:
-                listens, names, files, begins, encrypts = [], [], {}, item.where, False
+                listens, names, files, begins, encrypts, listens_by_default = [], [], {}, item.where, False, True
         elif context[1:] == ["server"] and item.words[0] == "listen":
             listens += listens_of(item.words[1:], item.where)
+            listens_by_default = False
         elif context[1:] == ["server"] and item.words[0] == "server_name":
             names += (name if name.startswith("~") else name.lower() for name in item.words[1:])
         elif context[1:] == ["server"] and item.words == ["ssl", "on"]:

@@ -71,6 +71,8 @@ def test_an_address_is_read_as_nginx_reads_it(conf: Path, listen: str, meant: tu
 def test_what_clients_of_tcp_cannot_come_to_is_left_out(conf: Path, listen: str) -> None:
     (conf.parent / "sites" / "a").write_text(f"server {{ listen {listen}; listen 81; }}")
     assert [each.port for each in servers(conf)[0].listens] == [81]
+    (conf.parent / "sites" / "a").write_text(f"server {{ listen {listen}; }}")
+    assert servers(conf)[0].listens == ()
 
 
 def test_a_name_is_every_address_that_it_has(conf: Path) -> None:
