@@ -17,20 +17,31 @@ def strange(store: Store, number: int) -> list[Path]:
     """Those that the service of a generation does not own, and does not start with. Only root can tell."""
     paths = Paths(store.name)
     try:
-        keeps = re.search(r"(?m)^WEBSOCKET_MAILBOX_KEEP='disk'$", store.pristine(number, paths.env).read_text())
+        text = store.pristine(number, paths.env).read_text(encoding="utf-8")
         uid = pwd.getpwnam(store.user(number)).pw_uid
-        directory = store.root / paths.mailbox
-        there = [directory, *(directory / name for name in _OPENED)] if keeps else []
-        return [path for path in there if os.path.lexists(path) and path.lstat().st_uid != uid]
     except (OSError, KeyError):  # only root may look; or there is no such user, which is told elsewhere
         return []
+    if not re.search(r"(?m)^WEBSOCKET_MAILBOX_KEEP='disk'$", text):
+        return []
+    named = re.search(r"(?m)^WEBSOCKET_MAILBOX_DIRECTORY='(.+)'$", text)
+    directory = store.root / (named[1].lstrip("/") if named else paths.mailbox)
+    there = [directory, *(directory / name for name in _OPENED)]
+    return [path for path in there if os.path.lexists(path) and _owner(path) != uid]
+
+
+def _owner(path: Path) -> int:
+    return (path.stat() if path.exists() else path.lstat()).st_uid
+
+
+def is_linked(path: Path) -> bool:
+    """Whether it has another name, which may be anywhere: its owner puts what it likes here."""
+    status = path.lstat()
+    return stat.S_ISLNK(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1)
 
 
 def hand_over(store: Store, number: int) -> None:
-    """Let the service of a generation own them."""
+    """Let the service of a generation own them, but for those that are linked."""
+    user = pwd.getpwnam(store.user(number))
     for path in strange(store, number):
-        status = path.lstat()
-        # Another name of a file may be anywhere, and its owner puts what it likes here.
-        if stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1):
-            user = pwd.getpwnam(store.user(number))
+        if not is_linked(path):
             os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)

@@ -8,7 +8,7 @@ from generator.host import facts, neighbours
 from generator.host.by_hand import ByHand
 from generator.host.certificates import Place
 from generator.host.made_once import damage
-from generator.host.mailbox_files import strange
+from generator.host.mailbox_files import is_linked, strange
 from generator.host.neighbours import names_lost
 from generator.host.obstacles import for_the_next_start, not_at_boot, of_directories, of_the_group
 from generator.host.store import Generation, Store
@@ -47,7 +47,7 @@ def lost(store: Store) -> list[str]:
     is_gone = generation.engine and facts.missing_packages((package,))
     gone = [f"the engine's package {package} is not installed any more"] if is_gone else []
     gone += [f"{path} is there again" for path in ByHand(store).standing(generation.replaces)]
-    if others := strange(store, number):
+    if others := [path for path in strange(store, number) if not is_linked(path)]:
         more = f" (and {len(others) - 1} more)" if others[1:] else ""
         gone.append(
             f"{others[0]}{more} does not belong to the user {user}, and without that the service does not start"
@@ -124,6 +124,9 @@ def out_of_reach(store: Store, number: int) -> Iterator[Fault]:
             yield Fault(f"the user {user} cannot read {path}", f"`chgrp {user} {path}; chmod g+r {path}`")
         else:
             yield Fault(f"{path} is gone, and without that the service does not start", "restore it")
+    for file in filter(is_linked, strange(store, number)):
+        what = f"{file} is a link to what does not belong to the user {user}, and the service does not start with that"
+        yield Fault(what, f"see what it is, and put the file itself there, or `chown {user}: {file}`")
 
 
 def faults(store: Store) -> Iterator[Fault]:

@@ -1,6 +1,7 @@
 """What the service reads when it starts: what an installation puts right of it, and what only the operator can."""
 
 import os
+import pwd
 
 import pytest
 from msgspec.structs import replace
@@ -71,12 +72,35 @@ def test_mailboxes_that_root_has_put_there_are_given_to_the_service(
     file = store.root / f"var/lib/{NAME}/mailbox/mail.db"
     file.parent.mkdir(parents=True)
     file.touch()
-    (file.parent / "mark").symlink_to("/etc/hostname")
+    link = file.parent / "mark"
+    link.symlink_to("/etc/hostname")
     (file.parent / "backup").touch()
     what = "does not belong to the user nobody, and without that the service does not start"
-    assert next_start.lost(store) == [f"{file.parent} (and 2 more) {what}"]
+    assert next_start.lost(store) == [f"{file.parent} (and 1 more) {what}"]
     mailbox_files.hand_over(store, 1)
-    assert next_start.lost(store) == [f"{file.parent}/mark {what}"]  # what others have put there stays theirs
+    assert next_start.lost(store) == []
+    # No installation puts right what others have put there.
+    [fault] = next_start.out_of_reach(store, 1)
+    assert str(fault).startswith(f"{link} is a link to what does not belong to the user nobody, and the service does")
+    link.unlink()
+    link.hardlink_to(store.pristine(1, f"etc/{NAME}/.env"))
+    assert len(list(next_start.out_of_reach(store, 1))) == 1
+    link.unlink()
+    link.touch()
+    os.chown(link, pwd.getpwnam("nobody").pw_uid, -1)
+    elsewhere = file.parent.rename(store.root / "disk")
+    file.parent.symlink_to(elsewhere)  # which the service follows
+    assert [*next_start.lost(store), *next_start.out_of_reach(store, 1)] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_mailboxes_are_looked_for_where_the_service_has_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "user", lambda *_: "nobody")
+    directory = f"var/lib/{NAME}/elsewhere"
+    store.add(bundle(f"auth: token\nmailbox: {{keep: disk, directory: /{directory}}}"), generation(1))
+    for each in (directory, f"var/lib/{NAME}/mailbox"):
+        (store.root / each).mkdir(parents=True)
+    assert mailbox_files.strange(store, 1) == [store.root / directory]
 
 
 def test_what_renews_certificates_must_be_started_at_boot_where_there_is_one() -> None:
