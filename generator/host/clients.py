@@ -2,11 +2,14 @@
 
 import re
 import socket
+from pathlib import Path
 
 from generator.host.facts import drop_ins, is_free
 from generator.host.store import Store
 from generator.host.switch import Switch
 from generator.paths import Paths
+from generator.program import AS_ROOT
+from service.declaration import Fault
 
 
 def farewell(store: Store, todo: Switch) -> str:
@@ -70,14 +73,28 @@ def listener(address: str, within_s: float = 5) -> socket.socket:
     return connection
 
 
-def deaf(store: Store, address: str) -> str:
-    """Why programs of this host do not reach a service that runs at its `HOST:PORT`, in words; else nothing."""
+def deaf(store: Store, address: str) -> Fault | None:
+    """Why programs of this host do not reach a service that runs at its `HOST:PORT`, if they do not."""
     host, _, port = address.rpartition(":")
     if address.startswith("unix:") or not is_free(host.strip("[]"), int(port)):
-        return ""
+        return None
+    if changed := changed_by(store):
+        what = f"nothing listens on {address}: {', '.join(changed)} changes that, and is not ours"
+        return Fault(what, f"remove it, then `{AS_ROOT} install`")
+    return Fault(f"nothing listens on {address}", f"`{AS_ROOT} install`")
+
+
+def changed_by(store: Store) -> list[str]:
+    """The operator's files that change on what the service listens: an installation leaves them as they are."""
     unit = f"{store.name}.socket"
-    changed = [path for path in drop_ins(unit) if f"/{unit}.d/" in path]
-    return f"nothing listens on {address}" + (f"; {', '.join(changed)} is not ours" if changed else "")
+    return [path for path in drop_ins(unit) if f"/{unit}.d/" in path and _listens(Path(path))]
+
+
+def _listens(drop_in: Path) -> bool:
+    try:
+        return re.search(r"(?m)^\s*Listen\w+\s*=", drop_in.read_text(errors="replace")) is not None
+    except OSError:  # systemd still names one that is gone, until it is told
+        return False
 
 
 def drain_window(store: Store) -> int | None:

@@ -19,7 +19,7 @@ from generator.host import belongings, certificates, own_site, undoing
 from generator.host.belongings import Belongings
 from generator.host.by_hand import ByHand
 from generator.host.certificates import Place
-from generator.host.clients import deaf
+from generator.host.clients import changed_by, deaf
 from generator.host.drift import Drift, copies, drifts, keep_copy, set_aside
 from generator.host.engine import Password, flavour_of
 from generator.host.facts import is_active, missing_packages, runs
@@ -268,11 +268,11 @@ def amiss(store: Store) -> list[str]:
         return []
     generation, engine = store.generation(store.current), store.engine_unit(store.current)
     is_running = runs(store.name, generation.manager)
-    unheard = deaf(store, generation.listener) if is_running else ""
+    unheard = deaf(store, generation.listener) if is_running and not changed_by(store) else None
     found = {
         "nginx does not run": not is_active("nginx.service"),
         f"{store.name} does not run": not is_running,
-        unheard: unheard,
+        "" if unheard is None else unheard.what: unheard is not None,
         f"{engine} does not run": engine and not is_active(engine),
         f"the engine knows another password than {generation.joined.password_file}": Password(store).has_changed(),
         **{f"{path} is gone": is_running and not os.path.exists(path) for path in _sockets(store)},
@@ -299,16 +299,30 @@ def _must_serve(loaded: Loaded, store: Store, bundle: Bundle, report: Report) ->
     Raises:
         CommandError: it is not.
     """
-    found = {
-        "clients refuse its certificate": certificate_will_do(loaded, report),
-        "no client gets through to it": gets_through(loaded, store, bundle, report),
-        "it will not run after its next start": comes_back(store, report),
-    }
-    if wrong := [what for what, is_well in found.items() if not is_well]:
+    if wrong := unwell(loaded, store, bundle, report):
         raise CommandError(f"{store.name} runs, and {'; '.join(wrong)}. Nothing was changed.")
 
 
-def gets_through(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bool:
+def unwell(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> list[str]:
+    """In what way that which runs is of no use to clients, or will be of none; says why."""
+    found = {
+        "clients refuse its certificate": certificate_will_do(loaded, report),
+        "no client gets through to it": _gets_through(loaded, store, bundle, report),
+        "programs of this host do not reach it": _is_heard(store, report),
+        "it will not run after its next start": comes_back(store, report),
+    }
+    return [what for what, is_well in found.items() if not is_well]
+
+
+def _is_heard(store: Store, report: Report) -> bool:
+    assert store.current is not None
+    fault = deaf(store, store.generation(store.current).listener)
+    if fault is not None:
+        report.error(str(fault))
+    return fault is None
+
+
+def _gets_through(loaded: Loaded, store: Store, bundle: Bundle, report: Report) -> bool:
     """Whether clients reach what is installed and runs; says why not, and what of the host is in their way."""
     assert store.current is not None
     try:

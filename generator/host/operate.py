@@ -13,11 +13,10 @@ from generator.host.apply import side
 from generator.host.drift import drifts
 from generator.host.engine import flavour_of
 from generator.host.fitting import fitted
-from generator.host.install import EDITED, amiss, gets_through, is_anothers
+from generator.host.install import EDITED, amiss, is_anothers, unwell
 from generator.host.logs import logs
-from generator.host.next_start import comes_back
 from generator.host.people import clients, kick
-from generator.host.preflight import certificate_will_do, is_clear
+from generator.host.preflight import is_clear
 from generator.host.preview import lines, preview
 from generator.host.provide import ROOT, app_id, runtime_id
 from generator.host.status import DRIFT_FOUND, status, when
@@ -97,9 +96,7 @@ def _may_go_on(loaded: Loaded, bundle: Bundle, store: Store, report: Report, loo
         report.error(EDITED)
     if looks:
         return is_clear(loaded, store, bundle, report, joins) and not found
-    # Where nothing is to be done, an installation looks whether clients take the certificate and get through, and stay.
-    served = certificate_will_do(loaded, report) and gets_through(loaded, store, bundle, report)
-    return served and comes_back(store, report) and not found
+    return not unwell(loaded, store, bundle, report) and not found
 
 
 def history(options: Namespace, report: Report) -> int:

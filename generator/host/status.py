@@ -83,7 +83,7 @@ def _of_the_service(store: Store, generation: Generation, report: Report) -> tup
     nginx = is_active("nginx.service")
     why = silence(endpoint(generation), CLIENTS_PATIENCE_S) if active and nginx else None
     answers = active and nginx and why is None
-    unheard = deaf(store, generation.listener) if active and not is_under_way() else ""
+    unheard = deaf(store, generation.listener) if active and not is_under_way() else None
     number = connections(store) if why is None else None
     report.fact(running=active, answering=answers, nginx=nginx, connections=number)
     state = "NOT RUNNING" if not active else "running" if why is None else f"NOT ANSWERING ({why})"
@@ -94,10 +94,10 @@ def _of_the_service(store: Store, generation: Generation, report: Report) -> tup
     }
     if not generation.app:
         rows["connections"] = "unknown" if number is None else str(number)
-    report.fact(unheard=unheard)
-    if unheard:
-        rows["port"] = f"NOT REACHED: {unheard}; `{COMMAND} install`"
-    return rows, answers and not unheard
+    report.fact(unheard="" if unheard is None else unheard.what)
+    if unheard is not None:
+        rows["port"] = f"NOT REACHED: {unheard}"
+    return rows, answers and unheard is None
 
 
 def _add_mailboxes(store: Store, rows: dict[str, str], report: Report) -> bool:

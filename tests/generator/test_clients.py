@@ -13,6 +13,7 @@ from generator.host import clients
 from generator.host.clients import connections, deaf, farewell, health
 from generator.host.store import Generation, Store
 from generator.host.switch import Side, plan
+from generator.program import AS_ROOT
 from generator.rendering.render import render
 
 NAME = "queue-websocket"
@@ -90,11 +91,17 @@ def test_the_service_is_asked_whether_it_can_store_what_is_sent_to_mailboxes(
 def test_a_port_on_which_nothing_listens_is_told_with_what_has_changed_the_listener(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, store = "/etc/systemd/system/chat.socket.d/own.conf", Store("chat", tmp_path)
-    monkeypatch.setattr(clients, "drop_ins", lambda _: ["/etc/systemd/system/socket.d/all.conf", own])
+    own, store = tmp_path / "chat.socket.d/own.conf", Store("chat", tmp_path)
+    own.parent.mkdir()
+    own.write_text("[Socket]\nListenStream=\n")
+    monkeypatch.setattr(clients, "drop_ins", lambda _: ["/etc/systemd/system/socket.d/all.conf", str(own)])
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"127.0.0.1:{listening.getsockname()[1]}"
-        assert deaf(store, address) == ""
-    assert deaf(store, address) == f"nothing listens on {address}; {own} is not ours"
-    assert deaf(store, "unix:/run/chat/ws.sock") == ""
-    assert deaf(store, "203.0.113.9:8765") == ""  # an address that comes later
+        assert deaf(store, address) is None
+    what = f"nothing listens on {address}"
+    assert str(deaf(store, address)).startswith(f"{what}: {own} changes that, and is not ours; remove it, then `")
+    for harmless in ("[Socket]\nBacklog=10\n", None):
+        own.unlink() if harmless is None else own.write_text(harmless)
+        assert str(deaf(store, address)) == f"{what}; `{AS_ROOT} install`"
+    assert deaf(store, "unix:/run/chat/ws.sock") is None
+    assert deaf(store, "203.0.113.9:8765") is None  # an address that comes later

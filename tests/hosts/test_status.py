@@ -32,13 +32,18 @@ def _while_it_hangs(installed: Console, *options: str) -> str:
 
 
 def test_a_port_that_programs_of_the_host_do_not_find_is_missed(installed: Console) -> None:
+    installed.configure()
     own = f"/etc/systemd/system/{NAME}.socket.d/own.conf"
     installed.write(own, "[Socket]\nListenStream=\nListenStream=127.0.0.1:9555\n")
     installed.run("systemctl", "daemon-reload")
     installed.run("systemctl", "restart", f"{NAME}.socket", f"{NAME}.service")
-    assert f"nothing listens on 127.0.0.1:8765; {own} is not ours" in installed.status(code=1)
+    what = f"nothing listens on 127.0.0.1:8765: {own} changes that, and is not ours; remove it, then `"
+    assert what in installed.status(code=1)
+    before = installed.main_pids()
+    for word in ("plan", "install"):  # which would leave that file as it is
+        assert what in installed.wsbundle(word, code=1)
+    assert installed.main_pids() == before
     installed.run("rm", own)
-    installed.configure()
     assert "nothing listens on 127.0.0.1:8765" in installed.wsbundle("plan", code=3)
     installed.wsbundle("install")
     installed.status()
