@@ -119,12 +119,13 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
         raise CommandError(f"{name} is not installed; {store.home} is not ours")
     with alone(store, report):
         sound = finish_pending(store, report)
-        _refuse(undoing.of_nginx(deploy, store))
+        _refuse(undoing.of_nginx(store))
         kept = [n for n in store.numbers() if store.is_whole(n) and n != store.current]
         healthy = [n for n in kept if store.generation(n).healthy and can_start(store, n)]
         earlier = [n for n in healthy if store.current is None or n < store.current]
         target = number if number is not None else (earlier[-1] if earlier else None)
         if target is None and store.current is not None and _replaces(store):
+            _refuse(undoing.of_the_ports(store, store.current))
             return _back_to_by_hand(store, report)
         if target is None or target not in kept:
             known = ", ".join(map(str, healthy)) or "none"

@@ -1,7 +1,7 @@
 """All that could stop an installation, asked at once and before anything changes. Pure: facts in, findings out."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import ceil
 from pathlib import PurePath
 
@@ -166,13 +166,7 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     yield from (taken(deploy, listener) for listener in facts.taken)
     if not facts.has_host:
         yield Fault(f"{deploy.host} is not an address of this host", "`ip address` shows those there are")
-    for host in facts.not_here:
-        if ":" in host and not facts.has_ipv6:
-            yield Fault(
-                f"this host has no IPv6, so nginx could not listen on {host}", without_ipv6(deploy.nginx.listen)
-            )
-        else:
-            yield Fault(f"{host} in nginx.listen is not an address of this host", "`ip address` shows those there are")
+    yield from not_here(deploy, facts.not_here, facts.has_ipv6)
     yield from neighbours.faults(deploy, facts.around)
     yield from neighbours.immovable(deploy, facts.around)
     if deploy.nginx.default_server and facts.has_foreign_default_site:
@@ -183,6 +177,16 @@ def _in_the_way(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
     yield from _too_few_files(deploy, facts)
     for path in facts.foreign:
         yield Fault(f"{path} is there, and is not ours", "choose another name in deploy.yaml, or move it away")
+
+
+def not_here(deploy: Deploy, hosts: Iterable[str], has_ipv6: bool) -> Iterator[Fault]:
+    """Addresses of our site that this host does not have."""
+    for host in hosts:
+        if ":" in host and not has_ipv6:
+            what = f"this host has no IPv6, so nginx could not listen on {host}"
+            yield Fault(what, without_ipv6(deploy.nginx.listen))
+        else:
+            yield Fault(f"{host} in nginx.listen is not an address of this host", "`ip address` shows those there are")
 
 
 def taken(deploy: Deploy, listener: Listener) -> Fault:

@@ -138,7 +138,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         supervisors_files=facts.supervisors_files() if deploy.manager == "supervisor" else None,
         nginx_fault=foreign_fault(deploy.name),
         has_ipv6=facts.has_ipv6(),
-        not_here=tuple(host for host in _listen(deploy) if not facts.has_address(host)),
+        not_here=tuple(host for host in listening(deploy) if not facts.has_address(host)),
         no_directories=facts.without_directory(deploy.needs.write),
         around=without(around, deploy.replaces),
         not_by_hand=tuple(path for path in deploy.replaces if is_rendered(Path(path))),
@@ -173,7 +173,7 @@ def linked(deploy: Deploy) -> Iterator[str]:
         yield str(enabled)
 
 
-def _listen(deploy: Deploy) -> tuple[str, ...]:
+def listening(deploy: Deploy) -> tuple[str, ...]:
     """The addresses on which our site listens; those of a site of the operator's own are there already."""
     return () if deploy.nginx.include else deploy.nginx.listen
 
@@ -189,7 +189,7 @@ def foreign_fault(name: str) -> str:
 
 
 def _taken(deploy: Deploy, store: Store) -> Iterator[Listener]:
-    yield from kept_from_nginx(_listen(deploy), nginx_ports(deploy))
+    yield from kept_from_nginx(deploy)
     ours = "" if store.current is None else store.generation(store.current).listener
     if deploy.port != "none" and ours.rpartition(":")[2] != str(deploy.port):
         holder = facts.holder_of(deploy.host, deploy.port)
@@ -197,8 +197,9 @@ def _taken(deploy: Deploy, store: Store) -> Iterator[Listener]:
             yield Listener(f"port {deploy.port} on {deploy.host}", holder, facts.unit_of(holder))
 
 
-def kept_from_nginx(listen: tuple[str, ...], ports: tuple[int, ...]) -> Iterator[Listener]:
-    """Those of these addresses and ports that another program has."""
+def kept_from_nginx(deploy: Deploy) -> Iterator[Listener]:
+    """Those of the addresses and ports of our site that another program has."""
+    listen, ports = listening(deploy), nginx_ports(deploy)
     # Who has IPv6's every address has IPv4's too, as a rule; so it is asked for where nobody else is.
     hosts = [host for host in listen if host != "::"] or list(listen)
     for host, port in ((host, port) for host in hosts for port in ports):

@@ -6,15 +6,22 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from generator.config.listening import nginx_ports
-from generator.config.schema import Certificate, Deploy
 from generator.host import certificates, own_site
-from generator.host.facts import Listener, bound_by_nginx, holder_of, naming, surroundings, unit_of
+from generator.host.facts import (
+    Listener,
+    bound_by_nginx,
+    has_address,
+    has_ipv6,
+    holder_of,
+    naming,
+    surroundings,
+    unit_of,
+)
 from generator.host.hosts import RefusedError, heard
 from generator.host.neighbours import immovable, names_taken
 from generator.host.next_start import as_written, certificate_of, out_of_reach, read_by_the_service
-from generator.host.obstacles import broken_nginx, taken
-from generator.host.preflight import foreign_fault, kept_from_nginx
+from generator.host.obstacles import broken_nginx, not_here, taken
+from generator.host.preflight import foreign_fault, kept_from_nginx, listening
 from generator.host.programs import has
 from generator.host.store import Store
 from generator.paths import Paths
@@ -23,17 +30,18 @@ from service.declaration import Fault
 from service.engine.identity import name_of_this_host
 
 
-def of_nginx(deploy: Deploy, store: Store) -> Iterator[Fault]:
-    """Why nginx could not follow a rollback: else the service would be restarted, and back, before nginx says so."""
+def of_nginx(store: Store) -> Iterator[Fault]:
+    """Why nginx could follow no rollback: else the service would be restarted, and back, before nginx says so."""
     if not has("nginx"):
         yield Fault("nginx is not installed", f"`{AS_ROOT} install` installs it")
-        return
-    if foreign := foreign_fault(store.name):
+    elif foreign := foreign_fault(store.name):
         yield broken_nginx(foreign)
-    there = None if store.current is None else store.generation(store.current)
-    if there is not None and not there.included:
-        ports = there.ports[: 1 if there.tls == "off" else 2]
-        yield from (taken(deploy, listener) for listener in kept_from_nginx(there.listen, ports))
+
+
+def of_the_ports(store: Store, number: int) -> Iterator[Fault]:
+    """The ports of nginx in a generation that another program has."""
+    then = as_written(store.name, store.generation(number))
+    yield from (taken(then, listener) for listener in kept_from_nginx(then))
 
 
 def against_a_rollback(store: Store, number: int) -> Iterator[Fault]:
@@ -43,12 +51,16 @@ def against_a_rollback(store: Store, number: int) -> Iterator[Fault]:
     current = None if store.current is None else store.generation(store.current)
     around = replace(surroundings(*generation.domains), bound=bound_by_nginx())
     yield from immovable(then, around)
-    if not generation.included:
-        yield from (taken(then, listener) for listener in kept_from_nginx(generation.listen, nginx_ports(then)))
+    yield from of_the_ports(store, number)
+    new = [host for host in listening(then) if current is None or host not in current.listen]
+    yield from not_here(then, (host for host in new if not has_address(host)), has_ipv6())
     yield from out_of_reach(store, number)
-    yield from _of_the_certificate(store, number, then)
-    known = [] if current is None else list(names_taken(as_written(store.name, current), around))
-    yield from (fault for fault in names_taken(then, around) if fault not in known)
+    known = [] if store.current is None else _of_the_certificate(store, store.current)
+    for key, fault in _of_the_certificate(store, number):
+        if (key, fault) not in known:
+            yield Fault(f"{key} of generation {number}: {fault.what}", fault.fix)
+    there = [] if current is None else list(names_taken(as_written(store.name, current), around))
+    yield from (fault for fault in names_taken(then, around) if fault not in there)
     host, _, port = generation.listener.rpartition(":")
     if port.isdecimal() and (current is None or current.listener.rpartition(":")[2] != port):
         holder = holder_of(host.strip("[]"), int(port))
@@ -56,12 +68,11 @@ def against_a_rollback(store: Store, number: int) -> Iterator[Fault]:
             yield taken(then, Listener(f"port {port} on {host}", holder, unit_of(holder)))
 
 
-def _of_the_certificate(store: Store, number: int, then: Deploy) -> Iterator[Fault]:
-    certificate = certificate_of(store, number)
-    present = Certificate() if store.current is None else certificate_of(store, store.current)
-    if store.generation(number).tls == "files" and certificate != present:
-        found = certificates.faults(replace(then, certificate=certificate), time.time())
-        yield from (Fault(f"{key} of generation {number}: {fault.what}", fault.fix) for key, fault in found)
+def _of_the_certificate(store: Store, number: int) -> list[tuple[str, Fault]]:
+    """What is wrong with the operator's own that a generation names."""
+    generation = store.generation(number)
+    there = replace(as_written(store.name, generation), certificate=certificate_of(store, number))
+    return list(certificates.faults(there, time.time())) if generation.tls == "files" else []
 
 
 def against_an_uninstallation(store: Store, purge: bool) -> Iterator[Fault]:
