@@ -1,10 +1,13 @@
 """Debian's packages: what a deployment needs is installed, whoever else is just using apt or dpkg."""
 
+import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from generator.config.addresses import EVERY
 from generator.config.schema import Deploy
 from generator.host.facts import missing_packages
 from generator.host.obstacles import packages
@@ -15,6 +18,8 @@ from service.declaration import Fault
 
 # Unattended upgrades in the first minutes of a cloud VM may take that long. `generator/prepare.sh` waits as well.
 PATIENCE_S = 900.0
+# systemd reads those before what is masked in /run.
+_OWN_UNITS = Path("/etc/systemd/system")
 _PAUSE_S = 0.5
 # No question is ever asked: not by a package, not about changed configuration, not by needrestart (Ubuntu).
 _QUIET = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l", "NEEDRESTART_SUSPEND": "1"}
@@ -47,6 +52,9 @@ def install_packages(deploy: Deploy, engine: str, report: Report) -> bool:
             must(patiently(report, "dpkg", "--configure", "--pending"), "dpkg --configure")
             with _not_started(f"{engine}-server" if f"{engine}-server" in missing else ""):
                 must(patiently(report, *install, *missing), "apt-get install")
+            if "nginx" in missing and not {*deploy.nginx.listen} <= {*EVERY}:
+                # It serves nobody yet, and could not change from every address to one alone while it runs.
+                run("systemctl", "stop", "nginx.service")
     except StepFailed as error:
         raise CommandError(f"{error}\nThe deployment was not touched.") from None
     return True
@@ -57,15 +65,17 @@ def _not_started(service: str) -> Iterator[None]:
     """Debian starts what it installs, and enables it: but ours is an instance beside the package's own service.
 
     Whether it is masked, its scripts ask systemctl. Only until the next boot: that is enough, if power is cut now.
+    A unit that the operator has of that name, such as of an engine of their own, stays theirs: started and enabled.
     """
-    if service:
-        run("systemctl", "mask", "--runtime", f"{service}.service")
+    if not service or os.path.lexists(_OWN_UNITS / f"{service}.service"):
+        yield
+        return
+    run("systemctl", "mask", "--runtime", f"{service}.service")
     try:
         yield
     finally:
-        if service:
-            run("systemctl", "disable", f"{service}.service")
-            run("systemctl", "unmask", "--runtime", f"{service}.service")
+        run("systemctl", "disable", f"{service}.service")
+        run("systemctl", "unmask", "--runtime", f"{service}.service")
 
 
 def patiently(report: Report, *command: str, patience_s: float = PATIENCE_S) -> Outcome:

@@ -8,8 +8,8 @@ from typing import IO
 
 import pytest
 
-from generator.config.schema import Deploy
-from generator.host import programs
+from generator.config.schema import Deploy, Nginx
+from generator.host import packages, programs
 from generator.host.packages import install_packages, locked, patiently
 from generator.report import Report
 
@@ -101,19 +101,52 @@ def test_the_words_of_apt_dpkg_and_debconf_are_understood(output: str, lock: str
     assert (found or "").startswith(lock or "") if lock else found is None
 
 
+def stand_in(directory: Path, monkeypatch: pytest.MonkeyPatch, scripts: dict[str, str]) -> None:
+    """Let these run in place of the programs of their names."""
+    for name, script in scripts.items():
+        (directory / name).write_text(f"#!/bin/sh\n{script}\n")
+        (directory / name).chmod(0o755)
+    monkeypatch.setattr(programs, "PATH", f"{directory}:{os.environ['PATH']}")
+
+
 def test_packages_are_installed_though_a_source_that_has_none_of_them_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = "E: The repository 'http://ppa.example.org stable Release' does not have a Release file."
-    scripts = {
-        "apt-get": f"""echo "$*" >>{tmp_path}/calls; case "$*" in *update) echo "{said}"; exit 100 ;; esac""",
-        "dpkg": "true",
-        "dpkg-query": "true",
-    }
-    for name, script in scripts.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setattr(programs, "PATH", f"{tmp_path}:{os.environ['PATH']}")
+    update = f"""echo "$*" >>{tmp_path}/calls; case "$*" in *update) echo "{said}"; exit 100 ;; esac"""
+    stand_in(tmp_path, monkeypatch, {"apt-get": update, "dpkg": "true", "dpkg-query": "true"})
     assert install_packages(Deploy(name="chat", domain="ws.a.org"), "", Report())
     assert (tmp_path / "calls").read_text().splitlines()[-1].endswith("nginx openssl python3-venv")
     assert f"apt-get update failed, so its lists may be old: {said[3:]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("listen", "is_stopped"), [(("0.0.0.0", "::"), False), (("0.0.0.0",), False), (("::", "203.0.113.5"), True)]
+)
+def test_an_nginx_that_has_just_come_makes_way_for_one_address_alone(
+    listen: tuple[str, ...], is_stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = tmp_path / "calls"
+    calls.touch()
+    log = f'echo "$*" >>{calls}'
+    stand_in(tmp_path, monkeypatch, {"apt-get": "true", "dpkg": "true", "dpkg-query": "true", "systemctl": log})
+    deploy = Deploy(name="chat", domain="ws.a.org", nginx=Nginx(listen=listen))
+    assert install_packages(deploy, "", Report(json=True))
+    assert calls.read_text() == "stop nginx.service\n" * is_stopped
+
+
+@pytest.mark.parametrize("is_theirs", [False, True])
+def test_a_service_that_the_operator_has_of_an_engines_name_is_not_disabled(
+    is_theirs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = tmp_path / "calls"
+    calls.touch()
+    log = f'echo "$*" >>{calls}'
+    stand_in(tmp_path, monkeypatch, {"apt-get": "true", "dpkg": "true", "dpkg-query": "true", "systemctl": log})
+    monkeypatch.setattr(packages, "_OWN_UNITS", tmp_path)
+    if is_theirs:
+        (tmp_path / "valkey-server.service").touch()
+    assert install_packages(Deploy(name="chat", domain="ws.a.org"), "valkey", Report(json=True))
+    unit = "valkey-server.service"
+    ours = [f"mask --runtime {unit}", f"disable {unit}", f"unmask --runtime {unit}"]
+    assert calls.read_text().splitlines() == ([] if is_theirs else ours)
