@@ -54,6 +54,18 @@ def side(store: Store, number: int | None) -> Side:
     )
 
 
+def let_nginx_start(store: Store, after: int | None) -> None:
+    """See that each deployment has some certificate: without one of them nginx would start with no site at all.
+
+    Raises:
+        StepFailed
+    """
+    others = [Store(name, store.root) for name in store.others()]
+    for each, number in ((store, after), *((other, other.current) for other in others)):
+        if number is not None and each.is_whole(number) and (there := each.generation(number)).tls == "letsencrypt":
+            must(Place(each.name, each.root).prepare(there.domains), "making a placeholder certificate")
+
+
 class Host:
     """The host on which one deployment is switched."""
 
@@ -143,8 +155,7 @@ class Host:
 
     def _relink(self, todo: Switch, after: int | None) -> None:
         place = Place(self.store.name, self.store.root)
-        if after is not None and (generation := self.store.generation(after)).tls == "letsencrypt":
-            must(place.prepare(generation.domains), "making a placeholder certificate")
+        let_nginx_start(self.store, after)
         # At no time does a link that nginx reads lead nowhere: after a power cut it would not start, with any site.
         self._put_all(todo.puts_first)
         if after is not None:
