@@ -41,7 +41,7 @@ from websockets.typing import Subprotocol
 from service.core.admission import Admission, Handshake, admit, client_address, note_refusal
 from service.core.bounds import CLOSE_GRACE_S, MAX_FRAGMENTS
 from service.core.center import PROBE_TIMEOUT_S
-from service.core.close_codes import RESTART, TOO_MANY_FRAGMENTS, CloseReason
+from service.core.close_codes import NO_PONG, RESTART, TOO_MANY_FRAGMENTS, CloseReason
 from service.core.plain_http import Answer, passed_on, say
 from service.engine.faults import EngineError
 from service.engine.hosts import Hosts
@@ -96,7 +96,11 @@ class Connection(ServerConnection):
         super().pause_writing()
         assert self.ping_interval is not None
         assert self.ping_timeout is not None
-        self._stuck = self.loop.call_later(self.ping_interval + self.ping_timeout, self.transport.abort)
+        self._stuck = self.loop.call_later(self.ping_interval + self.ping_timeout, self._give_up)
+
+    def _give_up(self) -> None:
+        self.protocol.fail(*NO_PONG)  # which the client does not read: so that it is known why the connection has ended
+        self.transport.abort()
 
     def resume_writing(self) -> None:
         super().resume_writing()

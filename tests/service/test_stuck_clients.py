@@ -28,6 +28,7 @@ def test_a_client_that_stops_reading_is_gone_after_the_ping_timeout(command: str
         fill(shell, stuck, MEGABYTES)
         wait_until(lambda: shell.connections() == 1, deadline_s=20)
         alice.hears_nothing_but_itself()
+        assert b'wsbundle_connections_closed_total{code="1011"} 1.0\n' in shell.get("/metrics").body
 
 
 @pytest.mark.slow
