@@ -23,6 +23,8 @@ def host(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     monkeypatch.setattr(undoing, "has_address", lambda host: host in ("0.0.0.0", "::", "10.0.0.1"))
     monkeypatch.setattr(undoing, "surroundings", lambda *_: Surroundings())
     monkeypatch.setattr(undoing, "bound_by_nginx", lambda: ())
+    monkeypatch.setattr(undoing, "has", lambda _: True)
+    monkeypatch.setattr(undoing, "foreign_fault", lambda _: "")
     monkeypatch.setattr(undoing, "out_of_reach", lambda *_: ())
     return apaches
 
@@ -32,7 +34,7 @@ def between(store: Store, then: Generation, now: Generation, given: str = "") ->
     for each in (then, now):
         store.add(bundle(given), each)
     store.make_current(now.number)
-    return [str(fault) for fault in undoing.against_a_rollback(store, then.number)]
+    return [str(fault) for fault in (*undoing.of_nginx(store), *undoing.against_a_rollback(store, then.number))]
 
 
 def test_nginx_needs_the_ports_of_the_generation_that_it_goes_to_alone(store: Store, host: set[str]) -> None:
