@@ -136,8 +136,8 @@ class Report:
             return -1
 
     def error(self, text: str) -> None:
-        self.facts.setdefault("errors", []).append(text)
-        self._print(paint(text, "red", sys.stderr) + "\n", sys.stderr)
+        if self._is_new("errors", text):
+            self._print(paint(text, "red", sys.stderr) + "\n", sys.stderr)
 
     def faults(self, faults: Iterable[Located]) -> None:
         for fault in faults:
@@ -153,8 +153,8 @@ class Report:
         if self._is_new("warnings", entry):
             self._print(paint(f"warning: {fault}", "yellow", sys.stderr) + "\n", sys.stderr)
 
-    def _is_new(self, kind: str, entry: dict[str, Any]) -> bool:
-        """Whether it was not reported yet: a second check, after packages were installed, may find it again."""
+    def _is_new(self, kind: str, entry: dict[str, Any] | str) -> bool:
+        """Whether it was not reported yet: a second check, such as after packages were installed, may find it again."""
         said = self.facts.setdefault(kind, [])
         if entry in said:
             return False

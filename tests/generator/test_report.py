@@ -23,6 +23,14 @@ def test_a_warning_that_comes_again_is_told_once(capsys: pytest.CaptureFixture[s
     assert report.facts["warnings"] == [{"what": what, "fix": "fix it"} for what in ("one", "other")]
 
 
+def test_an_obstacle_that_two_looks_find_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report()
+    for what in ("one", "other", "one"):
+        report.error(what)
+    assert capsys.readouterr().err == "one\nother\n"
+    assert report.facts["errors"] == ["one", "other"]
+
+
 def on_a_terminal(program: str, columns: int = 80) -> str:
     """What some lines of Python print by way of a report, on a terminal of this width."""
     main, terminal = os.openpty()
