@@ -15,6 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.hosts.conftest import running
 from tests.hosts.console import NAME, Console
 from tests.hosts.driver import CACHE
+from tests.run.stage import wait_until
 
 DOMAIN, OTHER_DOMAIN = "ws.wsbundle.test", "ws2.wsbundle.test"
 AUTHORITY = "https://127.0.0.1:14000/dir"
@@ -160,7 +161,8 @@ def test_what_is_renewed_while_another_site_is_broken_is_served_once_that_is_men
     host.run("rm", "/etc/nginx/conf.d/broken.conf")
     host.run("systemctl", "restart", f"{NAME}.certificate.service")  # as it does each quarter of an hour
     host.run("sh", "-c", f"while systemctl is-active --quiet {NAME}.certificate.service; do sleep 0.1; done")
-    assert served(host) != before
+    # systemd only asks nginx to read it anew.
+    wait_until(lambda: served(host) != before, "nginx serves the new one")
     host.wsbundle("doctor", "--only", "certificate")
     assert host.run("systemctl", "--failed", "--no-legend") == ""
     host.write("/etc/nginx/conf.d/broken.conf", "nonsense;\n")
