@@ -88,6 +88,7 @@ def test_a_port_is_named_with_the_socket_unit_that_holds_it(installed: Console) 
     ],
 )
 def test_an_nginx_that_systemd_does_not_reload_is_told(installed: Console, start: str, fix: str) -> None:
+    installed.install(ping={"interval": 40})  # so that there is something to go back to
     installed.configure(ping={"interval": 50})
     installed.run("sh", "-c", f"systemctl stop nginx; {start}")
     before = installed.main_pids()
