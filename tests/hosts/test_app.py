@@ -25,7 +25,6 @@ from pathlib import Path
 
 from fastapi import BackgroundTasks, FastAPI, Request, WebSocket
 from fastapi.responses import StreamingResponse
-import prices
 
 app = FastAPI()
 counted = Path("/var/lib/queue-websocket/counted")
@@ -74,8 +73,9 @@ async def echo(websocket: WebSocket):
     async for text in websocket.iter_text():
         await websocket.send_text(text)
 """
-REQUIREMENTS = "fastapi==0.118.0\nuvicorn[standard]==0.37.0\n./dist/prices-1-py3-none-any.whl\n"
-WHEEL = {
+REQUIREMENTS = "fastapi==0.118.0\nuvicorn[standard]==0.37.0\n"
+WHEEL = "dist/prices-1-py3-none-any.whl"
+IN_THE_WHEEL = {
     "prices.py": "",
     "prices-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: prices\nVersion: 1\n",
     "prices-1.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
@@ -99,10 +99,10 @@ class Shop:
                 "static": {"/static/": "static"},
             },
         }
-        self.write("requirements.txt", REQUIREMENTS)
-        self.write("dist/prices-1-py3-none-any.whl", "")
-        with ZipFile(console.host.root / self.home[1:] / "dist/prices-1-py3-none-any.whl", "w") as wheel:
-            for name, text in WHEEL.items():
+        self.write("requirements.txt", f"{REQUIREMENTS}./{WHEEL}\n")
+        self.write(WHEEL, "")
+        with ZipFile(console.host.root / self.home[1:] / WHEEL, "w") as wheel:
+            for name, text in IN_THE_WHEEL.items():
                 wheel.writestr(name, text)
         self.write("static/hello.txt", "hello\n")
         self.write("secret.txt", "secret\n")
@@ -113,7 +113,7 @@ class Shop:
         self.console.write(f"{self.home}/{path}", text)
 
     def version(self, name: str, code: str = SHOP) -> None:
-        self.write("shop/main.py", code.replace("VERSION", repr(name)))
+        self.write("shop/main.py", code.replace("VERSION", repr(name)) + "\nimport prices\n")
 
     def install(self, code: int = 0, **app: object) -> str:
         return self.console.install(code=code, **{**self.settings, "app": {**self.settings["app"], **app}})
