@@ -22,8 +22,8 @@ from service.settings import Settings
 
 __all__ = ["ELSEWHERE", "PLACEHOLDER", "RULES"]
 
-# Once they are imported, their rules are among all others.
-ELSEWHERE = (listening, engine_rules, app_rules)
+# Once they are imported, their rules are among all others; see the end of this module for their order.
+ELSEWHERE = (app_rules, listening, engine_rules)
 
 # Reserved by RFC 2606, RFC 6761 and RFC 6762, or never delegated: no certificate authority vouches for a name below.
 _EXAMPLES = ("example", "example.com", "example.net", "example.org", "invalid")
@@ -480,3 +480,8 @@ def _is_systemds(name: str) -> bool:
 
 def _is_below(domain: str, parents: tuple[str, ...]) -> bool:
     return any(domain == parent or domain.endswith(f".{parent}") for parent in parents)
+
+
+# Whichever module was imported first: messages, and the tables of the documentation, are in this order.
+_PLACES = {module.__name__: place for place, module in enumerate(ELSEWHERE)}
+RULES.sort(key=lambda each: _PLACES.get(each.check.__module__, len(_PLACES)))

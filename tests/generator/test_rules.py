@@ -4,6 +4,8 @@ The messages stand in tests/faults.
 """
 
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import pytest
@@ -804,3 +806,10 @@ def test_the_longest_token_is_the_services_own() -> None:
 def test_a_warning_stops_nothing() -> None:
     loaded = load_text("domain: example.com\nlimits: {handshake_burst: 5}\n", "deploy.yaml")
     assert [warning.key for warning in loaded.warnings] == ["domain", "limits.handshake_burst"]
+
+
+@pytest.mark.parametrize("first", [module.__name__ for module in rules.ELSEWHERE])
+def test_rules_are_in_the_same_order_whichever_module_was_imported_first(first: str) -> None:
+    script = f"import {first}; from generator.config.rules import RULES; print(*(each.name for each in RULES))"
+    listed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert listed.split() == [each.name for each in RULES]
