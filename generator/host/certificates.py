@@ -115,7 +115,7 @@ class Place:
             put_link(self.link, str(self.placeholder))
         backup.mkdir(mode=0o700, parents=True)
         for path in parts(self.lineage, self.renewal):
-            shutil.move(path, backup / f"{path.parent.name}-{path.name}")
+            shutil.move(path, _kept(path, backup))
         return backup
 
     def take_back(self, backup: Path) -> bool:
@@ -126,7 +126,7 @@ class Place:
         if parts(self.lineage, self.renewal):
             return False
         for path in places(self.lineage, self.renewal):
-            if os.path.lexists(kept := backup / f"{path.parent.name}-{path.name}"):
+            if os.path.lexists(kept := _kept(path, backup)):
                 shutil.move(kept, path)
         backup.rmdir()
         if self.has_lineage:
@@ -370,6 +370,11 @@ def described(deploy: Deploy, place: Place, now: float, shown: bytes | None) -> 
         text += "; nginx serves ANOTHER: systemctl reload nginx"
     facts = {"kind": kind, "names": certificate.names, "issuer": certificate.issuer, "days_left": days}
     return {**facts, "another_shown": another_shown, "text": text}
+
+
+def _kept(path: Path, backup: Path) -> Path:
+    """Where a part of a lineage is while another takes its place."""
+    return backup / f"{path.parent.name}-{path.name}"
 
 
 def _is_whole(directory: Path) -> bool:

@@ -269,11 +269,11 @@ def amiss(store: Store) -> list[str]:
         return []
     generation, engine = store.generation(store.current), store.engine_unit(store.current)
     is_running = runs(store.name, generation.manager)
-    unheard = deaf(store, generation.listener) if is_running and not changed_by(store) else None
+    unheard = deaf(store, generation.listener) if is_running else None
     found = {
         "nginx does not run": not is_active("nginx.service"),
         f"{store.name} does not run": not is_running,
-        "" if unheard is None else unheard.what: unheard is not None,
+        **({} if unheard is None else {unheard.what: not changed_by(store)}),
         f"{engine} does not run": engine and not is_active(engine),
         f"the engine knows another password than {generation.joined.password_file}": Password(store).has_changed(),
         **{f"{path} is gone": is_running and not os.path.exists(path) for path in _sockets(store)},
