@@ -110,6 +110,10 @@ class Sent {
   /** By recipient, "delivered" or "lost", as far as it is known. @type {Map<string, "delivered" | "lost">} */
   outcomes = new Map();
   #receipts = NaN; // until the service has said how many there will be, nothing is complete
+  #noted = 0;
+  #delivered = 0;
+  #link = null; // on which it was sent last
+  #isSettled = false;
   #resolve;
 
   constructor(id) {
@@ -122,6 +126,14 @@ class Sent {
     this.outcome = new Promise((resolve) => { this.#resolve = resolve; });
   }
 
+  /** It is sent on a connection: what recipients have said of an earlier copy no longer counts. */
+  begin(link) {
+    this.#link = link;
+    if (this.#isSettled) return;
+    this.#noted = this.#delivered = 0;
+    this.outcomes.clear();
+  }
+
   accept({online, receipts = 0, stored = false}) {
     this.online = online;
     this.stored = stored;
@@ -129,27 +141,42 @@ class Sent {
     this.#look();
   }
 
-  note(recipient, outcome) {
+  /** Each counts: two members of a group may have one name. */
+  note(link, recipient, outcome) {
+    if (link !== this.#link) return;
     this.outcomes.set(recipient, outcome);
+    this.#noted++;
+    if (outcome === "delivered") this.#delivered++;
     this.#look();
+  }
+
+  /** The receipt has come from the mailbox: it is about any copy, and no other follows. */
+  conclude(recipient, outcome) {
+    this.outcomes.set(recipient, outcome);
+    this.#settle(outcome);
   }
 
   /** Whether no receipt is to come. */
   get isComplete() {
-    return this.outcomes.size >= this.#receipts;
+    return this.#isSettled;
   }
 
-  giveUp() {
-    if (!Number.isNaN(this.#receipts)) this.#settle(); // or else it is sent again
+  /** A connection has ended, or there is none any more: no receipt comes there. */
+  giveUp(link = this.#link) {
+    if (link === this.#link && !Number.isNaN(this.#receipts)) this.#settle(this.#outcome); // or else it is sent again
+  }
+
+  get #outcome() {
+    return this.#delivered === (this.stored ? 1 : this.online) ? "delivered" : "lost";
   }
 
   #look() {
-    if (this.isComplete) this.#settle();
+    if (this.#noted >= this.#receipts) this.#settle(this.#outcome);
   }
 
-  #settle() {
-    const delivered = [...this.outcomes.values()].filter((outcome) => outcome === "delivered").length;
-    this.#resolve(delivered === (this.stored ? 1 : this.online) ? "delivered" : "lost");
+  #settle(outcome) {
+    this.#isSettled = true;
+    this.#resolve(outcome);
   }
 }
 
@@ -167,7 +194,7 @@ class Link {
       this.timers.forEach(clearTimeout);
       this.socket.onmessage = this.socket.onclose = null;
       this.socket.close();
-      this.receipts.forEach((sent) => sent.giveUp());
+      this.receipts.forEach((sent) => sent.giveUp(this));
       lost(reason);
     };
     this.socket = new WebSocket(url, [SUBPROTOCOL]);
@@ -415,7 +442,10 @@ export class NotificationClient extends EventTarget {
       request.reject(new RequestError(LIMIT, `${size} bytes; the service takes ${link.messageSize}`, false));
       return;
     }
-    if (request.sent) link.receipts.set(request.id, request.sent);
+    if (request.sent) {
+      request.sent.begin(link);
+      link.receipts.set(request.id, request.sent);
+    }
     link.sayText(request.text);
   }
 
@@ -496,6 +526,7 @@ export class NotificationClient extends EventTarget {
     this.#inUse = 0;
     this.#link = link;
     if (answer.mailbox) this.#found(link, answer.mailbox);
+    else this.#expectNoReceipts();
     for (const request of this.#requests.values()) {
       if (request.isKept) this.#transmit(request, link);
     }
@@ -559,6 +590,11 @@ export class NotificationClient extends EventTarget {
     this.#opened.reject?.(this.#gone);
     for (const request of this.#requests.values()) request.reject(this.#gone);
     this.#requests.clear();
+    this.#expectNoReceipts();
+  }
+
+  /** Receipts may be among what the mailbox has lost: one that comes all the same is an event. */
+  #expectNoReceipts() {
     this.#receipts.forEach((sent) => sent.giveUp());
     this.#receipts.clear();
   }
@@ -611,7 +647,10 @@ export class NotificationClient extends EventTarget {
 
   #found(link, found) {
     const {missing, lostTo} = this.#mailbox.opened(found);
-    if (missing) this.#emit("missing", {reason: missing});
+    if (missing) {
+      this.#expectNoReceipts();
+      this.#emit("missing", {reason: missing});
+    }
     if (lostTo !== undefined) link.say({type: "ack", offset: lostTo});
   }
 
@@ -637,7 +676,8 @@ export class NotificationClient extends EventTarget {
   #settled(link, {id, recipient_uuid: uuid, type: outcome, offset}) {
     if (this.#isOld(link, offset)) return;
     const sent = link.receipts.get(id) ?? this.#receipts.get(id);
-    sent?.note(uuid, outcome);
+    if (offset !== undefined) sent?.conclude(uuid, outcome);
+    else sent?.note(link, uuid, outcome);
     this.#receipts.delete(id);
     link.forgetIfComplete(id);
     if (!sent && offset !== undefined) this.#emit("receipt", {id, uuid, outcome});

@@ -73,9 +73,17 @@ class Peer:
         """The network is gone."""
         self._connection.transport.abort()
 
+    def read(self, goes_on: bool) -> None:
+        """Whether to read what the client says, and to answer when it closes."""
+        transport = self._connection.transport
+        (transport.resume_reading if goes_on else transport.pause_reading)()
+
     @property
     def is_open(self) -> bool:
         return self._connection.close_code is None
+
+    async def closed(self) -> None:
+        await asyncio.wait_for(self._connection.wait_closed(), DEADLINE_S)
 
     async def rest(self) -> list[Frame]:
         """What the client has still said until it left."""
@@ -634,6 +642,19 @@ async def a_group_has_it_when_all_members_have_confirmed(server: Server, client:
 
 
 @behaviour
+async def of_two_members_of_a_group_with_one_name_both_confirm(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    peer = await connected(server, client)
+    for outcomes, expected in ((["delivered"] * 2, "delivered"), (["lost", "delivered"], "lost")):
+        sending = await client.call("send_to_group", "ops", "hello", ack="delivered")
+        frame = await peer.frame()
+        await peer.say("ok", id=frame["id"], online=2, receipts=2)
+        for outcome in outcomes:
+            await peer.say(outcome, id=frame["id"], recipient_uuid="bob")
+        assert await sending.outcome() == expected
+
+
+@behaviour
 async def a_recipient_that_cannot_confirm_counts_as_lost(server: Server, client: Driver) -> None:
     await client.open(server.url)
     peer = await connected(server, client)
@@ -673,6 +694,47 @@ async def what_is_sent_again_gets_its_receipts_on_the_new_connection(server: Ser
     for frame in frames:
         await second.say(frame["message"], id=frame["id"], recipient_uuid="bob")
     assert await asyncio.gather(*waiting) == list(outcomes)
+
+
+@behaviour
+async def what_was_confirmed_before_it_was_sent_again_is_to_be_confirmed_again(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    first = await connected(server, client)
+    sending = await client.call("send_to_group", "ops", "hello", ack="delivered")
+    frame = await first.frame()
+    await first.say("delivered", id=frame["id"], recipient_uuid="bob")
+    await first.say("presence", uuid="nobody", state="offline")
+    first.abort()
+    await client.event("disconnected")
+    second = await connected(server, client)
+    assert await second.frame() == frame
+    await second.say("ok", id=frame["id"], online=2, receipts=2)
+    await second.say("delivered", id=frame["id"], recipient_uuid="bob")
+    await second.say("lost", id=frame["id"], recipient_uuid="carol")
+    assert await sending.outcome() == "lost"
+
+
+@behaviour
+async def that_the_old_connection_ends_is_no_loss_of_what_was_sent_again(server: Server, client: Driver) -> None:
+    await client.open(server.url)
+    old = await connected(server, client)
+    sending = await client.call("send", "bob", "hello", ack="delivered")
+    frame = await old.frame()
+    old.read(goes_on=False)
+    await old.say("goaway", reconnect_in_ms=0, deadline_ms=60_000)
+    new = await server.accept()
+    hello = await new.hello()
+    await new.take_in(hello)
+    assert await new.frame() == frame
+    await new.say("ok", id=frame["id"], online=1, receipts=1)
+    assert await sending.answer() == {"online": 1}
+    old.read(goes_on=True)
+    await old.closed()
+    asking = await client.call("presence", ["carol"])
+    await new.say("ok", id=(await new.frame())["id"], online=[])
+    assert await asking.answer() == []
+    await new.say("delivered", id=frame["id"], recipient_uuid="bob")
+    assert await sending.outcome() == "delivered"
 
 
 # Hearing
@@ -1077,6 +1139,30 @@ async def a_receipt_of_the_mailbox_is_waited_for_no_longer_than_the_client_lives
     await peer.close(close_codes.REPLACED.code)
     await client.event("gone")
     assert await call.outcome() == "lost"
+
+
+async def its_receipt_when_the_client_finds(server: Server, client: Driver, **found: object) -> str:
+    """What became of a message that is in the mailbox of its recipient, as the client sees it after a reconnect."""
+    await client.open(server.url, keeps=True)
+    peer = await server.accept()
+    await peer.greet(mailbox=FOUND)
+    call = await client.call("send", "bob", "order", ack="delivered")
+    await peer.say("ok", id=(await peer.frame())["id"], online=0, receipts=1, stored=True)
+    assert await call.answer() == {"online": 0}
+    peer.abort()
+    await (await server.accept()).greet(**found)
+    return await call.outcome()
+
+
+@behaviour
+async def a_receipt_that_the_mailbox_may_have_lost_is_not_waited_for(server: Server, client: Driver) -> None:
+    found = {**FOUND, "whole": False, "lost_to": 7}
+    assert await its_receipt_when_the_client_finds(server, client, mailbox=found) == "lost"
+
+
+@behaviour
+async def without_its_mailbox_the_client_waits_for_no_receipt_of_it(server: Server, client: Driver) -> None:
+    assert await its_receipt_when_the_client_finds(server, client) == "lost"
 
 
 @behaviour

@@ -831,6 +831,34 @@ def test_what_is_given_up_is_not_sent() -> None:
     with_a_server(give_up)
 
 
+def test_the_receipt_of_what_nobody_waits_for_any_more_is_forgotten() -> None:
+    async def give_up(server: Server) -> None:
+        client = Client(server.url)
+        entered = asyncio.create_task(client.__aenter__())
+        peer = await server.accept()
+        await peer.greet()
+        await entered
+        call = asyncio.create_task(client.send("bob", "hello", ack="delivered"))
+        await peer.frame()
+        call.cancel()
+        await asyncio.wait([call])
+        assert client._link is not None
+        assert not client._link.receipts
+        await client.close()
+
+    with_a_server(give_up)
+
+
+def test_a_client_may_be_closed_before_it_is_entered() -> None:
+    async def close() -> None:
+        client = Client("ws://127.0.0.1:9/")
+        await client.close()
+        with pytest.raises(GoneError):
+            await client.send("bob", "hello")
+
+    asyncio.run(close())
+
+
 def test_receipts_that_are_complete_are_forgotten(shell: Shell) -> None:
     async def send_many() -> None:
         async with Client(shell.url, "forgetful") as client:

@@ -99,8 +99,8 @@ class Client:
         self._in_use = 0
         self._gone: GoneError | None = None
         self._is_closed = False
-        self._entered: asyncio.Future[None]
-        self._runner: asyncio.Task[None]
+        self._entered: asyncio.Future[None] | None = None
+        self._runner: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_try = 0.0
 
@@ -108,7 +108,7 @@ class Client:
         if self._gone is not None:
             raise self._gone
         self._entered = asyncio.get_running_loop().create_future()
-        self._runner = asyncio.create_task(self._run())
+        self._runner = self._start(self._run())
         try:
             await self._entered
         except BaseException:
@@ -125,11 +125,12 @@ class Client:
         """Leave. Iteration ends, and what has no answer yet never gets one."""
         self._is_closed = True
         self._give_up(GoneError("the client is closed"))
-        self._runner.cancel()
+        if self._runner is not None:
+            self._runner.cancel()
         link, self._link = self._link, None
         if link is not None:
             await link.socket.close()
-        for task in (running := [self._runner, *self._tasks]):
+        for task in (running := tuple(self._tasks)):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
@@ -246,6 +247,9 @@ class Client:
             return await request.answer
         finally:
             del self._requests[number]
+            is_answered = request.answer.done() and not request.answer.cancelled()
+            if request.link is not None and not is_answered:  # whoever has sent it waits for no receipt
+                request.link.receipts.pop(number, None)
 
     async def _transmit(self, number: int, request: Request, link: Link) -> None:
         request.link = link
@@ -257,6 +261,7 @@ class Client:
             unless_ended(request.answer.set_exception, RequestError(LIMIT, reason, temporary=False))
             return
         if request.sent is not None:
+            request.sent._begin(link)
             link.receipts[number] = request.sent
         await link.say(request.text)
 
@@ -279,11 +284,16 @@ class Client:
         self._gone = self._gone or gone
         for request in self._requests.values():
             unless_ended(request.answer.set_exception, gone)
+        self._expect_no_receipts()
+        if self._entered is not None:
+            unless_ended(self._entered.set_exception, gone)
+        self._inbox.put_nowait(None)
+
+    def _expect_no_receipts(self) -> None:
+        """Receipts may be among what the mailbox has lost: one that comes all the same is an event."""
         for sent in self._receipts.values():
             sent._give_up()
         self._receipts.clear()
-        unless_ended(self._entered.set_exception, gone)
-        self._inbox.put_nowait(None)
 
     async def _stay_connected(self) -> None:
         """Goes on until the connection is lost for good, which is raised."""
@@ -334,7 +344,8 @@ class Client:
             if (reached := self._mailbox and self._mailbox.beyond_hello()) is not None:
                 await link.say(encode({"type": "ack", "offset": reached}))
         self._emit(Event("connected", uuid=link.uuid))
-        unless_ended(self._entered.set_result, None)
+        if self._entered is not None:
+            unless_ended(self._entered.set_result, None)
         return link
 
     async def _fetch_token(self) -> str | None:
@@ -387,9 +398,12 @@ class Client:
             raise TypeError("uuid is not text")
         self.uuid, self._resume, self._in_use = answer["uuid"], answer["resume"], 0
         link = Link(socket, server_time, answer, self._second)
-        if self._mailbox is not None and "mailbox" in answer:
+        if "mailbox" not in answer:
+            self._expect_no_receipts()
+        elif self._mailbox is not None:
             missing, lost_to = self._mailbox.opened(answer["mailbox"])
             if missing:
+                self._expect_no_receipts()
                 self._emit(Event("missing", reason=missing))
             if lost_to is not None:
                 await link.say(encode({"type": "ack", "offset": lost_to}))
@@ -493,11 +507,14 @@ class Client:
         sent = None
         if number is not None:
             sent = link.receipts.get(number) or self._receipts.pop(number, None)
+        uuid, outcome = frame["recipient_uuid"], frame["type"]
         if sent is not None and number is not None:
-            sent._note(frame["recipient_uuid"], frame["type"])
+            if offset is None:
+                sent._note(link, uuid, outcome)
+            else:
+                sent._conclude(uuid, outcome)
             link.forget_if_complete(number)
         elif offset is not None:
-            uuid, outcome = frame["recipient_uuid"], frame["type"]
             self._emit(Event("receipt", uuid=uuid, id=str(frame["id"]), outcome=outcome))
         if offset is not None and self._mailbox is not None:
             self._start(self._handled(self._mailbox.epoch, offset))

@@ -61,7 +61,7 @@ class Link:
             self._timer.cancel()
         self.socket.transport.abort()
         for sent in self.receipts.values():
-            sent._give_up()
+            sent._give_up(self)
         for task in self.tasks:
             task.cancel()
 

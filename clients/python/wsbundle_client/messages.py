@@ -52,6 +52,9 @@ class Sent:
         self.outcomes: dict[str, str] = {}
         """By recipient, `delivered` or `lost`, as far as it is known; with `ack="delivered"` only."""
         self._receipts: int | None = None
+        self._noted = self._delivered = 0
+        self._link: object = None
+        """The connection on which it was sent last."""
         self._complete = asyncio.Event()
 
     async def outcome(self) -> str:
@@ -60,22 +63,40 @@ class Sent:
         `lost` means that it may have arrived or not: a recipient has gone, or cannot confirm, or we were disconnected.
         """
         await self._complete.wait()
-        delivered = [outcome for outcome in self.outcomes.values() if outcome == "delivered"]
-        expected = 1 if self.stored else self.online
-        return "delivered" if len(delivered) == expected else "lost"
+        return "delivered" if self._delivered == (1 if self.stored else self.online) else "lost"
+
+    def _begin(self, link: object) -> None:
+        """It is sent on a connection: what recipients have said of an earlier copy no longer counts."""
+        self._link = link
+        if not self._complete.is_set():
+            self._noted = self._delivered = 0
+            self.outcomes.clear()
 
     def _accept(self, online: int, receipts: int | None, stored: bool = False) -> None:
         self.online, self._receipts, self.stored = online, receipts, stored
         self._look()
 
-    def _note(self, recipient: str, outcome: str) -> None:
+    def _note(self, link: object, recipient: str, outcome: str) -> None:
+        """Each counts: two members of a group may have one name."""
+        if link is self._link:
+            self._count(recipient, outcome)
+            self._look()
+
+    def _conclude(self, recipient: str, outcome: str) -> None:
+        """The receipt has come from the mailbox: it is about any copy, and no other follows."""
+        self._count(recipient, outcome)
+        self._complete.set()
+
+    def _count(self, recipient: str, outcome: str) -> None:
         self.outcomes[recipient] = outcome
-        self._look()
+        self._noted += 1
+        self._delivered += outcome == "delivered"
 
     def _look(self) -> None:
-        if self._receipts is not None and len(self.outcomes) >= self._receipts:
+        if self._receipts is not None and self._noted >= self._receipts:
             self._complete.set()
 
-    def _give_up(self) -> None:
-        if self._receipts is not None:  # or else it is sent again
+    def _give_up(self, link: object = None) -> None:
+        """This connection has ended, or there is none any more: no receipt comes there."""
+        if link in (None, self._link) and self._receipts is not None:  # or else it is sent again
             self._complete.set()
