@@ -11,8 +11,9 @@ from tests.generator.readings import NAME, rendered, text_of
 
 HOOK = f"etc/letsencrypt/renewal-hooks/deploy/{NAME}"
 LINEAGE = f"etc/letsencrypt/live/{NAME}"
+RELOAD = "systemctl try-reload-or-restart nginx"
 LATER = f"systemd-run --quiet --unit={Place(NAME).retry} -p Restart=on-failure -p RestartSec=15min "
-LATER += "sh -c nginx -t -q && systemctl try-reload-or-restart nginx"
+LATER += f"sh -c nginx -t -q && {RELOAD}"
 
 
 def run(root: Path, hook: str, renewed: str | None, nginx_status: int = 0) -> tuple[int, list[str]]:
@@ -44,7 +45,7 @@ def target(root: Path) -> Path:
 def misbehaviour(root: Path, hook: str) -> str | None:
     """What the hook does wrong, if it does."""
     ours = f"{root}/{LINEAGE}"
-    if run(root, hook, ours) != (0, ["nginx -t -q", "systemctl reload nginx"]) or target(root) != Path(ours):
+    if run(root, hook, ours) != (0, ["nginx -t -q", RELOAD]) or target(root) != Path(ours):
         return "our renewed certificate is not put into use"
     for other in (f"{ours}-other", None):
         if run(root, hook, other) != (0, []) or target(root) != root / "placeholder":
