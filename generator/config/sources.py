@@ -36,7 +36,9 @@ LOCKED_BY = {
 _OF_OTHERS = {**LOCKED_BY, "Pipfile": LOCKED_BY["Pipfile.lock"]}
 # A name, perhaps with extras, and what may follow it; a variable of the environment may stand anywhere.
 # Source: PEP 508, "Grammar"; pip's reference, "Requirements File Format".
-_IS_PACKAGE = re.compile(r"[A-Za-z0-9](?:[\w.-]*\w)?\s*(?:\[[^]]*\]\s*)?(?:$|[(@;]|[<>!~=]=|[<>]|--)", re.ASCII)
+_IS_PACKAGE = re.compile(
+    r"[A-Za-z0-9](?:[\w.-]*\w)?\s*(?:\[[^]]*\]\s*)?(?:$|[(;]|@.*(?:://|\$)|[<>!~=]=|[<>]|--)", re.ASCII
+)
 _IS_PLACE = re.compile(r"[-.]|\S*[/$]|\S+\.whl\b")
 # What is required, up to its marker, says which release it means: by its version or its URL.
 _PINNED = re.compile(r"===?|\s@\s|://|\.whl\b")
@@ -46,8 +48,8 @@ _OF_SOURCES = re.compile(r"--no-binary\b|--only-binary[ =]+:none:")
 # And no option such as --index-url.
 _MEANS_PACKAGES = re.compile(r"-e\b|--editable\b|(?!-)")
 # Of the application itself: pip is started in app.path, and looks for them there, whatever file names them.
-OF_WHEELS = re.compile(r"([^/\s:$][^\s:$]*\.whl)(?![\w.])")
-_OF_DIRECTORIES = re.compile(r"(?:-e|--editable)\b|(?!\S+\.whl\b)(?:\.{1,2}(?:/|$)|file:)")
+OF_WHEELS = re.compile(r"(?:file:(?!/))?([^-/\s:$][^:$]*?\.whl)(?![\w.])")
+_OF_DIRECTORIES = re.compile(r"(?:-e|--editable)\b|(?!.+\.whl\b)(?:\.{1,2}(?:/|$)|file:)")
 
 
 def with_project(loaded: Loaded) -> tuple[Loaded, list[Located]]:
@@ -85,6 +87,7 @@ class _Look:
         self.directory = Path(os.path.realpath(self.place / self.app.path))
         self.project: Project | None = None
         self.above: list[str] = []
+        self.unhashed: dict[str, str] = {}
         if not self.directory.is_dir():
             self._fault("app.path", f"there is no directory {self.directory}", "name the one with the code")
             return
@@ -222,9 +225,14 @@ class _Look:
             self._fault("app.requirements", f"there is no {name} in {self.directory}", fix)
             return ""
         if not self._is_of_uv():
-            return self._read(name, files, ())
+            text = self._read(name, files, ())
+            if any("--hash" in line for _, line in _logical_lines(text)):  # pip then takes nothing without one
+                for where, fix in self.unhashed.items():
+                    what = f"{where}: a wheel without its hash, and others have theirs"
+                    self._fault("app.requirements", what, f"write `{fix}`")
+            return text
         if name in files:
-            return self._exported(name)
+            return self._exported(name, files)
         fix = f"write `uv {' '.join(_EXPORT[:4])} -o requirements.txt` in app.path, and name that file"
         self._fault("app.requirements", f"'{name}' is above app.path, and may be of several projects", fix)
         return ""
@@ -236,6 +244,8 @@ class _Look:
             return True
         if not name.startswith("../") or not path.is_file():
             return False
+        if not os.access(path, os.R_OK):
+            self._fault("app.requirements", f"'{name}' cannot be read", "make it readable")
         if all(Path(os.path.realpath(each)).is_relative_to(self.place) for each in (path, self.directory)):
             self.above.append(name)
         else:
@@ -251,19 +261,27 @@ class _Look:
         self._fault("app.requirements", f"{where}: there is no {written}", fix)
         return False
 
-    def _told_apart(self, wheel: str, files: tuple[str, ...], where: str) -> str:
+    def _told_apart(self, line: str, wheel: str, files: tuple[str, ...], where: str) -> str:
         """A comment by which requirements are others once the content of a wheel is."""
         from hashlib import sha256
 
         name = os.path.normpath(wheel)
         if not self._is_found(name, files, where, wheel):
             return ""
-        return f"# {name} {sha256((self.directory / name).read_bytes()).hexdigest()}\n"
+        digest = sha256(self._content(name)).hexdigest()
+        if "--hash" not in line:
+            self.unhashed[where] = f"{wheel} --hash=sha256:{digest}"
+        return f"# {name} {digest}\n"
+
+    def _content(self, name: str) -> bytes:
+        """Of a file of requirements, or of a wheel; nothing of one that cannot be read, which is a fault already."""
+        path = self.directory / name
+        return path.read_bytes() if path.is_file() and os.access(path, os.R_OK) else b""
 
     def _is_of_uv(self) -> bool:
         return str(self.app.requirements).rpartition("/")[2] == _UV_LOCK
 
-    def _exported(self, name: str) -> str:
+    def _exported(self, name: str, files: tuple[str, ...]) -> str:
         """What uv makes of its lock, for pip."""
         to_do = f"write `uv {' '.join(_EXPORT[:4])} -o requirements.txt`, and name that file"
         if (uv := shutil.which("uv")) is None:
@@ -280,6 +298,8 @@ class _Look:
             said = " ".join(done.stderr.split())
             self._fault("app.requirements", f"uv cannot export '{name}': {said}", "run `uv lock`")
         self._check_lines(name, done.stdout)
+        for wheel in filter(None, map(OF_WHEELS.match, done.stdout.splitlines())):
+            self._is_found(os.path.normpath(wheel[1]), files, name, wheel[1])
         return done.stdout
 
     def _check_lines(self, name: str, text: str) -> None:
@@ -298,7 +318,8 @@ class _Look:
         if fix := _OF_OTHERS.get(os.path.basename(name)):
             self._fault("app.requirements", f"'{name}' is no file of requirements for pip", f"{fix}, and name that")
             return ""
-        text = _decoded((self.directory / name).read_bytes())
+        # Each line with its end, as those of other files follow.
+        text = "".join(f"{line}\n" for line in _decoded(self._content(name)).splitlines())
         self._check_lines(name, text)
         open_ones = []
         for number, line in _logical_lines(text):
@@ -307,7 +328,7 @@ class _Look:
                 if path not in (*within, name) and self._is_found(path, files, f"{name}:{number}", other[1]):
                     text += self._read(path, files, (*within, name))
             elif wheel := OF_WHEELS.match(line):
-                text += self._told_apart(wheel[1], files, f"{name}:{number}")
+                text += self._told_apart(line, wheel[1], files, f"{name}:{number}")
             elif not (_IS_PACKAGE.match(line) or _IS_PLACE.match(line)):
                 what = f"{name}:{number}: pip cannot read '{line}'"
                 self._fault("app.requirements", what, "write a package as in `fastapi==0.118.0`")

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from generator.config.load import ConfigError, load
 from generator.config.project import Project
 from generator.config.sources import project_of, with_project
+from generator.packing.wheelhouse import locked
 from tests.generator.front_door import wsbundle
 from tests.programs import missing, needs
 
@@ -406,6 +408,58 @@ def test_requirements_are_others_once_a_wheel_of_the_application_is(here: Path) 
     assert len(seen) == 2
 
 
+@pytest.mark.parametrize("line", ["file:dist of it/a-1.whl", "file:./dist of it/a-1.whl", "dist of it/a-1.whl ; x"])
+def test_a_wheel_of_the_application_is_known_however_it_is_named(here: Path, line: str) -> None:
+    wheel = put(here, "dist of it/a-1.whl", "one")
+    put(here, "requirements.txt", f"{line}\n")
+    assert found(here).requirements == f"{line}\n# dist of it/a-1.whl {sha256(b'one').hexdigest()}\n"
+    wheel.unlink()
+    assert faults(here)[0].startswith("app.requirements: requirements.txt:1: there is no ")
+
+
+def test_a_wheel_has_its_hash_where_others_have_theirs(here: Path) -> None:
+    put(here, "a-1.whl", "one")
+    put(here, "requirements.txt", "./a-1.whl\n-r more.txt\n")
+    put(here, "more.txt", "b==1  # --hash\n")
+    assert warned(here) == []
+    put(here, "more.txt", "b==1 --hash=sha256:00\n")
+    line = f"./a-1.whl --hash=sha256:{sha256(b'one').hexdigest()}"
+    told = f"requirements.txt:1: a wheel without its hash, and others have theirs; write `{line}`"
+    assert faults(here) == [f"app.requirements: {told}"]
+    put(here, "requirements.txt", f"{line}\n-r more.txt\n")
+    assert warned(here) == []
+
+
+def test_a_last_line_ends_where_another_file_or_a_wheel_follows(here: Path) -> None:
+    put(here, "a-1.whl")
+    put(here, "more.txt", "c==1 \\\r\n  --hash=sha256:02\r\n-r last.txt")
+    put(here, "last.txt", "d==1 --hash=sha256:03")
+    put(here, "requirements.txt", "./a-1.whl --hash=sha256:00\n-r more.txt\nb==1 --hash=sha256:01")
+    assert locked(found(here).requirements).splitlines() == [
+        "b==1 --hash=sha256:01",
+        "c==1 --hash=sha256:02",
+        "d==1 --hash=sha256:03",
+    ]
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _leads_nowhere(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "a-1.whl"])
+@pytest.mark.parametrize("make", [_pipe, _leads_nowhere])
+def test_what_is_required_and_cannot_be_read_is_told_once(here: Path, name: str, make: Callable[[Path], None]) -> None:
+    put(here, "requirements.txt", "./a-1.whl\n")
+    (here / name).unlink(missing_ok=True)
+    make(here / name)
+    [fault] = faults(here)
+    assert fault.startswith(f"app.path: {name} is ")
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -414,6 +468,7 @@ def test_requirements_are_others_once_a_wheel_of_the_application_is(here: Path) 
         ("./a-1.whl", "there is no ./a-1.whl; put it into app.path, and do not let .gitignore name it"),
         ("dist/a-1.whl ; os_name == 'nt'", "there is no dist/a-1.whl; put it into app.path, and do not let .gitignore "
         "name it"),
+        ("a @ ./a-1.whl", "there is no a @ ./a-1.whl; put it into app.path, and do not let .gitignore name it"),
         ("-chttp://a.org/c", "there is no http://a.org/c; put it into app.path, and do not let .gitignore name it"),
         *(
             (line, f"'{line}' is a directory, and only packages are installed; leave it out; code of your own is "
@@ -436,7 +491,9 @@ def test_a_requirement_that_is_not_on_the_host_is_refused(here: Path, line: str,
     assert faults(here) == [f"app.requirements: requirements.txt:2: {told}"]
 
 
-@pytest.mark.parametrize("line", ["fastapi=0.118.0", "fastapi 0.118.0", 'fastapi = "*"', "[project]", '"fastapi"'])
+@pytest.mark.parametrize(
+    "line", ["fastapi=0.118.0", "fastapi 0.118.0", 'fastapi = "*"', "[project]", '"fastapi"', "a @ file:a.whl"]
+)
 def test_a_line_that_pip_cannot_read_is_refused(here: Path, line: str) -> None:
     put(here, "requirements.txt", f"# first\n{line}\n")
     told = f"requirements.txt:2: pip cannot read '{line}'; write a package as in `fastapi==0.118.0`"
@@ -450,11 +507,14 @@ def test_whatever_pip_can_read_is_taken(here: Path) -> None:
         "a (==1) ; os_name == 'posix'",
         "a@https://a.org/a.whl",
         "b-1-py3.whl",
+        "--find-links=dist/b-1-py3.whl",
     ]
     lines += ["dist/b-1-py3.whl", "./b-1-py3.whl[c]", "/srv/b-1-py3.whl", "file:///srv/b-1-py3.whl"]
     for wheel in ("b-1-py3.whl", "dist/b-1-py3.whl"):
         put(here, wheel)
-    put(here, "requirements.txt", "\n".join([*lines, "${NAME}==1", "a==1 --hash=sha256:00", ""]))
+    put(here, "requirements.txt", "\n".join([*lines, "${NAME}==1", ""]))
+    assert warned(here) == []
+    put(here, "requirements.txt", "a==1 --hash=sha256:00\nb --hash=sha256:01\n")
     assert warned(here) == []
 
 
@@ -564,6 +624,19 @@ def test_a_lock_of_uv_is_exported(here: Path, monkeypatch: pytest.MonkeyPatch) -
     assert f"--hash=sha256:{'0' * 64}" in project.requirements
     assert "\nshop" not in project.requirements
     assert not (here / ".venv").exists()
+
+
+@pytest.mark.skipif(not UV.exists(), reason="uv is not among the libraries")
+def test_a_wheel_that_a_lock_of_uv_names_is_looked_for(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_lock(here, monkeypatch)
+    lock = here / "uv.lock"
+    wheel = "dist/tiny-1.0-py3-none-any.whl"
+    lock.write_text(lock.read_text().replace('{ registry = "https://a.org/simple" }', f'{{ path = "{wheel}" }}'))
+    lock.write_text(lock.read_text().replace('url = "https://a.org/', 'filename = "'))
+    [fault] = faults(here, "app.requirements=uv.lock")
+    assert fault.startswith(f"app.requirements: uv.lock: there is no ./{wheel}; put it into app.path")
+    put(here, wheel)
+    assert f"./{wheel} " in found(here, "app.requirements=uv.lock").requirements
 
 
 @pytest.mark.skipif(not UV.exists(), reason="uv is not among the libraries")
