@@ -21,6 +21,7 @@ _OF_THE_RUNNER = ("click", "h11", "httptools", "msgspec", "typing-extensions", "
 # Ends with this process: the next run must not meet it at work on the same directory. Source: setpriv(1).
 _WITH_US = ("setpriv", "--pdeathsig", "KILL")
 _INSTALL_S = 900
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _REQUIRED = (
     "import importlib.metadata as m; print(*(r for d in m.distributions() for r in d.requires or ()), sep='\\n')"
 )
@@ -80,7 +81,7 @@ def _filled_by_uv(venv: Path, project: Project | None, say: Callable[[str], None
 def _fill_by_pip(venv: Path, project: Project | None) -> None:
     with _empty(venv) as (python, temporary):
         named = _named_by(project.requirements) if project is not None else {}
-        variables = of_pip({**named, **_reach(), "TMPDIR": temporary})
+        variables = _in_full(of_pip({**named, **_reach(), "TMPDIR": temporary}))
         log = Path(temporary, "pip.log")  # it says whom pip could not reach
 
         # Where the application is: from there pip reads the wheels that its requirements name.
@@ -161,9 +162,18 @@ def _named_by(requirements: str) -> dict[str, str]:
 
 def _reach() -> dict[str, str]:
     """The variables that say how an index is reached, and whether uv may be used."""
-    kept = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", uv.SWITCH)
     return {
         name: text
         for name, text in os.environ.items()
-        if name.startswith("PIP_") or name.lower().endswith("_proxy") or name in kept
+        if name.startswith("PIP_") or name.lower().endswith("_proxy") or name in (*_CERTIFICATES, uv.SWITCH)
     }
+
+
+def _in_full(variables: dict[str, str]) -> dict[str, str]:
+    """The same where pip is not started here: it would look for `PIP_FIND_LINKS=wheels` where it is."""
+    of_files = (*_CERTIFICATES, "PIP_CACHE_DIR", "PIP_CERT", "PIP_CLIENT_CERT", "PIP_FIND_LINKS")
+
+    def full(text: str) -> str:
+        return " ".join(os.path.abspath(word) if os.path.exists(word) else word for word in text.split())
+
+    return {name: full(text) if name in of_files else text for name, text in variables.items()}

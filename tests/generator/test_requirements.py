@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from generator.host.programs import StepFailed
-from generator.host.requirements import _named_by, _needs_setuptools
+from generator.host.requirements import _in_full, _named_by, _needs_setuptools
 
 
 @pytest.fixture
@@ -44,3 +44,15 @@ def test_variables_that_stand_in_a_file_of_requirements_are_passed_on(monkeypatc
     ) == {"INDEX_TOKEN": "secret"}
     with pytest.raises(StepFailed, match="names the variable OTHER_TOKEN, which is not set"):
         _named_by("--index-url https://${INDEX_TOKEN}:${OTHER_TOKEN}@a.org/simple\n")
+
+
+def test_pip_finds_the_files_that_the_caller_names_though_it_is_started_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("wheels", "15", "ca.pem"):
+        (tmp_path / name).touch()
+    index = "https://a.org/wheels"
+    asked = {"PIP_FIND_LINKS": f"wheels {index} gone", "SSL_CERT_FILE": "ca.pem", "PIP_TIMEOUT": "15", "TOKEN": "15"}
+    found = {"PIP_FIND_LINKS": f"{tmp_path}/wheels {index} gone", "SSL_CERT_FILE": f"{tmp_path}/ca.pem"}
+    assert _in_full(asked) == {**asked, **found}
