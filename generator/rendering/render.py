@@ -52,6 +52,7 @@ WATCHDOG_S = 20
 STOP_MARGIN_S = 5
 # Between the moment the service gives up a silent client and the moment nginx would.
 PROXY_MARGIN_S = 15
+UPLOAD_PAUSE_S = 60
 # How long WebSockets live on after nginx was reloaded.
 WORKER_SHUTDOWN_S = 300
 # Files that a server process holds besides its connections; two of them for each of up to 127 others, which there are
@@ -461,6 +462,7 @@ NAMES: dict[str, Callable[[Deploy], Any]] = {
     "connections_per_address": lambda d: d.limits.connections_per_address,
     "handshakes_per_second": lambda d: d.limits.handshakes_per_second,
     "header_timeout": lambda d: d.limits.header_timeout,
+    "upload_timeout": lambda d: max(UPLOAD_PAUSE_S, d.limits.header_timeout),
     "message_size": lambda d: d.limits.message_size,
     "messages_per_second": lambda d: d.limits.messages_per_second,
     "publishes": _publishes,

@@ -402,6 +402,12 @@ def test_a_slow_request_is_given_up_by_nginx_when_the_service_would() -> None:
     assert site.count("client_body_timeout 33s;") == 1
 
 
+@pytest.mark.parametrize(("given", "meant"), [(10, 60), (300, 300)])
+def test_an_upload_may_pause_and_no_shorter_than_a_head(given: int, meant: int) -> None:
+    site = rendered(app={"callable": "main:app"}, limits={"header_timeout": given})[SITE]
+    assert f"\n        client_body_timeout {meant}s;\n" in site
+
+
 def test_the_log_of_nginx_holds_no_query() -> None:
     log_format = rendered()[SITE].partition("log_format ")[2].partition(";")[0]
     assert '"path":"$uri"' in log_format
