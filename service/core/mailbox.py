@@ -65,11 +65,13 @@ class Kept(Enum):
     """It was written or not: nobody has confirmed that it is safe."""
     AGAIN = 6
     """It was stored before, with the same `dedup`. A receipt goes to whoever wanted it then."""
+    AWAITED = 7
+    """The same, and this one is whoever wanted it then, under the same id: it comes to its mailbox."""
 
     @property
     def is_stored(self) -> bool:
         """Whether it is in the box, or was."""
-        return self in (Kept.STORED, Kept.AGAIN)
+        return self in (Kept.STORED, Kept.AGAIN, Kept.AWAITED)
 
 
 class Position(NamedTuple):

@@ -479,8 +479,7 @@ class SessionV1(Session):
         if kept.is_stored:
             online = int(self._owner_of(address) is not None)
             self._hub.tally.routed += online if kept is Kept.STORED else 0
-            # Of what was stored before, a receipt comes to the connection that has sent it then, or to a mailbox.
-            receipts = int(kept is Kept.STORED or self._has_box)
+            receipts = int(kept is not Kept.AGAIN)
             self._answer_send(request, online, receipts, stored=True)
         elif kept is Kept.NO_BOX:
             self._hand_to_owner(request, self._owner_of(address))

@@ -42,6 +42,11 @@ def read_return_to(text: str | None) -> ReturnTo | None:
     return None if text is None else ReturnTo(*_return_to(text))
 
 
+def _receipt_of(dedup: str, to: ReturnTo | None) -> str:
+    """What stands beside a `dedup` if a mailbox is to get a receipt. None of these begins with a space."""
+    return f" {written_return_to(to)} {dedup}"
+
+
 @dataclass(slots=True)
 class _Box:
     id: int
@@ -97,7 +102,7 @@ class Ledger:
         self._changed: dict[int, _Box] = {}
         self._rows: list[tuple[int, int, int, str, bytes, str | None]] = []
         self._noted = 0
-        """How many messages are known by what their senders call them since this transaction began."""
+        """How much is known of what senders call their messages since this transaction began."""
         self.news: set[Address] = set()
         self.settled: list[Settled] = []
         self.expired = 0
@@ -110,16 +115,21 @@ class Ledger:
         # What was told to be stored in one mailbox is not stored in another one: a key is one of sender and recipient.
         dedup = None if letter.dedup is None else f"{letter.dedup} {letter.box}"
         if dedup is not None and self._is_known(letter.sender, dedup):
-            return Kept.AGAIN
+            is_awaited = self._is_known(letter.sender, _receipt_of(dedup, letter.return_to))
+            return Kept.AWAITED if is_awaited else Kept.AGAIN
         size = len(letter.body) + OVERHEAD
         if not self._has_room(box, size) or not self._has_room_for_a_receipt(letter.return_to):
             return Kept.FULL
         self._add(box, letter.kind, letter.sender, letter.body, written_return_to(letter.return_to))
         if dedup is not None:
-            row = (letter.sender, dedup, self._now)
-            self._db.execute("insert or replace into dedup values (?, ?, ?)", row)
-            self._noted += 1
+            self._note(letter.sender, dedup)
+            if letter.return_to is not None and letter.return_to.has_box:
+                self._note(letter.sender, _receipt_of(dedup, letter.return_to))
         return Kept.STORED
+
+    def _note(self, sender: str, key: str) -> None:
+        self._db.execute("insert or replace into dedup values (?, ?, ?)", (sender, key, self._now))
+        self._noted += 1
 
     def _has_room(self, box: _Box, size: int) -> bool:
         limits = self._settings

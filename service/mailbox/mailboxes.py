@@ -160,20 +160,21 @@ local function see(box) box.seen, box.is_changed = now, true end
 
 local commands = {}
 
-function commands.keep(name, sender, kind, body, back, once)
+function commands.keep(name, sender, kind, body, back, once, awaited)
     local box = load(name)
     if not box or box.seen <= horizon then return 3 end
     if once ~= '' then
         local at = redis.call('GET', P .. 'once:' .. once)
         if at and tonumber(at) > math.max(now - ONCE, S.restored) then
             is_changed = true  -- so that there is something to be confirmed, which confirms all before it
-            return 6
+            return awaited ~= '' and redis.call('GET', P .. 'once:' .. awaited) and 7 or 6
         end
     end
     local origin = string.sub(back, 1, 1) == '1' and load(address_in(back))
     if not has_room(box, #body + OVERHEAD) or (origin and not has_room(origin, OVERHEAD)) then return 2 end
     add(box, kind, sender, body, back)
     if once ~= '' then redis.call('SET', P .. 'once:' .. once, text(now), 'PX', ONCE / 1000) end
+    if awaited ~= '' then redis.call('SET', P .. 'once:' .. awaited, '', 'PX', ONCE / 1000) end
     return 1
 end
 

@@ -4,7 +4,8 @@ answers are read.
 
 Below `nc:1:NAME:` are `state`, a hash for all; `box:ADDRESS`, a hash for each mailbox; `mail:ADDRESS`, a stream with
 what is in it, where an item with offset N is entry N-0; `old`, the mailboxes that hold something, by the age of the
-first; `idle`, those that hold nothing, by when the owner was there; and `once:KEY`, what was sent lately.
+first; `idle`, those that hold nothing, by when the owner was there; and `once:KEY`, what was sent
+lately, and to which mailbox a receipt of it is to go.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,12 +60,14 @@ def prefix(engine: Engine) -> bytes:
 
 
 def keep(letter: Letter) -> Call:
-    once = b""
+    once = awaited = b""
     if letter.dedup is not None:
         # What was told to be stored in one mailbox is not stored in another one: a key is one of sender and recipient.
         once = _encode((letter.sender, letter.box, letter.dedup))
+        if letter.return_to is not None and letter.return_to.has_box:
+            awaited = _encode((letter.sender, letter.box, letter.dedup, *letter.return_to))
     back = _written(letter.return_to)
-    words = (letter.box.encode(), letter.sender.encode(), b"%d" % letter.kind, letter.body, back, once)
+    words = (letter.box.encode(), letter.sender.encode(), b"%d" % letter.kind, letter.body, back, once, awaited)
     return Call((b"keep", *words), Kept, is_storing=True)
 
 

@@ -641,6 +641,21 @@ def test_a_receipt_of_what_was_sent_again_comes_to_the_mailbox_of_its_sender(des
     assert [(frame["type"], frame["id"]) for frame in alice.heard()] == [("delivered", 1)]
 
 
+@pytest.mark.parametrize("again", [{"ack": "delivered"}, {"ack": "accepted"}, {"ack": "delivered", "id": "another"}])
+@pytest.mark.parametrize("first", ["accepted", "delivered"])
+def test_of_what_is_sent_again_as_many_receipts_come_as_are_promised(
+    desk: Desk, alice: Party, first: str, again: dict[str, Any]
+) -> None:
+    desk.send(alice, "bob", "m", ack=first, dedup="1")
+    desk.passes(2)
+    (ok,) = desk.send(alice, "bob", "m", dedup="1", **again)
+    bob = desk.comes("bob")
+    desk.acknowledges(bob, *offsets(bob))
+    receipts = [frame for frame in alice.heard() if frame["id"] == ok["id"]]
+    assert ok.get("receipts", len(receipts)) == len(receipts)
+    assert ("receipts" in ok) == (again["ack"] == "delivered")
+
+
 def test_what_is_stored_for_whoever_is_there_counts_as_routed_in_each_protocol(desk: Desk, alice: Party) -> None:
     bob, old = desk.comes("bob"), desk.world.v0(identity("old", "*"))
     desk.send(alice, "bob", "of nc.v1")
