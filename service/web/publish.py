@@ -173,7 +173,9 @@ class Publisher:
 
         deliver = partial(self._deliver, message, lambda reach: then(self._answer(permit, message, outcome, reach)))
         if message.recipient in self._center.mail.boxes:
-            letter = Letter(message.recipient, permit.sender, Kind.JSON, bytes(message.body), dedup=permit.key or None)
+            # The store knows no fingerprints: the same key of another message, also over a WebSocket, is another one.
+            dedup = f"{permit.key} {fingerprint.hex()}" if permit.key else None
+            letter = Letter(message.recipient, permit.sender, Kind.JSON, bytes(message.body), dedup=dedup)
             self._center.mail.keep(letter, partial(self._kept, permit, outcome, then, deliver))
         else:
             deliver()

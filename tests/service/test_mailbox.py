@@ -16,11 +16,13 @@ from service.core.close_codes import MAILBOX_UNAVAILABLE, SLOW_CONSUMER
 from service.core.figures import FIGURES, service
 from service.core.mail import WINDOW
 from service.core.mailbox import Kept, Kind, Letter, Settled
+from service.core.plain_http import Answer
 from service.core.session_v1 import SessionV1
 from service.engine.identity import boot_id
 from service.mailbox.database import Database
 from service.mailbox.ledger import DEDUP_S, SECOND, SWEEP, Known, Ledger
 from service.settings import Mailbox
+from service.web.publish import Permit, Publisher, Request
 from tests.service.centers import Party, World, identity
 from tests.service.mailboxes import Desk, DiskInTurns
 from tests.service.servers import PROGRAMS, Server
@@ -673,6 +675,21 @@ def test_what_is_sent_again_counts_as_one_message(desk: Desk, alice: Party) -> N
     assert messages(bob) == ["m"]
     tally = desk.world.center.hub.tally
     assert (tally.stored, tally.routed) == (1, 1)
+
+
+def test_a_key_that_another_message_has_over_http_or_a_websocket_loses_none(desk: Desk, alice: Party) -> None:
+    desk.world.tokens["K"] = identity("alice", "*")
+    desk.send(alice, "bob", "over a WebSocket", dedup="k")
+    request = Request("POST", "/publish/bob", {"authorization": ["Bearer K"], "idempotency-key": ["k"]})
+    answers: list[Answer] = []
+    for body in (b"one", b"one", b"another"):
+        worker = Publisher(desk.world.center)
+        permit = worker.admit(request)
+        assert isinstance(permit, Permit)
+        worker.publish(permit, body, answers.append)
+        desk.turns()
+    assert [answer.status for answer in answers] == [202] * 3
+    assert messages(desk.comes("bob")) == ["over a WebSocket", "one", "another"]
 
 
 def test_what_is_sent_to_another_recipient_is_another_message(desk: Desk, alice: Party) -> None:
