@@ -34,9 +34,13 @@ def _owner(path: Path) -> int:
 
 
 def is_linked(path: Path) -> bool:
-    """Whether it has another name, which may be anywhere: its owner puts what it likes here."""
+    """Whether it has another name, which may be anywhere: its owner puts what it likes here.
+
+    A directory of root's may be behind a link, as on another disk; the service's user could link to one of others.
+    """
     status = path.lstat()
-    return stat.S_ISLNK(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1)
+    is_behind_one = any(each.is_symlink() and each.lstat().st_uid != 0 for each in path.parents)
+    return is_behind_one or stat.S_ISLNK(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1)
 
 
 def hand_over(store: Store, number: int) -> None:

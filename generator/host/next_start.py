@@ -125,7 +125,8 @@ def out_of_reach(store: Store, number: int) -> Iterator[Fault]:
         else:
             yield Fault(f"{path} is gone, and without that the service does not start", "restore it")
     for file in filter(is_linked, strange(store, number)):
-        what = f"{file} is a link to what does not belong to the user {user}, and the service does not start with that"
+        what = f"{file} is, or is behind, a link to what does not belong to the user {user}"
+        what += ", and the service does not start with that"
         yield Fault(what, f"see what it is, and put the file itself there, or `chown {user}: {file}`")
 
 

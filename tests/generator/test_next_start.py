@@ -81,7 +81,7 @@ def test_mailboxes_that_root_has_put_there_are_given_to_the_service(
     assert next_start.lost(store) == []
     # No installation puts right what others have put there.
     [fault] = next_start.out_of_reach(store, 1)
-    assert str(fault).startswith(f"{link} is a link to what does not belong to the user nobody, and the service does")
+    assert str(fault).startswith(f"{link} is, or is behind, a link to what does not belong to the user nobody, and")
     link.unlink()
     link.hardlink_to(store.pristine(1, f"etc/{NAME}/.env"))
     assert len(list(next_start.out_of_reach(store, 1))) == 1
@@ -101,6 +101,27 @@ def test_mailboxes_are_looked_for_where_the_service_has_them(store: Store, monke
     for each in (directory, f"var/lib/{NAME}/mailbox"):
         (store.root / each).mkdir(parents=True)
     assert mailbox_files.strange(store, 1) == [store.root / directory]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_service_does_not_get_the_mailboxes_of_another_by_a_link_of_its_own(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "user", lambda *_: "nobody")
+    store.add(bundle("auth: token\nmailbox: {keep: disk}"), generation(1))
+    theirs = store.root / "var/lib/other/mailbox/mail.db"
+    link = store.root / f"var/lib/{NAME}/mailbox"
+    for path in (theirs, link):
+        path.parent.mkdir(parents=True)
+    theirs.touch()
+    link.symlink_to(theirs.parent)
+    os.chown(link, pwd.getpwnam("nobody").pw_uid, -1, follow_symlinks=False)
+    mailbox_files.hand_over(store, 1)
+    assert (theirs.stat().st_uid, theirs.parent.stat().st_uid) == (0, 0)
+    assert len(list(next_start.out_of_reach(store, 1))) == 2
+    os.chown(link, 0, 0, follow_symlinks=False)  # the operator's, to another disk
+    mailbox_files.hand_over(store, 1)
+    assert theirs.stat().st_uid == pwd.getpwnam("nobody").pw_uid
 
 
 def test_what_renews_certificates_must_be_started_at_boot_where_there_is_one() -> None:
