@@ -115,7 +115,7 @@ class Place:
             put_link(self.link, str(self.placeholder))
         backup.mkdir(mode=0o700, parents=True)
         for path in parts(self.lineage, self.renewal):
-            shutil.move(path, _kept(path, backup))
+            _move(path, _kept(path, backup))
         return backup
 
     def take_back(self, backup: Path) -> bool:
@@ -127,10 +127,8 @@ class Place:
             return False
         for path in places(self.lineage, self.renewal):
             if os.path.lexists(kept := _kept(path, backup)):
-                shutil.move(kept, path)
+                _move(kept, path)
         backup.rmdir()
-        if self.has_lineage:
-            put_link(self.link, str(self.lineage))
         return True
 
     def _begin_placeholder(self) -> Path:
@@ -318,12 +316,14 @@ def _free(place: Place, report: Report) -> Iterator[None]:
     if used := naming(f"{place.lineage}/"):
         fix = "repair it, or let that site have one of its own"
         raise CommandError(f"{', '.join(used)} has the certificate {place.name} of certbot as well: {fix}")
-    backup = place.make_way()
+    was_served, backup = place.serves_lineage, place.make_way()
     try:
         yield
     finally:
         if not place.take_back(backup):
             report.line(f"  what certbot would not renew is kept in {backup}")
+        elif was_served and place.has_lineage:  # so that nginx starts with it, which it may not with any other
+            put_link(place.link, str(place.lineage))
 
 
 def not_renewed(deploy: Deploy, place: Place) -> str:
@@ -375,6 +375,11 @@ def described(deploy: Deploy, place: Place, now: float, shown: bytes | None) -> 
 def _kept(path: Path, backup: Path) -> Path:
     """Where a part of a lineage is while another takes its place."""
     return backup / f"{path.parent.name}-{path.name}"
+
+
+def _move(path: Path, to: Path) -> None:
+    """By mv(1): Python's would let root own what comes to another disk, and other programs read it by their groups."""
+    must(run("mv", "-T", str(path), str(to)))
 
 
 def _is_whole(directory: Path) -> bool:

@@ -5,6 +5,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -24,6 +25,7 @@ from generator.host.certificates import (
     warnings,
 )
 from generator.host.x509 import DAY_S, der, read
+from generator.rendering.write import put_link
 from generator.report import CommandError, Report
 from tests.generator.certificate_maker import Authority, Pair, openssl, pair
 
@@ -776,3 +778,33 @@ def test_a_lineage_that_certbot_will_not_renew_makes_way_for_one_that_it_will(
     assert place.why_not_renewed == ""
     assert place.serves_lineage
     assert due(with_letsencrypt(), place, NOW) is None
+
+
+def test_a_lineage_that_nginx_has_not_had_stays_away_from_it(certbot: Certbot) -> None:
+    place = certbot.place
+    obtain(with_letsencrypt(), place, Report(json=True))
+    place.renewal.unlink()
+    (place.lineage / FILE).resolve().write_text("")  # restored from the backup of a full disk: nginx would not start
+    put_link(place.link, str(place.placeholder))
+    assert place.is_whole
+    certbot.will_fail()
+    with pytest.raises(CommandError, match="runs, with a placeholder"):
+        obtain(with_letsencrypt(), place, Report(json=True))
+    assert place.link.readlink() == place.placeholder
+    assert place.has_lineage
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.isdir("/dev/shm"), reason="only root can give files away")
+def test_a_lineage_that_was_on_another_disk_for_a_while_has_its_owners_and_groups(certbot: Certbot) -> None:
+    place = certbot.place
+    obtain(with_letsencrypt(), place, Report(json=True))
+    key = (place.lineage / KEY).resolve()
+    os.chown(key, -1, 65534)
+    place.renewal.unlink()
+    with TemporaryDirectory(dir="/dev/shm") as directory:
+        assert os.stat(directory).st_dev != key.stat().st_dev
+        place.backups = Path(directory)
+        certbot.will_fail()
+        with pytest.raises(CommandError, match="runs, with the one it had"):
+            obtain(with_letsencrypt(), place, Report(json=True))
+    assert key.stat().st_gid == 65534
