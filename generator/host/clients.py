@@ -85,14 +85,17 @@ def deaf(store: Store, address: str) -> Fault | None:
 
 
 def changed_by(store: Store) -> list[str]:
-    """The operator's files that change on what the service listens: an installation leaves them as they are."""
-    unit = f"{store.name}.socket"
-    return [path for path in drop_ins(unit) if f"/{unit}.d/" in path and _listens(Path(path))]
+    """The operator's files that change on what the service listens: an installation leaves them as they are.
+
+    They may be for all sockets, or for all whose names begin alike. Source: systemd.unit(5).
+    """
+    return [path for path in drop_ins(f"{store.name}.socket") if _replaces_ours(Path(path))]
 
 
-def _listens(drop_in: Path) -> bool:
+def _replaces_ours(drop_in: Path) -> bool:
     try:
-        return re.search(r"(?m)^\s*Listen\w+\s*=", drop_in.read_text(errors="replace")) is not None
+        # Without a value: what only adds one leaves ours. Source: systemd.socket(5).
+        return re.search(r"(?m)^\s*Listen\w+\s*=[ \t]*$", drop_in.read_text(errors="replace")) is not None
     except OSError:  # systemd still names one that is gone, until it is told
         return False
 

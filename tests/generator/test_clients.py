@@ -91,16 +91,16 @@ def test_the_service_is_asked_whether_it_can_store_what_is_sent_to_mailboxes(
 def test_a_port_on_which_nothing_listens_is_told_with_what_has_changed_the_listener(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, store = tmp_path / "chat.socket.d/own.conf", Store("chat", tmp_path)
-    own.parent.mkdir()
+    own, others, store = tmp_path / "own.conf", tmp_path / "others.conf", Store("chat", tmp_path)
     own.write_text("[Socket]\nListenStream=\n")
-    monkeypatch.setattr(clients, "drop_ins", lambda _: ["/etc/systemd/system/socket.d/all.conf", str(own)])
+    others.write_text("[Socket]\nBacklog=10\n")
+    monkeypatch.setattr(clients, "drop_ins", lambda _: [str(others), str(own)])
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         assert deaf(store, address) is None
     what = f"nothing listens on {address}"
     assert str(deaf(store, address)).startswith(f"{what}: {own} changes that, and is not ours; remove it, then `")
-    for harmless in ("[Socket]\nBacklog=10\n", None):
+    for harmless in ("[Socket]\nListenStream=127.0.0.1:9555\n", None):
         own.unlink() if harmless is None else own.write_text(harmless)
         assert str(deaf(store, address)) == f"{what}; `{AS_ROOT} install`"
     assert deaf(store, "unix:/run/chat/ws.sock") is None
