@@ -9,7 +9,7 @@ from generator.config.addresses import EVERY
 from generator.host.facts import bound_by_nginx, main_process
 from generator.host.programs import run
 from generator.readers.nginx import HOST
-from generator.readers.nginx_sites import error_log
+from generator.readers.nginx_sites import error_log, servers
 
 _PATIENCE_S = 60.0
 
@@ -25,7 +25,7 @@ class Reload:
     ) -> None:
         self._workers, self._bound = workers or nginx_workers, bound
         self._before = self._workers()
-        self._log = error_log(main)
+        self._main, self._log = main, error_log(main)
         self._from = self._size()
 
     def fault(self) -> str:
@@ -52,11 +52,14 @@ class Reload:
         failed = (re.match(r"bind\(\) to \[?([^]\s]+?)\]?:(\d+) failed \(98:", line) for line in said)
         asked = [(found[1], int(found[2])) for found in failed if found]
         bound = self._bound() if asked else ()
+        listens = [each for server in servers(self._main) for each in server.listens] if asked else []
+        # Of IPv4 as well, also after a start.
+        of_both = {each.port for each in listens if "ipv6only=off" in each.options}
         own = [
             at
             for host, at in asked
             for held, port in bound
-            if at == port and (":" in host) == (":" in held) and {host, held} & {*EVERY}
+            if at == port and {host, held} & {*EVERY} and ((":" in host) == (":" in held) or at not in of_both)
         ]
         return f"; only `systemctl restart nginx`, which ends all its connections, changes port {own[0]}" if own else ""
 

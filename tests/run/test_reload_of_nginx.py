@@ -74,6 +74,7 @@ def test_one_that_it_does_not_follow_is_told_with_the_words_of_its_log_and_the_n
     assert nginx.reload(f"[::]:{nginx.port} ipv6only=off") == ""
 
 
-def test_what_it_could_do_at_a_start_only_is_told(nginx: Nginx) -> None:
+@pytest.mark.parametrize("hosts", [["[::1]:"], ["", "[::]:"], ["127.0.0.1:"]])
+def test_what_it_could_do_at_a_start_only_is_told(nginx: Nginx, hosts: list[str]) -> None:
     way_out = f"; only `systemctl restart nginx`, which ends all its connections, changes port {nginx.port}"
-    assert nginx.reload(f"[::1]:{nginx.port}").endswith(f"still could not bind(){way_out}")
+    assert nginx.reload(*(f"{host}{nginx.port}" for host in hosts)).endswith(f"still could not bind(){way_out}")
