@@ -241,6 +241,8 @@ class PeerBus:
         if member.temporary in self.moves.leaving:
             self.moves.ends(member)
         self._awaited.take_all_of(member.temporary)
+        for peer in self.peers.values():
+            peer.forget_unwanted_receipts()
 
     def frees(self, address: Address) -> None:
         del self._since[address]

@@ -18,6 +18,8 @@ from service.core.moves import Workers
 # What may wait for another worker, in bytes. One that is stuck for a second is sent no more than that; messages beyond
 # it are dropped, counted, and reported to senders that want to know.
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
+# After so many more receipts, and as many again as there were, it is looked who still waits for one.
+MANY_RECEIPTS = 1000
 
 
 class Wire(Protocol):
@@ -77,6 +79,8 @@ class Peer:
         self.groups: dict[str, dict[Address, Address]] = {}
         self.client_addresses: dict[Address, str | None] = {}
         self.receipts: dict[int, Receipts] = {}
+        self._were = 0
+        """How many receipts there were when it was looked last who still waits for one."""
         self.has_told = False
         """Whether all is known that its clients have."""
         self.last = records.Counted(records.UNASKED, b"")
@@ -158,6 +162,17 @@ class Peer:
             del self.receipts[key]
         waiting.receipt.sender.tell_outcome(outcome(id=waiting.receipt.id, recipient_uuid=name or known))
         return True
+
+    def forget_unwanted_receipts(self) -> None:
+        """Forget those of senders that have gone: the other worker tells nobody what becomes of their messages. To look
+        at all takes long, so it is done when there are many more than before.
+        """
+        if len(self.receipts) > 2 * self._were + MANY_RECEIPTS:
+            owner_of = self._bus.hub.owner_of
+            senders = {key: waiting.receipt.sender.temporary for key, waiting in self.receipts.items()}
+            for key in [key for key, sender in senders.items() if sender is not None and owner_of(sender) is None]:
+                del self.receipts[key]
+            self._were = len(self.receipts)
 
     def settle_others(self, key: int, expected: Sequence[Address]) -> None:
         """Members that left the group before the message came will never confirm it."""

@@ -13,7 +13,7 @@ from service.core.addresses import Address
 from service.core.bus import PATIENCE_S
 from service.core.close_codes import ADDRESS_IN_USE, GIVEN_TWICE, REPLACED
 from service.core.hub import Owner
-from service.core.peer import MAX_QUEUED_BYTES
+from service.core.peer import MANY_RECEIPTS, MAX_QUEUED_BYTES
 from service.core.session_v1 import MAX_UNCONFIRMED
 from service.core.standing import Standing, together
 from service.core.tally import Tally
@@ -167,6 +167,28 @@ def test_receipts_come_back_across_workers(host: Host, known: bool) -> None:
     alice.say(type="ack", key=only(alice)["key"])
     host.settle()
     assert only(bob) == {"type": "delivered", "id": 7, "recipient_uuid": "alice"}
+
+
+@pytest.mark.parametrize("to", [{"recipient_uuid": "alice"}, {"group": "ops"}])
+def test_receipts_of_senders_that_have_gone_are_not_remembered_for_ever(host: Host, to: dict[str, str]) -> None:
+    one, other, _ = host.workers.values()
+    staying, carol = one.v1("staying"), other.v1("carol")
+    host.settle()
+    staying.say(type="send", id=1, recipient_uuid="carol", message="m", ack="delivered")
+    for _ in range(3 * MANY_RECEIPTS // 20):
+        alice, sender = other.v1("alice"), one.v1("sender")
+        alice.say(type="join", id=1, group="ops")
+        host.settle()
+        for number in range(20):
+            sender.say(type="send", id=number, message="m", ack="delivered", **to)
+        host.settle()
+        for party in (sender, alice):
+            party.session.end()
+            host.settle()
+    assert len(one.peers[other.number].receipts) <= MANY_RECEIPTS + 1
+    carol.session.end()
+    host.settle()
+    assert [frame["type"] for frame in staying.heard()] == ["ok", "lost"]
 
 
 def test_what_a_dying_worker_had_not_confirmed_is_told_lost_once(host: Host) -> None:
