@@ -7,6 +7,7 @@ the installer is gone, and so is every program that it had started, because thos
 """
 
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -16,6 +17,9 @@ from typing import NoReturn
 
 from generator.host.programs import journal
 from generator.report import Report
+
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that end an installation in order."""
 
 _READY, _DONE = b"ready", b"done"
 
@@ -45,6 +49,9 @@ def guarded(undo: Callable[[Report], object]) -> Iterator[None]:
 def _watch(line: socket.socket, undo: Callable[[Report], object]) -> NoReturn:
     try:
         os.setsid()
+        # A unit whose main process was killed is stopped with all that is left in it, and this is what is left then.
+        for number in ENDINGS:
+            signal.signal(number, signal.SIG_IGN)
         # A program that reads the installer's output need not wait for its guardian.
         _speak_to(os.open(os.devnull, os.O_RDWR))
         line.send(_READY)

@@ -16,7 +16,7 @@ from generator.host.clients import farewell
 from generator.host.directories import make_directory
 from generator.host.drift import put_back
 from generator.host.engine import Password
-from generator.host.guardian import guarded
+from generator.host.guardian import ENDINGS, guarded
 from generator.host.hosts import RefusedError, meet
 from generator.host.keys import KeysPlace
 from generator.host.neighbours import ways_in
@@ -34,7 +34,6 @@ _LOCK = "/run/wsbundle.lock"
 # As long as an outage may last, and the hosts must then have met again.
 _MEETING_S = 30.0
 _NOTHING = "nothing is installed, as before"
-_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
@@ -50,8 +49,10 @@ def alone(store: Store, report: Report) -> Iterator[None]:
         os.umask(0o022)  # what is installed is read by nginx and by the service, whatever the caller's umask
         _take(lock, report)
         with guarded(lambda unheard: finish_pending(store, unheard)):
-            for number in _ENDINGS:
-                signal.signal(number, signal.default_int_handler)
+            for number in ENDINGS:
+                # What `nohup` has it ignore does not end it.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, signal.default_int_handler)
             yield
     except KeyboardInterrupt:
         report.error("Interrupted.")
@@ -74,7 +75,7 @@ def is_under_way(lock: str = _LOCK) -> bool:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """What is under way is brought to its end, also by the programs that are started for it."""
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDINGS}
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in ENDINGS}
     try:
         yield
     finally:

@@ -61,6 +61,14 @@ def test_a_killed_process_group_is_undone_and_the_journal_is_told(tmp_path: Path
     assert (tmp_path / "undone").exists()
 
 
+def test_a_guardian_outlives_what_stops_all_that_is_left_of_a_unit(tmp_path: Path) -> None:
+    children = "Path('/proc/thread-self/children').read_text().split()"
+    stop = f"[os.kill(int(child), number) for child in {children} for number in (signal.SIGHUP, signal.SIGTERM)]"
+    assert guarded_run(tmp_path, f"{stop}; os.kill(os.getpid(), signal.SIGKILL)") == -signal.SIGKILL
+    assert told(tmp_path, "undone")
+    assert (tmp_path / "undone").exists()
+
+
 def test_what_was_started_comes_to_its_end_first(tmp_path: Path) -> None:
     child = "sleep 0.5; test ! -e undone && touch first"
     code = f"""

@@ -3,12 +3,29 @@
 import fcntl
 import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
+from signal import SIGHUP, SIGTERM
 
 import pytest
 
 from generator.host.transaction import _take, is_under_way
 from generator.report import Report
+from tests.generator.front_door import ROOT
+
+ENDED = """
+import os, signal, sys
+from pathlib import Path
+from generator.host import transaction
+from generator.host.store import Store
+from generator.report import Report
+
+transaction._LOCK = 'lock'
+with transaction.alone(Store('a', Path.cwd()), Report()):
+    os.kill(os.getpid(), int(sys.argv[1]))
+    print('goes on')
+"""
 
 
 def test_an_installation_is_under_way_as_long_as_its_lock_is_held(tmp_path: Path) -> None:
@@ -45,3 +62,14 @@ def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         os.close(lock)
+
+
+def test_what_nohup_has_it_ignore_does_not_end_an_installation(tmp_path: Path) -> None:
+    def ended_by(signal: int, *how: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": ":".join([str(ROOT), *sys.path])}
+        command = [*how, sys.executable, "-c", ENDED, str(signal)]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True).stdout
+
+    assert ended_by(SIGHUP, "nohup") == "goes on\n"
+    assert ended_by(SIGTERM, "nohup") == ""
+    assert ended_by(SIGHUP) == ""
