@@ -43,7 +43,7 @@ from generator.host.provide import (
 )
 from generator.host.rehearsal import Rehearsal
 from generator.host.store import Store
-from generator.host.transaction import alone, change, endpoint, finish_pending, give_back, leave, undisturbed
+from generator.host.transaction import alone, change, endpoint, finish_earlier, give_back, leave, undisturbed
 from generator.judge import judge
 from generator.paths import Paths
 from generator.program import AS_ROOT
@@ -64,7 +64,7 @@ def install(loaded: Loaded, bundle: Bundle, report: Report, overwrite: bool) -> 
     if os.geteuid() or is_anothers(store, mine):
         preflight(loaded, store, bundle, report)  # says so, among all else that is wrong
     with alone(store, report):
-        sound = finish_pending(store, report)
+        sound = finish_earlier(store, report)
         found = _drifts(store, report, overwrite)
         runtime, app = runtime_id(loaded.project), app_id(deploy, loaded.project)
         previous, same = store.current, _is_same(store, bundle, runtime, app)
@@ -118,7 +118,7 @@ def rollback(deploy: Deploy, number: int | None, report: Report) -> int:
     if is_anothers(store, belongings.recorded(store, service_user(deploy))):
         raise CommandError(f"{name} is not installed; {store.home} is not ours")
     with alone(store, report):
-        sound = finish_pending(store, report)
+        sound = finish_earlier(store, report)
         _refuse(undoing.of_nginx(store))
         kept = [n for n in store.numbers() if store.is_whole(n) and n != store.current]
         healthy = [n for n in kept if store.generation(n).healthy and can_start(store, n)]

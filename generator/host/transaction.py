@@ -197,11 +197,26 @@ def finish_pending(store: Store, report: Report) -> bool:
     """
     pending, sound = store.pending, True
     if pending is not None:
-        aim = f"A switch to generation {pending.after}" if pending.after else "An uninstallation"
-        report.line(f"{aim} was cut short; undoing it.")
+        report.line(f"{_aim(pending)} was cut short; undoing it.")
         sound = _undo(store, pending.before, pending.after, report)
     store.sweep()
     return sound
+
+
+def finish_earlier(store: Store, report: Report) -> bool:
+    """The same for what an earlier run has left, and whose guardian has done all that could be done then.
+
+    Raises:
+        CommandError: no more can be done now; each try would restart the service again.
+    """
+    if store.pending is not None and not os.access(store.home, os.W_OK):
+        what = f"{_aim(store.pending)} was cut short, and cannot be undone: nothing can be written to {store.home}"
+        raise CommandError(f"{what}; `mount -o remount,rw /opt`, or see `lsattr -d {store.home}`. Nothing was changed.")
+    return finish_pending(store, report)
+
+
+def _aim(pending: Pending) -> str:
+    return f"A switch to generation {pending.after}" if pending.after else "An uninstallation"
 
 
 def _undo(store: Store, before: int | None, after: int | None, report: Report) -> bool:

@@ -73,3 +73,30 @@ def test_what_nohup_has_it_ignore_does_not_end_an_installation(tmp_path: Path) -
     assert ended_by(SIGHUP, "nohup") == "goes on\n"
     assert ended_by(SIGTERM, "nohup") == ""
     assert ended_by(SIGHUP) == ""
+
+
+PENDING = """
+from pathlib import Path
+from generator.host.store import Pending, Store
+from generator.host.transaction import finish_earlier
+from generator.report import CommandError, Report
+
+try:
+    finish_earlier(Store("a", Path.cwd()), Report())
+except CommandError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_what_cannot_be_undone_as_long_as_opt_is_read_only_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "opt/a/generations").mkdir(parents=True)
+    (tmp_path / "opt/a/pending.json").write_text('{"before": null, "after": 2}')
+    environment = {**os.environ, "PYTHONPATH": ":".join([str(ROOT), *sys.path])}
+    mount = 'mount --bind opt opt && mount -o remount,bind,ro opt && cd "$PWD" && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", PENDING]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == (
+        f"A switch to generation 2 was cut short, and cannot be undone: nothing can be written to {tmp_path}/opt/a; "
+        f"`mount -o remount,rw /opt`, or see `lsattr -d {tmp_path}/opt/a`. Nothing was changed.\n"
+    )
