@@ -1,13 +1,14 @@
 """Whether nginx has followed a reload, which systemd does not say: `systemctl reload` only asks for it."""
 
+import os
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from generator.config.addresses import EVERY
 from generator.host.facts import bound_by_nginx, main_process
-from generator.host.programs import run
 from generator.readers.nginx import HOST
 from generator.readers.nginx_sites import error_log, servers
 
@@ -79,8 +80,17 @@ class Reload:
 def nginx_workers() -> set[int]:
     """The workers of the host's nginx that accept connections; one that shuts down says so in its title.
 
-    Source: proc_pid_cmdline(5), and ngx_setproctitle in nginx.
+    Not by ps, which small systems lack. Source: proc_pid_cmdline(5), proc_pid_stat(5), ngx_setproctitle in nginx.
     """
-    main = main_process("nginx.service")
-    children = run("ps", "--ppid", str(main), "-o", "pid=,args=").output if main else ""
-    return {int(line.split()[0]) for line in children.splitlines() if line.rstrip().endswith("nginx: worker process")}
+    main, found = main_process("nginx.service"), set()
+    for process in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):  # it has ended
+            title = Path("/proc", process, "cmdline").read_bytes().rstrip(b"\0 ")
+            if title.endswith(b"nginx: worker process") and _parent(process) == main:
+                found.add(int(process))
+    return found
+
+
+def _parent(process: str) -> int:
+    """Behind the name of the program, which may have any letters in it."""
+    return int(Path("/proc", process, "stat").read_bytes().rpartition(b")")[2].split()[1])

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from generator.host.reload import Reload
+from generator.host import programs, reload
+from generator.host.reload import Reload, nginx_workers
 from tests.ports import answers, free_port
 from tests.run.stage import needed, wait_until
 
@@ -78,3 +79,9 @@ def test_one_that_it_does_not_follow_is_told_with_the_words_of_its_log_and_the_n
 def test_what_it_could_do_at_a_start_only_is_told(nginx: Nginx, hosts: list[str]) -> None:
     way_out = f"; only `systemctl restart nginx`, which ends all its connections, changes port {nginx.port}"
     assert nginx.reload(*(f"{host}{nginx.port}" for host in hosts)).endswith(f"still could not bind(){way_out}")
+
+
+def test_its_workers_are_seen_where_there_is_no_ps(nginx: Nginx, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "PATH", "/nowhere")
+    monkeypatch.setattr(reload, "main_process", lambda unit: nginx.main)
+    assert nginx_workers() == nginx.workers()
