@@ -27,6 +27,7 @@ class CommandError(Exception):
 # What helps against what the system says of a file.
 _REMEDIES = {
     errno.EACCES: "run it as a user who may, or let this one",
+    errno.EDQUOT: "make room there, or raise the quota",
     errno.EEXIST: "remove what is in its way, or name another",
     errno.EISDIR: "name a file",
     errno.ELOOP: "remove one of the links that lead to each other",

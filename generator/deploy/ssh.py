@@ -74,6 +74,9 @@ def fault(destination: str, outcome: Outcome) -> Fault:
         return Fault(lines[-1] if lines else "ssh failed without a word", f"try it by hand: ssh {destination}")
     if outcome.code == 127 and "sudo" in outcome.errors:
         return Fault("its user is not root, and there is no sudo", "log in as root, or install sudo there")
+    if "must have a tty" in outcome.errors:
+        fix = "write `Defaults !requiretty` into its sudoers(5), or log in as root"
+        return Fault("its user is not root, and sudo wants a terminal there", fix)
     if "sudo" in outcome.errors or "password is required" in outcome.errors or "I'm afraid" in outcome.errors:
         return Fault(
             f"its user is not root, and sudo -n refuses: {lines[-1]}",

@@ -257,6 +257,7 @@ def test_every_login_shell_passes_the_words_on(shell: str) -> None:
         (Outcome(LOST, "", ""), "ssh failed without a word; try it by hand: ssh ws1"),
         (Outcome(127, "", "sh: 1: exec: sudo: not found\n"), "there is no sudo; log in as root"),
         (Outcome(1, "", "sudo: a password is required\n"), "sudo -n refuses: sudo: a password is required; let this"),
+        (Outcome(1, "", "sudo: sorry, you must have a tty to run sudo\n"), "write `Defaults !requiretty` into"),
         (Outcome(1, "", "I'm sorry ann. I'm afraid I can't do that\n"), "sudo -n refuses: I'm sorry ann."),
         (Outcome(0, "This account is currently not available.\n", ""), "did not answer as a host does"),
         (Outcome(1, "", "a\x1b[2Jb\n"), r"(exit code 1): a\x1b[2Jb; see"),
