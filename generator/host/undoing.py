@@ -52,14 +52,15 @@ def against_a_rollback(store: Store, number: int) -> Iterator[Fault]:
     around = replace(surroundings(*generation.domains), bound=bound_by_nginx())
     yield from immovable(then, around)
     yield from of_the_ports(store, number)
-    new = [host for host in listening(then) if current is None or host not in current.listen]
+    present = None if current is None else as_written(store.name, current)
+    new = [host for host in listening(then) if present is None or host not in listening(present)]
     yield from not_here(then, (host for host in new if not has_address(host)), has_ipv6())
     yield from out_of_reach(store, number)
     known = [] if store.current is None else _of_the_certificate(store, store.current)
     for key, fault in _of_the_certificate(store, number):
         if (key, fault) not in known:
             yield Fault(f"{key} of generation {number}: {fault.what}", fault.fix)
-    there = [] if current is None else list(names_taken(as_written(store.name, current), around))
+    there = [] if present is None else list(names_taken(present, around))
     yield from (fault for fault in names_taken(then, around) if fault not in there)
     host, _, port = generation.listener.rpartition(":")
     if port.isdecimal() and (current is None or current.listener.rpartition(":")[2] != port):

@@ -53,6 +53,8 @@ def test_an_address_that_the_host_has_no_more_is_told_before(store: Store, host:
     # Which nginx has had since it was there, and keeps.
     both = replace(generation(1), listen=("10.0.0.2",))
     assert between(store, both, replace(both, number=2)) == []
+    # Not where a site of the operator's own has come in its place.
+    assert len(between(store, both, replace(both, number=2, included="/etc/nginx/a:1"))) == 1
 
 
 def test_a_certificate_is_judged_by_the_names_of_the_generation_that_has_it(
