@@ -272,7 +272,7 @@ class Link {
 class NotificationClient extends EventTarget {
   /** The address; known after `open`. @type {string | undefined} */
   uuid;
-  #url; #token; #maxKept; #secondMs; #random;
+  #isNamed; #url; #token; #maxKept; #secondMs; #random;
   #ceilingS = BACKOFF_BASE_S;
   #ids = 0;
   #requests = new Map();
@@ -331,6 +331,7 @@ class NotificationClient extends EventTarget {
     super();
     if (mailbox && uuid === undefined) throw new TypeError("a mailbox belongs to an address: give `uuid` as well");
     this.uuid = uuid;
+    this.#isNamed = uuid != null;
     this.#url = url;
     this.#token = token;
     this.#mailbox = mailbox ? new Mailbox(mailbox === true ? {} : mailbox) : null;
@@ -475,7 +476,9 @@ class NotificationClient extends EventTarget {
       this.#newest = link;
       this.#link = null;
       const mailbox = this.#mailbox?.wanted();
-      link.say({type: "hello", id: 0, uuid: this.uuid, token, resume: this.#resume, mailbox});
+      // A token that is for another address proves none that the service has drawn: it draws a new one.
+      const uuid = this.#isNamed || token == null ? this.uuid : undefined;
+      link.say({type: "hello", id: 0, uuid, token, resume: this.#resume, mailbox});
     };
   }
 

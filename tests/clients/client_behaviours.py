@@ -213,6 +213,17 @@ async def without_an_address_it_keeps_the_one_that_it_was_given(server: Server, 
 
 
 @behaviour
+async def beside_a_token_it_names_no_address_but_one_of_its_own(server: Server, client: Driver) -> None:
+    await client.open(server.url, uuid=None, token="t")
+    for drawn in ("temporary-1", "temporary-2"):
+        peer = await server.accept()
+        assert "uuid" not in await peer.greet(uuid=drawn)
+        assert (await client.event("connected"))["uuid"] == drawn
+        peer.abort()
+        await client.event("disconnected")
+
+
+@behaviour
 async def it_fetches_a_fresh_token_for_each_hello(server: Server, client: Driver) -> None:
     await client.open(server.url, token=["one", "two"])
     first = await server.accept()

@@ -80,6 +80,7 @@ class Client:
         if mailbox is not None and uuid is None:
             raise ValueError("a mailbox belongs to an address: give `uuid` as well")
         self.uuid = uuid
+        self._is_named = uuid is not None
         self._url, self._token, self._emit = url, token, on_event
         self._max_kept, self._reconnect = max_kept, reconnect
         # How long a second lasts, and what is random: for tests, which do not wait.
@@ -387,7 +388,9 @@ class Client:
     async def _greet(self, socket: ClientConnection, token: str | None) -> Link:
         server_time: float = decode(await socket.recv())["server_time"]
         wanted = None if self._mailbox is None else self._mailbox.wanted()
-        about = {"uuid": self.uuid, "token": token, "resume": self._resume, "mailbox": wanted}
+        # A token that is for another address proves none that the service has drawn: it draws a new one.
+        uuid = self.uuid if self._is_named or token is None else None
+        about = {"uuid": uuid, "token": token, "resume": self._resume, "mailbox": wanted}
         hello = {"type": "hello", "id": 0, **{name: value for name, value in about.items() if value is not None}}
         await socket.send(encode(hello), text=True)
         while (answer := decode(await socket.recv()))["type"] not in ("ok", "error"):
