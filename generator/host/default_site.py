@@ -26,6 +26,11 @@ def is_debians(root: Path) -> bool:
     return link.is_symlink() and link.readlink() == _DEBIANS and is_as_packaged(_DEBIANS, _PACKAGE)
 
 
+def returns(store: Store, default_server: bool) -> bool:
+    """Whether a switch to a side with such a default server, or with none of ours, brings it back."""
+    return not default_server and store.default_site.is_symlink() and not stands(store.root)
+
+
 def take_away(store: Store) -> None:
     """Remove Debian's default site. Any other stays, and nginx reports a conflict with it."""
     if is_debians(store.root):

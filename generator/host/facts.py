@@ -511,11 +511,11 @@ def surroundings(*domains: str) -> Surroundings:
 def sites() -> tuple[Server, ...]:
     """What this host's nginx serves, or will once it is installed."""
     main = HOST / "nginx.conf"
-    return tuple(servers(main)) if main.exists() else (_of_the_package(),)
+    return tuple(servers(main)) if main.exists() else (default_site_of_the_package(),)
 
 
-def _of_the_package() -> Server:
-    """The default site, which comes with nginx where that is not installed yet."""
+def default_site_of_the_package() -> Server:
+    """The one that comes with nginx where that is not installed yet, or comes back."""
     where = f"/{DEFAULT_SITE}:22"
     listens = tuple(Listen(where, host, 80, ("default_server",)) for host in ("0.0.0.0", "::"))
     return Server(where, "http", listens, ("_",))

@@ -17,7 +17,7 @@ from generator.host import belongings, certificates, default_site, engine, facts
 from generator.host.engine import flavour_of
 from generator.host.facts import Facts, Listener
 from generator.host.firewall import closed
-from generator.host.neighbours import without
+from generator.host.neighbours import Surroundings, without
 from generator.host.next_start import at_boot, has_programs, needed
 from generator.host.obstacles import WRITTEN, packages, problems, warnings
 from generator.host.provide import ROOT, has_runtime
@@ -109,7 +109,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
     foreign += belongings.foreign(store, deploy, mine)
     account = facts.account_of(user)
     main = main_text()
-    around = msgspec.structs.replace(facts.surroundings(*domains(deploy)), bound=facts.bound_by_nginx())
+    around = after_a_switch(store, deploy, facts.surroundings(*domains(deploy)), facts.bound_by_nginx())
     missing, has_route = facts.missing_packages(packages(deploy, flavour_of(bundle))), facts.has_route()
     return Facts(
         is_root=os.geteuid() == 0,
@@ -156,6 +156,15 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         closed_ports=() if deploy.nginx.include else closed(nginx_ports(deploy)),
         clock_behind_s=(ROOT / "pyproject.toml").stat().st_mtime - time.time(),
     )
+
+
+def after_a_switch(
+    store: Store, deploy: Deploy, around: Surroundings, bound: tuple[tuple[str, int], ...]
+) -> Surroundings:
+    """What is around our site then: nginx's default site comes back where it need not make way any more."""
+    returns = default_site.returns(store, deploy.nginx.default_server)
+    others = (*around.others, *[facts.default_site_of_the_package()] * returns)
+    return msgspec.structs.replace(around, others=others, bound=bound)
 
 
 def _place_of_data(deploy: Deploy) -> str:

@@ -21,7 +21,7 @@ from generator.host.hosts import RefusedError, heard
 from generator.host.neighbours import immovable, names_taken
 from generator.host.next_start import as_written, certificate_of, out_of_reach, read_by_the_service
 from generator.host.obstacles import broken_nginx, not_here, taken
-from generator.host.preflight import foreign_fault, kept_from_nginx, listening
+from generator.host.preflight import after_a_switch, foreign_fault, kept_from_nginx, listening
 from generator.host.programs import has
 from generator.host.store import Store
 from generator.paths import Paths
@@ -49,7 +49,7 @@ def against_a_rollback(store: Store, number: int) -> Iterator[Fault]:
     generation = store.generation(number)
     then = as_written(store.name, generation)
     current = None if store.current is None else store.generation(store.current)
-    around = replace(surroundings(*generation.domains), bound=bound_by_nginx())
+    around = after_a_switch(store, then, surroundings(*generation.domains), bound_by_nginx())
     yield from immovable(then, around)
     yield from of_the_ports(store, number)
     present = None if current is None else as_written(store.name, current)

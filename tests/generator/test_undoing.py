@@ -68,3 +68,17 @@ def test_a_certificate_is_judged_by_the_names_of_the_generation_that_has_it(
     assert said.startswith("certificate.file of generation 1: is for b.org, not for a.org")
     # It is no worse than now.
     assert between(store, other, replace(other, number=2), given) == []
+
+
+def test_what_keeps_the_default_site_from_coming_back_is_told_before(
+    store: Store, host: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not host
+    monkeypatch.setattr(undoing, "bound_by_nginx", lambda: (("10.0.0.1", 80),))
+    alone = replace(generation(1), listen=("10.0.0.1",))
+    assert between(store, alone, replace(alone, number=2, default_server=True)) == []
+    store.default_site.symlink_to("/etc/nginx/sites-available/default")
+    [said] = between(store, alone, replace(alone, number=2, default_server=True))
+    assert said.startswith("nginx has port 80 of 10.0.0.1 alone, and would have it of every address (0.0.0.0)")
+    # It comes back in no other case.
+    assert between(store, replace(alone, default_server=True), replace(alone, number=2, default_server=True)) == []
