@@ -290,6 +290,7 @@ def unknown_host_paths(document: Document) -> Iterator[str]:
         "/etc/nginx/sites-enabled/zz-queue",
         "/etc/security/limits.conf",
         "/etc/pip.conf",
+        "/etc/environment",
         "/etc/hosts",
         "/etc/resolv.conf",
         "/etc/machine-id",

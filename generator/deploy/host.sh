@@ -86,8 +86,12 @@ start() {
     fi
     mkdir -p "$home/jobs/$job"
     # KillMode: if the installer is killed, its guardian undoes what it has begun.
+    # A login knows proxies from /etc/environment, and a unit does not: each is passed on by its name.
+    proxies=$(env | sed -n 's/^\([a-zA-Z]*_[pP][rR][oO][xX][yY]\)=.*/--setenv=\1/p')
+    # shellcheck disable=SC2086
     systemd-run --quiet --collect --unit="$unit" --description="$job" --property=KillMode=process \
-        --setenv=HOME=/root sh "$home/$archive/generator/deploy/host.sh" job "$name" "$@"
+        --setenv=HOME=/root $proxies \
+        sh "$home/$archive/generator/deploy/host.sh" job "$name" "$@"
 }
 
 job() {

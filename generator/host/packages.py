@@ -11,7 +11,7 @@ from generator.config.addresses import EVERY
 from generator.config.schema import Deploy
 from generator.host.facts import missing_packages
 from generator.host.obstacles import packages
-from generator.host.programs import Outcome, StepFailed, must, run
+from generator.host.programs import Outcome, StepFailed, must, proxies, run
 from generator.host.transaction import undisturbed
 from generator.report import CommandError, Report
 from service.declaration import Fault
@@ -84,7 +84,7 @@ def patiently(report: Report, *command: str, patience_s: float = PATIENCE_S) -> 
     while True:
         # Ctrl-C here would leave packages half installed; between two tries it ends the installation.
         with undisturbed():
-            outcome = run(*command, timeout_s=1800, **_QUIET)
+            outcome = run(*command, timeout_s=1800, **_QUIET, **proxies())
         lock = None if outcome.succeeded else locked(outcome.output)
         if lock is None:
             return outcome

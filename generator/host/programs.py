@@ -51,6 +51,11 @@ def run(*command: str, timeout_s: float | None = 60, stdin: str | None = None, *
     return Outcome(done.returncode, done.stdout.decode(errors="replace").strip())
 
 
+def proxies() -> dict[str, str]:
+    """The variables that say through which proxy this host reaches the network, for programs that go there."""
+    return {name: text for name, text in os.environ.items() if name.lower().endswith("_proxy")}
+
+
 def become(*command: str) -> NoReturn:
     """Go on as a program that has our terminal, and whatever ends it.
 

@@ -11,7 +11,7 @@ from generator import program, uv
 from generator.config.project import Project
 from generator.filling import room
 from generator.host.facts import PYTHON
-from generator.host.programs import PATH, Outcome, StepFailed, must, run
+from generator.host.programs import PATH, Outcome, StepFailed, must, proxies, run
 from generator.pip import PipError, from_wheels, of_pip
 from generator.reasons import reason
 
@@ -162,11 +162,9 @@ def _named_by(requirements: str) -> dict[str, str]:
 
 def _reach() -> dict[str, str]:
     """The variables that say how an index is reached, and whether uv may be used."""
-    return {
-        name: text
-        for name, text in os.environ.items()
-        if name.startswith("PIP_") or name.lower().endswith("_proxy") or name in (*_CERTIFICATES, uv.SWITCH)
-    }
+    kept = (*_CERTIFICATES, uv.SWITCH)
+    there = {name: text for name, text in os.environ.items() if name.startswith("PIP_") or name in kept}
+    return {**there, **proxies()}
 
 
 def _in_full(variables: dict[str, str]) -> dict[str, str]:

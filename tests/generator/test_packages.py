@@ -83,6 +83,15 @@ def test_what_is_no_lock_is_not_waited_for(root: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == ""
 
 
+def test_the_archive_is_reached_through_the_proxy_that_the_environment_names(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "etc/sources.list").write_text("deb [trusted=yes] http://archive.example/ stable main\n")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    outcome = patiently(Report(), *command(root, "apt-get", ("-o", "Acquire::Retries=0", "update")))
+    assert "connect to 127.0.0.1:9" in outcome.output
+
+
 @pytest.mark.parametrize(
     ("output", "lock"),
     [
