@@ -17,6 +17,7 @@ from contextlib import suppress
 from fnmatch import fnmatch
 from functools import cache
 from hashlib import md5
+from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
@@ -132,6 +133,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     missing_includes: tuple[str, ...]
     has_ipv6: bool
     not_here: tuple[str, ...]
+    elsewhere: tuple[str, ...] = ()
+    """Addresses of our site that another host may have, and that may come here."""
     no_directories: tuple[str, ...]
     """Those of `needs.write` that there are not; a unit that names one does not start."""
     around: Surroundings
@@ -338,6 +341,19 @@ def _groups_of(holder: str) -> str:
 def has_address(host: str) -> bool:
     """Whether an address is one of this host."""
     return _bind(host, 0) not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def is_elsewhere(host: str) -> bool:
+    """Whether nginx may listen at an address that this host does not have: a standby has one that comes to it later.
+
+    Source: the kernel's ip-sysctl, "ip_nonlocal_bind".
+    """
+    family = "ipv6" if ":" in host else "ipv4"
+    try:
+        is_allowed = Path(f"/proc/sys/net/{family}/ip_nonlocal_bind").read_text(encoding="ascii").strip() == "1"
+    except OSError:
+        return False
+    return is_allowed and not (host in (*EVERY, *addresses()) or ip_address(host).is_loopback)
 
 
 def has_ipv6() -> bool:

@@ -270,18 +270,26 @@ def not_at_boot(disabled: tuple[str, ...]) -> Iterator[Fault]:
         yield Fault(f"{unit} is disabled, so that {so_that}", f"systemctl enable{' --now' * renews} {unit}")
 
 
-def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
-    """What need not stop an installation and should be known."""
-    yield from not_at_boot(facts.disabled)
-    if not _was_tried(facts) and _may_do(facts):
-        what = f"{_release(facts)} was not tried, and is judged by its versions of Python, systemd and nginx alone"
-        yield Fault(what, f"tried were {_known()}")
+def _of_the_ways_in(facts: Facts) -> Iterator[Fault]:
+    """What may keep clients from finding this host."""
+    for host in facts.elsewhere:
+        what = f"{host} in nginx.listen is not an address of this host now, so the test message goes to whoever has it"
+        yield Fault(what, "leave nginx.listen out: nginx listens at every address then, also at one that comes later")
     if facts.closed_ports:
         ports = ",".join(map(str, facts.closed_ports))
         yield Fault(f"ufw lets no client reach port {ports.replace(',', ' and ')}", f"`ufw allow {ports}/tcp`")
     for domain in facts.astray if facts.has_route else ():
         fix = f"point the DNS record of {domain} here; until then clients do not find it"
         yield Fault(f"{domain} does not lead to this host", fix)
+
+
+def warnings(deploy: Deploy, facts: Facts) -> Iterator[Fault]:
+    """What need not stop an installation and should be known."""
+    yield from not_at_boot(facts.disabled)
+    if not _was_tried(facts) and _may_do(facts):
+        what = f"{_release(facts)} was not tried, and is judged by its versions of Python, systemd and nginx alone"
+        yield Fault(what, f"tried were {_known()}")
+    yield from _of_the_ways_in(facts)
     if facts.account is not None and (facts.runs_as_account or not _whose(facts.account)):
         user = service_user(deploy)
         whose = _whose(facts.account) or "was there before and is not ours"

@@ -139,6 +139,7 @@ def gather(deploy: Deploy, store: Store, bundle: Bundle, project: Project | None
         nginx_fault=foreign_fault(deploy.name),
         has_ipv6=facts.has_ipv6(),
         not_here=tuple(host for host in listening(deploy) if not facts.has_address(host)),
+        elsewhere=tuple(filter(facts.is_elsewhere, listening(deploy))),
         no_directories=facts.without_directory(deploy.needs.write),
         around=without(around, deploy.replaces),
         not_by_hand=tuple(path for path in deploy.replaces if is_rendered(Path(path))),

@@ -284,6 +284,11 @@ def test_where_nothing_can_be_asked_the_domain_is_no_news() -> None:
     assert warned(astray=("a.org",), has_route=False) == []
 
 
+def test_an_address_that_another_host_may_have_is_a_warning() -> None:
+    (warning,) = warned(elsewhere=("203.0.113.5",))
+    assert "203.0.113.5 in nginx.listen is not an address of this host now, so the test message goes to" in warning
+
+
 def test_a_clock_that_is_behind_is_a_warning() -> None:
     assert "at least 2 hours behind" in warned(clock_behind_s=7200.0)[0]
 

@@ -25,6 +25,8 @@ def test_a_site_with_an_address_of_clients_for_itself_is_no_proof_and_one_with_l
         "of a number": ["203.0.113.6"],
         "resolves": [True, False],
         "has": [True, False],
+        "elsewhere": [False, False, False, False],
+        "elsewhere with nonlocal": [False, False, False, True],
         "any": "a message came back",
         "free ones": "a message came back",
         "taken one": f"ws://{DOMAIN}/ at 203.0.113.6, 203.0.113.5: InvalidStatus: "
