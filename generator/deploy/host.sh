@@ -85,12 +85,11 @@ start() {
         exit $BUSY
     fi
     mkdir -p "$home/jobs/$job"
+    # A login knows proxies from /etc/environment, and a unit does not. In a file, as they may have a password.
+    (umask 077 && env | grep -i '^[a-z]*_proxy=' >"$home/jobs/$job/proxies") || true
     # KillMode: if the installer is killed, its guardian undoes what it has begun.
-    # A login knows proxies from /etc/environment, and a unit does not: each is passed on by its name.
-    proxies=$(env | sed -n 's/^\([a-zA-Z]*_[pP][rR][oO][xX][yY]\)=.*/--setenv=\1/p')
-    # shellcheck disable=SC2086
     systemd-run --quiet --collect --unit="$unit" --description="$job" --property=KillMode=process \
-        --setenv=HOME=/root $proxies \
+        --property="EnvironmentFile=-$home/jobs/$job/proxies" --setenv=HOME=/root \
         sh "$home/$archive/generator/deploy/host.sh" job "$name" "$@"
 }
 

@@ -581,7 +581,8 @@ def test_options_for_a_host_are_passed_on_as_they_were_typed(line: str, passed: 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has a mount namespace of its own")
 def test_a_job_reaches_the_archive_through_the_proxies_of_the_login(tmp_path: Path) -> None:
     started = tmp_path / "systemd-run"
-    started.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    seen = 'printf "%s\\n" "$@"; cd /usr/local/lib/wsbundle/chat/jobs/job-1; cat proxies; stat -c %a proxies'
+    started.write_text(f"#!/bin/sh\n{seen}\n")
     started.chmod(0o755)
     there = """set -eu
         mount -t tmpfs tmpfs /usr/local/lib; mount --bind "$1" "$(command -v systemd-run)"
@@ -589,6 +590,8 @@ def test_a_job_reaches_the_archive_through_the_proxies_of_the_login(tmp_path: Pa
     words = [shutil.which("unshare") or "", "--mount", "sh", "-c", there, "sh", str(started), str(HOST)]
     proxies = {"http_proxy": "http://proxy:3128", "NO_PROXY": "a, b"}
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env={"PATH": os.defpath, **proxies})
-    given = done.stdout.splitlines()
-    assert {word for word in given if "_proxy" in word.lower()} == {f"--setenv={name}" for name in proxies}
-    assert given[-5:] == ["job", "chat", "chat-1", "job-1", "install"]
+    *given, mode = done.stdout.splitlines()
+    known = len(proxies)
+    assert (set(given[-known:]), mode) == ({f"{name}={text}" for name, text in proxies.items()}, "600")
+    assert "--property=EnvironmentFile=-/usr/local/lib/wsbundle/chat/jobs/job-1/proxies" in given
+    assert given[-known - 5 : -known] == ["job", "chat", "chat-1", "job-1", "install"]
