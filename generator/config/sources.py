@@ -323,7 +323,10 @@ class _Look:
         self._check_lines(name, text)
         open_ones = []
         for number, line in _logical_lines(text):
-            if other := _OF_OTHER_FILES.match(line):
+            if line.endswith("\\"):
+                what = f"{name}:{number}: pip cannot read '{line}'"
+                self._fault("app.requirements", what, "let nothing follow the backslash, or take it away")
+            elif other := _OF_OTHER_FILES.match(line):
                 path = os.path.relpath(self.directory / os.path.dirname(name) / other[1], self.directory)
                 if path not in (*within, name) and self._is_found(path, files, f"{name}:{number}", other[1]):
                     text += self._read(path, files, (*within, name))
@@ -365,17 +368,22 @@ def _decoded(content: bytes) -> str:
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines without comments and line breaks that a backslash takes away, with the number of the first."""
-    held, began = "", 0
-    for number, line in enumerate(text.splitlines(), start=1):
+    """Lines without comments and line breaks that a backslash takes away, with the number of the first.
+
+    Source: `preprocess` of `pip._internal.req.req_file`.
+    """
+    held: list[str] = []
+    began, lines = 0, text.splitlines()
+    for number, line in enumerate(lines, start=1):
         began = began if held else number
-        held += re.sub(r"(^|\s)#.*$", "", line).strip()
-        if held.endswith("\\"):
-            held = held[:-1] + " "
-            continue
-        if held.strip():
-            yield began, held.strip()
-        held = ""
+        is_comment = re.match(r"\s*#", line) is not None
+        goes_on = line.endswith("\\") and not is_comment
+        held.append(line.strip("\\") if goes_on else f" {line}" if is_comment else line)
+        if not goes_on or number == len(lines):
+            whole = re.sub(r"(^|\s+)#.*$", "", "".join(held)).strip()
+            if whole:
+                yield began, whole
+            held.clear()
 
 
 def _is_venv(directory: Path) -> bool:

@@ -1,6 +1,7 @@
 """The files of an application, and what it needs of Python, as they are found by the real git and uv."""
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -9,10 +10,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from pip._internal.req.req_file import preprocess
 
 from generator.config.load import ConfigError, load
 from generator.config.project import Project
-from generator.config.sources import project_of, with_project
+from generator.config.sources import _logical_lines, project_of, with_project
 from generator.packing.wheelhouse import locked
 from tests.generator.front_door import wsbundle
 from tests.programs import missing, needs
@@ -498,6 +500,47 @@ def test_a_line_that_pip_cannot_read_is_refused(here: Path, line: str) -> None:
     put(here, "requirements.txt", f"# first\n{line}\n")
     told = f"requirements.txt:2: pip cannot read '{line}'; write a package as in `fastapi==0.118.0`"
     assert faults(here) == [f"app.requirements: {told}"]
+
+
+@pytest.mark.parametrize("line", ["fastapi==0.118.0 \\ \n--hash=sha256:00", "fastapi==0.118.0\\\t"])
+def test_a_backslash_with_blanks_behind_it_is_refused(here: Path, line: str) -> None:
+    put(here, "requirements.txt", f"# first\n{line}\n")
+    told = f"requirements.txt:2: pip cannot read '{line.splitlines()[0].strip()}'"
+    assert faults(here) == [f"app.requirements: {told}; let nothing follow the backslash, or take it away"]
+
+
+@pytest.mark.parametrize(
+    "line", ["git+https://a.org/a.git \\", "git+https:\\\n//a.org/a.git", "git+https://a.org/a.git\\\n # why"]
+)
+def test_a_build_is_refused_also_in_a_line_that_goes_on(here: Path, line: str) -> None:
+    put(here, "requirements.txt", f"# first\n{line}")
+    (fault,) = faults(here)
+    assert "requirements.txt:2: 'git+https://a.org/a.git' means a build on the host" in fault
+
+
+def test_lines_are_joined_as_pip_joins_them() -> None:
+    pieces = [
+        "a==1",
+        " ",
+        "\t",
+        "\\",
+        "\\\n",
+        "\\ \n",
+        "\n",
+        "\r\n",
+        "\r",
+        "\f",
+        "\x1c",
+        "\x85",
+        "\u2028",
+        "#b",
+        " # b",
+        "//",
+    ]
+    draw = random.Random(1)
+    for _ in range(5000):
+        text = "".join(draw.choices(pieces, k=draw.randint(1, 6)))
+        assert list(_logical_lines(text)) == list(preprocess(text)), repr(text)
 
 
 def test_whatever_pip_can_read_is_taken(here: Path) -> None:
