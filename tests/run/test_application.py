@@ -72,6 +72,12 @@ def test_an_application_may_set_several_cookies(site: Stage, length: int) -> Non
     assert (status, len(fields["set-cookie"])) == (200, length + 2)
 
 
+def test_an_answer_with_a_head_of_more_than_16_kib_is_502_and_the_log_says_so(site: Stage) -> None:
+    assert site.get("/?17000")[0] == 502
+    log = site.root / f"var/log/nginx/{site.deploy.name}_error.log"
+    assert "upstream sent too big header" in log.read_text()
+
+
 def test_an_answer_that_is_not_to_be_buffered_arrives_in_parts(site: Stage) -> None:
     with socket.create_connection(("127.0.0.1", site.http_port), DEADLINE_S) as connection:
         connection.sendall(f"GET /halves HTTP/1.1\r\nHost: {DOMAIN}\r\nConnection: close\r\n\r\n".encode())
