@@ -42,7 +42,9 @@ _IS_PACKAGE = re.compile(
 _IS_PLACE = re.compile(r"[-.]|\S*[/$]|\S+\.whl\b")
 # What is required, up to its marker, says which release it means: by its version or its URL.
 _PINNED = re.compile(r"===?|\s@\s|://|\.whl\b")
-_OF_OTHER_FILES = re.compile(r"(?:-r|-c|--requirement|--constraint)[ =]*(\S+)$")
+_OF_OTHER_FILES = re.compile(
+    r"""(?:(?:-r|-c)[\s=]*|(?:--requirement|--constraint)[\s=]+)("[^"]+"|'[^']+'|[^\s"']+)(?:\s|$)"""
+)
 _OF_URLS = re.compile(r"\S+://\S+")
 _OF_SOURCES = re.compile(r"--no-binary\b|--only-binary[ =]+:none:")
 # And no option such as --index-url.
@@ -327,8 +329,9 @@ class _Look:
                 what = f"{name}:{number}: pip cannot read '{line}'"
                 self._fault("app.requirements", what, "let nothing follow the backslash, or take it away")
             elif other := _OF_OTHER_FILES.match(line):
-                path = os.path.relpath(self.directory / os.path.dirname(name) / other[1], self.directory)
-                if path not in (*within, name) and self._is_found(path, files, f"{name}:{number}", other[1]):
+                named = other[1].strip("'\"")
+                path = os.path.relpath(self.directory / os.path.dirname(name) / named, self.directory)
+                if path not in (*within, name) and self._is_found(path, files, f"{name}:{number}", named):
                     text += self._read(path, files, (*within, name))
             elif wheel := OF_WHEELS.match(line):
                 text += self._told_apart(line, wheel[1], files, f"{name}:{number}")

@@ -518,6 +518,14 @@ def test_a_build_is_refused_also_in_a_line_that_goes_on(here: Path, line: str) -
     assert "requirements.txt:2: 'git+https://a.org/a.git' means a build on the host" in fault
 
 
+@pytest.mark.parametrize("line", ['-r "of others.txt"', "-r\t'of others.txt' --pre", "--constraint 'of others.txt'"])
+def test_a_file_that_is_named_as_in_a_shell_is_read_as_pip_reads_it(here: Path, line: str) -> None:
+    put(here, "requirements.txt", f"{line}\n")
+    put(here, "of others.txt", "git+https://a.org/a.git\n")
+    (fault,) = faults(here)
+    assert "of others.txt:1: 'git+https://a.org/a.git' means a build on the host" in fault
+
+
 def test_lines_are_joined_as_pip_joins_them() -> None:
     pieces = [
         "a==1",
