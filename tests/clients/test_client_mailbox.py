@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.client_behaviours import FOUND, SECOND, Server
 from tests.service.shells import DEADLINE_S
 from tests.service.test_mailbox_conformance import Kept
 from wsbundle_client import Client, Event, File, Memory, Position
@@ -50,6 +51,32 @@ def test_a_phone_that_was_off_gets_all_of_it_once_in_order_through_restarts(tmp_
     with kept.running() as shell:
         assert asyncio.run(fetch(shell.url, bob, file, 40, events)) == list(range(120, 160))
     assert {event.kind for event in events} <= {"connected", "disconnected"}
+
+
+def test_a_receipt_that_comes_on_the_old_connection_is_waited_for_no_more() -> None:
+    async def move() -> None:
+        async with Server().running() as server:
+            client = Client(server.url, "alice", mailbox=Memory(), second=SECOND)
+            entering = asyncio.ensure_future(client.__aenter__())
+            old = await server.accept()
+            await old.greet(mailbox=FOUND)
+            await entering
+            sending = asyncio.ensure_future(client.send("bob", "order", ack="delivered"))
+            frame = await old.frame()
+            old.read(goes_on=False)
+            await old.say("goaway", reconnect_in_ms=0, deadline_ms=60_000)
+            new = await server.accept()
+            await new.take_in(await new.hello(), mailbox=FOUND)
+            assert await new.frame() == frame
+            await new.say("ok", id=frame["id"], online=1, receipts=1, stored=True)
+            sent = await sending
+            await old.say("delivered", id=frame["id"], recipient_uuid="bob", offset=8)
+            assert await sent.outcome() == "delivered"
+            assert client._receipts == {}
+            old.read(goes_on=True)
+            await client.close()
+
+    asyncio.run(asyncio.wait_for(move(), DEADLINE_S))
 
 
 def test_a_mailbox_of_nobody_is_refused() -> None:

@@ -509,7 +509,7 @@ class Client:
             return
         sent = None
         if number is not None:
-            sent = link.receipts.get(number) or self._receipts.pop(number, None)
+            sent = link.receipts.get(number) or self._receipts.get(number)
         uuid, outcome = frame["recipient_uuid"], frame["type"]
         if sent is not None and number is not None:
             if offset is None:
@@ -517,6 +517,8 @@ class Client:
             else:
                 sent._conclude(uuid, outcome)
             link.forget_if_complete(number)
+            if sent._complete.is_set():  # it may have come on the old connection, and been accepted on the new one
+                self._receipts.pop(number, None)
         elif offset is not None:
             self._emit(Event("receipt", uuid=uuid, id=str(frame["id"]), outcome=outcome))
         if offset is not None and self._mailbox is not None:
