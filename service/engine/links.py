@@ -99,6 +99,8 @@ class Links:
         """Whether the connections of now have brought back what we say."""
         self.conflict = ""
         """Another machine that says it is this host."""
+        self._machines: set[str] = set()
+        """The starts of such machines that the log has."""
         self._links: dict[str, Link] = {}
         self._missed: dict[str, Missed] = {}
         self._siblings: dict[str, str] = {}
@@ -403,7 +405,8 @@ class Links:
         # One that is just starting, or stopping, is not known for a moment.
         self._unknown[beat.sender] += 1
         is_another = not is_of_this_boot or self._unknown[beat.sender] > STRANGE_BEATS
-        if is_another and not self.conflict:
+        if is_another and beat.boot not in self._machines:
+            self._machines.add(beat.boot)
             self.conflict = beat.sender
             self._teller.error(
                 "another machine says that it is host %s, and neither hears the other's clients; give each an "

@@ -438,6 +438,18 @@ def test_two_machines_with_one_name_are_told_apart() -> None:
     assert len(here.teller.told) == 1
 
 
+def test_each_machine_that_takes_our_name_is_told_once_also_after_another_one_has_gone() -> None:
+    engine, (here,) = hosts(1)
+    for boot in ("another", "a third"):
+        for pid in ("8", "9"):
+            machine = HostOfOne(engine, "a", pid=pid, boot=boot)
+            engine.settle()
+            machine.links.leave()
+            engine.settle()
+            del engine.hosts[f"a.{pid}"]
+    assert len(here.teller.told) == 2
+
+
 def test_workers_of_one_host_know_each_other_though_one_cannot_say_which_start_of_it_this_is() -> None:
     engine, (here,) = hosts(1)
     HostOfOne(engine, "a", pid="8", boot="")
