@@ -228,7 +228,8 @@ class _Look:
             return ""
         if not self._is_of_uv():
             text = self._read(name, files, ())
-            if any("--hash" in line for _, line in _logical_lines(text)):  # pip then takes nothing without one
+            # pip then takes nothing without one
+            if self.unhashed and any("--hash" in line for _, line in _logical_lines(text)):
                 for where, fix in self.unhashed.items():
                     what = f"{where}: a wheel without its hash, and others have theirs"
                     self._fault("app.requirements", what, f"write `{fix}`")

@@ -14,6 +14,7 @@ from generator.host.transaction import _take, is_under_way
 from generator.report import Report
 from tests.generator.front_door import ROOT
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": ":".join([str(ROOT), *sys.path])}
 ENDED = """
 import os, signal, sys
 from pathlib import Path
@@ -66,9 +67,8 @@ def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_what_nohup_has_it_ignore_does_not_end_an_installation(tmp_path: Path) -> None:
     def ended_by(signal: int, *how: str) -> str:
-        environment = {**os.environ, "PYTHONPATH": ":".join([str(ROOT), *sys.path])}
         command = [*how, sys.executable, "-c", ENDED, str(signal)]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True).stdout
+        return subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True).stdout
 
     assert ended_by(SIGHUP, "nohup") == "goes on\n"
     assert ended_by(SIGTERM, "nohup") == ""
@@ -92,10 +92,9 @@ except CommandError as error:
 def test_what_cannot_be_undone_as_long_as_opt_is_read_only_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "opt/a/generations").mkdir(parents=True)
     (tmp_path / "opt/a/pending.json").write_text('{"before": null, "after": 2}')
-    environment = {**os.environ, "PYTHONPATH": ":".join([str(ROOT), *sys.path])}
     mount = 'mount --bind opt opt && mount -o remount,bind,ro opt && cd "$PWD" && exec "$@"'
     command = ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", PENDING]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.stdout == (
         f"A switch to generation 2 was cut short, and cannot be undone: nothing can be written to {tmp_path}/opt/a; "
         f"`mount -o remount,rw /opt`, or see `lsattr -d {tmp_path}/opt/a`. Nothing was changed.\n"
